@@ -1,0 +1,151 @@
+"""All printing: lines, tables and progress bars on stderr, data on stdout; NO_COLOR is honoured."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from tunewright.errors import TunewrightError
+
+_SILENT_SECONDS = 10.0  # between two progress lines where no terminal redraws a bar
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def data(text: str) -> None:
+    """Write program output to stdout, as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def stream(text: str) -> None:
+    """Write a piece of program output to stdout without a line end."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def line(text: str = "", style: str = "") -> None:
+    """Write one line to stderr."""
+    _stderr().print(Text(text, style=style))
+
+
+def heading(text: str) -> None:
+    """Write a stage's heading to stderr."""
+    line(text, "bold")
+
+
+def warning(text: str) -> None:
+    """Write a warning to stderr."""
+    line(f"warning: {text}", "yellow")
+
+
+def error(failure: TunewrightError) -> None:
+    """Write an error with its cause and hint to stderr."""
+    console = _stderr()
+    console.print(Text(f"error: {failure.headline}", style="bold red"))
+    if failure.cause:
+        console.print(Text(f"  {failure.cause}"))
+    if failure.hint:
+        console.print(Text(f"\n  hint: {failure.hint}", style="cyan"))
+
+
+def segments(parts: Sequence[tuple[str, str]]) -> None:
+    """Write pieces of text, each with a rich style, as one block to stderr."""
+    _stderr().print(Text.assemble(*parts))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to stderr; columns after the first are right-aligned."""
+    grid = Table(title=title or None, title_justify="left", header_style="bold")
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*[Text(cell) for cell in row])
+    _stderr().print(grid)
+
+
+class _RateColumn(ProgressColumn):
+    """Units per second since the start."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f}/s", style="cyan")
+
+
+@dataclass
+class ProgressBar:
+    """A bar with count, rate and time left; without a terminal, a line every ten seconds."""
+
+    label: str
+    total: int
+    _bar: Progress | None = None
+    _count: int = 0
+    _start: float = field(default_factory=time.monotonic)
+    _last_line: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> ProgressBar:
+        console = _stderr()
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                _RateColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._bar.start()
+            self._bar.add_task(self.label, total=self.total, note="")
+        return self
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count finished units; ``note`` is shown beside the bar."""
+        self._count += count
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], advance=count, **({"note": note} if note else {}))
+        elif time.monotonic() - self._last_line > _SILENT_SECONDS:
+            self._last_line = time.monotonic()
+            seconds = self._last_line - self._start
+            rate = self._count / seconds
+            left = max(0, self.total - self._count) / rate if rate else 0.0
+            line(f"  {self.label} {self._count}/{self.total} {rate:.1f}/s eta {left:.0f}s {note}".rstrip())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def progress(label: str, total: int) -> ProgressBar:
+    """Return a progress bar to use in a ``with`` statement."""
+    return ProgressBar(label, total)
+
+
+@contextmanager
+def timed() -> Iterator[list[float]]:
+    """Yield a list that holds the block's duration in seconds once the block has ended."""
+    seconds: list[float] = []
+    start = time.monotonic()
+    try:
+        yield seconds
+    finally:
+        seconds.append(time.monotonic() - start)

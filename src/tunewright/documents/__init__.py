@@ -1,0 +1,1 @@
+"""Documents to chunks: readers, chunking, and the split by document."""

@@ -1,0 +1,73 @@
+"""Every error that a user can meet: a headline, a cause, and a hint with the next thing to type.
+
+    TunewrightError            exit code
+    ├── UserError              1    the user can mend it: recipe, documents, model, run folder
+    │   ├── RecipeError
+    │   ├── DocumentError
+    │   ├── ModelError
+    │   └── RunFolderError
+    └── StageError             3    a stage failed; what was done is kept and the run can be resumed
+        ├── TeacherError
+        ├── TrainingError
+        └── DiskFullError
+"""
+
+from __future__ import annotations
+
+
+class TunewrightError(Exception):
+    """An error with a headline, the cause, and a hint that names the next command or edit."""
+
+    exit_code = 1
+
+    def __init__(self, headline: str, cause: str = "", hint: str = "") -> None:
+        super().__init__(headline)
+        self.headline = headline
+        self.cause = cause
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.headline]
+        if self.cause:
+            parts.append(f"  {self.cause}")
+        if self.hint:
+            parts.append(f"  hint: {self.hint}")
+        return "\n".join(parts)
+
+
+class UserError(TunewrightError):
+    """Something that the user can mend before running again."""
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be read, or a setting that is unknown or out of range."""
+
+
+class DocumentError(UserError):
+    """Documents that are missing, empty or unreadable."""
+
+
+class ModelError(UserError):
+    """A base model that is missing, gated, offline or of an unsupported kind."""
+
+
+class RunFolderError(UserError):
+    """A run folder that is in use, damaged or not a run folder."""
+
+
+class StageError(TunewrightError):
+    """A stage failed part-way; finished work is kept and the same command resumes it."""
+
+    exit_code = 3
+
+
+class TeacherError(StageError):
+    """The teacher refused, timed out or answered nonsense for longer than the retries allow."""
+
+
+class TrainingError(StageError):
+    """Training stopped: a non-finite loss, a damaged checkpoint, nothing to train on."""
+
+
+class DiskFullError(StageError):
+    """A write failed for want of space; the previous version of the file is untouched."""

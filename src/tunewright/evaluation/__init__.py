@@ -1,0 +1,1 @@
+"""Arms, metrics, statistics, verdict and report."""

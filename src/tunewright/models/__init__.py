@@ -1,0 +1,1 @@
+"""The student: where it comes from, loading, adapters, templates, generation."""

@@ -1,0 +1,204 @@
+"""The records that stages exchange: frozen, one line of JSON each.
+
+Offsets are character offsets into ``Document.text``, half open. Identifiers are hexadecimal digests of the
+content that they name, so that the same content gets the same identifier in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunewright.errors import RunFolderError
+
+Side = Literal["train", "exam"]
+Ring = Literal["learned", "unseen"]
+Role = Literal["system", "user", "assistant"]
+
+
+def digest(*parts: object) -> str:
+    """Return 16 hexadecimal digits that name the given JSON-able parts."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class Record(BaseModel):
+    """A frozen record; unknown keys are errors, so that a typo in a hand-written file is seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Section(Record):
+    """A heading's stretch of a document: its path of headings and where its body stands."""
+
+    path: tuple[str, ...]
+    start: int
+    end: int
+
+
+class Document(Record):
+    """One source file (or one row of a .jsonl/.csv) as plain text.
+
+    ``id`` is the digest of source and text; ``source`` is the path relative to the folder that was given.
+    """
+
+    id: str
+    title: str
+    source: str
+    text: str
+    sections: tuple[Section, ...] = ()
+    metadata: dict[str, str] = {}
+
+
+class Span(Record):
+    """A quoted stretch of a document: ``document.text[start:end] == quote``."""
+
+    document: str
+    start: int
+    end: int
+    quote: str
+
+
+class Chunk(Record):
+    """A passage of one section: ``document.text[start:end] == text``; ``num_tokens`` in the student's tokens."""
+
+    id: str
+    document: str
+    title: str
+    section: tuple[str, ...]
+    start: int
+    end: int
+    text: str
+    num_tokens: int
+
+
+class SplitEntry(Record):
+    """Which side a document stands on; near-duplicate documents share a group, and so a side."""
+
+    document: str
+    side: Side
+    group: str
+
+
+class Message(Record):
+    """One chat turn."""
+
+    role: Role
+    content: str
+
+
+class Sample(Record):
+    """One training sample as chat messages, with where its answer comes from.
+
+    ``evidence`` and ``chunk`` are None for refusals and for the user's own data.
+    """
+
+    id: str
+    task: str
+    messages: tuple[Message, ...]
+    document: str | None = None
+    chunk: str | None = None
+    evidence: Span | None = None
+
+    @property
+    def question(self) -> str:
+        """The last user turn."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    @property
+    def answer(self) -> str:
+        """The last assistant turn."""
+        return next((m.content for m in reversed(self.messages) if m.role == "assistant"), "")
+
+
+class Question(Record):
+    """One exam question.
+
+    ``passage`` is shown in the prompt when given. An unanswerable question's right answer is to decline, and
+    its ``gold`` is the recipe's refusal sentence. ``document`` is the cluster for the statistics.
+    """
+
+    id: str
+    ring: Ring
+    document: str
+    question: str
+    gold: str
+    answerable: bool
+    passage: str | None = None
+    evidence: Span | None = None
+
+
+class Answer(Record):
+    """One arm's answer to one question; ``gold_nll`` in nats per gold token, ``finish`` as the field says it."""
+
+    question: str
+    arm: str
+    text: str
+    finish: Literal["stop", "length"]
+    num_prompt_tokens: int
+    num_tokens: int
+    duration_s: float
+    gold_nll: float
+
+
+class Score(Record):
+    """The metrics of one answer; ``primary`` in [0, 1] is what the verdict is about."""
+
+    question: str
+    arm: str
+    ring: Ring
+    document: str
+    primary: float
+    metrics: dict[str, float]
+
+
+class Rejection(Record):
+    """A record that left the path: by which stage, which one, and why."""
+
+    stage: str
+    id: str
+    reason: str
+    detail: str = ""
+
+
+class StageSummary(Record):
+    """What a stage did: in = out + rejected (by reason), beside any figures worth telling."""
+
+    num_in: int
+    num_out: int
+    rejected: dict[str, int] = {}
+    figures: dict[str, float | int | str] = {}
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def dump_jsonl(records: Iterable[Record]) -> bytes:
+    """Return the records as UTF-8 JSON lines."""
+    return b"".join(record.model_dump_json(exclude_defaults=True).encode() + b"\n" for record in records)
+
+
+def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
+    """Yield the records of a file.
+
+    Raises:
+        RunFolderError: a line is not a record of this kind; the file and the line number are named.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield kind.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise RunFolderError(
+                    f"{path} line {number} is not a {kind.__name__}",
+                    f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}",
+                    "mend the line, or delete the file so that its stage writes it anew",
+                ) from error

@@ -1,0 +1,268 @@
+"""A run's folder: atomic writes, an append-only journal, digests, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import DiskFullError, RunFolderError
+from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_jsonl
+
+REJECTED = "rejected.jsonl"
+_MARKER = "run.json"
+
+
+@contextmanager
+def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
+    """Turn "no space left" into a DiskFullError that names the disk and the bytes that were needed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        disk = path.parent if path.parent.exists() else Path("/")
+        free = shutil.disk_usage(disk).free
+        raise DiskFullError(
+            f"no space left on the disk that holds {disk}",
+            f"writing {path.name} needs {num_bytes:,} bytes; {free:,} are free; the previous version is kept",
+            "free some space and run the same command again: it resumes",
+        ) from error
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file so that a crash leaves either the old or the new content, never a half.
+
+    Raises:
+        DiskFullError: no space; the old content stands.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path, len(content)):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    _fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the name ``path`` once the block ends and its files are on disk.
+
+    A previous folder of that name is replaced; on an error it stays and the new one is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        _fsync_folder(temporary)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        _fsync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's files with their names."""
+    if path.is_dir():
+        total = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            total.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}\n".encode())
+        return total.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Journal:
+    """An append-only file of JSON lines; each line is on disk before ``append`` returns.
+
+    A torn last line (a crash in mid-write) is dropped when the journal is opened; ``num_torn`` counts it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.num_torn = 0
+        self.entries: list[dict[str, Any]] = []
+        end = 0
+        content = path.read_bytes() if path.exists() else b""
+        for raw in content.splitlines(keepends=True):
+            try:
+                entry = json.loads(raw) if raw.endswith(b"\n") else None
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict):
+                self.num_torn += 1
+                break
+            self.entries.append(entry)
+            end += len(raw)
+        if end < len(content):
+            if content.count(b"\n", end) > 1:
+                raise RunFolderError(
+                    f"{path} is damaged in line {len(self.entries) + 1}",
+                    "a line before the last is not JSON, which no interrupted write explains",
+                    f"restore the file from a copy, or move it away: mv '{path}' '{path}.damaged'",
+                )
+            os.truncate(path, end)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one line and wait until it is on disk."""
+        raw = json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        with disk_errors(self.path, len(raw)), self.path.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, size)
+                raise
+        self.entries.append(entry)
+
+
+class RunFolder:
+    """One run's files. Paths are given relative to the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Open a folder for writing; make it when it does not exist.
+
+        Raises:
+            RunFolderError: the folder holds something else than a run, or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            marker = path / _MARKER
+            if not marker.exists():
+                if any(not p.name.startswith(".") for p in path.iterdir()):
+                    raise RunFolderError(
+                        f"{path} is not empty and is not a run folder",
+                        f"it has no {_MARKER}",
+                        "name another folder with --dir",
+                    )
+                write_atomic(marker, b'{"format": 1}\n')
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise RunFolderError(
+                f"cannot write to {path}", str(error), "name another folder with --dir"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run folder for reading.
+
+        Raises:
+            RunFolderError: there is none at this path.
+        """
+        if not (path / _MARKER).is_file():
+            raise RunFolderError(
+                f"{path} is not a run folder",
+                f"it has no {_MARKER}" if path.exists() else "it does not exist",
+                f"make one: tunewright run RECIPE --dir '{path}'",
+            )
+        return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against a second process; the lock ends with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunFolderError(
+                    f"another process is working on {self.path}",
+                    f"process {file.read().strip() or 'unknown'} holds its lock",
+                    f"wait for it (tunewright status '{self.path}'), or name another folder with --dir",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of this run."""
+        return self.path / name
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a whole file atomically."""
+        write_atomic(self.file(name), content.encode() if isinstance(content, str) else content)
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write a JSON file atomically."""
+        self.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of this run."""
+        try:
+            return json.loads(self.file(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self.file(name)} is not valid JSON", str(error), "delete it and run again: it is made anew"
+            ) from error
+
+    def write_records(self, name: str, records: Iterable[Record]) -> None:
+        """Write a file of records atomically."""
+        self.write(name, dump_jsonl(records))
+
+    def read_records(self, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+        """Read a file of records."""
+        return list(read_jsonl(self.file(name), kind))
+
+    def reject(self, stage: str, rejections: Iterable[Rejection]) -> dict[str, int]:
+        """Put a stage's rejected records in place of its earlier ones; return the counts by reason."""
+        path = self.file(REJECTED)
+        others = [r for r in read_jsonl(path, Rejection) if r.stage != stage] if path.exists() else []
+        own = list(rejections)
+        self.write_records(REJECTED, [*others, *own])
+        counts: dict[str, int] = {}
+        for rejection in own:
+            counts[rejection.reason] = counts.get(rejection.reason, 0) + 1
+        return counts
+
+    def journal(self, name: str = "journal.jsonl") -> Journal:
+        """Open an append-only journal of this run."""
+        return Journal(self.file(name))
+
+    def log(self, event: str, **fields: object) -> None:
+        """Append an event, with the time, to the run's journal."""
+        self.journal().append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **fields})

@@ -1,0 +1,1 @@
+"""The exam and the training samples, written by the teacher."""

@@ -1,0 +1,1 @@
+"""The model that writes questions and answers: one client, an embedded server, a call journal."""
