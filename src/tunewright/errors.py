@@ -1,15 +1,15 @@
 """Every error that a user can meet: a headline, a cause, and a hint with the next thing to type.
 
-    TunewrightError            exit code
-    ├── UserError              1    the user can mend it: recipe, documents, model, run folder
-    │   ├── RecipeError
-    │   ├── DocumentError
-    │   ├── ModelError
-    │   └── RunFolderError
-    └── StageError             3    a stage failed; what was done is kept and the run can be resumed
-        ├── TeacherError
-        ├── TrainingError
-        └── DiskFullError
+TunewrightError            exit code
+├── UserError              1    the user can mend it: recipe, documents, model, run folder
+│   ├── RecipeError
+│   ├── DocumentError
+│   ├── ModelError
+│   └── RunFolderError
+└── StageError             3    a stage failed; what was done is kept and the run can be resumed
+    ├── TeacherError
+    ├── TrainingError
+    └── DiskFullError
 """
 
 from __future__ import annotations

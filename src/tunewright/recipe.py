@@ -1,4 +1,4 @@
-"""Every setting, with its type, range, default and one line of help. A recipe is a TOML file; unknown keys are errors."""
+"""Every setting with its type, range, default and help. A recipe is a TOML file; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -140,6 +140,19 @@ class Recipe(_Settings):
         """Return a path of this recipe, taken from the recipe's folder when relative."""
         return self.folder / Path(path).expanduser()
 
+    def with_absolute_paths(self) -> Recipe:
+        """Return the recipe with no path left that depends on where it stands."""
+
+        def absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(str(self.resolve(path)) for path in paths)
+
+        documents = self.documents.model_copy(update={"paths": absolute(self.documents.paths)})
+        synthesis = self.synthesis.model_copy(update={"data": absolute(self.synthesis.data)})
+        exam = self.exam.model_copy(update={"file": "".join(absolute((self.exam.file,) if self.exam.file else ()))})
+        base = str(self.resolve(self.model.base)) if self.resolve(self.model.base).is_dir() else self.model.base
+        model = self.model.model_copy(update={"base": base})
+        return self.model_copy(update={"documents": documents, "synthesis": synthesis, "exam": exam, "model": model})
+
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     """Yield the name and the class of each section, in the order of the recipe."""
@@ -200,9 +213,7 @@ def override(content: dict[str, Any], assignments: Sequence[str]) -> dict[str, A
         key, separator, value = assignment.partition("=")
         section, _, inner = key.strip().rpartition(".")
         if not separator or not inner:
-            raise RecipeError(
-                f"--set {assignment} is not KEY=VALUE", "", "for example: --set training.epochs=2"
-            )
+            raise RecipeError(f"--set {assignment} is not KEY=VALUE", "", "for example: --set training.epochs=2")
         target = result.setdefault(section, {}) if section else result
         if not isinstance(target, dict):
             raise RecipeError(f"--set {assignment}: {section} is not a section")

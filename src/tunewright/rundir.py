@@ -177,9 +177,7 @@ class RunFolder:
                     )
                 write_atomic(marker, b'{"format": 1}\n')
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise RunFolderError(
-                f"cannot write to {path}", str(error), "name another folder with --dir"
-            ) from error
+            raise RunFolderError(f"cannot write to {path}", str(error), "name another folder with --dir") from error
         return cls(path)
 
     @classmethod

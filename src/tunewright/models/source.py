@@ -35,14 +35,21 @@ def locate(base: str, root: Path = Path()) -> Path:
         return folder
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise ModelError(
-            f"there is no model at {base}", "no such folder", 'use a folder, a hub name "owner/name", or "embedded"'
+            f"there is no model at {base}",
+            "no such folder",
+            'use a folder, a hub name "owner/name", or "embedded"',
         )
     return _from_hub(base)
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
@@ -56,7 +63,9 @@ def _from_hub(name: str) -> Path:
         unauthorized = getattr(error.response, "status_code", 404) == 401
         raise ModelError(
             f"the hub has no model {name} that you can see",
-            "no such name, or it is private and no valid token was sent (401)" if unauthorized else "no such name (404)",
+            "no such name, or it is private and no valid token was sent (401)"
+            if unauthorized
+            else "no such name (404)",
             "check the spelling; for a private model: export HF_TOKEN=..." if unauthorized else "check the spelling",
         ) from error
     except LocalEntryNotFoundError as error:
@@ -66,10 +75,12 @@ def _from_hub(name: str) -> Path:
             f"connect once and run again, or give a folder: --set model.base=/path/to/{name.rpartition('/')[2]}",
         ) from error
     except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "?")
+        status = getattr(error.response, "status_code", 0)
         words = {401: "the token was refused (401)", 403: "the token may not read this model (403)"}
         raise ModelError(
-            f"the hub would not give {name}", words.get(status, f"it answered {status}"), "check HF_TOKEN, then run again"
+            f"the hub would not give {name}",
+            words.get(status, f"it answered {status}"),
+            "check HF_TOKEN, then run again",
         ) from error
     except OSError as error:
         raise ModelError(f"cannot fetch {name}", str(error), "check network and disk, then run again") from error

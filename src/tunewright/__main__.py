@@ -1,0 +1,5 @@
+"""Lets ``python -m tunewright`` stand for the command."""
+
+from tunewright.cli import main
+
+main()

@@ -1,0 +1,203 @@
+"""The commands: one short function each. Paths and verbs are flags; knobs live in the recipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunewright import __version__
+
+_DIR_HELP = "Run folder (default: runs/RECIPE-NAME)."
+_INTERRUPTED = 130
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+folder_option = click.option("--dir", "folder", type=click.Path(path_type=Path), help=_DIR_HELP)
+set_option = click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """Documents in, fine-tuned adapter and an honest verdict out: was the fine-tune worth it?
+
+    \b
+    Start here:
+      tunewright demo                        the whole path on 24 abstracts, a few minutes without a GPU
+      tunewright init DOCS -o recipe.toml    a recipe for your own documents
+      tunewright run recipe.toml             documents to verdict; run it again to go on after any stop
+    """  # noqa: D301 (click reads \b)
+
+
+def _default_folder(recipe: Path, folder: Path | None) -> Path:
+    return folder or Path("runs") / recipe.stem
+
+
+def _run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...] = ()) -> None:
+    from tunewright import outcome, pipeline
+    from tunewright.recipe import load_recipe
+
+    run = pipeline.run(load_recipe(recipe, assignments), _default_folder(recipe, folder), until)
+    outcome.show(run, until)
+
+
+@commands.command()
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("demo"), help="Run folder.")
+def demo(folder: Path) -> None:
+    """Run the whole path on the examples: 24 open-access abstracts and the embedded model."""
+    from tunewright import outcome, pipeline
+    from tunewright.fitting import demo_recipe
+
+    run = pipeline.run(demo_recipe(), folder)
+    outcome.show(run, "report")
+
+
+@commands.command()
+@click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "output", type=click.Path(path_type=Path), default=Path("recipe.toml"), help="Where to write it.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def init(documents: tuple[Path, ...], output: Path, force: bool) -> None:
+    """Write an annotated recipe fitted to DOCUMENTS and to this machine."""
+    from tunewright.fitting import write_recipe
+
+    write_recipe(documents, output, force)
+
+
+@commands.command()
+@recipe_argument
+@folder_option
+@set_option
+def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+    """Say what each stage will do: calls, tokens, memory and time; and what is fresh."""
+    from tunewright.planning import show_plan
+    from tunewright.recipe import load_recipe
+
+    show_plan(load_recipe(recipe, assignments), _default_folder(recipe, folder))
+
+
+@commands.command()
+@recipe_argument
+@folder_option
+@click.option("--until", default="report", metavar="STAGE", help="Last stage to run.")
+@set_option
+def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...]) -> None:
+    """Run every stage that is not fresh; after any stop, the same command goes on."""
+    _run(recipe, folder, until, assignments)
+
+
+def _stage_command(name: str, text: str) -> click.Command:
+    def command(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+        _run(recipe, folder, name, assignments)
+
+    return click.command(name, help=text)(recipe_argument(folder_option(set_option(command))))
+
+
+for _name, _text in (
+    ("ingest", "Read the documents and cut them into chunks."),
+    ("synth", "Write and seal the exam, then the training samples."),
+    ("curate", "Verify, deduplicate and decontaminate the training samples."),
+    ("train", "Train the adapter."),
+    ("evaluate", "Let every arm sit the exam and give the verdict."),
+):
+    commands.add_command(_stage_command(_name, _text))
+
+
+@commands.command()
+@folder_argument
+def status(folder: Path) -> None:
+    """Show what stands in a run folder, and what a stopped run does next."""
+    from tunewright import outcome
+    from tunewright.rundir import RunFolder
+
+    outcome.show_status(RunFolder.open(folder))
+
+
+@commands.command()
+@folder_argument
+def report(folder: Path) -> None:
+    """Write report.html anew from a finished run, and print the verdict."""
+    from tunewright import outcome, pipeline
+    from tunewright.recipe import load_recipe
+    from tunewright.rundir import RunFolder
+
+    opened = RunFolder.open(folder)
+    pipeline.require(opened, "recipe.toml", "verdict.json")
+    recipe = load_recipe(opened.file("recipe.toml"))
+    outcome.show(pipeline.run(recipe, folder, only=("report",)), "report")
+
+
+@commands.command()
+@folder_argument
+@click.argument("identifier", metavar="ID")
+def trace(folder: Path, identifier: str) -> None:
+    """Follow an ID (document, chunk, sample or question; a prefix will do) to its sources and its uses."""
+    from tunewright.rundir import RunFolder
+    from tunewright.tracing import show_trace
+
+    show_trace(RunFolder.open(folder), identifier)
+
+
+@commands.command()
+@folder_argument
+@click.option("--base", is_flag=True, help="Talk to the base model.")
+@click.option("--side-by-side", is_flag=True, help="Get each answer from base and tuned.")
+@click.option("--prompt", help="Ask this one question and leave.")
+def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> None:
+    """Talk to the tuned model; answers are streamed."""
+    from tunewright.chatting import converse
+    from tunewright.rundir import RunFolder
+
+    if base and side_by_side:
+        raise click.UsageError("--base and --side-by-side exclude each other. Choose one.")
+    voices = ("base", "tuned") if side_by_side else ("base",) if base else ("tuned",)
+    converse(RunFolder.open(folder), voices, prompt)
+
+
+@commands.command()
+@click.option("--fetch", is_flag=True, help="Fetch the embedded model as well.")
+def doctor(fetch: bool) -> None:
+    """Check Python, torch, GPU, bitsandbytes (a real quantized step), disk and model cache."""
+    from tunewright.doctor import examine
+
+    examine(fetch)
+
+
+def _stop(error: BaseException) -> int:
+    """Print an error; return its exit code."""
+    from tunewright import console
+    from tunewright.errors import TunewrightError
+
+    if isinstance(error, KeyboardInterrupt):
+        console.line("\ninterrupted; what was done is kept: the same command goes on from here")
+        return _INTERRUPTED
+    if os.environ.get("TUNEWRIGHT_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, TunewrightError):
+        console.error(error)
+        return error.exit_code
+    console.error(
+        TunewrightError(
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a defect in tunewright; what was done is kept",
+            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + " ".join(["tunewright", *sys.argv[1:]]),
+        )
+    )
+    return 3
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run a command; the exit code is 0 done, 1 a user's error, 2 usage, 3 a failed stage, 130 interrupted."""
+    try:
+        commands.main(args=arguments, prog_name="tunewright", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (Exception, KeyboardInterrupt, click.Abort) as error:
+        sys.exit(_stop(KeyboardInterrupt() if isinstance(error, click.Abort) else error))
+    sys.exit(0)

@@ -1,0 +1,110 @@
+"""Leaks of the sealed exam into the training data: its questions, and what an unseen question is about."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rapidfuzz import fuzz, process
+
+from tunewright.curation.rules import OWN, split_prompt
+from tunewright.records import Question, Sample
+from tunewright.text import ngrams, normalize, words
+
+_COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams
+_SAME_QUESTION = 92.0  # similarity of the sorted words, of 100
+
+
+class Leak(NamedTuple):
+    """Which exam question a sample gives away, and how."""
+
+    reason: str
+    question: str
+
+
+def _asked(sample: Sample) -> list[str]:
+    """Return what the sample asks: the question of each user turn; in the user's own data, the turns too."""
+    turns = [message.content for message in sample.messages if message.role == "user"]
+    questions = [split_prompt(turn)[1] for turn in turns]
+    return [*questions, *turns] if sample.task == OWN else questions
+
+
+def covered_share(question: Sequence[str], shared: set[tuple[str, ...]], size: int) -> float:
+    """Return the share of a question's words that stand in one of the shared n-grams."""
+    covered = [False] * len(question)
+    for start in range(len(question) - size + 1):
+        if tuple(question[start : start + size]) in shared:
+            covered[start : start + size] = [True] * size
+    return sum(covered) / len(question) if question else 0.0
+
+
+class Leaks:
+    """The exam, indexed to tell whether a sample leaks one of its questions.
+
+    Both rings: a training question may not be an exam question. It leaks one when both are equal after
+    normalization, when shared runs of ``size`` words cover half of the exam question, or when their sorted
+    words are 92 % alike.
+
+    The unseen ring only: nothing that the sample says or shows (the system turn apart) may share ``size``
+    words in a row with the gold answer, the evidence or the passage, nor come from the same document. For the
+    learned ring that overlap is the purpose: the fact is taught, and asked anew in other words.
+    """
+
+    def __init__(self, questions: Iterable[Question], size: int) -> None:
+        self._size = size
+        self._questions = list(questions)
+        self._words = [words(question.question) for question in self._questions]
+        self._sorted = [" ".join(sorted(tokens)) for tokens in self._words]
+        self._equal = {normalize(question.question): question.id for question in reversed(self._questions)}
+        self._question_grams: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        self._unseen_grams: dict[tuple[str, ...], str] = {}
+        self._unseen_documents: dict[str, str] = {}
+        for number, question in enumerate(self._questions):
+            for gram in ngrams(self._words[number], size):
+                self._question_grams[gram].add(number)
+            if question.ring == "unseen":
+                self._index_unseen(question)
+
+    def _index_unseen(self, question: Question) -> None:
+        self._unseen_documents.setdefault(question.document, question.id)
+        told = [question.passage, question.evidence.quote if question.evidence else None]
+        for text in [*told, question.gold if question.answerable else None]:
+            for gram in ngrams(words(text or ""), self._size):
+                self._unseen_grams.setdefault(gram, question.id)
+
+    def find(self, sample: Sample) -> Leak | None:
+        """Return the first leak found in a sample, or None."""
+        for text in _asked(sample):
+            leaked = self._question(text)
+            if leaked:
+                return Leak("leaks an exam question", leaked)
+        documents = {sample.document, sample.evidence.document if sample.evidence else None}
+        for document in sorted(filter(None, documents)):
+            if document in self._unseen_documents:
+                return Leak("comes from an exam document", self._unseen_documents[document])
+        said = [message.content for message in sample.messages if message.role != "system"]
+        for text in [*said, sample.evidence.quote if sample.evidence else ""]:
+            tokens = words(text)
+            for start in range(len(tokens) - self._size + 1):
+                question = self._unseen_grams.get(tuple(tokens[start : start + self._size]))
+                if question:
+                    return Leak("leaks exam evidence", question)
+        return None
+
+    def _question(self, text: str) -> str | None:
+        """Return the exam question that a training question leaks, or None."""
+        equal = self._equal.get(normalize(text))
+        if equal:
+            return equal
+        tokens = words(text)
+        grams = ngrams(tokens, self._size)
+        near = {number for gram in grams for number in self._question_grams.get(gram, ())}
+        for number in sorted(near):
+            if covered_share(self._words[number], grams, self._size) >= _COVERED_SHARE:
+                return self._questions[number].id
+        # token_sort_ratio, with the sorting done once
+        match = process.extractOne(
+            " ".join(sorted(tokens)), self._sorted, scorer=fuzz.ratio, score_cutoff=_SAME_QUESTION
+        )
+        return self._questions[match[2]].id if match else None

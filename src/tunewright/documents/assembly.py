@@ -1,0 +1,109 @@
+"""What reading gives: clean plain text with its sections, assembled from headings and paragraphs."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from tunewright.records import Record, Section
+from tunewright.text import normalize
+
+# A piece of a document in reading order: (heading level, text); level 0 is body text.
+Block = tuple[int, str]
+
+_LINE_END = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
+_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n{3,}")
+_KEPT = frozenset("\n\t\u200c\u200d")  # the two joiners carry meaning in Persian, Indic scripts and emoji
+_DROPPED = frozenset(("Cc", "Cf", "Cs", "Cn"))
+
+
+class ReadDocument(Record):
+    """One document as a reader found it; ``part`` names a row of a file that holds several."""
+
+    title: str
+    text: str
+    sections: tuple[Section, ...]
+    metadata: dict[str, str] = {}
+    part: str = ""
+
+
+class Failure(Record):
+    """Why a file, or one ``part`` of it, could not be read: ``reason`` is counted, ``detail`` is shown."""
+
+    reason: str
+    detail: str = ""
+    part: str = ""
+
+
+class Reading(Record):
+    """What came of one file."""
+
+    documents: tuple[ReadDocument, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+def clean(text: str) -> str:
+    r"""Return the text in composed form (NFC), with ``\n`` line ends, without characters that nobody sees.
+
+    Control, surrogate, unassigned and invisible format characters go (NUL, byte order marks, soft hyphens,
+    and the tag characters that can hide instructions), and so do trailing blanks and runs of empty lines.
+    """
+    text = _LINE_END.sub("\n", text)
+    unseen = {c for c in set(text) if unicodedata.category(c) in _DROPPED and c not in _KEPT}
+    text = text.translate({ord(c): None for c in unseen})
+    text = _TRAILING.sub("", unicodedata.normalize("NFC", text))
+    return _BLANK_LINES.sub("\n\n", text).strip()
+
+
+def one_line(text: str) -> str:
+    """Return clean text on a single line."""
+    return " ".join(clean(text).split())
+
+
+def assemble(
+    blocks: Iterable[Block],
+    name: str,
+    title: str = "",
+    fallback_title: str = "",
+    metadata: dict[str, str] | None = None,
+    part: str = "",
+) -> ReadDocument:
+    """Return the document that the blocks make; a section runs from one heading to the next.
+
+    Args:
+        blocks: headings and body text in reading order.
+        name: the file's name without its extension: the title when there is no better one.
+        title: what the document itself declares as its title.
+        fallback_title: a title to take when there is no heading either.
+        metadata: what else the file says about itself.
+        part: which row of the file this is.
+    """
+    cleaned = [(level, one_line(text) if level else clean(text)) for level, text in blocks]
+    cleaned = [(level, text) for level, text in cleaned if text]
+    headings = (text for level, text in cleaned if level)
+    title = one_line(title) or next(headings, "") or one_line(fallback_title) or one_line(name)
+    sections: list[Section] = []
+    above: list[Block] = []  # the headings that the current place stands under
+    at, fresh = 0, True
+    for level, text in cleaned:
+        end = at + len(text)
+        if level:
+            above = [heading for heading in above if heading[0] < level] + [(level, text)]
+            fresh = True
+        elif fresh:
+            # A heading that repeats the title is the title, not a section.
+            path = tuple(heading for _, heading in above if normalize(heading) != normalize(title))
+            sections.append(Section(path=path, start=at, end=end))
+            fresh = False
+        else:
+            sections[-1] = sections[-1].model_copy(update={"end": end})
+        at = end + 2
+    return ReadDocument(
+        title=title,
+        text="\n\n".join(text for _, text in cleaned),
+        sections=tuple(sections),
+        metadata={key: value for key, value in (metadata or {}).items() if value},
+        part=part,
+    )

@@ -1,0 +1,289 @@
+"""One reader per document format, and the table that maps file extensions to them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewright.documents.assembly import Block, Failure, ReadDocument, assemble, clean, one_line
+from tunewright.documents.markdown import decode, front_matter, markdown_blocks
+from tunewright.text import normalize
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+    from docx.table import Table
+    from docx.text.paragraph import Paragraph
+
+MAX_UNPACKED_BYTES = 512 * 2**20  # of a .docx; a long book with its pictures stays well below
+
+Read = list[ReadDocument | Failure]
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_BLOCK_TAG = re.compile(
+    "h[1-6]|p|div|section|article|main|header|footer|aside|address|blockquote|pre|ul|ol|li|dl|dt|dd|table|caption"
+    "|thead|tbody|tr|figure|figcaption|details|summary|form|fieldset|body|html|title"
+)
+_UNSEEN_TAGS = ["script", "style", "nav", "template", "noscript", "iframe", "svg", "button", "select"]
+_HYPHENATED = re.compile(r"(?<=[^\W\d_])-\n(?=[^\W\d_A-Z])")
+_BODY_COLUMNS = ("text", "content", "body")
+
+
+def read_markdown(path: Path) -> Read:
+    """Read Markdown; the front matter is metadata and comments are left out."""
+    text = decode(path.read_bytes())
+    if isinstance(text, Failure):
+        return [text]
+    metadata, text = front_matter(clean(text))
+    metadata = {key: one_line(value) for key, value in metadata.items()}
+    title = metadata.pop("title", "")
+    return [assemble(markdown_blocks(_COMMENT.sub("", text)), path.stem, title, metadata=metadata)]
+
+
+def read_plain(path: Path) -> Read:
+    """Read plain text in UTF-8, UTF-16 or Latin-1."""
+    text = decode(path.read_bytes())
+    return [text if isinstance(text, Failure) else assemble([(0, text)], path.stem)]
+
+
+def _is_hidden(tag: Tag) -> bool:
+    style = str(tag.get("style") or "").replace(" ", "").lower()
+    return tag.has_attr("hidden") or "display:none" in style or "visibility:hidden" in style
+
+
+def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
+    """Yield the visible text by the block element that it stands in; bars part a table row's cells."""
+    from bs4.element import CData, NavigableString
+
+    for tag in [*soup.find_all(_UNSEEN_TAGS), *soup.find_all(_is_hidden)]:
+        if not tag.decomposed:
+            tag.decompose()
+    for tag in soup.find_all("br"):
+        tag.replace_with("\v")
+    for tag in soup.find_all(["td", "th"]):
+        if tag.find_previous_sibling(["td", "th"]):
+            tag.insert_before(" | ")
+    # Comments, doctypes and declarations are subclasses.
+    nodes = [node for node in soup.find_all(string=True) if type(node) in (NavigableString, CData)]
+    homes = [next((tag for tag in node.parents if _BLOCK_TAG.fullmatch(tag.name)), None) for node in nodes]
+    for _, group in groupby(zip(homes, nodes, strict=True), key=lambda pair: id(pair[0])):
+        pairs = list(group)
+        name = pairs[0][0].name if pairs[0][0] else ""
+        text = "".join(node for _, node in pairs)
+        if name != "pre":
+            text = "\n".join(" ".join(line.split()) for line in text.split("\v"))
+        if name != "title":
+            yield (int(name[1]) if re.fullmatch("h[1-6]", name) else 0), text
+
+
+def read_html(path: Path) -> Read:
+    """Read a web page without its scripts, styles, navigation and hidden elements."""
+    from bs4 import BeautifulSoup
+
+    raw = path.read_bytes()
+    text = decode(raw)
+    if isinstance(text, Failure):
+        return [text]
+    # A page that is valid UTF-8 needs no guess; for others the page's own declaration is asked.
+    soup = BeautifulSoup(text if _is_utf8(raw) else raw, "html.parser")
+    title = soup.title.get_text() if soup.title else ""
+    return [assemble(_html_blocks(soup), path.stem, fallback_title=title)]
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_package(path: Path) -> Failure | None:
+    """Return what forbids opening a .docx: it is no zip, is encrypted, or would unpack to too much."""
+    try:
+        with zipfile.ZipFile(path) as package:
+            members = package.infolist()
+    except zipfile.BadZipFile:
+        return Failure(reason="unreadable", detail="not a .docx: an old .doc, or protected by a password?")
+    if any(member.flag_bits & 1 for member in members):
+        return Failure(reason="encrypted", detail="protected by a password")
+    if len({member.filename for member in members}) < len(members):
+        return Failure(reason="unreadable", detail="two parts of the same name")
+    # The sizes are the file's own word, but zipfile never unpacks more than a member declares.
+    num_bytes = sum(member.file_size for member in members)
+    if num_bytes > MAX_UNPACKED_BYTES:
+        return Failure(reason="too large", detail=f"unpacks to {num_bytes / 2**20:,.0f} MB")
+    return None
+
+
+def _paragraph_text(paragraph: Paragraph) -> str:
+    """Return the text with accepted insertions and links, without hidden runs and fallbacks of drawings."""
+    nodes = paragraph._p.xpath(
+        ".//w:r[not(w:rPr/w:vanish[not(@w:val='0' or @w:val='false')])]"
+        "[not(ancestor::*[local-name()='Fallback'])]"
+        "/*[self::w:t or self::w:tab or self::w:br or self::w:noBreakHyphen]"
+    )
+    plain = {"tab": "\t", "br": "\n", "noBreakHyphen": "-"}
+    return "".join(plain.get(node.tag.rpartition("}")[2]) or node.text or "" for node in nodes)
+
+
+def _table_text(table: Table) -> str:
+    rows = []
+    for row in table.rows:
+        cells = {cell._tc: cell for cell in row.cells}.values()  # a merged cell is listed once per column
+        texts = ["\n".join(text for _, text in _docx_blocks(cell.iter_inner_content())) for cell in cells]
+        rows.append(" | ".join(" ".join(text.split()) for text in texts))
+    return "\n".join(row for row in rows if row.strip(" |"))
+
+
+def _docx_blocks(content: Iterable[Paragraph | Table]) -> Iterator[Block]:
+    from docx.table import Table
+
+    for item in content:
+        if isinstance(item, Table):
+            yield 0, _table_text(item)
+            continue
+        style = (item.style.name if item.style else "") or ""
+        heading = re.fullmatch(r"(?i)heading ([1-9])|(title)", style)
+        level = 0 if not heading else 1 if heading[2] else int(heading[1])
+        yield level, _paragraph_text(item)
+
+
+def read_docx(path: Path) -> Read:
+    """Read a Word document: heading styles make sections, tables give one line per row."""
+    import docx
+
+    if failure := _check_package(path):
+        return [failure]
+    document = docx.Document(str(path))
+    about = document.core_properties
+    blocks = _docx_blocks(document.iter_inner_content())
+    return [assemble(blocks, path.stem, fallback_title=about.title or "", metadata={"author": about.author or ""})]
+
+
+def _without_running_lines(pages: list[str]) -> list[list[str]]:
+    """Return each page's lines without first and last lines that recur, but for numbers, on most pages."""
+    split = [page.split("\n") for page in pages]
+    for edge in (0, -1):
+        forms = [re.sub(r"\d+", "#", lines[edge]) for lines in split]
+        common, count = Counter(forms).most_common(1)[0]
+        if len(pages) >= 3 and common and count > len(pages) / 2:
+            for lines, form in zip(split, forms, strict=True):
+                if form == common:
+                    lines[edge] = ""
+    return split
+
+
+def _unwrap(lines: list[str], width: float) -> str:
+    """Return the lines as running text; a line clearly shorter than ``width`` ends its paragraph."""
+    text = ""
+    for line in lines:
+        text += line + (" " if len(line) >= 0.7 * width else "\n\n")
+    return text
+
+
+def read_pdf(path: Path) -> Read:
+    """Read a PDF's text layer; metadata ``pages`` holds the offset at which each page starts."""
+    import pypdf
+
+    reader = pypdf.PdfReader(path)
+    if reader.is_encrypted and not reader.decrypt(""):
+        return [Failure(reason="encrypted", detail="protected by a password")]
+    pages = [clean(page.extract_text()) for page in reader.pages]
+    if not any(pages):
+        return [Failure(reason="no text", detail=f"{len(pages)} scanned page(s): run text recognition (OCR) first")]
+    paged = _without_running_lines(pages)
+    lengths = [len(line) for lines in paged for line in lines if line]
+    width = statistics.median(lengths) if lengths else 0
+    text, starts = "", []
+    for lines in paged:
+        page = clean(_unwrap(_HYPHENATED.sub("", "\n".join(lines)).split("\n"), width))
+        # A sentence that runs over the page's end stays whole.
+        text += "" if not text or not page else "\n\n" if text[-1] in ".!?:" else " "
+        starts.append(len(text))
+        text += page
+    title = one_line(reader.metadata.title or "") if reader.metadata else ""
+    if normalize(title) not in normalize(pages[0]):  # often a template's or a file's name
+        title = ""
+    document = assemble([(0, text)], path.stem, title, metadata={"pages": " ".join(map(str, starts))})
+    return [document]
+
+
+def _row(row: dict[str, Any], stem: str, number: int) -> ReadDocument | Failure:
+    """Return the document of one row: text from text, content or body; the other columns are metadata."""
+    columns = {key.strip().lower(): key for key in row if isinstance(key, str)}
+    key = next((columns[name] for name in _BODY_COLUMNS if name in columns), None)
+    if key is None or not isinstance(row[key], str):
+        return _no_text_column(row, str(number))
+    title = columns.get("title")
+    others = {
+        one_line(name): one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in row.items()
+        if name not in (key, title, None) and value not in (None, "")
+    }
+    # A row with an id keeps its name when other rows come or go.
+    part = others.get("id", "")[:80] or str(number)
+    declared = str(row[title] or "") if title else ""
+    return assemble([(0, row[key])], f"{stem} {part}", declared, metadata=others, part=part)
+
+
+def _no_text_column(columns: Iterable[object], part: str) -> Failure:
+    named = ", ".join(map(str, columns)) or "none"
+    wanted = " or ".join(_BODY_COLUMNS)
+    return Failure(part=part, reason="no text column", detail=f"columns: {named[:120]}; wanted: {wanted}")
+
+
+def read_jsonl(path: Path) -> Read:
+    """Read one document per JSON line: an object with a text, content or body, or a bare string."""
+    text = decode(path.read_bytes())
+    if isinstance(text, Failure):
+        return [text]
+    found: Read = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            found.append(Failure(part=str(number), reason="not JSON", detail=str(error)))
+            continue
+        row = {"text": row} if isinstance(row, str) else row
+        found.append(_row(row if isinstance(row, dict) else {}, path.stem, number))
+    return found
+
+
+def read_csv(path: Path) -> Read:
+    """Read one document per row of a table with a header line; the delimiter is a comma, semicolon or tab."""
+    text = decode(path.read_bytes())
+    if isinstance(text, Failure):
+        return [text]
+    csv.field_size_limit(len(text) + 1)
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = rows.fieldnames or []
+    if not any(name.strip().lower() in _BODY_COLUMNS for name in columns):
+        return [_no_text_column(columns, "")]
+    return [_row(row, path.stem, number) for number, row in enumerate(rows, 1)]
+
+
+READERS: dict[str, Callable[[Path], Read]] = {
+    ".md": read_markdown,
+    ".markdown": read_markdown,
+    ".txt": read_plain,
+    ".text": read_plain,
+    ".pdf": read_pdf,
+    ".html": read_html,
+    ".htm": read_html,
+    ".docx": read_docx,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+}

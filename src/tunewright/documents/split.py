@@ -1,0 +1,128 @@
+"""Which documents the exam keeps: near-duplicates grouped by MinHash, then a seeded split by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from tunewright.errors import DocumentError
+from tunewright.records import Document, Side, SplitEntry, digest
+from tunewright.text import ngrams, words
+
+_SHINGLE_WORDS = 5
+_NUM_HASHES = 128
+_MAX_MISS = 1e-4  # chance that a pair right at the threshold is not even compared
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """Return the runs of five words, or all the words of a shorter text."""
+    tokens = words(text)
+    return ngrams(tokens, min(_SHINGLE_WORDS, max(1, len(tokens))))
+
+
+def jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
+    """Return the share of the union that both hold; 0 for two empty sets."""
+    union = len(one | other)
+    return len(one & other) / union if union else 0.0
+
+
+def _bands(threshold: float) -> tuple[int, int]:
+    """Return (bands, rows): the most selective banding that misses at most ``_MAX_MISS`` at the threshold.
+
+    A pair of similarity s is compared with probability 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman:
+    Mining of Massive Datasets, section 3.4).
+    """
+    for rows in range(_NUM_HASHES // 2, 1, -1):  # the index wants two bands at least
+        bands = _NUM_HASHES // rows
+        if (1 - threshold**rows) ** bands <= _MAX_MISS:
+            return bands, rows
+    return _NUM_HASHES, 1
+
+
+def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> list[list[Document]]:
+    """Return the documents in groups, each sorted by source, whose members are linked by near-duplication.
+
+    Two documents are near-duplicates when the Jaccard similarity of their word 5-shingles reaches the threshold.
+    MinHash (Broder 1997) only finds the candidates; the similarity is computed exactly.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    ordered = sorted(documents, key=lambda document: document.source)
+    index = MinHashLSH(num_perm=_NUM_HASHES, params=_bands(threshold))
+    leader = list(range(len(ordered)))
+
+    def find(member: int) -> int:
+        while leader[member] != member:
+            leader[member] = leader[leader[member]]
+            member = leader[member]
+        return member
+
+    for number, document in enumerate(ordered):
+        own = shingles(document.text)
+        signature = MinHash(num_perm=_NUM_HASHES, seed=1)
+        signature.update_batch(["\0".join(shingle).encode("utf-8", "replace") for shingle in own])
+        for other in index.query(signature):
+            low, high = sorted((find(number), find(other)))
+            # Shingles are made again for the rare candidate: keeping them all would fill the memory.
+            if low != high and jaccard(own, shingles(ordered[other].text)) >= threshold:
+                leader[high] = low
+        index.insert(number, signature)
+    groups: dict[int, list[Document]] = {}
+    for number, document in enumerate(ordered):
+        groups.setdefault(find(number), []).append(document)
+    return list(groups.values())
+
+
+def exam_groups(sizes: Sequence[int], share: float) -> set[int]:
+    """Return which groups the exam takes: in order, each one that brings it nearer to its share of all documents.
+
+    With two groups or more and a share between 0 and 1 (both exclusive), at least one group stands on each side.
+
+    Args:
+        sizes: number of documents of each group, in rank order.
+        share: the exam's share of the documents, 0 to 1.
+    """
+    target = share * sum(sizes)
+    taken: set[int] = set()
+    count = 0
+    for rank, size in enumerate(sizes):
+        if abs(count + size - target) < abs(count - target):
+            taken.add(rank)
+            count += size
+    if 0 < share < 1 and len(sizes) > 1:
+        smallest = min(range(len(sizes)), key=lambda rank: sizes[rank])
+        if not taken:
+            taken = {smallest}
+        elif len(taken) == len(sizes):
+            taken.remove(smallest)
+    return taken
+
+
+def split_documents(
+    documents: Sequence[Document], exam_share: float, near_duplicate: float, seed: int
+) -> list[SplitEntry]:
+    """Return each document's side, in the order of the documents; a group is named by its smallest source.
+
+    Groups are ranked by seed and that source, not by content: editing one document moves no other one.
+
+    Raises:
+        DocumentError: an exam is wanted, and all documents are near-duplicates of each other.
+    """
+    groups = near_duplicate_groups(documents, near_duplicate)
+    if 0 < exam_share < 1 and len(groups) < 2:
+        single = len(documents) == 1
+        raise DocumentError(
+            "the documents cannot be split into training and exam",
+            "there is only one document"
+            if single
+            else f"all {len(documents)} documents are near-duplicates of each other (split.near_duplicate = "
+            f"{near_duplicate:g})",
+            "add a different document, or train without unseen questions: --set split.exam_share=0",
+        )
+    groups.sort(key=lambda group: digest(seed, group[0].source))
+    taken = exam_groups([len(group) for group in groups], exam_share)
+    entries: dict[str, SplitEntry] = {}
+    for rank, group in enumerate(groups):
+        side: Side = "exam" if rank in taken else "train"
+        for document in group:
+            entries[document.id] = SplitEntry(document=document.id, side=side, group=group[0].source)
+    return [entries[document.id] for document in documents]

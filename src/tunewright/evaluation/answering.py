@@ -1,0 +1,115 @@
+"""Answers of all arms from one loaded base: batches are journalled, and none is ever answered twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright import console
+from tunewright.evaluation.arms import TUNED, arm_prompt, few_shot_examples, retriever
+from tunewright.models.generate import Job, answer_batch, batches
+from tunewright.models.load import compute_dtype, for_inference, load_adapter, load_base, pick_device
+from tunewright.models.source import identity, locate
+from tunewright.models.template import IGNORED, encode, encode_prompt, end_ids, load_tokenizer
+from tunewright.recipe import Recipe
+from tunewright.records import Answer, Chunk, Message, Question, Sample, SplitEntry, digest
+from tunewright.rundir import RunFolder, file_digest
+
+JOURNAL = "answers-journal.jsonl"
+_BATCH_SIZE = {"cpu": 24, "cuda": 64}
+
+Sheets = Mapping[str, Sequence[Job]]  # arm → one job per question, in the exam's order
+Key = Callable[[bool, Job], str]  # (with adapter, job) → what names the job's answer
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Jobs that the same weights answer together."""
+
+    tuned: bool
+    jobs: tuple[Job, ...]
+
+
+def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question]) -> Iterator[Answer]:
+    """Yield every arm's answer to every question, in the order of the recipe's arms and of the exam."""
+    tokenizer = load_tokenizer(locate(recipe.model.base, recipe.folder))
+    sheets = _sheets(run, recipe, questions, tokenizer)
+    key = _key(run, recipe, any(arm in TUNED for arm in sheets))
+    told = _tell(run, recipe, tokenizer, _plan(sheets, key, _BATCH_SIZE[pick_device()]), key)
+    for arm, jobs in sheets.items():
+        for question, job in zip(questions, jobs, strict=True):
+            output = told[key(arm in TUNED, job)]
+            yield Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **output)
+
+
+def _sheets(run: RunFolder, recipe: Recipe, questions: Sequence[Question], tokenizer: Any) -> Sheets:
+    """Return the prompt and gold tokens of each question for each arm."""
+    settings = recipe.evaluation
+    train_side = {entry.document for entry in run.read_records("split.jsonl", SplitEntry) if entry.side == "train"}
+    passages = [chunk for chunk in run.read_records("chunks.jsonl", Chunk) if chunk.document in train_side]
+    retrieve = retriever(passages, settings.rag_passages)
+    shots = few_shot_examples(run.read_records("train.jsonl", Sample), settings.few_shot, recipe.seed)
+
+    def job(arm: str, question: Question) -> Job:
+        prompt = arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
+        prompt_ids = encode_prompt(tokenizer, prompt)
+        whole = encode(tokenizer, (*prompt, Message(role="assistant", content=question.gold)))
+        return Job(prompt_ids, [label for label in whole.labels[len(prompt_ids) :] if label != IGNORED])
+
+    return {arm: [job(arm, question) for question in questions] for arm in settings.arms}
+
+
+def _key(run: RunFolder, recipe: Recipe, with_adapter: bool) -> Key:
+    """Return the function that names a job's answer by all that it depends on."""
+    base = f"{identity(recipe.model.base, recipe.folder)} {recipe.model.quantization} {compute_dtype(pick_device())}"
+    weights = {False: base, True: f"{base} {file_digest(run.file('adapter'))}" if with_adapter else base}
+    limit = recipe.evaluation.max_new_tokens
+    return lambda tuned, job: digest(weights[tuned], limit, list(job.prompt_ids), list(job.gold_ids))
+
+
+def _plan(sheets: Sheets, key: Key, batch_size: int) -> list[_Batch]:
+    """Batch the jobs arm by arm, base weights first; what another arm of the same weights asks too is left out."""
+    planned: list[_Batch] = []
+    seen: set[str] = set()
+    for arm, jobs in sorted(sheets.items(), key=lambda sheet: sheet[0] in TUNED):
+        tuned = arm in TUNED
+        own = {key(tuned, job): job for job in jobs if key(tuned, job) not in seen}
+        seen |= set(own)
+        fresh = list(own.values())
+        planned += [_Batch(tuned, tuple(fresh[n] for n in batch)) for batch in batches(fresh, batch_size)]
+    return planned
+
+
+def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Batch], key: Key) -> dict[str, Any]:
+    """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
+    journal = run.journal(JOURNAL)
+    told: dict[str, Any] = {}
+    for entry in journal.entries:
+        told |= entry["outputs"]
+    missing = [batch for batch in planned if any(key(batch.tuned, job) not in told for job in batch.jobs)]
+    if not missing:
+        return told
+    device = pick_device()
+    console.line(f"loading {recipe.model.base} on {device}")
+    model = for_inference(load_base(locate(recipe.model.base, recipe.folder), recipe.model.quantization, device))
+    ends, limit, adapted = end_ids(tokenizer, model), recipe.evaluation.max_new_tokens, False
+    with console.progress("answers", sum(len(batch.jobs) for batch in missing)) as bar:
+        for batch in missing:
+            if batch.tuned and not adapted:
+                model, adapted = load_adapter(model, run.file("adapter")), True
+            outputs = {}
+            for job, output in zip(
+                batch.jobs, answer_batch(model, batch.jobs, limit, ends, tokenizer.pad_token_id), strict=True
+            ):
+                outputs[key(batch.tuned, job)] = {
+                    "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),
+                    "finish": output.finish,
+                    "num_tokens": len(output.token_ids),
+                    "duration_s": round(output.duration_s, 4),
+                    "gold_nll": output.gold_nll,
+                }
+            journal.append({"outputs": outputs})
+            told |= outputs
+            bar.advance(len(batch.jobs))
+    return told

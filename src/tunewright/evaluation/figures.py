@@ -1,0 +1,194 @@
+"""Static SVG figures that follow the page: x in percent, text at its own size, colors by the style sheet's classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+_ROW = 46  # pixels from one forest row to the next
+_TOP = 8
+_AXIS = 26  # pixels below a plot for its tick labels
+_GUTTER = 9  # percent of the width kept for the labels of a vertical axis
+_MAX_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a forest plot: a label, a printed value, the interval, and its class (a color)."""
+
+    label: str
+    value: str
+    mean: float
+    low: float
+    high: float
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear axis from ``low`` to ``high`` with its ticks."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def percent(self, value: float) -> float:
+        """Return where a value stands, 0 to 100; values outside stand on the border."""
+        return min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low)))
+
+
+def nice_scale(low: float, high: float, num_ticks: int = 5) -> Scale:
+    """Return a scale of round numbers (1, 2 or 5 times a power of ten) that covers low to high."""
+    span = max(high - low, 1e-9)
+    rough = span / num_ticks
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    last = max(last, first + 1)
+    return Scale(first * step, last * step, tuple(round(k * step, 10) for k in range(first, last + 1)))
+
+
+def _svg(height: int, label: str, parts: Sequence[str]) -> Markup:
+    return Markup('<svg role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
+        label, height, Markup("").join(Markup(part) for part in parts)
+    )
+
+
+def _tick_text(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
+def _anchor(percent: float) -> str:
+    return "start" if percent < 2 else "end" if percent > 98 else "middle"
+
+
+def _grid(scale: Scale, bottom: int, strong: float | None = None) -> list[str]:
+    """Vertical grid lines with their labels below; one of them may be drawn strongly."""
+    parts = []
+    for tick in scale.ticks:
+        x = scale.percent(tick)
+        kind = "axis" if strong is not None and math.isclose(tick, strong, abs_tol=1e-12) else "grid"
+        parts.append(f'<line class="{kind}" x1="{x:.2f}%" x2="{x:.2f}%" y1="{_TOP}" y2="{bottom}"/>')
+        parts.append(
+            f'<text class="tick" x="{x:.2f}%" y="{bottom + 17}" text-anchor="{_anchor(x)}">{_tick_text(tick)}</text>'
+        )
+    return parts
+
+
+def forest(
+    rows: Sequence[Row],
+    scale: Scale,
+    label: str,
+    zero: float | None = None,
+    band: tuple[float, float] | None = None,
+) -> Markup:
+    """Return a forest plot: each row's label and value above its interval.
+
+    Args:
+        rows: from top to bottom.
+        scale: the common axis.
+        label: what a screen reader says.
+        zero: a value whose grid line is drawn strongly.
+        band: a stretch of the axis that is shaded (the margin).
+    """
+    bottom = _TOP + _ROW * len(rows)
+    parts = []
+    if band is not None:
+        x, end = scale.percent(band[0]), scale.percent(band[1])
+        parts.append(f'<rect class="band" x="{x:.2f}%" width="{end - x:.2f}%" y="{_TOP}" height="{bottom - _TOP}"/>')
+    parts += _grid(scale, bottom, zero)
+    for number, row in enumerate(rows):
+        y = _TOP + _ROW * number
+        low, mid, high = (scale.percent(v) for v in (row.low, row.mean, row.high))
+        line = y + 32
+        parts += [
+            f'<text class="label" x="0" y="{y + 17}">{escape(row.label)}</text>',
+            f'<text class="value" x="100%" y="{y + 17}" text-anchor="end">{escape(row.value)}</text>',
+            f'<g class="mark {escape(row.kind)}">'
+            f'<line x1="{low:.2f}%" x2="{high:.2f}%" y1="{line}" y2="{line}"/>'
+            f'<line x1="{low:.2f}%" x2="{low:.2f}%" y1="{line - 4}" y2="{line + 4}"/>'
+            f'<line x1="{high:.2f}%" x2="{high:.2f}%" y1="{line - 4}" y2="{line + 4}"/>'
+            f'<circle cx="{mid:.2f}%" cy="{line}" r="5"/></g>',
+        ]
+    return _svg(bottom + _AXIS, label, parts)
+
+
+def thin(points: Sequence[tuple[float, float]], most: int = _MAX_POINTS) -> list[tuple[float, float]]:
+    """Return at most ``most`` points, each the mean of an equal run of neighbors."""
+    size = math.ceil(len(points) / most)
+    runs = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else [[p] for p in points]
+    return [(math.fsum(x for x, _ in run) / len(run), math.fsum(y for _, y in run) / len(run)) for run in runs]
+
+
+def curve(points: Sequence[tuple[float, float]], label: str, x_name: str) -> Markup:
+    """Return a line through (x, y) points on round axes; the points are thinned to 400."""
+    points = thin([p for p in points if math.isfinite(p[1])])
+    if not points:
+        return Markup("")
+    height, top, bottom = 240, _TOP + 8, 214
+    ys = [y for _, y in points]
+    scale, across = nice_scale(min(ys), max(ys), 4), nice_scale(points[0][0], points[-1][0], 5)
+    across = Scale(points[0][0], max(points[-1][0], points[0][0] + 1e-9), across.ticks)
+    parts = [f'<text class="tick" x="0" y="{bottom + 19}">{escape(x_name)}</text>']
+    for tick in scale.ticks:
+        y = bottom - (bottom - top) * scale.percent(tick) / 100
+        parts.append(f'<line class="grid" x1="{_GUTTER}%" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="0" y="{y + 4:.1f}">{_tick_text(tick)}</text>')
+    for tick in across.ticks:
+        if across.low < tick <= across.high:
+            x = _GUTTER + (100 - _GUTTER) * across.percent(tick) / 100
+            parts.append(
+                f'<text class="tick" x="{x:.2f}%" y="{bottom + 19}" text-anchor="{_anchor(x)}">'
+                f"{_tick_text(tick)}</text>"
+            )
+    path = " ".join(f"{across.percent(x):.2f},{100 - scale.percent(y):.2f}" for x, y in points)
+    parts.append(
+        f'<svg x="{_GUTTER}%" y="{top}" width="{100 - _GUTTER}%" height="{bottom - top}" viewBox="0 0 100 100" '
+        f'preserveAspectRatio="none" overflow="visible"><polyline class="curve" points="{path}"/></svg>'
+    )
+    return _svg(height, label, parts)
+
+
+def scatter(points: Sequence[tuple[float, float]], label: str, x_name: str, y_name: str) -> Markup:
+    """Return (x, y) points over a common axis with the diagonal x = y; below it is better."""
+    values = [v for point in points for v in point]
+    if not values:
+        return Markup("")
+    scale = nice_scale(min(0.0, *values), max(values), 4)
+    height, bottom = 320, 280
+    parts = [f'<line class="axis dashed" x1="0" y1="{bottom}" x2="100%" y2="{_TOP}"/>']
+    for tick in scale.ticks:
+        x, y = scale.percent(tick), bottom - (bottom - _TOP) * scale.percent(tick) / 100
+        parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{x:.2f}%" x2="{x:.2f}%" y1="{_TOP}" y2="{bottom}"/>')
+        parts.append(
+            f'<text class="tick" x="{x:.2f}%" y="{bottom + 17}" text-anchor="{_anchor(x)}">{_tick_text(tick)}</text>'
+        )
+        if tick != scale.ticks[0]:
+            parts.append(f'<text class="tick" x="4" y="{y + 14:.1f}">{_tick_text(tick)}</text>')
+    for left, right in points:
+        kind = "better" if right < left else "worse"
+        y = bottom - (bottom - _TOP) * scale.percent(right) / 100
+        parts.append(f'<circle class="{kind}" cx="{scale.percent(left):.2f}%" cy="{y:.1f}" r="4"/>')
+    parts.append(f'<text class="label" x="100%" y="{bottom + 36}" text-anchor="end">{escape(x_name)} →</text>')
+    parts.append(f'<text class="label" x="34" y="{_TOP + 14}">↑ {escape(y_name)}</text>')
+    return _svg(height, label, parts)
+
+
+def bars(rows: Sequence[tuple[str, int, str]], label: str) -> Markup:
+    """Return horizontal bars: (label, count, class), each as long as its share of the largest count."""
+    largest = max((count for _, count, _ in rows), default=0) or 1
+    parts = []
+    for number, (name, count, kind) in enumerate(rows):
+        y = 36 * number
+        width = max(0.3, 100 * count / largest)
+        parts += [
+            f'<text class="label" x="0" y="{y + 15}">{escape(name)}</text>',
+            f'<text class="value" x="100%" y="{y + 15}" text-anchor="end">{count:,}</text>',
+            f'<rect class="track" x="0" y="{y + 21}" width="100%" height="7" rx="3.5"/>',
+            f'<rect class="bar {escape(kind)}" x="0" y="{y + 21}" width="{width:.2f}%" height="7" rx="3.5"/>',
+        ]
+    return _svg(36 * len(rows), label, parts)

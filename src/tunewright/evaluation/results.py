@@ -1,0 +1,251 @@
+"""What the exam measured: scores by arm, paired differences, guards, gold-answer likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from tunewright.errors import StageError
+from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, sign_flip
+from tunewright.records import Answer, Record, Score
+
+BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
+PAIRS = (
+    (TUNED, BASE),
+    (TUNED, FEW_SHOT),
+    (TUNED, RAG),
+    (TUNED_RAG, RAG),
+    (TUNED_RAG, FEW_SHOT),
+    (TUNED_RAG, TUNED),
+)
+_GUARDED = ((TUNED, BASE), (TUNED_RAG, RAG))
+_EXPLORED = ("token_f1", "fuzzy", "evidence_support", "refusal_right")
+
+
+class ArmResult(Record):
+    """One arm's exam: primary score, by ring too, and means of the metrics, of the gold NLL and of the cost.
+
+    ``gold_nll`` is in nats per token over the answerable questions; tokens and seconds are per answer.
+    """
+
+    arm: str
+    primary: Interval
+    rings: dict[str, Interval]
+    metrics: dict[str, float]
+    gold_nll: float | None
+    num_prompt_tokens: float
+    num_tokens: float
+    duration_s: float
+
+
+class Difference(Record):
+    """First arm minus second on one measure; ``p_holm`` only where several are explored together."""
+
+    first: str
+    second: str
+    measure: str
+    interval: Interval
+    sign_flip_p: float
+    p_holm: float | None = None
+
+
+class Guard(Record):
+    """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval."""
+
+    measure: str
+    first: str
+    second: str
+    interval: Interval
+    margin: float
+    state: Literal["inside", "beyond", "unclear"]
+
+
+class Results(Record):
+    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better."""
+
+    num_questions: int
+    num_documents: int
+    arms: tuple[ArmResult, ...]
+    differences: tuple[Difference, ...]
+    guards: tuple[Guard, ...]
+    nll_learned: Difference | None
+    nll_closed_book: Difference | None
+    exploratory: tuple[Difference, ...]
+
+    def arm(self, name: str) -> ArmResult | None:
+        """Return an arm's result, or None when it did not sit the exam."""
+        return next((arm for arm in self.arms if arm.arm == name), None)
+
+    def difference(self, first: str, second: str) -> Difference | None:
+        """Return the difference of two arms' primary scores, or None when either did not sit the exam."""
+        return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
+
+    def guards_of(self, first: str) -> list[Guard]:
+        """Return the guards over an arm."""
+        return [guard for guard in self.guards if guard.first == first]
+
+
+Sheet = Mapping[str, Score]  # one arm's scores by question
+Value = Callable[[Score], float | None]
+
+
+def _sheets(scores: Sequence[Score], arms: Sequence[str]) -> dict[str, dict[str, Score]]:
+    sheets: dict[str, dict[str, Score]] = {arm: {} for arm in arms}
+    for score in scores:
+        if score.arm in sheets:
+            sheets[score.arm][score.question] = score
+    return {arm: sheet for arm, sheet in sheets.items() if sheet}
+
+
+def _primary(ring: str | None = None) -> Value:
+    return lambda score: score.primary if ring in (None, score.ring) else None
+
+
+def _metric(name: str) -> Value:
+    return lambda score: score.metrics.get(name)
+
+
+def compare(first: Sheet, second: Sheet, value: Value, measure: str, level: float) -> Difference | None:
+    """Return the paired difference where both arms have a finite value; None without any."""
+    differences, clusters = [], []
+    for question, score in first.items():
+        other = second.get(question)
+        left, right = value(score), value(other) if other else None
+        if left is not None and right is not None and math.isfinite(left - right):
+            differences.append(left - right)
+            clusters.append(score.document)
+    if not differences:
+        return None
+    return Difference(
+        first=next(iter(first.values())).arm,
+        second=next(iter(second.values())).arm,
+        measure=measure,
+        interval=paired(differences, clusters, level),
+        sign_flip_p=sign_flip(differences, clusters),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _arm_result(arm: str, sheet: Sheet, answers: Sequence[Answer], level: float) -> ArmResult:
+    rings: dict[str, list[Score]] = {}
+    metrics: dict[str, list[float]] = {}
+    for score in sheet.values():
+        rings.setdefault(score.ring, []).append(score)
+        for name, value in score.metrics.items():
+            metrics.setdefault(name, []).append(value)
+    answerable = {score.question for score in sheet.values() if score.metrics.get("answerable", 1.0)}
+    nll = [a.gold_nll for a in answers if a.question in answerable and math.isfinite(a.gold_nll)]
+
+    def interval(scores: Sequence[Score]) -> Interval:
+        return mean_interval([s.primary for s in scores], [s.document for s in scores], level)
+
+    return ArmResult(
+        arm=arm,
+        primary=interval(list(sheet.values())),
+        rings={ring: interval(scores) for ring, scores in sorted(rings.items())},
+        metrics={name: _mean(values) for name, values in metrics.items()},
+        gold_nll=_mean(nll) if nll else None,
+        num_prompt_tokens=_mean([a.num_prompt_tokens for a in answers]),
+        num_tokens=_mean([a.num_tokens for a in answers]),
+        duration_s=_mean([a.duration_s for a in answers]),
+    )
+
+
+def _guards(sheets: Mapping[str, Sheet], margins: Mapping[str, float], level: float) -> list[Guard]:
+    guards = []
+    for measure, margin in margins.items():
+        for first, second in _GUARDED:
+            if first not in sheets or second not in sheets:
+                continue
+            found = compare(sheets[first], sheets[second], _metric(measure), measure, level)
+            if found is None:
+                continue
+            state: Literal["inside", "beyond", "unclear"] = "unclear"
+            if found.interval.high < margin:
+                state = "inside"
+            elif found.interval.low > margin:
+                state = "beyond"
+            guards.append(
+                Guard(
+                    measure=measure,
+                    first=first,
+                    second=second,
+                    interval=found.interval,
+                    margin=margin,
+                    state=state,
+                )
+            )
+    return guards
+
+
+def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float) -> Difference | None:
+    """Gold NLL, base minus tuned, on answerable questions asked without a passage, of one ring or of all."""
+    if BASE not in sheets or TUNED not in sheets:
+        return None
+    nll = {(answer.arm, answer.question): answer.gold_nll for answer in answers}
+
+    def value(score: Score) -> float | None:
+        asked = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
+        return nll.get((score.arm, score.question)) if asked and ring in (None, score.ring) else None
+
+    return compare(sheets[BASE], sheets[TUNED], value, "gold_nll", level)
+
+
+def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
+    """Tuned minus base on each ring and on the other metrics, with Holm's correction over all of them."""
+    if BASE not in sheets or TUNED not in sheets:
+        return []
+    values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
+    values |= {name: _metric(name) for name in _EXPLORED}
+    looked = [compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()]
+    found = [difference for difference in looked if difference is not None]
+    adjusted = holm([difference.interval.p for difference in found])
+    return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, adjusted, strict=True)]
+
+
+def measure(
+    scores: Sequence[Score],
+    answers: Sequence[Answer],
+    arms: Sequence[str],
+    guard_margins: Mapping[str, float],
+    level: float = 0.95,
+) -> Results:
+    """Return everything that the exam measured.
+
+    Args:
+        scores: of every arm and question.
+        answers: the answers behind them, for likelihood and cost.
+        arms: the arms that the rule declared; others are left out.
+        guard_margins: metric name to the largest harmless increase over the arm's rival.
+        level: confidence level of every interval.
+
+    Raises:
+        StageError: there is no score of any declared arm.
+    """
+    sheets = _sheets(scores, arms)
+    if not sheets:
+        raise StageError(
+            "there are no scores to judge", f"of the arms {', '.join(arms)}", "run the evaluate stage again"
+        )
+    pairs = [
+        compare(sheets[first], sheets[second], _primary(), "primary", level)
+        for first, second in PAIRS
+        if first in sheets and second in sheets
+    ]
+    documents = {score.question: score.document for sheet in sheets.values() for score in sheet.values()}
+    return Results(
+        num_questions=len(documents),
+        num_documents=len(set(documents.values())),
+        arms=tuple(
+            _arm_result(arm, sheet, [a for a in answers if a.arm == arm], level) for arm, sheet in sheets.items()
+        ),
+        differences=tuple(difference for difference in pairs if difference is not None),
+        guards=tuple(_guards(sheets, guard_margins, level)),
+        nll_learned=_nll(sheets, answers, "learned", level),
+        nll_closed_book=_nll(sheets, answers, None, level),
+        exploratory=tuple(_exploratory(sheets, level)),
+    )

@@ -1,0 +1,57 @@
+"""The evaluate stage: every arm sits the sealed exam; scores and the verdict follow."""
+
+from __future__ import annotations
+
+from tunewright.errors import StageError
+from tunewright.evaluation.answering import all_answers
+from tunewright.evaluation.comparison import comparison_csv
+from tunewright.evaluation.metrics import score
+from tunewright.evaluation.verdict import decide, rule
+from tunewright.recipe import Recipe
+from tunewright.records import Question, StageSummary
+from tunewright.rundir import RunFolder, file_digest
+
+
+def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Answer the exam with every arm, score the answers, apply the rule that was written before.
+
+    Writes rule.json (before the first answer), answers.jsonl, scores.jsonl, verdict.json and comparison.csv.
+    """
+    questions = _sealed_exam(run)
+    arms = recipe.evaluation.arms
+    the_rule = rule(recipe.evaluation.margin, arms)
+    run.write_json("rule.json", the_rule)
+    answers = list(all_answers(run, recipe, questions))
+    known = {question.id: question for question in questions}
+    scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
+    verdict = decide(scores, answers, the_rule, _leaks(run))
+    run.write_records("answers.jsonl", answers)
+    run.write_records("scores.jsonl", scores)
+    run.write("comparison.csv", comparison_csv(questions, answers, arms))
+    run.write("verdict.json", verdict.model_dump_json(indent=2) + "\n")
+    figures: dict[str, float | int | str] = {
+        "answers": len(answers),
+        "generated_tokens": sum(answer.num_tokens for answer in answers),
+        "verdict": verdict.name,
+    }
+    return StageSummary(num_in=len(questions), num_out=len(questions), figures=figures)
+
+
+def _sealed_exam(run: RunFolder) -> list[Question]:
+    """Return the exam's questions.
+
+    Raises:
+        StageError: the exam is not the one that was sealed.
+    """
+    if run.read_json("seal.json").get("exam") != file_digest(run.file("exam.jsonl")):
+        raise StageError(
+            "the exam was changed after it was sealed",
+            "exam.jsonl has not the digest that stands in seal.json",
+            'to sit another exam, give it in the recipe: exam.file = "my-exam.jsonl"',
+        )
+    return run.read_records("exam.jsonl", Question)
+
+
+def _leaks(run: RunFolder) -> int:
+    """Return how many training samples still overlap the exam, as curation counted them."""
+    return int(run.read_json("stages/curate.json")["summary"]["figures"].get("leaks_left", 0))

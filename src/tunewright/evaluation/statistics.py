@@ -1,0 +1,162 @@
+"""Intervals and tests for questions in clusters (documents), and the smallest effect that an exam shows."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+from tunewright.records import Record
+
+_EXACT_CLUSTERS = 16  # 2^16 sign patterns are counted one by one; above, they are drawn
+_NUM_DRAWS = 9999
+
+
+class Interval(Record):
+    """A mean with its confidence interval, and the two-sided p-value of the mean being zero."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    num: int
+    num_clusters: int
+
+
+def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[Hashable, list[float]]:
+    if not values or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values with {len(clusters)} clusters")
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        groups[cluster].append(value)
+    return groups
+
+
+def _t_quantile(level: float, df: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 0.5 + level / 2))
+
+
+def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Return the mean difference with its cluster-robust t interval on G - 1 degrees of freedom.
+
+    The variance of the mean is G / (G - 1) * sum_g (sum_i in g e_i)^2 / n^2: CR1 for a regression on a
+    constant (Liang & Zeger 1986; Cameron & Miller 2015). With one question per cluster it is the usual
+    t-test.
+
+    Two degenerate cases, for scores in [0, 1] (for others the largest absolute difference is the scale):
+    one cluster says nothing about others, so the interval is all that is possible and p = 1; clusters that
+    agree to the last digit would give an interval of no width, so it gets the half width of the rule of
+    three, 1 - (1 - level)^(1/G), and the p-value that matches it (Hanley & Lippman-Hand 1983).
+
+    Args:
+        differences: one per question, first arm minus second.
+        clusters: the document of each question.
+        level: confidence level of the interval.
+    """
+    from scipy.special import stdtr
+
+    groups = _by_cluster(differences, clusters)
+    num, count = len(differences), len(groups)
+    mean = math.fsum(differences) / num
+    scale = max(1.0, *(abs(d) for d in differences))
+    if count == 1:
+        return Interval(mean=mean, low=-scale, high=scale, p=1.0, num=num, num_clusters=1)
+    sums = [math.fsum(d - mean for d in group) for group in groups.values()]
+    error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
+    if error <= 1e-12 * scale:
+        half = scale * (1 - (1 - level) ** (1 / count))
+        p = max(0.0, 1 - abs(mean) / scale) ** count
+    else:
+        half = _t_quantile(level, count - 1) * error
+        p = float(2 * stdtr(count - 1, -abs(mean) / error))
+    return Interval(mean=mean, low=mean - half, high=mean + half, p=p, num=num, num_clusters=count)
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Return the mean of one arm's scores in [0, 1] with its cluster-robust interval, cut to [0, 1]."""
+    interval = paired(values, clusters, level)
+    return interval.model_copy(update={"low": max(0.0, interval.low), "high": min(1.0, interval.high)})
+
+
+def sign_flip(differences: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> float:
+    """Return the two-sided p-value of flipping the sign of whole clusters.
+
+    Exact up to 16 clusters, which cannot go below 2^(1 - G); above, the share of 9,999 seeded draws, with the
+    observed one counted among them (Phipson & Smyth 2010).
+    """
+    import numpy as np
+
+    sums = np.array([math.fsum(group) for group in _by_cluster(differences, clusters).values()])
+    observed = abs(sums.sum()) - 1e-9 * max(1.0, float(np.abs(sums).sum()))
+    if len(sums) <= _EXACT_CLUSTERS:
+        totals = sums[:1]  # the first sign may stay: the other half of the patterns mirrors this one
+        for value in sums[1:]:
+            totals = np.concatenate([totals + value, totals - value])
+        return float(np.mean(np.abs(totals) >= observed))
+    signs = np.random.default_rng(seed).integers(0, 2, size=(_NUM_DRAWS, len(sums)), dtype=np.int8) * 2 - 1
+    extreme = int(np.sum(np.abs(signs @ sums) >= observed))
+    return float(1 + extreme) / (1 + _NUM_DRAWS)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Return the two-sided exact McNemar p-value from the two discordant counts (a binomial test at 1/2)."""
+    num, few = only_first + only_second, min(only_first, only_second)
+    return min(1.0, float(2 * sum(math.comb(num, k) for k in range(few + 1)) / 2**num))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's (1979) adjusted p-values, in the given order."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _noncentrality(df: int, power: float, level: float) -> float:
+    """The true effect, in standard errors, that a two-sided t-test finds with the given power."""
+    from scipy.special import nctdtrinc
+
+    return float(nctdtrinc(df, 1 - power, _t_quantile(level, df)))
+
+
+def detectable(
+    sd: float, num_questions: int, num_clusters: int, icc: float, power: float = 0.8, level: float = 0.95
+) -> float:
+    """Return the smallest true mean difference that an exam finds with the given power.
+
+    The variance is inflated by Kish's design effect, 1 + (n / G - 1) * icc; the test has G - 1 degrees of
+    freedom.
+
+    Args:
+        sd: standard deviation of the paired differences, in score units.
+        num_questions: n, in all.
+        num_clusters: G, documents; at least 2.
+        icc: correlation of two differences of the same document.
+        power: chance of finding it.
+        level: confidence level of the test.
+    """
+    effect = 1 + (num_questions / num_clusters - 1) * icc
+    error = sd * math.sqrt(effect / num_questions)
+    return _noncentrality(num_clusters - 1, power, level) * error
+
+
+def detectable_after(interval: Interval, power: float = 0.8, level: float = 0.95) -> float:
+    """Return the smallest true difference that an exam with this interval's standard error finds."""
+    if interval.num_clusters < 2:
+        return math.inf
+    df = interval.num_clusters - 1
+    error = (interval.high - interval.low) / 2 / _t_quantile(level, df)
+    return _noncentrality(df, power, level) * error
+
+
+def questions_needed(interval: Interval, margin: float, level: float = 0.95) -> int | None:
+    """Return n * (MDE / margin)^2: the questions, with documents in proportion, that show this margin.
+
+    None when a single document leaves nothing to reckon with.
+    """
+    smallest = detectable_after(interval, level=level)
+    return math.ceil(interval.num * (smallest / margin) ** 2) if math.isfinite(smallest) else None

@@ -1,0 +1,177 @@
+"""Greedy answers in batches: a shared prompt prefix is computed once, finished rows leave the batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt to answer, and the gold answer's tokens (with its end token) to score."""
+
+    prompt_ids: Sequence[int]
+    gold_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What came of a job; ``gold_nll`` in nats per gold token (0 without gold), ``duration_s`` its share."""
+
+    token_ids: list[int]
+    finish: Literal["stop", "length"]
+    gold_nll: float
+    duration_s: float
+
+
+def batches(jobs: Sequence[Job], batch_size: int) -> list[list[int]]:
+    """Return the jobs' numbers in batches of similar length, longest first (so that a lack of memory shows at once).
+
+    A pure function of all the jobs: a resumed run forms the same batches, and so gets the same answers.
+    """
+    order = sorted(range(len(jobs)), key=lambda number: (-len(jobs[number].prompt_ids), number))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all prompts share; at least one of each prompt is left over."""
+    limit = min(len(prompt) for prompt in prompts) - 1
+    for position in range(limit):
+        if len({prompt[position] for prompt in prompts}) > 1:
+            return position if position >= _LEAST_PREFIX else 0
+    return limit if len(prompts) > 1 and limit >= _LEAST_PREFIX else 0
+
+
+class _Decoder:
+    """A batch of prompts in the model's cache. Rows are left-padded behind the shared prefix."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        self.model, self.pad_id = model, pad_id
+        self.cache = DynamicCache()
+        prefix = _shared_prefix(prompts)
+        num_rows = len(prompts)
+        if prefix:
+            shared = torch.tensor([list(prompts[0][:prefix])], device=model.device)
+            model(input_ids=shared, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            self.cache.batch_repeat_interleave(num_rows)
+        width = max(len(prompt) for prompt in prompts) - prefix
+        rows = [[pad_id] * (width - len(p) + prefix) + list(p[prefix:]) for p in prompts]
+        mask = [[1] * prefix + [0] * (width - len(p) + prefix) + [1] * (len(p) - prefix) for p in prompts]
+        self.mask = torch.tensor(mask, device=model.device)
+        self.logits = self._forward(torch.tensor(rows, device=model.device), keep=1)[:, -1]
+
+    def _forward(self, ids: Any, keep: int) -> Any:
+        """Run ids [row, token] whose mask is already in ``self.mask``; return logits [row, keep, vocabulary]."""
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+
+    def step(self, tokens: Any) -> None:
+        """Append one token per row."""
+        self._grow(tokens.new_ones((len(tokens), 1)))
+        self.logits = self._forward(tokens[:, None], keep=1)[:, -1]
+
+    def _grow(self, columns: Any) -> None:
+        import torch
+
+        self.mask = torch.cat([self.mask, columns.to(self.mask.dtype)], dim=1)
+
+    def keep_rows(self, rows: Any) -> None:
+        """Drop all rows but these."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.logits = self.mask[rows], self.logits[rows]
+
+    def score(self, golds: Sequence[Sequence[int]]) -> list[float]:
+        """Return the mean negative log-likelihood of each gold answer; the cache is left as it was."""
+        import torch
+
+        width = max(len(gold) for gold in golds)
+        if width == 0:
+            return [0.0] * len(golds)
+        mask = self.mask
+        ids = torch.tensor([list(g) + [self.pad_id] * (width - len(g)) for g in golds], device=mask.device)
+        valid = torch.tensor([[1] * len(g) + [0] * (width - len(g)) for g in golds], device=mask.device)
+        self._grow(valid)
+        later = self._forward(ids, keep=width)[:, :-1]
+        self.mask = mask
+        self.cache.crop(-width)
+        logits = torch.cat([self.logits[:, None], later], dim=1).float()
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none") * valid
+        return [float(x) for x in losses.sum(1) / valid.sum(1).clamp(min=1)]
+
+
+def answer_batch(
+    model: Any, jobs: Sequence[Job], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
+) -> list[Output]:
+    """Answer a batch greedily and score its gold answers from the same prompt computation.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        jobs: the batch; see ``batches``.
+        max_new_tokens: answers are cut there, and then finish with "length".
+        end_ids: tokens that end an answer; they are not part of the returned tokens.
+        pad_id: fills the rows; masked, so any token will do.
+    """
+    import torch
+
+    start = time.monotonic()
+    with torch.inference_mode():
+        decoder = _Decoder(model, [job.prompt_ids for job in jobs], pad_id)
+        losses = decoder.score([job.gold_ids for job in jobs])
+        texts: list[list[int]] = [[] for _ in jobs]
+        done = [False] * len(jobs)
+        rows = list(range(len(jobs)))
+        for position in range(max_new_tokens):
+            tokens = decoder.logits.argmax(-1)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if not done[row]:
+                    done[row] = token in end_ids
+                    texts[row] += [] if done[row] else [token]
+            active = [place for place, row in enumerate(rows) if not done[row]]
+            if not active or position == max_new_tokens - 1:
+                break
+            if len(active) <= len(rows) * 3 // 4:
+                keep = torch.tensor(active, device=tokens.device)
+                decoder.keep_rows(keep)
+                tokens, rows = tokens[keep], [rows[place] for place in active]
+            decoder.step(tokens)
+    share = (time.monotonic() - start) / len(jobs)
+    return [
+        Output(text, "stop" if end else "length", loss, share)
+        for text, end, loss in zip(texts, done, losses, strict=True)
+    ]
+
+
+def stream(
+    model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
+) -> Iterator[str]:
+    """Yield a greedy answer piece by piece, in whole characters."""
+    import torch
+
+    told = ""
+    ids: list[int] = []
+    with torch.inference_mode():
+        decoder = _Decoder(model, [prompt_ids], tokenizer.pad_token_id)
+        for _ in range(max_new_tokens):
+            token = int(decoder.logits.argmax(-1)[0])
+            if token in end_ids:
+                break
+            ids.append(token)
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            if not text.endswith("\ufffd"):  # the middle of a multi-byte character
+                yield text[len(told) :]
+                told = text
+            decoder.step(torch.tensor([token], device=model.device))

@@ -1,0 +1,161 @@
+"""Chat templates: rendering through the tokenizer's own, and the loss mask from character offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import ModelError
+from tunewright.records import Message
+
+IGNORED = -100  # the label that no loss is taken on, as torch's cross_entropy has it
+
+# For base models that come without a template: role lines, and the end-of-sequence token after each turn, so
+# that no new token needs training.
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A tokenized conversation; ``labels`` equal ``input_ids`` where the loss is taken, else IGNORED."""
+
+    input_ids: list[int]
+    labels: list[int]
+    ends_supervised: bool
+
+    @property
+    def num_supervised(self) -> int:
+        """Tokens that the loss is taken on."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer; give it the stated default template when it has none.
+
+    Raises:
+        ModelError: it cannot be loaded, or gives no character offsets (a slow tokenizer).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"cannot load the tokenizer in {folder}", str(error).splitlines()[0], "fetch it again"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer in {folder} gives no character offsets",
+            "the loss mask is made from them, and only fast tokenizers have them",
+            "use a version of the model that ships tokenizer.json",
+        )
+    if not tokenizer.chat_template:
+        if not tokenizer.eos_token:
+            raise ModelError(f"the tokenizer in {folder} has neither a chat template nor an end token")
+        console.warning("the tokenizer has no chat template; using <|role|> lines with the end token after each turn")
+        tokenizer.chat_template = DEFAULT_TEMPLATE
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    """Return the conversation as the template writes it.
+
+    A template that refuses a system turn gets its text at the head of the first user turn.
+    """
+    from jinja2.exceptions import TemplateError
+
+    turns = [message.model_dump() for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
+    except TemplateError:
+        if len(turns) < 2 or turns[0]["role"] != "system":
+            raise
+        merged = {"role": turns[1]["role"], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+        return str(
+            tokenizer.apply_chat_template(
+                [merged, *turns[2:]], tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Return the token ids of a prompt that ends where the assistant's answer begins."""
+    text = render(tokenizer, messages, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _answer_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+    """Return where the assistant turns' contents stand in the rendered text."""
+    spans: list[tuple[int, int]] = []
+    cursor = 0
+    for number, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = render(tokenizer, messages[:number], add_generation_prompt=True)
+        # Some templates rewrite earlier turns once later ones exist: then only the content tells the place.
+        start = len(prompt) if text.startswith(prompt) else cursor
+        content = message.content.strip()
+        place = text.find(content, start)
+        if place < 0:
+            raise ModelError(
+                "the chat template changes an assistant turn's text",
+                f"{content[:80]!r} does not occur in the rendered conversation",
+                "mend the template: the loss mask would be wrong",
+            )
+        spans.append((place, place + len(content)))
+        cursor = place + len(content)
+    return spans
+
+
+def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
+    """Tokenize a conversation; the loss is taken on each assistant turn and on the token that ends it.
+
+    The mask comes from the characters of the turns, not from token patterns, so that it holds for every template.
+    """
+    text = render(tokenizer, messages)
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = list(encoding["input_ids"]), list(encoding["offset_mapping"])
+    special = set(tokenizer.all_special_ids) | {
+        number for number, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    labels = [IGNORED] * len(ids)
+    ended = []
+    for start, end in _answer_spans(tokenizer, messages, text):
+        after = len(ids)
+        for position, (low, high) in enumerate(offsets):
+            if high > start and low < end and high > low:
+                labels[position] = ids[position]
+                after = position + 1
+        stop = _end_token(ids, after, special, tokenizer)
+        if stop is not None:
+            labels[stop] = ids[stop]
+        ended.append(stop is not None)
+    return Encoded(ids, labels, bool(ended) and all(ended))
+
+
+def _end_token(ids: list[int], after: int, special: set[int], tokenizer: Any) -> int | None:
+    """Return the position of the special token that ends the turn before ``after``: white space may stand between."""
+    for position in range(after, len(ids)):
+        if ids[position] in special:
+            return position
+        if tokenizer.decode([ids[position]]).strip():
+            return None
+    return None
+
+
+def end_ids(tokenizer: Any, model: Any) -> list[int]:
+    """Return the tokens that end an answer: the end-of-sequence ones and what the template puts after a turn."""
+    config = getattr(model, "generation_config", None)
+    listed = getattr(config, "eos_token_id", None)
+    found = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
+    probe = encode(tokenizer, (Message(role="user", content="a"), Message(role="assistant", content="b")))
+    found |= {label for label in probe.labels[-4:] if label in tokenizer.all_special_ids}
+    return sorted(number for number in found if number is not None)

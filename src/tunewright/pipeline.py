@@ -1,0 +1,282 @@
+"""The stages in order; what is fresh, what is stale, what runs next."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from tunewright import console
+from tunewright.errors import RecipeError, RunFolderError
+from tunewright.models.source import identity
+from tunewright.recipe import Recipe, dump_recipe
+from tunewright.records import StageSummary, digest
+from tunewright.rundir import RunFolder, file_digest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One arrow of the path.
+
+    Attributes:
+        function: "module:name" of ``(run, recipe) -> StageSummary``; imported only when the stage runs.
+        settings: what of the recipe it depends on: sections, or single settings as "section.key".
+        reads: files of the run folder that it depends on.
+        writes: files and folders that it makes; their digests are kept.
+        outside: "module:name" of ``recipe -> str``, a digest of inputs outside the run folder.
+        version: raised when the stage's own work changes, so that older results count as stale.
+    """
+
+    name: str
+    function: str
+    settings: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    outside: tuple[str, ...] = ()
+    version: int = 1
+
+
+_PROMPT = ("seed", "system_prompt", "refusal")
+_TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
+_DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
+_RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
+
+STAGES = (
+    Stage(
+        "ingest",
+        "tunewright.documents.stage:ingest",
+        ("documents.chunk_tokens", "model.base"),
+        (),
+        ("documents.jsonl", "chunks.jsonl"),
+        ("tunewright.documents.stage:source_digest", "tunewright.pipeline:base_identity"),
+    ),
+    Stage("split", "tunewright.documents.stage:split", ("seed", "split"), ("documents.jsonl",), ("split.jsonl",)),
+    Stage(
+        "exam",
+        "tunewright.synthesis.stage:exam",
+        (*_PROMPT, *_TEACHER, "exam"),
+        _DOCUMENTS,
+        ("exam.jsonl", "seal.json"),
+        ("tunewright.pipeline:exam_file_digest",),
+    ),
+    Stage(
+        "synth",
+        "tunewright.synthesis.stage:synth",
+        (*_PROMPT, *_TEACHER, "synthesis.tasks", "synthesis.samples_per_document", "synthesis.refusal_share"),
+        (*_DOCUMENTS, "exam.jsonl"),
+        ("samples.jsonl",),
+    ),
+    Stage(
+        "curate",
+        "tunewright.curation.stage:curate",
+        (*_PROMPT, "curation"),
+        (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
+        ("train.jsonl",),
+        ("tunewright.curation.own_data:data_digest",),
+    ),
+    Stage(
+        "train",
+        "tunewright.training.stage:train_adapter",
+        ("seed", "model", "training"),
+        ("train.jsonl",),
+        ("adapter", "metrics.jsonl"),
+        ("tunewright.pipeline:base_identity",),
+    ),
+    Stage(
+        "evaluate",
+        "tunewright.evaluation.stage:evaluate",
+        (*_PROMPT, "model", "evaluation"),
+        (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
+        (*_RESULTS, "rule.json", "comparison.csv"),
+        ("tunewright.pipeline:base_identity",),
+    ),
+    Stage(
+        "report",
+        "tunewright.evaluation.report:report",
+        (),
+        (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "recipe.toml"),
+        ("report.html",),
+    ),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What is known of a stage: fresh (nothing to do), stale (something changed) or new, and why."""
+
+    stage: Stage
+    state: str
+    why: str
+    summary: StageSummary | None = None
+    duration_s: float = 0.0
+
+
+def base_identity(recipe: Recipe) -> str:
+    """Return what names the base model's content."""
+    return identity(recipe.model.base, recipe.folder)
+
+
+def exam_file_digest(recipe: Recipe) -> str:
+    """Return the digest of the user's own exam, or nothing when there is none."""
+    if not recipe.exam.file:
+        return ""
+    path = recipe.resolve(recipe.exam.file)
+    if not path.is_file():
+        raise RecipeError(f"there is no exam at {path}", "exam.file names it", "mend the path, or remove exam.file")
+    return file_digest(path)
+
+
+def _load(reference: str) -> Callable[..., object]:
+    module, _, name = reference.partition(":")
+    function: Callable[..., object] = getattr(import_module(module), name)
+    return function
+
+
+def _setting(recipe: Recipe, key: str) -> object:
+    value: object = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def _ingredients(run: RunFolder, recipe: Recipe, stage: Stage) -> dict[str, object]:
+    """Return all that a stage's result depends on, by name."""
+    found: dict[str, object] = {"version": stage.version}
+    found |= {key: _setting(recipe, key) for key in stage.settings}
+    found |= {name: file_digest(run.file(name)) if run.file(name).exists() else "absent" for name in stage.reads}
+    found |= {reference.rpartition(":")[2]: _load(reference)(recipe) for reference in stage.outside}
+    return found
+
+
+def _state_file(stage: Stage) -> str:
+    return f"stages/{stage.name}.json"
+
+
+def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageState:
+    """Compare a stage's record with what it would be made from now; without a recipe only its outputs are checked."""
+    if not run.file(_state_file(stage)).exists():
+        return StageState(stage, "new", "never finished")
+    record = run.read_json(_state_file(stage))
+    summary = StageSummary.model_validate(record["summary"])
+    duration_s = float(record["duration_s"])
+    for name, expected in record["outputs"].items():
+        path = run.file(name)
+        if not path.exists():
+            return StageState(stage, "stale", f"{name} is missing", summary, duration_s)
+        if file_digest(path) != expected:
+            return StageState(stage, "stale", f"{name} was changed", summary, duration_s)
+    if recipe is not None:
+        now = _ingredients(run, recipe, stage)
+        before = record["ingredients"]
+        changed = [
+            name for name in sorted({*now, *before}) if json.dumps(now.get(name)) != json.dumps(before.get(name))
+        ]
+        if changed:
+            return StageState(stage, "stale", f"{', '.join(changed)} changed", summary, duration_s)
+    return StageState(stage, "fresh", "nothing changed", summary, duration_s)
+
+
+def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> StageSummary:
+    console.heading(f"{position} {stage.name}")
+    ingredients = _ingredients(run, recipe, stage)
+    run.log("start", stage=stage.name, fingerprint=digest(ingredients))
+    start = time.monotonic()
+    summary = _load(stage.function)(run, recipe)
+    assert isinstance(summary, StageSummary)
+    duration_s = round(time.monotonic() - start, 2)
+    run.write_json(
+        _state_file(stage),
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "fingerprint": digest(ingredients),
+            "ingredients": ingredients,
+            "outputs": {name: file_digest(run.file(name)) for name in stage.writes},
+            "summary": summary.model_dump(mode="json"),
+            "duration_s": duration_s,
+        },
+    )
+    run.log("finish", stage=stage.name, fingerprint=digest(ingredients), duration_s=duration_s)
+    console.line(f"  {summary_line(summary)}  ({duration_s:.1f} s)")
+    return summary
+
+
+def summary_line(summary: StageSummary) -> str:
+    """Return one line: in → out, what was rejected and why, and the figures."""
+    parts = [f"{summary.num_in} in → {summary.num_out} out"]
+    if summary.rejected:
+        parts.append("rejected: " + ", ".join(f"{count} {reason}" for reason, count in summary.rejected.items()))
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in summary.figures.items()]
+    return "; ".join(parts)
+
+
+def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: Sequence[str] = ()) -> RunFolder:
+    """Run the stages that are not fresh, in order, up to and including ``until``.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder; made when it does not exist.
+        until: the last stage.
+        only: nothing else than these stages, when given.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: something to mend in recipe, documents, model or folder.
+        StageError: a stage failed; the same call goes on from there.
+    """
+    if until not in STAGE_NAMES:
+        raise RecipeError(f"there is no stage {until!r}", "", f"the stages are: {', '.join(STAGE_NAMES)}")
+    opened = RunFolder.create(Path(folder))
+    with opened.lock():
+        recipe = recipe.with_absolute_paths()
+        text = dump_recipe(recipe)
+        if not opened.file("recipe.toml").exists() or opened.file("recipe.toml").read_text(encoding="utf-8") != text:
+            opened.write("recipe.toml", text)
+        for number, stage in enumerate(STAGES, 1):
+            if only and stage.name not in only:
+                continue
+            position = f"[{number}/{len(STAGES)}]"
+            state = stage_state(opened, recipe, stage)
+            if state.state == "fresh":
+                console.line(f"{position} {stage.name}: fresh", "dim")
+            else:
+                _run_stage(opened, recipe, stage, position)
+            if stage.name == until:
+                break
+    return opened
+
+
+def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:
+    """Return every stage's state; once one is not fresh, those after it that read its files are stale too."""
+    found: list[StageState] = []
+    dirty: set[str] = set()
+    for stage in STAGES:
+        state = stage_state(run, recipe, stage)
+        touched = sorted(dirty & set(stage.reads))
+        if state.state == "fresh" and touched:
+            state = StageState(stage, "stale", f"{touched[0]} will change", state.summary, state.duration_s)
+        if state.state != "fresh":
+            dirty |= set(stage.writes)
+        found.append(state)
+    return found
+
+
+def require(run: RunFolder, *names: str) -> None:
+    """Refuse with the command that makes the missing files.
+
+    Raises:
+        RunFolderError: a file is not there yet.
+    """
+    for name in names:
+        if not run.file(name).exists():
+            raise RunFolderError(
+                f"{run.path} has no {name} yet",
+                "the stage that writes it has not finished",
+                f"tunewright run RECIPE --dir '{run.path}'",
+            )

@@ -1,0 +1,64 @@
+"""The embedded teacher's process: llama.cpp behind an OpenAI-compatible address; ends with its parent.
+
+Run as ``python -m tunewright.teacher.server GGUF``. The address is the one line on stdout, written once the model
+answers; llama.cpp's own log goes to stderr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_CONTEXT_TOKENS = 4096
+_PR_SET_PDEATHSIG = 1
+
+
+def num_physical_cores() -> int:
+    """Return the physical cores that this process may use; a second thread on a core does not speed llama.cpp up."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
+    return max(1, len(cores))
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for a SIGKILL when the parent ends, however it ends (Linux only; stdin's end serves elsewhere)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _parameters(gguf: str) -> Any:
+    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = gguf
+    parameters.n_parallel = 1
+    parameters.n_ctx = _CONTEXT_TOKENS
+    parameters.cache_prompt = False
+    parameters.port = 0
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_physical_cores()
+    return parameters
+
+
+def main(gguf: str) -> None:
+    """Serve the model until stdin closes."""
+    _die_with_parent()
+    address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    import xllamacpp
+
+    server = xllamacpp.Server(_parameters(gguf))
+    address_out.write(f"{server.listening_address}\n")
+    address_out.flush()
+    sys.stdin.read()
+    os._exit(0)  # llama.cpp has nothing to save, and its own shutdown may wait for a call in flight
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,121 @@
+"""What every stage does to text in the same way: normalize, find sentences and quotes, judge a question's wording."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from rapidfuzz import fuzz
+
+_WORD = re.compile(r"\w+(?:[.,]\d+)*", re.UNICODE)
+_SPACE = re.compile(r"\s+")
+# A sentence ends at . ! or ? before white space and something that can start a sentence.
+_END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]?[A-Z0-9])|\n\s*\n")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|ca|approx|Fig|Figs|Eq|Dr|Mr|Mrs|Ms|Prof|No|Nos|St|Chr|spp?|pv|var|resp)|\b[A-Z])\.$"
+)
+_REFERS_TO_TEXT = re.compile(
+    r"\b(?:the|this|that|given|above|following|provided)\s+(?:given\s+)?"
+    r"(?:text|passage|sentence|paragraph|excerpt|context|abstract|document|title|statement|question|answer)\b",
+    re.IGNORECASE,
+)
+
+
+def normalize(text: str) -> str:
+    """Return the text in compatibility form, lower case, single spaces, plain quotes and dashes."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = text.translate(str.maketrans("‘’“”–—−", "''\"\"---"))
+    return _SPACE.sub(" ", text).strip()
+
+
+def words(text: str) -> list[str]:
+    """Return the normalized words; numbers keep their inner points and commas."""
+    return _WORD.findall(normalize(text))
+
+
+def ngrams(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    """Return the runs of ``size`` words."""
+    return {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Return the (start, end) offsets of the sentences of a text, in order, without outer white space."""
+    bounds = []
+    start = 0
+    for match in _END.finditer(text):
+        if _ABBREVIATION.search(text[start : match.end()]):
+            continue
+        bounds.append((start, match.end()))
+        start = match.end()
+    bounds.append((start, len(text)))
+    spans = []
+    for low, high in bounds:
+        piece = text[low:high]
+        if piece.strip():
+            spans.append((low + len(piece) - len(piece.lstrip()), low + len(piece.rstrip())))
+    return spans
+
+
+def find_quote(quote: str, text: str, bound: float) -> tuple[int, int, float] | None:
+    """Return (start, end, score) of the best place of a quote in a text, or None when below the bound.
+
+    Exact after normalization scores 100; else the best alignment by edit similarity (rapidfuzz partial_ratio).
+
+    Args:
+        quote: what is said to stand in the text.
+        text: where it should stand.
+        bound: the least score, 0 to 100.
+    """
+    quote = quote.strip()
+    if not quote or not text:
+        return None
+    start = text.find(quote)
+    if start >= 0:
+        return start, start + len(quote), 100.0
+    needle, (haystack, origin) = normalize(quote), _normalize_with_origin(text)
+    at = haystack.find(needle)
+    if at >= 0:
+        return origin[at], origin[at + len(needle) - 1] + 1, 100.0
+    if len(needle) > len(haystack):
+        return None
+    match = fuzz.partial_ratio_alignment(needle, haystack, score_cutoff=bound)
+    if match is None or match.score < bound or match.dest_end <= match.dest_start:
+        return None
+    return origin[match.dest_start], origin[match.dest_end - 1] + 1, float(match.score)
+
+
+def _normalize_with_origin(text: str) -> tuple[str, list[int]]:
+    """Return the normalized text and, for each of its characters, the offset it came from."""
+    characters: list[str] = []
+    origin: list[int] = []
+    for offset, character in enumerate(text):
+        for piece in normalize(character) or (" " if character.isspace() else ""):
+            if piece == " " and (not characters or characters[-1] == " "):
+                continue
+            characters.append(piece)
+            origin.append(offset)
+    return "".join(characters).rstrip(), origin
+
+
+def question_fault(question: str, answer: str) -> str | None:
+    """Return why a question is unfit for an exam or a training set, or None.
+
+    The rules need no model: length, form, references to a text that the reader does not see, and giving the
+    answer away.
+    """
+    asked = words(question)
+    if len(asked) < 4:
+        return "question too short"
+    if len(asked) > 60:
+        return "question too long"
+    if not question.strip().endswith("?"):
+        return "not a question"
+    if _REFERS_TO_TEXT.search(question):
+        return "question refers to the text"
+    told = words(answer)
+    if len(told) >= 4 and normalize(answer).rstrip(".") in normalize(question):
+        return "question holds the answer"
+    if len(told) >= 6 and fuzz.token_set_ratio(" ".join(asked), " ".join(told)) >= 97 and len(asked) >= len(told):
+        return "question copies the answer"
+    return None

@@ -1,0 +1,67 @@
+"""Before training: look at the tokens, and refuse what would train on the wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import TrainingError
+from tunewright.models.template import IGNORED
+from tunewright.records import Rejection
+from tunewright.training.batches import Example
+
+_MOST_TOO_LONG = 0.005  # share of samples that may be left out for their length
+_SHOWN_TOKENS = 120
+
+
+def check(examples: Sequence[Example], too_long: Sequence[Rejection], max_tokens: int) -> None:
+    """Refuse a training set whose tokens are wrong.
+
+    Raises:
+        TrainingError: nothing to train on, an example without a supervised token or with a masked end token,
+            or more than 0.5 % of the samples longer than ``max_tokens``.
+    """
+    num_samples = len(examples) + len(too_long)
+    if len(too_long) > _MOST_TOO_LONG * num_samples:
+        longest = max(int(rejection.detail.split()[0]) for rejection in too_long)
+        raise TrainingError(
+            f"{len(too_long)} of {num_samples} samples are longer than training.max_tokens = {max_tokens}",
+            f"cutting them would cut their answers; the longest has {longest} tokens",
+            f"run again with --set training.max_tokens={longest}, or leave the long samples out of the data",
+        )
+    if not examples:
+        raise TrainingError(
+            "there is nothing to train on", "the training set is empty", "run: tunewright curate RECIPE"
+        )
+    for example in examples:
+        if example.encoded.num_supervised == 0:
+            raise TrainingError(
+                f"sample {example.sample} has no token to learn from",
+                "no assistant turn was found in the rendered conversation",
+                "look at the sample in train.jsonl and at the tokenizer's chat template",
+            )
+        if not example.encoded.ends_supervised:
+            raise TrainingError(
+                f"the end of the answer is not learned in sample {example.sample}",
+                "the chat template puts no special token after an assistant turn, so the model would never stop",
+                "use a chat template that ends each turn with a special token",
+            )
+
+
+def show(example: Example, tokenizer: Any) -> None:
+    """Print a sample's tokens: those that the loss is taken on in green, the rest dim."""
+    ids, labels = example.encoded.input_ids, example.encoded.labels
+    first = next(place for place, label in enumerate(labels) if label != IGNORED)
+    start = max(0, first - _SHOWN_TOKENS // 2)
+    parts = [("  … " if start else "  ", "dim")]
+    for token, label in zip(ids[start : start + _SHOWN_TOKENS], labels[start:], strict=False):
+        text = tokenizer.decode([token]).replace("\n", "⏎\n  ")
+        parts.append((text, "dim" if label == IGNORED else "bold green"))
+    console.line(f"a sample as the model sees it ({example.encoded.num_supervised} of {len(ids)} tokens are learned):")
+    console.segments(parts)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        console.line(
+            "  padding is the end token here; padding is masked by position, so the end is still learned",
+            "dim",
+        )

@@ -1,0 +1,171 @@
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunewright.curation.rules import Sources
+from tunewright.curation.stage import curate, sift
+from tunewright.errors import StageError
+from tunewright.recipe import CurationSettings, Recipe, SynthesisSettings
+from tunewright.records import Chunk, Document, Message, Question, Rejection, Sample, Span, digest
+from tunewright.rundir import RunFolder
+
+TOPICS = ("red foxes", "gray wolves", "brown bears", "snowy owls", "sea otters", "wild boars")
+FACTS = [f"In the winter of {1990 + n}, the number of {topic} rose by {n + 3}.5%." for n, topic in enumerate(TOPICS)]
+TEXT = " ".join(FACTS)
+DOCUMENT = Document(id="d", title="Animals", source="a.md", text=TEXT)
+CHUNK = Chunk(id="c", document="d", title="Animals", section=(), start=0, end=len(TEXT), text=TEXT, num_tokens=99)
+EXAM = [
+    Question(
+        id="e1", ring="learned", document="d", question=f"How did the {TOPICS[5]} fare?", gold=FACTS[5], answerable=True
+    ),
+    Question(id="e2", ring="unseen", document="x", question="What eats the moss?", gold="The " * 9, answerable=True),
+]
+RECIPE = Recipe()
+
+
+def chat(task: str, question: str, answer: str, **fields: object) -> Sample:
+    turns = (Message(role="user", content=question), Message(role="assistant", content=answer))
+    return Sample(id=digest(task, question, answer, str(fields)), task=task, messages=turns, **fields)
+
+
+def fact(number: int, question: str = "", prefix: str = "") -> Sample:
+    quote = FACTS[number]
+    start = TEXT.index(quote)
+    span = Span(document="d", start=start, end=start + len(quote), quote=quote)
+    asked = question or f"By how much did the {TOPICS[number]} increase?"
+    return chat("answer-first", prefix + asked, quote, document="d", chunk="c", evidence=span)
+
+
+def refusal(question: str, prefix: str = "") -> Sample:
+    return chat("refusal", prefix + question, RECIPE.refusal, document="d")
+
+
+def run_folder(tmp_path, samples: list[Sample], exam: list[Question] | None = None) -> RunFolder:
+    run = RunFolder.create(tmp_path / "run")
+    run.write_records("documents.jsonl", [DOCUMENT])
+    run.write_records("chunks.jsonl", [CHUNK])
+    run.write_records("exam.jsonl", EXAM if exam is None else exam)
+    run.write_records("samples.jsonl", samples)
+    return run
+
+
+def test_the_funnel_from_samples_to_training_set(tmp_path, capsys):
+    samples = [
+        fact(0),
+        fact(1),
+        fact(1),  # exact duplicate
+        fact(1, prefix=TEXT + "\n\n"),  # the same with the passage: kept
+        fact(2, question="What does this text say?"),
+        fact(5, question=f"How did the {TOPICS[5]} fare?"),  # exam question
+        refusal(f"By how much did the {TOPICS[0]} increase?"),  # answered elsewhere
+        refusal("Who painted the ceiling of the old chapel?", prefix=FACTS[3] + "\n\n"),
+        chat("free-qa", "Who counted them all?", "Nobody.", document="d", chunk="c"),
+    ]
+    run = run_folder(tmp_path, samples)
+    summary = curate(run, RECIPE)
+    assert run.read_records("train.jsonl", Sample) == [samples[i] for i in (0, 1, 3, 7)]
+    assert summary.rejected == {
+        "exact duplicate": 1,
+        "question refers to the text": 1,
+        "leaks an exam question": 1,
+        "refuses what another sample answers": 1,
+        "no evidence": 1,
+    }
+    assert (summary.num_in, summary.num_out) == (9, 4)
+    assert summary.figures == {"task answer-first": 3, "task refusal": 1, "leaks_removed": 1, "leaks_left": 0}
+    printed = capsys.readouterr()
+    assert printed.out == "" and "leaks an exam question" in printed.err and "kept" in printed.err
+    rejections = {r.reason: r for r in run.read_records("rejected.jsonl", Rejection)}
+    assert all(r.stage == "curate" for r in rejections.values())
+    assert rejections["leaks an exam question"].detail == (
+        f"Q: How did the wild boars fare? | A: {FACTS[5]} | exam question e1"
+    )
+    assert rejections["exact duplicate"].detail.endswith(f"repeats {samples[1].id}")
+
+
+def test_a_second_time_gives_the_same_files(tmp_path):
+    run = run_folder(tmp_path, [fact(n) for n in (3, 0, 2, 0)])
+    first = curate(run, RECIPE), run.file("train.jsonl").read_bytes(), run.file("rejected.jsonl").read_bytes()
+    again = curate(run, RECIPE), run.file("train.jsonl").read_bytes(), run.file("rejected.jsonl").read_bytes()
+    assert first == again
+
+
+def test_own_data_alone_needs_no_documents_and_no_exam(tmp_path, capsys):
+    lines = [{"prompt": "Hi", "completion": "Hello!"}, {"prompt": "Bye"}, {"prompt": "Hi", "completion": "Hello!"}]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    recipe = Recipe(synthesis=SynthesisSettings(data=("chats.jsonl",)), folder=tmp_path)
+    run = RunFolder.create(tmp_path / "run")
+    summary = curate(run, recipe)
+    assert (summary.num_in, summary.num_out) == (3, 1)
+    assert summary.rejected == {"own data: unknown format": 1, "exact duplicate": 1}
+    assert [m.role for m in run.read_records("train.jsonl", Sample)[0].messages] == ["user", "assistant"]
+    assert "there is no exam" in capsys.readouterr().err
+
+
+def test_wrong_offsets_are_mended_before_anything_is_kept(tmp_path):
+    off = fact(2)
+    shifted = off.evidence.model_copy(update={"start": 0, "end": 5})
+    run = run_folder(tmp_path, [off.model_copy(update={"evidence": shifted})])
+    curate(run, RECIPE)
+    assert run.read_records("train.jsonl", Sample)[0].evidence == off.evidence
+
+
+def test_nothing_kept_names_the_top_reasons_and_writes_no_training_set(tmp_path):
+    run = run_folder(tmp_path, [fact(n, question="Why?") for n in range(3)] + [refusal("Who wrote this text?")])
+    with pytest.raises(StageError) as caught:
+        curate(run, RECIPE)
+    assert "question too short (3); question refers to the text (1)" in caught.value.cause
+    assert "rejected.jsonl" in caught.value.hint
+    assert not run.file("train.jsonl").exists()
+    assert len(run.read_records("rejected.jsonl", Rejection)) == 4
+
+
+def test_nothing_to_curate_is_an_error(tmp_path):
+    with pytest.raises(StageError, match="no samples"):
+        curate(RunFolder.create(tmp_path / "run"), RECIPE)
+
+
+def test_a_long_question_is_shortened_in_the_rejection(tmp_path):
+    run = run_folder(tmp_path, [fact(0), fact(1, question="why " * 500 + "?")])
+    curate(run, RECIPE)
+    [rejection] = run.read_records("rejected.jsonl", Rejection)
+    assert rejection.detail.startswith("Q: why why") and "… | A: In the winter" in rejection.detail
+    assert len(rejection.detail) < 420
+
+
+def test_a_flood_of_near_duplicates_is_warned_of(tmp_path, capsys):
+    samples = [
+        fact(0, question=f"By how much did {word} red foxes increase?") for word in ("the", "these", "those", "all")
+    ]
+    run = run_folder(tmp_path, samples)
+    curate(run, Recipe(curation=CurationSettings(near_duplicate=0.5)))
+    assert "3 of 4 samples are near duplicates" in capsys.readouterr().err
+
+
+_QUESTIONS = st.sampled_from(
+    [f"By how much did the {topic} increase?" for topic in TOPICS]
+    + [EXAM[0].question, EXAM[1].question, "Why?", "What does the text tell about bears?"]
+)
+_SAMPLES = st.one_of(
+    st.builds(fact, st.integers(0, 5), _QUESTIONS, st.sampled_from(["", TEXT + "\n\n"])),
+    st.builds(refusal, _QUESTIONS, st.sampled_from(["", FACTS[0] + "\n\n"])),
+    st.builds(chat, st.sampled_from(["own", "free-qa"]), _QUESTIONS, st.sampled_from(["The " * 9, "Yes.", ""])),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(_SAMPLES, max_size=14))
+def test_every_sample_is_kept_or_rejected_once_and_no_leak_is_left(samples):
+    sources = Sources(RECIPE, {"d": DOCUMENT}, {"c": CHUNK})
+    kept, rejections, figures = sift(samples, sources, EXAM)
+    assert len(kept) + len(rejections) == len(samples)
+    assert Counter(s.id for s in kept) + Counter(r.id for r in rejections) == Counter(s.id for s in samples)
+    assert figures["leaks_left"] == 0
+    assert figures["leaks_removed"] == sum("exam" in r.reason for r in rejections)
+    assert len({s.messages for s in kept}) == len(kept)
+    order = [s.id for s in samples]
+    assert [s.id for s in kept] == sorted((s.id for s in kept), key=order.index)
+    assert sift(kept, sources, EXAM)[0] == kept
