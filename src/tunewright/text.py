@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rapidfuzz import fuzz
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*", re.UNICODE)
-_SPACE = re.compile(r"\s+")
+_PLAIN = str.maketrans("‘’“”–—−", "''\"\"---")
 # A sentence ends at . ! or ? before white space and something that can start a sentence.
 _END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]?[A-Z0-9])|\n\s*\n")
 _ABBREVIATION = re.compile(
@@ -25,8 +25,7 @@ _REFERS_TO_TEXT = re.compile(
 def normalize(text: str) -> str:
     """Return the text in compatibility form, lower case, single spaces, plain quotes and dashes."""
     text = unicodedata.normalize("NFKC", text).casefold()
-    text = text.translate(str.maketrans("‘’“”–—−", "''\"\"---"))
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.translate(_PLAIN).split())
 
 
 def words(text: str) -> list[str]:

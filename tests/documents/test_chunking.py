@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tunewright.documents.assembly import assemble
 from tunewright.documents.chunking import chunk
-from tunewright.records import Document, digest
+from tunewright.records import Document, Section, digest
 
 
 def make_document(blocks: list[tuple[int, str]]) -> Document:
@@ -42,17 +42,18 @@ def test_chunks_tile_the_sections(
     blocks: list[tuple[int, str]], count_tokens: Callable[[str], int], max_tokens: int
 ) -> None:
     document = make_document(blocks)
+    sections = document.sections or (Section(path=(), start=0, end=len(document.text)),)
     chunks = chunk(document, count_tokens, max_tokens)
     for piece in chunks:
         assert document.text[piece.start : piece.end] == piece.text
         assert piece.text == piece.text.strip() != ""
         assert piece.num_tokens == count_tokens(piece.text) <= max_tokens
         assert piece.id == digest(document.id, piece.start, piece.end)
-        (home,) = [s for s in document.sections if s.start <= piece.start and piece.end <= s.end]
+        (home,) = [s for s in sections if s.start <= piece.start and piece.end <= s.end]
         assert home.path == piece.section
     assert all(a.end <= b.start for a, b in zip(chunks, chunks[1:], strict=False))
     covered = {offset for piece in chunks for offset in range(piece.start, piece.end)}
-    wanted = {offset for section in document.sections for offset in range(section.start, section.end)}
+    wanted = {offset for section in sections for offset in range(section.start, section.end)}
     assert all(document.text[offset].isspace() for offset in wanted - covered)
 
 

@@ -181,6 +181,8 @@ def test_no_paths_missing_paths_and_empty_folders_are_errors(base: str, tmp_path
         ingest(run, recipe(tmp_path, base=base))
     with pytest.raises(DocumentError, match="no file or folder nowhere/x.md") as missing:
         source_digest(recipe(tmp_path, "empty", "nowhere/x.md"))
+    with pytest.raises(DocumentError, match="cannot read empty"):
+        source_files(recipe(tmp_path, "empty\0.md"))
     with pytest.raises(DocumentError, match="no files in empty") as empty:
         ingest(run, recipe(tmp_path, "empty", base=base))
     assert all(caught.value.hint for caught in (none_given, missing, empty))

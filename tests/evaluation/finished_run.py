@@ -67,7 +67,9 @@ def _answer(question: Question, arm: str, quality: float, refusal: str, rng: ran
     elif rng.random() < 0.1:
         text = "I don't know."
     else:
-        text = "It is important to note that the results of this research were found to be of a general nature, and that"
+        text = (
+            "It is important to note that the results of this research were found to be of a general nature, and that"
+        )
     rambles = arm in ("base", "few-shot") and not knows and rng.random() < 0.4
     return Answer(
         question=question.id,
@@ -106,11 +108,21 @@ def _stages(run: RunFolder, num_documents: int, num_questions: int) -> None:
     for name, summary, duration_s, outputs in (
         ("ingest", StageSummary(num_in=num_documents + 1, num_out=num_documents, rejected={"unreadable": 1}), 2.4, ()),
         ("split", StageSummary(num_in=num_documents, num_out=num_documents), 0.2, ()),
-        ("exam", StageSummary(num_in=num_questions + 7, num_out=num_questions, rejected={"question too short": 7}), 41.8, ("exam.jsonl",)),
+        (
+            "exam",
+            StageSummary(num_in=num_questions + 7, num_out=num_questions, rejected={"question too short": 7}),
+            41.8,
+            ("exam.jsonl",),
+        ),
         ("synth", StageSummary(num_in=144, num_out=144), 78.0, ()),
         ("curate", StageSummary(num_in=144, num_out=117, rejected=rejected, figures={"leaks_left": 0}), 1.1, ()),
         ("train", StageSummary(num_in=117, num_out=117), 96.3, ()),
-        ("evaluate", StageSummary(num_in=num_questions, num_out=num_questions), 88.7, ("answers.jsonl", "verdict.json")),
+        (
+            "evaluate",
+            StageSummary(num_in=num_questions, num_out=num_questions),
+            88.7,
+            ("answers.jsonl", "verdict.json"),
+        ),
     ):
         _stage(run, name, summary, duration_s, outputs)
 

@@ -79,7 +79,7 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
         name = pairs[0][0].name if pairs[0][0] else ""
         text = "".join(node for _, node in pairs)
         if name != "pre":
-            text = "\n".join(" ".join(line.split()) for line in text.split("\v"))
+            text = "\n".join(" ".join(line.split()).strip(" |") for line in text.split("\v"))
         if name != "title":
             yield (int(name[1]) if re.fullmatch("h[1-6]", name) else 0), text
 

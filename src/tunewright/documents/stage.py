@@ -25,6 +25,7 @@ CHUNKS = "chunks.jsonl"
 SPLIT = "split.jsonl"
 
 _UNKNOWN_FORMAT = "unknown format"
+_UNREADABLE = "unreadable"
 _SHOWN = 5  # failed files named on the screen; rejected.jsonl has them all
 
 
@@ -48,12 +49,15 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
     seen: set[str] = set()
     for given in recipe.documents.paths:
         root = recipe.resolve(given)
-        if not root.exists():
+        try:
+            root.stat()
+        except (OSError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError)
             raise DocumentError(
-                f"there is no file or folder {given}",
-                f"documents.paths names it, and {root} does not exist",
+                f"there is no file or folder {given}" if missing else f"cannot read {given}",
+                f"documents.paths names it, and {root} " + ("does not exist" if missing else f"gives: {error}"),
                 "mend the path in the recipe: it is relative to the recipe's own folder",
-            )
+            ) from error
         place = root.resolve()
         folder = place.name if place.is_dir() else place.parent.name
         for name, file in _walk(root) if root.is_dir() else [(root.name, root)]:
@@ -117,11 +121,14 @@ def _content_digest(file: Path) -> str:
 
 def _unfitness(file: Path) -> str:
     """Return why a file is not even given to a reader, or nothing."""
-    if file.is_dir():
-        return "unreadable"
-    if file.suffix.lower() not in READERS:
-        return _UNKNOWN_FORMAT
-    return "" if file.is_file() else "not a regular file"
+    try:
+        if file.is_dir():
+            return _UNREADABLE
+        if file.suffix.lower() not in READERS:
+            return _UNKNOWN_FORMAT
+        return "" if file.is_file() else "not a regular file"
+    except OSError:  # it stands in a folder that may be listed, not entered
+        return _UNREADABLE
 
 
 def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:

@@ -48,7 +48,8 @@ def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: fl
     Two degenerate cases, for scores in [0, 1] (for others the largest absolute difference is the scale):
     one cluster says nothing about others, so the interval is all that is possible and p = 1; clusters that
     agree to the last digit would give an interval of no width, so it gets the half width of the rule of
-    three, 1 - (1 - level)^(1/G), and the p-value that matches it (Hanley & Lippman-Hand 1983).
+    three, 1 - (1 - level)^(1/n), and the p-value that matches it (Hanley & Lippman-Hand 1983). It counts
+    questions, since nothing varies by document.
 
     Args:
         differences: one per question, first arm minus second.
@@ -66,8 +67,8 @@ def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: fl
     sums = [math.fsum(d - mean for d in group) for group in groups.values()]
     error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
     if error <= 1e-12 * scale:
-        half = scale * (1 - (1 - level) ** (1 / count))
-        p = max(0.0, 1 - abs(mean) / scale) ** count
+        half = scale * (1 - (1 - level) ** (1 / num))
+        p = max(0.0, 1 - abs(mean) / scale) ** num
     else:
         half = _t_quantile(level, count - 1) * error
         p = float(2 * stdtr(count - 1, -abs(mean) / error))

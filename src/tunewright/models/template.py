@@ -92,61 +92,65 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids of the control tokens: those that no text should turn into."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
 def _answer_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-    """Return where the assistant turns' contents stand in the rendered text."""
+    """Return where the assistant turns stand in the rendered text: from the end of their prompt to their last word."""
     spans: list[tuple[int, int]] = []
     cursor = 0
     for number, message in enumerate(messages):
         if message.role != "assistant":
             continue
         prompt = render(tokenizer, messages[:number], add_generation_prompt=True)
-        # Some templates rewrite earlier turns once later ones exist: then only the content tells the place.
-        start = len(prompt) if text.startswith(prompt) else cursor
         content = message.content.strip()
-        place = text.find(content, start)
+        # Some templates rewrite earlier turns once later ones exist: then only the content tells the place.
+        follows = text.startswith(prompt)
+        place = text.find(content, len(prompt) if follows else cursor)
         if place < 0:
             raise ModelError(
                 "the chat template changes an assistant turn's text",
                 f"{content[:80]!r} does not occur in the rendered conversation",
                 "mend the template: the loss mask would be wrong",
             )
-        spans.append((place, place + len(content)))
         cursor = place + len(content)
+        spans.append((len(prompt) if follows else place, cursor))
     return spans
 
 
 def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     """Tokenize a conversation; the loss is taken on each assistant turn and on the token that ends it.
 
-    The mask comes from the characters of the turns, not from token patterns, so that it holds for every template.
+    The mask comes from the characters of the turns, not from token patterns, so it holds for every template.
     """
     text = render(tokenizer, messages)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(encoding["input_ids"]), list(encoding["offset_mapping"])
-    special = set(tokenizer.all_special_ids) | {
-        number for number, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
+    special = special_ids(tokenizer)
     labels = [IGNORED] * len(ids)
     ended = []
     for start, end in _answer_spans(tokenizer, messages, text):
-        after = len(ids)
-        for position, (low, high) in enumerate(offsets):
-            if high > start and low < end and high > low:
-                labels[position] = ids[position]
-                after = position + 1
-        stop = _end_token(ids, after, special, tokenizer)
-        if stop is not None:
-            labels[stop] = ids[stop]
+        inside = [place for place, (low, high) in enumerate(offsets) if high > start and low < end and high > low]
+        after = inside[-1] + 1
+        stop = _end_token(ids, offsets, after, special, text)
+        for place in range(inside[0], after if stop is None else stop + 1):
+            labels[place] = ids[place]
         ended.append(stop is not None)
     return Encoded(ids, labels, bool(ended) and all(ended))
 
 
-def _end_token(ids: list[int], after: int, special: set[int], tokenizer: Any) -> int | None:
-    """Return the position of the special token that ends the turn before ``after``: white space may stand between."""
+def _end_token(
+    ids: list[int], offsets: Sequence[tuple[int, int]], after: int, special: set[int], text: str
+) -> int | None:
+    """Return the position of the special token that ends the turn before ``after``; white space may come first."""
     for position in range(after, len(ids)):
         if ids[position] in special:
             return position
-        if tokenizer.decode([ids[position]]).strip():
+        low, high = offsets[position]
+        if text[low:high].strip():
             return None
     return None
 

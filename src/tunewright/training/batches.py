@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.models.template import IGNORED, Encoded, encode
+from tunewright.models.template import IGNORED, Encoded, encode, special_ids
 from tunewright.records import Rejection, Sample
+
+TOO_LONG = "longer than max_tokens"
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,21 @@ class Batch:
 
 
 def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -> tuple[list[Example], list[Rejection]]:
-    """Tokenize samples; those over ``max_tokens`` are left out whole, never cut, and returned as rejections."""
+    """Tokenize samples; return those fit for training, and a rejection for each of the others.
+
+    A sample over ``max_tokens`` is left out whole, never cut. One whose text holds a control token of the template
+    is left out too: it could forge a turn.
+    """
     examples, rejections = [], []
+    control = special_ids(tokenizer)
     for sample in samples:
+        said = tokenizer([message.content for message in sample.messages], add_special_tokens=False)["input_ids"]
         encoded = encode(tokenizer, sample.messages)
-        if len(encoded.input_ids) > max_tokens:
+        if any(control.intersection(ids) for ids in said):
+            rejections.append(Rejection(stage="train", id=sample.id, reason="holds a control token of the template"))
+        elif len(encoded.input_ids) > max_tokens:
             detail = f"{len(encoded.input_ids)} tokens"
-            rejections.append(Rejection(stage="train", id=sample.id, reason="longer than max_tokens", detail=detail))
+            rejections.append(Rejection(stage="train", id=sample.id, reason=TOO_LONG, detail=detail))
         else:
             examples.append(Example(sample.id, encoded))
     return examples, rejections

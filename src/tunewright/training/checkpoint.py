@@ -67,11 +67,8 @@ def save(folder: Path, model: Any, optimizer: Any, step: int, total_steps: int, 
                 save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, target / name)
             except Exception as error:  # safetensors wraps the operating system's error in its own
                 raise _as_os_error(error) from error
-        state = {
-            "step": step,
-            "settings": dict(settings),
-            "digests": {n: file_digest(target / n) for n in groups},
-        }
+        state = {"step": step, "total_steps": total_steps, "settings": dict(settings)}
+        state["digests"] = {name: file_digest(target / name) for name in groups}
         (target / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     for old in paths(folder)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

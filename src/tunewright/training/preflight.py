@@ -9,20 +9,21 @@ from tunewright import console
 from tunewright.errors import TrainingError
 from tunewright.models.template import IGNORED
 from tunewright.records import Rejection
-from tunewright.training.batches import Example
+from tunewright.training.batches import TOO_LONG, Example
 
 _MOST_TOO_LONG = 0.005  # share of samples that may be left out for their length
 _SHOWN_TOKENS = 120
 
 
-def check(examples: Sequence[Example], too_long: Sequence[Rejection], max_tokens: int) -> None:
+def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_tokens: int) -> None:
     """Refuse a training set whose tokens are wrong.
 
     Raises:
         TrainingError: nothing to train on, an example without a supervised token or with a masked end token,
             or more than 0.5 % of the samples longer than ``max_tokens``.
     """
-    num_samples = len(examples) + len(too_long)
+    too_long = [rejection for rejection in rejections if rejection.reason == TOO_LONG]
+    num_samples = len(examples) + len(rejections)
     if len(too_long) > _MOST_TOO_LONG * num_samples:
         longest = max(int(rejection.detail.split()[0]) for rejection in too_long)
         raise TrainingError(

@@ -27,9 +27,9 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     samples = run.read_records("train.jsonl", Sample)
     folder = locate(recipe.model.base, recipe.folder)
     tokenizer = load_tokenizer(folder)
-    examples, too_long = encode_samples(samples, tokenizer, settings.max_tokens)
-    rejected = run.reject("train", too_long)
-    check(examples, too_long, settings.max_tokens)
+    examples, rejections = encode_samples(samples, tokenizer, settings.max_tokens)
+    rejected = run.reject("train", rejections)
+    check(examples, rejections, settings.max_tokens)
     show(examples[0], tokenizer)
 
     device = pick_device()

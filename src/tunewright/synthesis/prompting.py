@@ -1,0 +1,29 @@
+"""The prompts as text files: chat turns under [system], [user] and [assistant] lines, the last turn to be filled in."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Literal, cast
+
+from tunewright.records import Message
+
+_TURN = re.compile(r"^\[(system|user|assistant)\]\n", re.MULTILINE)
+_FIELD = re.compile(r"\{([a-z]+)\}")
+
+
+@cache
+def load_prompt(name: str) -> tuple[Message, ...]:
+    """Return the turns of prompts/NAME.txt; what stands before the first turn is a comment."""
+    pieces = _TURN.split(files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8"))
+    turns = zip(pieces[1::2], pieces[2::2], strict=True)
+    roles = Literal["system", "user", "assistant"]
+    return tuple(Message(role=cast(roles, role), content=content.strip()) for role, content in turns)
+
+
+def fill(prompt: tuple[Message, ...], **fields: str) -> tuple[Message, ...]:
+    """Return the prompt with the {fields} of its last turn filled in; other braces stay as they are."""
+    last = prompt[-1]
+    content = _FIELD.sub(lambda match: fields.get(match[1], match[0]), last.content)
+    return (*prompt[:-1], last.model_copy(update={"content": content}))

@@ -1,0 +1,83 @@
+"""The wording of a teacher's question: cleaned, checked against its sentence, and made to stand on its own."""
+
+from __future__ import annotations
+
+import re
+
+from tunewright.text import words
+
+_LABEL = re.compile(r"^(?:[-*•]\s*|\d+[.)]\s+)?(?:(?:question|q)\s*\d*\s*[:.]\s*)?", re.IGNORECASE)
+_QUOTES = "\"'“”‘’`*_ "
+_OPENING = re.compile(
+    r"^(?:What|Which|Who|Whose|Whom|When|Where|Why|How|Is|Are|Was|Were|Do|Does|Did|Can|Could|Has|Have|Had|Will|Would"
+    r"|Should|In|For|At|On|To)\b"
+)
+# Words that any document may use: a question made of these alone says nothing of its subject.
+_GENERIC = frozenset(
+    "about according aims also answer article author authors based been being between change changes common compared"
+    " conclusion conclusions could data describe did does effect effects evidence examine find finding findings following"
+    " from have impact important information main mean method methodology methods most number outcome overall paper people"
+    " percentage primary process purpose question related report research result results role should show significance"
+    " significant significantly study studies such than that their them there these they this those topic used using"
+    " what when where which while whose will with would".split()
+)
+_STEM = 5  # letters that stand for a word's stem: "screened" and "screening" are alike
+_LONGEST_TITLE = 12
+_LONGEST_NAME = 8  # shared by the exam's and the training questions of a document: must stay below half of either
+_TRAILING = frozenset("a an and as at between by for from in into of on or the to using via with".split())
+
+
+def clean_question(text: str) -> str:
+    """Return the first question of a reply: one line, without labels, bullets and quotes."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    line = _LABEL.sub("", line.strip(_QUOTES)).strip(_QUOTES)
+    line = " ".join(line.split())
+    end = line.find("? ")
+    return line[: end + 1] if end >= 0 else line
+
+
+def short_title(title: str, most_words: int = _LONGEST_TITLE) -> str:
+    """Return what a title names, without its subtitle and cut to a number of words."""
+    head = re.split(r":\s|\s[-–—]\s|\.\s", title.strip().rstrip("."))[0]
+    kept = head.split()
+    if len(kept) < 2:
+        kept = title.strip().rstrip(".").split()
+    kept = kept[:most_words]
+    while len(kept) > 2 and kept[-1].lower() in _TRAILING:
+        kept.pop()
+    return " ".join(kept).rstrip(",;:")
+
+
+def subjects(text: str) -> set[str]:
+    """Return the stems of the words that say what a text is about."""
+    return {word[:_STEM] for word in words(text) if len(word) > 2 and word not in _GENERIC and not word.isdigit()}
+
+
+def sentence_fault(question: str, title: str, sentence: str) -> str | None:
+    """Return why a question is not about the sentence that is to answer it, or None.
+
+    A small teacher at times asks about the title alone, or about nothing ("What were the findings?"). A question
+    must share a subject with its sentence: two words, or one that the title lacks.
+    """
+    shared = subjects(question) & subjects(sentence)
+    if len(shared) >= 2 or shared - subjects(title):
+        return None
+    return "question is not about its sentence"
+
+
+def stand_alone(question: str, title: str, at_end: bool = False) -> str:
+    """Return the question with its document's title named, when it shares fewer than two subjects with it.
+
+    Args:
+        question: as the teacher wrote it.
+        title: of the document.
+        at_end: put the title last (the exam) instead of first (training), so that the two differ.
+    """
+    name = short_title(title, _LONGEST_NAME)
+    known = subjects(title)
+    if not name or len(subjects(question) & known) >= min(2, len(known)) or not question.endswith("?"):
+        return question
+    if at_end:
+        return f'{question[:-1]}, according to "{name}"?'
+    opening = question[0].lower() + question[1:] if _OPENING.match(question) else question
+    return f'In "{name}", {opening}'

@@ -1,0 +1,91 @@
+"""One chat completion on the wire: the request's JSON body, and a reply told apart from nonsense."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunewright.teacher.protocol import Finish, Reply, Request
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True)
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(strict=True)
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    model_config = ConfigDict(strict=True)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Completion(BaseModel):
+    model_config = ConfigDict(strict=True)
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+def request_body(model: str, request: Request, with_schema: bool, extra: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON body of POST /chat/completions."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        **extra,
+    }
+    if request.schema is not None and with_schema:
+        schema = {"name": "reply", "strict": True, "schema": request.schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def read_completion(content: bytes) -> Reply:
+    """Return the reply that a 200's body holds.
+
+    Raises:
+        ValueError: it is no chat completion; the message says in what.
+    """
+    try:
+        completion = _Completion.model_validate(json.loads(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not completion.choices:
+        raise ValueError("choices: empty")
+    choice = completion.choices[0]
+    if choice.message.content is None:
+        raise ValueError("choices.0.message.content: missing")
+    finishes: dict[str | None, Finish] = {"stop": "stop", "length": "length"}
+    usage = completion.usage or _Usage()
+    return Reply(
+        choice.message.content,
+        finishes.get(choice.finish_reason, "other"),
+        usage.prompt_tokens,
+        usage.completion_tokens,
+    )
+
+
+def error_message(content: bytes) -> str:
+    """Return what an error's body says, in one short line."""
+    text = content[:2000].decode("utf-8", "replace")
+    try:
+        told = json.loads(content)
+        told = told.get("error", told) if isinstance(told, dict) else told
+        told = told.get("message", told) if isinstance(told, dict) else told
+        text = told if isinstance(told, str) else json.dumps(told)
+    except (ValueError, RecursionError):
+        pass
+    return " ".join(text.split())[:200]

@@ -1,0 +1,245 @@
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from tunewright.errors import StageError
+from tunewright.evaluation.report import summary_table
+from tunewright.evaluation.verdict import Verdict, decide, rule, rule_digest
+from tunewright.records import Answer, Score
+
+ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(0, 0.05, (5, 60))
+
+Metrics = Mapping[str, Callable[[int], float]]
+
+
+def sit(
+    means: Mapping[str, float],
+    num: int = 30,
+    per_document: int = 2,
+    metrics: Mapping[str, Metrics] | None = None,
+    nll: Mapping[str, float] | None = None,
+    noise: float = 1.0,
+) -> tuple[list[Score], list[Answer]]:
+    """Return scores and answers of arms with the given mean primary scores and a little noise."""
+    scores, answers = [], []
+    for row, (arm, mean) in enumerate(means.items()):
+        for i in range(num):
+            own = {name: value(i) for name, value in (metrics or {}).get(arm, {}).items()}
+            scores.append(
+                Score(
+                    question=f"q{i}",
+                    arm=arm,
+                    ring="learned" if i % 3 else "unseen",
+                    document=f"d{i // per_document}",
+                    primary=float(np.clip(mean + noise * NOISE[row, i], 0, 1)),
+                    metrics={"answerable": 1, "closed_book": i % 3 > 0, "false_refusal": 0, "truncated": 0, "empty": 0}
+                    | own,
+                )
+            )
+            answers.append(
+                Answer(
+                    question=f"q{i}",
+                    arm=arm,
+                    text="a",
+                    finish="stop",
+                    num_prompt_tokens=10,
+                    num_tokens=5,
+                    duration_s=0.5,
+                    gold_nll=(nll or {}).get(arm, 3.0) + 0.2 * NOISE[row, i],
+                )
+            )
+    return scores, answers
+
+
+def judge(means: Mapping[str, float], leaks: int = 0, arms: Sequence[str] | None = None, **how: object) -> Verdict:
+    scores, answers = sit(means, **how)  # type: ignore[arg-type]
+    return decide(scores, answers, rule(0.10, arms or list(means)), leaks)
+
+
+def scored(base: float, few_shot: float, rag: float, tuned: float, tuned_rag: float) -> dict[str, float]:
+    return dict(zip(ARMS, (base, few_shot, rag, tuned, tuned_rag), strict=True))
+
+
+GOOD = scored(0.2, 0.3, 0.4, 0.7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("means", "name"),
+    [
+        (GOOD, "SHIP"),
+        (scored(0.4, 0.3, 0.3, 0.2, 0.9), "WORSE"),
+        (scored(0.2, 0.3, 0.5, 0.5, 0.8), "SHIP WITH RAG"),
+        (scored(0.2, 0.3, 0.7, 0.5, 0.7), "USE RAG"),
+        (scored(0.2, 0.8, 0.5, 0.5, 0.5), "PROMPT INSTEAD"),
+        (scored(0.2, 0.7, 0.8, 0.5, 0.5), "USE RAG"),  # both cheap arms beat tuned: the better one is named
+        (scored(0.2, 0.3, 0.48, 0.5, 0.48), "USE RAG"),  # ahead of RAG, but by less than the margin
+        (scored(0.5, 0.5, 0.5, 0.5, 0.5), "NOT PROVEN"),
+    ],
+)
+def test_each_step_of_the_rule(means: dict[str, float], name: str) -> None:
+    verdict = judge(means)
+    assert verdict.name == name
+    assert len(verdict.why) >= 2 or name == "NOT PROVEN"
+    assert (verdict.questions_needed is not None) == (name == "NOT PROVEN")
+
+
+def test_a_lead_that_is_uncertain_but_may_be_worth_having_is_not_proven() -> None:
+    verdict = judge(scored(0.3, 0.3, 0.42, 0.5, 0.42), noise=4.0)
+    tuned_rag = verdict.results.difference("tuned", "rag")
+    assert tuned_rag is not None
+    assert tuned_rag.interval.low < 0 < 0.10 < tuned_rag.interval.high
+    assert verdict.name == "NOT PROVEN"
+    assert verdict.questions_needed is not None
+    assert any(
+        f"{verdict.questions_needed:,} questions" in reason or "large enough" in reason for reason in verdict.why
+    )
+
+
+def test_leaks_invalidate_whatever_the_scores() -> None:
+    verdict = judge(GOOD, leaks=2)
+    assert verdict.name == "INVALID"
+    assert "2 training sample(s) leak" in " ".join(verdict.why)
+
+
+@pytest.mark.parametrize(("num", "per_document", "said"), [(9, 1, "9 question(s)"), (20, 5, "4 document(s)")])
+def test_small_exams_are_invalid(num: int, per_document: int, said: str) -> None:
+    verdict = judge(GOOD, num=num, per_document=per_document)
+    assert verdict.name == "INVALID"
+    assert said in " ".join(verdict.why)
+
+
+def test_ten_questions_on_five_documents_are_enough_to_be_judged() -> None:
+    assert judge(GOOD, num=10, per_document=2).name != "INVALID"
+
+
+@pytest.mark.parametrize(("arm", "name"), [("tuned", "INVALID"), ("tuned+rag", "INVALID"), ("base", "SHIP")])
+@pytest.mark.parametrize("fault", ["truncated", "empty"])
+def test_cut_answers_invalidate_only_judged_arms(arm: str, name: str, fault: str) -> None:
+    verdict = judge(GOOD, metrics={arm: {fault: lambda i: float(i < 2)}})  # 2 of 30: 6.7 %
+    assert verdict.name == name
+    assert any(f"7% of the {arm} answers" in reason for reason in verdict.why)
+    assert judge(GOOD, metrics={arm: {fault: lambda i: float(i < 1)}}).name == "SHIP"  # 3.3 %
+
+
+def test_refusing_answerable_questions_beyond_the_margin_is_worse() -> None:
+    verdict = judge(GOOD, metrics={"tuned": {"false_refusal": lambda i: float(i % 2)}})
+    assert verdict.name == "WORSE"
+    (guard,) = verdict.results.guards_of("tuned")
+    assert (guard.state, guard.margin) == ("beyond", 0.10)
+
+
+def test_a_guard_that_is_not_shown_to_be_harmless_forbids_shipping() -> None:
+    verdict = judge(GOOD, metrics={"tuned": {"false_refusal": lambda i: float(i in (3, 11))}})
+    assert verdict.results.guards_of("tuned")[0].state == "unclear"
+    assert verdict.name == "NOT PROVEN"
+    assert any("may exceed the margin" in reason for reason in verdict.why)
+
+
+def test_no_false_refusal_at_all_is_no_proof_on_few_questions() -> None:
+    # Rule of three: nothing seen in 20 questions still allows 14 %, in 30 questions 9.5 %.
+    few, many = judge(GOOD, num=20), judge(GOOD, num=30)
+    assert few.results.guards_of("tuned")[0].interval.high == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert (few.name, many.name) == ("NOT PROVEN", "SHIP")
+
+
+def test_only_base_and_tuned_can_at_best_be_not_proven() -> None:
+    verdict = judge({"base": 0.2, "tuned": 0.9})
+    assert verdict.name == "NOT PROVEN"
+    assert any("few-shot, rag" in reason for reason in verdict.why)
+    assert "the rag arm did not run" in verdict.not_measured
+    assert judge({"base": 0.9, "tuned": 0.2}).name == "WORSE"
+    assert judge({"base": 0.2, "rag": 0.9, "tuned": 0.5}).name == "USE RAG"
+
+
+@pytest.mark.parametrize("missing", ["base", "tuned"])
+def test_without_base_or_tuned_nothing_can_be_said(missing: str) -> None:
+    verdict = judge({arm: mean for arm, mean in GOOD.items() if arm != missing})
+    assert verdict.name == "INVALID"
+    assert any(f"The {missing} arm did not sit the exam" in reason for reason in verdict.why)
+
+
+def test_an_arm_that_left_questions_out_invalidates() -> None:
+    scores, answers = sit(GOOD)
+    verdict = decide(scores[:-1], answers, rule(0.10, ARMS), 0)
+    assert verdict.name == "INVALID"
+    assert any("tuned+rag answered 29 of 30" in reason for reason in verdict.why)
+
+
+def test_nll_is_paired_base_minus_tuned_on_closed_book_questions() -> None:
+    verdict = judge(scored(0.5, 0.5, 0.5, 0.5, 0.5), nll={"base": 3.0, "tuned": 2.0})
+    learned = verdict.results.nll_learned
+    assert learned is not None
+    assert learned.interval.num == 20  # i % 3 of 30 questions: learned and closed book
+    assert 0.9 < learned.interval.low < 1.0 < learned.interval.high < 1.1
+    assert learned.interval.p < 0.001
+    assert verdict.promising
+    assert verdict.name == "NOT PROVEN"  # likelihood alone never ships
+    assert any("Promising" in reason for reason in verdict.why)
+    assert not judge(GOOD, nll={"base": 2.0, "tuned": 3.0}).promising
+
+
+def test_one_bad_likelihood_is_left_out_not_spread() -> None:
+    scores, answers = sit(GOOD, nll={"base": 3.0, "tuned": 2.0})
+    answers = [a.model_copy(update={"gold_nll": float("inf")}) if a.question == "q1" else a for a in answers]
+    learned = decide(scores, answers, rule(0.10, ARMS), 0).results.nll_learned
+    assert learned is not None
+    assert learned.interval.num == 19
+
+
+def test_the_rule_is_plain_json_with_a_stable_digest_and_governs() -> None:
+    made = rule(0.10, ARMS)
+    assert json.loads(json.dumps(made)) == made
+    assert rule_digest(made) == rule_digest(dict(reversed(made.items())))
+    assert rule_digest(made) != rule_digest(rule(0.11, ARMS))
+    assert rule_digest(made) != rule_digest(rule(0.10, ARMS[:-1]))
+    scores, answers = sit(GOOD)
+    verdict = decide(scores, answers, {**made, "min_questions": 31}, 0)
+    assert verdict.name == "INVALID"  # the written rule counts, not the code's constants
+    assert verdict.rule_digest != rule_digest(made)
+
+
+def test_verdict_survives_its_file() -> None:
+    verdict = judge(GOOD, nll={"tuned": 1.0})
+    assert Verdict.model_validate(json.loads(verdict.model_dump_json())) == verdict
+
+
+def test_no_scores_is_an_error() -> None:
+    with pytest.raises(StageError, match="no scores"):
+        decide([], [], rule(0.10, ARMS), 0)
+
+
+def test_exploratory_comparisons_are_adjusted() -> None:
+    verdict = judge(GOOD, metrics={arm: {"fuzzy": lambda i: i / 60, "refusal_right": lambda i: 1.0} for arm in ARMS})
+    assert {d.measure for d in verdict.results.exploratory} >= {"primary, learned", "primary, unseen", "fuzzy"}
+    assert all(d.p_holm is not None and d.p_holm >= d.interval.p for d in verdict.results.exploratory)
+
+
+def test_false_ship_is_rare_without_an_effect_and_comparing_means_is_not() -> None:
+    """With no effect, comparing the means announces a win half of the time; the rule hardly ever."""
+    rng = np.random.default_rng(4)
+    ships = means_win = 0
+    for _ in range(60):
+        scores = [
+            Score(question=f"q{i}", arm=arm, ring="learned", document=f"d{i // 3}", primary=float(p), metrics={})
+            for arm in ARMS
+            for i, p in enumerate(rng.uniform(0, 1, 30))
+        ]
+        verdict = decide(scores, [], rule(0.10, ARMS), 0)
+        ships += verdict.name.startswith("SHIP")
+        against = verdict.results.difference("tuned", "base")
+        assert against is not None
+        means_win += against.interval.mean > 0
+    assert ships <= 2
+    assert 20 <= means_win <= 40
+
+
+def test_summary_table_has_a_cell_per_column() -> None:
+    columns, rows = summary_table(judge(GOOD))
+    assert columns == ["arm", "score", "95% interval", "learned", "unseen", "refusal right", "gold NLL"]
+    assert [row[0] for row in rows] == list(ARMS)
+    assert all(len(row) == len(columns) for row in rows)
+    assert float(rows[3][1]) == pytest.approx(0.7, abs=0.02)

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tunewright.models.generate import Job, answer_batch, batches, stream
+from tunewright.models.template import encode_prompt, end_ids, load_tokenizer
+from tunewright.records import Message
+
+QUESTIONS = ["Which group had the lower risk?", "What?", "Who followed 426 patients in three hospitals, and why?", "W"]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    return model, load_tokenizer(tiny_model)
+
+
+def jobs_for(tokenizer, system="You answer questions about a collection of documents."):
+    prompts = [
+        encode_prompt(tokenizer, [Message(role="system", content=system), Message(role="user", content=q)])
+        for q in QUESTIONS
+    ]
+    golds = [tokenizer(text)["input_ids"] + [2] for text in ("It.", "The treated group had it.", "Nobody", "a b c d")]
+    return [Job(p, g) for p, g in zip(prompts, golds, strict=True)]
+
+
+def one_by_one(model, job, limit, ends):
+    ids = torch.tensor([job.prompt_ids])
+    with torch.inference_mode():
+        told = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=ends,
+            use_cache=True,
+        )[0, ids.shape[1] :].tolist()
+        logits = model(torch.tensor([[*job.prompt_ids, *job.gold_ids]])).logits[0, ids.shape[1] - 1 : -1]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(job.gold_ids)).item()
+    return [token for token in told if token not in ends], nll
+
+
+@pytest.mark.parametrize("ends", [[2], [2, *range(250, 400)]], ids=["rarely ends", "rows end at different times"])
+def test_batched_answers_equal_transformers_one_by_one(loaded, ends):
+    model, tokenizer = loaded
+    jobs = jobs_for(tokenizer)
+    outputs = answer_batch(model, jobs, 24, ends, tokenizer.pad_token_id)
+    for job, output in zip(jobs, outputs, strict=True):
+        told, nll = one_by_one(model, job, 24, ends)
+        assert output.token_ids == told
+        assert output.gold_nll == pytest.approx(nll, abs=1e-4)
+        assert output.finish == ("length" if len(told) == 24 else "stop")
+
+
+def test_without_a_shared_prefix_too(loaded):
+    model, tokenizer = loaded
+    jobs = [Job(tokenizer(q)["input_ids"], [5, 6]) for q in QUESTIONS]
+    for job, output in zip(jobs, answer_batch(model, jobs, 8, [2], 2), strict=True):
+        assert output.token_ids == one_by_one(model, job, 8, [2])[0]
+
+
+def test_stream_says_what_the_batch_says(loaded):
+    model, tokenizer = loaded
+    job = jobs_for(tokenizer)[0]
+    (output,) = answer_batch(model, [job], 16, [2], 2)
+    told = "".join(stream(model, tokenizer, job.prompt_ids, 16, [2]))
+    whole = tokenizer.decode(output.token_ids, skip_special_tokens=True)
+    assert told == whole.rstrip("\ufffd") or whole.startswith(told)
+    assert told
+
+
+def test_batches_hold_every_job_once_longest_first():
+    jobs = [Job([0] * length, []) for length in (3, 9, 1, 7, 5)]
+    planned = batches(jobs, 2)
+    assert sorted(number for batch in planned for number in batch) == [0, 1, 2, 3, 4]
+    assert planned[0] == [1, 3]
+
+
+def test_end_ids_hold_the_turn_end(loaded):
+    model, tokenizer = loaded
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_ids(tokenizer, model)
