@@ -100,6 +100,7 @@ class ProgressBar:
     total: int
     _bar: Progress | None = None
     _count: int = 0
+    _note: str = ""
     _start: float = field(default_factory=time.monotonic)
     _last_line: float = field(default_factory=time.monotonic)
 
@@ -125,7 +126,8 @@ class ProgressBar:
         """Count finished units; ``note`` is shown beside the bar."""
         self._count += count
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=count, **({"note": note} if note else {}))
+            self._note = note or self._note
+            self._bar.update(self._bar.task_ids[0], advance=count, note=self._note)
         elif time.monotonic() - self._last_line > _SILENT_SECONDS:
             self._last_line = time.monotonic()
             seconds = self._last_line - self._start

@@ -14,7 +14,8 @@ def show(run: RunFolder, until: str) -> None:
     if until not in ("evaluate", "report") or not run.file("verdict.json").exists():
         console.line(f"done up to {until}; the files are in {run.path}")
         return
-    from tunewright.evaluation.verdict import Verdict, summary_table
+    from tunewright.evaluation.report import summary_table
+    from tunewright.evaluation.verdict import Verdict
 
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     columns, rows = summary_table(verdict)

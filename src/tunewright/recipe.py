@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ def parse_recipe(content: dict[str, Any], folder: Path, name: str = "recipe") ->
         return Recipe.model_validate({**content, "folder": folder})
     except ValidationError as error:
         raise RecipeError(
-            f"{name} has {error.error_count()} wrong setting(s)",
+            f"{name} has {error.error_count()} wrong setting{'s' if error.error_count() > 1 else ''}",
             _explain(error),
             "every setting with its range stands in docs/recipe.md",
         ) from error
@@ -242,8 +243,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's; only DEL stands free in JSON and may not in TOML.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)

@@ -101,8 +101,8 @@ def file_digest(path: Path) -> str:
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             total.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}\n".encode())
         return total.hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 class Journal:

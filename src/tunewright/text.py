@@ -81,7 +81,19 @@ def find_quote(quote: str, text: str, bound: float) -> tuple[int, int, float] | 
     match = fuzz.partial_ratio_alignment(needle, haystack, score_cutoff=bound)
     if match is None or match.score < bound or match.dest_end <= match.dest_start:
         return None
-    return origin[match.dest_start], origin[match.dest_end - 1] + 1, float(match.score)
+    start, end = _whole_words(text, origin[match.dest_start], origin[match.dest_end - 1] + 1)
+    return start, end, float(match.score)
+
+
+def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span moved out to word borders, without outer white space."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start > 0 and text[start].isalnum() and text[start - 1].isalnum():
+        start -= 1
+    while end < len(text) and text[end - 1].isalnum() and text[end].isalnum():
+        end += 1
+    return start, end
 
 
 def _normalize_with_origin(text: str) -> tuple[str, list[int]]:

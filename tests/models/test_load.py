@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from tiny import make_model
 from transformers import AutoModelForCausalLM
 
+from tiny import make_model
 from tunewright.errors import ModelError
 from tunewright.models.load import attach_adapter, for_inference, load_adapter, load_base, save_adapter
 from tunewright.models.source import identity, locate

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CHATML, make_tokenizer
 
+from tiny import CHATML, make_tokenizer
 from tunewright.models.template import DEFAULT_TEMPLATE, IGNORED, encode, encode_prompt, load_tokenizer
 from tunewright.records import Message
 

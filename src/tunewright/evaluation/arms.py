@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tunewright.models.prompts import chat
+from tunewright.models.prompts import chat, passage_text
 from tunewright.records import Chunk, Message, Question, Sample, digest
 
 TUNED = frozenset({"tuned", "tuned+rag"})  # arms that answer with the adapter on
@@ -19,7 +19,7 @@ def retriever(chunks: Sequence[Chunk], num_passages: int) -> Retrieve:
 
     if not chunks:
         return lambda question: ()
-    texts = [f"{chunk.title}\n{chunk.text}" for chunk in chunks]
+    texts = [passage_text(chunk) for chunk in chunks]
     index = bm25s.BM25()
     index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
 

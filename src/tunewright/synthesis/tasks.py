@@ -21,9 +21,10 @@ from tunewright.text import find_quote
 
 QUESTION_TOKENS = 64  # room for one question
 _ITEM_TOKENS = 200  # room for one question, answer and quote as JSON
-_ITEMS_PER_CALL = 6
+_MOST_ITEMS = 12  # asked for in one call
 _QUOTE_BOUND = 80.0  # fuzzy score that finds a quote; curation then applies the recipe's own bound
 STAGE = "synth"
+NO_SENTENCE = "document has no sentence to ask about"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def answer_first(work: Work, answered: Sequence[Sample]) -> Written:
     for document in work.documents:
         ranked = ranked_evidence(document, work.chunks.get(document.id, ()), work.recipe.seed)
         if not ranked:
-            written.reject(document.id, "document has no sentence to ask about", document.source)
+            written.reject(document.id, NO_SENTENCE, document.source)
         wanted += [(document, evidence) for evidence in ranked[: settings.samples_per_document]]
     replies = ask_questions(work, "answer-first", wanted, "writing questions")
     for (document, evidence), reply in zip(wanted, replies, strict=True):
@@ -180,14 +181,14 @@ def free_qa(work: Work, answered: Sequence[Sample]) -> Written:
 
 
 def _shares(work: Work, document: Document) -> list[tuple[Chunk, int]]:
-    """Share out a document's questions over its chunks, at most six a call; a seeded choice when not all are needed."""
+    """Share out a document's questions over its chunks, about two each; a seeded choice when not all are needed."""
     wanted, seed = work.recipe.synthesis.samples_per_document, work.recipe.seed
     ranked = sorted(work.chunks.get(document.id, ()), key=lambda c: digest(seed, document.source, c.text))
     if not ranked or not wanted:
         return []
-    num_calls = min(len(ranked), max(-(-wanted // _ITEMS_PER_CALL), min(len(ranked), wanted // 2)))
-    counts = [wanted // max(1, num_calls) + (n < wanted % max(1, num_calls)) for n in range(num_calls)]
-    return [(chunk, min(count, 2 * _ITEMS_PER_CALL)) for chunk, count in zip(ranked, counts, strict=False)]
+    num_calls = min(len(ranked), max(1, wanted // 2))
+    counts = [wanted // num_calls + (number < wanted % num_calls) for number in range(num_calls)]
+    return [(chunk, min(count, _MOST_ITEMS)) for chunk, count in zip(ranked, counts, strict=False)]
 
 
 def _add_item(work: Work, chunk: Chunk, content: object, written: Written) -> None:
@@ -238,20 +239,25 @@ def refusal(work: Work, answered: Sequence[Sample]) -> Written:
         if other is None:
             written.reject(sample.id, "no other document to refuse from")
             continue
-        for task, chunk, answer in (("refusal", other, recipe.refusal), ("grounded", chunks[sample.chunk or ""], "")):
-            about = {"evidence": sample.evidence, "chunk": sample.chunk} if task == "grounded" else {}
-            told = chat(recipe.system_prompt, sample.question, (passage_text(chunk),), answer or sample.answer)
-            identity = sample_id(task, chunk.id, sample.question, answer or sample.answer)
-            written.samples.append(
-                Sample.model_validate(
-                    {"id": identity, "task": task, "messages": told, "document": chunk.document, **about}
-                )
-            )
+        own = chunks[sample.chunk or ""]
+        grounded = _shown(work, "grounded", sample.question, own, sample.answer)
+        written.samples.append(_shown(work, "refusal", sample.question, other, recipe.refusal))
+        written.samples.append(grounded.model_copy(update={"chunk": own.id, "evidence": sample.evidence}))
     return written
 
 
+def _shown(work: Work, task: str, question: str, chunk: Chunk, answer: str) -> Sample:
+    """Return a sample whose prompt shows a chunk."""
+    return Sample(
+        id=sample_id(task, chunk.document, question, answer),
+        task=task,
+        messages=chat(work.recipe.system_prompt, question, (passage_text(chunk),), answer),
+        document=chunk.document,
+    )
+
+
 def _other_chunk(work: Work, sample: Sample, ring: Sequence[tuple[str, str]], chunks: dict[str, Chunk]) -> Chunk | None:
-    """Return the next chunk on the ring that comes from no near duplicate of the sample's document, and lacks its answer."""
+    """Return the next chunk on the ring from another group of near duplicates, without the sample's evidence."""
     own = sample.document or ""
     start = bisect(ring, (digest(work.recipe.seed, sample.id), ""))
     for step in range(len(ring)):

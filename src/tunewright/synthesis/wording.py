@@ -13,18 +13,22 @@ _OPENING = re.compile(
     r"|Should|In|For|At|On|To)\b"
 )
 # Words that any document may use: a question made of these alone says nothing of its subject.
-_GENERIC = frozenset(
-    "about according aims also answer article author authors based been being between change changes common compared"
-    " conclusion conclusions could data describe did does effect effects evidence examine find finding findings following"
-    " from have impact important information main mean method methodology methods most number outcome overall paper people"
-    " percentage primary process purpose question related report research result results role should show significance"
-    " significant significantly study studies such than that their them there these they this those topic used using"
-    " what when where which while whose will with would".split()
-)
+_GENERIC_WORDS = """
+about according aim aims also and answer are article author authors based been being between can change changes
+common compared conclusion conclusions could data describe did does effect effects evidence examine find finding
+findings following for from had has have how impact important information into its main mean method methodology
+methods most number our outcome overall paper people percentage primary process purpose question related report
+research result results role should show significance significant significantly study studies such than that the
+their them there these they this those topic used using was were what when where which while who whose why will
+with would
+"""
+_GENERIC = frozenset(_GENERIC_WORDS.split())
 _STEM = 5  # letters that stand for a word's stem: "screened" and "screening" are alike
 _LONGEST_TITLE = 12
 _LONGEST_NAME = 8  # shared by the exam's and the training questions of a document: must stay below half of either
-_TRAILING = frozenset("a an and as at between by for from in into of on or the to using via with".split())
+_TRAILING = re.compile(
+    r"(?:\s+(?:a|an|and|as|at|between|by|for|from|in|into|of|on|or|the|to|using|via|with))+$", re.IGNORECASE
+)
 
 
 def clean_question(text: str) -> str:
@@ -42,10 +46,7 @@ def short_title(title: str, most_words: int = _LONGEST_TITLE) -> str:
     kept = head.split()
     if len(kept) < 2:
         kept = title.strip().rstrip(".").split()
-    kept = kept[:most_words]
-    while len(kept) > 2 and kept[-1].lower() in _TRAILING:
-        kept.pop()
-    return " ".join(kept).rstrip(",;:")
+    return _TRAILING.sub("", " ".join(kept[:most_words])).rstrip(",;:")
 
 
 def subjects(text: str) -> set[str]:

@@ -10,27 +10,24 @@ import ctypes
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 _CONTEXT_TOKENS = 4096
 _MOST_THREADS = 8  # a model this small gains nothing from more
-_LOOK_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 
 def num_threads() -> int:
-    """Return how many threads to take: the physical cores that this process may use and that are idle now.
+    """Return how many threads to take: the physical cores that this process may use (affinity and cgroup quota).
 
-    llama.cpp's threads wait for each other several times per layer, so one thread more than there are idle cores
-    makes an answer many times slower. The number of threads does not change an answer.
+    The number of threads does not change an answer.
     """
     cores = set()
     for cpu in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
-    return max(1, min(len(cores), _cgroup_cores(), round(_idle_cores()), _MOST_THREADS))
+    return max(1, min(len(cores), _cgroup_cores(), _MOST_THREADS))
 
 
 def _cgroup_cores() -> int:
@@ -38,21 +35,6 @@ def _cgroup_cores() -> int:
     file = Path("/sys/fs/cgroup/cpu.max")
     quota, period = file.read_text().split() if file.is_file() else ("max", "1")
     return 1 << 16 if quota == "max" else max(1, int(quota) // int(period))
-
-
-def _idle_cores() -> float:
-    """Return how many logical cores were idle over a moment just now (proc_stat(5))."""
-
-    def idle_and_total() -> tuple[int, int]:
-        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return ticks[3] + ticks[4], sum(ticks)
-
-    if not Path("/proc/stat").is_file():
-        return float(os.cpu_count() or 1)
-    idle, total = idle_and_total()
-    time.sleep(_LOOK_S)
-    later_idle, later_total = idle_and_total()
-    return (later_idle - idle) / max(1, later_total - total) * (os.cpu_count() or 1)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,140 @@
+"""The stages exam (write and seal the questions) and synth (write the training samples)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tunewright import console
+from tunewright.errors import RecipeError, StageError
+from tunewright.recipe import Recipe
+from tunewright.records import Chunk, Document, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
+from tunewright.rundir import RunFolder, file_digest
+from tunewright.synthesis import exam as exam_writing
+from tunewright.synthesis import tasks
+from tunewright.synthesis.evidence import chunks_by_document
+from tunewright.synthesis.own_exam import read_own_exam
+from tunewright.synthesis.tasks import TASKS, Work
+from tunewright.teacher import Teacher, open_teacher
+
+EXAM, SEAL, SAMPLES = "exam.jsonl", "seal.json", "samples.jsonl"
+_RINGS: dict[Side, Ring] = {"train": "learned", "exam": "unseen"}
+
+
+def _read_sources(run: RunFolder) -> tuple[list[Document], list[Chunk], list[SplitEntry]]:
+    """Return documents, chunks and split; empty where a run has none (the user's own data and exam)."""
+    if not run.file("documents.jsonl").exists():
+        return [], [], []
+    return (
+        run.read_records("documents.jsonl", Document),
+        run.read_records("chunks.jsonl", Chunk),
+        run.read_records("split.jsonl", SplitEntry),
+    )
+
+
+def _figures(teacher: Teacher) -> dict[str, float | int | str]:
+    return {
+        "teacher_calls": teacher.num_calls,
+        "from_journal": teacher.num_from_journal,
+        "failed_calls": teacher.num_failed,
+        "prompt_tokens": teacher.num_prompt_tokens,
+        "written_tokens": teacher.num_tokens,
+    }
+
+
+def _summary(num_out: int, rejected: dict[str, int], figures: dict[str, float | int | str]) -> StageSummary:
+    return StageSummary(num_in=num_out + sum(rejected.values()), num_out=num_out, rejected=rejected, figures=figures)
+
+
+def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Write exam.jsonl and its seal, from the user's own exam or by the teacher.
+
+    Raises:
+        UserError: the user's own exam is wrong.
+        TeacherError: the teacher cannot be used; its answers so far are kept.
+        StageError: no usable question came out.
+    """
+    documents, chunks, split = _read_sources(run)
+    rings = {entry.document: _RINGS[entry.side] for entry in split}
+    figures: dict[str, float | int | str] = {}
+    rejections: list[Rejection] = []
+    if recipe.exam.file:
+        by_id = {document.id: document for document in documents}
+        questions = read_own_exam(recipe.resolve(recipe.exam.file), recipe, by_id, rings)
+    else:
+        with open_teacher(run, recipe.teacher, "exam") as teacher:
+            work = Work(recipe, teacher, documents, chunks_by_document(chunks))
+            questions, rejections = exam_writing.write_exam(work, rings)
+            figures = _figures(teacher)
+    rejected = run.reject(exam_writing.STAGE, rejections)
+    if not questions:
+        raise _nothing("exam question", rejected, recipe.exam.learned_per_document + recipe.exam.unseen_per_document)
+    counts = _seal(run, questions)
+    return _summary(len(questions), rejected, {**counts, **figures})
+
+
+def _seal(run: RunFolder, questions: Sequence[Question]) -> dict[str, int]:
+    """Write the exam and its seal: the exam's SHA-256 and its counts; return the counts by ring."""
+    run.write_records(EXAM, questions)
+    counts: dict[str, int] = {ring: sum(question.ring == ring for question in questions) for ring in _RINGS.values()}
+    run.write_json(SEAL, {"exam": file_digest(run.file(EXAM)), "num_questions": len(questions), **counts})
+    return counts
+
+
+def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Write samples.jsonl from the training documents.
+
+    Raises:
+        TeacherError: the teacher cannot be used; its answers so far are kept.
+        StageError: no sample came out, and the recipe names no chat data of the user's own.
+    """
+    documents, chunks, split = _read_sources(run)
+    train = {entry.document for entry in split if entry.side == "train"}
+    learning = [document for document in documents if document.id in train]
+    groups = {entry.document: entry.group for entry in split}
+    samples: dict[str, Sample] = {}
+    rejections: list[Rejection] = []
+    figures: dict[str, float | int | str] = {}
+    if recipe.synthesis.samples_per_document:
+        with open_teacher(run, recipe.teacher, "synth") as teacher:
+            own_chunks = chunks_by_document([chunk for chunk in chunks if chunk.document in train])
+            work = Work(recipe, teacher, learning, own_chunks, groups)
+            for name in [name for name in TASKS if name in recipe.synthesis.tasks]:
+                written = TASKS[name](work, list(samples.values()))
+                rejections += written.rejections
+                rejections += _add(samples, written.samples)
+            figures = _figures(teacher)
+    rejected = run.reject(tasks.STAGE, rejections)
+    if not samples and not recipe.synthesis.data:
+        raise _nothing("training sample", rejected, recipe.synthesis.samples_per_document)
+    if not samples:
+        console.line("  no samples written: training uses your own data")
+    run.write_records(SAMPLES, samples.values())
+    counts: Counter[str] = Counter(sample.task for sample in samples.values())
+    return _summary(len(samples), rejected, {**dict(counts), **figures})
+
+
+def _add(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Rejection]:
+    """Add samples by identifier; return those that are there already as rejections."""
+    repeated = []
+    for sample in written:
+        if sample.id in samples:
+            repeated.append(Rejection(stage=tasks.STAGE, id=sample.id, reason="written twice", detail=sample.question))
+        samples.setdefault(sample.id, sample)
+    return repeated
+
+
+def _nothing(what: str, rejected: dict[str, int], wanted: int) -> StageError | RecipeError:
+    """Return the error for a stage that wrote nothing."""
+    if not wanted:
+        return RecipeError(
+            f"no {what} is asked for",
+            "the recipe's counts per document are 0, and it names no file of your own",
+            "raise exam.unseen_per_document and synthesis.samples_per_document, or set exam.file and synthesis.data",
+        )
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in rejected.items())
+    return StageError(
+        f"the teacher wrote no usable {what}",
+        reasons or "no document gave anything to ask about",
+        "look at rejected.jsonl in the run folder; then take a stronger teacher (teacher.url) or other documents",
+    )

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from faulty_server import Answer, completion, echo, fake_teacher, in_turn
+
+from tunewright.errors import TeacherError, UserError
+from tunewright.records import Message
+from tunewright.teacher.client import ChatClient, Retries, retry_after_s
+from tunewright.teacher.completion import read_completion
+from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
+
+FAST = Retries(first_wait_s=0.001, longest_wait_s=0.002)
+
+
+def ask(text: str = "hello", **changes: object) -> Request:
+    return replace(Request((Message(role="user", content=text),), 16, 0.0, 3), **changes)
+
+
+def client(url: str, timeout_s: float = 5, **kwargs: object) -> ChatClient:
+    return ChatClient(url, "some-model", timeout_s, retries=FAST, **kwargs)
+
+
+def test_a_reply_and_the_body_that_was_sent():
+    with fake_teacher() as server:
+        reply = client(server.url + "/", api_key="sesame", extra={"cache_prompt": False}).complete(ask())
+        assert reply == Reply("HELLO", "stop", 7, 3)
+        sent = server.seen[0]
+    assert sent.path == "/v1/chat/completions"
+    assert sent.headers["Authorization"] == "Bearer sesame"
+    assert sent.body == {
+        "model": "some-model",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 16,
+        "temperature": 0.0,
+        "seed": 3,
+        "cache_prompt": False,
+    }
+
+
+@pytest.mark.parametrize(("said", "finish"), [("stop", "stop"), ("length", "length"), ("content_filter", "other")])
+def test_finish_is_passed_on(said, finish):
+    with fake_teacher(lambda seen: Answer(body=completion("cut", said))) as server:
+        assert client(server.url).complete(ask()).finish == finish
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Answer(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}),
+        Answer(429, {"error": {"message": "slow down"}}),
+        Answer(500, b"oops"),
+        Answer(503, b"", {"Retry-After": "0"}),
+        Answer(200, b'{"choices": [{"message": {"con'),
+        Answer(200, {"choices": []}),
+        Answer(200, {"choices": [{"message": {"role": "assistant", "content": 3}, "finish_reason": "stop"}]}),
+        Answer(200, {"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]}),
+        Answer(200, ["nothing"]),
+        Answer(200, b"<html>a proxy's page</html>"),
+    ],
+)
+def test_a_passing_fault_is_retried(bad):
+    with fake_teacher(in_turn(bad, bad)) as server:
+        assert client(server.url).complete(ask()).text == "HELLO"
+        assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (Answer(500, {"error": {"message": "out of memory"}}), "500.*out of memory"),
+        (Answer(200, b'{"choices": [{"me'), "not JSON"),
+        (Answer(200, {"choices": [{"message": {"content": 3}}]}), "choices.0.message.content"),
+        (Answer(200, {}), "choices: Field required"),
+    ],
+)
+def test_lasting_nonsense_fails_the_one_request_after_bounded_tries(bad, said):
+    with fake_teacher(lambda seen: bad) as server:
+        with pytest.raises(UnusableReplyError, match=said):
+            client(server.url).complete(ask())
+        assert len(server.seen) == FAST.broken
+
+
+def test_a_request_that_is_rejected_is_not_repeated():
+    with fake_teacher(lambda seen: Answer(400, {"error": "context length exceeded"})) as server:
+        with pytest.raises(UnusableReplyError, match="400.*context length"):
+            client(server.url).complete(ask())
+        assert len(server.seen) == 1
+
+
+def test_an_endless_429_stops_the_stage_and_says_that_it_resumes():
+    with fake_teacher(lambda seen: Answer(429, {"error": {"message": "quota"}})) as server:
+        with pytest.raises(TeacherError) as caught:
+            client(server.url).complete(ask())
+        assert len(server.seen) == FAST.busy
+    assert "quota" in caught.value.cause
+    assert "resume" in caught.value.hint
+
+
+def test_a_wait_that_is_too_long_is_not_slept_out():
+    with (
+        fake_teacher(lambda seen: Answer(429, {}, {"Retry-After": "86400"})) as server,
+        pytest.raises(TeacherError, match="86,400 s"),
+    ):
+        client(server.url).complete(ask())
+
+
+def test_a_told_wait_holds_back_every_request():
+    sent: list[float] = []
+
+    def respond(seen):
+        sent.append(time.monotonic())
+        return Answer(429, {}, {"Retry-After": "1"}) if len(sent) == 1 else echo(seen)
+
+    with fake_teacher(respond) as server:
+        shared = client(server.url)
+        first = threading.Thread(target=shared.complete, args=(ask("first"),))
+        first.start()
+        while not shared._not_before:
+            time.sleep(0.005)
+        shared.complete(ask("second"))
+        first.join()
+    assert len(sent) == 3
+    assert min(sent[1:]) - sent[0] >= 0.9  # neither was sent before the second that was asked for
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "let you in"), (403, "let you in"), (404, "no chat completions"), (307, "redirects")]
+)
+def test_what_no_retry_mends_stops_at_once(status, said):
+    with fake_teacher(lambda seen: Answer(status, {"error": {"message": "no"}}, {"Location": "/x"})) as server:
+        with pytest.raises(UserError, match=said) as caught:
+            client(server.url).complete(ask())
+        assert len(server.seen) == 1
+        assert caught.value.hint
+
+
+def test_the_key_is_neither_told_nor_sent_elsewhere():
+    with fake_teacher() as other:
+        answer = Answer(307, {}, {"Location": f"{other.url}/chat/completions"})
+        with fake_teacher(lambda seen: answer) as server, pytest.raises(UserError) as caught:
+            client(server.url, api_key="sesame").complete(ask())
+        assert other.seen == []
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_refused_connection_ends_in_one_error():
+    with socket.socket() as taken:  # bound, not listening
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(TeacherError, match="cannot reach"):
+            client(f"http://127.0.0.1:{taken.getsockname()[1]}/v1").complete(ask())
+
+
+def test_a_hanging_server_fails_the_request():
+    with fake_teacher(lambda seen: Answer(hang=True)) as server:
+        with pytest.raises(UnusableReplyError, match="timeout_s"):
+            client(server.url, timeout_s=0.1).complete(ask())
+        assert len(server.seen) == FAST.timeout
+
+
+def test_stop_wakes_a_client_that_waits():
+    with fake_teacher(lambda seen: Answer(429, {}, {"Retry-After": "200"})) as server:
+        waiting = client(server.url)
+        timer = threading.Timer(0.1, waiting.stop)
+        timer.start()
+        with pytest.raises(UnusableReplyError, match="stopped"):
+            waiting.complete(ask())
+        assert len(server.seen) == 1
+
+
+SCHEMA = {"type": "object"}
+
+
+def test_a_schema_is_sent_as_response_format():
+    with fake_teacher() as server:
+        client(server.url).complete(ask(schema=SCHEMA))
+        assert server.seen[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
+def test_a_server_without_schemas_is_asked_plainly_from_then_on():
+    def respond(seen):
+        return Answer(400, {"error": "unknown field"}) if "response_format" in seen.body else echo(seen)
+
+    with fake_teacher(respond) as server:
+        shared = client(server.url)
+        assert shared.complete(ask(schema=SCHEMA)).text == "HELLO"
+        assert shared.complete(ask("again", schema=SCHEMA)).text == "AGAIN"
+        assert ["response_format" in seen.body for seen in server.seen] == [True, False, False]
+
+
+def test_a_400_for_another_reason_does_not_switch_schemas_off():
+    with fake_teacher(in_turn(Answer(400, {"error": "too long"}), Answer(400, {"error": "too long"}))) as server:
+        shared = client(server.url)
+        with pytest.raises(UnusableReplyError):
+            shared.complete(ask(schema=SCHEMA))
+        shared.complete(ask("again", schema=SCHEMA))
+        assert "response_format" in server.seen[-1].body
+
+
+def test_retry_after_in_seconds_or_as_a_date():
+    assert retry_after_s("2.5") == 2.5
+    assert retry_after_s("-3") == 0
+    assert retry_after_s(None) is None
+    assert retry_after_s("soon") is None
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 50 < (retry_after_s(in_a_minute) or 0) <= 60
+
+
+def test_missing_usage_is_no_fault():
+    assert read_completion(b'{"choices": [{"message": {"content": "x"}}]}') == Reply("x", "other", 0, 0)

@@ -1,0 +1,87 @@
+"""The real embedded server: a few calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tunewright.errors import TeacherError
+from tunewright.models.embedded import gguf_path
+from tunewright.recipe import TeacherSettings
+from tunewright.records import Message
+from tunewright.rundir import RunFolder
+from tunewright.teacher import Request, open_teacher
+from tunewright.teacher.embedded import serve
+from tunewright.teacher.server import num_threads
+
+
+def ask(text: str) -> Request:
+    return Request((Message(role="user", content=text),), 8, 0.0, 0)
+
+
+def test_answers_do_not_depend_on_the_calls_before(tmp_path):
+    requests = [ask("Name a color."), ask("Name a color of the sky.")]
+    told = []
+    for name, order in (("a", requests), ("b", requests[::-1])):
+        run = RunFolder.create(tmp_path / name)
+        with open_teacher(run, TeacherSettings(), "synth") as teacher:
+            replies = teacher.ask_all(order, "asking")
+            assert teacher.num_calls == 2
+            assert teacher.num_tokens > 0
+        told.append([reply.text for reply in (replies if order is requests else replies[::-1])])
+    assert told[0] == told[1]
+    assert all(told[0])
+
+
+def test_a_journalled_stage_starts_no_server(tmp_path, monkeypatch):
+    run = RunFolder.create(tmp_path / "run")
+    request = ask("Name a color.")
+    entry = {"key": request.key("m"), "text": "Blue.", "finish": "stop", "num_prompt_tokens": 1, "num_tokens": 1}
+    monkeypatch.setattr("tunewright.models.embedded.IDENTITY", "m")
+    monkeypatch.setattr("tunewright.models.embedded.gguf_path", lambda: pytest.fail("the model is not needed"))
+    run.journal("teacher.jsonl").append(entry)
+    with open_teacher(run, TeacherSettings(), "synth") as teacher:
+        assert [reply.text for reply in teacher.ask_all([request], "asking")] == ["Blue."]
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"no model")
+    with pytest.raises(TeacherError, match="does not start") as caught, serve(broken):
+        pass
+    assert caught.value.cause
+
+
+def _running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_server_dies_with_a_killed_parent():
+    code = (
+        "import sys, time; from pathlib import Path; from tunewright.teacher import embedded\n"
+        "with embedded.serve(Path(sys.argv[1])) as address:\n"
+        "    children = Path('/proc/self/task').glob('*/children')\n"
+        "    print(' '.join(p.read_text() for p in children), flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(gguf_path())], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    (server,) = map(int, parent.stdout.readline().split())
+    assert _running(server)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while _running(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _running(server)
+
+
+def test_threads_stay_within_what_the_process_may_use():
+    assert 1 <= num_threads() <= len(os.sched_getaffinity(0))

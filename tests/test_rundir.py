@@ -1,0 +1,147 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunewright import rundir
+from tunewright.errors import DiskFullError, RunFolderError
+from tunewright.records import Rejection
+from tunewright.rundir import Journal, RunFolder, atomic_folder, file_digest, write_atomic
+
+
+def test_a_journal_gives_back_what_was_appended(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    for number in range(3):
+        journal.append({"n": number, "text": "ü\n\ud800"})
+    again = Journal(tmp_path / "j.jsonl")
+    assert [entry["n"] for entry in again.entries] == [0, 1, 2]
+    assert again.num_torn == 0
+
+
+@pytest.mark.parametrize("cut", [1, 5, 8])
+def test_a_torn_last_line_is_dropped_once_and_counted(tmp_path, cut):
+    path = tmp_path / "j.jsonl"
+    Journal(path).append({"n": 1})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"n": 2}\n'[:cut])
+    torn = Journal(path)
+    assert torn.num_torn == 1
+    assert path.read_bytes() == whole
+    torn.append({"n": 3})
+    assert [entry["n"] for entry in Journal(path).entries] == [1, 3]
+
+
+def test_damage_in_the_middle_is_refused_not_cut_away(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'{"n": 1}\n{"n": \n{"n": 3}\n{"n": 4}\n')
+    with pytest.raises(RunFolderError, match="damaged in line 2"):
+        Journal(path)
+    assert path.read_bytes().count(b"\n") == 4
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_the_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+    monkeypatch.setattr(rundir.os, "fsync", no_space)
+    with pytest.raises(DiskFullError) as caught:
+        write_atomic(path, b"new!")
+    assert path.read_bytes() == b"old"
+    assert "4 bytes" in caught.value.cause
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_full_disk_leaves_the_journal_whole(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.append({"n": 1})
+    monkeypatch.setattr(rundir.os, "fsync", no_space)
+    with pytest.raises(DiskFullError):
+        journal.append({"n": 2})
+    monkeypatch.undo()
+    assert [entry["n"] for entry in Journal(tmp_path / "j.jsonl").entries] == [1]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "adapter"
+    with atomic_folder(target) as work:
+        (work / "a").write_text("1")
+    with pytest.raises(RuntimeError), atomic_folder(target) as work:
+        (work / "a").write_text("2")
+        raise RuntimeError
+    assert (target / "a").read_text() == "1"
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+    with atomic_folder(target) as work:
+        (work / "b").write_text("3")
+    assert [p.name for p in target.iterdir()] == ["b"]
+
+
+def test_folder_digest_sees_names_and_bytes(tmp_path):
+    digests = set()
+    for name, content in (("a", "1"), ("a", "2"), ("b", "1")):
+        folder = tmp_path / f"{name}{content}"
+        folder.mkdir()
+        (folder / name).write_text(content)
+        digests.add(file_digest(folder))
+    assert len(digests) == 3
+
+
+def test_a_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    code = (
+        "import sys, time; from pathlib import Path; from tunewright.rundir import RunFolder\n"
+        "with RunFolder.open(Path(sys.argv[1])).lock():\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError) as caught, run.lock():
+            pass
+        assert str(holder.pid) in caught.value.cause
+        holder.kill()
+    with run.lock():
+        pass
+
+
+def test_a_folder_of_other_things_is_not_taken_over(tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(RunFolderError, match="not empty"):
+        RunFolder.create(tmp_path)
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        RunFolder.open(tmp_path)
+
+
+def test_rejections_of_a_stage_replace_its_own_only(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.reject("ingest", [Rejection(stage="ingest", id="1", reason="empty")])
+    run.reject(
+        "curate", [Rejection(stage="curate", id="2", reason="short"), Rejection(stage="curate", id="3", reason="short")]
+    )
+    assert run.reject("curate", [Rejection(stage="curate", id="4", reason="long")]) == {"long": 1}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["id"]) for line in lines] == [("ingest", "1"), ("curate", "4")]
+
+
+def test_a_wrong_record_is_named_with_its_line(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write("rejected.jsonl", '{"stage": "a", "id": "1", "reason": "x"}\n{"stage": "a"}\n')
+    with pytest.raises(RunFolderError, match="line 2 is not a Rejection"):
+        run.read_records("rejected.jsonl", Rejection)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunFolderError, match="cannot write"):
+        RunFolder.create(tmp_path / "run")
+
+
+def test_a_path_through_a_file(tmp_path):
+    Path(tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        RunFolder.create(tmp_path / "file" / "run")
