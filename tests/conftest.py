@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in (".", "teacher", "evaluation"):  # where the tests' own servers, models and runs are made
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -18,3 +19,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import make_model
 
     return make_model(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture
+def abstracts(tmp_path: Path) -> Path:
+    """A folder with twelve of the example abstracts, free to be edited."""
+    import shutil
+
+    from tunewright.examples import abstracts_folder
+
+    folder = tmp_path / "abstracts"
+    folder.mkdir()
+    for path in sorted(abstracts_folder().glob("*.md"))[:12]:
+        shutil.copy(path, folder)
+    return folder

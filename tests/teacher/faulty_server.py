@@ -78,6 +78,9 @@ class FakeTeacher:
             daemon_threads = True
             request_queue_size = 64
 
+            def handle_error(self, request: Any, address: Any) -> None:
+                """Stay silent when a killed client's connection breaks."""
+
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()

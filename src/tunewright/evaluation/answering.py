@@ -17,7 +17,7 @@ from tunewright.records import Answer, Chunk, Message, Question, Sample, SplitEn
 from tunewright.rundir import RunFolder, file_digest
 
 JOURNAL = "answers-journal.jsonl"
-_BATCH_SIZE = {"cpu": 24, "cuda": 64}
+_BATCH_SIZE = {"cpu": 48, "cuda": 128}
 
 Sheets = Mapping[str, Sequence[Job]]  # arm → one job per question, in the exam's order
 Key = Callable[[bool, Job], str]  # (with adapter, job) → what names the job's answer

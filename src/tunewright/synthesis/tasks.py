@@ -21,6 +21,7 @@ from tunewright.text import find_quote
 
 QUESTION_TOKENS = 64  # room for one question
 _ITEM_TOKENS = 200  # room for one question, answer and quote as JSON
+_GROUNDED_PER_REFUSAL = 2
 _MOST_ITEMS = 12  # asked for in one call
 _QUOTE_BOUND = 80.0  # fuzzy score that finds a quote; curation then applies the recipe's own bound
 STAGE = "synth"
@@ -223,26 +224,29 @@ def _add_item(work: Work, chunk: Chunk, content: object, written: Written) -> No
 
 
 def refusal(work: Work, answered: Sequence[Sample]) -> Written:
-    """Show some questions with a passage of another document (decline), and with their own passage (answer).
+    """Show some questions with a passage of another document (decline), and twice as many with their own (answer).
 
-    Both are shown for the same question, so that a passage as such means neither: what it says decides. Needs no
+    A declined question is answered too, with its own passage, so that a passage as such means neither: what it says
+    decides. Answers outnumber refusals, since a small student soon declines whatever comes with a passage. Needs no
     call. The questions are those with the least digests, and the other passage is the next on a ring of digests, so
     that an edited document changes little else.
     """
     recipe, written = work.recipe, Written()
     number = round(recipe.synthesis.refusal_share * len(answered))
-    chosen = sorted(answered, key=lambda sample: digest(recipe.seed, "refusal", sample.id))[:number]
+    ranked = sorted(answered, key=lambda sample: digest(recipe.seed, "refusal", sample.id))
     chunks = {chunk.id: chunk for group in work.chunks.values() for chunk in group}
     ring = sorted((digest(recipe.seed, chunk.id), chunk.id) for chunk in chunks.values())
-    for sample in chosen:
+    for place, sample in enumerate(ranked[: _GROUNDED_PER_REFUSAL * number]):
+        own = chunks[sample.chunk or ""]
+        grounded = _shown(work, "grounded", sample.question, own, sample.answer)
+        written.samples.append(grounded.model_copy(update={"chunk": own.id, "evidence": sample.evidence}))
+        if place >= number:
+            continue
         other = _other_chunk(work, sample, ring, chunks)
         if other is None:
             written.reject(sample.id, "no other document to refuse from")
-            continue
-        own = chunks[sample.chunk or ""]
-        grounded = _shown(work, "grounded", sample.question, own, sample.answer)
-        written.samples.append(_shown(work, "refusal", sample.question, other, recipe.refusal))
-        written.samples.append(grounded.model_copy(update={"chunk": own.id, "evidence": sample.evidence}))
+        else:
+            written.samples.append(_shown(work, "refusal", sample.question, other, recipe.refusal))
     return written
 
 

@@ -6,7 +6,7 @@ import re
 
 from tunewright.text import words
 
-_LABEL = re.compile(r"^(?:[-*•]\s*|\d+[.)]\s+)?(?:(?:question|q)\s*\d*\s*[:.]\s*)?", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:[-*•]\s*|\d+[.)]\s+)?\W{0,3}(?:(?:question|q)\s*\d*\s*[:.]\s*)?", re.IGNORECASE)
 _QUOTES = "\"'“”‘’`*_ "
 _OPENING = re.compile(
     r"^(?:What|Which|Who|Whose|Whom|When|Where|Why|How|Is|Are|Was|Were|Do|Does|Did|Can|Could|Has|Have|Had|Will|Would"
@@ -23,6 +23,8 @@ their them there these they this those topic used using was were what when where
 with would
 """
 _GENERIC = frozenset(_GENERIC_WORDS.split())
+# "this survey", "our findings": which one, only the document tells.
+_POINTING = re.compile(r"\b(?:this|these|our|the (?:study|survey|trial|paper|article|authors?|researchers?))\b", re.I)
 _STEM = 5  # letters that stand for a word's stem: "screened" and "screening" are alike
 _LONGEST_TITLE = 12
 _LONGEST_NAME = 8  # shared by the exam's and the training questions of a document: must stay below half of either
@@ -67,7 +69,7 @@ def sentence_fault(question: str, title: str, sentence: str) -> str | None:
 
 
 def stand_alone(question: str, title: str, at_end: bool = False) -> str:
-    """Return the question with its document's title named, when it shares fewer than two subjects with it.
+    """Return the question with its title named, when it shares fewer than two subjects with it or says "this study".
 
     Args:
         question: as the teacher wrote it.
@@ -76,7 +78,8 @@ def stand_alone(question: str, title: str, at_end: bool = False) -> str:
     """
     name = short_title(title, _LONGEST_NAME)
     known = subjects(title)
-    if not name or len(subjects(question) & known) >= min(2, len(known)) or not question.endswith("?"):
+    named = len(subjects(question) & known) >= min(2, len(known)) and not _POINTING.search(question)
+    if named or not name or not question.endswith("?"):
         return question
     if at_end:
         return f'{question[:-1]}, according to "{name}"?'

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from tunewright import console
@@ -62,16 +61,6 @@ def _check(settings: TeacherSettings) -> None:
     _api_key(settings)
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What a worker brings back: a reply with its seconds, or what went wrong."""
-
-    key: str
-    reply: Reply | None = None
-    seconds: float = 0.0
-    error: BaseException | None = None
-
-
 class Teacher:
     """Answers batches of requests; nothing is started or connected before the first call that must be made.
 
@@ -96,6 +85,9 @@ class Teacher:
         self.num_calls = self.num_from_journal = self.num_failed = 0
         self.num_prompt_tokens = self.num_tokens = 0
         self.failures: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._ended = False  # no more calls
+        self._closed = False  # no more writing
 
     def ask_all(self, requests: Sequence[Request], label: str) -> list[Reply | None]:
         """Return the replies in the order of the requests; None where a call failed (counted).
@@ -114,80 +106,93 @@ class Teacher:
         return [self._journal.get(key) for key in keys]
 
     def _call(self, missing: dict[str, Request], bar: console.ProgressBar) -> None:
-        """Make the calls on daemon threads; journal each reply here, in the one thread that writes."""
+        """Make the calls on daemon threads, so that neither Ctrl-C nor a fatal error waits for a slow answer."""
         if self._client is None:
             self._client = self._connect()
-        client, todo, done = self._client, queue.SimpleQueue[tuple[str, Request]](), queue.SimpleQueue[_Outcome]()
+        todo, done = queue.SimpleQueue[tuple[str, Request]](), queue.SimpleQueue[BaseException | None]()
         for item in missing.items():
             todo.put(item)
         workers = [
-            threading.Thread(target=_work, args=(client, todo, done), daemon=True)
+            threading.Thread(target=self._work, args=(self._client, todo, done), daemon=True)
             for _ in range(min(self._concurrency, len(missing)))
         ]
         for worker in workers:
             worker.start()
         try:
             for _ in missing:
-                self._take(done.get())
+                error = done.get()
+                if error is not None:
+                    raise error
                 bar.advance(1, f"{self.num_failed} failed" if self.num_failed else "")
         except BaseException:
-            client.stop()
-            self._rescue(workers, done)
+            self._client.stop()
+            self._wait_a_moment(workers)
             raise
-        self._check_failures(final=True)
+        if self.num_failed and not self.num_calls:
+            raise self._most_fail()
 
-    def _take(self, outcome: _Outcome) -> None:
-        """Journal a reply and count it; raise what must stop the stage."""
-        if outcome.reply is not None:
-            self._journal.put(outcome.key, self._stage, self._model, outcome.reply, outcome.seconds)
+    def _work(
+        self,
+        client: Client,
+        todo: queue.SimpleQueue[tuple[str, Request]],
+        done: queue.SimpleQueue[BaseException | None],
+    ) -> None:
+        """Answer requests until none are left or the stage stops; each reply is on disk before the next call."""
+        while not self._ended:
+            try:
+                key, request = todo.get_nowait()
+            except queue.Empty:
+                return
+            start = time.monotonic()
+            try:
+                try:
+                    self._keep(key, client.complete(request), time.monotonic() - start)
+                except UnusableReplyError as error:
+                    self._count_failure(str(error))
+                done.put(None)
+            except BaseException as error:  # carried to the thread that waits, which raises it
+                self._ended = True
+                done.put(error)
+
+    def _keep(self, key: str, reply: Reply, seconds: float) -> None:
+        """Journal a reply and count it; a stage that has ended writes no more."""
+        with self._lock:
+            if self._closed:
+                return
+            self._journal.put(key, self._stage, self._model, reply, seconds)
             self.num_calls += 1
-            self.num_prompt_tokens += outcome.reply.num_prompt_tokens
-            self.num_tokens += outcome.reply.num_tokens
-        elif isinstance(outcome.error, UnusableReplyError):
-            self.num_failed += 1
-            self.failures[str(outcome.error)] += 1
-            self._check_failures()
-        elif outcome.error is not None:
-            raise outcome.error
+            self.num_prompt_tokens += reply.num_prompt_tokens
+            self.num_tokens += reply.num_tokens
 
-    def _check_failures(self, final: bool = False) -> None:
-        """Stop when most calls fail: five or more and more than succeed, or all of them at the end."""
-        most = self.num_failed >= _LEAST_FAILURES and self.num_failed > self.num_calls
-        if not (most or (final and self.num_failed and not self.num_calls)):
-            return
+    def _count_failure(self, cause: str) -> None:
+        """Count a call given up; stop when most fail: five or more, and more than succeed."""
+        with self._lock:
+            if self._ended:
+                return
+            self.num_failed += 1
+            self.failures[cause] += 1
+            if self.num_failed >= _LEAST_FAILURES and self.num_failed > self.num_calls:
+                raise self._most_fail()
+
+    def _most_fail(self) -> TeacherError:
         cause, count = self.failures.most_common(1)[0]
-        raise TeacherError(
+        return TeacherError(
             f"{self.num_failed} of {self.num_failed + self.num_calls} calls to the teacher failed",
             f"most often ({count}): {cause}",
             "see that the server works, then run the same command again: every answer so far is kept",
         )
 
-    def _rescue(self, workers: Sequence[threading.Thread], done: queue.SimpleQueue[_Outcome]) -> None:
-        """Give calls under way a moment, and journal those that come back: they are paid for."""
+    def _wait_a_moment(self, workers: Sequence[threading.Thread]) -> None:
+        """Start no more calls; give those under way a moment to be journalled, for they are paid for."""
+        self._ended = True
         deadline = time.monotonic() + _GRACE_S
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        while not done.empty():
-            outcome = done.get()
-            if outcome.reply is not None:
-                self._take(outcome)
 
-
-def _work(client: Client, todo: queue.SimpleQueue[tuple[str, Request]], done: queue.SimpleQueue[_Outcome]) -> None:
-    """Answer requests until none are left, or until an error that is not one request's own."""
-    while True:
-        try:
-            key, request = todo.get_nowait()
-        except queue.Empty:
-            return
-        start = time.monotonic()
-        try:
-            done.put(_Outcome(key, client.complete(request), time.monotonic() - start))
-        except UnusableReplyError as error:
-            done.put(_Outcome(key, error=error))
-        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits
-            done.put(_Outcome(key, error=error))
-            return
+    def close(self) -> None:
+        """Write nothing more."""
+        with self._lock:
+            self._ended = self._closed = True
 
 
 @contextmanager
@@ -217,5 +222,7 @@ def open_teacher(run: RunFolder, settings: TeacherSettings, name: str) -> Iterat
             stack.callback(client.close)
             return client
 
-        journal, identity = CallJournal(run), teacher_identity(settings)
-        yield Teacher(journal, identity, name, 1 if local else settings.concurrency, connect)
+        concurrency = 1 if local else settings.concurrency
+        teacher = Teacher(CallJournal(run), teacher_identity(settings), name, concurrency, connect)
+        stack.callback(teacher.close)
+        yield teacher

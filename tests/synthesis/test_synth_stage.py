@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from faulty_server import Answer, completion, fake_teacher
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthesis_run import asked_sentence, make_run, qa_writer, question_writer, recipe_for
+
+from tunewright.errors import StageError
+from tunewright.models.prompts import chat, question_prompt
+from tunewright.recipe import Recipe, SynthesisSettings, TeacherSettings
+from tunewright.records import Chunk, Document, Message, Sample, SplitEntry
+from tunewright.synthesis.stage import exam, synth
+from tunewright.synthesis.tasks import TASKS, read_items
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def written(run):
+    return run.read_records("samples.jsonl", Sample)
+
+
+def tasks_of(run):
+    counts: dict[str, int] = {}
+    for sample in written(run):
+        counts[sample.task] = counts.get(sample.task, 0) + 1
+    return counts
+
+
+def test_samples_of_the_training_side_with_exact_evidence(run):
+    with fake_teacher(question_writer) as server:
+        recipe = recipe_for(server.url)
+        summary = synth(run, recipe)
+    samples = written(run)
+    assert tasks_of(run) == {"answer-first": 16, "refusal": 4, "grounded": 4}
+    assert (summary.num_in, summary.num_out, summary.rejected) == (24, 24, {})
+    documents = {document.id: document for document in run.read_records("documents.jsonl", Document)}
+    train = {entry.document for entry in run.read_records("split.jsonl", SplitEntry) if entry.side == "train"}
+    assert len({sample.id for sample in samples}) == 24
+    for sample in samples:
+        assert sample.document in train
+        assert sample.messages[0] == Message(role="system", content=recipe.system_prompt)
+        if sample.task != "refusal":
+            span = sample.evidence
+            assert documents[span.document].text[span.start : span.end] == span.quote
+            assert sample.answer == " ".join(span.quote.split())
+
+
+def test_a_passage_alone_does_not_mean_to_decline(run):
+    """The same question is shown with another document's passage (declined) and with its own (answered)."""
+    with fake_teacher(question_writer) as server:
+        recipe = recipe_for(server.url)
+        synth(run, recipe)
+    samples = written(run)
+    chunks = {chunk.text: chunk for chunk in run.read_records("chunks.jsonl", Chunk)}
+    by_task = {task: [s for s in samples if s.task == task] for task in TASKS | {"grounded": None}}
+    plain = {sample.question: sample for sample in by_task["answer-first"]}
+    for declined, grounded in zip(by_task["refusal"], by_task["grounded"], strict=True):
+        question = declined.question.rpartition("Question: ")[2]
+        assert grounded.question.rpartition("Question: ")[2] == question
+        assert declined.answer == recipe.refusal
+        assert (declined.evidence, declined.chunk) == (None, None)
+        assert grounded.answer == plain[question].answer
+        shown = {s.task: next(c for t, c in chunks.items() if t in s.question) for s in (declined, grounded)}
+        assert shown["grounded"].id == grounded.chunk == plain[question].chunk
+        assert shown["refusal"].document != plain[question].document
+
+
+def test_the_facts_of_the_learned_ring_are_taught_in_other_words(run):
+    from tunewright.records import Question
+
+    with fake_teacher(question_writer) as server:
+        exam(run, recipe_for(server.url))
+        synth(run, recipe_for(server.url))
+    learned = [q for q in run.read_records("exam.jsonl", Question) if q.ring == "learned"]
+    taught = {sample.answer: sample.question for sample in written(run) if sample.task == "answer-first"}
+    assert learned
+    for question in learned:
+        assert question.gold in taught
+        assert taught[question.gold] != question.question
+
+
+def test_one_edited_document_changes_only_its_own_calls(run, tmp_path):
+    with fake_teacher(question_writer) as server:
+        synth(run, recipe_for(server.url))
+        edited = make_run(tmp_path / "edited", changed="salmon")
+        edited.write("teacher.jsonl", run.file("teacher.jsonl").read_bytes())
+        server.seen.clear()
+        synth(edited, recipe_for(server.url))
+        assert all("salmon" in asked_sentence(seen) for seen in server.seen)
+        assert len(server.seen) <= 4
+    unchanged = {s.id for s in written(run)} & {s.id for s in written(edited)}
+    assert len(unchanged) >= 12  # of 24: what is not salmon's, nor paired with it
+
+
+def test_cut_empty_failed_and_aimless_replies_are_counted(run):
+    def respond(seen):
+        sentence = asked_sentence(seen)
+        if "Warm" in sentence:
+            return Answer(body=completion("What is", "length"))
+        if "Experts" in sentence:
+            return Answer(body=completion("  "))
+        if "oldest" in sentence:
+            return Answer(422, {"error": "no"})
+        if "Farmers" in sentence:
+            return Answer(body=completion("What were the main findings of this research?"))
+        return question_writer(seen)
+
+    with fake_teacher(respond) as server:
+        recipe = recipe_for(server.url, synthesis=SynthesisSettings(samples_per_document=6, refusal_share=0))
+        summary = synth(run, recipe)
+    assert summary.rejected == {
+        "teacher reply cut": 4,
+        "teacher reply empty": 4,
+        "teacher call failed": 4,
+        "question is not about its sentence": 4,
+    }
+    assert summary.num_in == 24 == summary.num_out + 16
+
+
+def test_free_qa_keeps_quoted_items_and_counts_the_rest(run):
+    with fake_teacher(qa_writer) as server:
+        recipe = recipe_for(server.url, synthesis=SynthesisSettings(tasks=("free-qa",), samples_per_document=6))
+        summary = synth(run, recipe)
+        assert server.seen[0].body["response_format"]["json_schema"]["schema"]["required"] == ["items"]
+        assert len(server.seen) == 8  # two chunks of four documents, three items each
+    assert summary.num_out == 8
+    assert summary.rejected == {"quote not in the passage": 8, "item lacks question, answer or quote": 8}
+    documents = {document.id: document for document in run.read_records("documents.jsonl", Document)}
+    for sample in written(run):
+        span = sample.evidence
+        assert documents[span.document].text[span.start : span.end] == span.quote == sample.answer
+
+
+def test_free_qa_without_json_is_counted_per_call(run):
+    with fake_teacher(lambda seen: Answer(body=completion("Sure! Here you go."))) as server:
+        recipe = recipe_for(server.url, synthesis=SynthesisSettings(tasks=("free-qa",), samples_per_document=2))
+        with pytest.raises(StageError, match="no usable training sample") as caught:
+            synth(run, recipe)
+    assert "not the JSON asked for (4)" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "text", ['{"items": [1]}', "[1]", "```json\n[1]\n```", 'Here: {"items": [1]} as you asked', '[1] {"x": 2}']
+)
+def test_items_are_found_in_a_reply(text):
+    assert read_items(text) == [1]
+
+
+@pytest.mark.parametrize("text", ["", "no", '{"items": 3}', '{"other": []}', '{"items": [1'])
+def test_other_replies_hold_no_items(text):
+    with pytest.raises(ValueError, match=r".*"):
+        read_items(text)
+
+
+def test_own_data_may_take_the_place_of_synthesis(run):
+    recipe = recipe_for("http://x/v1", synthesis=SynthesisSettings(samples_per_document=0, data=("mine.jsonl",)))
+    assert synth(run, recipe).num_out == 0
+    assert written(run) == []
+
+
+def test_no_samples_and_no_data_is_an_error(run):
+    with pytest.raises(Exception, match="no training sample is asked for"):
+        synth(run, recipe_for("http://x/v1", synthesis=SynthesisSettings(samples_per_document=0)))
+
+
+def test_prompts_with_and_without_passages():
+    assert question_prompt("Why?") == "Why?"
+    assert question_prompt("Why?", ["One.", "Two."]) == "Passages:\n[1] One.\n\n[2] Two.\n\nQuestion: Why?"
+    turns = chat("Be short.", "Why?", shots=[Message(role="user", content="a")], answer="So.")
+    assert [turn.role for turn in turns] == ["system", "user", "user", "assistant"]
+    assert chat("", "Why?") == (Message(role="user", content="Why?"),)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 6), st.floats(0, 1), st.integers(0, 3))
+def test_in_is_out_plus_rejected(tmp_path_factory, per_document, share, num_bad):
+    run = make_run(tmp_path_factory.mktemp("counts") / "run")
+    bad = ("barley", "salmon", "glaciers")[:num_bad]
+
+    def respond(seen):
+        if any(subject in asked_sentence(seen) for subject in bad):
+            return Answer(body=completion("cut", "length"))
+        return question_writer(seen)
+
+    with fake_teacher(respond) as server:
+        chosen = SynthesisSettings(samples_per_document=per_document, refusal_share=share)
+        summary = synth(run, recipe_for(server.url, synthesis=chosen))
+    answered = per_document * (4 - num_bad)
+    refusals = round(share * answered) if num_bad < 3 or answered else 0
+    assert summary.rejected.get("teacher reply cut", 0) == per_document * num_bad
+    assert summary.num_out == answered + 2 * refusals
+    assert summary.num_in == summary.num_out + sum(summary.rejected.values())
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+from synthesis_run import recipe_for
+from tunewright.rundir import RunFolder
+from tunewright.synthesis.stage import synth
+synth(RunFolder(Path(sys.argv[1])), recipe_for(sys.argv[2]))
+"""
+
+
+def test_kill_9_and_resume_gives_the_same_samples(run, tmp_path):
+    here = Path(__file__).parent
+    whole = make_run(tmp_path / "whole")
+    leave = threading.Semaphore(9)
+
+    def respond(seen):
+        leave.acquire(timeout=20)
+        return question_writer(seen)
+
+    with fake_teacher(respond) as server:
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(run.path), server.url, str(here), str(here.parent / "teacher")]
+        )
+        journal = run.file("teacher.jsonl")
+        while child.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 5):
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        leave.release(100)
+        assert not run.file("samples.jsonl").exists()
+        resumed = synth(run, recipe_for(server.url))
+        assert resumed.figures["teacher_calls"] <= 11
+        synth(whole, recipe_for(server.url))
+    assert run.file("samples.jsonl").read_bytes() == whole.file("samples.jsonl").read_bytes()
+
+
+def test_the_real_embedded_teacher_writes_questions(tmp_path):
+    run = make_run(tmp_path / "run", ("barley", "salmon", "glaciers"))
+    recipe = Recipe(
+        teacher=TeacherSettings(), synthesis=SynthesisSettings(samples_per_document=3, tasks=("answer-first",))
+    )
+    summary = synth(run, recipe)
+    assert summary.figures["teacher_calls"] == 3
+    assert summary.figures["prompt_tokens"] < 3 * 220
+    assert all(sample.question.endswith("?") for sample in written(run))
