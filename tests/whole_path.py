@@ -7,27 +7,28 @@ from pathlib import Path
 
 from faulty_server import Answer, Seen, completion
 
-from tunewright.recipe import Recipe, parse_recipe
+from tunewright.recipe import _toml as toml
 
 
 def asks(seen: Seen) -> Answer:
     """Write a question from the words of the sentence that the prompt shows: deterministic, different per sentence."""
     asked = seen.body["messages"][-1]["content"]
-    sentence = re.search(r"Sentence: (.*)", asked)
-    told = re.findall(r"[A-Za-z]{4,}", sentence.group(1) if sentence else asked)
-    stems = seen.body["messages"][1]["content"]
-    lead = "What was reported about" if len(stems) % 2 else "What did the authors find on"
+    training = re.search(r"Sentence: (.*)", asked)
+    sentence = training or re.search(r"this sentence answers: (.*)", asked)
+    assert sentence, asked
+    told = re.findall(r"[A-Za-z]{4,}", sentence.group(1))
+    lead = "What was reported about" if training else "What did the authors find on"
     return Answer(body=completion(f"{lead} {' '.join(sorted(set(told), key=told.index)[1:6]).lower()}?"))
 
 
-def write_recipe(folder: Path, model: Path, url: str, documents: Path, **sections: dict[str, object]) -> Path:
+def write_recipe(folder: Path, student: Path, url: str, sources: Path, **sections: dict[str, object]) -> Path:
     """Write a small recipe; ``sections`` add or replace settings."""
     content: dict[str, dict[str, object]] = {
-        "documents": {"paths": [str(documents)], "chunk_tokens": 256},
+        "documents": {"paths": [str(sources)], "chunk_tokens": 256},
         "exam": {"learned_per_document": 1, "unseen_per_document": 2},
         "teacher": {"url": url, "model": "fake", "concurrency": 4},
         "synthesis": {"samples_per_document": 4},
-        "model": {"base": str(model), "quantization": "none"},
+        "model": {"base": str(student), "quantization": "none"},
         "training": {"epochs": 2, "rank": 4, "learning_rate": 0.01, "checkpoint_steps": 2},
         "evaluation": {"max_new_tokens": 8, "rag_passages": 1, "few_shot": 2},
     }
@@ -35,20 +36,7 @@ def write_recipe(folder: Path, model: Path, url: str, documents: Path, **section
         content[name] = content.get(name, {}) | values
     lines = []
     for name, values in content.items():
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
+        lines += [f"[{name}]", *(f"{key} = {toml(value)}" for key, value in values.items()), ""]
     path = folder / "recipe.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
-
-
-def _toml(value: object) -> str:
-    from tunewright.recipe import _toml as toml
-
-    return toml(value)
-
-
-def small_recipe(folder: Path, model: Path, url: str, documents: Path) -> Recipe:
-    """The same as a recipe object."""
-    import tomllib
-
-    return parse_recipe(tomllib.loads(write_recipe(folder, model, url, documents).read_text()), folder)

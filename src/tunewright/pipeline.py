@@ -115,6 +115,13 @@ class StageState:
     duration_s: float = 0.0
 
 
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages that a recipe needs: own chat data and an own exam need no documents."""
+    if not recipe.documents.paths and recipe.synthesis.data and recipe.exam.file:
+        return tuple(stage for stage in STAGES if stage.name not in ("ingest", "split"))
+    return STAGES
+
+
 def base_identity(recipe: Recipe) -> str:
     """Return what names the base model's content."""
     return identity(recipe.model.base, recipe.folder)
@@ -238,10 +245,11 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         text = dump_recipe(recipe)
         if not opened.file("recipe.toml").exists() or opened.file("recipe.toml").read_text(encoding="utf-8") != text:
             opened.write("recipe.toml", text)
-        for number, stage in enumerate(STAGES, 1):
+        stages = stages_of(recipe)
+        for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:
                 continue
-            position = f"[{number}/{len(STAGES)}]"
+            position = f"[{number}/{len(stages)}]"
             state = stage_state(opened, recipe, stage)
             if state.state == "fresh":
                 console.line(f"{position} {stage.name}: fresh", "dim")
@@ -256,7 +264,7 @@ def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:
     """Return every stage's state; once one is not fresh, those after it that read its files are stale too."""
     found: list[StageState] = []
     dirty: set[str] = set()
-    for stage in STAGES:
+    for stage in stages_of(recipe) if recipe else STAGES:
         state = stage_state(run, recipe, stage)
         touched = sorted(dirty & set(stage.reads))
         if state.state == "fresh" and touched:

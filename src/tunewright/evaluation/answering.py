@@ -46,9 +46,7 @@ def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question]) -
 def _sheets(run: RunFolder, recipe: Recipe, questions: Sequence[Question], tokenizer: Any) -> Sheets:
     """Return the prompt and gold tokens of each question for each arm."""
     settings = recipe.evaluation
-    train_side = {entry.document for entry in run.read_records("split.jsonl", SplitEntry) if entry.side == "train"}
-    passages = [chunk for chunk in run.read_records("chunks.jsonl", Chunk) if chunk.document in train_side]
-    retrieve = retriever(passages, settings.rag_passages)
+    retrieve = retriever(_training_chunks(run), settings.rag_passages)
     shots = few_shot_examples(run.read_records("train.jsonl", Sample), settings.few_shot, recipe.seed)
 
     def job(arm: str, question: Question) -> Job:
@@ -58,6 +56,14 @@ def _sheets(run: RunFolder, recipe: Recipe, questions: Sequence[Question], token
         return Job(prompt_ids, [label for label in whole.labels[len(prompt_ids) :] if label != IGNORED])
 
     return {arm: [job(arm, question) for question in questions] for arm in settings.arms}
+
+
+def _training_chunks(run: RunFolder) -> list[Chunk]:
+    """Return the chunks of the training documents; none where a run has only the user's own data."""
+    if not run.file("split.jsonl").exists():
+        return []
+    train_side = {entry.document for entry in run.read_records("split.jsonl", SplitEntry) if entry.side == "train"}
+    return [chunk for chunk in run.read_records("chunks.jsonl", Chunk) if chunk.document in train_side]
 
 
 def _key(run: RunFolder, recipe: Recipe, with_adapter: bool) -> Key:
