@@ -68,22 +68,27 @@ def _from_hub(name: str) -> Path:
             else "no such name (404)",
             "check the spelling; for a private model: export HF_TOKEN=..." if unauthorized else "check the spelling",
         ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{name} is not in the local cache and the hub cannot be reached",
-            "no network, or HF_HUB_OFFLINE is set",
-            f"connect once and run again, or give a folder: --set model.base=/path/to/{name.rpartition('/')[2]}",
-        ) from error
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", 0)
-        words = {401: "the token was refused (401)", 403: "the token may not read this model (403)"}
-        raise ModelError(
-            f"the hub would not give {name}",
-            words.get(status, f"it answered {status}"),
-            "check HF_TOKEN, then run again",
-        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        raise _refused(name, error) from error
     except OSError as error:
         raise ModelError(f"cannot fetch {name}", str(error), "check network and disk, then run again") from error
+
+
+def _refused(name: str, error: BaseException) -> ModelError:
+    """Tell a hub that answered with a refusal from one that cannot be reached; the library wraps both alike."""
+    cause: BaseException | None = error
+    while cause is not None:
+        status = getattr(getattr(cause, "response", None), "status_code", 0)
+        if status:
+            words = {401: "the token was refused (401)", 403: "the token may not read this model (403)"}
+            told = words.get(status, f"it answered {status}")
+            return ModelError(f"the hub would not give {name}", told, "check HF_TOKEN, then run again")
+        cause = cause.__cause__ or cause.__context__
+    return ModelError(
+        f"{name} is not in the local cache and the hub cannot be reached",
+        "no network, or HF_HUB_OFFLINE is set",
+        f"connect once and run again, or give a folder: --set model.base=/path/to/{name.rpartition('/')[2]}",
+    )
 
 
 def _endpoint() -> str:

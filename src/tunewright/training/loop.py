@@ -86,45 +86,60 @@ def train(
     """
     import torch
 
-    parameters = list(checkpoint.trainable(model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(checkpoint.trainable(model).values(), lr=settings.learning_rate, weight_decay=0.0)
     total = num_steps(len(examples), settings.batch_size, settings.epochs)
     per_epoch = total // settings.epochs
     start = _resume(folder, identity, model, optimizer)
-    metrics = _kept_metrics(metrics_file, start)
+    _keep_metrics(metrics_file, start)
     model.train()
     with console.progress("train", total) as bar, _stop_signal() as stopping, metrics_file.open("a") as log:
         bar.advance(start)
         for step in range(start, total):
-            began = time.monotonic()
             chosen = [examples[n] for n in step_examples(len(examples), settings.batch_size, settings.seed, step)]
-            rate = learning_rate(step, total, settings.learning_rate, settings.warmup_share)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            loss, _ = accumulate(model, chosen, settings)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
-            _require_finite(step, loss, norm)
-            optimizer.step()
-            tokens = sum(example.num_tokens for example in chosen)
-            row = {"step": step + 1, "epoch": (step + 1) / per_epoch, "loss": loss, "learning_rate": rate}
-            row |= {
-                "grad_norm": norm,
-                "num_tokens": tokens,
-                "tokens_per_s": tokens / (time.monotonic() - began),
-            }
-            metrics.append(row)
+            row = optimizer_step(model, optimizer, chosen, step, total, settings)
+            row["epoch"] = (step + 1) / per_epoch
             log.write(json.dumps(row) + "\n")
             log.flush()
-            bar.advance(1, f"loss {loss:.3f}  {row['tokens_per_s']:.0f} tok/s")
+            bar.advance(1, f"loss {row['loss']:.3f}  {row['tokens_per_s']:.0f} tok/s")
             ends_epoch = (step + 1) % per_epoch == 0
-            if ends_epoch or (step + 1) % settings.checkpoint_steps == 0 or stopping:
-                checkpoint.save(folder, model, optimizer, step + 1, total, identity)
             if ends_epoch:
                 on_epoch((step + 1) // per_epoch)
+            if ends_epoch or (step + 1) % settings.checkpoint_steps == 0 or stopping:
+                checkpoint.save(folder, model, optimizer, step + 1, total, identity)
             if stopping:
                 raise KeyboardInterrupt
     return total - start
+
+
+def optimizer_step(
+    model: Any, optimizer: Any, examples: Sequence[Example], step: int, total: int, settings: LoopSettings
+) -> dict[str, float]:
+    """Take one step (counted from 0) on these examples; return its line of metrics.
+
+    Raises:
+        TrainingError: the loss or the gradient is not finite; the parameters are as before.
+    """
+    import torch
+
+    began = time.monotonic()
+    rate = learning_rate(step, total, settings.learning_rate, settings.warmup_share)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss, _ = accumulate(model, examples, settings)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+    _require_finite(step, loss, norm)
+    optimizer.step()
+    num_tokens = sum(example.num_tokens for example in examples)
+    return {
+        "step": step + 1,
+        "loss": loss,
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "num_tokens": num_tokens,
+        "tokens_per_s": num_tokens / (time.monotonic() - began),
+    }
 
 
 def _resume(folder: Path, identity: Mapping[str, Any], model: Any, optimizer: Any) -> int:
@@ -151,7 +166,7 @@ def _resume(folder: Path, identity: Mapping[str, Any], model: Any, optimizer: An
     return found.step
 
 
-def _kept_metrics(file: Path, step: int) -> list[dict[str, float]]:
+def _keep_metrics(file: Path, step: int) -> None:
     """Drop the metrics of steps after the checkpoint: they are about to be done again."""
     rows = []
     if file.exists():
@@ -164,7 +179,6 @@ def _kept_metrics(file: Path, step: int) -> list[dict[str, float]]:
                 break
             rows.append(row)
     write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    return rows
 
 
 def _require_finite(step: int, loss: float, norm: float) -> None:

@@ -1,0 +1,98 @@
+"""Writes what documentation can take from the code: the tree in README.md, docs/recipe.md, docs/commands.md.
+
+Run by ``make docs``; a test fails when one of them is stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from tunewright.recipe import Recipe, sections
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "tunewright"
+_MARKS = ("<!-- tree -->", "<!-- /tree -->")
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def tree() -> str:
+    """Return the source tree, one line per file, packages after their modules."""
+    files = sorted(SOURCE.rglob("*.py"), key=lambda path: (len(path.relative_to(SOURCE).parts), path.parent, path.stem))
+    lines = ["src/tunewright/"]
+    for path in files:
+        inner = path.relative_to(SOURCE)
+        if path.stem == "__init__":
+            lines.append(f"{inner.parent.as_posix() + '/':<30}{first_line(path)}" if inner.parts[1:] else "")
+        else:
+            lines.append(f"{'  ' * len(inner.parts) + inner.name:<30}{first_line(path)}")
+    return "\n".join(line for line in lines if line)
+
+
+def recipe_reference() -> str:
+    """Return docs/recipe.md: every setting with its default and help."""
+    lines = ["# The recipe", "", "Every setting, its default and what it does. An unknown key is an error.", ""]
+    kinds = dict(sections())
+    tops = [(name, field) for name, field in Recipe.model_fields.items() if name not in kinds and name != "folder"]
+    for title, fields in [("top level", tops), *((f"[{n}]", list(k.model_fields.items())) for n, k in kinds.items())]:
+        lines += [f"## {title}", "", "| setting | default | what it does |", "|---|---|---|"]
+        for name, field in fields:
+            default = json.dumps(field.default, ensure_ascii=False)
+            bounds = ", ".join(re.sub(r"[()]", " ", repr(m)).replace("=", " ").strip() for m in field.metadata)
+            told = f"{field.description}" + (f" ({_range(bounds)})" if bounds else "")
+            lines.append(f"| `{name}` | `{default}` | {told} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _range(bounds: str) -> str:
+    """Return pydantic's constraints in signs: ge 1 becomes ≥ 1."""
+    for name, sign in (
+        ("Ge ge", "≥"),
+        ("Gt gt", ">"),
+        ("Le le", "≤"),
+        ("Lt lt", "<"),
+        ("MinLen min_length", "length ≥"),
+    ):
+        bounds = bounds.replace(name, sign)
+    return bounds
+
+
+def command_reference() -> str:
+    """Return docs/commands.md: the help of every command, as the program prints it."""
+    import click
+
+    from tunewright.cli import commands
+
+    lines = ["# The commands", "", "As `tunewright COMMAND --help` prints them.", ""]
+    for name in sorted(commands.commands):
+        context = click.Context(commands.commands[name], info_name=f"tunewright {name}", max_content_width=100)
+        context.terminal_width = 100
+        lines += [f"## {name}", "", "```", commands.commands[name].get_help(context), "```", ""]
+    return "\n".join(lines)
+
+
+def readme() -> str:
+    """Return README.md with its tree made anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, rest = text.split(_MARKS[0])
+    return f"{head}{_MARKS[0]}\n```\n{tree()}\n```\n{_MARKS[1]}{rest.split(_MARKS[1])[1]}"
+
+
+PAGES = {"README.md": readme, "docs/recipe.md": recipe_reference, "docs/commands.md": command_reference}
+
+
+def main() -> None:
+    """Write every page."""
+    for name, render in PAGES.items():
+        (ROOT / name).write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
