@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-for folder in (".", "teacher", "evaluation"):  # where the tests' own servers, models and runs are made
+for folder in (".", "teacher", "evaluation", "training"):  # where the tests' own servers, models and runs are made
     sys.path.insert(0, str(Path(__file__).parent / folder))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
