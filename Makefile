@@ -20,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/tunewright demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -43,17 +43,17 @@ url = "{url}"
 model = "embedded"
 concurrency = 1
 [synthesis]
-samples_per_document = 4
+samples_per_document = 8
 refusal_share = 0.1
 [training]
-epochs = 2
+epochs = 1
 batch_size = 8
 learning_rate = 1e-3
 checkpoint_steps = 5
 [evaluation]
 rag_passages = 1
-few_shot = 2
-max_new_tokens = 32
+few_shot = 1
+max_new_tokens = 24
 """
 
 
@@ -145,7 +145,8 @@ def main() -> None:
         print(f"undisturbed: {took:.0f} s, {undisturbed} calls", flush=True)
         again = run_whole(recipe, whole)
         calls_again = len(calls) - undisturbed
-        chosen = sorted(random.Random(options.seed).uniform(0, took) for _ in range(options.kills))
+        dice = random.Random(options.seed)
+        chosen = sorted(dice.uniform(0, took) for _ in range(options.kills))
         gaps = [later - earlier for earlier, later in zip([0.0, *chosen], chosen, strict=False)]
         before = len(calls)
         kills = run_killed(recipe, killed, [gap + 2.0 for gap in gaps])  # 2 s: each start's own imports

@@ -12,7 +12,7 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import RecipeError, RunFolderError
 from tunewright.models.source import identity
-from tunewright.recipe import Recipe, dump_recipe
+from tunewright.recipe import Recipe, TrainingSettings, dump_recipe
 from tunewright.records import StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
 
@@ -41,6 +41,7 @@ class Stage:
 
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
+_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key != "checkpoint_steps")
 _DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
 _RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
 
@@ -48,7 +49,7 @@ STAGES = (
     Stage(
         "ingest",
         "tunewright.documents.stage:ingest",
-        ("documents.chunk_tokens", "model.base"),
+        ("documents.chunk_tokens", "documents.timeout_s", "documents.memory_mb", "model.base"),
         (),
         ("documents.jsonl", "chunks.jsonl"),
         ("tunewright.documents.stage:source_digest", "tunewright.pipeline:base_identity"),
@@ -80,7 +81,7 @@ STAGES = (
     Stage(
         "train",
         "tunewright.training.stage:train_adapter",
-        ("seed", "model", "training"),
+        ("seed", "model", *_TRAINING),
         ("train.jsonl",),
         ("adapter", "metrics.jsonl"),
         ("tunewright.pipeline:base_identity",),
