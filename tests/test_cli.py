@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from faulty_server import Answer, fake_teacher
@@ -205,3 +206,50 @@ def test_unknown_model_and_no_network_are_told_apart(tmp_path, abstracts):
             "run", recipe, "--dir", tmp_path / "run", env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
         )
         refused(result, 1, words, "hint:")
+
+
+def test_a_finished_run_is_fresh_by_its_own_recipe_too(finished):
+    run, _, _ = finished
+    result = tunewright("run", run / "recipe.toml", "--dir", run)
+    assert result.returncode == 0
+    assert result.stderr.count(": fresh") == 8
+
+
+def test_report_refuses_what_was_tampered_with(finished, tmp_path):
+    import shutil
+
+    for name, before, after in (("verdict.json", '"name"', '"name" '), ("exam.jsonl", "What", "Who")):
+        copy = tmp_path / name
+        shutil.copytree(finished[0], copy)
+        (copy / name).write_text((copy / name).read_text().replace(before, after))
+        refused(tunewright("report", copy), 1, name, "was changed", "hint: make it anew")
+
+
+def test_damaged_records_of_stages_are_made_anew(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "stages" / "evaluate.json").write_text("{}")
+    assert "is damaged" in tunewright("status", tmp_path / "run").stderr
+    assert tunewright("run", tmp_path / "run" / "recipe.toml", "--dir", tmp_path / "run").returncode == 0
+
+
+def test_a_key_that_no_header_may_carry_is_refused_unseen(tmp_path, tiny_model, abstracts):
+    recipe = write_recipe(tmp_path, tiny_model, "http://127.0.0.1:9/v1", abstracts, teacher={"api_key_env": "MY_KEY"})
+    result = tunewright("run", recipe, "--dir", tmp_path / "run", env={"MY_KEY": "sk-secret\n123"})
+    refused(result, 1, "MY_KEY", "header")
+    assert "sk-secret" not in result.stderr
+
+
+def test_closed_or_odd_input_and_output(finished):
+    run, _, _ = finished
+    command = [sys.executable, "-m", "tunewright", "chat", str(run)]
+    closed = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, text=True, timeout=120)
+    refused(closed, 1, "--prompt")
+    odd = subprocess.run(command, input=b"\xff?\n", capture_output=True, timeout=120)
+    assert odd.returncode == 0
+    with Path("/dev/full").open("w") as full:
+        document = json.loads((run / "documents.jsonl").read_text().splitlines()[0])["id"]
+        trace = [*command[:-2], "trace", str(run), document]
+        result = subprocess.run(trace, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    refused(result, 1, "cannot write to standard output")

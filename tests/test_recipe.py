@@ -81,3 +81,24 @@ def test_absolute_paths(tmp_path):
     assert recipe.exam.file == str(tmp_path / "e.csv")
     assert recipe.model.base == str(tmp_path / "model")
     assert parse_recipe({}, tmp_path).with_absolute_paths().model.base == "embedded"
+
+
+@pytest.mark.parametrize(
+    "setting", ["teacher.timeout_s=inf", "documents.timeout_s=nan", "seed=99999999999999999999", "evaluation.arms=[]"]
+)
+def test_values_that_would_fail_late_fail_early(tmp_path, setting):
+    with pytest.raises(RecipeError):
+        parse_recipe(override({}, [setting]), tmp_path)
+
+
+def test_an_arm_twice_and_a_text_for_a_list_are_told_in_plain_words(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"evaluation": {"arms": ["base", "base"]}, "documents": {"paths": "docs"}, "split": 3}, tmp_path)
+    assert "an arm is named twice" in caught.value.cause
+    assert "should be a list" in caught.value.cause
+    assert "should be a section" in caught.value.cause
+
+
+def test_a_default_is_what_it_reads_back_as():
+    text = dump_recipe(Recipe())
+    assert dump_recipe(parse_recipe(tomllib.loads(text), Path())) == text

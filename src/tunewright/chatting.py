@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from tunewright import console
+from tunewright.errors import UserError
 from tunewright.models.generate import stream
 from tunewright.models.load import for_inference, load_adapter, load_base, pick_device
 from tunewright.models.source import locate
@@ -63,6 +65,10 @@ def _speak(model: Any, tokenizer: Any, messages: Sequence[Message], voice: str) 
 
 def _lines() -> Iterator[str]:
     """Yield the questions of standard input; an empty line or "/quit" ends a conversation at a keyboard."""
+    if sys.stdin is None:
+        raise UserError("there is no input to read", "standard input is closed", "ask one question: --prompt TEXT")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     keyboard = sys.stdin.isatty()
     if keyboard:
         console.line("ask a question; /quit or Ctrl-D leaves", "dim")

@@ -130,6 +130,7 @@ def report(folder: Path) -> None:
 
     opened = RunFolder.open(folder)
     pipeline.require(opened, "recipe.toml", "verdict.json")
+    pipeline.require_untouched(opened)
     recipe = load_recipe(opened.file("recipe.toml"))
     outcome.show(pipeline.run(recipe, folder, only=("report",)), "report")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tunewright.errors import TunewrightError
+from tunewright.errors import TunewrightError, UserError
 
 _SILENT_SECONDS = 10.0  # between two progress lines where no terminal redraws a bar
 
@@ -34,14 +35,24 @@ def _stderr() -> Console:
 
 def data(text: str) -> None:
     """Write program output to stdout, as it is."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    stream(text if text.endswith("\n") else text + "\n")
 
 
 def stream(text: str) -> None:
-    """Write a piece of program output to stdout without a line end."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write a piece of program output to stdout without a line end.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError("cannot write to standard output", str(error), "send it to a file or a terminal") from error
 
 
 def line(text: str = "", style: str = "") -> None:

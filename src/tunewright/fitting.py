@@ -45,6 +45,8 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
         RecipeError: the file exists and ``force`` is not given.
         DocumentError: no documents at these paths.
     """
+    if output.is_dir():
+        raise RecipeError(f"{output} is a folder", "", f"name a file: -o '{output / 'recipe.toml'}'")
     if output.exists() and not force:
         raise RecipeError(
             f"{output} exists", "it may hold your settings", "choose another name with -o, or add --force"
@@ -63,8 +65,11 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
         f"# See what it will do:  tunewright plan {output}\n"
         f"# Do it:                tunewright run {output}\n\n"
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, (header + dump_recipe(recipe, notes)).encode())
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(output, (header + dump_recipe(recipe, notes)).encode())
+    except OSError as error:
+        raise RecipeError(f"cannot write {output}", str(error), "name another place with -o") from error
     console.line(f"wrote {output} for {len(files)} file(s)")
     for key, note in notes.items():
         console.line(f"  {key}: {note}")

@@ -35,13 +35,13 @@ def show_status(run: RunFolder) -> None:
     rows = []
     for state in pipeline.states(run, recipe):
         told = pipeline.summary_line(state.summary) if state.summary else ""
-        rows.append(
-            (state.stage.name, state.state, f"{state.duration_s:.1f} s" if state.summary else "", told or state.why)
-        )
+        took = f"{state.duration_s:.1f} s" if state.summary else ""
+        rows.append((state.stage.name, state.state, took, told if told and state.state == "fresh" else state.why))
     console.table(str(run.path), ("stage", "state", "took", "what"), rows)
     partial = len(list(run.file("checkpoints").glob("step-*"))) if run.file("checkpoints").exists() else 0
     if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
         newest = sorted(run.file("checkpoints").glob("step-*"))[-1].name
         console.line(f"training can go on from checkpoint {newest}")
     if any(row[1] != "fresh" for row in rows):
-        console.line(f"go on with: tunewright run RECIPE --dir '{run.path}'")
+        name = f"'{run.file('recipe.toml')}'" if recipe else "RECIPE"
+        console.line(f"go on with: tunewright run {name} --dir '{run.path}'")

@@ -1,4 +1,4 @@
-"""The stages in order; what is fresh, what is stale, what runs next."""
+"""Running the stages in order: what is fresh, what is stale, what runs next."""
 
 from __future__ import annotations
 
@@ -11,98 +11,10 @@ from pathlib import Path
 
 from tunewright import console
 from tunewright.errors import RecipeError, RunFolderError
-from tunewright.models.source import identity
-from tunewright.recipe import Recipe, TrainingSettings, dump_recipe
+from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One arrow of the path.
-
-    Attributes:
-        function: "module:name" of ``(run, recipe) -> StageSummary``; imported only when the stage runs.
-        settings: what of the recipe it depends on: sections, or single settings as "section.key".
-        reads: files of the run folder that it depends on.
-        writes: files and folders that it makes; their digests are kept.
-        outside: "module:name" of ``recipe -> str``, a digest of inputs outside the run folder.
-        version: raised when the stage's own work changes, so that older results count as stale.
-    """
-
-    name: str
-    function: str
-    settings: tuple[str, ...]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    outside: tuple[str, ...] = ()
-    version: int = 1
-
-
-_PROMPT = ("seed", "system_prompt", "refusal")
-_TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
-_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key != "checkpoint_steps")
-_DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
-_RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
-
-STAGES = (
-    Stage(
-        "ingest",
-        "tunewright.documents.stage:ingest",
-        ("documents.chunk_tokens", "documents.timeout_s", "documents.memory_mb", "model.base"),
-        (),
-        ("documents.jsonl", "chunks.jsonl"),
-        ("tunewright.documents.stage:source_digest", "tunewright.pipeline:base_identity"),
-    ),
-    Stage("split", "tunewright.documents.stage:split", ("seed", "split"), ("documents.jsonl",), ("split.jsonl",)),
-    Stage(
-        "exam",
-        "tunewright.synthesis.stage:exam",
-        (*_PROMPT, *_TEACHER, "exam"),
-        _DOCUMENTS,
-        ("exam.jsonl", "seal.json"),
-        ("tunewright.pipeline:exam_file_digest",),
-    ),
-    Stage(
-        "synth",
-        "tunewright.synthesis.stage:synth",
-        (*_PROMPT, *_TEACHER, "synthesis.tasks", "synthesis.samples_per_document", "synthesis.refusal_share"),
-        (*_DOCUMENTS, "exam.jsonl"),
-        ("samples.jsonl",),
-    ),
-    Stage(
-        "curate",
-        "tunewright.curation.stage:curate",
-        (*_PROMPT, "curation"),
-        (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
-        ("train.jsonl",),
-        ("tunewright.curation.own_data:data_digest",),
-    ),
-    Stage(
-        "train",
-        "tunewright.training.stage:train_adapter",
-        ("seed", "model", *_TRAINING),
-        ("train.jsonl",),
-        ("adapter", "metrics.jsonl"),
-        ("tunewright.pipeline:base_identity",),
-    ),
-    Stage(
-        "evaluate",
-        "tunewright.evaluation.stage:evaluate",
-        (*_PROMPT, "model", "evaluation"),
-        (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
-        (*_RESULTS, "rule.json", "comparison.csv"),
-        ("tunewright.pipeline:base_identity",),
-    ),
-    Stage(
-        "report",
-        "tunewright.evaluation.report:report",
-        (),
-        (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "recipe.toml"),
-        ("report.html",),
-    ),
-)
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
+from tunewright.stages import STAGE_NAMES, STAGES, Stage, stages_of
 
 
 @dataclass(frozen=True)
@@ -114,28 +26,6 @@ class StageState:
     why: str
     summary: StageSummary | None = None
     duration_s: float = 0.0
-
-
-def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """Return the stages that a recipe needs: own chat data and an own exam need no documents."""
-    if not recipe.documents.paths and recipe.synthesis.data and recipe.exam.file:
-        return tuple(stage for stage in STAGES if stage.name not in ("ingest", "split"))
-    return STAGES
-
-
-def base_identity(recipe: Recipe) -> str:
-    """Return what names the base model's content."""
-    return identity(recipe.model.base, recipe.folder)
-
-
-def exam_file_digest(recipe: Recipe) -> str:
-    """Return the digest of the user's own exam, or nothing when there is none."""
-    if not recipe.exam.file:
-        return ""
-    path = recipe.resolve(recipe.exam.file)
-    if not path.is_file():
-        raise RecipeError(f"there is no exam at {path}", "exam.file names it", "mend the path, or remove exam.file")
-    return file_digest(path)
 
 
 def _load(reference: str) -> Callable[..., object]:
@@ -168,10 +58,14 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
     """Compare a stage's record with what it would be made from now; without a recipe only its outputs are checked."""
     if not run.file(_state_file(stage)).exists():
         return StageState(stage, "new", "never finished")
-    record = run.read_json(_state_file(stage))
-    summary = StageSummary.model_validate(record["summary"])
-    duration_s = float(record["duration_s"])
-    for name, expected in record["outputs"].items():
+    try:
+        record = run.read_json(_state_file(stage))
+        summary = StageSummary.model_validate(record["summary"])
+        duration_s, before = float(record["duration_s"]), dict(record["ingredients"])
+        outputs = dict(record["outputs"])
+    except (KeyError, TypeError, ValueError, RunFolderError):
+        return StageState(stage, "stale", f"{_state_file(stage)} is damaged")
+    for name, expected in outputs.items():
         path = run.file(name)
         if not path.exists():
             return StageState(stage, "stale", f"{name} is missing", summary, duration_s)
@@ -179,7 +73,6 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
             return StageState(stage, "stale", f"{name} was changed", summary, duration_s)
     if recipe is not None:
         now = _ingredients(run, recipe, stage)
-        before = record["ingredients"]
         changed = [
             name for name in sorted({*now, *before}) if json.dumps(now.get(name)) != json.dumps(before.get(name))
         ]
@@ -288,4 +181,21 @@ def require(run: RunFolder, *names: str) -> None:
                 f"{run.path} has no {name} yet",
                 "the stage that writes it has not finished",
                 f"tunewright run RECIPE --dir '{run.path}'",
+            )
+
+
+def require_untouched(run: RunFolder) -> None:
+    """Refuse a run whose files are not those that its stages wrote.
+
+    Raises:
+        RunFolderError: a file was changed, is missing, or its stage never finished.
+    """
+    recipe_file = run.file("recipe.toml")
+    for stage in stages_of(load_recipe(recipe_file)):
+        state = stage_state(run, None, stage)
+        if state.state != "fresh" and stage.name != STAGE_NAMES[-1]:
+            raise RunFolderError(
+                f"the stage {stage.name} of {run.path} does not stand as it was made",
+                f"{state.why}; a report would not show what was examined",
+                f"make it anew: tunewright run '{recipe_file}' --dir '{run.path}'",
             )

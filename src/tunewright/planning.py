@@ -61,7 +61,7 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         exam = round(total * recipe.split.exam_share)
         train = total - exam
     else:
-        total = len(source_files(recipe)) if recipe.documents.paths else 0
+        total = len(source_files(recipe)) if recipe.documents.paths or not recipe.synthesis.data else 0
         exam = round(total * recipe.split.exam_share)
         train = total - exam
     written = train * recipe.synthesis.samples_per_document

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from tunewright.errors import RecipeError
@@ -29,7 +29,8 @@ REFUSAL = "The documents do not give the answer to this question."
 class _Settings(BaseModel):
     """A frozen group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Defaults are validated too: 60 for a float becomes 60.0, as it reads back from TOML.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DocumentSettings(_Settings):
@@ -37,7 +38,7 @@ class DocumentSettings(_Settings):
 
     paths: tuple[str, ...] = Field((), description="files and folders, relative to this recipe")
     chunk_tokens: int = Field(256, ge=32, le=8192, description="longest chunk, in the student's tokens")
-    timeout_s: float = Field(60, gt=0, description="longest time that one file may take to read")
+    timeout_s: float = Field(60, gt=0, le=86400, description="longest time that one file may take to read")
     memory_mb: int = Field(1024, ge=128, description="most memory that reading one file may take")
 
 
@@ -64,14 +65,14 @@ class TeacherSettings(_Settings):
     api_key_env: str = Field("", description="environment variable that holds the key; the key is never stored")
     concurrency: int = Field(8, ge=1, le=512, description="calls under way at once (the embedded one takes 1)")
     temperature: float = Field(0.0, ge=0, le=2, description="0 asks for the likeliest answer")
-    timeout_s: float = Field(120, gt=0, description="longest wait for one answer")
+    timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one answer")
 
 
 class SynthesisSettings(_Settings):
     """[synthesis]: the training samples that the teacher writes."""
 
     tasks: tuple[Task, ...] = Field(
-        ("answer-first", "refusal"), description="answer-first suits any teacher, free-qa a strong one"
+        ("answer-first", "refusal"), min_length=1, description="answer-first suits any teacher, free-qa a strong one"
     )
     samples_per_document: int = Field(8, ge=0, description="questions asked of the teacher per document")
     refusal_share: Share = Field(0.15, description="refusals, as a share of the answered samples")
@@ -99,7 +100,7 @@ class TrainingSettings(_Settings):
     rank: int = Field(16, ge=1, le=1024, description="LoRA rank: more learns more, takes more memory")
     alpha: float = Field(32, gt=0, description="LoRA scale; alpha / rank multiplies the adapter")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
-    targets: tuple[str, ...] = Field(("all-linear",), description="layers that get an adapter")
+    targets: tuple[str, ...] = Field(("all-linear",), min_length=1, description="layers that get an adapter")
     learning_rate: float = Field(2e-4, gt=0, description="peak of the cosine schedule")
     epochs: int = Field(3, ge=1, description="passes over the training set")
     batch_size: int = Field(16, ge=1, description="samples per optimizer step")
@@ -113,17 +114,26 @@ class TrainingSettings(_Settings):
 class EvaluationSettings(_Settings):
     """[evaluation]: the arms that sit the exam, and the margin of the verdict."""
 
-    arms: tuple[Arm, ...] = Field(get_args(Arm), description="who sits the exam")
+    arms: tuple[Arm, ...] = Field(
+        get_args(Arm), min_length=1, description="who sits the exam; a verdict needs base and tuned"
+    )
     few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot arm")
     rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")
     margin: float = Field(0.10, gt=0, lt=1, description="smallest difference worth having (the verdict's delta)")
 
+    @field_validator("arms")
+    @classmethod
+    def _each_once(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        if len(set(arms)) < len(arms):
+            raise ValueError("an arm is named twice")
+        return arms
+
 
 class Recipe(_Settings):
     """A whole recipe. ``folder`` is where relative paths start; it is no setting."""
 
-    seed: int = Field(0, ge=0, description="of every random choice")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of every random choice")
     system_prompt: str = Field(SYSTEM_PROMPT, description="first message of every sample and exam prompt")
     refusal: str = Field(REFUSAL, min_length=1, description="what the model is to say when it cannot know")
     documents: DocumentSettings = DocumentSettings()
@@ -162,6 +172,12 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
             yield name, field.annotation
 
 
+_WORDS = {
+    "tuple_type": 'should be a list, such as ["one", "two"]',
+    "model_type": "should be a section: a line in [brackets], its settings below",
+}
+
+
 def _known_keys() -> list[str]:
     top = [name for name in Recipe.model_fields if name != "folder"]
     return top + [f"{name}.{key}" for name, kind in sections() for key in kind.model_fields]
@@ -178,7 +194,8 @@ def _explain(error: ValidationError) -> str:
             )
             lines.append(f"{key}: unknown setting" + (f"; did you mean {near[0]}?" if near else ""))
         else:
-            lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
+            told = _WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+            lines.append(f"{key} = {problem['input']!r}: {told}")
     return "\n  ".join(lines)
 
 
@@ -234,8 +251,12 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"there is no recipe at {path}", "", f"write one: tunewright init DOCS -o '{path}'"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not valid TOML", str(error), "text values stand in quotes") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text", str(error), "save it as UTF-8") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}", str(error), "check the path and its permissions") from error
     return parse_recipe(override(content, assignments), path.parent.absolute(), str(path))
 
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_js
 
 REJECTED = "rejected.jsonl"
 _MARKER = "run.json"
+_SAYS_FULL = re.compile(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b|No space left on device")
 
 
 @contextmanager
@@ -26,8 +28,9 @@ def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
     """Turn "no space left" into a DiskFullError that names the disk and the bytes that were needed."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:  # safetensors wraps the operating system's error in a class of its own
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _SAYS_FULL.search(str(error))
+        if isinstance(error, DiskFullError) or not full:
             raise
         disk = path.parent if path.parent.exists() else Path("/")
         free = shutil.disk_usage(disk).free
@@ -169,14 +172,15 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             marker = path / _MARKER
             if not marker.exists():
-                if any(not p.name.startswith(".") for p in path.iterdir()):
+                strange = any(not p.name.startswith(".") for p in path.iterdir())
+                if strange and not (path / "recipe.toml").exists():
                     raise RunFolderError(
                         f"{path} is not empty and is not a run folder",
                         f"it has no {_MARKER}",
                         "name another folder with --dir",
                     )
                 write_atomic(marker, b'{"format": 1}\n')
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
             raise RunFolderError(f"cannot write to {path}", str(error), "name another folder with --dir") from error
         return cls(path)
 
@@ -202,7 +206,13 @@ class RunFolder:
         Raises:
             RunFolderError: another process holds it.
         """
-        with (self.path / ".lock").open("a+") as file:
+        try:
+            opened = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write to {self.path}", str(error), "name another folder with --dir"
+            ) from error
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

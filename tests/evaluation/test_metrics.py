@@ -133,6 +133,7 @@ def test_score_holds_what_applies_and_nothing_else() -> None:
     assert "false_refusal" not in declined.metrics
     assert declined.metrics["refusal_right"] == 0
     assert (declined.metrics["truncated"], declined.metrics["empty"]) == (1, 1)
+    assert declined.metrics["cut_or_empty"] == 1
     assert (declined.metrics["answerable"], declined.metrics["closed_book"]) == (0, 0)
 
 

@@ -36,7 +36,14 @@ def sit(
                     ring="learned" if i % 3 else "unseen",
                     document=f"d{i // per_document}",
                     primary=float(np.clip(mean + noise * NOISE[row, i], 0, 1)),
-                    metrics={"answerable": 1, "closed_book": i % 3 > 0, "false_refusal": 0, "truncated": 0, "empty": 0}
+                    metrics={
+                        "answerable": 1,
+                        "closed_book": i % 3 > 0,
+                        "false_refusal": 0,
+                        "truncated": 0,
+                        "empty": 0,
+                        "cut_or_empty": 0,
+                    }
                     | own,
                 )
             )
@@ -117,7 +124,7 @@ def test_ten_questions_on_five_documents_are_enough_to_be_judged() -> None:
 
 
 @pytest.mark.parametrize(("arm", "name"), [("tuned", "INVALID"), ("tuned+rag", "INVALID"), ("base", "SHIP")])
-@pytest.mark.parametrize("fault", ["truncated", "empty"])
+@pytest.mark.parametrize("fault", ["cut_or_empty"])
 def test_cut_answers_invalidate_only_judged_arms(arm: str, name: str, fault: str) -> None:
     verdict = judge(GOOD, metrics={arm: {fault: lambda i: float(i < 2)}})  # 2 of 30: 6.7 %
     assert verdict.name == name

@@ -246,13 +246,19 @@ def split(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Decide each document's side; write split.jsonl.
 
     Raises:
-        DocumentError: an exam is wanted, and there is nothing to split.
+        DocumentError: an exam is wanted and there is nothing to split, or nothing is left to learn from.
     """
     documents = run.read_records(DOCUMENTS, Document)
     settings = recipe.split
     entries = split_documents(documents, settings.exam_share, settings.near_duplicate, recipe.seed)
-    run.write_records(SPLIT, entries)
     num_exam = sum(entry.side == "exam" for entry in entries)
+    if num_exam == len(entries) and not recipe.synthesis.data:
+        raise DocumentError(
+            "the exam keeps all documents for itself",
+            f"split.exam_share is {settings.exam_share}, so none is left to learn from",
+            "lower it: --set split.exam_share=0.25",
+        )
+    run.write_records(SPLIT, entries)
     return StageSummary(
         num_in=len(documents),
         num_out=len(entries),

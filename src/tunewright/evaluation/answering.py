@@ -92,7 +92,7 @@ def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Bat
     journal = run.journal(JOURNAL)
     told: dict[str, Any] = {}
     for entry in journal.entries:
-        told |= entry["outputs"]
+        told |= entry.get("outputs", {})  # a line of another kind answers nothing, and is answered anew
     missing = [batch for batch in planned if any(key(batch.tuned, job) not in told for job in batch.jobs)]
     if not missing:
         return told

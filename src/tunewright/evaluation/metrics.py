@@ -141,6 +141,7 @@ METRICS: dict[str, Metric] = {
     "false_refusal": lambda q, a, refusal: float(is_refusal(a.text, refusal)) if q.answerable else None,
     "truncated": lambda q, a, _: float(a.finish == "length"),
     "empty": lambda q, a, _: float(not a.text.strip()),
+    "cut_or_empty": lambda q, a, _: float(a.finish == "length" or not a.text.strip()),
     # Facts of the question, so that scores can be grouped without the exam at hand.
     "answerable": lambda q, a, _: float(q.answerable),
     "closed_book": lambda q, a, _: float(q.passage is None),

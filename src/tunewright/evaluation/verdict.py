@@ -108,7 +108,7 @@ def rule_digest(rule: dict[str, Any]) -> str:
 
 def _cut(results: Results, arm: str) -> float:
     found = results.arm(arm)
-    return found.metrics.get("truncated", 0.0) + found.metrics.get("empty", 0.0) if found else 0.0
+    return found.metrics.get("cut_or_empty", 0.0) if found else 0.0
 
 
 def _faults(results: Results, rule: dict[str, Any], leaks: int) -> list[str]:

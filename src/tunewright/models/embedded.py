@@ -68,7 +68,12 @@ def gguf_path() -> Path:
     path = folder / f"{NAME}.Q4_1.gguf"
     if path.is_file() and path.stat().st_size == _GGUF_BYTES:
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"cannot make the model cache {folder}", str(error), "name another place: export TUNEWRIGHT_CACHE=FOLDER"
+        ) from error
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.is_file() and path.stat().st_size == _GGUF_BYTES:

@@ -116,14 +116,15 @@ def attach_adapter(model: Any, rank: int, alpha: float, dropout: float, targets:
 def load_adapter(model: Any, folder: Path) -> Any:
     """Put a saved adapter on the base, for inference."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"the adapter in {folder} does not fit the base model",
             str(error).splitlines()[0],
-            "train it again",
+            "run the recipe on this run folder again: a damaged adapter is trained anew",
         ) from error
     adapted.eval()
     return adapted

@@ -57,10 +57,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the exam {path}", str(error), "correct exam.file in the recipe") from error
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
             for row in reader:
-                yield reader.line_num, {str(k).strip().lower(): v for k, v in row.items() if k is not None}
+                if None in row:
+                    raise _fault(path, reader.line_num, "more cells than columns: put text with commas in quotes")
+                yield reader.line_num, {str(k).strip().lower(): v for k, v in row.items()}
         except csv.Error as error:
             raise _fault(path, reader.line_num, str(error)) from error
         return

@@ -42,16 +42,28 @@ def _api_key(settings: TeacherSettings) -> str:
             "teacher.api_key_env says that it holds the teacher's key",
             f"export {name}=...",
         )
-    return os.environ[name] if name else ""
+    key = os.environ[name].strip() if name else ""
+    if not (key.isascii() and key.isprintable()):
+        raise RecipeError(
+            f"the key in {name} holds characters that no HTTP header may carry",
+            "a line end in its middle, or a letter that is not ASCII",
+            f"look at where it comes from, then: export {name}=...",
+        )
+    return key
 
 
 def _check(settings: TeacherSettings) -> None:
     if settings.url == EMBEDDED:
         return
-    if urlsplit(settings.url).scheme not in ("http", "https") or not urlsplit(settings.url).hostname:
+    try:
+        parts = urlsplit(settings.url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
         raise RecipeError(
             f"teacher.url {settings.url!r} is not a URL",
-            "it starts with neither http:// nor https://",
+            "it is not http:// or https:// and a host",
             f'for example http://localhost:8000/v1, or "{EMBEDDED}"',
         )
     if not settings.model:

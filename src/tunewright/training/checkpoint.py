@@ -63,24 +63,13 @@ def save(folder: Path, model: Any, optimizer: Any, step: int, total_steps: int, 
     path = folder / f"step-{step:07d}"
     with disk_errors(path, num_bytes), atomic_folder(path) as target:
         for name, tensors in groups.items():
-            try:
-                save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, target / name)
-            except Exception as error:  # safetensors wraps the operating system's error in its own
-                raise _as_os_error(error) from error
+            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, target / name)
         state = {"step": step, "total_steps": total_steps, "settings": dict(settings)}
         state["digests"] = {name: file_digest(target / name) for name in groups}
         (target / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     for old in paths(folder)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return path
-
-
-def _as_os_error(error: Exception) -> Exception:
-    import errno
-
-    if "os error 28" in str(error) or "No space left" in str(error):
-        return OSError(errno.ENOSPC, str(error))
-    return error
 
 
 def paths(folder: Path) -> list[Path]:

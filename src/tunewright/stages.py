@@ -1,0 +1,120 @@
+"""The stages in order: the function of each, and all that its result depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunewright.errors import RecipeError
+from tunewright.models.source import identity
+from tunewright.recipe import Recipe, TrainingSettings
+from tunewright.rundir import file_digest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One arrow of the path.
+
+    Attributes:
+        function: "module:name" of ``(run, recipe) -> StageSummary``; imported only when the stage runs.
+        settings: what of the recipe it depends on: sections, or single settings as "section.key".
+        reads: files of the run folder that it depends on.
+        writes: files and folders that it makes; their digests are kept.
+        outside: "module:name" of ``recipe -> str``, a digest of inputs outside the run folder.
+        version: raised when the stage's own work changes, so that older results count as stale.
+    """
+
+    name: str
+    function: str
+    settings: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    outside: tuple[str, ...] = ()
+    version: int = 1
+
+
+_PROMPT = ("seed", "system_prompt", "refusal")
+_TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
+_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key != "checkpoint_steps")
+_DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
+_RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
+
+STAGES = (
+    Stage(
+        "ingest",
+        "tunewright.documents.stage:ingest",
+        ("documents.chunk_tokens", "documents.timeout_s", "documents.memory_mb", "model.base"),
+        (),
+        ("documents.jsonl", "chunks.jsonl"),
+        ("tunewright.documents.stage:source_digest", "tunewright.stages:base_identity"),
+    ),
+    Stage("split", "tunewright.documents.stage:split", ("seed", "split"), ("documents.jsonl",), ("split.jsonl",)),
+    Stage(
+        "exam",
+        "tunewright.synthesis.stage:exam",
+        (*_PROMPT, *_TEACHER, "exam"),
+        _DOCUMENTS,
+        ("exam.jsonl", "seal.json"),
+        ("tunewright.stages:exam_file_digest",),
+    ),
+    Stage(
+        "synth",
+        "tunewright.synthesis.stage:synth",
+        (*_PROMPT, *_TEACHER, "synthesis.tasks", "synthesis.samples_per_document", "synthesis.refusal_share"),
+        (*_DOCUMENTS, "exam.jsonl"),
+        ("samples.jsonl",),
+    ),
+    Stage(
+        "curate",
+        "tunewright.curation.stage:curate",
+        (*_PROMPT, "curation"),
+        (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
+        ("train.jsonl",),
+        ("tunewright.curation.own_data:data_digest",),
+    ),
+    Stage(
+        "train",
+        "tunewright.training.stage:train_adapter",
+        ("seed", "model", *_TRAINING),
+        ("train.jsonl",),
+        ("adapter", "metrics.jsonl"),
+        ("tunewright.stages:base_identity",),
+    ),
+    Stage(
+        "evaluate",
+        "tunewright.evaluation.stage:evaluate",
+        (*_PROMPT, "model", "evaluation"),
+        (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
+        (*_RESULTS, "rule.json", "comparison.csv"),
+        ("tunewright.stages:base_identity",),
+    ),
+    Stage(
+        "report",
+        "tunewright.evaluation.report:report",
+        (),
+        (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "recipe.toml"),
+        ("report.html",),
+    ),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages that a recipe needs: own chat data and an own exam need no documents."""
+    if not recipe.documents.paths and recipe.synthesis.data and recipe.exam.file:
+        return tuple(stage for stage in STAGES if stage.name not in ("ingest", "split"))
+    return STAGES
+
+
+def base_identity(recipe: Recipe) -> str:
+    """Return what names the base model's content."""
+    return identity(recipe.model.base, recipe.folder)
+
+
+def exam_file_digest(recipe: Recipe) -> str:
+    """Return the digest of the user's own exam, or nothing when there is none."""
+    if not recipe.exam.file:
+        return ""
+    path = recipe.resolve(recipe.exam.file)
+    if not path.is_file():
+        raise RecipeError(f"there is no exam at {path}", "exam.file names it", "mend the path, or remove exam.file")
+    return file_digest(path)
