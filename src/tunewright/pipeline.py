@@ -156,6 +156,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
 
 def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:
     """Return every stage's state; once one is not fresh, those after it that read its files are stale too."""
+    recipe = recipe.with_absolute_paths() if recipe else None
     found: list[StageState] = []
     dirty: set[str] = set()
     for stage in stages_of(recipe) if recipe else STAGES:

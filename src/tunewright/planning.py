@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tunewright.errors import ModelError
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import EMBEDDED, Recipe
 from tunewright.records import Document, Sample, SplitEntry
-from tunewright.rundir import Journal, RunFolder
+from tunewright.rundir import RunFolder
 
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
 _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
@@ -129,8 +130,9 @@ def _seconds_per_call(recipe: Recipe, run: RunFolder) -> float:
     embedded = recipe.teacher.url == EMBEDDED
     at_once = 1 if embedded else recipe.teacher.concurrency
     journal = run.file("teacher.jsonl")
-    entries = Journal(journal).entries if journal.exists() else []
-    took = [float(entry["seconds"]) for entry in entries if "seconds" in entry]
+    # Read line by line, not as a Journal: another process may be writing to it.
+    lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
+    took = [float(entry["seconds"]) for entry in map(json.loads, lines) if "seconds" in entry]
     return (sum(took) / len(took) if took else _SECONDS_PER_CALL[embedded]) / at_once
 
 

@@ -239,12 +239,13 @@ def override(content: dict[str, Any], assignments: Sequence[str]) -> dict[str, A
     return result
 
 
-def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply overrides.
 
     Raises:
         RecipeError: the file is missing, is not TOML, or has wrong settings.
     """
+    path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:

@@ -35,6 +35,12 @@ class Stage:
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key != "checkpoint_steps")
+_SYNTHESIS = (
+    "synthesis.tasks",
+    "synthesis.samples_per_document",
+    "synthesis.refusal_share",
+    "curation.evidence_match",
+)
 _DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
 _RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
 
@@ -59,7 +65,14 @@ STAGES = (
     Stage(
         "synth",
         "tunewright.synthesis.stage:synth",
-        (*_PROMPT, *_TEACHER, "synthesis.tasks", "synthesis.samples_per_document", "synthesis.refusal_share"),
+        (
+            *_PROMPT,
+            *_TEACHER,
+            "synthesis.tasks",
+            "synthesis.samples_per_document",
+            "synthesis.refusal_share",
+            "curation.evidence_match",
+        ),
         (*_DOCUMENTS, "exam.jsonl"),
         ("samples.jsonl",),
     ),

@@ -265,7 +265,7 @@ def read_csv(path: Path) -> Read:
     text = decode(path.read_bytes())
     if isinstance(text, Failure):
         return [text]
-    csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # one limit for the whole process
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)

@@ -77,7 +77,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     closed: list[OSError] = []
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=closed.append):
         real = os.path.realpath(folder)
-        if real in entered:
+        if real in entered or (Path(folder) / "run.json").is_file():  # a run folder holds no documents
             subfolders.clear()
             continue
         entered.add(real)

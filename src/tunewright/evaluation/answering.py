@@ -31,10 +31,10 @@ class _Batch:
     jobs: tuple[Job, ...]
 
 
-def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question]) -> Iterator[Answer]:
-    """Yield every arm's answer to every question, in the order of the recipe's arms and of the exam."""
+def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str]) -> Iterator[Answer]:
+    """Yield every arm's answer to every question, in the order of the arms and of the exam."""
     tokenizer = load_tokenizer(locate(recipe.model.base, recipe.folder))
-    sheets = _sheets(run, recipe, questions, tokenizer)
+    sheets = _sheets(run, recipe, questions, arms, tokenizer)
     key = _key(run, recipe, any(arm in TUNED for arm in sheets))
     told = _tell(run, recipe, tokenizer, _plan(sheets, key, _BATCH_SIZE[pick_device()]), key)
     for arm, jobs in sheets.items():
@@ -43,7 +43,9 @@ def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question]) -
             yield Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **output)
 
 
-def _sheets(run: RunFolder, recipe: Recipe, questions: Sequence[Question], tokenizer: Any) -> Sheets:
+def _sheets(
+    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str], tokenizer: Any
+) -> Sheets:
     """Return the prompt and gold tokens of each question for each arm."""
     settings = recipe.evaluation
     retrieve = retriever(_training_chunks(run), settings.rag_passages)
@@ -55,7 +57,7 @@ def _sheets(run: RunFolder, recipe: Recipe, questions: Sequence[Question], token
         whole = encode(tokenizer, (*prompt, Message(role="assistant", content=question.gold)))
         return Job(prompt_ids, [label for label in whole.labels[len(prompt_ids) :] if label != IGNORED])
 
-    return {arm: [job(arm, question) for question in questions] for arm in settings.arms}
+    return {arm: [job(arm, question) for question in questions] for arm in arms}
 
 
 def _training_chunks(run: RunFolder) -> list[Chunk]:

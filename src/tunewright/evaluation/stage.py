@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers
+from tunewright.evaluation.arms import RETRIEVING, few_shot_examples
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.verdict import decide, rule
 from tunewright.recipe import Recipe
-from tunewright.records import Question, StageSummary
+from tunewright.records import Question, Sample, StageSummary
 from tunewright.rundir import RunFolder, file_digest
 
 
@@ -18,10 +20,10 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     Writes rule.json (before the first answer), answers.jsonl, scores.jsonl, verdict.json and comparison.csv.
     """
     questions = _sealed_exam(run)
-    arms = recipe.evaluation.arms
+    arms = _possible_arms(run, recipe)
     the_rule = rule(recipe.evaluation.margin, arms)
     run.write_json("rule.json", the_rule)
-    answers = list(all_answers(run, recipe, questions))
+    answers = list(all_answers(run, recipe, questions, arms))
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     verdict = decide(scores, answers, the_rule, _leaks(run))
@@ -35,6 +37,19 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
         "verdict": verdict.name,
     }
     return StageSummary(num_in=len(questions), num_out=len(questions), figures=figures)
+
+
+def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
+    """Return the recipe's arms without those that have nothing to work with: they would only repeat the base.
+
+    The verdict then names them as rivals that were not run, and cannot be SHIP.
+    """
+    missing = set() if run.file("split.jsonl").exists() else set(RETRIEVING)
+    if not few_shot_examples(run.read_records("train.jsonl", Sample), recipe.evaluation.few_shot, recipe.seed):
+        missing.add("few-shot")
+    for arm in sorted(missing & set(recipe.evaluation.arms)):
+        console.warning(f"the {arm} arm has nothing to show with the question and is left out")
+    return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
 
 
 def _sealed_exam(run: RunFolder) -> list[Question]:

@@ -161,5 +161,5 @@ def end_ids(tokenizer: Any, model: Any) -> list[int]:
     listed = getattr(config, "eos_token_id", None)
     found = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
     probe = encode(tokenizer, (Message(role="user", content="a"), Message(role="assistant", content="b")))
-    found |= {label for label in probe.labels[-4:] if label in tokenizer.all_special_ids}
+    found |= {label for label in probe.labels[-4:] if label in special_ids(tokenizer)}
     return sorted(number for number in found if number is not None)

@@ -23,7 +23,6 @@ QUESTION_TOKENS = 64  # room for one question
 _ITEM_TOKENS = 200  # room for one question, answer and quote as JSON
 _GROUNDED_PER_REFUSAL = 2
 _MOST_ITEMS = 12  # asked for in one call
-_QUOTE_BOUND = 80.0  # fuzzy score that finds a quote; curation then applies the recipe's own bound
 STAGE = "synth"
 NO_SENTENCE = "document has no sentence to ask about"
 
@@ -204,7 +203,7 @@ def _add_item(work: Work, chunk: Chunk, content: object, written: Written) -> No
     if not question or not answer:
         written.reject(identity, "item with an empty question or answer", item.question)
         return
-    place = find_quote(item.quote, chunk.text, _QUOTE_BOUND)
+    place = find_quote(item.quote, chunk.text, work.recipe.curation.evidence_match)
     if place is None:
         written.reject(identity, "quote not in the passage", item.quote)
         return

@@ -140,7 +140,7 @@ class Teacher:
             self._client.stop()
             self._wait_a_moment(workers)
             raise
-        if self.num_failed and not self.num_calls:
+        if self.num_failed and not self.num_calls + self.num_from_journal:
             raise self._most_fail()
 
     def _work(
@@ -183,7 +183,7 @@ class Teacher:
                 return
             self.num_failed += 1
             self.failures[cause] += 1
-            if self.num_failed >= _LEAST_FAILURES and self.num_failed > self.num_calls:
+            if self.num_failed >= _LEAST_FAILURES and self.num_failed > self.num_calls + self.num_from_journal:
                 raise self._most_fail()
 
     def _most_fail(self) -> TeacherError:

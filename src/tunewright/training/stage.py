@@ -73,7 +73,6 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
         figures={
             "steps": num_steps(len(examples), settings.batch_size, settings.epochs),
             "supervised_tokens": sum(example.encoded.num_supervised for example in examples),
-            "first_loss": round(losses[0], 4),
-            "last_loss": round(losses[-1], 4),
+            **({"first_loss": round(losses[0], 4), "last_loss": round(losses[-1], 4)} if losses else {}),
         },
     )
