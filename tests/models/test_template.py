@@ -101,3 +101,16 @@ def test_missing_template_gets_the_stated_default_and_says_so(tmp_path, capsys):
     tokenizer = tokenizer_with(None, tmp_path)
     assert tokenizer.chat_template == DEFAULT_TEMPLATE
     assert "no chat template" in capsys.readouterr().err
+
+
+def test_an_answer_that_stands_in_the_question_too_is_masked_at_its_own_place(tmp_path):
+    moving = (  # puts the system text into the last user turn, so that no earlier rendering is a prefix
+        "{% set last = messages | selectattr('role', 'equalto', 'user') | list | last %}{% for m in messages %}"
+        "{% if m['role'] == 'user' %}{{ '[Q] ' + ('Be brief. ' if m == last else '') + m['content'] + ' ' }}"
+        "{% elif m['role'] == 'assistant' %}{{ '[A] ' + m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+    )
+    tokenizer = tokenizer_with(moving, tmp_path)
+    turns = [("user", "Is it no or yes?"), ("assistant", "no"), ("user", "Was it yes or no?"), ("assistant", "yes")]
+    encoded = encode(tokenizer, [Message(role=role, content=content) for role, content in turns])
+    assert tokenizer.decode([label for label in encoded.labels if label != IGNORED]).count("<|im_end|>") == 2
+    assert encoded.ends_supervised

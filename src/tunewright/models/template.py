@@ -104,6 +104,8 @@ def _answer_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> lis
     cursor = 0
     for number, message in enumerate(messages):
         if message.role != "assistant":
+            said = text.find(message.content.strip(), cursor)
+            cursor = said + len(message.content.strip()) if said >= 0 else cursor
             continue
         prompt = render(tokenizer, messages[:number], add_generation_prompt=True)
         content = message.content.strip()
