@@ -103,7 +103,7 @@ def run_killed(recipe: Path, folder: Path, moments: list[float]) -> list[dict[st
         process = start(recipe, folder)
         try:
             process.wait(timeout=seconds)
-            break  # finished before the kill
+            raise SystemExit(f"the run ended before kill {len(kills) + 1}: nothing was proven; try another --seed")
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -159,14 +158,3 @@ class ProgressBar:
 def progress(label: str, total: int) -> ProgressBar:
     """Return a progress bar to use in a ``with`` statement."""
     return ProgressBar(label, total)
-
-
-@contextmanager
-def timed() -> Iterator[list[float]]:
-    """Yield a list that holds the block's duration in seconds once the block has ended."""
-    seconds: list[float] = []
-    start = time.monotonic()
-    try:
-        yield seconds
-    finally:
-        seconds.append(time.monotonic() - start)
