@@ -11,6 +11,8 @@ import pytest
 for folder in (".", "teacher", "evaluation", "training"):  # where the tests' own servers, models and runs are made
     sys.path.insert(0, str(Path(__file__).parent / folder))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: threads of their own would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tunewright.records import Question, Sample
 from tunewright.rundir import RunFolder, file_digest
 from whole_path import asks, write_recipe
 
-FINISHED = list(pipeline.STAGE_NAMES)
+FINISHED = [name for name in pipeline.STAGE_NAMES if name != "pairs"]  # no preferences there
 
 
 def load(path):

@@ -11,9 +11,9 @@ from typing import Any
 from tunewright import console
 from tunewright.errors import UserError
 from tunewright.models.generate import stream
-from tunewright.models.load import for_inference, load_adapter, load_base, pick_device
-from tunewright.models.source import locate
-from tunewright.models.template import encode_prompt, end_ids, load_tokenizer
+from tunewright.models.load import for_inference, is_full, load_adapter, pick_device
+from tunewright.models.student import student_base, student_tokenizer
+from tunewright.models.template import encode_prompt, end_ids
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Message
@@ -32,23 +32,26 @@ def converse(run: RunFolder, voices: Sequence[str], prompt: str | None) -> None:
     """
     require(run, "recipe.toml", *(("adapter",) if "tuned" in voices else ()))
     recipe = load_recipe(run.file("recipe.toml"))
-    model, tokenizer = _load(run, recipe, voices)
+    models, tokenizer = _load(run, recipe, voices)
     history = {voice: [Message(role="system", content=recipe.system_prompt)] for voice in voices}
     for question in [prompt] if prompt is not None else _lines():
         for voice in voices:
             history[voice].append(Message(role="user", content=question))
             if len(voices) > 1:
                 console.stream(f"{voice}: ")
-            answer = _speak(model, tokenizer, history[voice], voice)
+            answer = _speak(models[voice], tokenizer, history[voice], voice)
             history[voice].append(Message(role="assistant", content=answer))
 
 
-def _load(run: RunFolder, recipe: Recipe, voices: Sequence[str]) -> tuple[Any, Any]:
-    folder = locate(recipe.model.base, recipe.folder)
-    tokenizer = load_tokenizer(folder)
+def _load(run: RunFolder, recipe: Recipe, voices: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """Return the model of each voice, one base under both where an adapter makes the difference; and the tokenizer."""
+    tokenizer = student_tokenizer(recipe)
     console.line(f"loading {recipe.model.base}")
-    model = for_inference(load_base(folder, recipe.model.quantization, pick_device()))
-    return (load_adapter(model, run.file("adapter")) if "tuned" in voices else model), tokenizer
+    base = for_inference(student_base(recipe, pick_device(), tokenizer))
+    if "tuned" not in voices:
+        return {"base": base}, tokenizer
+    tuned = load_adapter(base, run.file("adapter"))
+    return {"base": base if is_full(run.file("adapter")) else tuned, "tuned": tuned}, tokenizer
 
 
 def _speak(model: Any, tokenizer: Any, messages: Sequence[Message], voice: str) -> str:

@@ -75,12 +75,15 @@ def init(documents: tuple[Path, ...], output: Path, force: bool) -> None:
 @recipe_argument
 @folder_option
 @set_option
-def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+@click.option("--prove", is_flag=True, help="Load the model and take two real steps, for exact memory and time.")
+def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool) -> None:
     """Say what each stage will do: calls, tokens, memory and time; and what is fresh."""
-    from tunewright.planning import show_plan
+    from tunewright.planning import prove_plan, show_plan
     from tunewright.recipe import load_recipe
 
     show_plan(load_recipe(recipe, assignments), _default_folder(recipe, folder))
+    if prove:
+        prove_plan(load_recipe(recipe, assignments), _default_folder(recipe, folder))
 
 
 @commands.command()

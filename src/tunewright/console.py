@@ -28,8 +28,16 @@ from tunewright.errors import TunewrightError, UserError
 _SILENT_SECONDS = 10.0  # between two progress lines where no terminal redraws a bar
 
 
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+_silent: list[bool] = []
+
+
+def silence() -> None:
+    """Print nothing but errors from now on: one of several processes speaks for all."""
+    _silent.append(True)
+
+
+def _stderr(quiet: bool = True) -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=bool(_silent) and quiet)
 
 
 def data(text: str) -> None:
@@ -71,12 +79,19 @@ def warning(text: str) -> None:
 
 def error(failure: TunewrightError) -> None:
     """Write an error with its cause and hint to stderr."""
-    console = _stderr()
+    console = _stderr(quiet=False)
     console.print(Text(f"error: {failure.headline}", style="bold red"))
     if failure.cause:
         console.print(Text(f"  {failure.cause}"))
     if failure.hint:
         console.print(Text(f"\n  hint: {failure.hint}", style="cyan"))
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def segments(parts: Sequence[tuple[str, str]]) -> None:

@@ -8,17 +8,16 @@ from pathlib import Path
 from tunewright import __version__, console
 from tunewright.documents.stage import source_files
 from tunewright.errors import DocumentError, RecipeError
-from tunewright.recipe import (
+from tunewright.recipe import Recipe, dump_recipe
+from tunewright.rundir import write_atomic
+from tunewright.settings import (
     DocumentSettings,
     EvaluationSettings,
     ExamSettings,
     ModelSettings,
-    Recipe,
     SynthesisSettings,
     TrainingSettings,
-    dump_recipe,
 )
-from tunewright.rundir import write_atomic
 
 _BYTES_PER_SAMPLE = 200  # of source text: about one fact in two sentences
 _WANTED_QUESTIONS = 60  # per ring: enough to see a difference of about a quarter
@@ -95,10 +94,8 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     memory_gib = _gpu_memory_gib()
     if memory_gib >= 12:
         model = ModelSettings(base=_GPU_BASE)
-        size = 2 if memory_gib < 24 else 8
-        training = TrainingSettings(micro_batch_size=size)
+        training = TrainingSettings()
         notes["model.base"] = f"this machine has a GPU with {memory_gib:.0f} GiB; any hub name or folder will do"
-        notes["training.micro_batch_size"] = f"for {memory_gib:.0f} GiB; less takes less memory, same result"
     else:
         training = TrainingSettings(batch_size=8, learning_rate=5e-4)
         notes["model.base"] = "no GPU of 12 GiB or more here: the embedded 135M model; on one, a hub name of a 7B model"

@@ -38,10 +38,9 @@ def show_status(run: RunFolder) -> None:
         took = f"{state.duration_s:.1f} s" if state.summary else ""
         rows.append((state.stage.name, state.state, took, told if told and state.state == "fresh" else state.why))
     console.table(str(run.path), ("stage", "state", "took", "what"), rows)
-    partial = len(list(run.file("checkpoints").glob("step-*"))) if run.file("checkpoints").exists() else 0
+    partial = sorted(run.file("checkpoints").glob("*/step-*"), key=lambda path: path.stat().st_mtime)
     if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
-        newest = sorted(run.file("checkpoints").glob("step-*"))[-1].name
-        console.line(f"training can go on from checkpoint {newest}")
+        console.line(f"training can go on from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
     if any(row[1] != "fresh" for row in rows):
         name = f"'{run.file('recipe.toml')}'" if recipe else "RECIPE"
         console.line(f"go on with: tunewright run {name} --dir '{run.path}'")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tunewright import console
+from tunewright import console, parallel
 from tunewright.errors import RecipeError, RunFolderError
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
@@ -86,6 +86,8 @@ def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> S
     ingredients = _ingredients(run, recipe, stage)
     run.log("start", stage=stage.name, fingerprint=digest(ingredients))
     start = time.monotonic()
+    if stage.shared:
+        parallel.processes().call(stage.name)
     summary = _load(stage.function)(run, recipe)
     assert isinstance(summary, StageSummary)
     duration_s = round(time.monotonic() - start, 2)
@@ -133,6 +135,9 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
     """
     if until not in STAGE_NAMES:
         raise RecipeError(f"there is no stage {until!r}", "", f"the stages are: {', '.join(STAGE_NAMES)}")
+    group = parallel.processes()
+    if not group.is_first:
+        return _follow(recipe.with_absolute_paths(), RunFolder(Path(folder)), group)
     opened = RunFolder.create(Path(folder))
     with opened.lock():
         recipe = recipe.with_absolute_paths()
@@ -151,7 +156,19 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
                 _run_stage(opened, recipe, stage, position)
             if stage.name == until:
                 break
+    group.call("")
     return opened
+
+
+def _follow(recipe: Recipe, run: RunFolder, group: parallel.Processes) -> RunFolder:
+    """Take part, in silence, in the stages that the first process of the launch calls to."""
+    console.silence()
+    by_name = {stage.name: stage for stage in STAGES}
+    number = 1
+    while task := group.next_task(number):
+        _load(by_name[task].function)(run, recipe)
+        number += 1
+    return run
 
 
 def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:

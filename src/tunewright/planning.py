@@ -11,10 +11,12 @@ from typing import Any
 from tunewright import console, pipeline
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
+from tunewright.models.memory import Shape, choose_capacity, predict_memory
 from tunewright.models.source import locate, read_config
-from tunewright.recipe import EMBEDDED, Recipe
+from tunewright.recipe import Recipe
 from tunewright.records import Document, Sample, SplitEntry
 from tunewright.rundir import RunFolder
+from tunewright.settings import EMBEDDED
 
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
 _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
@@ -45,10 +47,19 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
         work, seconds = _work(state.stage.name, recipe, run, sizes, shape)
         if state.state == "fresh":
             work, seconds = "nothing: fresh", 0.0
-        rows.append((state.stage.name, state.state, work, _duration(seconds), state.why))
+        rows.append((state.stage.name, state.state, work, console.duration(seconds), state.why))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
     for line in _memory(recipe, shape):
         console.line(line)
+
+
+def stand_ins(number: int, num_tokens: int) -> list[Any]:
+    """Return that many examples of that many tokens, all of them supervised."""
+    from tunewright.models.template import Encoded
+    from tunewright.training.batches import Example
+
+    ids = [1 + place % 97 for place in range(num_tokens)]
+    return [Example(f"{place:06d}", (Encoded(ids, ids, ends_supervised=True),)) for place in range(number)]
 
 
 def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
@@ -76,30 +87,18 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     return Sizes(train, exam, kept, tokens, questions)
 
 
-def _shape(recipe: Recipe) -> dict[str, Any]:
-    """Return the base model's config where it is at hand; a plan fetches nothing but the embedded one's config."""
+def _shape(recipe: Recipe) -> Shape | None:
+    """Return the base model's shape where it is at hand; a plan fetches nothing but the embedded one's config."""
     path = recipe.resolve(recipe.model.base)
     try:
         if recipe.model.base == EMBEDDED or path.is_dir():
-            return read_config(locate(recipe.model.base, recipe.folder))
-    except ModelError:
+            return Shape.of(read_config(locate(recipe.model.base, recipe.folder)))
+    except (ModelError, KeyError, TypeError, ValueError):
         pass
-    return {}
+    return None
 
 
-def num_parameters(shape: dict[str, Any]) -> tuple[int, int]:
-    """Return (parameters of the block linears, parameters of embedding and head) of a decoder with gated MLPs."""
-    hidden, layers = int(shape["hidden_size"]), int(shape["num_hidden_layers"])
-    heads = int(shape["num_attention_heads"])
-    head_size = int(shape.get("head_dim") or hidden // heads)
-    key_values = int(shape.get("num_key_value_heads") or heads) * head_size
-    attention = 2 * hidden * heads * head_size + 2 * hidden * key_values
-    block = attention + 3 * hidden * int(shape["intermediate_size"])
-    vocabulary = int(shape["vocab_size"]) * hidden
-    return layers * block, vocabulary * (1 if shape.get("tie_word_embeddings") else 2)
-
-
-def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: dict[str, Any]) -> tuple[str, float]:
+def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
     """Return (what a stage does, about how many seconds it takes)."""
     calls = 0
     if stage == "exam" and not recipe.exam.file:
@@ -115,8 +114,8 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: dict[
     if stage == "train" and shape:
         steps = -(-sizes.num_samples // recipe.training.batch_size) * recipe.training.epochs
         tokens = sizes.num_tokens * recipe.training.epochs
-        linears, head = num_parameters(shape)
-        return f"{steps} steps, {tokens:,} tokens", 4 * (linears + head) * tokens / _FLOPS[_device()]
+        operations = shape.flops_per_token(recipe.training.method == "full", checkpointing=False) * tokens
+        return f"{steps} steps, {tokens:,} tokens", operations / _FLOPS[_device()]
     if stage == "train":
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", 0.0
     if stage == "evaluate":
@@ -136,34 +135,54 @@ def _seconds_per_call(recipe: Recipe, run: RunFolder) -> float:
     return (sum(took) / len(took) if took else _SECONDS_PER_CALL[embedded]) / at_once
 
 
-def _memory(recipe: Recipe, shape: dict[str, Any]) -> Iterator[str]:
-    """Yield the predicted peak memory of training, term by term."""
-    if not shape:
+def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
+    """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
+    import torch
+
+    if shape is None:
         yield f"memory: known once {recipe.model.base} is fetched"
         return
-    linears, head = num_parameters(shape)
-    bits = {"nf4-double": 4.13, "nf4": 4.5, "none": 16}[recipe.model.quantization]
-    base = linears * bits / 8 + head * 2
-    hidden, layers = int(shape["hidden_size"]), int(shape["num_hidden_layers"])
-    widths = 7 * hidden + 2 * int(shape["intermediate_size"]) + hidden
-    adapter = recipe.training.rank * layers * widths * 16  # fp32 weight, gradient and two moments
-    tokens = recipe.training.micro_batch_size * recipe.training.max_tokens
-    activations = tokens * layers * 2 * (8 * hidden + 5 * int(shape["intermediate_size"]))
-    total = (base + adapter + activations) / 2**30
+    free = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0.0
+    tokens, checkpointing, why = choose_capacity(recipe, shape, free)
+    memory = predict_memory(recipe, shape, tokens, checkpointing)
     yield (
-        f"memory of training: about {total:.1f} GiB at most = base {base / 2**30:.1f} + adapter {adapter / 2**30:.1f}"
-        f" + activations {activations / 2**30:.1f} ({recipe.training.micro_batch_size} × "
-        f"{recipe.training.max_tokens} tokens)"
+        f"memory of training: about {memory.total / 2**30:.1f} GiB at most = base {memory.base / 2**30:.1f} + trained "
+        f"weights {memory.trained / 2**30:.1f} + activations {memory.activations / 2**30:.1f} + logits "
+        f"{memory.logits / 2**30:.1f} + driver"
     )
+    yield f"  {tokens:,} tokens at once, activation checkpointing {'on' if checkpointing else 'off'}: {why}"
+    yield "  two real steps tell it exactly: tunewright plan --prove"
+
+
+def prove_plan(recipe: Recipe, folder: Path) -> None:
+    """Load the model and take two real steps on the longest row; print the memory and time that follow.
+
+    Before there is a training set, a row of samples of ``training.max_tokens`` stands for it.
+    """
+    from tunewright.models.student import student_tokenizer
+    from tunewright.training.batches import Example
+    from tunewright.training.data import read_data
+    from tunewright.training.loop import Task
+    from tunewright.training.objectives import NEXT_TOKEN
+    from tunewright.training.phases import start_session
+    from tunewright.training.proof import first_capacity, prove
+
+    run, recipe = RunFolder(folder), recipe.with_absolute_paths()
+    tokenizer = student_tokenizer(recipe)
+    examples: list[Example] = read_data(run, recipe, tokenizer).examples if run.file("train.jsonl").exists() else []
+    if not examples:
+        sizes = _sizes(recipe, run)
+        console.line("there is no training set yet: samples of training.max_tokens stand for it")
+        examples = stand_ins(max(1, sizes.num_samples), recipe.training.max_tokens)
+    session = start_session(run, recipe, tokenizer)
+    settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
+    capacity, why = first_capacity(recipe, session.device, session.compute)
+    _, plan = prove(session.model, Task(examples, NEXT_TOKEN), settings, capacity, why, recipe)
+    if plan.planned_bytes:
+        console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")
 
 
 def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

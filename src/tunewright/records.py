@@ -116,6 +116,15 @@ class Sample(Record):
         return next((m.content for m in reversed(self.messages) if m.role == "assistant"), "")
 
 
+class PreferencePair(Record):
+    """A prompt with a better and a worse answer; the last turn of ``prompt`` is the user's."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+
+
 class Question(Record):
     """One exam question.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewright.errors import RecipeError
 from tunewright.models.source import identity
-from tunewright.recipe import Recipe, TrainingSettings
+from tunewright.recipe import Recipe
 from tunewright.rundir import file_digest
+from tunewright.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Stage:
         reads: files of the run folder that it depends on.
         writes: files and folders that it makes; their digests are kept.
         outside: "module:name" of ``recipe -> str``, a digest of inputs outside the run folder.
+        shared: whether all processes of a multi-GPU launch take part, or the first one alone.
         version: raised when the stage's own work changes, so that older results count as stale.
     """
 
@@ -29,12 +31,15 @@ class Stage:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     outside: tuple[str, ...] = ()
+    shared: bool = False
     version: int = 1
 
 
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
-_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key != "checkpoint_steps")
+_NO_PART = {"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"}  # in training's result
+_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in _NO_PART)
+_STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
     "synthesis.tasks",
     "synthesis.samples_per_document",
@@ -85,17 +90,27 @@ STAGES = (
         ("tunewright.curation.own_data:data_digest",),
     ),
     Stage(
+        "pairs",
+        "tunewright.curation.pairs:curate_pairs",
+        ("curation.ngram",),
+        ("exam.jsonl",),
+        ("pairs.jsonl",),
+        ("tunewright.curation.pairs:pairs_digest",),
+    ),
+    Stage(
         "train",
         "tunewright.training.stage:train_adapter",
-        ("seed", "model", *_TRAINING),
+        ("seed", *_STUDENT, *_TRAINING, "preference"),
         ("train.jsonl",),
-        ("adapter", "metrics.jsonl"),
+        ("adapter", "metrics.jsonl", "plan.json"),
         ("tunewright.stages:base_identity",),
+        shared=True,
+        version=2,
     ),
     Stage(
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
-        (*_PROMPT, "model", "evaluation"),
+        (*_PROMPT, *_STUDENT, "evaluation"),
         (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
         ("tunewright.stages:base_identity",),
@@ -104,7 +119,7 @@ STAGES = (
         "report",
         "tunewright.evaluation.report:report",
         (),
-        (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "recipe.toml"),
+        (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "plan.json", "recipe.toml"),
         ("report.html",),
     ),
 )
@@ -112,10 +127,29 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """Return the stages that a recipe needs: own chat data and an own exam need no documents."""
-    if not recipe.documents.paths and recipe.synthesis.data and recipe.exam.file:
-        return tuple(stage for stage in STAGES if stage.name not in ("ingest", "split"))
-    return STAGES
+    """Return the stages that a recipe needs, each with what it reads for this recipe.
+
+    Own data and an own exam need no documents; raw text and preferences alone need no samples.
+    """
+    without = set()
+    if not recipe.documents.paths and (recipe.synthesis.data or recipe.preference.data) and recipe.exam.file:
+        without |= {"ingest", "split"}
+    if not needs_samples(recipe):
+        without |= {"synth", "curate"}
+    if not recipe.preference.data:
+        without.add("pairs")
+    more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.data else ()
+    more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
+    return tuple(
+        replace(stage, reads=stage.reads + more) if stage.name == "train" else stage
+        for stage in STAGES
+        if stage.name not in without
+    )
+
+
+def needs_samples(recipe: Recipe) -> bool:
+    """Return whether chats are trained on at all."""
+    return recipe.training.epochs > 0 and recipe.training.text_share < 1
 
 
 def base_identity(recipe: Recipe) -> str:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from tunewright.curation.rules import Sources
 from tunewright.curation.stage import curate, sift
 from tunewright.errors import StageError
-from tunewright.recipe import CurationSettings, Recipe, SynthesisSettings
+from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Question, Rejection, Sample, Span, digest
 from tunewright.rundir import RunFolder
+from tunewright.settings import CurationSettings, SynthesisSettings
 
 TOPICS = ("red foxes", "gray wolves", "brown bears", "snowy owls", "sea otters", "wild boars")
 FACTS = [f"In the winter of {1990 + n}, the number of {topic} rose by {n + 3}.5%." for n, topic in enumerate(TOPICS)]

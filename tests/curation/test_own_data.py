@@ -5,7 +5,8 @@ import pytest
 
 from tunewright.curation.own_data import FORMATS, data_digest, read_own_data
 from tunewright.errors import DocumentError
-from tunewright.recipe import Recipe, SynthesisSettings
+from tunewright.recipe import Recipe
+from tunewright.settings import SynthesisSettings
 
 SYSTEM, USER, ASSISTANT = "Be brief.", "What is the capital of France?", "Paris."
 CHAT = [("system", SYSTEM), ("user", USER), ("assistant", ASSISTANT)]

@@ -9,9 +9,10 @@ import pytest
 
 from tunewright.documents.stage import ingest, source_digest, source_files, split
 from tunewright.errors import DocumentError
-from tunewright.recipe import DocumentSettings, ModelSettings, Recipe, SplitSettings
+from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, SplitEntry, digest
 from tunewright.rundir import RunFolder
+from tunewright.settings import DocumentSettings, ModelSettings, SplitSettings
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from tunewright.evaluation import metrics
 from tunewright.evaluation.metrics import METRICS, evidence_support, exact, fuzzy, is_refusal, score, token_f1
-from tunewright.recipe import REFUSAL
 from tunewright.records import Answer, Question, Span
+from tunewright.settings import REFUSAL
 
 TEXT = st.text(alphabet="abc de,.0123 the", max_size=30)
 

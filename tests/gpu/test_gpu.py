@@ -28,7 +28,9 @@ def test_whole_path_on_the_gpu(tmp_path, tiny_model, abstracts, quantization):
         recipe = parse_recipe(tomllib.loads(path.read_text()), tmp_path)
         run = pipeline.run(recipe, tmp_path / "run")
         pipeline.run(recipe, tmp_path / "run")
-    assert [e["stage"] for e in run.journal().entries if e["event"] == "start"] == list(pipeline.STAGE_NAMES)
+    assert [e["stage"] for e in run.journal().entries if e["event"] == "start"] == [
+        n for n in pipeline.STAGE_NAMES if n != "pairs"
+    ]
     losses = [json.loads(line)["loss"] for line in run.file("metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
     assert run.file("report.html").exists()

@@ -8,10 +8,13 @@ from tiny import make_model
 from tunewright.errors import ModelError
 from tunewright.models.load import attach_adapter, for_inference, load_adapter, load_base, save_adapter
 from tunewright.models.source import identity, locate
+from tunewright.settings import TrainingSettings
+
+ADAPTER = TrainingSettings(rank=4, alpha=8)
 
 
 def adapted(folder, quantization="none"):
-    model = attach_adapter(load_base(folder, quantization, "cpu", torch.float32), 4, 8, 0.0, ("all-linear",), seed=3)
+    model = attach_adapter(load_base(folder, quantization, "cpu", torch.float32), ADAPTER, 3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -45,7 +48,7 @@ def test_the_same_adapter_gives_the_same_bytes(tiny_model, tmp_path):
 
 
 def adapted_without_noise(folder):
-    return attach_adapter(load_base(folder, "none", "cpu", torch.float32), 4, 8, 0.0, ("all-linear",), seed=3)
+    return attach_adapter(load_base(folder, "none", "cpu", torch.float32), ADAPTER, 3)
 
 
 def test_expanded_weights_answer_as_the_quantized_ones(tiny_model, tmp_path):
@@ -77,7 +80,7 @@ def test_an_adapter_of_another_shape_is_refused(tiny_model, tmp_path):
 
 def test_no_matching_target_names_the_default(tiny_model):
     with pytest.raises(ModelError) as caught:
-        attach_adapter(load_base(tiny_model, "none", "cpu"), 4, 8, 0.0, ("nothing_like_it",), seed=0)
+        attach_adapter(load_base(tiny_model, "none", "cpu"), TrainingSettings(targets=("nothing_like_it",)), 0)
     assert "all-linear" in caught.value.hint
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from faulty_server import Answer, Seen, completion
 
-from tunewright.recipe import ExamSettings, Recipe, SynthesisSettings, TeacherSettings
+from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, SplitEntry, digest
 from tunewright.rundir import RunFolder
+from tunewright.settings import ExamSettings, SynthesisSettings, TeacherSettings
 
 SUBJECTS = ("barley", "salmon", "glaciers", "bicycles", "violins", "volcanoes")
 FACTS = (

@@ -7,9 +7,9 @@ from faulty_server import Answer, completion, fake_teacher
 from synthesis_run import asked_sentence, make_run, question_writer, recipe_for
 
 from tunewright.errors import RecipeError, StageError, UserError
-from tunewright.recipe import ExamSettings
 from tunewright.records import Chunk, Document, Question, Rejection
 from tunewright.rundir import file_digest
+from tunewright.settings import ExamSettings
 from tunewright.synthesis.stage import exam
 
 

@@ -16,8 +16,9 @@ from synthesis_run import asked_sentence, make_run, qa_writer, question_writer, 
 
 from tunewright.errors import StageError
 from tunewright.models.prompts import chat, question_prompt
-from tunewright.recipe import Recipe, SynthesisSettings, TeacherSettings
+from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, SplitEntry
+from tunewright.settings import SynthesisSettings, TeacherSettings
 from tunewright.synthesis.stage import exam, synth
 from tunewright.synthesis.tasks import TASKS, read_items
 

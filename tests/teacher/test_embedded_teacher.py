@@ -13,9 +13,9 @@ import pytest
 
 from tunewright.errors import TeacherError
 from tunewright.models.embedded import gguf_path
-from tunewright.recipe import TeacherSettings
 from tunewright.records import Message
 from tunewright.rundir import RunFolder
+from tunewright.settings import TeacherSettings
 from tunewright.teacher import Request, open_teacher
 from tunewright.teacher.embedded import serve
 from tunewright.teacher.server import num_threads

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tunewright.errors import RecipeError, RunFolderError, TeacherError, UserError
 from tunewright.models import embedded
-from tunewright.recipe import TeacherSettings
 from tunewright.records import Message
 from tunewright.rundir import RunFolder
+from tunewright.settings import TeacherSettings
 from tunewright.teacher import Request, open_teacher, teacher_identity
 
 
@@ -209,7 +209,7 @@ def test_every_request_is_counted_once(tmp_path_factory, numbers, failing):
 CHILD = """
 import sys
 from pathlib import Path
-from tunewright.recipe import TeacherSettings
+from tunewright.settings import TeacherSettings
 from tunewright.records import Message
 from tunewright.rundir import RunFolder
 from tunewright.teacher import Request, open_teacher

@@ -32,8 +32,8 @@ _ROLE_TOKEN = re.compile(
 _END_TOKEN = re.compile(r"</s>|<\|(?:im_end|end|eot_id|endoftext|end_of_text|begin_of_text)\|>|^\s*<s>")
 
 
-class _Malformed(ValueError):
-    """A line that holds no conversation; ``args`` are the reason that is counted, and the detail."""
+class Malformed(ValueError):
+    """A line that holds no conversation or pair; ``args`` are the reason that is counted, and the detail."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -54,50 +54,51 @@ def _text(value: object) -> str:
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
         value = "".join(str(part.get("text", "")) for part in value)
     if not isinstance(value, str):
-        raise _Malformed("a turn is not text", f"it is {type(value).__name__}")
+        raise Malformed("a turn is not text", f"it is {type(value).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise _Malformed("a turn is not text", "it holds half a surrogate pair")
+        raise Malformed("a turn is not text", "it holds half a surrogate pair")
     return value.strip()
 
 
-def _message(role: object, content: object) -> Message:
+def message(role: object, content: object) -> Message:
+    """Return a turn; raise Malformed for a role or content that is none."""
     known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
     if known is None:
-        raise _Malformed("unknown role", f"{role!r}; known are {', '.join(_ROLES)}")
+        raise Malformed("unknown role", f"{role!r}; known are {', '.join(_ROLES)}")
     return Message(role=known, content=_text(content))
 
 
-def _turns(value: object) -> list[Message]:
+def turns(value: object) -> list[Message]:
     """Return the turns of a list of {role, content} or {from, value}."""
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise _Malformed("turns are not a list of objects")
-    return [_message(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in value]
+        raise Malformed("turns are not a list of objects")
+    return [message(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in value]
 
 
 def _from_messages(line: Mapping[str, Any]) -> list[Message]:
-    return _turns(line["messages"])
+    return turns(line["messages"])
 
 
 def _from_conversation(line: Mapping[str, Any]) -> list[Message]:
-    return _turns(line["conversation"])
+    return turns(line["conversation"])
 
 
 def _from_sharegpt(line: Mapping[str, Any]) -> list[Message]:
-    return _turns(line["conversations"])
+    return turns(line["conversations"])
 
 
 def _from_alpaca(line: Mapping[str, Any]) -> list[Message]:
     parts = [_text(line["instruction"]), _text(line.get("input") or "")]
-    return [_message("user", "\n\n".join(filter(None, parts))), _message("assistant", line["output"])]
+    return [message("user", "\n\n".join(filter(None, parts))), message("assistant", line["output"])]
 
 
 def _from_completion(line: Mapping[str, Any]) -> list[Message]:
-    def turns(value: object, role: Role) -> list[Message]:
+    def told(value: object, role: Role) -> list[Message]:
         # A list of objects without a type is a list of messages; with one, the parts of a single message.
         is_turns = isinstance(value, list) and not any("type" in turn for turn in value if isinstance(turn, dict))
-        return _turns(value) if is_turns else [_message(role, value)]
+        return turns(value) if is_turns else [message(role, value)]
 
-    return turns(line["prompt"], "user") + turns(line["completion"], "assistant")
+    return told(line["prompt"], "user") + told(line["completion"], "assistant")
 
 
 def _from_text(line: Mapping[str, Any]) -> list[Message]:
@@ -105,30 +106,30 @@ def _from_text(line: Mapping[str, Any]) -> list[Message]:
     text = _text(line["text"])
     marks = list(_ROLE_TOKEN.finditer(text))
     if not marks:
-        raise _Malformed("text without role tokens", "such as <|user|> or <|im_start|>user")
+        raise Malformed("text without role tokens", "such as <|user|> or <|im_start|>user")
     if _END_TOKEN.sub("", text[: marks[0].start()]).strip():
-        raise _Malformed("text before the first role token", text[:80])
+        raise Malformed("text before the first role token", text[:80])
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return [
-        _message(next(filter(None, mark.groups())), _END_TOKEN.sub("", text[mark.end() : end]))
+        message(next(filter(None, mark.groups())), _END_TOKEN.sub("", text[mark.end() : end]))
         for mark, end in zip(marks, ends, strict=True)
     ]
 
 
 def _messages(line: object) -> tuple[Message, ...]:
-    """Return a line's conversation, or raise _Malformed."""
+    """Return a line's conversation, or raise Malformed."""
     if not isinstance(line, dict):
-        raise _Malformed("not a JSON object", f"it is {type(line).__name__}")
+        raise Malformed("not a JSON object", f"it is {type(line).__name__}")
     form = next((form for keys, form in FORMATS.values() if all(line.get(key) is not None for key in keys)), None)
     if form is None:
-        raise _Malformed("unknown format", f"keys: {', '.join(sorted(line)) or 'none'}")
+        raise Malformed("unknown format", f"keys: {', '.join(sorted(line)) or 'none'}")
     messages = [message for message in form(line) if message.role != "system" or message.content]
     system = line.get("system")
     if isinstance(system, str) and system.strip() and not any(m.role == "system" for m in messages):
-        messages.insert(0, _message("system", system))
+        messages.insert(0, message("system", system))
     fault = turn_fault(messages)
     if fault:
-        raise _Malformed(fault, " ".join(message.role for message in messages))
+        raise Malformed(fault, " ".join(message.role for message in messages))
     return tuple(messages)
 
 
@@ -140,7 +141,7 @@ def _decode(raw: bytes) -> tuple[Any, str]:
         return None, str(error) or type(error).__name__
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def json_lines(path: Path) -> Iterator[_Line]:
     """Yield the objects of a file of JSON lines, or of one JSON array, whatever its name ends with."""
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
     if content.lstrip().startswith(b"["):
@@ -156,7 +157,7 @@ def _lines(path: Path) -> Iterator[_Line]:
             yield _Line(f"{path}:{number}", *_decode(raw))
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[Path]:
     """Return the files named, and those in the folders named, in order.
 
     Raises:
@@ -167,9 +168,9 @@ def _files(paths: Sequence[Path]) -> list[Path]:
         inner = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file()) if path.is_dir() else [path]
         if not path.exists() or not inner:
             raise DocumentError(
-                f"there is no chat data at {path}",
+                f"there is no data at {path}",
                 "the folder holds no .jsonl or .json file" if path.exists() else "it does not exist",
-                "correct synthesis.data in the recipe; paths are relative to the recipe's folder",
+                f"correct {setting} in the recipe; paths are relative to the recipe's folder",
             )
         found += inner
     return found
@@ -200,13 +201,13 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
     """
     samples: list[Sample] = []
     rejections: list[Rejection] = []
-    for path in _files(paths):
-        for line in _lines(path):
+    for path in data_files(paths):
+        for line in json_lines(path):
             try:
                 if line.fault:
-                    raise _Malformed("not JSON", line.fault)
+                    raise Malformed("not JSON", line.fault)
                 messages = _messages(line.content)
-            except _Malformed as error:
+            except Malformed as error:
                 reason = f"own data: {error.reason}"
                 rejections.append(Rejection(stage="curate", id=line.place, reason=reason, detail=error.detail))
                 continue
@@ -229,7 +230,7 @@ def data_digest(recipe: Recipe) -> str:
     Raises:
         DocumentError: a file is missing.
     """
-    return digest([file_digest(path) for path in _files([recipe.resolve(data) for data in recipe.synthesis.data])])
+    return digest([file_digest(path) for path in data_files([recipe.resolve(data) for data in recipe.synthesis.data])])
 
 
 _Form = Callable[[Mapping[str, Any]], list[Message]]

@@ -9,9 +9,9 @@ from typing import Any
 from tunewright import console
 from tunewright.evaluation.arms import TUNED, arm_prompt, few_shot_examples, retriever
 from tunewright.models.generate import Job, answer_batch, batches
-from tunewright.models.load import compute_dtype, for_inference, load_adapter, load_base, pick_device
-from tunewright.models.source import identity, locate
-from tunewright.models.template import IGNORED, encode, encode_prompt, end_ids, load_tokenizer
+from tunewright.models.load import for_inference, load_adapter, pick_device
+from tunewright.models.student import student_base, student_identity, student_tokenizer
+from tunewright.models.template import IGNORED, encode, encode_prompt, end_ids
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Message, Question, Sample, SplitEntry, digest
 from tunewright.rundir import RunFolder, file_digest
@@ -33,10 +33,10 @@ class _Batch:
 
 def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str]) -> Iterator[Answer]:
     """Yield every arm's answer to every question, in the order of the arms and of the exam."""
-    tokenizer = load_tokenizer(locate(recipe.model.base, recipe.folder))
+    tokenizer = student_tokenizer(recipe)
     sheets = _sheets(run, recipe, questions, arms, tokenizer)
     key = _key(run, recipe, any(arm in TUNED for arm in sheets))
-    told = _tell(run, recipe, tokenizer, _plan(sheets, key, _BATCH_SIZE[pick_device()]), key)
+    told = _tell(run, recipe, tokenizer, _plan(sheets, key, _BATCH_SIZE[pick_device().partition(":")[0]]), key)
     for arm, jobs in sheets.items():
         for question, job in zip(questions, jobs, strict=True):
             output = told[key(arm in TUNED, job)]
@@ -49,7 +49,7 @@ def _sheets(
     """Return the prompt and gold tokens of each question for each arm."""
     settings = recipe.evaluation
     retrieve = retriever(_training_chunks(run), settings.rag_passages)
-    shots = few_shot_examples(run.read_records("train.jsonl", Sample), settings.few_shot, recipe.seed)
+    shots = few_shot_examples(training_samples(run), settings.few_shot, recipe.seed)
 
     def job(arm: str, question: Question) -> Job:
         prompt = arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
@@ -58,6 +58,11 @@ def _sheets(
         return Job(prompt_ids, [label for label in whole.labels[len(prompt_ids) :] if label != IGNORED])
 
     return {arm: [job(arm, question) for question in questions] for arm in arms}
+
+
+def training_samples(run: RunFolder) -> list[Sample]:
+    """Return the chats that were trained on; none after raw text or preferences alone."""
+    return run.read_records("train.jsonl", Sample) if run.file("train.jsonl").exists() else []
 
 
 def _training_chunks(run: RunFolder) -> list[Chunk]:
@@ -70,7 +75,7 @@ def _training_chunks(run: RunFolder) -> list[Chunk]:
 
 def _key(run: RunFolder, recipe: Recipe, with_adapter: bool) -> Key:
     """Return the function that names a job's answer by all that it depends on."""
-    base = f"{identity(recipe.model.base, recipe.folder)} {recipe.model.quantization} {compute_dtype(pick_device())}"
+    base = student_identity(recipe, pick_device())
     weights = {False: base, True: f"{base} {file_digest(run.file('adapter'))}" if with_adapter else base}
     limit = recipe.evaluation.max_new_tokens
     return lambda tuned, job: digest(weights[tuned], limit, list(job.prompt_ids), list(job.gold_ids))
@@ -100,7 +105,7 @@ def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Bat
         return told
     device = pick_device()
     console.line(f"loading {recipe.model.base} on {device}")
-    model = for_inference(load_base(locate(recipe.model.base, recipe.folder), recipe.model.quantization, device))
+    model = for_inference(student_base(recipe, device, tokenizer))
     ends, limit, adapted = end_ids(tokenizer, model), recipe.evaluation.max_new_tokens, False
     with console.progress("answers", sum(len(batch.jobs) for batch in missing)) as bar:
         for batch in missing:

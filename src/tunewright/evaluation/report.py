@@ -148,6 +148,8 @@ def _training(run: RunFolder) -> dict[str, Any] | None:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             step = json.loads(line)
+            if not step["step"]:
+                continue
             steps.append((float(step["step"]), float(step["loss"]), float(step.get("tokens_per_s") or 0)))
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path} has a line that is no training step", str(error), "train again") from error

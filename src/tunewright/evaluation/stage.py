@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tunewright import console
 from tunewright.errors import StageError
-from tunewright.evaluation.answering import all_answers
+from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import RETRIEVING, few_shot_examples
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.verdict import decide, rule
 from tunewright.recipe import Recipe
-from tunewright.records import Question, Sample, StageSummary
+from tunewright.records import Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest
 
 
@@ -45,7 +45,7 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
     The verdict then names them as rivals that were not run, and cannot be SHIP.
     """
     missing = set() if run.file("split.jsonl").exists() else set(RETRIEVING)
-    if not few_shot_examples(run.read_records("train.jsonl", Sample), recipe.evaluation.few_shot, recipe.seed):
+    if not few_shot_examples(training_samples(run), recipe.evaluation.few_shot, recipe.seed):
         missing.add("few-shot")
     for arm in sorted(missing & set(recipe.evaluation.arms)):
         console.warning(f"the {arm} arm has nothing to show with the question and is left out")
@@ -68,5 +68,7 @@ def _sealed_exam(run: RunFolder) -> list[Question]:
 
 
 def _leaks(run: RunFolder) -> int:
-    """Return how many training samples still overlap the exam, as curation counted them."""
+    """Return how many training samples still overlap the exam, as curation counted them; texts have none."""
+    if not run.file("stages/curate.json").exists():
+        return 0
     return int(run.read_json("stages/curate.json")["summary"]["figures"].get("leaks_left", 0))

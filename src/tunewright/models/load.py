@@ -1,4 +1,4 @@
-"""Loading the student: the frozen base in NF4 or 16/32 bit, and its LoRA adapter."""
+"""Loading the student: the base in NF4, 8, 16 or 32 bit, with a LoRA adapter or all of its weights trainable."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunewright import parallel
 from tunewright.errors import ModelError
+from tunewright.models.families import family_of
 from tunewright.models.source import read_config
-
-_FLOAT_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+from tunewright.settings import TrainingSettings
 
 
 def quiet_libraries() -> None:
@@ -25,58 +25,69 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|bitsandbytes")
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
 
 
 def pick_device() -> str:
-    """Return "cuda" where there is a GPU, else "cpu"."""
+    """Return this process's GPU ("cuda:0" where there is one), else "cpu"."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{parallel.processes().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
-def compute_dtype(device: str) -> Any:
-    """Return the type to compute in: bf16 where the hardware has it, else fp32.
+def compute_dtype(device: str, name: str = "auto") -> Any:
+    """Return the type to compute in; "auto" takes bf16 where the hardware has it, else fp16 on a GPU, fp32 on a CPU.
 
-    A CPU without bf16 units runs bf16 products some forty times slower than fp32 ones.
+    A CPU without bf16 units runs bf16 products some forty times slower than fp32 ones; a GPU before Ampere (T4, V100)
+    only pretends to have them.
     """
     import torch
 
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if name != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def load_base(folder: Path, quantization: str, device: str, dtype: Any = None) -> Any:
-    """Load the frozen base model.
+def _quantization_config(quantization: str, dtype: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)  # LLM.int8 (Dettmers et al. 2022)
+    return BitsAndBytesConfig(  # QLoRA (Dettmers et al. 2023)
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=quantization == "nf4-double",
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, num_tokens: int = 0) -> Any:
+    """Load the base model, all weights frozen.
 
     Args:
         folder: a local model folder.
-        quantization: "nf4-double" (NF4 with quantized scales; Dettmers et al. 2023), "nf4", or "none".
-        device: "cpu" or "cuda".
+        quantization: "nf4-double" (NF4 with quantized scales), "nf4", "int8", or "none".
+        device: "cpu" or "cuda:0".
         dtype: type to compute in; picked from the hardware when None.
+        num_tokens: tokens of the tokenizer; the embedding grows when it has fewer.
 
     Raises:
         ModelError: unknown architecture, damaged files, or a pickle-only checkpoint.
     """
     quiet_libraries()
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
     dtype = dtype or compute_dtype(device)
-    extra: dict[str, Any] = {}
-    if quantization != "none":
-        extra["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=quantization == "nf4-double",
-            bnb_4bit_compute_dtype=dtype,
-        )
-    read_config(folder)
+    extra = {} if quantization == "none" else {"quantization_config": _quantization_config(quantization, dtype)}
+    family = family_of(read_config(folder))
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation="sdpa",
+            attn_implementation=family.attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -85,21 +96,47 @@ def load_base(folder: Path, quantization: str, device: str, dtype: Any = None) -
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"cannot load the base model in {folder}", reason[0], "run: tunewright doctor") from error
+    if num_tokens > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
 
 
-def attach_adapter(model: Any, rank: int, alpha: float, dropout: float, targets: Sequence[str], seed: int) -> Any:
-    """Put a fresh LoRA adapter (Hu et al. 2021) on the base; its weights are a pure function of the seed."""
+def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens: tuple[int, ...] = ()) -> Any:
+    """Make the model trainable: a fresh adapter whose weights are a pure function of the seed, or all weights.
+
+    LoRA (Hu et al. 2021), rank-stabilized LoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024), through peft.
+
+    Args:
+        model: the frozen base.
+        settings: method, rank, alpha, dropout and targets.
+        seed: of the adapter's first weights.
+        new_tokens: ids whose embeddings are trained beside the adapter.
+
+    Raises:
+        ModelError: no layer matches the targets.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
+    if settings.method == "full":
+        return model.requires_grad_(True)
+    family = family_of(model.config.to_dict())
+    targets: str | list[str] = list(settings.targets)
+    if settings.targets == ("all-linear",):
+        targets = "all-linear"
+    elif settings.targets == ("attention",):
+        targets = list(family.attention_layers)
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=targets[0] if len(targets) == 1 and targets[0] == "all-linear" else list(targets),
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        exclude_modules=family.no_adapter or None,
+        use_rslora=settings.method == "rslora",
+        use_dora=settings.method == "dora",
+        trainable_token_indices=list(new_tokens) or None,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
@@ -113,11 +150,22 @@ def attach_adapter(model: Any, rank: int, alpha: float, dropout: float, targets:
         ) from error
 
 
+def is_full(folder: Path) -> bool:
+    """Return whether a folder holds a whole tuned model rather than an adapter."""
+    return not (folder / "adapter_config.json").exists() and (folder / "config.json").exists()
+
+
 def load_adapter(model: Any, folder: Path) -> Any:
-    """Put a saved adapter on the base, for inference."""
+    """Put a saved adapter on the base, for inference; a whole tuned model takes the base's place.
+
+    Raises:
+        ModelError: the adapter belongs to another base.
+    """
     from peft import PeftModel
     from safetensors import SafetensorError
 
+    if is_full(folder):
+        return load_base(folder, "none", str(model.device), model.dtype).eval()
     try:
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -130,8 +178,18 @@ def load_adapter(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """Write an adapter in peft's format, for the base of that name; the same weights give the same bytes."""
+def save_adapter(model: Any, folder: Path, base_name: str, dtype: Any = None) -> None:
+    """Write an adapter in peft's format, for the base of that name; the same weights give the same bytes.
+
+    A fully tuned model is written whole, its weights rounded to ``dtype``.
+    """
+    if not hasattr(model, "peft_config"):
+        weights = {name: value.to(dtype or value.dtype) for name, value in model.state_dict().items()}
+        model.save_pretrained(folder, state_dict=weights)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"

@@ -10,8 +10,8 @@ from typing import Any
 
 from tunewright.errors import ModelError
 from tunewright.models import embedded
-from tunewright.recipe import EMBEDDED
 from tunewright.records import digest
+from tunewright.settings import EMBEDDED
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 

@@ -15,6 +15,10 @@ IGNORED = -100  # the label that no loss is taken on, as torch's cross_entropy h
 
 # For base models that come without a template: role lines, and the end-of-sequence token after each turn, so
 # that no new token needs training.
+TEMPLATE_VARIABLES = {
+    "enable_thinking": False,  # Qwen3 and others: answers without a chain of thought before them
+    "date_string": "26 Jul 2024",  # Llama 3.x prints the day: a fixed one, or each day would train another prompt
+}
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
@@ -35,8 +39,8 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer; give it the stated default template when it has none.
+def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> Any:
+    """Load a tokenizer; give it the stated default template when it has none, and the added tokens.
 
     Raises:
         ModelError: it cannot be loaded, or gives no character offsets (a slow tokenizer).
@@ -60,6 +64,7 @@ def load_tokenizer(folder: Path) -> Any:
             raise ModelError(f"the tokenizer in {folder} has neither a chat template nor an end token")
         console.warning("the tokenizer has no chat template; using <|role|> lines with the end token after each turn")
         tokenizer.chat_template = DEFAULT_TEMPLATE
+    tokenizer.add_tokens(list(added_tokens))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -74,16 +79,20 @@ def render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: b
 
     turns = [message.model_dump() for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
+        return _apply(tokenizer, turns, add_generation_prompt)
     except TemplateError:
         if len(turns) < 2 or turns[0]["role"] != "system":
             raise
         merged = {"role": turns[1]["role"], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-        return str(
-            tokenizer.apply_chat_template(
-                [merged, *turns[2:]], tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+        return _apply(tokenizer, [merged, *turns[2:]], add_generation_prompt)
+
+
+def _apply(tokenizer: Any, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_VARIABLES
         )
+    )
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -123,7 +132,7 @@ def _answer_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> lis
     return spans
 
 
-def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
+def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = False) -> Encoded:
     """Tokenize a conversation; the loss is taken on each assistant turn and on the token that ends it.
 
     The mask comes from the characters of the turns, not from token patterns, so it holds for every template.
@@ -134,7 +143,8 @@ def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     special = special_ids(tokenizer)
     labels = [IGNORED] * len(ids)
     ended = []
-    for start, end in _answer_spans(tokenizer, messages, text):
+    spans = _answer_spans(tokenizer, messages, text)
+    for start, end in spans[-1:] if last_turn_only else spans:
         inside = [place for place, (low, high) in enumerate(offsets) if high > start and low < end and high > low]
         after = inside[-1] + 1
         stop = _end_token(ids, offsets, after, special, text)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 from tunewright import console
 from tunewright.errors import RecipeError, TeacherError
 from tunewright.models import embedded
-from tunewright.recipe import EMBEDDED, TeacherSettings
 from tunewright.rundir import RunFolder
+from tunewright.settings import EMBEDDED, TeacherSettings
 from tunewright.teacher.calls import CallJournal
 from tunewright.teacher.client import ChatClient
 from tunewright.teacher.embedded import serve

@@ -1,4 +1,4 @@
-"""Samples to tensors: encoding, the order of training as a pure function of (seed, step), micro-batches."""
+"""The order of training as a pure function of (seed, step), best-fit packing, and the tensors of a packed row."""
 
 from __future__ import annotations
 
@@ -8,53 +8,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.models.template import IGNORED, Encoded, encode, special_ids
-from tunewright.records import Rejection, Sample
-
-TOO_LONG = "longer than max_tokens"
+from tunewright.models.template import IGNORED, Encoded
 
 
 @dataclass(frozen=True)
 class Example:
-    """An encoded sample."""
+    """What training consumes as a whole: one token sequence (a chat, a piece of text), or two (a preference pair)."""
 
     sample: str
-    encoded: Encoded
+    sequences: tuple[Encoded, ...]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of prompt and answer."""
-        return len(self.encoded.input_ids)
+        """Tokens of all its sequences."""
+        return sum(len(sequence.input_ids) for sequence in self.sequences)
+
+    @property
+    def num_supervised(self) -> int:
+        """Tokens that a loss is taken on. A sequence's first token never is: nothing predicts it."""
+        return sum(label != IGNORED for sequence in self.sequences for label in sequence.labels[1:])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded tensors of shape [samples, tokens]; ``labels`` hold IGNORED where no loss is taken."""
+    """One packed row: sequences one behind the other, tensors of shape [1, tokens].
+
+    ``position_ids`` start at 0 in each sequence, which is how the models' own masks find the borders.
+    ``labels`` hold IGNORED where no loss is taken, and always on a sequence's first token. ``sequence`` numbers
+    the sequence that a token belongs to.
+    """
 
     input_ids: Any
-    attention_mask: Any
+    position_ids: Any
     labels: Any
-
-
-def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -> tuple[list[Example], list[Rejection]]:
-    """Tokenize samples; return those fit for training, and a rejection for each of the others.
-
-    A sample over ``max_tokens`` is left out whole, never cut. One whose text holds a control token of the template
-    is left out too: it could forge a turn.
-    """
-    examples, rejections = [], []
-    control = special_ids(tokenizer)
-    for sample in samples:
-        said = tokenizer([message.content for message in sample.messages], add_special_tokens=False)["input_ids"]
-        encoded = encode(tokenizer, sample.messages)
-        if any(control.intersection(ids) for ids in said):
-            rejections.append(Rejection(stage="train", id=sample.id, reason="holds a control token of the template"))
-        elif len(encoded.input_ids) > max_tokens:
-            detail = f"{len(encoded.input_ids)} tokens"
-            rejections.append(Rejection(stage="train", id=sample.id, reason=TOO_LONG, detail=detail))
-        else:
-            examples.append(Example(sample.id, encoded))
-    return examples, rejections
+    sequence: Any
+    num_sequences: int
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
@@ -77,24 +65,39 @@ def step_examples(num_examples: int, batch_size: int, seed: int, step: int) -> l
     return epoch_order(num_examples, seed, epoch)[place * batch_size : (place + 1) * batch_size]
 
 
-def micro_batches(examples: Sequence[Example], micro_batch_size: int) -> list[list[Example]]:
-    """Cut a step's examples into micro-batches of similar length; which goes with which changes no result."""
-    ordered = sorted(examples, key=lambda example: (-example.num_tokens, example.sample))
-    return [ordered[start : start + micro_batch_size] for start in range(0, len(ordered), micro_batch_size)]
+def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
+    """Pack examples into rows of at most ``budget`` tokens by best fit, the longest first.
+
+    Best-fit decreasing needs at most 11/9 of the fewest rows (Johnson 1974). An example over the budget gets a row
+    of its own; which examples share a row changes no result.
+    """
+    rows: list[list[Example]] = []
+    room: list[int] = []
+    for example in sorted(examples, key=lambda example: (-example.num_tokens, example.sample)):
+        fitting = [place for place, left in enumerate(room) if left >= example.num_tokens]
+        if fitting:
+            place = min(fitting, key=lambda place: (room[place], place))
+            rows[place].append(example)
+            room[place] -= example.num_tokens
+        else:
+            rows.append([example])
+            room.append(max(0, budget - example.num_tokens))
+    return rows
 
 
-def collate(examples: Sequence[Example], pad_id: int, device: str) -> Batch:
-    """Return right-padded tensors; padding is masked and carries no label, so ``pad_id`` may equal the end token."""
+def collate(examples: Sequence[Example], device: str) -> Batch:
+    """Return a row of examples as tensors."""
     import torch
 
-    width = max(example.num_tokens for example in examples)
+    sequences = [sequence for example in examples for sequence in example.sequences]
 
-    def rows(values: Sequence[Sequence[int]], fill: int) -> Any:
-        return torch.tensor([list(v) + [fill] * (width - len(v)) for v in values], device=device)
+    def row(values: Sequence[Sequence[int]]) -> Any:
+        return torch.tensor([[number for part in values for number in part]], device=device)
 
-    encoded = [example.encoded for example in examples]
     return Batch(
-        rows([e.input_ids for e in encoded], pad_id),
-        rows([[1] * len(e.input_ids) for e in encoded], 0),
-        rows([e.labels for e in encoded], IGNORED),
+        row([sequence.input_ids for sequence in sequences]),
+        row([range(len(sequence.input_ids)) for sequence in sequences]),
+        row([[IGNORED, *sequence.labels[1:]] for sequence in sequences]),
+        row([[number] * len(sequence.input_ids) for number, sequence in enumerate(sequences)]),
+        len(sequences),
     )

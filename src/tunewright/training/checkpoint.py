@@ -1,15 +1,16 @@
-"""Checkpoints: adapter, optimizer and random state in safetensors and JSON only, written whole or not at all."""
+"""Checkpoints: weights, optimizer and random state in safetensors and JSON only, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunewright.errors import TrainingError
+from tunewright.records import digest
 from tunewright.rundir import atomic_folder, disk_errors, file_digest
 
 _STATE = "state.json"
@@ -19,12 +20,18 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: the optimizer steps done and planned, and what it was trained on."""
+    """A checkpoint on disk: the optimizer steps done and planned, and what it was trained on.
+
+    ``settings`` name what the training depends on; ``loop`` what the loop found out on its way (the micro-batch that
+    fits, the loss scale).
+    """
 
     path: Path
     step: int
     total_steps: int
     settings: dict[str, Any]
+    loop: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def trainable(model: Any) -> dict[str, Any]:
@@ -32,9 +39,17 @@ def trainable(model: Any) -> dict[str, Any]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _optimizer_tensors(optimizer: Any) -> dict[str, Any]:
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{key}": value for number, entry in state.items() for key, value in entry.items()}
+def _optimizer_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the optimizer's tensors and plain numbers by "key/parameter"."""
+    tensors: dict[str, Any] = {}
+    numbers: dict[str, float] = {}
+    for name, parameter in trainable(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if hasattr(value, "detach"):
+                tensors[f"{key}/{name}"] = value.detach().cpu().contiguous().clone()
+            else:
+                numbers[f"{key}/{name}"] = value
+    return tensors, numbers
 
 
 def _rng_tensors() -> dict[str, Any]:
@@ -46,7 +61,15 @@ def _rng_tensors() -> dict[str, Any]:
     return tensors
 
 
-def save(folder: Path, model: Any, optimizer: Any, step: int, total_steps: int, settings: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path,
+    model: Any,
+    optimizer: Any,
+    step: int,
+    total_steps: int,
+    settings: Mapping[str, Any],
+    loop: Mapping[str, float],
+) -> Path:
     """Write a checkpoint of the state after ``step`` optimizer steps; older ones but the last are removed.
 
     Raises:
@@ -54,18 +77,26 @@ def save(folder: Path, model: Any, optimizer: Any, step: int, total_steps: int, 
     """
     from safetensors.torch import save_file
 
+    tensors, numbers = _optimizer_state(model, optimizer)
     groups = {
         "adapter.safetensors": {name: value.detach().cpu().contiguous() for name, value in trainable(model).items()},
-        "optimizer.safetensors": _optimizer_tensors(optimizer),
+        "optimizer.safetensors": tensors,
         "rng.safetensors": _rng_tensors(),
     }
     num_bytes = sum(tensor.nbytes for group in groups.values() for tensor in group.values())
     path = folder / f"step-{step:07d}"
     with disk_errors(path, num_bytes), atomic_folder(path) as target:
-        for name, tensors in groups.items():
-            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, target / name)
-        state = {"step": step, "total_steps": total_steps, "settings": dict(settings)}
-        state["digests"] = {name: file_digest(target / name) for name in groups}
+        for name, group in groups.items():
+            save_file(group, target / name)
+        state = {
+            "step": step,
+            "total_steps": total_steps,
+            "settings": dict(settings),
+            "loop": dict(loop),
+            "numbers": numbers,
+            "digests": {name: file_digest(target / name) for name in groups},
+        }
+        state["digest"] = digest(state)
         (target / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     for old in paths(folder)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -90,7 +121,16 @@ def latest(folder: Path) -> Checkpoint | None:
     hint = f"remove the damaged checkpoint and run again, it goes on from the one before: rm -r '{path}'"
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-        found = Checkpoint(path, int(state["step"]), int(state["total_steps"]), dict(state["settings"]))
+        if state.pop("digest") != digest(state):
+            raise ValueError("its digest is not the one that was written")
+        found = Checkpoint(
+            path,
+            int(state["step"]),
+            int(state["total_steps"]),
+            dict(state["settings"]),
+            dict(state["loop"]),
+            dict(state["numbers"]),
+        )
         digests = dict(state["digests"])
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path / _STATE} is damaged", str(error), hint) from error
@@ -103,24 +143,55 @@ def latest(folder: Path) -> Checkpoint | None:
     return found
 
 
-def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
-    """Put a checkpoint's weights, optimizer state and random state back, exactly."""
-    import torch
+def _load(file: Path) -> dict[str, Any]:
+    """Return a file's tensors; safetensors holds nothing that could run."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    weights = load_file(checkpoint.path / "adapter.safetensors")
+    try:
+        tensors: dict[str, Any] = load_file(file)
+        return tensors
+    except SafetensorError as error:
+        raise TrainingError(
+            f"{file} is not a safetensors file", str(error), f"remove it: rm -r '{file.parent}'"
+        ) from error
+
+
+def load_weights(checkpoint: Checkpoint, model: Any) -> None:
+    """Put a checkpoint's trained weights into the model.
+
+    Raises:
+        TrainingError: it holds the weights of another adapter.
+    """
+    import torch
+
+    weights = _load(checkpoint.path / "adapter.safetensors")
     own = trainable(model)
     if set(weights) != set(own):
         raise TrainingError(f"{checkpoint.path} belongs to another adapter", "the parameters' names differ")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
-    state: dict[int, dict[str, Any]] = {}
-    for key, tensor in load_file(checkpoint.path / "optimizer.safetensors").items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    rng = load_file(checkpoint.path / "rng.safetensors")
+
+
+def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
+    """Put a checkpoint's weights, optimizer state and random state back, exactly."""
+    import torch
+
+    load_weights(checkpoint, model)
+    own = trainable(model)
+    state: dict[str, dict[str, Any]] = {name: {} for name in own}
+    for path, tensor in _load(checkpoint.path / "optimizer.safetensors").items():
+        key, _, name = path.partition("/")
+        # AdamW keeps its step count on the CPU; everything else lives beside the parameter.
+        state[name][key] = tensor if key == "step" else tensor.to(own[name].device)
+    for path, number in checkpoint.numbers.items():
+        key, _, name = path.partition("/")
+        state[name][key] = number
+    for name, parameter in own.items():
+        if state[name]:
+            optimizer.state[parameter] = state[name]
+    rng = _load(checkpoint.path / "rng.safetensors")
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng and torch.cuda.is_available():
         torch.cuda.set_rng_state(rng["cuda"])

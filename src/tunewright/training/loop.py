@@ -1,120 +1,180 @@
-"""The training loop, in reading order: steps of micro-batches, clipping, AdamW, metrics, checkpoints."""
+"""The training loop, in reading order: steps of packed rows, clipping, the optimizer, metrics, checkpoints."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tunewright import console
 from tunewright.errors import TrainingError
-from tunewright.rundir import write_atomic
+from tunewright.parallel import Processes
 from tunewright.training import checkpoint
-from tunewright.training.batches import Example, collate, micro_batches, num_steps, step_examples
-from tunewright.training.objectives import sft_loss
+from tunewright.training.batches import Example, collate, num_steps, pack, step_examples
+from tunewright.training.capacity import Capacity, is_out_of_memory, random_state, set_random_state
+from tunewright.training.metrics import MetricsLog
+from tunewright.training.objectives import Objective
+from tunewright.training.optimizers import OPTIMIZERS, learning_rate
+from tunewright.training.resuming import resume, stop_signal
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop needs to know, as flat values."""
+    """What the loop needs to know, as flat values.
+
+    ``compute`` is the type that matrix products run in under autocast, or None for the parameters' own.
+    """
 
     seed: int
     learning_rate: float
     epochs: int
     batch_size: int
-    micro_batch_size: int
     warmup_share: float
     max_grad_norm: float
     checkpoint_steps: int
-    pad_id: int
     device: str
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    compute: Any = None
+    processes: Processes = Processes()
 
 
-def learning_rate(step: int, total: int, peak: float, warmup_share: float) -> float:
-    """Return the rate of a step (from 0): a linear rise, then half a cosine down to 0 (Loshchilov & Hutter 2017)."""
-    warmup = math.ceil(total * warmup_share)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+@dataclass(frozen=True)
+class Task:
+    """What is trained on: the examples, those held out, and the objective."""
+
+    examples: Sequence[Example]
+    objective: Objective
+    held_out: Sequence[Example] = ()
 
 
-def accumulate(model: Any, examples: Sequence[Example], settings: LoopSettings) -> tuple[float, int]:
-    """Add the gradient of a step's mean token loss to the parameters; return that loss and its token count.
+def autocast(settings: LoopSettings) -> Any:
+    """Return the context that products are computed in."""
+    import torch
 
-    The result does not depend on how the examples are cut into micro-batches.
+    if settings.compute is None:
+        return nullcontext()
+    return torch.autocast(settings.device.partition(":")[0], dtype=settings.compute)
+
+
+def rows_of(examples: Sequence[Example], micro_batch_tokens: int, processes: Processes) -> list[list[Example]]:
+    """Return this process's packed rows of a step; every process gets some where there are enough examples."""
+    share = -(-sum(example.num_tokens for example in examples) // processes.world_size)
+    rows = pack(examples, min(micro_batch_tokens, share) if processes.world_size > 1 else micro_batch_tokens)
+    return rows[processes.rank :: processes.world_size]
+
+
+def accumulate(
+    model: Any, objective: Objective, examples: Sequence[Example], settings: LoopSettings, capacity: Capacity
+) -> dict[str, float]:
+    """Add the gradient of a step's mean loss to the parameters; return that loss ("loss") and the figures beside it.
+
+    The result does not depend on how the examples are cut into rows, nor on the number of processes.
     """
-    supervised = sum(sum(label >= 0 for label in example.encoded.labels[1:]) for example in examples)
-    total = 0.0
-    for group in micro_batches(examples, settings.micro_batch_size):
-        loss, _ = sft_loss(model, collate(group, settings.pad_id, settings.device))
-        (loss / supervised).backward()
-        total += float(loss.detach())
-    return total / supervised, supervised
+    divisor = sum(objective.count(example) for example in examples)
+    totals: dict[str, Any] = dict.fromkeys(("loss", *objective.figures), 0.0)
+    for row in rows_of(examples, capacity.micro_batch_tokens, settings.processes):
+        with autocast(settings):
+            loss, figures = objective.loss(model, collate(row, settings.device), row)
+        (loss * (capacity.loss_scale / divisor)).backward()
+        for name, value in {"loss": loss.detach(), **figures}.items():
+            totals[name] += value
+    return {name: float(total) / divisor for name, total in totals.items()}
+
+
+def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> dict[str, float]:
+    """Return the mean loss on the held-out examples ("held_out_loss"); nothing when there are none."""
+    import torch
+
+    if not task.held_out:
+        return {}
+    group, total = settings.processes, 0.0
+    model.eval()
+    with torch.no_grad(), autocast(settings):
+        for row in rows_of(task.held_out, capacity.micro_batch_tokens, group):
+            total += float(task.objective.loss(model, collate(row, settings.device), row)[0])
+    model.train()
+    divisor = sum(task.objective.count(example) for example in task.held_out)
+    return {"held_out_loss": group.sum([total], settings.device)[0] / divisor}
 
 
 def train(
     model: Any,
-    examples: Sequence[Example],
+    task: Task,
     settings: LoopSettings,
+    capacity: Capacity,
     folder: Path,
     identity: Mapping[str, Any],
-    metrics_file: Path,
+    metrics: MetricsLog,
     on_epoch: Callable[[int], None] = lambda epoch: None,
-) -> int:
-    """Train the adapter; go on from the newest checkpoint in ``folder``; return the steps done in this call.
+) -> Capacity:
+    """Train the model's trainable parameters; go on from the newest checkpoint in ``folder``.
 
     Args:
-        model: base with a trainable adapter.
-        examples: the training set.
-        settings: see LoopSettings.
+        model: base with a trainable adapter, or with all parameters trainable.
+        task: the examples and the objective.
+        settings: what the loop needs to know.
+        capacity: the micro-batch to begin with.
         folder: where checkpoints go.
         identity: what the training depends on (data, settings, base); a checkpoint of another is refused.
-        metrics_file: one JSON line per step.
-        on_epoch: called with the number of each epoch that ends.
+        metrics: gets one line per step.
+        on_epoch: called with the number of each epoch that ends, in the first process.
+
+    Returns the capacity that the training ended with.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite; the checkpoint before it is kept.
+        TrainingError: a loss or gradient that is not finite, or one example alone that does not fit the memory; the
+            checkpoint before it is kept.
         KeyboardInterrupt: after a checkpoint of the step that was under way.
     """
-    import torch
-
-    optimizer = torch.optim.AdamW(checkpoint.trainable(model).values(), lr=settings.learning_rate, weight_decay=0.0)
-    total = num_steps(len(examples), settings.batch_size, settings.epochs)
-    per_epoch = total // settings.epochs
-    start = _resume(folder, identity, model, optimizer)
-    _keep_metrics(metrics_file, start)
+    optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(model).values())
+    total = num_steps(len(task.examples), settings.batch_size, settings.epochs)
+    per_epoch = total // max(1, settings.epochs)
+    start, capacity = resume(folder, identity, model, optimizer, capacity, settings.processes)
+    capacity.apply(model)
+    metrics.keep_until(start)
     model.train()
-    with console.progress("train", total) as bar, _stop_signal() as stopping, metrics_file.open("a") as log:
+    first = settings.processes.is_first
+    with console.progress(metrics.label, total) as bar, stop_signal(settings.processes, settings.device) as stopping:
         bar.advance(start)
+        if start == 0 and total and task.held_out:
+            metrics.write({"step": 0, "epoch": 0.0, **held_out_loss(model, task, settings, capacity)})
         for step in range(start, total):
-            chosen = [examples[n] for n in step_examples(len(examples), settings.batch_size, settings.seed, step)]
-            row = optimizer_step(model, optimizer, chosen, step, total, settings)
+            chosen = [
+                task.examples[n] for n in step_examples(len(task.examples), settings.batch_size, settings.seed, step)
+            ]
+            row, capacity = optimizer_step(model, optimizer, task.objective, chosen, step, total, settings, capacity)
             row["epoch"] = (step + 1) / per_epoch
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            bar.advance(1, f"loss {row['loss']:.3f}  {row['tokens_per_s']:.0f} tok/s")
             ends_epoch = (step + 1) % per_epoch == 0
             if ends_epoch:
+                row |= held_out_loss(model, task, settings, capacity)
+            metrics.write(row)
+            bar.advance(1, metrics.note(row))
+            stop = stopping()
+            if ends_epoch and first:
                 on_epoch((step + 1) // per_epoch)
-            if ends_epoch or (step + 1) % settings.checkpoint_steps == 0 or stopping:
-                checkpoint.save(folder, model, optimizer, step + 1, total, identity)
-            if stopping:
+            if first and (ends_epoch or stop or (step + 1) % settings.checkpoint_steps == 0):
+                checkpoint.save(folder, model, optimizer, step + 1, total, identity, capacity.as_dict())
+            if stop:
                 raise KeyboardInterrupt
-    return total - start
+    return capacity
 
 
 def optimizer_step(
-    model: Any, optimizer: Any, examples: Sequence[Example], step: int, total: int, settings: LoopSettings
-) -> dict[str, float]:
-    """Take one step (counted from 0) on these examples; return its line of metrics.
+    model: Any,
+    optimizer: Any,
+    objective: Objective,
+    examples: Sequence[Example],
+    step: int,
+    total: int,
+    settings: LoopSettings,
+    capacity: Capacity,
+) -> tuple[dict[str, float], Capacity]:
+    """Take one step (counted from 0) on these examples; return its line of metrics and what fits from now on.
 
     Raises:
         TrainingError: the loss or the gradient is not finite; the parameters are as before.
@@ -122,91 +182,65 @@ def optimizer_step(
     import torch
 
     began = time.monotonic()
-    rate = learning_rate(step, total, settings.learning_rate, settings.warmup_share)
+    rate = learning_rate(step, total, settings.learning_rate, settings.warmup_share, settings.schedule)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss, _ = accumulate(model, examples, settings)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
-    _require_finite(step, loss, norm)
+    random = random_state()
+    while True:
+        figures, capacity = _gradient(model, objective, examples, settings, capacity)
+        settings.processes.sum_gradients(parameters)
+        for parameter in parameters if capacity.loss_scale != 1 else ():
+            parameter.grad /= capacity.loss_scale
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+        if math.isfinite(figures["loss"]) and math.isfinite(norm):
+            break
+        if capacity.loss_scale <= 1 or not math.isfinite(figures["loss"]):
+            raise _not_finite(step, figures["loss"], norm)
+        # The scaled gradient left fp16's range: the same step again at half the scale, so that no sample is lost.
+        capacity = replace(capacity, loss_scale=capacity.loss_scale / 2, good_steps=0)
+        set_random_state(random)
     optimizer.step()
     num_tokens = sum(example.num_tokens for example in examples)
-    return {
+    row = {
         "step": step + 1,
-        "loss": loss,
+        **figures,
         "learning_rate": rate,
         "grad_norm": norm,
         "num_tokens": num_tokens,
         "tokens_per_s": num_tokens / (time.monotonic() - began),
+        "micro_batch_tokens": capacity.micro_batch_tokens,
     }
+    return row, capacity.after_good_step()
 
 
-def _resume(folder: Path, identity: Mapping[str, Any], model: Any, optimizer: Any) -> int:
-    """Restore the newest checkpoint; return the steps that it stands after."""
-    found = checkpoint.latest(folder)
-    if found is None:
-        return 0
-    if found.settings != dict(identity):
-        if found.step == found.total_steps:  # that training had ended: nothing is lost by a new one
-            shutil.rmtree(folder)
-            return 0
-        changed = [
-            f"{key}: {found.settings.get(key)!r} → {identity.get(key)!r}"
-            for key in sorted(set(found.settings) | set(identity))
-            if found.settings.get(key) != identity.get(key)
-        ]
-        raise TrainingError(
-            f"an unfinished training with other settings stands in {folder}",
-            "\n  ".join(changed),
-            f"set them back to go on with it, or give it up: rm -r '{folder}'",
-        )
-    checkpoint.restore(found, model, optimizer)
-    console.line(f"going on after step {found.step}, from {found.path.name}")
-    return found.step
+def _gradient(
+    model: Any, objective: Objective, examples: Sequence[Example], settings: LoopSettings, capacity: Capacity
+) -> tuple[dict[str, float], Capacity]:
+    """Compute a step's gradient; out of memory, cut the step into smaller rows and compute it again."""
+    random = random_state()
+    while True:
+        model.zero_grad(set_to_none=True)
+        figures: dict[str, float] = {}
+        try:
+            figures = accumulate(model, objective, examples, settings, capacity)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler: its traceback would keep the failed step's tensors alive.
+        if settings.processes.all(bool(figures), settings.device):
+            names = list(figures)
+            totals = settings.processes.sum([figures[name] for name in names], settings.device)
+            return dict(zip(names, totals, strict=True)), capacity
+        model.zero_grad(set_to_none=True)
+        capacity = capacity.smaller(examples)
+        capacity.apply(model)
+        set_random_state(random)
 
 
-def _keep_metrics(file: Path, step: int) -> None:
-    """Drop the metrics of steps after the checkpoint: they are about to be done again."""
-    rows = []
-    if file.exists():
-        for text in file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(text)
-            except ValueError:  # the line that a crash cut short
-                break
-            if row["step"] > step:
-                break
-            rows.append(row)
-    write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def _require_finite(step: int, loss: float, norm: float) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(
-            f"step {step + 1} gave a loss of {loss} and a gradient norm of {norm}",
-            "training stops at the first number that is not finite; the last good checkpoint is kept",
-            "lower training.learning_rate and start over, or look at the samples of this step",
-        )
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """Yield a list that fills on the first Ctrl-C, so that the step under way can end; a second one stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        console.line("stopping after this step (Ctrl-C again stops at once)")
-
-    try:
-        previous = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not the main thread: the caller's own handling stays
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _not_finite(step: int, loss: float, norm: float) -> TrainingError:
+    return TrainingError(
+        f"step {step + 1} gave a loss of {loss} and a gradient norm of {norm}",
+        "training stops at the first number that is not finite; the last good checkpoint is kept",
+        "lower training.learning_rate and start over, or look at the samples of this step",
+    )

@@ -1,32 +1,120 @@
-"""Training objectives: what is minimized on a batch."""
+"""Training objectives: what a step minimizes. Each is a sum over a packed row, and what that sum is divided by."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tunewright.models.template import IGNORED
-from tunewright.training.batches import Batch
+from tunewright.training.batches import Batch, Example
+
+DpoLoss = Literal["sigmoid", "normalized", "ipo"]
+DPO_FIGURES = ("chosen_reward", "rejected_reward", "margin", "accuracy")
 
 
-def sft_loss(model: Any, batch: Batch) -> tuple[Any, int]:
-    """Return the summed next-token loss in nats over the supervised tokens, and their number.
+@dataclass(frozen=True)
+class Objective:
+    """A loss that does not depend on how a step is cut into rows.
 
-    The sum, not the mean: a step divides by the supervised tokens of *all* its micro-batches, so that eight
-    batches of one give the gradient of one batch of eight. The head runs only on columns that some row is
-    supervised in.
+    Attributes:
+        count: an example's part of the divisor; a step divides the summed loss by the sum over all its examples,
+            so that eight rows of one give the gradient of one row of eight.
+        loss: (model, row, its examples) → (summed loss in nats, summed figures to log).
+        figures: the names of those figures.
+    """
+
+    count: Callable[[Example], int]
+    loss: Callable[[Any, Batch, Sequence[Example]], tuple[Any, dict[str, Any]]]
+    figures: tuple[str, ...] = ()
+
+
+def token_logps(model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Return the log-probability in nats of each supervised token [n], and the sequence that it belongs to [n].
+
+    The head runs only on the positions that predict a supervised token.
     """
     import torch
 
-    targets = batch.labels[:, 1:]
-    columns = (targets != IGNORED).any(0).nonzero().flatten()
-    targets = targets[:, columns]
+    targets = batch.labels[0, 1:]
+    places = (targets != IGNORED).nonzero().flatten()
     logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        logits_to_keep=columns,
-        use_cache=False,
-    ).logits
-    loss = torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return loss, int((targets != IGNORED).sum())
+        input_ids=batch.input_ids, position_ids=batch.position_ids, logits_to_keep=places, use_cache=False
+    ).logits[0]
+    logps = -torch.nn.functional.cross_entropy(logits.float(), targets[places], reduction="none")
+    return logps, batch.sequence[0, 1:][places]
+
+
+def sequence_logps(model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Return per sequence [s] the summed log-probability of its supervised tokens, and their number."""
+    import torch
+
+    logps, owner = token_logps(model, batch)
+    sums = torch.zeros(batch.num_sequences, device=logps.device).index_add(0, owner, logps)
+    counts = torch.zeros(batch.num_sequences, device=logps.device).index_add(0, owner, torch.ones_like(logps))
+    return sums, counts
+
+
+def _next_token_loss(model: Any, batch: Batch, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
+    return -token_logps(model, batch)[0].sum(), {}
+
+
+NEXT_TOKEN = Objective(count=lambda example: example.num_supervised, loss=_next_token_loss)
+
+
+def dpo(kind: DpoLoss, beta: float, label_smoothing: float, reference: Mapping[str, tuple[float, float]]) -> Objective:
+    """Return the direct-preference objective (Rafailov et al. 2023, eq. 7), per pair.
+
+    With d = (log π − log π_ref)(chosen) − (log π − log π_ref)(rejected), the loss is
+
+    - "sigmoid": −(1 − ε) log σ(βd) − ε log σ(−βd), ε the label smoothing (Mitchell 2023, "cDPO");
+    - "normalized": the same with each log-probability divided by its answer's tokens (Meng et al. 2024, sec. 2.2);
+    - "ipo": (d − 1/(2β))², length-normalized likewise (Azar et al. 2023, eq. 17).
+
+    Args:
+        kind: which of them.
+        beta: strength of the pull towards the reference; larger stays closer.
+        label_smoothing: probability that a pair's label is wrong.
+        reference: example → reference log-probabilities (chosen, rejected), summed over the answer's tokens.
+    """
+
+    def loss(model: Any, batch: Batch, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
+        import torch
+
+        logps, lengths = sequence_logps(model, batch)
+        known = torch.tensor([value for example in examples for value in reference[example.sample]])
+        ratios = logps - known.to(logps)
+        chosen, rejected = ratios[0::2], ratios[1::2]
+        with torch.no_grad():
+            figures = {
+                "chosen_reward": beta * chosen.sum(),
+                "rejected_reward": beta * rejected.sum(),
+                "margin": beta * (chosen - rejected).sum(),
+                "accuracy": (chosen > rejected).float().sum(),
+            }
+        if kind != "sigmoid":
+            chosen, rejected = chosen / lengths[0::2], rejected / lengths[1::2]
+        if kind == "ipo":
+            return ((chosen - rejected - 1 / (2 * beta)) ** 2).sum(), figures
+        logit = beta * (chosen - rejected)
+        right, wrong = torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)
+        return -((1 - label_smoothing) * right + label_smoothing * wrong).sum(), figures
+
+    return Objective(count=lambda example: 1, loss=loss, figures=DPO_FIGURES)
+
+
+def reference_logps(
+    model: Any, rows: Sequence[Sequence[Example]], collate: Callable[[Sequence[Example]], Batch]
+) -> dict[str, tuple[float, float]]:
+    """Return the model's log-probabilities (chosen, rejected) of every pair, one packed row at a time."""
+    import torch
+
+    found: dict[str, tuple[float, float]] = {}
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for row in rows:
+            sums = sequence_logps(model, collate(row))[0].tolist()
+            found |= {example.sample: (sums[2 * n], sums[2 * n + 1]) for n, example in enumerate(row)}
+    model.train(training)
+    return found

@@ -9,7 +9,8 @@ from tunewright import console
 from tunewright.errors import TrainingError
 from tunewright.models.template import IGNORED
 from tunewright.records import Rejection
-from tunewright.training.batches import TOO_LONG, Example
+from tunewright.training.batches import Example
+from tunewright.training.encoding import TOO_LONG
 
 _MOST_TOO_LONG = 0.005  # share of samples that may be left out for their length
 _SHOWN_TOKENS = 120
@@ -33,16 +34,16 @@ def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_toke
         )
     if not examples:
         raise TrainingError(
-            "there is nothing to train on", "the training set is empty", "run: tunewright curate RECIPE"
+            "there is nothing to train on", "the training set is empty", "run: tunewright run RECIPE --until curate"
         )
     for example in examples:
-        if example.encoded.num_supervised == 0:
+        if example.num_supervised == 0:
             raise TrainingError(
                 f"sample {example.sample} has no token to learn from",
                 "no assistant turn was found in the rendered conversation",
                 "look at the sample in train.jsonl and at the tokenizer's chat template",
             )
-        if not example.encoded.ends_supervised:
+        if not all(sequence.ends_supervised for sequence in example.sequences):
             raise TrainingError(
                 f"the end of the answer is not learned in sample {example.sample}",
                 "the chat template puts no special token after an assistant turn, so the model would never stop",
@@ -52,14 +53,16 @@ def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_toke
 
 def show(example: Example, tokenizer: Any) -> None:
     """Print a sample's tokens: those that the loss is taken on in green, the rest dim."""
-    ids, labels = example.encoded.input_ids, example.encoded.labels
+    ids, labels = example.sequences[0].input_ids, example.sequences[0].labels
     first = next(place for place, label in enumerate(labels) if label != IGNORED)
     start = max(0, first - _SHOWN_TOKENS // 2)
     parts = [("  … " if start else "  ", "dim")]
     for token, label in zip(ids[start : start + _SHOWN_TOKENS], labels[start:], strict=False):
         text = tokenizer.decode([token]).replace("\n", "⏎\n  ")
         parts.append((text, "dim" if label == IGNORED else "bold green"))
-    console.line(f"a sample as the model sees it ({example.encoded.num_supervised} of {len(ids)} tokens are learned):")
+    console.line(
+        f"a sample as the model sees it ({example.sequences[0].num_supervised} of {len(ids)} tokens are learned):"
+    )
     console.segments(parts)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         console.line(

@@ -1,78 +1,67 @@
-"""The train stage: training set in, adapter out."""
+"""The train stage: samples, texts and preference pairs in, adapter out."""
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 from tunewright import console
-from tunewright.models.load import attach_adapter, load_base, pick_device, save_adapter
-from tunewright.models.source import identity, locate
-from tunewright.models.template import load_tokenizer
+from tunewright.models.student import student_tokenizer
+from tunewright.parallel import processes
 from tunewright.recipe import Recipe
-from tunewright.records import Sample, StageSummary
-from tunewright.rundir import RunFolder, atomic_folder, disk_errors, file_digest
-from tunewright.training.batches import encode_samples, num_steps
-from tunewright.training.loop import LoopSettings, train
+from tunewright.records import StageSummary
+from tunewright.rundir import RunFolder
+from tunewright.training.advice import advise
+from tunewright.training.data import Data, read_data
+from tunewright.training.metrics import read_metrics
+from tunewright.training.phases import start_session, train_dpo, train_sft
 from tunewright.training.preflight import check, show
-
-CHECKPOINTS = "checkpoints"
+from tunewright.training.proof import Plan
 
 
 def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Train a LoRA adapter on train.jsonl; resume where a previous attempt of the same training ended.
+    """Train on train.jsonl and the documents' text, then on pairs.jsonl; resume where an attempt ended.
 
-    Writes adapter/ (peft format), metrics.jsonl, checkpoints/ and checkpoints/epoch-N/ adapters.
+    Writes adapter/ (peft format; a whole model for method "full"), metrics.jsonl, plan.json, and under checkpoints/
+    the state of each phase and the adapter after each epoch. In a launch of several processes all call it, and the
+    first one writes.
     """
-    settings = recipe.training
-    samples = run.read_records("train.jsonl", Sample)
-    folder = locate(recipe.model.base, recipe.folder)
-    tokenizer = load_tokenizer(folder)
-    examples, rejections = encode_samples(samples, tokenizer, settings.max_tokens)
-    rejected = run.reject("train", rejections)
-    check(examples, rejections, settings.max_tokens)
-    show(examples[0], tokenizer)
+    group = processes()
+    tokenizer = student_tokenizer(recipe)
+    data = read_data(run, recipe, tokenizer)
+    check([*data.examples, *data.pairs], data.rejections, recipe.training.max_tokens)
+    rejected = run.reject("train", data.rejections) if group.is_first else {}
+    show((data.examples or data.pairs)[0], tokenizer)
+    session = start_session(run, recipe, tokenizer)
+    before: dict[str, Any] = {}
+    plans: dict[str, Plan] = {}
+    if recipe.training.epochs:
+        plans["sft"], before = train_sft(session, data)
+    if data.pairs:
+        plans["dpo"] = train_dpo(session, data, before)
+    group.wait()
+    if not group.is_first:
+        return StageSummary(num_in=0, num_out=0)
+    session.save(run.file("adapter"))
+    tokenizer.save_pretrained(run.file("adapter"))
+    run.write_json("plan.json", {phase: plan.as_dict() for phase, plan in plans.items()})
+    return _summary(run, data, rejected)
 
-    device = pick_device()
-    console.line(f"loading {recipe.model.base} ({recipe.model.quantization}) on {device}")
-    model = load_base(folder, recipe.model.quantization, device)
-    model = attach_adapter(model, settings.rank, settings.alpha, settings.dropout, settings.targets, recipe.seed)
-    loop = LoopSettings(
-        seed=recipe.seed,
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        micro_batch_size=settings.micro_batch_size,
-        warmup_share=settings.warmup_share,
-        max_grad_norm=settings.max_grad_norm,
-        checkpoint_steps=settings.checkpoint_steps,
-        pad_id=tokenizer.pad_token_id,
-        device=device,
-    )
-    trained_on = {
-        "data": file_digest(run.file("train.jsonl")),
-        "base": identity(recipe.model.base, recipe.folder),
-        "quantization": recipe.model.quantization,
-        "seed": recipe.seed,
-        **json.loads(settings.model_dump_json(exclude={"checkpoint_steps"})),
+
+def _summary(run: RunFolder, data: Data, rejected: dict[str, int]) -> StageSummary:
+    rows = read_metrics(run.file("metrics.jsonl"))
+    figures: dict[str, float | int | str] = {
+        "steps": sum(row["step"] > 0 for row in rows),
+        "supervised_tokens": sum(example.num_supervised for example in [*data.examples, *data.pairs]),
     }
-    checkpoints = run.file(CHECKPOINTS)
-
-    def keep_epoch(epoch: int) -> None:
-        with disk_errors(checkpoints, 0), atomic_folder(checkpoints / f"epoch-{epoch}") as target:
-            save_adapter(model, target, recipe.model.base)
-
-    train(model, examples, loop, checkpoints, trained_on, run.file("metrics.jsonl"), keep_epoch)
-    with disk_errors(run.file("adapter"), 0), atomic_folder(run.file("adapter")) as target:
-        save_adapter(model, target, recipe.model.base)
-        tokenizer.save_pretrained(target)
-    losses = [json.loads(line)["loss"] for line in run.file("metrics.jsonl").read_text().splitlines()]
-    return StageSummary(
-        num_in=len(samples),
-        num_out=len(examples),
-        rejected=rejected,
-        figures={
-            "steps": num_steps(len(examples), settings.batch_size, settings.epochs),
-            "supervised_tokens": sum(example.encoded.num_supervised for example in examples),
-            **({"first_loss": round(losses[0], 4), "last_loss": round(losses[-1], 4)} if losses else {}),
-        },
-    )
+    if data.text_share:
+        figures["text_share"] = round(data.text_share, 3)
+    for phase in dict.fromkeys(row["phase"] for row in rows):
+        losses = [row["loss"] for row in rows if row["phase"] == phase and "loss" in row]
+        figures |= {f"{phase}_first_loss": round(losses[0], 4), f"{phase}_last_loss": round(losses[-1], 4)}
+    advice = advise(rows, len(data.examples) + len(data.pairs))
+    for sentence in advice:
+        console.warning(sentence)
+    num_held = len(data.held_out) + len(data.held_out_pairs)
+    figures |= {"held_out": num_held} if num_held else {}
+    num_out = len(data.examples) + len(data.pairs) + num_held
+    return StageSummary(num_in=data.num_in, num_out=num_out, rejected=rejected, figures=figures)

@@ -1,0 +1,36 @@
+"""The recipe's student: its tokenizer and base as training, the exam and chat all load them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewright.models.load import compute_dtype, load_base
+from tunewright.models.source import identity, locate
+from tunewright.models.template import load_tokenizer
+from tunewright.recipe import Recipe
+
+
+def student_tokenizer(recipe: Recipe) -> Any:
+    """Load the tokenizer, with the recipe's added tokens."""
+    return load_tokenizer(locate(recipe.model.base, recipe.folder), recipe.model.added_tokens)
+
+
+def student_base(recipe: Recipe, device: str, tokenizer: Any, dtype: Any = None) -> Any:
+    """Load the frozen base for this tokenizer.
+
+    Args:
+        recipe: names the base and its quantization.
+        device: "cpu" or "cuda:0".
+        tokenizer: the embedding grows to its size where tokens were added.
+        dtype: of the weights that are not quantized; what is computed in when None.
+    """
+    dtype = dtype or compute_dtype(device, recipe.model.compute)
+    num_tokens = len(tokenizer) if recipe.model.added_tokens else 0
+    folder = locate(recipe.model.base, recipe.folder)
+    return load_base(folder, recipe.model.quantization, device, dtype, num_tokens)
+
+
+def student_identity(recipe: Recipe, device: str) -> str:
+    """Return what names the base's numbers as they are computed here."""
+    dtype = str(compute_dtype(device, recipe.model.compute)).removeprefix("torch.")
+    return f"{identity(recipe.model.base, recipe.folder)} {recipe.model.quantization} {dtype}"

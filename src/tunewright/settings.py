@@ -1,0 +1,150 @@
+"""Every setting with its type, range, default and help, in the sections of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
+Task = Literal["answer-first", "free-qa", "refusal"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+EMBEDDED = "embedded"
+SYSTEM_PROMPT = (
+    "You answer questions about a collection of documents. If the documents do not give the answer, "
+    "say that they do not."
+)
+REFUSAL = "The documents do not give the answer to this question."
+
+
+class Settings(BaseModel):
+    """A frozen group of settings."""
+
+    # Defaults are validated too: 60 for a float becomes 60.0, as it reads back from TOML.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class DocumentSettings(Settings):
+    """[documents]: what is read, and how it is cut."""
+
+    paths: tuple[str, ...] = Field((), description="files and folders, relative to this recipe")
+    chunk_tokens: int = Field(256, ge=32, le=8192, description="longest chunk, in the student's tokens")
+    timeout_s: float = Field(60, gt=0, le=86400, description="longest time that one file may take to read")
+    memory_mb: int = Field(1024, ge=128, description="most memory that reading one file may take")
+
+
+class SplitSettings(Settings):
+    """[split]: which documents the exam keeps for itself."""
+
+    exam_share: Share = Field(0.25, description="share of the documents held out for the exam")
+    near_duplicate: Share = Field(0.8, description="Jaccard similarity from which documents stay together")
+
+
+class ExamSettings(Settings):
+    """[exam]: the questions, written and sealed before any training data exists."""
+
+    file: str = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
+    learned_per_document: int = Field(2, ge=0, description="questions on each training document")
+    unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
+
+
+class TeacherSettings(Settings):
+    """[teacher]: the model that writes questions and answers."""
+
+    url: str = Field(EMBEDDED, description='"embedded", or an OpenAI-compatible URL such as http://host:8000/v1')
+    model: str = Field("", description="the model's name at that URL")
+    api_key_env: str = Field("", description="environment variable that holds the key; the key is never stored")
+    concurrency: int = Field(8, ge=1, le=512, description="calls under way at once (the embedded one takes 1)")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 asks for the likeliest answer")
+    timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one answer")
+
+
+class SynthesisSettings(Settings):
+    """[synthesis]: the training samples that the teacher writes."""
+
+    tasks: tuple[Task, ...] = Field(
+        ("answer-first", "refusal"), min_length=1, description="answer-first suits any teacher, free-qa a strong one"
+    )
+    samples_per_document: int = Field(8, ge=0, description="questions asked of the teacher per document")
+    refusal_share: Share = Field(0.15, description="refusals, as a share of the answered samples")
+    data: tuple[str, ...] = Field((), description="your own chat data (.jsonl), beside or instead of synthesis")
+
+
+class CurationSettings(Settings):
+    """[curation]: what may enter the training set."""
+
+    evidence_match: float = Field(90, ge=50, le=100, description="fuzzy score that evidence must reach, of 100")
+    near_duplicate: Share = Field(0.8, description="Jaccard similarity of question+answer that is a duplicate")
+    ngram: int = Field(8, ge=3, le=32, description="words in a row shared with the exam that are a leak")
+
+
+class ModelSettings(Settings):
+    """[model]: the student."""
+
+    base: str = Field(EMBEDDED, description='"embedded" (SmolLM2-135M-Instruct), a folder, or a hub name')
+    quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("nf4-double", description="of the frozen base")
+    compute: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="auto: what the hardware does best")
+    added_tokens: tuple[str, ...] = Field((), description="new tokens; their embeddings are trained and saved")
+    sharded: bool = Field(False, description="spread an unquantized base over all GPUs of the launch (FSDP2)")
+
+
+class TrainingSettings(Settings):
+    """[training]: the adapter."""
+
+    method: Literal["lora", "rslora", "dora", "full"] = Field("lora", description="full trains every weight")
+    rank: int = Field(16, ge=1, le=1024, description="LoRA rank: more learns more, takes more memory")
+    alpha: float = Field(32, gt=0, description="LoRA scale; alpha / rank multiplies the adapter")
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    targets: tuple[str, ...] = Field(
+        ("all-linear",), min_length=1, description='"all-linear", "attention", or names of layers'
+    )
+    optimizer: Optimizer = Field("adamw", description="8 bit takes a quarter of the memory for its states")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="of the learning rate")
+    learning_rate: float = Field(2e-4, gt=0, description="peak of the schedule")
+    epochs: int = Field(3, ge=0, description="passes over the training set; 0 leaves only [preference]")
+    batch_size: int = Field(16, ge=1, description="samples per optimizer step")
+    micro_batch_tokens: int = Field(0, ge=0, description="tokens at once; 0 takes what fits; changes no result")
+    activation_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="recompute activations: less memory, slower; changes no result"
+    )
+    max_tokens: int = Field(1024, ge=16, description="longest sample; longer ones are left out and counted")
+    held_out_share: float = Field(0.05, ge=0, le=0.5, description="share of the samples kept for the held-out loss")
+    text_share: Share = Field(0.0, description="share of the tokens that are the documents' raw text; 1: nothing else")
+    text_overlap: int = Field(0, ge=0, description="tokens of context before a piece of raw text, without loss")
+    warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    checkpoint_steps: int = Field(50, ge=1, description="optimizer steps between checkpoints")
+    tracker: Literal["", "tensorboard", "wandb", "mlflow", "trackio"] = Field("", description="also log there")
+
+
+class PreferenceSettings(Settings):
+    """[preference]: DPO on pairs of a better and a worse answer, after the training or alone."""
+
+    data: tuple[str, ...] = Field((), description="your pairs (.jsonl): prompt, chosen, rejected")
+    loss: Literal["sigmoid", "normalized", "ipo"] = Field("sigmoid", description="DPO, length-normalized DPO, or IPO")
+    beta: float = Field(0.1, gt=0, description="pull towards the reference; larger stays closer")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of the pairs that may be labeled wrong")
+    reference: Literal["sft", "base"] = Field("sft", description="the model before DPO, or without any adapter")
+    learning_rate: float = Field(5e-6, gt=0, description="peak of the schedule")
+    epochs: int = Field(1, ge=1, description="passes over the pairs")
+
+
+class EvaluationSettings(Settings):
+    """[evaluation]: the arms that sit the exam, and the margin of the verdict."""
+
+    arms: tuple[Arm, ...] = Field(
+        get_args(Arm), min_length=1, description="who sits the exam; a verdict needs base and tuned"
+    )
+    few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot arm")
+    rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
+    max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")
+    margin: float = Field(0.10, gt=0, lt=1, description="smallest difference worth having (the verdict's delta)")
+
+    @field_validator("arms")
+    @classmethod
+    def _each_once(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        if len(set(arms)) < len(arms):
+            raise ValueError("an arm is named twice")
+        return arms

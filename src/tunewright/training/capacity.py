@@ -1,0 +1,113 @@
+"""What a device holds: the micro-batch, activation checkpointing and loss scale in force, and how they give way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import TrainingError
+from tunewright.training.batches import Example, pack
+
+_FIRST_LOSS_SCALE = 2.0**16
+_GROW_AFTER = 2000  # steps without overflow, as in mixed-precision training since Micikevicius et al. 2018
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How a step is computed; none of it changes the step's result beyond rounding.
+
+    Attributes:
+        micro_batch_tokens: most tokens of a packed row.
+        checkpointing: whether activations are recomputed in the backward pass (Chen et al. 2016).
+        loss_scale: factor that keeps fp16 gradients in range; 1 for other types.
+        good_steps: steps since the scale last changed.
+        halvings: how often memory ran out.
+    """
+
+    micro_batch_tokens: int
+    checkpointing: bool = False
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    halvings: int = 0
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it as plain numbers, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> Capacity:
+        """Return what a checkpoint kept."""
+        return cls(
+            int(values["micro_batch_tokens"]),
+            bool(values["checkpointing"]),
+            float(values["loss_scale"]),
+            int(values["good_steps"]),
+            int(values["halvings"]),
+        )
+
+    def with_loss_scaling(self) -> Capacity:
+        """Return it for fp16 products."""
+        return replace(self, loss_scale=_FIRST_LOSS_SCALE)
+
+    def after_good_step(self) -> Capacity:
+        """Return it after a step whose gradients were finite."""
+        if self.loss_scale == 1:
+            return self
+        if self.good_steps + 1 < _GROW_AFTER:
+            return replace(self, good_steps=self.good_steps + 1)
+        return replace(self, loss_scale=min(2 * self.loss_scale, _FIRST_LOSS_SCALE), good_steps=0)
+
+    def apply(self, model: Any) -> None:
+        """Turn activation checkpointing on in the model if that is called for; it never goes off again."""
+        if self.checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def smaller(self, examples: Sequence[Example]) -> Capacity:
+        """Return what to try after these examples did not fit: half the micro-batch, then activation checkpointing.
+
+        Raises:
+            TrainingError: one example alone, with its activations recomputed, does not fit.
+        """
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        longest = max(example.num_tokens for example in examples)
+        largest = max(sum(e.num_tokens for e in row) for row in pack(examples, self.micro_batch_tokens))
+        if largest > longest:
+            budget = max(longest, min(self.micro_batch_tokens, largest) // 2)
+            console.warning(f"out of memory: going on with micro-batches of {budget:,} tokens; the result is the same")
+            return replace(self, micro_batch_tokens=budget, halvings=self.halvings + 1)
+        if not self.checkpointing:
+            console.warning("out of memory: going on with activation checkpointing; slower, the result is the same")
+            return replace(self, checkpointing=True, halvings=self.halvings + 1)
+        raise TrainingError(
+            f"one example of {longest:,} tokens alone does not fit into the memory",
+            "the micro-batch is down to one example, and its activations are recomputed already",
+            "lower training.max_tokens or training.rank, or take a smaller base",
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device's memory is exhausted."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def random_state() -> list[Any]:
+    """Return the state of torch's generators, for ``set_random_state``."""
+    import torch
+
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+
+
+def set_random_state(state: Sequence[Any]) -> None:
+    """Put the generators back."""
+    import torch
+
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state(state[1])

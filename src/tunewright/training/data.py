@@ -1,0 +1,90 @@
+"""What a training reads: chats, the documents' text and preference pairs, encoded, with a share of each held out."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright import console
+from tunewright.recipe import Recipe
+from tunewright.records import AnyRecord, Document, PreferencePair, Rejection, Sample, SplitEntry
+from tunewright.rundir import RunFolder
+from tunewright.training.batches import Example
+from tunewright.training.encoding import encode_pairs, encode_samples, encode_texts, mix
+
+_FEWEST_HELD_OUT = 4  # a mean over fewer says nothing
+
+
+@dataclass(frozen=True)
+class Data:
+    """Encoded examples of both phases; ``num_in`` counts what was read, rejections included."""
+
+    examples: list[Example]
+    held_out: list[Example]
+    pairs: list[Example]
+    held_out_pairs: list[Example]
+    rejections: list[Rejection]
+    num_in: int
+    text_share: float
+
+
+def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Return (to train on, held out): a share drawn by the seed, none where it would be fewer than four."""
+    number = round(share * len(examples))
+    if number < _FEWEST_HELD_OUT:
+        return list(examples), []
+    order = list(range(len(examples)))
+    random.Random(hashlib.sha256(f"held out {seed}".encode()).digest()).shuffle(order)
+    chosen = set(order[:number])
+    return (
+        [example for place, example in enumerate(examples) if place not in chosen],
+        [example for place, example in enumerate(examples) if place in chosen],
+    )
+
+
+def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
+    """Encode all that the recipe trains on.
+
+    Raw text comes from the documents of the split's training side alone.
+    """
+    settings, seed = recipe.training, recipe.seed
+
+    def records(name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+        return run.read_records(name, kind) if run.file(name).exists() else []
+
+    chats: list[Example] = []
+    rejections: list[Rejection] = []
+    texts: list[Example] = []
+    pairs: list[Example] = []
+    num_in = 0
+    if settings.epochs and settings.text_share < 1:
+        samples = records("train.jsonl", Sample)
+        num_in += len(samples)
+        chats, rejections = encode_samples(samples, tokenizer, settings.max_tokens)
+    if settings.epochs and settings.text_share:
+        side = {entry.document for entry in records("split.jsonl", SplitEntry) if entry.side == "train"}
+        documents = [document for document in records("documents.jsonl", Document) if document.id in side]
+        texts = encode_texts(documents, tokenizer, settings.max_tokens, settings.text_overlap)
+    mixed = mix(chats, texts, settings.text_share, seed)
+    num_in += len(mixed) - len(chats)
+    if recipe.preference.data:
+        given = records("pairs.jsonl", PreferencePair)
+        num_in += len(given)
+        pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)
+        rejections += refused
+    tokens = sum(example.num_tokens for example in mixed)
+    share = 1 - sum(example.num_tokens for example in chats) / tokens if tokens else 0.0
+    if settings.text_share and share < settings.text_share - 0.02:
+        console.warning(
+            f"raw text makes {share:.0%} of the tokens, not {settings.text_share:.0%}: there is no more of it"
+        )
+    return Data(
+        *hold_out(mixed, settings.held_out_share, seed),
+        *hold_out(pairs, settings.held_out_share, seed),
+        rejections,
+        num_in,
+        share,
+    )

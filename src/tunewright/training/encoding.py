@@ -1,0 +1,110 @@
+"""Samples, texts and preference pairs to examples: token sequences with labels."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tunewright.models.template import IGNORED, Encoded, encode, special_ids
+from tunewright.records import Document, Message, PreferencePair, Rejection, Sample
+from tunewright.training.batches import Example
+
+TOO_LONG = "longer than max_tokens"
+FORGED = "holds a control token of the template"
+_STAGE = "train"
+
+
+def _fault(name: str, example: Example, said: Iterable[str], tokenizer: Any, max_tokens: int) -> Rejection | None:
+    """Return why an example may not be trained on: too long to keep whole, or able to forge a turn."""
+    control = special_ids(tokenizer)
+    if any(control.intersection(ids) for ids in tokenizer(list(said), add_special_tokens=False)["input_ids"]):
+        return Rejection(stage=_STAGE, id=name, reason=FORGED)
+    longest = max(len(sequence.input_ids) for sequence in example.sequences)
+    if longest > max_tokens:
+        return Rejection(stage=_STAGE, id=name, reason=TOO_LONG, detail=f"{longest} tokens")
+    return None
+
+
+def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -> tuple[list[Example], list[Rejection]]:
+    """Tokenize chats; return those fit for training, and a rejection for each of the others.
+
+    A sample over ``max_tokens`` is left out whole, never cut. One whose text holds a control token of the template
+    is left out too: it could forge a turn.
+    """
+    examples, rejections = [], []
+    for sample in samples:
+        example = Example(sample.id, (encode(tokenizer, sample.messages),))
+        said = [message.content for message in sample.messages]
+        fault = _fault(sample.id, example, said, tokenizer, max_tokens)
+        if fault:
+            rejections.append(fault)
+        else:
+            examples.append(example)
+    return examples, rejections
+
+
+def encode_pairs(
+    pairs: Sequence[PreferencePair], tokenizer: Any, max_tokens: int
+) -> tuple[list[Example], list[Rejection]]:
+    """Tokenize preference pairs: (chosen, rejected), labels on the last turn alone."""
+    examples, rejections = [], []
+    for pair in pairs:
+        answers = [Message(role="assistant", content=text) for text in (pair.chosen, pair.rejected)]
+        sequences = tuple(encode(tokenizer, (*pair.prompt, answer), last_turn_only=True) for answer in answers)
+        example = Example(pair.id, sequences)
+        said = [message.content for message in (*pair.prompt, *answers)]
+        fault = _fault(pair.id, example, said, tokenizer, max_tokens)
+        if fault:
+            rejections.append(fault)
+        else:
+            examples.append(example)
+    return examples, rejections
+
+
+def encode_texts(documents: Sequence[Document], tokenizer: Any, max_tokens: int, overlap: int) -> list[Example]:
+    """Tokenize whole documents for next-token prediction, in pieces of at most ``max_tokens``.
+
+    Every token of a document is predicted exactly once. A piece after a document's first begins with ``overlap``
+    tokens of the one before it, as context that carries no loss. A document begins with the tokenizer's
+    beginning-of-text token where it has one, and ends with its end-of-text token. Text that spells a control
+    token is split into ordinary tokens.
+    """
+    examples = []
+    for document in documents:
+        ids = list(tokenizer(document.text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        if not ids:
+            continue
+        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+        ids = [*start, *ids, tokenizer.eos_token_id]
+        # One token of context is the least: without it a piece's first token would be predicted by nothing.
+        context = min(max(1, overlap), max_tokens // 2)
+        begin = 0
+        while begin < len(ids):
+            low = max(0, begin - context)
+            piece = ids[low : low + max_tokens]
+            labels = [IGNORED] * (begin - low) + piece[begin - low :]
+            examples.append(Example(f"{document.id}:{begin}", (Encoded(piece, labels, ends_supervised=True),)))
+            begin = low + len(piece)
+    return examples
+
+
+def mix(chats: Sequence[Example], texts: Sequence[Example], text_share: float, seed: int) -> list[Example]:
+    """Return all chats and as many pieces of text, drawn by the seed, as make ``text_share`` of the tokens.
+
+    A share of 1 takes the texts alone. Where there is too little text for the share, all of it is taken.
+    """
+    if text_share >= 1:
+        return list(texts)
+    wanted = sum(example.num_tokens for example in chats) * text_share / (1 - text_share)
+    drawn = list(texts)
+    random.Random(hashlib.sha256(f"texts {seed}".encode()).digest()).shuffle(drawn)
+    taken: list[Example] = []
+    total = 0
+    for example in drawn:
+        if total >= wanted:
+            break
+        taken.append(example)
+        total += example.num_tokens
+    return [*chats, *taken]

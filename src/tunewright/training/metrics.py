@@ -1,0 +1,91 @@
+"""metrics.jsonl: one line per optimizer step, the note beside the progress bar, and optional trackers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunewright.rundir import write_atomic
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class MetricsLog:
+    """Writes a phase's lines; the lines of other phases in the same file stay.
+
+    Args:
+        file: the JSON-lines file.
+        phase: which training the lines belong to, such as "sft" or "dpo".
+        writes: whether this process writes at all; only the first of several does.
+        flops_per_token: floating-point operations per trained token, for the share of the hardware's peak.
+        peak_flops: what the hardware can do per second; 0 where it is not known.
+        listeners: called with every line.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        phase: str = "sft",
+        writes: bool = True,
+        flops_per_token: float = 0.0,
+        peak_flops: float = 0.0,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.file = file
+        self.label = f"train {phase}"
+        self._phase = phase
+        self._writes = writes
+        self._flops_per_token = flops_per_token
+        self._peak_flops = peak_flops
+        self._listeners = listeners
+
+    def keep_until(self, step: int) -> None:
+        """Drop this phase's lines of steps after the checkpoint: they are about to be done again."""
+        if self._writes:
+            kept = [row for row in read_metrics(self.file) if row["phase"] != self._phase or row["step"] <= step]
+            if step == 0:
+                kept = [row for row in kept if row["phase"] != self._phase]
+            write_atomic(self.file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a line, and tell the listeners."""
+        if self._writes:
+            row = {"phase": self._phase, **row}
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            for listen in self._listeners:
+                listen(row)
+
+    def note(self, row: dict[str, Any]) -> str:
+        """Return what the progress bar shows: loss, speed, share of the hardware's peak, memory."""
+        parts = [f"loss {row['loss']:.3f}"]
+        if "accuracy" in row:
+            parts.append(f"chosen {row['accuracy']:.0%}")
+        parts.append(f"{row['tokens_per_s']:,.0f} tok/s")
+        if self._peak_flops and self._flops_per_token:
+            parts.append(f"{row['tokens_per_s'] * self._flops_per_token / self._peak_flops:.0%} of peak")
+        memory = gpu_peak_bytes()
+        if memory:
+            parts.append(f"{memory / 2**30:.1f} GiB")
+        return "  ".join(parts)
+
+
+def gpu_peak_bytes() -> int:
+    """Return the most memory that this process's GPU reserved so far; 0 without one."""
+    import torch
+
+    return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else 0
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file up to the first that a crash cut short."""
+    rows: list[dict[str, Any]] = []
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            row = json.loads(text)
+        except ValueError:
+            break
+        rows.append({"phase": "sft", **row})
+    return rows

@@ -1,0 +1,167 @@
+"""The phases of a training: next-token prediction first, preferences after it; each resumes on its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright import console
+from tunewright.models.load import attach_adapter, compute_dtype, pick_device, save_adapter
+from tunewright.models.student import student_base, student_identity, student_tokenizer
+from tunewright.parallel import Processes, processes
+from tunewright.recipe import Recipe
+from tunewright.records import digest
+from tunewright.rundir import RunFolder, atomic_folder, disk_errors, write_atomic
+from tunewright.training.batches import Example, collate, pack
+from tunewright.training.data import Data
+from tunewright.training.loop import LoopSettings, Task, autocast, train
+from tunewright.training.metrics import MetricsLog, read_metrics
+from tunewright.training.objectives import NEXT_TOKEN, dpo, reference_logps
+from tunewright.training.proof import Plan, first_capacity, prove
+from tunewright.training.trackers import tracker
+
+CHECKPOINTS = "checkpoints"
+# What decides how a step is computed or watched, not what it computes.
+_NO_PART = {"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the phases of a training share. ``compute`` is None where products run in the weights' own type."""
+
+    run: RunFolder
+    recipe: Recipe
+    model: Any
+    device: str
+    compute: Any
+    group: Processes
+
+    def settings(self, learning_rate: float, epochs: int) -> LoopSettings:
+        """Return the loop's settings for a phase."""
+        own = self.recipe.training
+        return LoopSettings(
+            seed=self.recipe.seed,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            batch_size=own.batch_size,
+            warmup_share=own.warmup_share,
+            max_grad_norm=own.max_grad_norm,
+            checkpoint_steps=own.checkpoint_steps,
+            device=self.device,
+            optimizer=own.optimizer,
+            schedule=own.schedule,
+            compute=self.compute,
+            processes=self.group,
+        )
+
+    def save(self, target: Path) -> None:
+        """Write the adapter (or the whole tuned model) as it is now."""
+        with disk_errors(target, 0), atomic_folder(target) as folder:
+            save_adapter(self.model, folder, self.recipe.model.base, self.compute)
+
+    def identity(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that a phase's result depends on; the data by its tokens, so that a new template shows."""
+        encoded = [(e.sample, [(s.input_ids, s.labels) for s in e.sequences]) for e in examples]
+        return {
+            "data": digest(encoded),
+            "base": student_identity(self.recipe, self.device),
+            "seed": self.recipe.seed,
+            **{key: value for key, value in settings.items() if key not in _NO_PART},
+        }
+
+
+def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
+    """Load the base and make it trainable."""
+    import torch
+
+    device = pick_device()
+    dtype = compute_dtype(device, recipe.model.compute)
+    console.line(f"loading {recipe.model.base} ({recipe.model.quantization}) on {device}")
+    full = recipe.training.method == "full"
+    base = student_base(recipe, device, tokenizer, torch.float32 if full else dtype)
+    new_tokens = tuple(tokenizer.convert_tokens_to_ids(list(recipe.model.added_tokens)))
+    model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
+    if recipe.model.sharded and processes().world_size > 1:
+        from tunewright.training.sharding import shard_base
+
+        shard_base(model)
+    return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes())
+
+
+def train_sft(session: Session, data: Data) -> tuple[Plan, dict[str, Any]]:
+    """Train on chats and text; return the plan with what it took, and the phase's identity."""
+    own = session.recipe.training
+    identity = session.identity([*data.examples, *data.held_out], json.loads(own.model_dump_json()))
+    task = Task(data.examples, NEXT_TOKEN, data.held_out)
+    return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity), identity
+
+
+def train_dpo(session: Session, data: Data, before: Mapping[str, Any]) -> Plan:
+    """Train on preference pairs, from the model as it is now; ``before`` names what made it so."""
+    own = session.recipe.preference
+    settings = session.settings(own.learning_rate, own.epochs)
+    shared = json.loads(session.recipe.training.model_dump_json())
+    pairs = [*data.pairs, *data.held_out_pairs]
+    identity = session.identity(pairs, {**shared, **json.loads(own.model_dump_json()), "after": digest(before)})
+    reference = _reference(session, pairs, settings, identity, after_sft=bool(before))
+    objective = dpo(own.loss, own.beta, own.label_smoothing, reference)
+    return _train(session, "dpo", Task(data.pairs, objective, data.held_out_pairs), settings, identity)
+
+
+def _train(session: Session, name: str, task: Task, settings: LoopSettings, identity: Mapping[str, Any]) -> Plan:
+    """Plan a phase, unless an earlier attempt did, and run it."""
+    folder = session.run.file(CHECKPOINTS) / name
+    capacity, why = first_capacity(session.recipe, session.device, session.compute)
+    planned = _earlier_plan(folder, identity)
+    if planned is None:
+        capacity, planned = prove(session.model, task, settings, capacity, why, session.recipe)
+        if session.group.is_first:
+            content = {"identity": digest(identity), "plan": planned.as_dict()}
+            write_atomic(folder / "plan.json", json.dumps(content, indent=2).encode())
+    file = session.run.file("metrics.jsonl")
+    listeners = tracker(session.recipe, session.run.path, name) if session.group.is_first else ()
+    metrics = MetricsLog(file, name, session.group.is_first, planned.flops_per_token, planned.peak_flops, listeners)
+
+    def keep_epoch(epoch: int) -> None:
+        session.save(folder / f"epoch-{epoch}")
+
+    ended = train(session.model, task, settings, capacity, folder, identity, metrics, keep_epoch)
+    return planned.measured(read_metrics(file), name, ended)
+
+
+def _earlier_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
+    """Return the plan that an earlier attempt at the same phase began with."""
+    try:
+        content = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        return Plan(**content["plan"]) if content["identity"] == digest(identity) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _reference(
+    session: Session, pairs: Sequence[Example], settings: LoopSettings, identity: Mapping[str, Any], after_sft: bool
+) -> dict[str, tuple[float, float]]:
+    """Return the reference model's log-probabilities of all pairs, computed once and kept."""
+    file = session.run.file(CHECKPOINTS) / "dpo" / "reference.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["identity"] == digest(identity):
+            return {name: (float(chosen), float(rejected)) for name, (chosen, rejected) in content["logps"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    model, without = session.model, nullcontext()
+    if session.recipe.preference.reference == "base" and hasattr(model, "disable_adapter"):
+        without = model.disable_adapter()
+    elif session.recipe.preference.reference == "base" and after_sft:  # every weight has moved: load them anew
+        model = student_base(session.recipe, session.device, student_tokenizer(session.recipe))
+    budget = first_capacity(session.recipe, session.device, session.compute)[0].micro_batch_tokens
+    with without, autocast(settings):
+        rows = pack(pairs, budget)
+        logps = reference_logps(model, rows, lambda row: collate(row, session.device))
+    if session.group.is_first:
+        write_atomic(file, json.dumps({"identity": digest(identity), "logps": logps}).encode())
+    return logps

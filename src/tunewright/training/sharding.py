@@ -1,0 +1,22 @@
+"""FSDP2 for a base that one GPU cannot hold: its frozen weights are spread, the adapter stays whole everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def shard_base(model: Any) -> None:
+    """Spread the frozen weights of an adapted model over all processes, layer by layer (Zhao et al. 2023).
+
+    The adapter's own weights are left out: every process keeps them whole and sums their gradients as without
+    sharding, so checkpoints and the result are the same.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    base = model.get_base_model()
+    adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    layers = set(base._no_split_modules or ())
+    for module in base.modules():
+        if type(module).__name__ in layers:
+            fully_shard(module, ignored_params=adapter)
+    fully_shard(base, ignored_params=adapter)
