@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -15,26 +18,65 @@ TEXT = (
 )
 
 
-def make_tokenizer(folder: Path, template: str | None = CHATML) -> None:
-    """Write a byte-level BPE tokenizer whose padding token is its end token: the classic trap."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def make_tokenizer(
+    folder: Path,
+    template: str | None = CHATML,
+    special: Sequence[str] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    bos: str | None = "<|im_start|>",
+    eos: str = "<|im_end|>",
+    pad: str | None = "<|im_end|>",
+    style: str = "bytes",
+) -> None:
+    """Write a BPE tokenizer; by default its padding token is its end token: the classic trap.
+
+    ``style``: "bytes" as GPT-2 does it; "prepended" and "replaced" as SentencePiece writes spaces, with and without
+    one before the text.
+    """
     from transformers import PreTrainedTokenizerFast
+
+    tokenizer = _byte_level(special) if style == "bytes" else _sentencepiece(special, style == "prepended")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad)
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+
+
+def _byte_level(special: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([TEXT], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    return tokenizer
+
+
+def _sentencepiece(special: Sequence[str], prepend: bool) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True))
+    space = normalizers.Replace(" ", "\u2581")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), space]) if prepend else space
+    unspace = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*unspace, decoders.Strip(" ", 1, 0)] if prepend else unspace)
+    in_bytes = [f"<0x{number:02X}>" for number in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=[*special, *in_bytes],
+        initial_alphabet=["\u2581"],
+        max_token_length=8,
+        show_progress=False,
     )
-    fast.chat_template = template
-    fast.save_pretrained(folder)
+    tokenizer.train_from_iterator(TEXT.split(" "), trainer)
+    state = json.loads(tokenizer.to_str())
+    # The trainer takes them for special tokens, which text would turn into.
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in in_bytes]
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def make_model(folder: Path, seed: int = 0, template: str | None = CHATML) -> Path:

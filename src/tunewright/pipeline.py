@@ -113,7 +113,9 @@ def summary_line(summary: StageSummary) -> str:
     parts = [f"{summary.num_in} in → {summary.num_out} out"]
     if summary.rejected:
         parts.append("rejected: " + ", ".join(f"{count} {reason}" for reason, count in summary.rejected.items()))
-    parts += [f"{name.replace('_', ' ')} {value}" for name, value in summary.figures.items()]
+    parts += [
+        f"{name.replace('_', ' ')} {value}" for name, value in summary.figures.items() if not name.startswith("advice_")
+    ]
     return "; ".join(parts)
 
 

@@ -114,6 +114,7 @@ STAGES = (
         (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
         ("tunewright.stages:base_identity",),
+        version=2,
     ),
     Stage(
         "report",
@@ -121,6 +122,7 @@ STAGES = (
         (),
         (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "plan.json", "recipe.toml"),
         ("report.html",),
+        version=2,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -127,23 +127,62 @@ def _stages(run: RunFolder, num_documents: int, num_questions: int) -> None:
         _stage(run, name, summary, duration_s, outputs)
 
 
-def _metrics(run: RunFolder, num_steps: int = 66) -> None:
+def metrics(num_steps: int = 66, num_preference_steps: int = 24) -> list[dict[str, float | str]]:
+    """Return the lines of a training on samples and then on pairs, each of three epochs with held-out losses."""
     rng = random.Random(3)
-    lines = [
-        json.dumps(
-            {
-                "step": step,
-                "epoch": step * 3 / num_steps,
-                "loss": 1.1 + 2.3 * math.exp(-step / 18) + rng.gauss(0, 0.09),
-                "learning_rate": 2e-4,
-                "grad_norm": 1.0,
-                "tokens_per_s": 150 + rng.random() * 20,
-                "num_tokens": 900,
-            }
-        )
-        for step in range(1, num_steps + 1)
-    ]
-    run.write("metrics.jsonl", "\n".join(lines) + "\n")
+    rows: list[dict[str, float | str]] = []
+    for phase, num in (("sft", num_steps), ("dpo", num_preference_steps)):
+        for step in range(num + 1):
+            share = step / num
+            falling = 1.1 + 2.3 * math.exp(-3.7 * share) if phase == "sft" else 0.25 + 0.44 * math.exp(-2 * share)
+            row: dict[str, float | str] = {"phase": phase, "step": step, "epoch": 3 * share}
+            if step % (num // 3) == 0:
+                row["held_out_loss"] = falling + 0.08 + 0.3 * max(0.0, share - 0.5)
+            if step:
+                row |= {
+                    "loss": falling + rng.gauss(0, 0.09 if phase == "sft" else 0.02),
+                    "learning_rate": 2e-4,
+                    "grad_norm": 1.0,
+                    "tokens_per_s": 150 + rng.random() * 20,
+                    "num_tokens": 900,
+                    "micro_batch_tokens": 2048,
+                }
+            if step and phase == "dpo":
+                chosen, rejected = 0.7 * share + rng.gauss(0, 0.05), -1.4 * share + rng.gauss(0, 0.05)
+                row |= {"chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
+                row["accuracy"] = 0.5 + 0.5 * share
+            rows.append(row)
+    return rows
+
+
+PLANS: dict[str, dict[str, object]] = {
+    "sft": {
+        "micro_batch_tokens": 4096,
+        "checkpointing": False,
+        "why": "predicted to take 10.4 GiB of 14.6 GiB",
+        "predicted_bytes": 10.4 * 2**30,
+        "planned_bytes": 10.0 * 2**30,
+        "planned_s": 360.0,
+        "flops_per_token": 1e9,
+        "peak_flops": 1e14,
+        "measured_bytes": 10.5 * 2**30,
+        "measured_s": 342.0,
+        "halvings": 0,
+    },
+    "dpo": {
+        "micro_batch_tokens": 2048,
+        "checkpointing": True,
+        "why": "predicted not to fit; it gives way when memory runs out",
+        "predicted_bytes": 0.0,
+        "planned_bytes": 0.0,
+        "planned_s": 120.0,
+        "flops_per_token": 1e9,
+        "peak_flops": 0.0,
+        "measured_bytes": 0.0,
+        "measured_s": 150.0,
+        "halvings": 2,
+    },
+}
 
 
 def write(
@@ -166,6 +205,7 @@ def write(
     run.write("comparison.csv", comparison_csv(questions, told, list(quality)))
     run.write("recipe.toml", dump_recipe(recipe))
     run.write_json("seal.json", {"exam": file_digest(run.file("exam.jsonl"))})
-    _metrics(run)
+    run.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics()))
+    run.write_json("plan.json", PLANS)
     _stages(run, len(docs), len(questions))
     return run, verdict

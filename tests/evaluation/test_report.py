@@ -89,7 +89,7 @@ def test_it_can_be_read_by_machines_for_people(finished: tuple[Page, str, str]) 
     assert next(page.tags("html"))["lang"] == "en"
     assert all(len(list(page.tags(tag))) == 1 for tag in ("h1", "header", "main", "footer", "title"))
     named = [a for a in page.tags("svg") if a.get("role") == "img"]
-    assert len(named) == 5
+    assert len(named) == 7
     assert all(a["aria-label"] for a in named)
     ids = {a["id"] for _, a in page.elements if "id" in a}
     assert all(a["aria-labelledby"] in ids for a in page.tags("section"))
@@ -144,6 +144,7 @@ def test_hostile_documents_answers_and_names_stay_text(tmp_path: Path) -> None:
     ("file", "heading", "said"),
     [
         ("metrics.jsonl", "training", "training loss"),
+        ("plan.json", None, "how well the training's memory and time were planned"),
         ("seal.json", None, "the exam's seal"),
         ("documents.jsonl", None, None),
         ("recipe.toml", None, None),
@@ -189,7 +190,9 @@ def test_without_a_finished_exam_there_is_a_hint(tmp_path: Path, file: str) -> N
     assert "tunewright evaluate" in failure.value.hint
 
 
-@pytest.mark.parametrize(("file", "content"), [("verdict.json", "{}"), ("verdict.json", "{"), ("metrics.jsonl", "{}")])
+@pytest.mark.parametrize(
+    ("file", "content"), [("verdict.json", "{}"), ("verdict.json", "{"), ("metrics.jsonl", "{}"), ("plan.json", "[]")]
+)
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str) -> None:
     run, _ = finished_run.write(tmp_path / "run")
     run.write(file, content)
@@ -220,8 +223,8 @@ def test_long_training_is_thinned_to_means() -> None:
     thinned = figures.thin(points)
     assert len(thinned) <= 400
     assert thinned[0] == (12.0, pytest.approx(12 / 25))
-    assert len(figures.curve(points, "loss", "step")) < 12_000
-    assert figures.curve([(1.0, float("nan"))], "loss", "step") == ""
+    assert len(figures.curve([figures.Line("loss", points)], "loss", "step")) < 12_000
+    assert figures.curve([figures.Line("loss", [(1.0, float("nan"))])], "loss", "step") == ""
 
 
 def test_numbers_as_people_read_them() -> None:

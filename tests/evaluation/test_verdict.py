@@ -51,7 +51,7 @@ def sit(
                 Answer(
                     question=f"q{i}",
                     arm=arm,
-                    text="a",
+                    text=f"the answer of {arm}",
                     finish="stop",
                     num_prompt_tokens=10,
                     num_tokens=5,
@@ -250,3 +250,27 @@ def test_summary_table_has_a_cell_per_column() -> None:
     assert [row[0] for row in rows] == list(ARMS)
     assert all(len(row) == len(columns) for row in rows)
     assert float(rows[3][1]) == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize(("same", "told"), [(30, True), (29, True), (28, False), (0, False)])
+def test_a_tuned_model_that_answers_like_the_base_is_told(same: int, told: bool) -> None:
+    scores, answers = sit(GOOD)
+    of_base = {a.question: a.text for a in answers if a.arm == "base"}
+    answers = [
+        a.model_copy(update={"text": f" {of_base[a.question]}\n"})
+        if a.arm == "tuned" and int(a.question[1:]) < same
+        else a
+        for a in answers
+    ]
+    why = decide(scores, answers, rule(0.10, ARMS), 0).why
+    remarks = [reason for reason in why if "same answer as the base" in reason]
+    assert len(remarks) == told
+    if told:
+        assert remarks[0] == (
+            f"The tuned model gives the same answer as the base to {same} of 30 questions: the training changed "
+            "next to nothing. Raise training.learning_rate or training.epochs."
+        )
+
+
+def test_without_base_answers_nothing_is_said_of_them() -> None:
+    assert not any("same answer" in reason for reason in judge({"tuned": 0.5}).why)

@@ -56,7 +56,7 @@ def tiny_pairs(folder: Path, number: int = 20) -> list[Example]:
     return encode_pairs(pairs(number), load_tokenizer(folder), 512)[0]
 
 
-def tiny_texts(folder: Path, number: int = 4) -> list[Example]:
+def tiny_texts(folder: Path, number: int = 6) -> list[Example]:
     texts = [" ".join(f"{ANSWERS[(n + k) % 4]} {k}" for k in range(20)) for n in range(number)]
     documents = [Document(id=f"d{n}", title="", source="", text=text) for n, text in enumerate(texts)]
     return encode_texts(documents, load_tokenizer(folder), 48, 4)

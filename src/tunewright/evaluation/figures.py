@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -12,6 +12,8 @@ _ROW = 46  # pixels from one forest row to the next
 _TOP = 8
 _AXIS = 26  # pixels below a plot for its tick labels
 _GUTTER = 9  # percent of the width kept for the labels of a vertical axis
+_NAMES = 16  # percent of the width kept for the names of several lines
+_NAME_HEIGHT = 17  # pixels that one name needs
 _MAX_POINTS = 400
 
 
@@ -38,6 +40,16 @@ class Scale:
     def percent(self, value: float) -> float:
         """Return where a value stands, 0 to 100; values outside stand on the border."""
         return min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a curve: its name, its (x, y) points from left to right, its class; marked shows the points."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    kind: str = ""
+    marked: bool = False
 
 
 def nice_scale(low: float, high: float, num_ticks: int = 5) -> Scale:
@@ -123,33 +135,60 @@ def thin(points: Sequence[tuple[float, float]], most: int = _MAX_POINTS) -> list
     return [(math.fsum(x for x, _ in run) / len(run), math.fsum(y for _, y in run) / len(run)) for run in runs]
 
 
-def curve(points: Sequence[tuple[float, float]], label: str, x_name: str) -> Markup:
-    """Return a line through (x, y) points on round axes; the points are thinned to 400."""
-    points = thin([p for p in points if math.isfinite(p[1])])
-    if not points:
+def curve(lines: Sequence[Line], label: str, x_name: str) -> Markup:
+    """Return named lines on common round axes, each thinned to 400 points; several are named at their right ends."""
+    lines = [replace(line, points=thin([p for p in line.points if math.isfinite(p[1])])) for line in lines]
+    lines = [line for line in lines if line.points]
+    if not lines:
         return Markup("")
     height, top, bottom = 240, _TOP + 8, 214
-    ys = [y for _, y in points]
-    scale, across = nice_scale(min(ys), max(ys), 4), nice_scale(points[0][0], points[-1][0], 5)
-    across = Scale(points[0][0], max(points[-1][0], points[0][0] + 1e-9), across.ticks)
+    xs, ys = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
+    scale = nice_scale(min(ys), max(ys), 4)
+    across = Scale(min(xs), max(max(xs), min(xs) + 1e-9), nice_scale(min(xs), max(xs), 5).ticks)
+    width = 100 - _GUTTER - (_NAMES if len(lines) > 1 else 0)
     parts = [f'<text class="tick" x="0" y="{bottom + 19}">{escape(x_name)}</text>']
     for tick in scale.ticks:
-        y = bottom - (bottom - top) * scale.percent(tick) / 100
-        parts.append(f'<line class="grid" x1="{_GUTTER}%" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+        y = _height(scale, tick, top, bottom)
+        parts.append(f'<line class="grid" x1="{_GUTTER}%" x2="{_GUTTER + width}%" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="0" y="{y + 4:.1f}">{_tick_text(tick)}</text>')
     for tick in across.ticks:
         if across.low < tick <= across.high:
-            x = _GUTTER + (100 - _GUTTER) * across.percent(tick) / 100
+            x = _GUTTER + width * across.percent(tick) / 100
             parts.append(
                 f'<text class="tick" x="{x:.2f}%" y="{bottom + 19}" text-anchor="{_anchor(x)}">'
                 f"{_tick_text(tick)}</text>"
             )
-    path = " ".join(f"{across.percent(x):.2f},{100 - scale.percent(y):.2f}" for x, y in points)
-    parts.append(
-        f'<svg x="{_GUTTER}%" y="{top}" width="{100 - _GUTTER}%" height="{bottom - top}" viewBox="0 0 100 100" '
-        f'preserveAspectRatio="none" overflow="visible"><polyline class="curve" points="{path}"/></svg>'
-    )
+    for line in lines:
+        path = " ".join(f"{across.percent(x):.2f},{100 - scale.percent(y):.2f}" for x, y in line.points)
+        parts.append(
+            f'<svg x="{_GUTTER}%" y="{top}" width="{width}%" height="{bottom - top}" viewBox="0 0 100 100" '
+            f'preserveAspectRatio="none" overflow="visible"><polyline class="curve {escape(line.kind)}" '
+            f'points="{path}"/></svg>'
+        )
+        for x, y in line.points if line.marked else ():
+            at = f'cx="{_GUTTER + width * across.percent(x) / 100:.2f}%" cy="{_height(scale, y, top, bottom):.1f}"'
+            parts.append(f'<circle class="curve-point {escape(line.kind)}" {at} r="4"/>')
+    if len(lines) > 1:
+        parts += _names(lines, [_height(scale, line.points[-1][1], top, bottom) for line in lines], bottom)
     return _svg(height, label, parts)
+
+
+def _height(scale: Scale, value: float, top: int, bottom: int) -> float:
+    return bottom - (bottom - top) * scale.percent(value) / 100
+
+
+def _names(lines: Sequence[Line], ends: Sequence[float], bottom: int) -> list[str]:
+    """Return the lines' names beside their last points, moved apart where they would cover each other."""
+    order = sorted(range(len(lines)), key=lambda n: ends[n])
+    heights: list[float] = []
+    for n in order:
+        heights.append(max(ends[n], heights[-1] + _NAME_HEIGHT) if heights else ends[n])
+    over = max(0.0, heights[-1] - bottom)
+    return [
+        f'<text class="name {escape(lines[n].kind)}" x="{100 - _NAMES}%" dx="9" y="{height - over + 4:.1f}">'
+        f"{escape(lines[n].name)}</text>"
+        for n, height in zip(order, heights, strict=True)
+    ]
 
 
 def scatter(points: Sequence[tuple[float, float]], label: str, x_name: str, y_name: str) -> Markup:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +13,7 @@ from pydantic import ValidationError
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
 from tunewright.evaluation.results import BASE, TUNED, ArmResult, Difference
+from tunewright.evaluation.training_log import advice, plans, training
 from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.wording import duration, number, p_value, signed, spread
 from tunewright.recipe import Recipe, dump_recipe
@@ -142,29 +141,6 @@ def _nll(verdict: Verdict, exam: Sequence[Question], answers: Sequence[Answer]) 
     }
 
 
-def _training(run: RunFolder) -> dict[str, Any] | None:
-    path = run.file("metrics.jsonl")
-    steps = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            step = json.loads(line)
-            if not step["step"]:
-                continue
-            steps.append((float(step["step"]), float(step["loss"]), float(step.get("tokens_per_s") or 0)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{path} has a line that is no training step", str(error), "train again") from error
-    if not steps:
-        return None
-    label = f"Training loss over {len(steps)} steps, from {steps[0][1]:.2f} to {steps[-1][1]:.2f}"
-    return {
-        "figure": figures.curve([(step, loss) for step, loss, _ in steps], label, "step"),
-        "num_steps": len(steps),
-        "first": steps[0][1],
-        "last": steps[-1][1],
-        "tokens_per_s": statistics.median(rate for _, _, rate in steps),
-    }
-
-
 def _stages(run: RunFolder) -> list[dict[str, Any]]:
     """Each finished stage: its name, summary, duration, outputs' digests, version."""
     found = []
@@ -252,7 +228,8 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     arms = [arm.arm for arm in verdict.results.arms]
     parts = {
         "nll": _nll(verdict, exam, answers),
-        "training": _training(run),
+        "training": training(run),
+        "plans": plans(run),
         "funnel": _funnel(stages),
         "stages": stages or None,
         "seal": _seal(run),
@@ -260,6 +237,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     labels = {
         "nll": "gold-answer likelihood: base and tuned did not both answer a closed-book question",
         "training": "training loss: no metrics.jsonl in the run folder",
+        "plans": "how well the training's memory and time were planned: no plan.json in the run folder",
         "funnel": "the data funnel: no curate stage in the run folder",
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
@@ -267,6 +245,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     recipe_file = run.file("recipe.toml")
     return {
         **parts,
+        "advice": advice(next((stage["summary"] for stage in stages if stage["stage"] == "train"), None)),
         "title": run.path.resolve().name,
         "verdict": verdict,
         "tone": _TONES[verdict.name],

@@ -54,6 +54,9 @@ _UNMEASURED = (
 )
 
 
+_UNCHANGED = 0.95  # share of equal answers from which on it is told; a remark only, so it is no part of the rule
+
+
 class Verdict(Record):
     """The verdict, why, what it rests on, and what was not measured.
 
@@ -240,13 +243,27 @@ def _apply(
     return "NOT PROVEN", why, needed
 
 
-def _remarks(results: Results, rule: dict[str, Any]) -> list[str]:
-    """Cut or empty answers of the rivals: told, not held against the exam."""
-    return [
+def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) -> list[str]:
+    """What is told beside the rule: cut or empty answers of the rivals, and a tuned model that is still the base."""
+    cut = [
         f"{_cut(results, found.arm):.0%} of the {found.arm} answers are empty or cut at the token limit; "
         "they count as they are."
         for found in results.arms
         if found.arm not in rule["max_cut_arms"] and _cut(results, found.arm) > rule["max_cut"]
+    ]
+    return [*_unchanged(answers), *cut]
+
+
+def _unchanged(answers: Sequence[Answer]) -> list[str]:
+    """Return a sentence when nearly all of the tuned model's answers are the base's, else nothing."""
+    texts = {arm: {a.question: a.text.strip() for a in answers if a.arm == arm} for arm in (BASE, TUNED)}
+    both = texts[BASE].keys() & texts[TUNED].keys()
+    same = sum(texts[BASE][question] == texts[TUNED][question] for question in both)
+    if not both or same < _UNCHANGED * len(both):
+        return []
+    return [
+        f"The tuned model gives the same answer as the base to {same} of {len(both)} questions: the training changed "
+        "next to nothing. Raise training.learning_rate or training.epochs."
     ]
 
 
@@ -271,7 +288,7 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
     return Verdict(
         name=name,
-        why=(_ADVICE[name], *why, *_remarks(results, rule)),
+        why=(_ADVICE[name], *why, *_remarks(results, answers, rule)),
         results=results,
         leaks=leaks,
         promising=promising,

@@ -56,7 +56,8 @@ class _Decoder:
         self.model, self.pad_id = model, pad_id
         self.cache = DynamicCache()
         # A sliding window counts columns of the cache, and padding behind a prefix would push the prefix out of it.
-        prefix = 0 if getattr(model.config, "sliding_window", None) else _shared_prefix(prompts)
+        windowed = getattr(model.config.get_text_config(), "sliding_window", None)
+        prefix = 0 if windowed else _shared_prefix(prompts)
         num_rows = len(prompts)
         if prefix:
             shared = torch.tensor([list(prompts[0][:prefix])], device=model.device)

@@ -96,11 +96,41 @@ def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, n
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"cannot load the base model in {folder}", reason[0], "run: tunewright doctor") from error
-    if num_tokens > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(num_tokens)
+    _make_room(model, num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
+
+
+def _make_room(model: Any, num_tokens: int) -> None:
+    """Grow the embedding, and the head where it has weights of its own, to ``num_tokens``.
+
+    A new row is the mean of the old ones, as in transformers, but without its random part: an adapter is trained and
+    used on bases that are loaded apart, and holds the rows that it trained, not all of them.
+    """
+    import torch
+
+    known = model.get_input_embeddings().weight.shape[0]
+    if num_tokens <= known:
+        return
+    model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[known:] = layer.weight[:known].float().mean(0).to(layer.weight.dtype)
+            if getattr(layer, "bias", None) is not None:
+                layer.bias[known:] = layer.bias[:known].mean()
+
+
+def _token_layers(model: Any, new_tokens: tuple[int, ...]) -> dict[str, list[int]] | None:
+    """Return whose rows of new tokens are trained: the embedding's, and those of a head that is not tied to it.
+
+    Without its own row in the head, a new token could be read but hardly ever written.
+    """
+    if not new_tokens:
+        return None
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
+    return {name: list(new_tokens) for name, module in model.named_modules() if any(module is one for one in layers)}
 
 
 def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens: tuple[int, ...] = ()) -> Any:
@@ -136,7 +166,7 @@ def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens
         exclude_modules=family.no_adapter or None,
         use_rslora=settings.method == "rslora",
         use_dora=settings.method == "dora",
-        trainable_token_indices=list(new_tokens) or None,
+        trainable_token_indices=_token_layers(model, new_tokens),
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from tunewright.records import Message
 
 IGNORED = -100  # the label that no loss is taken on, as torch's cross_entropy has it
 
-# For base models that come without a template: role lines, and the end-of-sequence token after each turn, so
-# that no new token needs training.
 TEMPLATE_VARIABLES = {
     "enable_thinking": False,  # Qwen3 and others: answers without a chain of thought before them
     "date_string": "26 Jul 2024",  # Llama 3.x prints the day: a fixed one, or each day would train another prompt
 }
+# For base models that come without a template: role lines, and the end-of-sequence token after each turn, so
+# that no new token needs training.
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
@@ -45,7 +46,7 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> Any:
     Raises:
         ModelError: it cannot be loaded, or gives no character offsets (a slow tokenizer).
     """
-    from transformers import AutoTokenizer
+    from transformers import AddedToken, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -64,7 +65,8 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> Any:
             raise ModelError(f"the tokenizer in {folder} has neither a chat template nor an end token")
         console.warning("the tokenizer has no chat template; using <|role|> lines with the end token after each turn")
         tokenizer.chat_template = DEFAULT_TEMPLATE
-    tokenizer.add_tokens(list(added_tokens))
+    # Not normalized: SentencePiece's normalization would let a token be found behind a space only.
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -107,29 +109,52 @@ def special_ids(tokenizer: Any) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _answer_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+def _answer_place(tokenizer: Any, messages: Sequence[Message], number: int, text: str, prompting: bool) -> int:
+    """Return where turn ``number`` begins in the rendered text: where the text parts from that of another answer."""
+    content = messages[number].content.strip()
+    other = Message(role="assistant", content="y" if content.startswith("x") else "x")
+    changed = render(tokenizer, (*messages[:number], other, *messages[number + 1 :]), prompting)
+    place = len(commonprefix([text, changed]))
+    place += len(text[place:]) - len(text[place:].lstrip())
+    if not text.startswith(content, place):
+        raise ModelError(
+            "the chat template changes an assistant turn's text",
+            f"{content[:80]!r} does not occur in its place in the rendered conversation",
+            "mend the template: the loss mask would be wrong",
+        )
+    return place
+
+
+def _spans(tokenizer: Any, messages: Sequence[Message], text: str, prompting: bool = False) -> list[tuple[int, int]]:
     """Return where the assistant turns stand in the rendered text: from the end of their prompt to their last word."""
-    spans: list[tuple[int, int]] = []
-    cursor = 0
+    spans = []
     for number, message in enumerate(messages):
-        if message.role != "assistant":
-            said = text.find(message.content.strip(), cursor)
-            cursor = said + len(message.content.strip()) if said >= 0 else cursor
-            continue
-        prompt = render(tokenizer, messages[:number], add_generation_prompt=True)
-        content = message.content.strip()
-        # Some templates rewrite earlier turns once later ones exist: then only the content tells the place.
-        follows = text.startswith(prompt)
-        place = text.find(content, len(prompt) if follows else cursor)
-        if place < 0:
-            raise ModelError(
-                "the chat template changes an assistant turn's text",
-                f"{content[:80]!r} does not occur in the rendered conversation",
-                "mend the template: the loss mask would be wrong",
-            )
-        cursor = place + len(content)
-        spans.append((len(prompt) if follows else place, cursor))
+        if message.role == "assistant":
+            prompt = render(tokenizer, messages[:number], add_generation_prompt=True)
+            place = _answer_place(tokenizer, messages, number, text, prompting)
+            # Some templates rewrite earlier turns once later ones exist: then the turn begins with its own text.
+            start = len(prompt) if text.startswith(prompt) else place
+            spans.append((start, place + len(message.content.strip())))
     return spans
+
+
+def _conversation(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the rendered conversation and where its assistant turns stand.
+
+    A last answer stands behind the very prompt that asks for one, also where the template writes a conversation that
+    has its answer otherwise: Mistral 0.3 then leaves the system text out, some of Qwen the empty thought.
+    """
+    text = render(tokenizer, messages)
+    if messages[-1].role != "assistant":
+        return text, _spans(tokenizer, messages, text)
+    prompt = render(tokenizer, messages[:-1], add_generation_prompt=True)
+    place = _answer_place(tokenizer, messages, len(messages) - 1, text, False)
+    if not text.startswith(prompt):
+        space = text[len(text[:place].rstrip()) : place]
+        prompt_and_space = prompt if prompt.endswith(space) else prompt + space
+        text, place = prompt_and_space + text[place:], len(prompt_and_space)
+    last = (len(prompt), place + len(messages[-1].content.strip()))
+    return text, [*_spans(tokenizer, messages[:-1], prompt, True), last]
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = False) -> Encoded:
@@ -137,13 +162,12 @@ def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = F
 
     The mask comes from the characters of the turns, not from token patterns, so it holds for every template.
     """
-    text = render(tokenizer, messages)
+    text, spans = _conversation(tokenizer, messages)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(encoding["input_ids"]), list(encoding["offset_mapping"])
     special = special_ids(tokenizer)
     labels = [IGNORED] * len(ids)
     ended = []
-    spans = _answer_spans(tokenizer, messages, text)
     for start, end in spans[-1:] if last_turn_only else spans:
         inside = [place for place, (low, high) in enumerate(offsets) if high > start and low < end and high > low]
         after = inside[-1] + 1

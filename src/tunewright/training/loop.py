@@ -26,7 +26,8 @@ from tunewright.training.resuming import resume, stop_signal
 class LoopSettings:
     """What the loop needs to know, as flat values.
 
-    ``compute`` is the type that matrix products run in under autocast, or None for the parameters' own.
+    ``compute`` is the type that matrix products run in under autocast, or None for the parameters' own; ``sharded``
+    says that each process holds only a part of the base.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class LoopSettings:
     schedule: str = "cosine"
     compute: Any = None
     processes: Processes = Processes()
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,23 @@ def autocast(settings: LoopSettings) -> Any:
     return torch.autocast(settings.device.partition(":")[0], dtype=settings.compute)
 
 
-def rows_of(examples: Sequence[Example], micro_batch_tokens: int, processes: Processes) -> list[list[Example]]:
-    """Return this process's packed rows of a step; every process gets some where there are enough examples."""
-    share = -(-sum(example.num_tokens for example in examples) // processes.world_size)
-    rows = pack(examples, min(micro_batch_tokens, share) if processes.world_size > 1 else micro_batch_tokens)
-    return rows[processes.rank :: processes.world_size]
+def rows_of(
+    examples: Sequence[Example], capacity: Capacity, settings: LoopSettings
+) -> list[tuple[list[Example], float]]:
+    """Return this process's packed rows of a step, each with its weight: 1, or 0 for one run only to keep in step.
+
+    Every process gets rows where there are enough examples. Processes that hold a part of the base each have to run
+    equally many.
+    """
+    group = settings.processes
+    share = -(-sum(example.num_tokens for example in examples) // group.world_size)
+    rows = pack(
+        examples, min(capacity.micro_batch_tokens, share) if group.world_size > 1 else capacity.micro_batch_tokens
+    )
+    mine = [(row, 1.0) for row in rows[group.rank :: group.world_size]]
+    if settings.sharded and len(mine) * group.world_size < len(rows):
+        mine.append((rows[0], 0.0))
+    return mine
 
 
 def accumulate(
@@ -77,12 +91,12 @@ def accumulate(
     """
     divisor = sum(objective.count(example) for example in examples)
     totals: dict[str, Any] = dict.fromkeys(("loss", *objective.figures), 0.0)
-    for row in rows_of(examples, capacity.micro_batch_tokens, settings.processes):
+    for row, weight in rows_of(examples, capacity, settings):
         with autocast(settings):
             loss, figures = objective.loss(model, collate(row, settings.device), row)
-        (loss * (capacity.loss_scale / divisor)).backward()
+        (loss * (weight * capacity.loss_scale / divisor)).backward()
         for name, value in {"loss": loss.detach(), **figures}.items():
-            totals[name] += value
+            totals[name] += weight * value
     return {name: float(total) / divisor for name, total in totals.items()}
 
 
@@ -95,8 +109,8 @@ def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capa
     group, total = settings.processes, 0.0
     model.eval()
     with torch.no_grad(), autocast(settings):
-        for row in rows_of(task.held_out, capacity.micro_batch_tokens, group):
-            total += float(task.objective.loss(model, collate(row, settings.device), row)[0])
+        for row, weight in rows_of(task.held_out, capacity, settings):
+            total += weight * float(task.objective.loss(model, collate(row, settings.device), row)[0])
     model.train()
     divisor = sum(task.objective.count(example) for example in task.held_out)
     return {"held_out_loss": group.sum([total], settings.device)[0] / divisor}

@@ -39,6 +39,7 @@ class Session:
     device: str
     compute: Any
     group: Processes
+    sharded: bool = False
 
     def settings(self, learning_rate: float, epochs: int) -> LoopSettings:
         """Return the loop's settings for a phase."""
@@ -56,6 +57,7 @@ class Session:
             schedule=own.schedule,
             compute=self.compute,
             processes=self.group,
+            sharded=self.sharded,
         )
 
     def save(self, target: Path) -> None:
@@ -82,14 +84,16 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
     dtype = compute_dtype(device, recipe.model.compute)
     console.line(f"loading {recipe.model.base} ({recipe.model.quantization}) on {device}")
     full = recipe.training.method == "full"
-    base = student_base(recipe, device, tokenizer, torch.float32 if full else dtype)
+    sharded = recipe.model.sharded and processes().world_size > 1
+    # What is to be spread may not fit one GPU: it is loaded beside it, and moved layer by layer.
+    base = student_base(recipe, "cpu" if sharded else device, tokenizer, torch.float32 if full else dtype)
     new_tokens = tuple(tokenizer.convert_tokens_to_ids(list(recipe.model.added_tokens)))
     model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
-    if recipe.model.sharded and processes().world_size > 1:
+    if sharded:
         from tunewright.training.sharding import shard_base
 
-        shard_base(model)
-    return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes())
+        shard_base(model, device)
+    return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes(), sharded)
 
 
 def train_sft(session: Session, data: Data) -> tuple[Plan, dict[str, Any]]:

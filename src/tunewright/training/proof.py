@@ -45,7 +45,14 @@ class Plan:
     def measured(self, rows: Sequence[Mapping[str, Any]], phase: str, capacity: Capacity) -> Plan:
         """Return the plan with what the phase's steps took, from its lines of metrics."""
         took = [row["num_tokens"] / row["tokens_per_s"] for row in rows if row["phase"] == phase and row["step"]]
-        return replace(self, measured_bytes=float(gpu_peak_bytes()), measured_s=sum(took), halvings=capacity.halvings)
+        return replace(
+            self,
+            micro_batch_tokens=capacity.micro_batch_tokens,
+            checkpointing=capacity.checkpointing,
+            halvings=capacity.halvings,
+            measured_bytes=float(gpu_peak_bytes()),
+            measured_s=sum(took),
+        )
 
 
 def first_capacity(recipe: Recipe, device: str, compute: Any) -> tuple[Capacity, str]:
@@ -165,8 +172,7 @@ def _plan(
     tokens = 0
     for step in range(per_epoch):
         chosen = [task.examples[n] for n in step_examples(len(task.examples), settings.batch_size, 0, step)]
-        rows = rows_of(chosen, capacity.micro_batch_tokens, settings.processes)
-        tokens += sum(example.num_tokens for packed in rows for example in packed)
+        tokens += sum(example.num_tokens for packed, _ in rows_of(chosen, capacity, settings) for example in packed)
     shape = known_shape(recipe)
     full = recipe.training.method == "full"
     name = torch.cuda.get_device_name() if settings.device.startswith("cuda") else ""

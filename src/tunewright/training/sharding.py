@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def shard_base(model: Any) -> None:
+def shard_base(model: Any, device: str) -> None:
     """Spread the frozen weights of an adapted model over all processes, layer by layer (Zhao et al. 2023).
+
+    The model may stand in the host's memory; afterwards it is on ``device``.
 
     The adapter's own weights are left out: every process keeps them whole and sums their gradients as without
     sharding, so checkpoints and the result are the same.
@@ -15,8 +17,12 @@ def shard_base(model: Any) -> None:
 
     base = model.get_base_model()
     adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    for parameter in adapter:
+        parameter.data = parameter.data.to(device)
     layers = set(base._no_split_modules or ())
     for module in base.modules():
         if type(module).__name__ in layers:
             fully_shard(module, ignored_params=adapter)
-    fully_shard(base, ignored_params=adapter)
+    # Also what lies outside of the layers is spread again after each pass: saving, which the first process does alone,
+    # would spread it there, and the processes would then wait for different weights.
+    fully_shard(base, ignored_params=adapter, reshard_after_forward=True)

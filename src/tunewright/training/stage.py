@@ -59,8 +59,9 @@ def _summary(run: RunFolder, data: Data, rejected: dict[str, int]) -> StageSumma
         losses = [row["loss"] for row in rows if row["phase"] == phase and "loss" in row]
         figures |= {f"{phase}_first_loss": round(losses[0], 4), f"{phase}_last_loss": round(losses[-1], 4)}
     advice = advise(rows, len(data.examples) + len(data.pairs))
-    for sentence in advice:
+    for number, sentence in enumerate(advice, 1):
         console.warning(sentence)
+        figures[f"advice_{number}"] = sentence
     num_held = len(data.held_out) + len(data.held_out_pairs)
     figures |= {"held_out": num_held} if num_held else {}
     num_out = len(data.examples) + len(data.pairs) + num_held

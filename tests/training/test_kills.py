@@ -1,0 +1,73 @@
+"""kill -9 at every step of a 30-step training, and at every file operation of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from bench_of_training import tasks
+from safetensors.torch import load_file
+
+from tunewright.training import checkpoint
+from tunewright.training.batches import num_steps
+from tunewright.training.metrics import read_metrics
+
+
+def killed(model: Path, folder: Path, task: str, moment: str) -> int:
+    """Train with kills at that moment; return how many there were."""
+    script = Path(__file__).with_name("killed_training.py")
+    here = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    result = subprocess.run(
+        [sys.executable, str(script), str(model), str(folder), task, moment],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(here)},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout)["kills"]
+
+
+def result_of(folder: Path):
+    newest = checkpoint.latest(folder / "checkpoints")
+    rows = read_metrics(folder / "metrics.jsonl")
+    told = [(row["step"], row["loss"], row["learning_rate"], row["grad_norm"]) for row in rows]
+    return newest.step, load_file(newest.path / "adapter.safetensors"), told
+
+
+def same(one, other) -> bool:
+    return one[0] == other[0] and one[2] == other[2] and all(one[1][name].equal(other[1][name]) for name in one[1])
+
+
+@pytest.mark.parametrize("task", ["sft", "text", "dpo"])
+def test_a_kill_at_every_step_changes_no_bit(tiny_model, tmp_path, task):
+    killed(tiny_model, tmp_path / "whole", task, "none")
+    kills = killed(tiny_model, tmp_path / "killed", task, "steps")
+    examples = tasks(tiny_model)[task].examples
+    total = num_steps(len(examples), 8, 10)
+    assert kills == total - 1 >= 29
+    assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "killed"))
+    # Every step that counts consumed the same examples in both, each of them once per epoch.
+    ledgers = [
+        [json.loads(line) for line in (tmp_path / name / "ledger.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
+    assert ledgers[0] == ledgers[1]  # the row that a child died in is not written before it died
+    per_epoch = total // 10
+    for epoch in range(10):
+        used = Counter(sample for row in ledgers[1][epoch * per_epoch : (epoch + 1) * per_epoch] for sample in row)
+        assert set(used) == {example.sample for example in examples}
+        assert set(used.values()) == {1}
+
+
+def test_a_kill_at_every_file_operation_of_a_save_needs_no_help(tiny_model, tmp_path):
+    killed(tiny_model, tmp_path / "whole", "sft", "none")
+    kills = killed(tiny_model, tmp_path / "killed", "sft", "saves")
+    assert kills > 30  # 30 saves, none of which a single operation makes
+    assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "killed"))
