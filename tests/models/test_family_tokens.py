@@ -48,6 +48,7 @@ def test_added_tokens_are_learned_and_come_back(name, tmp_path):
     text = encode(tokenizer, turns("Which <dose>?", "It had <gene>.")).input_ids
     untrained = logits_of(base, text)
     assert untrained.shape[1] == len(tokenizer)
+    assert torch.equal(logits_of(base_of(folder, len(tokenizer)), text), untrained)
     model = adapted(base, ids)
     assert torch.equal(logits_of(model, text), untrained)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
 from tunewright.evaluation.results import BASE, TUNED, ArmResult, Difference
@@ -247,6 +248,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         **parts,
         "advice": advice(next((stage["summary"] for stage in stages if stage["stage"] == "train"), None)),
         "title": run.path.resolve().name,
+        "version": __version__,
         "verdict": verdict,
         "tone": _TONES[verdict.name],
         "scores_figure": _forest_scores(verdict.results.arms),

@@ -105,8 +105,8 @@ def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, n
 def _make_room(model: Any, num_tokens: int) -> None:
     """Grow the embedding, and the head where it has weights of its own, to ``num_tokens``.
 
-    A new row is the mean of the old ones, as in transformers, but without its random part: an adapter is trained and
-    used on bases that are loaded apart, and holds the rows that it trained, not all of them.
+    A new row is the mean of the old ones, as in transformers, but without its random part: training, its other
+    processes, a resumed run and the exam each load the base anew, and must get the same numbers.
     """
     import torch
 
@@ -129,7 +129,7 @@ def _token_layers(model: Any, new_tokens: tuple[int, ...]) -> dict[str, list[int
     if not new_tokens:
         return None
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    layers = [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
+    layers = [inputs] if outputs.weight is inputs.weight else [inputs, outputs]
     return {name: list(new_tokens) for name, module in model.named_modules() if any(module is one for one in layers)}
 
 

@@ -1,0 +1,113 @@
+"""Raw text, mixtures and preferences through the whole pipeline: what runs, what is read, what is refused."""
+
+import json
+
+import pytest
+from faulty_server import fake_teacher
+
+from training.bench_of_training import pairs
+from tunewright import pipeline, planning
+from tunewright.errors import DocumentError, RecipeError
+from tunewright.recipe import load_recipe
+from tunewright.records import PreferencePair, Question
+from whole_path import asks, write_recipe
+
+
+@pytest.fixture
+def teacher():
+    with fake_teacher(asks) as server:
+        yield server
+
+
+def write_pairs(folder, lines=None):
+    rows = [
+        {
+            "prompt": [turn.model_dump() for turn in pair.prompt],
+            "chosen": pair.chosen,
+            "rejected": [{"role": "assistant", "content": pair.rejected}],
+        }
+        for pair in pairs(12)
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in [*rows, *(lines or [])]) + "\n")
+    return path
+
+
+def started(run):
+    return [entry["stage"] for entry in run.journal().entries if entry["event"] == "start"]
+
+
+def test_raw_text_alone_needs_no_samples(tmp_path, tiny_model, teacher, abstracts):
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, training={"text_share": 1.0, "max_tokens": 128})
+    run = pipeline.run(load_recipe(path), tmp_path / "run")
+    assert started(run) == ["ingest", "split", "exam", "train", "evaluate", "report"]
+    assert [p.name for p in sorted(run.file("checkpoints/sft").glob("epoch-*"))] == ["epoch-1", "epoch-2"]
+    verdict = run.read_json("verdict.json")
+    assert {arm["arm"] for arm in verdict["results"]["arms"]} == {"base", "rag", "tuned", "tuned+rag"}
+    pipeline.run(load_recipe(path), tmp_path / "run")
+    assert len(started(run)) == 6
+
+
+def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path, tiny_model, teacher, abstracts):
+    sections = {"preference": {"data": [str(write_pairs(tmp_path))], "learning_rate": 0.003}}
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, **sections)
+    run = pipeline.run(load_recipe(path), tmp_path / "run")
+    assert started(run) == list(pipeline.STAGE_NAMES)
+    assert len(run.read_records("pairs.jsonl", PreferencePair)) == 12
+    assert set(run.read_json("plan.json")) == {"sft", "dpo"}
+    assert "reward of the chosen" in run.file("report.html").read_text()
+    sft = run.file("metrics.jsonl").read_text().splitlines()[:3]
+    pipeline.run(load_recipe(path, ["preference.beta=0.5"]), tmp_path / "run")
+    assert started(run)[len(pipeline.STAGE_NAMES) :] == ["train", "evaluate", "report"]
+    assert run.file("metrics.jsonl").read_text().splitlines()[:3] == sft
+
+
+def test_pairs_that_leak_the_exam_repeat_or_are_none_are_left_out(tmp_path, tiny_model, teacher, abstracts):
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts)
+    asked = pipeline.run(load_recipe(path), tmp_path / "run", until="exam").read_records("exam.jsonl", Question)
+    leak = {"prompt": asked[0].question, "chosen": "Yes.", "rejected": "No."}
+    same = {"prompt": "Who?", "chosen": "A.", "rejected": "a."}
+    whole = {
+        "chosen": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "They."}],
+        "rejected": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Them."}],
+    }
+    file = write_pairs(tmp_path, [leak, same, whole, whole, {"prompt": "Who?", "chosen": "A."}])
+    recipe = load_recipe(path, [f'preference.data=["{file}"]'])
+    run = pipeline.run(recipe, tmp_path / "run", until="pairs")
+    assert len(run.read_records("pairs.jsonl", PreferencePair)) == 13
+    reasons = [
+        json.loads(line)["reason"] for line in run.file("rejected.jsonl").read_text().splitlines() if '"pairs"' in line
+    ]
+    assert sorted(reasons) == ["chosen and rejected are the same", "duplicate", "leaks an exam question", "not a pair"]
+
+
+def test_no_pair_at_all_is_an_error_with_the_form(tmp_path, tiny_model, teacher, abstracts):
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "Who?", "chosen": "A."}\n')
+    with pytest.raises(DocumentError, match="no preference pair") as caught:
+        pipeline.run(load_recipe(path, ['preference.data=["pairs.jsonl"]']), tmp_path / "run", until="pairs")
+    assert '"rejected"' in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("training.epochs=0", "nothing to train"),
+        ('training.method="full"', "4-bit weights cannot move"),
+        ("model.sharded=true", "quantized bases are copied"),
+    ],
+)
+def test_settings_that_do_not_fit_together_say_why(tmp_path, tiny_model, abstracts, assignment, told):
+    path = write_recipe(tmp_path, tiny_model, "http://localhost:1/v1", abstracts, model={"quantization": "nf4"})
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, [assignment])
+    assert told in caught.value.cause
+
+
+def test_plan_proves_itself_before_there_is_data(tmp_path, tiny_model, teacher, abstracts, capsys):
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, training={"max_tokens": 64})
+    planning.prove_plan(load_recipe(path), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "samples of training.max_tokens stand for it" in told
+    assert "two steps took" in told
+    assert not (tmp_path / "run").exists()

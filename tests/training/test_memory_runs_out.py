@@ -1,0 +1,79 @@
+"""Out of memory at any step: smaller rows, then recomputed activations, then a clear end; the result is the same."""
+
+import pytest
+import torch
+from bench_of_training import run_loop, tasks, tiny_adapted
+
+from tunewright.errors import TrainingError
+from tunewright.training import checkpoint
+from tunewright.training.capacity import Capacity
+from tunewright.training.checkpoint import trainable
+from tunewright.training.loop import Task
+from tunewright.training.metrics import read_metrics
+from tunewright.training.objectives import Objective
+
+
+def with_memory_of(task: Task, most_tokens: int, without_checkpointing: int = 10**9) -> Task:
+    """The task on a device that holds only rows of so many tokens; fewer where activations are all kept."""
+
+    def loss(model, batch, examples):
+        limit = most_tokens if model.is_gradient_checkpointing else min(most_tokens, without_checkpointing)
+        if batch.input_ids.shape[1] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return task.objective.loss(model, batch, examples)
+
+    return Task(task.examples, Objective(task.objective.count, loss, task.objective.figures), task.held_out)
+
+
+def run(tiny_model, folder, task, dropout=0.0):
+    model = tiny_adapted(tiny_model, dropout)
+    ended = run_loop(model, task, folder, {"a": 1}, Capacity(400))
+    return trainable(model), [row["loss"] for row in read_metrics(folder / "metrics.jsonl")], ended
+
+
+@pytest.mark.parametrize("name", ["sft", "text", "dpo"])
+def test_smaller_rows_give_the_same_training(tiny_model, tmp_path, name):
+    task = tasks(tiny_model)[name]
+    whole, losses, before = run(tiny_model, tmp_path / "whole", task)
+    longest = max(example.num_tokens for example in task.examples)
+    halved, again, ended = run(tiny_model, tmp_path / "halved", with_memory_of(task, longest + 10))
+    assert before == Capacity(400)
+    assert ended.halvings >= 1
+    assert longest <= ended.micro_batch_tokens <= longest + 10
+    assert not ended.checkpointing
+    assert again == pytest.approx(losses, rel=1e-4)
+    for key, value in whole.items():
+        assert torch.allclose(halved[key], value, atol=1e-4), key
+
+
+def test_recomputed_activations_come_last(tiny_model, tmp_path):
+    task = tasks(tiny_model)["sft"]
+    longest = max(example.num_tokens for example in task.examples)
+    _, losses, _ = run(tiny_model, tmp_path / "whole", task)
+    _, again, ended = run(tiny_model, tmp_path / "tight", with_memory_of(task, longest, longest - 1))
+    assert ended.checkpointing
+    assert again == pytest.approx(losses, rel=1e-4)
+
+
+def test_what_was_found_to_fit_is_kept_by_the_checkpoint(tiny_model, tmp_path):
+    task = with_memory_of(tasks(tiny_model)["sft"], 100)
+    _, _, ended = run(tiny_model, tmp_path, task)
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert Capacity.from_dict(found.loop) == ended
+    assert ended.micro_batch_tokens <= 100
+
+
+def test_one_example_that_does_not_fit_ends_with_what_to_change(tiny_model, tmp_path):
+    task = with_memory_of(tasks(tiny_model)["sft"], 10)
+    with pytest.raises(TrainingError, match="alone does not fit") as caught:
+        run(tiny_model, tmp_path, task)
+    assert "training.max_tokens" in caught.value.hint
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, tmp_path):
+    def loss(model, batch, examples):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    task = tasks(tiny_model)["sft"]
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(tiny_model, tmp_path, Task(task.examples, Objective(task.objective.count, loss)))
