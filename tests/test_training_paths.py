@@ -109,5 +109,5 @@ def test_plan_proves_itself_before_there_is_data(tmp_path, tiny_model, teacher, 
     planning.prove_plan(load_recipe(path), tmp_path / "run")
     told = capsys.readouterr().err
     assert "samples of training.max_tokens stand for it" in told
-    assert "two steps took" in told
+    assert "real steps took" in told
     assert not (tmp_path / "run").exists()

@@ -17,6 +17,8 @@ _INTERRUPTED = 130
 # OpenMP threads meet thousands of times per training step. Long spinning there makes a step thirty times slower as
 # soon as another program wants a core; a short spin costs nothing. Read when torch is loaded, so set before.
 _SPIN = ("GOMP_SPINCOUNT", "1000")
+# Packed rows differ in length from step to step: segments that can grow keep them from fragmenting the GPU's memory.
+_SEGMENTS = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -75,7 +77,7 @@ def init(documents: tuple[Path, ...], output: Path, force: bool) -> None:
 @recipe_argument
 @folder_option
 @set_option
-@click.option("--prove", is_flag=True, help="Load the model and take two real steps, for exact memory and time.")
+@click.option("--prove", is_flag=True, help="Load the model and take real steps, for exact memory and time.")
 def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool) -> None:
     """Say what each stage will do: calls, tokens, memory and time; and what is fresh."""
     from tunewright.planning import prove_plan, show_plan
@@ -202,6 +204,7 @@ def _stop(error: BaseException) -> int:
 def main(arguments: list[str] | None = None) -> Any:
     """Run a command; the exit code is 0 done, 1 a user's error, 2 usage, 3 a failed stage, 130 interrupted."""
     os.environ.setdefault(*_SPIN)
+    os.environ.setdefault(*_SEGMENTS)
     try:
         commands.main(args=arguments, prog_name="tunewright", standalone_mode=False)
     except click.ClickException as error:

@@ -151,11 +151,11 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
         f"{memory.logits / 2**30:.1f} + driver"
     )
     yield f"  {tokens:,} tokens at once, activation checkpointing {'on' if checkpointing else 'off'}: {why}"
-    yield "  two real steps tell it exactly: tunewright plan --prove"
+    yield "  real steps tell it exactly: tunewright plan --prove"
 
 
 def prove_plan(recipe: Recipe, folder: Path) -> None:
-    """Load the model and take two real steps on the longest row; print the memory and time that follow.
+    """Load the model and take real steps on the longest rows; print the memory and time that follow.
 
     Before there is a training set, a row of samples of ``training.max_tokens`` stands for it.
     """
