@@ -26,8 +26,6 @@ RUNS = {
 
 
 def train(name: str, models: Path, output: Path) -> None:
-    from transformers import PreTrainedTokenizerFast
-
     from tunewright.parallel import processes
     from tunewright.recipe import Recipe
     from tunewright.rundir import RunFolder
@@ -51,7 +49,7 @@ def train(name: str, models: Path, output: Path) -> None:
     group = processes()
     run = RunFolder(output.with_suffix(".run"))
     run.path.mkdir(exist_ok=True)
-    session = start_session(run, recipe, PreTrainedTokenizerFast)
+    session = start_session(run, recipe, tokenizer=None)
     examples = chats(STEPS * BATCH, LONGEST)
     plan, _ = train_sft(session, Data(examples, [], [], [], [], len(examples), 0.0))
     if group.is_first:

@@ -17,8 +17,6 @@ _INTERRUPTED = 130
 # OpenMP threads meet thousands of times per training step. Long spinning there makes a step thirty times slower as
 # soon as another program wants a core; a short spin costs nothing. Read when torch is loaded, so set before.
 _SPIN = ("GOMP_SPINCOUNT", "1000")
-# Packed rows differ in length from step to step: segments that can grow keep them from fragmenting the GPU's memory.
-_SEGMENTS = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -204,7 +202,6 @@ def _stop(error: BaseException) -> int:
 def main(arguments: list[str] | None = None) -> Any:
     """Run a command; the exit code is 0 done, 1 a user's error, 2 usage, 3 a failed stage, 130 interrupted."""
     os.environ.setdefault(*_SPIN)
-    os.environ.setdefault(*_SEGMENTS)
     try:
         commands.main(args=arguments, prog_name="tunewright", standalone_mode=False)
     except click.ClickException as error:

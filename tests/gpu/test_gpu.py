@@ -5,14 +5,18 @@ import tomllib
 
 import pytest
 import torch
-from bench_of_training import loop_settings, tiny_examples
+from bench_of_training import FIRST, loop_settings, tiny_examples
 from faulty_server import fake_teacher
 
 from tunewright import pipeline
 from tunewright.models.load import attach_adapter, load_base
 from tunewright.recipe import parse_recipe
+from tunewright.settings import TrainingSettings
 from tunewright.training import checkpoint
-from tunewright.training.loop import train
+from tunewright.training.capacity import Capacity
+from tunewright.training.loop import Task, train
+from tunewright.training.metrics import MetricsLog, read_metrics
+from tunewright.training.objectives import NEXT_TOKEN
 from whole_path import asks, write_recipe
 
 pytestmark = [
@@ -37,9 +41,9 @@ def test_whole_path_on_the_gpu(tmp_path, tiny_model, abstracts, quantization):
 
 
 def trained(tiny_model, folder, epochs_then_stop=None):
-    base = load_base(tiny_model, "nf4-double", "cuda")
-    model = attach_adapter(base, 4, 8, 0.1, ("all-linear",), seed=0)
-    settings = loop_settings(device="cuda", checkpoint_steps=2)
+    base = load_base(tiny_model, "nf4-double", "cuda:0")
+    model = attach_adapter(base, TrainingSettings(rank=4, alpha=8, dropout=0.1), 0)
+    settings = loop_settings(device="cuda:0", checkpoint_steps=2, compute=torch.bfloat16)
     folder.mkdir(exist_ok=True)
 
     class Stop(Exception):
@@ -49,13 +53,12 @@ def trained(tiny_model, folder, epochs_then_stop=None):
         if epoch == epochs_then_stop:
             raise Stop
 
+    task, log = Task(tiny_examples(tiny_model), NEXT_TOKEN), MetricsLog(folder / "m.jsonl")
     try:
-        train(model, tiny_examples(tiny_model), settings, folder / "c", {"a": 1}, folder / "m.jsonl", stop)
+        train(model, task, settings, FIRST, folder / "c", {"a": 1}, log, stop)
     except Stop:
         return None
-    return [json.loads(line)["loss"] for line in (folder / "m.jsonl").read_text().splitlines()], checkpoint.trainable(
-        model
-    )
+    return [row["loss"] for row in read_metrics(folder / "m.jsonl")], checkpoint.trainable(model)
 
 
 def test_resume_on_the_gpu_keeps_order_and_loss(tiny_model, tmp_path):
@@ -66,3 +69,20 @@ def test_resume_on_the_gpu_keeps_order_and_loss(tiny_model, tmp_path):
     assert again == pytest.approx(whole, abs=1e-3)
     for name, value in weights.items():
         assert torch.allclose(resumed[name], value, atol=1e-3), name
+
+
+def test_a_real_lack_of_memory_halves_the_rows(tiny_model, tmp_path):
+    """The process may use a sliver of the card: rows of 4,096 tokens do not fit, and the training still ends."""
+    model = attach_adapter(load_base(tiny_model, "none", "cuda:0"), TrainingSettings(rank=4), 0)
+    task = Task(tiny_examples(tiny_model, 600), NEXT_TOKEN)
+    settings = loop_settings(device="cuda:0", batch_size=300, epochs=1, compute=torch.bfloat16)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 100e6) / total)
+    try:
+        log = MetricsLog(tmp_path / "m.jsonl")
+        ended = train(model, task, settings, Capacity(16384), tmp_path / "c", {"a": 1}, log)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert ended.halvings >= 1
+    assert len(read_metrics(tmp_path / "m.jsonl")) == 2

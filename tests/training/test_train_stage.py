@@ -87,7 +87,7 @@ def test_a_variant_learns_and_its_result_loads_with_the_same_logits(tiny_model, 
     tokenizer = student_tokenizer(recipe)
     loaded = [load_adapter(student_base(recipe, pick_device(), tokenizer), run.file("adapter")) for _ in range(2)]
     base = for_inference(student_base(recipe, pick_device(), tokenizer))
-    ids = torch.arange(3, 40)[None]
+    ids = torch.arange(3, 40, device=pick_device())[None]
     with torch.inference_mode():
         assert torch.equal(loaded[0](ids).logits, loaded[1](ids).logits)
         assert not torch.allclose(loaded[0](ids).logits, base(ids).logits, atol=1e-3)

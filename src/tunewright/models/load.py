@@ -19,6 +19,9 @@ from tunewright.settings import TrainingSettings
 def quiet_libraries() -> None:
     """Keep progress bars and advice of the model libraries off the user's screen; errors still raise."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Packed rows differ in length from step to step: segments that can grow keep them from fragmenting a GPU's memory.
+    # Read at the first allocation there.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -87,7 +87,7 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
     sharded = recipe.model.sharded and processes().world_size > 1
     # What is to be spread may not fit one GPU: it is loaded beside it, and moved layer by layer.
     base = student_base(recipe, "cpu" if sharded else device, tokenizer, torch.float32 if full else dtype)
-    new_tokens = tuple(tokenizer.convert_tokens_to_ids(list(recipe.model.added_tokens)))
+    new_tokens = tuple(tokenizer.convert_tokens_to_ids(token) for token in recipe.model.added_tokens)
     model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
     if sharded:
         from tunewright.training.sharding import shard_base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -75,25 +75,37 @@ def known_shape(recipe: Recipe) -> Shape | None:
         return None
 
 
-def fullest_row(examples: Sequence[Example], micro_batch_tokens: int, by: Callable[[Example], int]) -> list[Example]:
-    """Return the row that the budget allows of the examples that are largest ``by`` some measure."""
-    row: list[Example] = []
-    room = micro_batch_tokens
-    for example in sorted(examples, key=lambda example: -by(example)):
-        if not row or example.num_tokens <= room:
-            row.append(example)
-            room -= example.num_tokens
-    return row
+def _batches(task: Task, settings: LoopSettings) -> list[list[Example]]:
+    """Return the batches of all steps."""
+    steps = range(num_steps(len(task.examples), settings.batch_size, settings.epochs))
+    orders = (step_examples(len(task.examples), settings.batch_size, settings.seed, step) for step in steps)
+    return [[task.examples[number] for number in order] for order in orders]
+
+
+def _tokens(row: Sequence[Example]) -> int:
+    return sum(example.num_tokens for example in row)
+
+
+def _supervised(row: Sequence[Example]) -> int:
+    return sum(example.num_supervised for example in row)
+
+
+def largest_rows(rows: Sequence[list[Example]]) -> list[list[Example]]:
+    """Return the rows that may take the most memory: the longest and the most supervised, of one and of more examples.
+
+    Masks between examples take memory that one alone does without.
+    """
+    several = [row for row in rows if len(row) > 1]
+    return [max(some, key=size) for some in (rows, several) if some for size in (_tokens, _supervised)]
 
 
 def prove(
     model: Any, task: Task, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
 ) -> tuple[Capacity, Plan]:
-    """Take real steps on the largest rows, undo them, and return the capacity that fits and the plan.
+    """Take two real steps on the longest batches, undo them, and return the capacity that fits and the plan.
 
-    The first step, on the row with the most supervised tokens, pays for what happens once; then the longest row and
-    a part of it are timed, for the cost per row and per token. Weights, gradients and random state are afterwards what
-    they were.
+    Before them, the largest rows of all steps show the most memory that any may take. Weights, gradients and random
+    state are afterwards what they were.
     """
     import torch
 
@@ -102,26 +114,24 @@ def prove(
     model.train()
     while True:
         capacity.apply(model)
-        timing: _Timing | None = None
+        token_s = 0.0
         try:
-            timing = _trial(model, task, settings, capacity)
+            token_s = _trial(model, task, settings, capacity)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         model.zero_grad(set_to_none=True)
-        if settings.processes.all(timing is not None, settings.device):
+        if settings.processes.all(token_s > 0, settings.device):
             break
-        capacity = capacity.smaller(fullest_row(task.examples, capacity.micro_batch_tokens, lambda e: e.num_tokens))
-    assert timing is not None
+        capacity = capacity.smaller(max(_batches(task, settings), key=_tokens))
     planned_bytes = float(gpu_peak_bytes())
     with torch.no_grad():
         for name, parameter in checkpoint.trainable(model).items():
             parameter.copy_(kept[name])
     set_random_state(random)
     if settings.device.startswith("cuda"):
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    plan = _plan(recipe, task, settings, capacity, why, timing, planned_bytes)
+    plan = _plan(recipe, task, settings, capacity, why, token_s, planned_bytes)
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
     console.line(
         f"plan: {capacity.micro_batch_tokens:,} tokens at once ({why}), activation checkpointing "
@@ -131,35 +141,23 @@ def prove(
     return capacity, plan
 
 
-@dataclass(frozen=True)
-class _Timing:
-    """Seconds of a row's gradient, as a constant and a slope over its tokens, and of the optimizer's step."""
-
-    row_s: float
-    token_s: float
-    optimizer_s: float
-
-
-def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> _Timing:
+def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> float:
+    """Return the seconds per token of this process's part of two real steps."""
     alone = replace(settings, processes=Processes())
     optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(model).values())
-    longest = fullest_row(task.examples, capacity.micro_batch_tokens, lambda example: example.num_tokens)
-    heaviest = fullest_row(task.examples, capacity.micro_batch_tokens, lambda example: example.num_supervised)
-    points = []
-    optimizer_s = 0.0
-    for row in (heaviest, longest, longest[: max(1, len(longest) // 2)]):
+    batches = _batches(task, settings)
+    for row in largest_rows([row for batch in batches for row, _ in rows_of(batch, capacity, settings)]):
         model.zero_grad(set_to_none=True)
-        began = _now(settings.device)
         accumulate(model, task.objective, row, alone, capacity)
-        between = _now(settings.device)
+    optimizer.step()
+    began, tokens = _now(settings.device), 0
+    for batch in sorted(batches, key=_tokens)[-2:]:
+        own = [example for row, _ in rows_of(batch, capacity, settings) for example in row]
+        model.zero_grad(set_to_none=True)
+        accumulate(model, task.objective, own, alone, capacity)
         optimizer.step()
-        optimizer_s = _now(settings.device) - between
-        points.append((sum(example.num_tokens for example in row), between - began))
-    (most, most_s), (fewer, fewer_s) = points[1], points[2]
-    if fewer == most or fewer_s >= most_s:  # one example alone, or a clock too coarse: all cost is the tokens'
-        return _Timing(0.0, most_s / most, optimizer_s)
-    token_s = min((most_s - fewer_s) / (most - fewer), most_s / most)
-    return _Timing(most_s - token_s * most, token_s, optimizer_s)
+        tokens += _tokens(own)
+    return (_now(settings.device) - began) / max(1, tokens)
 
 
 def _now(device: str) -> float:
@@ -176,17 +174,13 @@ def _plan(
     settings: LoopSettings,
     capacity: Capacity,
     why: str,
-    timing: _Timing,
+    token_s: float,
     planned_bytes: float,
 ) -> Plan:
     import torch
 
-    steps = num_steps(len(task.examples), settings.batch_size, settings.epochs)
-    rows = tokens = 0
-    for step in range(steps // settings.epochs):
-        chosen = step_examples(len(task.examples), settings.batch_size, settings.seed, step)
-        for row, _ in rows_of([task.examples[number] for number in chosen], capacity, settings):
-            rows, tokens = rows + 1, tokens + sum(example.num_tokens for example in row)
+    rows = [row for batch in _batches(task, settings) for row, _ in rows_of(batch, capacity, settings)]
+    tokens = sum(_tokens(row) for row in rows)
     shape = known_shape(recipe)
     full = recipe.training.method == "full"
     name = torch.cuda.get_device_name() if settings.device.startswith("cuda") else ""
@@ -199,7 +193,7 @@ def _plan(
         why=why,
         predicted_bytes=predicted,
         planned_bytes=planned_bytes,
-        planned_s=settings.epochs * (rows * timing.row_s + tokens * timing.token_s) + steps * timing.optimizer_s,
+        planned_s=tokens * token_s,
         flops_per_token=shape.flops_per_token(full, capacity.checkpointing) if shape else 0.0,
         peak_flops=peak_flops(name),
     )
