@@ -142,21 +142,20 @@ def prove(
 
 
 def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> float:
-    """Return the seconds per token of this process's part of two real steps."""
+    """Return the seconds per token of two real steps; all processes together count as one."""
     alone = replace(settings, processes=Processes())
     optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(model).values())
     batches = _batches(task, settings)
-    for row in largest_rows([row for batch in batches for row, _ in rows_of(batch, capacity, settings)]):
+    for row in largest_rows([row for batch in batches for row, _ in rows_of(batch, capacity, alone)]):
         model.zero_grad(set_to_none=True)
         accumulate(model, task.objective, row, alone, capacity)
     optimizer.step()
     began, tokens = _now(settings.device), 0
     for batch in sorted(batches, key=_tokens)[-2:]:
-        own = [example for row, _ in rows_of(batch, capacity, settings) for example in row]
         model.zero_grad(set_to_none=True)
-        accumulate(model, task.objective, own, alone, capacity)
+        accumulate(model, task.objective, batch, settings, capacity)
         optimizer.step()
-        tokens += _tokens(own)
+        tokens += _tokens(batch)
     return (_now(settings.device) - began) / max(1, tokens)
 
 
@@ -179,8 +178,7 @@ def _plan(
 ) -> Plan:
     import torch
 
-    rows = [row for batch in _batches(task, settings) for row, _ in rows_of(batch, capacity, settings)]
-    tokens = sum(_tokens(row) for row in rows)
+    tokens = sum(_tokens(batch) for batch in _batches(task, settings))
     shape = known_shape(recipe)
     full = recipe.training.method == "full"
     name = torch.cuda.get_device_name() if settings.device.startswith("cuda") else ""
