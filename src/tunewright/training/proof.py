@@ -20,6 +20,10 @@ from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
 
 
+_MOST_STEPS = 8
+_SAME_PACE = 0.05
+
+
 @dataclass(frozen=True)
 class Plan:
     """A training's memory (bytes of the GPU, 0 on a CPU) and time (seconds of its steps): planned and measured.
@@ -102,7 +106,7 @@ def largest_rows(rows: Sequence[list[Example]]) -> list[list[Example]]:
 def prove(
     model: Any, task: Task, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
 ) -> tuple[Capacity, Plan]:
-    """Take two real steps on the longest batches, undo them, and return the capacity that fits and the plan.
+    """Take real steps, two at least, on the longest batches, undo them, and return the capacity that fits and the plan.
 
     Before them, the largest rows of all steps show the most memory that any may take. Weights, gradients and random
     state are afterwards what they were.
@@ -142,7 +146,7 @@ def prove(
 
 
 def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> float:
-    """Return the seconds per token of two real steps; all processes together count as one."""
+    """Return the seconds per token of real steps; all processes together count as one."""
     alone = replace(settings, processes=Processes())
     optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(model).values())
     batches = _batches(task, settings)
@@ -150,13 +154,18 @@ def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -
         model.zero_grad(set_to_none=True)
         accumulate(model, task.objective, row, alone, capacity)
     optimizer.step()
-    began, tokens = _now(settings.device), 0
-    for batch in sorted(batches, key=_tokens)[-2:]:
+    pace: list[float] = []
+    # The first steps also pay for memory and kernels that later ones find in place: the pace is known once two agree.
+    for batch in sorted(batches, key=_tokens)[:-_MOST_STEPS:-1]:
+        began = _now(settings.device)
         model.zero_grad(set_to_none=True)
         accumulate(model, task.objective, batch, settings, capacity)
         optimizer.step()
-        tokens += _tokens(batch)
-    return (_now(settings.device) - began) / max(1, tokens)
+        pace.append((_now(settings.device) - began) / _tokens(batch))
+        settled = len(pace) > 1 and abs(pace[-1] / pace[-2] - 1) < _SAME_PACE
+        if settings.processes.all(settled, settings.device):
+            break
+    return sum(pace[-2:]) / len(pace[-2:])
 
 
 def _now(device: str) -> float:
