@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,9 +20,8 @@ from tunewright.training.loop import LoopSettings, Task, accumulate, rows_of
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
 
-
-_MOST_STEPS = 8
-_SAME_PACE = 0.05
+_MOST_STEPS = 16
+_WARM_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def largest_rows(rows: Sequence[list[Example]]) -> list[list[Example]]:
 def prove(
     model: Any, task: Task, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
 ) -> tuple[Capacity, Plan]:
-    """Take real steps, two at least, on the longest batches, undo them, and return the capacity that fits and the plan.
+    """Take real steps, the longest first, undo them, and return the capacity that fits and the plan.
 
     Before them, the largest rows of all steps show the most memory that any may take. Weights, gradients and random
     state are afterwards what they were.
@@ -154,18 +154,20 @@ def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -
         model.zero_grad(set_to_none=True)
         accumulate(model, task.objective, row, alone, capacity)
     optimizer.step()
+    # Until a GPU has loaded the kernels for many lengths of rows, its steps are slower than they will be.
     pace: list[float] = []
-    # The first steps also pay for memory and kernels that later ones find in place: the pace is known once two agree.
-    for batch in sorted(batches, key=_tokens)[:-_MOST_STEPS:-1]:
-        began = _now(settings.device)
+    began = _now(settings.device)
+    for batch in [max(batches, key=_tokens), *batches][:_MOST_STEPS]:
+        before = _now(settings.device)
         model.zero_grad(set_to_none=True)
         accumulate(model, task.objective, batch, settings, capacity)
         optimizer.step()
-        pace.append((_now(settings.device) - began) / _tokens(batch))
-        settled = len(pace) > 1 and abs(pace[-1] / pace[-2] - 1) < _SAME_PACE
-        if settings.processes.all(settled, settings.device):
+        now = _now(settings.device)
+        pace.append((now - before) / _tokens(batch))
+        enough = len(pace) > 1 and (now - began > _WARM_S or not settings.device.startswith("cuda"))
+        if settings.processes.all(enough, settings.device):
             break
-    return sum(pace[-2:]) / len(pace[-2:])
+    return statistics.median(pace[len(pace) // 2 :])
 
 
 def _now(device: str) -> float:
