@@ -16,7 +16,7 @@ from pathlib import Path
 
 from plan_accuracy import chats, make_base
 
-SHAPE, TOKENS, LONGEST, STEPS, BATCH = "3B", 4096, 2048, 10, 256
+SHAPE, TOKENS, LONGEST, STEPS, BATCH = "3B", 4096, 2048, 8, 128
 RUNS = {
     "NF4, 1 process": (1, "nf4-double", False),
     "NF4, 2 processes": (2, "nf4-double", False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -167,7 +166,7 @@ def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -
         enough = len(pace) > 1 and (now - began > _WARM_S or not settings.device.startswith("cuda"))
         if settings.processes.all(enough, settings.device):
             break
-    return statistics.median(pace[len(pace) // 2 :])
+    return min(pace[len(pace) // 2 :])
 
 
 def _now(device: str) -> float:
