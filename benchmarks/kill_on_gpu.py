@@ -35,7 +35,7 @@ FORMS = (
     ("In {title!r}, five sentences before: {this}", -5),
 )
 NUM_SAMPLES = 2000
-KILLS = (40, 150)
+KILLS = (40, 85)
 
 
 def samples() -> list:
@@ -64,7 +64,7 @@ def recipe():
     from tunewright.recipe import Recipe
     from tunewright.settings import TrainingSettings
 
-    return Recipe(training=TrainingSettings(epochs=2, learning_rate=5e-4, checkpoint_steps=10))
+    return Recipe(training=TrainingSettings(epochs=1, learning_rate=5e-4, checkpoint_steps=10))
 
 
 def train(folder: Path) -> None:

@@ -19,8 +19,8 @@ from tunewright.training.loop import LoopSettings, Task, accumulate, rows_of
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
 
-_MOST_STEPS = 16
-_WARM_S = 8.0
+_MOST_STEPS = 24
+_WARM_S = 15.0
 
 
 @dataclass(frozen=True)
