@@ -85,7 +85,7 @@ def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: in
     from tunewright.rundir import RunFolder
     from tunewright.settings import ModelSettings, TrainingSettings
     from tunewright.training.data import Data
-    from tunewright.training.phases import start_session, train_sft
+    from tunewright.training.phases import start_session, train_phases
 
     base = make_base(shape, folder)
     batch_size = max(4, 4 * tokens // 260)
@@ -104,7 +104,7 @@ def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: in
     with tempfile.TemporaryDirectory() as work:
         run = RunFolder.create(Path(work) / "run")
         session = start_session(run, recipe, tokenizer=None)
-        plan, _ = train_sft(session, Data(examples, [], [], [], [], len(examples), 0.0))
+        plan = train_phases(session, Data(examples, [], [], [], [], [], len(examples), 0.0))["sft"]
     return {
         "shape": shape,
         "tokens_at_once": tokens,

@@ -32,7 +32,7 @@ def train(name: str, models: Path, output: Path) -> None:
     from tunewright.settings import ModelSettings, TrainingSettings
     from tunewright.training.data import Data
     from tunewright.training.metrics import read_metrics
-    from tunewright.training.phases import start_session, train_sft
+    from tunewright.training.phases import start_session, train_phases
 
     _, quantization, sharded = RUNS[name]
     recipe = Recipe(
@@ -51,7 +51,7 @@ def train(name: str, models: Path, output: Path) -> None:
     run.path.mkdir(exist_ok=True)
     session = start_session(run, recipe, tokenizer=None)
     examples = chats(STEPS * BATCH, LONGEST)
-    plan, _ = train_sft(session, Data(examples, [], [], [], [], len(examples), 0.0))
+    plan = train_phases(session, Data(examples, [], [], [], [], [], len(examples), 0.0))["sft"]
     if group.is_first:
         rows = read_metrics(run.file("metrics.jsonl"))
         result = {

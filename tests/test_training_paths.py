@@ -1,6 +1,9 @@
 """Raw text, mixtures and preferences through the whole pipeline: what runs, what is read, what is refused."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from faulty_server import fake_teacher
@@ -10,6 +13,7 @@ from tunewright import pipeline, planning
 from tunewright.errors import DocumentError, RecipeError
 from tunewright.recipe import load_recipe
 from tunewright.records import PreferencePair, Question
+from tunewright.rundir import RunFolder
 from whole_path import asks, write_recipe
 
 
@@ -111,3 +115,23 @@ def test_plan_proves_itself_before_there_is_data(tmp_path, tiny_model, teacher, 
     assert "samples of training.max_tokens stand for it" in told
     assert "real steps took" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_launch_of_two_processes_runs_the_whole_path(tmp_path, tiny_model, teacher, abstracts):
+    """The first process runs every stage, the second one takes part in training; run again, nothing is done."""
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tunewright", "run", str(path), "--dir", str(tmp_path / "run")]
+    for _ in range(2):
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+    run = RunFolder.open(tmp_path / "run")
+    assert started(run) == [name for name in pipeline.STAGE_NAMES if name != "pairs"]
+    assert result.stdout.count("verdict") + result.stderr.count("verdict:") == 1

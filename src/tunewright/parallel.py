@@ -42,6 +42,16 @@ class Processes:
         """Return whether the answer is yes in all processes."""
         return answer if self.world_size == 1 else self.sum([float(answer)], device)[0] == self.world_size
 
+    def smallest(self, value: float, device: str) -> float:
+        """Return the smallest value of all processes."""
+        if self.world_size == 1:
+            return value
+        import torch
+
+        least = torch.tensor([value], dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
+        return float(least)
+
     def sum_gradients(self, parameters: Iterable[Any]) -> None:
         """Replace each gradient by its sum over all processes; one that has none counts as zero."""
         if self.world_size == 1:

@@ -105,7 +105,7 @@ STAGES = (
         ("adapter", "metrics.jsonl", "plan.json"),
         ("tunewright.stages:base_identity",),
         shared=True,
-        version=2,
+        version=3,
     ),
     Stage(
         "evaluate",

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from bench_of_training import FIRST, loop_settings, run_loop, tasks, tiny_adapted, tiny_examples
+from bench_of_training import run_loop, tasks, tiny_adapted, tiny_examples
 
 from tunewright.errors import DiskFullError, TrainingError
 from tunewright.rundir import file_digest
@@ -293,4 +293,3 @@ def test_first_capacity_is_kept_by_a_checkpoint(tiny_model, tmp_path, stop_after
         run_training(tiny_model, tmp_path, capacity=Capacity(64, loss_scale=4.0))
     found = checkpoint.latest(tmp_path / "checkpoints")
     assert Capacity.from_dict(found.loop) == Capacity(64, loss_scale=4.0, good_steps=2)
-    assert FIRST.loss_scale == loop_settings().max_grad_norm == 1.0

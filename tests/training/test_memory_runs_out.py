@@ -77,3 +77,34 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, tmp_path):
     task = tasks(tiny_model)["sft"]
     with pytest.raises(RuntimeError, match="shapes"):
         run(tiny_model, tmp_path, Task(task.examples, Objective(task.objective.count, loss)))
+
+
+def test_a_resumed_training_takes_the_smaller_rows_that_are_asked_for(tiny_model, tmp_path, monkeypatch):
+    task, original = tasks(tiny_model)["sft"], checkpoint.save
+
+    def stop(*arguments):
+        original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model, tmp_path, task)
+    monkeypatch.undo()
+    model = tiny_adapted(tiny_model)
+    ended = run_loop(model, task, tmp_path, {"a": 1}, Capacity(64, checkpointing=True))
+    assert (ended.micro_batch_tokens, ended.checkpointing) == (64, True)
+    assert [row["micro_batch_tokens"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [400] + [64] * 5
+
+
+def test_held_out_rows_are_no_larger_than_those_of_training(tiny_model, tmp_path):
+    task = tasks(tiny_model)["sft"]
+    seen = []
+
+    def loss(model, batch, examples):
+        seen.append((model.training, batch.input_ids.shape[1]))
+        return task.objective.loss(model, batch, examples)
+
+    watched = Task(task.examples[:8], Objective(task.objective.count, loss), task.examples[8:])
+    run_loop(tiny_adapted(tiny_model), watched, tmp_path, {"a": 1}, Capacity(100_000), batch_size=2, epochs=1)
+    longest = max(example.num_tokens for example in task.examples)
+    assert max(size for training, size in seen if not training) <= 2 * longest

@@ -13,9 +13,10 @@ import torch
 from bench_of_training import pairs, samples
 from safetensors.torch import load_file
 
+from tunewright.errors import TrainingError
 from tunewright.models.load import for_inference, load_adapter, pick_device
 from tunewright.models.student import student_base, student_tokenizer
-from tunewright.recipe import Recipe
+from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Document, SplitEntry
 from tunewright.rundir import RunFolder, file_digest
 from tunewright.settings import DocumentSettings, ModelSettings, PreferenceSettings, TrainingSettings
@@ -135,6 +136,85 @@ def test_changed_preferences_do_not_train_the_samples_again(tiny_model, tmp_path
     assert run.file("checkpoints/sft").stat().st_mtime_ns == stamp
 
 
+def test_changed_pairs_are_trained_on_though_their_number_and_place_stay(tiny_model, tmp_path):
+    run, fresh = make_run(tmp_path / "run"), make_run(tmp_path / "fresh")
+    train_adapter(run, make_recipe(tiny_model, beta=0.5))
+    swapped = [pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) for pair in pairs(20)]
+    for each in (run, fresh):
+        each.write_records("pairs.jsonl", swapped)
+        train_adapter(each, make_recipe(tiny_model, beta=0.5))
+    assert file_digest(run.file("adapter")) == file_digest(fresh.file("adapter"))
+
+
+def test_pairs_that_only_moved_are_not_trained_on_again(tiny_model, tmp_path):
+    run = make_run(tmp_path / "run")
+    train_adapter(run, make_recipe(tiny_model, beta=0.5))
+    before = run.file("metrics.jsonl").read_bytes()
+    train_adapter(run, make_recipe(tiny_model, beta=0.5, data=("elsewhere",)))
+    assert run.file("metrics.jsonl").read_bytes() == before
+
+
+def test_a_phase_that_is_dropped_leaves_no_figures(tiny_model, tmp_path):
+    run = make_run(tmp_path / "run")
+    train_adapter(run, make_recipe(tiny_model, beta=0.5))
+    summary = train_adapter(run, make_recipe(tiny_model))
+    assert {row["phase"] for row in read_metrics(run.file("metrics.jsonl"))} == {"sft"}
+    assert not [name for name in summary.figures if name.startswith("dpo")]
+    assert set(json.loads(run.file("plan.json").read_text())) == {"sft"}
+
+
+def test_an_unfinished_phase_with_other_settings_is_refused_before_anything_is_removed(
+    tiny_model, tmp_path, monkeypatch
+):
+    from tunewright.training import checkpoint
+
+    run = make_run(tmp_path / "run")
+    original = checkpoint.save
+
+    def save(folder, model, optimizer, step, *rest):
+        original(folder, model, optimizer, step, *rest)
+        if folder.name == "dpo":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(run, make_recipe(tiny_model, {"checkpoint_steps": 1}, beta=0.5))
+    monkeypatch.undo()
+    before = file_digest(run.file("checkpoints"))
+    with pytest.raises(TrainingError, match="unfinished training with other settings") as caught:
+        train_adapter(run, make_recipe(tiny_model, {"learning_rate": 0.002}, beta=0.5))
+    assert "after" in caught.value.cause
+    assert file_digest(run.file("checkpoints")) == before
+    train_adapter(run, make_recipe(tiny_model, beta=0.5))
+
+
+def test_a_phase_without_data_is_refused_not_skipped(tiny_model, tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    forged = [pair.model_copy(update={"chosen": "<|im_end|>" + pair.chosen}) for pair in pairs(20)]
+    run.write_records("pairs.jsonl", forged)
+    with pytest.raises(TrainingError, match="nothing to train on") as caught:
+        train_adapter(run, make_recipe(tiny_model, beta=0.5))
+    assert "all 20 samples were left out" in caught.value.cause
+    assert "hold a control token" in capsys.readouterr().err
+
+
+def test_added_tokens_belong_to_what_names_a_training(tiny_model, tmp_path):
+    run = make_run(tmp_path / "run")
+    train_adapter(run, make_recipe(tiny_model))
+    train_adapter(run, make_recipe(tiny_model, model={"added_tokens": ("<cite>",)}))
+    assert any("token" in name for name in trained(run))
+
+
+def test_raw_text_of_a_tokenizer_without_end_token(tiny_model, tmp_path):
+    recipe = make_recipe(tiny_model, {"text_share": 1.0, "max_tokens": 64})
+    tokenizer = student_tokenizer(recipe)
+    tokenizer.eos_token = tokenizer.bos_token = None
+    from tunewright.training.data import read_data
+
+    data = read_data(make_run(tmp_path / "run"), recipe, tokenizer)
+    assert all(None not in example.sequences[0].input_ids for example in data.examples)
+
+
 def test_raw_text_alone_trains_on_the_training_documents(tiny_model, tmp_path):
     run = make_run(tmp_path / "run")
     run.file("train.jsonl").unlink()
@@ -188,25 +268,25 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
     return load_file(run.file("adapter/adapter_model.safetensors"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"sharded": True}], ids=["replicated", "sharded"])
-def test_two_processes_train_what_one_does(tiny_model, tmp_path, changes):
-    from tunewright.recipe import dump_recipe
-
-    recipe = make_recipe(tiny_model, model=changes, beta=0.5)
+@pytest.mark.parametrize(
+    ("training", "model"),
+    [({}, {}), ({}, {"sharded": True}), ({"epochs": 0}, {"sharded": True})],
+    ids=["replicated", "sharded", "sharded-preferences-alone"],
+)
+def test_two_processes_train_what_one_does(tiny_model, tmp_path, training, model):
+    recipe = make_recipe(tiny_model, training, model, beta=0.5)
     alone, together = make_run(tmp_path / "alone"), make_run(tmp_path / "together")
     train_adapter(alone, recipe)
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe))
     result = launch(together, tmp_path / "recipe.toml", 2)
     assert result.returncode == 0, result.stderr[-3000:]
-    for phase in ("sft", "dpo"):
+    for phase in ("sft", "dpo") if recipe.training.epochs else ("dpo",):
         assert losses(together, phase) == pytest.approx(losses(alone, phase), rel=1e-4)
     for name, value in trained(alone).items():
         assert torch.allclose(trained(together)[name], value, atol=2e-4), name
 
 
 def test_resume_onto_another_number_of_processes(tiny_model, tmp_path):
-    from tunewright.recipe import dump_recipe
-
     recipe = make_recipe(tiny_model, {"checkpoint_steps": 1})
     alone, cut = make_run(tmp_path / "alone"), make_run(tmp_path / "cut")
     train_adapter(alone, recipe)

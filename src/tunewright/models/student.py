@@ -33,4 +33,5 @@ def student_base(recipe: Recipe, device: str, tokenizer: Any, dtype: Any = None)
 def student_identity(recipe: Recipe, device: str) -> str:
     """Return what names the base's numbers as they are computed here."""
     dtype = str(compute_dtype(device, recipe.model.compute)).removeprefix("torch.")
-    return f"{identity(recipe.model.base, recipe.folder)} {recipe.model.quantization} {dtype}"
+    added = " ".join(recipe.model.added_tokens)
+    return f"{identity(recipe.model.base, recipe.folder)} {recipe.model.quantization} {dtype} {added}".rstrip()

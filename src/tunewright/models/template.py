@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,16 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def special_ids(tokenizer: Any) -> set[int]:
+def special_ids(tokenizer: Any) -> frozenset[int]:
     """Return the ids of the control tokens: those that no text should turn into."""
+    return _special_ids(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _special_ids(tokenizer: Any, num_tokens: int) -> frozenset[int]:
+    """Per tokenizer and its size, which grows with added tokens: some list thousands, asked for with every sample."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
+    return frozenset(added | set(tokenizer.all_special_ids))
 
 
 def _answer_place(tokenizer: Any, messages: Sequence[Message], number: int, text: str, prompting: bool) -> int:
@@ -179,7 +186,7 @@ def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = F
 
 
 def _end_token(
-    ids: list[int], offsets: Sequence[tuple[int, int]], after: int, special: set[int], text: str
+    ids: list[int], offsets: Sequence[tuple[int, int]], after: int, special: frozenset[int], text: str
 ) -> int | None:
     """Return the position of the special token that ends the turn before ``after``; white space may come first."""
     for position in range(after, len(ids)):

@@ -25,11 +25,12 @@ def advise(rows: Sequence[Mapping[str, Any]], num_examples: int) -> list[str]:
         )
     for phase in dict.fromkeys(row["phase"] for row in rows):
         own = [row for row in rows if row["phase"] == phase]
-        found += [sentence for sentence in (_overfit(own), _no_effect(own)) if sentence]
+        section = "preference" if phase == "dpo" else "training"
+        found += [sentence for sentence in (_overfit(own, section), _no_effect(own, section)) if sentence]
     return found
 
 
-def _overfit(rows: Sequence[Mapping[str, Any]]) -> str:
+def _overfit(rows: Sequence[Mapping[str, Any]], section: str) -> str:
     held = [(float(row["epoch"]), float(row["held_out_loss"])) for row in rows if "held_out_loss" in row]
     if len(held) < 3:
         return ""
@@ -40,11 +41,11 @@ def _overfit(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"The held-out loss was lowest after epoch {best_epoch:.0f} ({best:.3f}) and rose to {last:.3f} by epoch "
         f"{last_epoch:.0f}: the later epochs learned the samples by heart. "
-        f"Run again with --set training.epochs={best_epoch:.0f}, or add data."
+        f"Run again with --set {section}.epochs={best_epoch:.0f}, or add data."
     )
 
 
-def _no_effect(rows: Sequence[Mapping[str, Any]]) -> str:
+def _no_effect(rows: Sequence[Mapping[str, Any]], section: str) -> str:
     losses = [float(row["loss"]) for row in rows if "loss" in row]
     if len(losses) < 10:
         return ""
@@ -54,5 +55,5 @@ def _no_effect(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     return (
         f"The training loss hardly moved ({first:.3f} to {last:.3f}): the adapter learned next to nothing. "
-        "Raise training.learning_rate or training.epochs, and look at the samples in train.jsonl."
+        f"Raise {section}.learning_rate or {section}.epochs, and look at what it was trained on."
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tunewright.models.template import IGNORED, Encoded
@@ -50,19 +52,20 @@ def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
     return epochs * -(-num_examples // batch_size)
 
 
-def epoch_order(num_examples: int, seed: int, epoch: int) -> list[int]:
+@lru_cache(maxsize=4)
+def epoch_order(num_examples: int, seed: int, epoch: int) -> tuple[int, ...]:
     """Return the order of one epoch: every example once, shuffled by (seed, epoch) alone."""
     order = list(range(num_examples))
     number = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
     random.Random(number).shuffle(order)
-    return order
+    return tuple(order)
 
 
 def step_examples(num_examples: int, batch_size: int, seed: int, step: int) -> list[int]:
     """Return the examples of an optimizer step (counted from 0): a pure function of its arguments."""
     per_epoch = -(-num_examples // batch_size)
     epoch, place = divmod(step, per_epoch)
-    return epoch_order(num_examples, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+    return list(epoch_order(num_examples, seed, epoch)[place * batch_size : (place + 1) * batch_size])
 
 
 def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
@@ -72,16 +75,16 @@ def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
     of its own; which examples share a row changes no result.
     """
     rows: list[list[Example]] = []
-    room: list[int] = []
+    room: list[tuple[int, int]] = []  # (tokens left, row), sorted: the best fit is the first that is large enough
     for example in sorted(examples, key=lambda example: (-example.num_tokens, example.sample)):
-        fitting = [place for place, left in enumerate(room) if left >= example.num_tokens]
-        if fitting:
-            place = min(fitting, key=lambda place: (room[place], place))
-            rows[place].append(example)
-            room[place] -= example.num_tokens
+        place = bisect_left(room, (example.num_tokens, -1))
+        if place < len(room):
+            left, row = room.pop(place)
+            rows[row].append(example)
         else:
+            left, row = max(budget, example.num_tokens), len(rows)
             rows.append([example])
-            room.append(max(0, budget - example.num_tokens))
+        insort(room, (left - example.num_tokens, row))
     return rows
 
 

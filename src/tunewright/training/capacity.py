@@ -47,6 +47,14 @@ class Capacity:
             int(values["halvings"]),
         )
 
+    def within(self, asked: Capacity) -> Capacity:
+        """Return it made no larger than what is asked for now, so that a resumed training can be made to fit."""
+        return replace(
+            self,
+            micro_batch_tokens=min(self.micro_batch_tokens, asked.micro_batch_tokens),
+            checkpointing=self.checkpointing or asked.checkpointing,
+        )
+
     def with_loss_scaling(self) -> Capacity:
         """Return it for fp16 products."""
         return replace(self, loss_scale=_FIRST_LOSS_SCALE)

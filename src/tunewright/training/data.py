@@ -27,6 +27,7 @@ class Data:
     pairs: list[Example]
     held_out_pairs: list[Example]
     rejections: list[Rejection]
+    pair_rejections: list[Rejection]
     num_in: int
     text_share: float
 
@@ -59,6 +60,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     rejections: list[Rejection] = []
     texts: list[Example] = []
     pairs: list[Example] = []
+    refused: list[Rejection] = []
     num_in = 0
     if settings.epochs and settings.text_share < 1:
         samples = records("train.jsonl", Sample)
@@ -74,7 +76,6 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
         given = records("pairs.jsonl", PreferencePair)
         num_in += len(given)
         pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)
-        rejections += refused
     tokens = sum(example.num_tokens for example in mixed)
     share = 1 - sum(example.num_tokens for example in chats) / tokens if tokens else 0.0
     if settings.text_share and share < settings.text_share - 0.02:
@@ -85,6 +86,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
         *hold_out(mixed, settings.held_out_share, seed),
         *hold_out(pairs, settings.held_out_share, seed),
         rejections,
+        refused,
         num_in,
         share,
     )

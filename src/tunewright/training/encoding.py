@@ -66,18 +66,18 @@ def encode_pairs(
 def encode_texts(documents: Sequence[Document], tokenizer: Any, max_tokens: int, overlap: int) -> list[Example]:
     """Tokenize whole documents for next-token prediction, in pieces of at most ``max_tokens``.
 
-    Every token of a document is predicted exactly once. A piece after a document's first begins with ``overlap``
-    tokens of the one before it, as context that carries no loss. A document begins with the tokenizer's
-    beginning-of-text token where it has one, and ends with its end-of-text token. Text that spells a control
-    token is split into ordinary tokens.
+    Every token of a document is predicted exactly once (its first one only behind a beginning-of-text token). A piece
+    after a document's first begins with ``overlap`` tokens of the one before it, as context that carries no loss. A
+    document begins with the tokenizer's beginning-of-text token and ends with its end-of-text token, where it has
+    them. Text that spells a control token is split into ordinary tokens.
     """
     examples = []
     for document in documents:
         ids = list(tokenizer(document.text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         if not ids:
             continue
-        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        ids = [*start, *ids, tokenizer.eos_token_id]
+        start, end = ([n] if n is not None else [] for n in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+        ids = [*start, *ids, *end]
         # One token of context is the least: without it a piece's first token would be predicted by nothing.
         context = min(max(1, overlap), max_tokens // 2)
         begin = 0

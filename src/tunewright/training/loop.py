@@ -106,11 +106,13 @@ def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capa
 
     if not task.held_out:
         return {}
-    group, total = settings.processes, 0.0
+    group, total, size = settings.processes, 0.0, settings.batch_size
     model.eval()
     with torch.no_grad(), autocast(settings):
-        for row, weight in rows_of(task.held_out, capacity, settings):
-            total += weight * float(task.objective.loss(model, collate(row, settings.device), row)[0])
+        # In batches like those of training, so that no row is larger than one that training has held.
+        for start in range(0, len(task.held_out), size):
+            for row, weight in rows_of(task.held_out[start : start + size], capacity, settings):
+                total += weight * float(task.objective.loss(model, collate(row, settings.device), row)[0])
     model.train()
     divisor = sum(task.objective.count(example) for example in task.held_out)
     return {"held_out_loss": group.sum([total], settings.device)[0] / divisor}
@@ -239,7 +241,8 @@ def _gradient(
         try:
             figures = accumulate(model, objective, examples, settings, capacity)
         except Exception as error:
-            if not is_out_of_memory(error):
+            # A part of a spread base cannot be left waiting for: there the error ends all processes.
+            if not is_out_of_memory(error) or settings.sharded:
                 raise
         # Outside of the handler: its traceback would keep the failed step's tensors alive.
         if settings.processes.all(bool(figures), settings.device):

@@ -72,6 +72,14 @@ class MetricsLog:
         return "  ".join(parts)
 
 
+def keep_phases(file: Path, phases: set[str]) -> None:
+    """Drop the lines of phases that are no longer trained."""
+    rows = read_metrics(file)
+    kept = [row for row in rows if row["phase"] in phases]
+    if len(kept) < len(rows):
+        write_atomic(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
 def gpu_peak_bytes() -> int:
     """Return the most memory that this process's GPU reserved so far; 0 without one."""
     import torch

@@ -19,9 +19,10 @@ from tunewright.rundir import RunFolder, atomic_folder, disk_errors, write_atomi
 from tunewright.training.batches import Example, collate, pack
 from tunewright.training.data import Data
 from tunewright.training.loop import LoopSettings, Task, autocast, train
-from tunewright.training.metrics import MetricsLog, read_metrics
+from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics
 from tunewright.training.objectives import NEXT_TOKEN, dpo, reference_logps
 from tunewright.training.proof import Plan, first_capacity, prove
+from tunewright.training.resuming import make_room, require_same
 from tunewright.training.trackers import tracker
 
 CHECKPOINTS = "checkpoints"
@@ -69,10 +70,10 @@ class Session:
         """Return all that a phase's result depends on; the data by its tokens, so that a new template shows."""
         encoded = [(e.sample, [(s.input_ids, s.labels) for s in e.sequences]) for e in examples]
         return {
-            "data": digest(encoded),
+            **{key: value for key, value in settings.items() if key not in _NO_PART},
+            "data": digest(encoded),  # last: no setting may stand in its place
             "base": student_identity(self.recipe, self.device),
             "seed": self.recipe.seed,
-            **{key: value for key, value in settings.items() if key not in _NO_PART},
         }
 
 
@@ -96,22 +97,46 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
     return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes(), sharded)
 
 
-def train_sft(session: Session, data: Data) -> tuple[Plan, dict[str, Any]]:
-    """Train on chats and text; return the plan with what it took, and the phase's identity."""
+def train_phases(session: Session, data: Data) -> dict[str, Plan]:
+    """Train on chats and text, then on preference pairs, as far as the recipe asks; return each phase's plan.
+
+    Raises:
+        TrainingError: before anything is done, if any phase stands unfinished with other settings.
+    """
     own = session.recipe.training
-    identity = session.identity([*data.examples, *data.held_out], json.loads(own.model_dump_json()))
+    identities: dict[str, dict[str, Any]] = {}
+    if own.epochs:
+        settings = json.loads(own.model_dump_json())
+        identities["sft"] = session.identity([*data.examples, *data.held_out], settings)
+    if session.recipe.preference.data:
+        settings = json.loads(own.model_dump_json()) | json.loads(session.recipe.preference.model_dump_json())
+        del settings["data"]  # where the pairs lie; what they are stands for them
+        pairs = [*data.pairs, *data.held_out_pairs]
+        identities["dpo"] = session.identity(pairs, settings | {"after": digest(identities.get("sft"))})
+    for phase, identity in identities.items():
+        require_same(session.run.file(CHECKPOINTS) / phase, identity)
+    if session.group.is_first:
+        keep_phases(session.run.file("metrics.jsonl"), set(identities))
+    plans = {}
+    if "sft" in identities:
+        plans["sft"] = _train_sft(session, data, identities["sft"])
+    if "dpo" in identities:
+        plans["dpo"] = _train_dpo(session, data, identities["dpo"], after_sft="sft" in identities)
+    return plans
+
+
+def _train_sft(session: Session, data: Data, identity: Mapping[str, Any]) -> Plan:
+    own = session.recipe.training
     task = Task(data.examples, NEXT_TOKEN, data.held_out)
-    return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity), identity
+    make_room(session.run.file(CHECKPOINTS) / "sft", identity, session.group)
+    return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity)
 
 
-def train_dpo(session: Session, data: Data, before: Mapping[str, Any]) -> Plan:
-    """Train on preference pairs, from the model as it is now; ``before`` names what made it so."""
+def _train_dpo(session: Session, data: Data, identity: Mapping[str, Any], after_sft: bool) -> Plan:
     own = session.recipe.preference
     settings = session.settings(own.learning_rate, own.epochs)
-    shared = json.loads(session.recipe.training.model_dump_json())
-    pairs = [*data.pairs, *data.held_out_pairs]
-    identity = session.identity(pairs, {**shared, **json.loads(own.model_dump_json()), "after": digest(before)})
-    reference = _reference(session, pairs, settings, identity, after_sft=bool(before))
+    make_room(session.run.file(CHECKPOINTS) / "dpo", identity, session.group)
+    reference = _reference(session, [*data.pairs, *data.held_out_pairs], settings, identity, after_sft)
     objective = dpo(own.loss, own.beta, own.label_smoothing, reference)
     return _train(session, "dpo", Task(data.pairs, objective, data.held_out_pairs), settings, identity)
 
@@ -121,11 +146,11 @@ def _train(session: Session, name: str, task: Task, settings: LoopSettings, iden
     folder = session.run.file(CHECKPOINTS) / name
     capacity, why = first_capacity(session.recipe, session.device, session.compute)
     planned = _earlier_plan(folder, identity)
+    found = require_same(folder, identity)
+    finished = found is not None and found.step == found.total_steps
     if planned is None:
         capacity, planned = prove(session.model, task, settings, capacity, why, session.recipe)
-        if session.group.is_first:
-            content = {"identity": digest(identity), "plan": planned.as_dict()}
-            write_atomic(folder / "plan.json", json.dumps(content, indent=2).encode())
+        _keep_plan(session, folder, identity, planned)
     file = session.run.file("metrics.jsonl")
     listeners = tracker(session.recipe, session.run.path, name) if session.group.is_first else ()
     metrics = MetricsLog(file, name, session.group.is_first, planned.flops_per_token, planned.peak_flops, listeners)
@@ -134,7 +159,17 @@ def _train(session: Session, name: str, task: Task, settings: LoopSettings, iden
         session.save(folder / f"epoch-{epoch}")
 
     ended = train(session.model, task, settings, capacity, folder, identity, metrics, keep_epoch)
-    return planned.measured(read_metrics(file), name, ended)
+    if finished and planned.measured_s:  # nothing was done now: what an earlier call measured stands
+        return planned
+    planned = planned.measured(read_metrics(file), name, ended)
+    _keep_plan(session, folder, identity, planned)
+    return planned
+
+
+def _keep_plan(session: Session, folder: Path, identity: Mapping[str, Any], plan: Plan) -> None:
+    if session.group.is_first:
+        content = {"identity": digest(identity), "plan": plan.as_dict()}
+        write_atomic(folder / "plan.json", json.dumps(content, indent=2).encode())
 
 
 def _earlier_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
@@ -163,8 +198,9 @@ def _reference(
     elif session.recipe.preference.reference == "base" and after_sft:  # every weight has moved: load them anew
         model = student_base(session.recipe, session.device, student_tokenizer(session.recipe))
     budget = first_capacity(session.recipe, session.device, session.compute)[0].micro_batch_tokens
+    size = settings.batch_size
+    rows = [row for start in range(0, len(pairs), size) for row in pack(pairs[start : start + size], budget)]
     with without, autocast(settings):
-        rows = pack(pairs, budget)
         logps = reference_logps(model, rows, lambda row: collate(row, session.device))
     if session.group.is_first:
         write_atomic(file, json.dumps({"identity": digest(identity), "logps": logps}).encode())

@@ -10,7 +10,7 @@ from tunewright.errors import TrainingError
 from tunewright.models.template import IGNORED
 from tunewright.records import Rejection
 from tunewright.training.batches import Example
-from tunewright.training.encoding import TOO_LONG
+from tunewright.training.encoding import FORGED, TOO_LONG
 
 _MOST_TOO_LONG = 0.005  # share of samples that may be left out for their length
 _SHOWN_TOKENS = 120
@@ -23,6 +23,12 @@ def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_toke
         TrainingError: nothing to train on, an example without a supervised token or with a masked end token,
             or more than 0.5 % of the samples longer than ``max_tokens``.
     """
+    forged = sum(rejection.reason == FORGED for rejection in rejections)
+    if forged:
+        console.warning(
+            f"{forged} of {len(examples) + len(rejections)} samples hold a control token of the chat template and are "
+            "left out; data that was rendered through a template before has to be given as messages"
+        )
     too_long = [rejection for rejection in rejections if rejection.reason == TOO_LONG]
     num_samples = len(examples) + len(rejections)
     if len(too_long) > _MOST_TOO_LONG * num_samples:
@@ -34,7 +40,9 @@ def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_toke
         )
     if not examples:
         raise TrainingError(
-            "there is nothing to train on", "the training set is empty", "run: tunewright run RECIPE --until curate"
+            "there is nothing to train on",
+            f"all {len(rejections)} samples were left out" if rejections else "the training set is empty",
+            "see rejected.jsonl in the run folder; then: tunewright run RECIPE --until curate",
         )
     for example in examples:
         if example.num_supervised == 0:

@@ -10,7 +10,7 @@ from typing import Any
 from tunewright import console
 from tunewright.models.memory import Shape, choose_capacity, peak_flops, predict_memory
 from tunewright.models.source import locate, read_config
-from tunewright.parallel import Processes
+from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.training import checkpoint
 from tunewright.training.batches import Example, num_steps, step_examples
@@ -65,7 +65,8 @@ def first_capacity(recipe: Recipe, device: str, compute: Any) -> tuple[Capacity,
 
     shape = known_shape(recipe)
     free = float(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) if device.startswith("cuda") else 0.0
-    tokens, checkpointing, why = choose_capacity(recipe, shape, free)
+    # All processes cut a step alike, or samples would be trained twice or never: the fullest device decides.
+    tokens, checkpointing, why = choose_capacity(recipe, shape, processes().smallest(free, device))
     capacity = Capacity(tokens, checkpointing)
     return (capacity.with_loss_scaling() if compute == torch.float16 else capacity), why
 
@@ -112,29 +113,31 @@ def prove(
     """
     import torch
 
-    random = random_state()
+    random, batches = random_state(), _batches(task, settings)
     kept = {name: value.detach().cpu().clone() for name, value in checkpoint.trainable(model).items()}
     model.train()
     while True:
         capacity.apply(model)
+        _forget_peak(settings.device)
         token_s = 0.0
         try:
-            token_s = _trial(model, task, settings, capacity)
+            token_s = _trial(model, task, batches, settings, capacity)
         except Exception as error:
-            if not is_out_of_memory(error):
+            # A part of a spread base cannot be left waiting for: there the error ends all processes.
+            if not is_out_of_memory(error) or settings.sharded:
                 raise
         model.zero_grad(set_to_none=True)
         if settings.processes.all(token_s > 0, settings.device):
             break
-        capacity = capacity.smaller(max(_batches(task, settings), key=_tokens))
+        longest = max(batches, key=lambda batch: max(example.num_tokens for example in batch))
+        capacity = capacity.smaller([*max(batches, key=_tokens), *longest])
     planned_bytes = float(gpu_peak_bytes())
     with torch.no_grad():
         for name, parameter in checkpoint.trainable(model).items():
             parameter.copy_(kept[name])
     set_random_state(random)
-    if settings.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    plan = _plan(recipe, task, settings, capacity, why, token_s, planned_bytes)
+    planned_s = token_s * sum(_tokens(batch) for batch in batches)
+    plan = _plan(recipe, settings, capacity, why, planned_s, planned_bytes)
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
     console.line(
         f"plan: {capacity.micro_batch_tokens:,} tokens at once ({why}), activation checkpointing "
@@ -144,11 +147,12 @@ def prove(
     return capacity, plan
 
 
-def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> float:
+def _trial(
+    model: Any, task: Task, batches: Sequence[list[Example]], settings: LoopSettings, capacity: Capacity
+) -> float:
     """Return the seconds per token of real steps; all processes together count as one."""
     alone = replace(settings, processes=Processes())
     optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(model).values())
-    batches = _batches(task, settings)
     for row in largest_rows([row for batch in batches for row, _ in rows_of(batch, capacity, alone)]):
         model.zero_grad(set_to_none=True)
         accumulate(model, task.objective, row, alone, capacity)
@@ -169,6 +173,14 @@ def _trial(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -
     return min(pace[len(pace) // 2 :])
 
 
+def _forget_peak(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def _now(device: str) -> float:
     import torch
 
@@ -178,17 +190,10 @@ def _now(device: str) -> float:
 
 
 def _plan(
-    recipe: Recipe,
-    task: Task,
-    settings: LoopSettings,
-    capacity: Capacity,
-    why: str,
-    token_s: float,
-    planned_bytes: float,
+    recipe: Recipe, settings: LoopSettings, capacity: Capacity, why: str, planned_s: float, planned_bytes: float
 ) -> Plan:
     import torch
 
-    tokens = sum(_tokens(batch) for batch in _batches(task, settings))
     shape = known_shape(recipe)
     full = recipe.training.method == "full"
     name = torch.cuda.get_device_name() if settings.device.startswith("cuda") else ""
@@ -201,7 +206,7 @@ def _plan(
         why=why,
         predicted_bytes=predicted,
         planned_bytes=planned_bytes,
-        planned_s=tokens * token_s,
+        planned_s=planned_s,
         flops_per_token=shape.flops_per_token(full, capacity.checkpointing) if shape else 0.0,
         peak_flops=peak_flops(name),
     )

@@ -17,6 +17,42 @@ from tunewright.training import checkpoint
 from tunewright.training.capacity import Capacity
 
 
+def require_same(folder: Path, identity: Mapping[str, Any]) -> checkpoint.Checkpoint | None:
+    """Return the newest checkpoint of the training that ``identity`` names, or None.
+
+    That of another training that had ended does not count.
+
+    Raises:
+        TrainingError: a damaged checkpoint, or one of an unfinished training with other settings; the differences are
+            listed.
+    """
+    found = checkpoint.latest(folder)
+    if found is None or found.settings == dict(identity):
+        return found
+    if found.step == found.total_steps:
+        return None
+    changed = [
+        f"{key}: {found.settings.get(key)!r} → {identity.get(key)!r}"
+        for key in sorted(set(found.settings) | set(identity))
+        if found.settings.get(key) != identity.get(key)
+    ]
+    raise TrainingError(
+        f"an unfinished training with other settings stands in {folder}",
+        "\n  ".join(changed),
+        f"set them back to go on with it, or give it up: rm -r '{folder}'",
+    )
+
+
+def make_room(folder: Path, identity: Mapping[str, Any], processes: Processes) -> None:
+    """Remove what a finished training with other settings left, and what a kill left of a half-written checkpoint."""
+    other = require_same(folder, identity) is None
+    processes.wait()  # all have looked before the first one removes anything
+    if processes.is_first:
+        for path in folder.glob("*") if other else folder.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    processes.wait()
+
+
 def resume(
     folder: Path,
     identity: Mapping[str, Any],
@@ -27,38 +63,21 @@ def resume(
 ) -> tuple[int, Capacity]:
     """Restore the newest checkpoint; return the steps that it stands after, and the capacity in force.
 
-    A finished training with other settings gives way to a new one; an unfinished one is refused.
-
     Raises:
-        TrainingError: a damaged checkpoint, or one of a training with other settings; the differences are listed.
+        TrainingError: see ``require_same``.
     """
-    found = checkpoint.latest(folder)
-    processes.wait()  # before the first process may remove anything
-    if found is None:
-        return 0, capacity
-    if found.settings != dict(identity):
-        if found.step == found.total_steps:  # that training had ended: nothing is lost by a new one
-            if processes.is_first:
-                shutil.rmtree(folder)
-            return 0, capacity
-        changed = [
-            f"{key}: {found.settings.get(key)!r} → {identity.get(key)!r}"
-            for key in sorted(set(found.settings) | set(identity))
-            if found.settings.get(key) != identity.get(key)
-        ]
-        raise TrainingError(
-            f"an unfinished training with other settings stands in {folder}",
-            "\n  ".join(changed),
-            f"set them back to go on with it, or give it up: rm -r '{folder}'",
-        )
-    checkpoint.restore(found, model, optimizer)
-    if processes.rank:  # the checkpoint holds the first process's random state; dropout must differ between them
+    found = require_same(folder, identity)
+    if found is not None:
+        checkpoint.restore(found, model, optimizer)
+        capacity = Capacity.from_dict(found.loop).within(capacity)
+        if found.step < found.total_steps:
+            console.line(f"going on after step {found.step}, from {found.path.name}")
+    step = found.step if found else 0
+    if processes.rank:  # a checkpoint holds the first process's random state, and dropout must differ between them
         import torch
 
-        torch.manual_seed(hash((found.step, processes.rank)))
-    if found.step < found.total_steps:
-        console.line(f"going on after step {found.step}, from {found.path.name}")
-    return found.step, Capacity.from_dict(found.loop)
+        torch.manual_seed(hash((step, processes.rank)))
+    return step, capacity
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunewright import console
 from tunewright.models.student import student_tokenizer
 from tunewright.parallel import processes
@@ -13,9 +11,8 @@ from tunewright.rundir import RunFolder
 from tunewright.training.advice import advise
 from tunewright.training.data import Data, read_data
 from tunewright.training.metrics import read_metrics
-from tunewright.training.phases import start_session, train_dpo, train_sft
+from tunewright.training.phases import start_session, train_phases
 from tunewright.training.preflight import check, show
-from tunewright.training.proof import Plan
 
 
 def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
@@ -28,16 +25,14 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     group = processes()
     tokenizer = student_tokenizer(recipe)
     data = read_data(run, recipe, tokenizer)
-    check([*data.examples, *data.pairs], data.rejections, recipe.training.max_tokens)
-    rejected = run.reject("train", data.rejections) if group.is_first else {}
+    if recipe.training.epochs:
+        check([*data.examples, *data.held_out], data.rejections, recipe.training.max_tokens)
+    if recipe.preference.data:
+        check([*data.pairs, *data.held_out_pairs], data.pair_rejections, recipe.training.max_tokens)
+    rejected = run.reject("train", [*data.rejections, *data.pair_rejections]) if group.is_first else {}
     show((data.examples or data.pairs)[0], tokenizer)
     session = start_session(run, recipe, tokenizer)
-    before: dict[str, Any] = {}
-    plans: dict[str, Plan] = {}
-    if recipe.training.epochs:
-        plans["sft"], before = train_sft(session, data)
-    if data.pairs:
-        plans["dpo"] = train_dpo(session, data, before)
+    plans = train_phases(session, data)
     group.wait()
     if not group.is_first:
         return StageSummary(num_in=0, num_out=0)
