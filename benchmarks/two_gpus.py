@@ -20,8 +20,8 @@ SHAPE, TOKENS, LONGEST, STEPS, BATCH = "3B", 4096, 2048, 8, 128
 RUNS = {
     "NF4, 1 process": (1, "nf4-double", False),
     "NF4, 2 processes": (2, "nf4-double", False),
-    "16 bit, 1 process": (1, "none", False),
     "16 bit, 2 processes, base spread": (2, "none", True),
+    "16 bit, 1 process": (1, "none", False),
 }
 
 
