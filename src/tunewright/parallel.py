@@ -6,6 +6,7 @@ one runs the pipeline; the others wait for the stages that all take part in.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -105,4 +106,5 @@ def processes() -> Processes:
         if _has_gpu():
             torch.cuda.set_device(local_rank)
         torch.distributed.init_process_group("nccl" if _has_gpu() else "gloo", timeout=timedelta(hours=2))
+        atexit.register(torch.distributed.destroy_process_group)  # its threads abort a process that ends under them
     return Processes(int(os.environ["RANK"]), world_size, local_rank)

@@ -136,6 +136,13 @@ def choose_capacity(recipe: Recipe, shape: Shape | None, free_bytes: float) -> t
     return sizes[-1], switch != "off", "predicted not to fit; it gives way when memory runs out"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device's memory is exhausted."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def peak_flops(device_name: str) -> float:
     """Return a GPU's dense 16-bit operations per second by its name; 0 where it is not known."""
     return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_name), 0.0)

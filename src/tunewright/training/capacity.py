@@ -98,13 +98,6 @@ class Capacity:
         )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the device's memory is exhausted."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def random_state() -> list[Any]:
     """Return the state of torch's generators, for ``set_random_state``."""
     import torch

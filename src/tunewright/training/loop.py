@@ -12,10 +12,11 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import TrainingError
+from tunewright.models.memory import is_out_of_memory
 from tunewright.parallel import Processes
 from tunewright.training import checkpoint
 from tunewright.training.batches import Example, collate, num_steps, pack, step_examples
-from tunewright.training.capacity import Capacity, is_out_of_memory, random_state, set_random_state
+from tunewright.training.capacity import Capacity, random_state, set_random_state
 from tunewright.training.metrics import MetricsLog
 from tunewright.training.objectives import Objective
 from tunewright.training.optimizers import OPTIMIZERS, learning_rate

@@ -65,7 +65,8 @@ class MetricsLog:
             parts.append(f"chosen {row['accuracy']:.0%}")
         parts.append(f"{row['tokens_per_s']:,.0f} tok/s")
         if self._peak_flops and self._flops_per_token:
-            parts.append(f"{row['tokens_per_s'] * self._flops_per_token / self._peak_flops:.0%} of peak")
+            share = row["tokens_per_s"] * self._flops_per_token / self._peak_flops
+            parts.append(f"{share:.0%} of peak" if share >= 0.1 else f"{share:.1%} of peak")
         memory = gpu_peak_bytes()
         if memory:
             parts.append(f"{memory / 2**30:.1f} GiB")

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunewright import console
-from tunewright.models.memory import Shape, choose_capacity, peak_flops, predict_memory
+from tunewright.models.memory import Shape, choose_capacity, is_out_of_memory, peak_flops, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.training import checkpoint
 from tunewright.training.batches import Example, num_steps, step_examples
-from tunewright.training.capacity import Capacity, is_out_of_memory, random_state, set_random_state
+from tunewright.training.capacity import Capacity, random_state, set_random_state
 from tunewright.training.loop import LoopSettings, Task, accumulate, rows_of
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
