@@ -15,11 +15,13 @@ from bench_of_training import (
     wake,
 )
 
+from tunewright.models.load import attach_adapter, load_base, pick_device
 from tunewright.models.template import IGNORED, load_tokenizer
+from tunewright.settings import TrainingSettings
 from tunewright.training.batches import collate
 from tunewright.training.capacity import Capacity
 from tunewright.training.checkpoint import trainable
-from tunewright.training.loop import accumulate
+from tunewright.training.loop import Task, accumulate, held_out_loss
 from tunewright.training.objectives import NEXT_TOKEN, reference_logps, sequence_logps
 
 
@@ -160,3 +162,24 @@ def test_dpo_loss_and_gradients_equal_trl(tiny_model, tmp_path: Path, kind, labe
     ours_loss, mine = ours(trainer.model, objective, examples, 150)
     assert float(theirs_loss.detach()) == pytest.approx(ours_loss, rel=1e-5)
     assert_close(mine, gradients_of_trl)
+
+
+@pytest.mark.parametrize("quantization", ["nf4-double", "int8", "none"])
+def test_measuring_the_held_out_loss_changes_no_gradient(tiny_model, quantization):
+    """In evaluation mode bitsandbytes repacks weights on some CPUs, and later gradients are off by a factor."""
+    base = load_base(tiny_model, quantization, pick_device(), torch.bfloat16)
+    model = wake(attach_adapter(base, TrainingSettings(rank=4, dropout=0.1), 0)).train()
+    task = Task(tiny_examples(tiny_model, 8), NEXT_TOKEN, tiny_examples(tiny_model, 4))
+    settings = loop_settings(device=pick_device(), compute=torch.bfloat16)
+
+    def gradient():
+        torch.manual_seed(5)
+        model.zero_grad()
+        accumulate(model, task.objective, task.examples, settings, Capacity(200))
+        return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+
+    before = gradient()
+    losses = [held_out_loss(model, task, settings, Capacity(200))["held_out_loss"] for _ in range(2)]
+    assert losses[0] == losses[1]  # no dropout
+    after = gradient()
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -18,7 +18,7 @@ from tunewright.training import checkpoint
 from tunewright.training.batches import Example, collate, num_steps, pack, step_examples
 from tunewright.training.capacity import Capacity, random_state, set_random_state
 from tunewright.training.metrics import MetricsLog
-from tunewright.training.objectives import Objective
+from tunewright.training.objectives import Objective, measuring
 from tunewright.training.optimizers import OPTIMIZERS, learning_rate
 from tunewright.training.resuming import resume, stop_signal
 
@@ -108,13 +108,11 @@ def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capa
     if not task.held_out:
         return {}
     group, total, size = settings.processes, 0.0, settings.batch_size
-    model.eval()
-    with torch.no_grad(), autocast(settings):
+    with measuring(model), torch.no_grad(), autocast(settings):
         # In batches like those of training, so that no row is larger than one that training has held.
         for start in range(0, len(task.held_out), size):
             for row, weight in rows_of(task.held_out[start : start + size], capacity, settings):
                 total += weight * float(task.objective.loss(model, collate(row, settings.device), row)[0])
-    model.train()
     divisor = sum(task.objective.count(example) for example in task.held_out)
     return {"held_out_loss": group.sum([total], settings.device)[0] / divisor}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,11 +111,29 @@ def reference_logps(
     import torch
 
     found: dict[str, tuple[float, float]] = {}
-    training = model.training
-    model.eval()
-    with torch.no_grad():  # not inference mode: a spread base makes its whole weights at the first pass
+    with (
+        measuring(model),
+        torch.no_grad(),
+    ):  # not inference mode: a spread base makes its whole weights at the first pass
         for row in rows:
             sums = sequence_logps(model, collate(row))[0].tolist()
             found |= {example.sample: (sums[2 * n], sums[2 * n + 1]) for n, example in enumerate(row)}
-    model.train(training)
     return found
+
+
+@contextmanager
+def measuring(model: Any) -> Iterator[None]:
+    """Turn dropout off for the block; quantized layers stay as they train.
+
+    In evaluation mode bitsandbytes repacks 4-bit weights on a CPU for coarser fused products, and gradients taken
+    after that are wrong.
+    """
+    before = [(module, module.training) for module in model.modules()]
+    for module, _ in before:
+        if not type(module).__module__.startswith("bitsandbytes."):
+            module.training = False
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
