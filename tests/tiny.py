@@ -102,3 +102,10 @@ def make_model(folder: Path, seed: int = 0, template: str | None = CHATML) -> Pa
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def supervised_runs(labels: list[int]) -> list[list[int]]:
+    """Return the stretches of labels that a loss is taken on."""
+    from itertools import groupby
+
+    return [list(run) for learned, run in groupby(labels, key=lambda label: label != -100) if learned]

@@ -169,7 +169,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
 
     run, recipe = RunFolder(folder), recipe.with_absolute_paths()
     tokenizer = student_tokenizer(recipe)
-    examples: list[Example] = read_data(run, recipe, tokenizer).examples if run.file("train.jsonl").exists() else []
+    examples: list[Example] = read_data(run, recipe, tokenizer).examples
     if not examples:
         sizes = _sizes(recipe, run)
         console.line("there is no training set yet: samples of training.max_tokens stand for it")

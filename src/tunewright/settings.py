@@ -119,6 +119,10 @@ class TrainingSettings(Settings):
     tracker: Literal["", "tensorboard", "wandb", "mlflow", "trackio"] = Field("", description="also log there")
 
 
+# Of [training]: what decides how a step is computed or watched, not what it computes.
+NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"})
+
+
 class PreferenceSettings(Settings):
     """[preference]: DPO on pairs of a better and a worse answer, after the training or alone."""
 

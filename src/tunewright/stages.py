@@ -8,7 +8,7 @@ from tunewright.errors import RecipeError
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.rundir import file_digest
-from tunewright.settings import TrainingSettings
+from tunewright.settings import NO_PART_OF_RESULT, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Stage:
 
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
-_NO_PART = {"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"}  # in training's result
-_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in _NO_PART)
+_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
     "synthesis.tasks",

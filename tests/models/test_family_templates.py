@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from families import SYSTEM, WORDS, turns
+from tiny import supervised_runs
 from tunewright.models.template import IGNORED, encode, encode_prompt, load_tokenizer, render
 
 
@@ -30,13 +31,7 @@ def test_each_answer_and_its_end_are_supervised_and_nothing_else(words, chat, sy
     messages = turns(*CHATS[chat], system=system)
     encoded = encode(words.tokenizer, messages)
     assert encoded.ends_supervised
-    runs, run = [], []
-    for label in [*encoded.labels, IGNORED]:
-        if label != IGNORED:
-            run.append(label)
-        elif run:
-            runs.append(run)
-            run = []
+    runs = supervised_runs(encoded.labels)
     end = words.tokenizer.convert_tokens_to_ids(words.end)
     told = [words.tokenizer.decode(run[:-1]).strip() for run in runs]
     assert told == [message.content for message in messages if message.role == "assistant"]

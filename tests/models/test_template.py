@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny import CHATML, make_tokenizer
+from tiny import CHATML, make_tokenizer, supervised_runs
 from tunewright.models.template import DEFAULT_TEMPLATE, IGNORED, encode, encode_prompt, load_tokenizer
 from tunewright.records import Message
 
@@ -51,13 +51,7 @@ def test_supervises_each_answer_and_its_end_and_nothing_else(name, tmp_path):
         ]
         encoded = encode(tokenizer, messages)
         assert encoded.ends_supervised
-        runs, run = [], []
-        for label in [*encoded.labels, IGNORED]:
-            if label != IGNORED:
-                run.append(label)
-            elif run:
-                runs.append(run)
-                run = []
+        runs = supervised_runs(encoded.labels)
         assert len(runs) == 2
         for run, content in zip(runs, (first, second), strict=True):
             assert run[-1] == tokenizer.eos_token_id

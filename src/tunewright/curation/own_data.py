@@ -7,13 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.rules import OWN, turn_fault
 from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Rejection, Role, Sample, digest
 from tunewright.rundir import file_digest
+
+Parsed = TypeVar("Parsed")
 
 _SUFFIXES = {".jsonl", ".json"}
 _ROLES: dict[str, Role] = {
@@ -141,7 +143,7 @@ def _decode(raw: bytes) -> tuple[Any, str]:
         return None, str(error) or type(error).__name__
 
 
-def json_lines(path: Path) -> Iterator[_Line]:
+def _lines(path: Path) -> Iterator[_Line]:
     """Yield the objects of a file of JSON lines, or of one JSON array, whatever its name ends with."""
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
     if content.lstrip().startswith(b"["):
@@ -155,6 +157,18 @@ def json_lines(path: Path) -> Iterator[_Line]:
     for number, raw in enumerate(content.split(b"\n"), 1):
         if raw.strip():
             yield _Line(f"{path}:{number}", *_decode(raw))
+
+
+def parsed_lines(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Iterator[tuple[str, Parsed | Malformed]]:
+    """Yield where each line stands, and what it holds or why it holds nothing."""
+    for path in files:
+        for line in _lines(path):
+            try:
+                if line.fault:
+                    raise Malformed("not JSON", line.fault)
+                yield line.place, parse(line.content)
+            except Malformed as error:
+                yield line.place, error
 
 
 def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[Path]:
@@ -201,18 +215,13 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
     """
     samples: list[Sample] = []
     rejections: list[Rejection] = []
-    for path in data_files(paths):
-        for line in json_lines(path):
-            try:
-                if line.fault:
-                    raise Malformed("not JSON", line.fault)
-                messages = _messages(line.content)
-            except Malformed as error:
-                reason = f"own data: {error.reason}"
-                rejections.append(Rejection(stage="curate", id=line.place, reason=reason, detail=error.detail))
-                continue
-            identity = digest([message.model_dump() for message in messages])
-            samples.append(Sample(id=identity, task=OWN, messages=messages))
+    for place, messages in parsed_lines(data_files(paths), _messages):
+        if isinstance(messages, Malformed):
+            reason = f"own data: {messages.reason}"
+            rejections.append(Rejection(stage="curate", id=place, reason=reason, detail=messages.detail))
+            continue
+        identity = digest([message.model_dump() for message in messages])
+        samples.append(Sample(id=identity, task=OWN, messages=messages))
     if paths and not samples:
         if rejections:
             raise _all_malformed(rejections)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tunewright import console
 from tunewright.curation.decontaminate import Leaks
-from tunewright.curation.own_data import Malformed, data_files, json_lines, message, turns
+from tunewright.curation.own_data import Malformed, data_files, message, parsed_lines, turns
 from tunewright.curation.rules import OWN, turn_fault
 from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
@@ -50,6 +51,10 @@ def _pair(line: object) -> PreferencePair:
     )
 
 
+def _files(recipe: Recipe) -> list[Path]:
+    return data_files([recipe.resolve(name) for name in recipe.preference.data], "preference.data")
+
+
 def curate_pairs(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Write pairs.jsonl: the recipe's own pairs without malformed ones, repeats, and leaks of the exam.
 
@@ -59,23 +64,18 @@ def curate_pairs(run: RunFolder, recipe: Recipe) -> StageSummary:
     leaks = Leaks(run.read_records("exam.jsonl", Question), recipe.curation.ngram)
     kept: dict[str, PreferencePair] = {}
     rejections: list[Rejection] = []
-    for path in data_files([recipe.resolve(name) for name in recipe.preference.data], "preference.data"):
-        for line in json_lines(path):
-            try:
-                if line.fault:
-                    raise Malformed("not JSON", line.fault)
-                pair = _pair(line.content)
-            except Malformed as error:
-                rejections.append(Rejection(stage=STAGE, id=line.place, reason=error.reason, detail=error.detail))
-                continue
-            said = (*pair.prompt, Message(role="assistant", content=pair.chosen))
-            leak = leaks.find(Sample(id=pair.id, task=OWN, messages=said))
-            if pair.id in kept:
-                rejections.append(Rejection(stage=STAGE, id=line.place, reason="duplicate"))
-            elif leak:
-                rejections.append(Rejection(stage=STAGE, id=line.place, reason=leak.reason, detail=leak.question))
-            else:
-                kept[pair.id] = pair
+    for place, pair in parsed_lines(_files(recipe), _pair):
+        if isinstance(pair, Malformed):
+            rejections.append(Rejection(stage=STAGE, id=place, reason=pair.reason, detail=pair.detail))
+            continue
+        said = (*pair.prompt, Message(role="assistant", content=pair.chosen))
+        leak = leaks.find(Sample(id=pair.id, task=OWN, messages=said))
+        if pair.id in kept:
+            rejections.append(Rejection(stage=STAGE, id=place, reason="duplicate"))
+        elif leak:
+            rejections.append(Rejection(stage=STAGE, id=place, reason=leak.reason, detail=leak.question))
+        else:
+            kept[pair.id] = pair
     rejected = run.reject(STAGE, rejections)
     if not kept:
         first = rejections[0] if rejections else None
@@ -92,5 +92,4 @@ def curate_pairs(run: RunFolder, recipe: Recipe) -> StageSummary:
 
 def pairs_digest(recipe: Recipe) -> str:
     """Return a digest of the contents of the recipe's own pairs."""
-    files = data_files([recipe.resolve(name) for name in recipe.preference.data], "preference.data")
-    return digest([file_digest(path) for path in files])
+    return digest([file_digest(path) for path in _files(recipe)])

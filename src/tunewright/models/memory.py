@@ -124,7 +124,8 @@ def choose_capacity(recipe: Recipe, shape: Shape | None, free_bytes: float) -> t
     settings = recipe.training
     wanted, switch = settings.micro_batch_tokens, settings.activation_checkpointing
     if not free_bytes or shape is None:
-        return wanted or _CPU_TOKENS, switch == "on", "a CPU gains nothing from larger rows"
+        why = "the base's shape is not known" if free_bytes else "a CPU gains nothing from larger rows"
+        return wanted or _SMALL_ROW, switch == "on", why
     room = free_bytes * (1 - SPARE)
     sizes = [wanted] if wanted else [size for size in _GPU_TOKENS if size >= settings.max_tokens] or [_GPU_TOKENS[0]]
     for checkpointing in {"auto": (False, True), "on": (True,), "off": (False,)}[switch]:
@@ -148,5 +149,5 @@ def peak_flops(device_name: str) -> float:
     return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_name), 0.0)
 
 
-_CPU_TOKENS = 512
+_SMALL_ROW = 512
 _GPU_TOKENS = (8192, 4096, 2048, 1024, 512)

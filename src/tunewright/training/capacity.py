@@ -96,19 +96,3 @@ class Capacity:
             "the micro-batch is down to one example, and its activations are recomputed already",
             "lower training.max_tokens or training.rank, or take a smaller base",
         )
-
-
-def random_state() -> list[Any]:
-    """Return the state of torch's generators, for ``set_random_state``."""
-    import torch
-
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
-
-
-def set_random_state(state: Sequence[Any]) -> None:
-    """Put the generators back."""
-    import torch
-
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state(state[1])

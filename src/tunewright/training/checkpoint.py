@@ -52,13 +52,23 @@ def _optimizer_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[s
     return tensors, numbers
 
 
-def _rng_tensors() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Return the state of torch's generators by device, for ``set_random_state``."""
     import torch
 
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
     return tensors
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put the generators back."""
+    import torch
+
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def save(
@@ -81,7 +91,7 @@ def save(
     groups = {
         "adapter.safetensors": {name: value.detach().cpu().contiguous() for name, value in trainable(model).items()},
         "optimizer.safetensors": tensors,
-        "rng.safetensors": _rng_tensors(),
+        "rng.safetensors": random_state(),
     }
     num_bytes = sum(tensor.nbytes for group in groups.values() for tensor in group.values())
     path = folder / f"step-{step:07d}"
@@ -176,8 +186,6 @@ def load_weights(checkpoint: Checkpoint, model: Any) -> None:
 
 def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
     """Put a checkpoint's weights, optimizer state and random state back, exactly."""
-    import torch
-
     load_weights(checkpoint, model)
     own = trainable(model)
     state: dict[str, dict[str, Any]] = {name: {} for name in own}
@@ -191,7 +199,4 @@ def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
     for name, parameter in own.items():
         if state[name]:
             optimizer.state[parameter] = state[name]
-    rng = _load(checkpoint.path / "rng.safetensors")
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state(rng["cuda"])
+    set_random_state(_load(checkpoint.path / "rng.safetensors"))

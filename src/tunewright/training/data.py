@@ -78,7 +78,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
         pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)
     tokens = sum(example.num_tokens for example in mixed)
     share = 1 - sum(example.num_tokens for example in chats) / tokens if tokens else 0.0
-    if settings.text_share and share < settings.text_share - 0.02:
+    if texts and share < settings.text_share - 0.02:
         console.warning(
             f"raw text makes {share:.0%} of the tokens, not {settings.text_share:.0%}: there is no more of it"
         )

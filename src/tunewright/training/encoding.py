@@ -13,54 +13,50 @@ from tunewright.training.batches import Example
 
 TOO_LONG = "longer than max_tokens"
 FORGED = "holds a control token of the template"
-_STAGE = "train"
 
 
-def _fault(name: str, example: Example, said: Iterable[str], tokenizer: Any, max_tokens: int) -> Rejection | None:
-    """Return why an example may not be trained on: too long to keep whole, or able to forge a turn."""
-    control = special_ids(tokenizer)
-    if any(control.intersection(ids) for ids in tokenizer(list(said), add_special_tokens=False)["input_ids"]):
-        return Rejection(stage=_STAGE, id=name, reason=FORGED)
-    longest = max(len(sequence.input_ids) for sequence in example.sequences)
-    if longest > max_tokens:
-        return Rejection(stage=_STAGE, id=name, reason=TOO_LONG, detail=f"{longest} tokens")
-    return None
+def _fit(
+    rendered: Iterable[tuple[Example, list[str]]], tokenizer: Any, max_tokens: int
+) -> tuple[list[Example], list[Rejection]]:
+    """Return the examples that may be trained on, and a rejection for each of the others.
 
-
-def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -> tuple[list[Example], list[Rejection]]:
-    """Tokenize chats; return those fit for training, and a rejection for each of the others.
-
-    A sample over ``max_tokens`` is left out whole, never cut. One whose text holds a control token of the template
-    is left out too: it could forge a turn.
+    One over ``max_tokens`` is left out whole, never cut. One whose texts hold a control token of the template is left
+    out too: it could forge a turn.
     """
     examples, rejections = [], []
-    for sample in samples:
-        example = Example(sample.id, (encode(tokenizer, sample.messages),))
-        said = [message.content for message in sample.messages]
-        fault = _fault(sample.id, example, said, tokenizer, max_tokens)
-        if fault:
-            rejections.append(fault)
+    control = special_ids(tokenizer)
+    for example, said in rendered:
+        longest = max(len(sequence.input_ids) for sequence in example.sequences)
+        if any(control.intersection(ids) for ids in tokenizer(said, add_special_tokens=False)["input_ids"]):
+            rejections.append(Rejection(stage="train", id=example.sample, reason=FORGED))
+        elif longest > max_tokens:
+            detail = f"{longest} tokens"
+            rejections.append(Rejection(stage="train", id=example.sample, reason=TOO_LONG, detail=detail))
         else:
             examples.append(example)
     return examples, rejections
+
+
+def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -> tuple[list[Example], list[Rejection]]:
+    """Tokenize chats, labels on every assistant turn; return those fit for training, and a rejection for the others."""
+    rendered = (
+        (Example(sample.id, (encode(tokenizer, sample.messages),)), [message.content for message in sample.messages])
+        for sample in samples
+    )
+    return _fit(rendered, tokenizer, max_tokens)
 
 
 def encode_pairs(
     pairs: Sequence[PreferencePair], tokenizer: Any, max_tokens: int
 ) -> tuple[list[Example], list[Rejection]]:
-    """Tokenize preference pairs: (chosen, rejected), labels on the last turn alone."""
-    examples, rejections = [], []
-    for pair in pairs:
+    """Tokenize preference pairs to (chosen, rejected), labels on the last turn alone; as ``encode_samples``."""
+
+    def render(pair: PreferencePair) -> tuple[Example, list[str]]:
         answers = [Message(role="assistant", content=text) for text in (pair.chosen, pair.rejected)]
         sequences = tuple(encode(tokenizer, (*pair.prompt, answer), last_turn_only=True) for answer in answers)
-        example = Example(pair.id, sequences)
-        said = [message.content for message in (*pair.prompt, *answers)]
-        fault = _fault(pair.id, example, said, tokenizer, max_tokens)
-        if fault:
-            rejections.append(fault)
-        else:
-            examples.append(example)
-    return examples, rejections
+        return Example(pair.id, sequences), [message.content for message in (*pair.prompt, *answers)]
+
+    return _fit(map(render, pairs), tokenizer, max_tokens)
 
 
 def encode_texts(documents: Sequence[Document], tokenizer: Any, max_tokens: int, overlap: int) -> list[Example]:

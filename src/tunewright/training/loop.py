@@ -16,7 +16,7 @@ from tunewright.models.memory import is_out_of_memory
 from tunewright.parallel import Processes
 from tunewright.training import checkpoint
 from tunewright.training.batches import Example, collate, num_steps, pack, step_examples
-from tunewright.training.capacity import Capacity, random_state, set_random_state
+from tunewright.training.capacity import Capacity
 from tunewright.training.metrics import MetricsLog
 from tunewright.training.objectives import Objective, measuring
 from tunewright.training.optimizers import OPTIMIZERS, learning_rate
@@ -201,7 +201,7 @@ def optimizer_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    random = random_state()
+    random = checkpoint.random_state()
     while True:
         figures, capacity = _gradient(model, objective, examples, settings, capacity)
         settings.processes.sum_gradients(parameters)
@@ -214,7 +214,7 @@ def optimizer_step(
             raise _not_finite(step, figures["loss"], norm)
         # The scaled gradient left fp16's range: the same step again at half the scale, so that no sample is lost.
         capacity = replace(capacity, loss_scale=capacity.loss_scale / 2, good_steps=0)
-        set_random_state(random)
+        checkpoint.set_random_state(random)
     optimizer.step()
     num_tokens = sum(example.num_tokens for example in examples)
     row = {
@@ -233,7 +233,7 @@ def _gradient(
     model: Any, objective: Objective, examples: Sequence[Example], settings: LoopSettings, capacity: Capacity
 ) -> tuple[dict[str, float], Capacity]:
     """Compute a step's gradient; out of memory, cut the step into smaller rows and compute it again."""
-    random = random_state()
+    random = checkpoint.random_state()
     while True:
         model.zero_grad(set_to_none=True)
         figures: dict[str, float] = {}
@@ -251,7 +251,7 @@ def _gradient(
         model.zero_grad(set_to_none=True)
         capacity = capacity.smaller(examples)
         capacity.apply(model)
-        set_random_state(random)
+        checkpoint.set_random_state(random)
 
 
 def _not_finite(step: int, loss: float, norm: float) -> TrainingError:

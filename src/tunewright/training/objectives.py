@@ -111,10 +111,8 @@ def reference_logps(
     import torch
 
     found: dict[str, tuple[float, float]] = {}
-    with (
-        measuring(model),
-        torch.no_grad(),
-    ):  # not inference mode: a spread base makes its whole weights at the first pass
+    # Not inference mode: a spread base makes its whole weights at the first pass, and needs them in training too.
+    with measuring(model), torch.no_grad():
         for row in rows:
             sums = sequence_logps(model, collate(row))[0].tolist()
             found |= {example.sample: (sums[2 * n], sums[2 * n + 1]) for n, example in enumerate(row)}

@@ -16,6 +16,7 @@ from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.records import digest
 from tunewright.rundir import RunFolder, atomic_folder, disk_errors, write_atomic
+from tunewright.settings import NO_PART_OF_RESULT
 from tunewright.training.batches import Example, collate, pack
 from tunewright.training.data import Data
 from tunewright.training.loop import LoopSettings, Task, autocast, train
@@ -26,8 +27,6 @@ from tunewright.training.resuming import make_room, require_same
 from tunewright.training.trackers import tracker
 
 CHECKPOINTS = "checkpoints"
-# What decides how a step is computed or watched, not what it computes.
-_NO_PART = {"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Session:
         """Return all that a phase's result depends on; the data by its tokens, so that a new template shows."""
         encoded = [(e.sample, [(s.input_ids, s.labels) for s in e.sequences]) for e in examples]
         return {
-            **{key: value for key, value in settings.items() if key not in _NO_PART},
+            **{key: value for key, value in settings.items() if key not in NO_PART_OF_RESULT},
             "data": digest(encoded),  # last: no setting may stand in its place
             "base": student_identity(self.recipe, self.device),
             "seed": self.recipe.seed,

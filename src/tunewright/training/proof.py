@@ -14,7 +14,7 @@ from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.training import checkpoint
 from tunewright.training.batches import Example, num_steps, step_examples
-from tunewright.training.capacity import Capacity, random_state, set_random_state
+from tunewright.training.capacity import Capacity
 from tunewright.training.loop import LoopSettings, Task, accumulate, rows_of
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
@@ -113,7 +113,7 @@ def prove(
     """
     import torch
 
-    random, batches = random_state(), _batches(task, settings)
+    random, batches = checkpoint.random_state(), _batches(task, settings)
     kept = {name: value.detach().cpu().clone() for name, value in checkpoint.trainable(model).items()}
     model.train()
     while True:
@@ -135,7 +135,7 @@ def prove(
     with torch.no_grad():
         for name, parameter in checkpoint.trainable(model).items():
             parameter.copy_(kept[name])
-    set_random_state(random)
+    checkpoint.set_random_state(random)
     planned_s = token_s * sum(_tokens(batch) for batch in batches)
     plan = _plan(recipe, settings, capacity, why, planned_s, planned_bytes)
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
