@@ -62,6 +62,7 @@ def test_a_row_restarts_positions_and_never_supervises_a_first_token():
     batch = collate([Example("a", (encoded[0],)), Example("b", (encoded[1],))], "cpu")
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1]]
-    assert batch.labels.tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
-    assert batch.sequence.tolist() == [[0, 0, 0, 1, 1]]
-    assert batch.num_sequences == 2
+    assert batch.lengths == (3, 2)
+    assert batch.places.tolist() == [0, 1, 3]
+    assert batch.targets.tolist() == [6, 7, 9]
+    assert batch.owner.tolist() == [0, 0, 1]

@@ -33,18 +33,23 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """One packed row: sequences one behind the other, tensors of shape [1, tokens].
+    """One packed row: sequences one behind the other.
 
-    ``position_ids`` start at 0 in each sequence, which is how the models' own masks find the borders.
-    ``labels`` hold IGNORED where no loss is taken, and always on a sequence's first token. ``sequence`` numbers
-    the sequence that a token belongs to.
+    Attributes:
+        input_ids: [1, tokens].
+        position_ids: [1, tokens]; start at 0 in each sequence, which is how the models' own masks find the borders.
+        lengths: of the sequences.
+        places: [n] positions that predict a supervised token; never across a border.
+        targets: [n] those tokens.
+        owner: [n] the number of the sequence that each belongs to.
     """
 
     input_ids: Any
     position_ids: Any
-    labels: Any
-    sequence: Any
-    num_sequences: int
+    lengths: tuple[int, ...]
+    places: Any
+    targets: Any
+    owner: Any
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
@@ -90,17 +95,25 @@ def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
 
 def collate(examples: Sequence[Example], device: str) -> Batch:
     """Return a row of examples as tensors."""
+    import numpy as np
     import torch
 
     sequences = [sequence for example in examples for sequence in example.sequences]
+    lengths = [len(sequence.input_ids) for sequence in sequences]
+    labels = np.concatenate([np.asarray(sequence.labels) for sequence in sequences])
+    labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
+    supervised = np.flatnonzero(labels != IGNORED)
 
-    def row(values: Sequence[Sequence[int]]) -> Any:
-        return torch.tensor([[number for part in values for number in part]], device=device)
+    def tensor(values: Any) -> Any:
+        made = torch.from_numpy(values)
+        # From pinned memory the copy runs while the GPU still computes what came before.
+        return made.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else made
 
     return Batch(
-        row([sequence.input_ids for sequence in sequences]),
-        row([range(len(sequence.input_ids)) for sequence in sequences]),
-        row([[IGNORED, *sequence.labels[1:]] for sequence in sequences]),
-        row([[number] * len(sequence.input_ids) for number, sequence in enumerate(sequences)]),
-        len(sequences),
+        input_ids=tensor(np.concatenate([np.asarray(sequence.input_ids) for sequence in sequences]))[None],
+        position_ids=tensor(np.concatenate([np.arange(length) for length in lengths]))[None],
+        lengths=tuple(lengths),
+        places=tensor(supervised - 1),
+        targets=tensor(labels[supervised]),
+        owner=tensor(np.repeat(np.arange(len(lengths)), lengths)[supervised]),
     )

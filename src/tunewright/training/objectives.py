@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunewright.models.template import IGNORED
 from tunewright.training.batches import Batch, Example
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]
+FAST = "fast_decoder"  # where a model carries its kernels.decoder.FastDecoder, if it takes the fast path
 DPO_FIGURES = ("chosen_reward", "rejected_reward", "margin", "accuracy")
 
 
@@ -30,34 +30,32 @@ class Objective:
     figures: tuple[str, ...] = ()
 
 
-def token_logps(model: Any, batch: Batch) -> tuple[Any, Any]:
-    """Return the log-probability in nats of each supervised token [n], and the sequence that it belongs to [n].
+def token_logps(model: Any, batch: Batch) -> Any:
+    """Return the log-probability in nats of each supervised token, [n].
 
     The head runs only on the positions that predict a supervised token.
     """
     import torch
 
-    targets = batch.labels[0, 1:]
-    places = (targets != IGNORED).nonzero().flatten()
+    if fast := getattr(model, FAST, None):
+        return fast.token_logps(batch)
     logits = model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, logits_to_keep=places, use_cache=False
+        input_ids=batch.input_ids, position_ids=batch.position_ids, logits_to_keep=batch.places, use_cache=False
     ).logits[0]
-    logps = -torch.nn.functional.cross_entropy(logits.float(), targets[places], reduction="none")
-    return logps, batch.sequence[0, 1:][places]
+    return -torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
 
 
 def sequence_logps(model: Any, batch: Batch) -> tuple[Any, Any]:
     """Return per sequence [s] the summed log-probability of its supervised tokens, and their number."""
     import torch
 
-    logps, owner = token_logps(model, batch)
-    sums = torch.zeros(batch.num_sequences, device=logps.device).index_add(0, owner, logps)
-    counts = torch.zeros(batch.num_sequences, device=logps.device).index_add(0, owner, torch.ones_like(logps))
-    return sums, counts
+    logps = token_logps(model, batch)
+    none = torch.zeros(len(batch.lengths), device=logps.device)
+    return none.index_add(0, batch.owner, logps), none.index_add(0, batch.owner, torch.ones_like(logps))
 
 
 def _next_token_loss(model: Any, batch: Batch, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
-    return -token_logps(model, batch)[0].sum(), {}
+    return -token_logps(model, batch).sum(), {}
 
 
 NEXT_TOKEN = Objective(count=lambda example: example.num_supervised, loss=_next_token_loss)

@@ -1,0 +1,191 @@
+"""The fast path through a model of the Llama kind: which models take it, and the pass itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tunewright.training.kernels import elementwise
+from tunewright.training.kernels.attention import segments_of
+from tunewright.training.kernels.head import TokenLogps
+from tunewright.training.kernels.layer import KEEP_INPUT, Layer, Norm, Row, backward, forward
+from tunewright.training.kernels.linear import Group
+
+# Families whose layers are: norm, attention with rotated heads, norm, SiLU-gated MLP; each added to the stream.
+_LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
+
+
+class LayerPass(torch.autograd.Function):
+    """A layer as one step of autograd: input and LoRA factors in, output out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, layer: Layer, row: Row, *factors: Any) -> Any:
+        """Return the layer's output for ``x`` [T, h]; the factors are the layer's own, named for their gradients."""
+        out, ctx.kept = forward(layer, x, row, gradient=any(ctx.needs_input_grad))
+        ctx.layer, ctx.row = layer, row
+        ctx.save_for_backward(x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradients of the input and of the factors."""
+        (x,) = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None
+        lower, factors = backward(ctx.layer, x, ctx.row, kept, grads[0], ctx.needs_input_grad[0])
+        return lower, None, None, *factors
+
+
+class FastDecoder:
+    """A model of the Llama kind with LoRA factors, computed by the layers of this package.
+
+    Args:
+        model: as ``why_not`` accepts it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        causal = _causal(model)
+        body = causal.model
+        self._embedding, self._rotary = body.embed_tokens, body.rotary_emb
+        self._head = causal.get_output_embeddings()
+        self._dtype = body.norm.weight.dtype
+        self._scratch: Any = None
+        self._norm = _norm(body.norm)
+        self.layers = [self._layer(module) for module in body.layers]
+
+    def _layer(self, module: Any) -> Layer:
+        attention, mlp = module.self_attn, module.mlp
+        size = int(attention.head_dim)
+
+        def group(*modules: Any) -> Group:
+            return Group(modules, self._dtype, self._some_scratch)
+
+        qkv = group(attention.q_proj, attention.k_proj, attention.v_proj)
+        query, key = (part.num_out // size for part in qkv.parts[:2])
+        norms = None
+        if hasattr(attention, "q_norm"):
+            weights = torch.stack([attention.q_norm.weight.detach(), attention.k_norm.weight.detach()])
+            norms = Norm(weights, attention.q_norm.variance_epsilon)
+        return Layer(
+            qkv=qkv,
+            out=group(attention.o_proj),
+            gate_up=group(mlp.gate_proj, mlp.up_proj),
+            down=group(mlp.down_proj),
+            attention_norm=_norm(module.input_layernorm),
+            mlp_norm=_norm(module.post_attention_layernorm),
+            heads=(query, key, size),
+            head_norms=norms,
+        )
+
+    def _some_scratch(self, num_values: int) -> Any:
+        """Return memory for one unpacked weight, the same for all layers: it is used up before the next is asked."""
+        if self._scratch is None or self._scratch.numel() < num_values:
+            most = max(group.num_values for layer in self.layers for group in layer.groups)
+            self._scratch = torch.empty(most, dtype=self._dtype, device=self._norm.weight.device)
+        return self._scratch[:num_values]
+
+    def configure(self, raised: int, cached: bool) -> None:
+        """Say what is kept in memory.
+
+        Args:
+            raised: how often a layer keeps one level more than its input: all layers' attention comes first, then
+                their MLPs; twice the number of layers keeps everything.
+            cached: whether the base's weights are kept in full beside the quantized ones.
+        """
+        count = len(self.layers)
+        for number, layer in enumerate(self.layers):
+            layer.keep = KEEP_INPUT + (number < raised) + (number < raised - count)
+            for group in layer.groups:
+                group.keep_unpacked(cached)
+
+    def token_logps(self, batch: Any) -> Any:
+        """Return the log-probability in nats of each supervised token of a row (batches.Batch), [n]."""
+        device = batch.input_ids.device
+        # The layers choose their types themselves; casts in between would be double.
+        with torch.autocast(device.type, enabled=False):
+            x = self._embedding(batch.input_ids)
+            cos, sin = (angle[0, :, : angle.shape[-1] // 2] for angle in self._rotary(x, batch.position_ids))
+            row = Row(segments_of(batch.lengths, device), (cos.contiguous(), sin.contiguous()))
+            x = x[0].to(self._dtype)
+            for layer in self.layers:
+                x = LayerPass.apply(x, layer, row, *layer.parameters)
+            x = NormPass.apply(x[batch.places], self._norm)
+            if type(self._head) is torch.nn.Linear and self._head.bias is None:
+                return TokenLogps.apply(x, self._head.weight, batch.targets)
+            return -torch.nn.functional.cross_entropy(self._head(x).float(), batch.targets, reduction="none")
+
+
+class NormPass(torch.autograd.Function):
+    """The last norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, norm: Norm) -> Any:
+        """Return the norm of ``x`` [n, h]."""
+        ctx.save_for_backward(x)
+        ctx.norm = norm
+        out = torch.empty_like(x)
+        elementwise.rms_norm(x, norm.weight, norm.eps, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradient of ``x``."""
+        (x,) = ctx.saved_tensors
+        out = torch.empty_like(x)
+        elementwise.rms_norm_backward(
+            grads[0].clone(), x, ctx.norm.weight, ctx.norm.eps, torch.zeros_like(x), out
+        )
+        return out, None
+
+
+def why_not(model: Any, longest: int) -> str:
+    """Return why a model cannot take the fast path, or nothing when it can.
+
+    Args:
+        model: base with or without an adapter of peft.
+        longest: tokens of the longest sequence: where a sliding window is longer, it changes nothing.
+    """
+    causal = _causal(model)
+    config = causal.config
+    if config.model_type not in _LIKE_LLAMA:
+        return f"its layers are not of the Llama kind ({config.model_type})"
+    if config.hidden_act != "silu":
+        return f"its MLP uses {config.hidden_act}, not SiLU"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < longest:
+        return "its attention looks back less far than the longest sample"
+    rotary = int(causal.model.rotary_emb.inv_freq.numel()) * 2
+    if any(layer.self_attn.head_dim != rotary for layer in causal.model.layers):
+        return "its heads are turned by position only in part"
+    return next((why for layer in causal.model.layers for why in _reasons(layer)), "")
+
+
+def _reasons(layer: Any) -> Sequence[str]:
+    reasons = []
+    for name, parameter in layer.named_parameters():
+        if parameter.requires_grad and "lora_" not in name:
+            return ["more than LoRA factors is trained in its layers"]
+    for _, module in layer.named_modules():
+        kind = type(module).__name__
+        if kind == "Linear8bitLt" and hasattr(module, "quant_type") is False and not hasattr(module, "base_layer"):
+            reasons.append("8-bit products of bitsandbytes are not plain products of an unpacked weight")
+        if hasattr(module, "lora_A"):
+            if set(module.lora_A) - {"default"}:
+                reasons.append("it has several adapters")
+            if any(getattr(dropout, "p", 0) for dropout in module.lora_dropout.values()):
+                reasons.append("LoRA dropout draws a mask for each layer")
+            if getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values()):
+                reasons.append("the adapter is not plain LoRA")
+    return reasons
+
+
+def _causal(model: Any) -> Any:
+    """Return the causal language model inside peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight.detach(), float(module.variance_epsilon))
+
+

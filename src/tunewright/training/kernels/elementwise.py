@@ -1,0 +1,185 @@
+"""The element-wise parts of a decoder layer, forward and backward: in Triton on a GPU, in plain torch elsewhere.
+
+Shapes: T tokens of a packed row, h hidden values, f values inside the MLP. All tensors are two-dimensional with
+contiguous columns; rows may be wider in memory than they are long. Outputs are written where the caller says.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+import torch
+
+Heads = tuple[int, int, int]  # query heads, key heads, values per head
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Return whether kernels can be compiled here: Triton needs a C compiler beside it."""
+    import shutil
+
+    found = importlib.util.find_spec("triton") is not None
+    return found and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+
+
+def _triton(tensor: Any) -> Any:
+    """Return the Triton kernels where they can run on this tensor, else None."""
+    if not tensor.is_cuda or not has_triton():
+        return None
+    from tunewright.training.kernels import triton_kernels
+
+    return triton_kernels
+
+
+def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total: Any = None) -> None:
+    """Write the root-mean-square norm (Zhang & Sennrich 2019, eq. 4) of ``x`` [T, h] times ``weight`` [h] to ``out``.
+
+    With ``added`` [T, h], the norm is that of x + added, which is also written to ``total``.
+    """
+    if kernels := _triton(x):
+        return kernels.rms_norm(x, weight, eps, out, added, total)
+    if added is not None:
+        x = total.copy_(x + added)
+    values = x.float()
+    out.copy_(values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float())
+
+
+def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any) -> None:
+    """Write the gradient of the norm's input plus ``residual`` to ``out``, and the norm's output over ``grad``.
+
+    The output is needed again for the gradients of the LoRA factors, and costs nothing here, where x is read anyway.
+    """
+    if kernels := _triton(x):
+        return kernels.rms_norm_backward(grad, x, weight, eps, residual, out)
+    values = x.float()
+    scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
+    values, upper = values * scale, grad.float() * weight.float()
+    out.copy_(scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual.float())
+    grad.copy_(values * weight.float())
+
+
+def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float, out: Any) -> None:
+    """Turn the query and key heads of ``x`` by their positions (Su et al. 2021, eq. 34), after their norms if any.
+
+    Args:
+        x: [T, (query + 2 key heads) × size]; the values are left alone.
+        angles: cosines and sines, [T, size / 2] each.
+        heads: numbers of heads and their size.
+        norms: weights of the query's and the key's norm, [2, size], or None.
+        eps: of those norms.
+        out: [T, at least (query + key heads) × size]; may be x itself without norms.
+    """
+    if kernels := _triton(x):
+        return kernels.rotate(x, angles, heads, norms, eps, out)
+    query, key, size = heads
+    parts = x[:, : (query + key) * size].reshape(len(x), query + key, size).float()
+    if norms is not None:
+        parts = parts * (parts.square().mean(-1, keepdim=True) + eps).rsqrt() * _per_head(norms, heads)
+    cos, sin = (angle.float()[:, None] for angle in angles)
+    first, second = parts.chunk(2, dim=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    out[:, : (query + key) * size] = torch.cat(turned, -1).reshape(len(x), -1).to(out.dtype)
+
+
+def rotate_backward(
+    grads: tuple[Any, Any, Any], x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float, out: Any
+) -> None:
+    """Write the gradient of ``rotate``'s input to ``out`` [T, (query + 2 key heads) × size].
+
+    Args:
+        grads: gradients of queries, keys and values, [T, heads, size] each.
+        x: the input of ``rotate``; looked at only with norms.
+        angles: as in ``rotate``.
+        heads: as in ``rotate``.
+        norms: as in ``rotate``.
+        eps: as in ``rotate``.
+        out: may not overlap the gradients.
+    """
+    if kernels := _triton(x):
+        return kernels.rotate_backward(grads, x, angles, heads, norms, eps, out)
+    query, key, size = heads
+    cos, sin = (angle.float()[:, None] for angle in angles)
+    first, second = torch.cat(grads[:2], 1).float().chunk(2, dim=-1)
+    lower = torch.cat([first * cos + second * sin, second * cos - first * sin], -1)
+    if norms is not None:
+        parts = x[:, : (query + key) * size].reshape(len(x), query + key, size).float()
+        scale = (parts.square().mean(-1, keepdim=True) + eps).rsqrt()
+        parts, lower = parts * scale, lower * _per_head(norms, heads)
+        lower = scale * (lower - parts * (parts * lower).mean(-1, keepdim=True))
+    out[:, : (query + key) * size] = lower.reshape(len(x), -1).to(out.dtype)
+    out[:, (query + key) * size : (query + 2 * key) * size] = grads[2].reshape(len(x), -1)
+
+
+def swiglu(gate_up: Any, out: Any) -> None:
+    """Write silu(gate) · up (Shazeer 2020, eq. 6) to ``out`` [T, f]; ``gate_up`` holds both, [T, at least 2f]."""
+    if kernels := _triton(out):
+        return kernels.swiglu(gate_up, out)
+    gate, up = _halves(gate_up, out.shape[1])
+    out.copy_(gate * gate.sigmoid() * up)
+
+
+def swiglu_backward(grad: Any, gate_up: Any) -> None:
+    """Write the gradients of gate and up over ``gate_up``, and ``swiglu``'s output over ``grad`` [T, f]."""
+    if kernels := _triton(grad):
+        return kernels.swiglu_backward(grad, gate_up)
+    size = grad.shape[1]
+    gate, up = _halves(gate_up, size)
+    sigmoid, upper = gate.sigmoid(), grad.float()
+    slopes = upper * up * sigmoid * (1 + gate * (1 - sigmoid)), upper * gate * sigmoid
+    grad.copy_(gate * sigmoid * up)
+    gate_up[:, :size], gate_up[:, size : 2 * size] = slopes
+
+
+def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
+    """Write each target's log-probability in nats to ``logps`` [n]; with ``gradient``, its slope over ``logits``.
+
+    Args:
+        logits: [n, vocabulary].
+        targets: [n] token numbers.
+        logps: [n], 32 bit.
+        gradient: whether d logps / d logits takes the logits' place.
+    """
+    if kernels := _triton(logits):
+        return kernels.token_logps(logits, targets, logps, gradient)
+
+    all_logps = torch.log_softmax(logits.float(), -1)
+    logps.copy_(all_logps.gather(1, targets[:, None])[:, 0])
+    if gradient:
+        logits.copy_(all_logps.exp_().neg_())
+        logits[torch.arange(len(targets), device=logits.device), targets] += 1
+
+
+def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
+    """Write a 4-bit weight of bitsandbytes (its packed bytes and quantization state) in full to ``out`` [n, k]."""
+    if (kernels := _triton(out)) and state.quant_type == "nf4":
+        return kernels.unpack_nf4(weight, state, out)
+    from bitsandbytes.functional import dequantize_4bit
+
+    out.copy_(dequantize_4bit(weight, state))
+
+
+def quantize_rows(x: Any) -> tuple[Any, Any]:
+    """Return ``x`` [n, k] in 8-bit floating point (e4m3) and its scales [n, 1]: each row's largest value becomes 448."""
+
+    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    scales = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
+    if kernels := _triton(x):
+        kernels.quantize_rows(x, out, scales, E4M3_TOP)
+        return out, scales
+    scales.copy_(x.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / E4M3_TOP)
+    return out.copy_(x.float() / scales), scales
+
+
+def _halves(gate_up: Any, size: int) -> tuple[Any, Any]:
+    return gate_up[:, :size].float(), gate_up[:, size : 2 * size].float()
+
+
+def _per_head(norms: Any, heads: Heads) -> Any:
+    """Return each head's norm weight, [query + key heads, size]."""
+    query, key, _ = heads
+    return torch.cat([norms[:1].expand(query, -1), norms[1:].expand(key, -1)]).float()
+
+
+E4M3_TOP = 448.0

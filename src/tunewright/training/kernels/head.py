@@ -1,0 +1,50 @@
+"""Log-probabilities of the supervised tokens, without ever holding all logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tunewright.training.kernels import elementwise
+
+_MOST_BYTES = 2**29  # of logits held at once; large enough for products at full speed
+
+
+class TokenLogps(torch.autograd.Function):
+    """The log-probability in nats of each target [n], differentiable in the hidden values.
+
+    Logits are computed a chunk of positions at a time, and each chunk's slope is taken at once: a log-probability
+    depends on its own position alone, so that the backward pass only scales rows, whatever the loss is. (Hsu et al.
+    2024, sec. 3.2, do so for the mean cross-entropy.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Any, weight: Any, targets: Any) -> Any:
+        """Return the log-probabilities for ``hidden`` [n, h], a frozen ``weight`` [vocabulary, h], targets [n]."""
+        gradient = ctx.needs_input_grad[0]
+        logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        slopes = torch.empty_like(hidden) if gradient else None
+        for some in _chunks(len(hidden), _MOST_BYTES // (len(weight) * hidden.element_size())):
+            logits = hidden[some] @ weight.t()
+            elementwise.token_logps(logits, targets[some], logps[some], gradient)
+            if gradient:
+                torch.mm(logits, weight, out=slopes[some])
+        if gradient:
+            ctx.save_for_backward(slopes)
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradient of ``hidden``."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * grads[0][:, None].to(slopes.dtype), None, None
+
+
+def _chunks(count: int, most: int) -> list[slice]:
+    """Return equal slices of at most ``most``."""
+    if not count:
+        return []
+    pieces = -(-count // max(1, most))
+    size = -(-count // pieces)
+    return [slice(start, min(count, start + size)) for start in range(0, count, size)]

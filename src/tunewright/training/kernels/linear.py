@@ -1,0 +1,194 @@
+"""Linear layers that share an input, as one matrix product together with their LoRA factors.
+
+For layers y_i = W_i x + b_i + s_i B_i A_i x, stacked, let W be [n, k] and A be [r, k]. One block matrix
+
+    M = | W  sB  b |     n rows      (B block-diagonal: each layer has factors of its own)
+        | A  0   0 |     r rows, and rows of zeros up to the number of columns beside W
+
+gives the forward pass as [x | Ax | 1] · M[:n]ᵀ and the gradient of x as [g | gsB | 0] · M[:, :k]: no separate pass
+over y or dx adds the adapter's part. Nothing is approximated: the adapter's terms enter the same 32-bit sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tunewright.training.kernels.elementwise import unpack_nf4
+
+
+class Factors:
+    """The LoRA factors of one linear layer, and what multiplies them; rank 0 without an adapter."""
+
+    def __init__(self, module: Any) -> None:
+        self.base = module.base_layer if hasattr(module, "base_layer") else module
+        self.module = module if hasattr(module, "lora_A") and "default" in module.lora_A else None
+        self.num_out = int(self.base.out_features)
+        self.down = self.module.lora_A["default"].weight if self.module else None  # A [r, k]
+        self.up = self.module.lora_B["default"].weight if self.module else None  # B [n_i, r]
+        self.rank = len(self.down) if self.module else 0
+        self.scale = float(self.module.scaling["default"]) if self.module else 0.0
+
+
+class Group:
+    """Linear layers on one input. Tensors [T, k + spare] and [T, n + spare] hold x and y in their first columns.
+
+    Args:
+        modules: the layers, with or without LoRA.
+        dtype: type of the products.
+        scratch: gives memory for M when asked for a number of values; another group may write over it later.
+    """
+
+    def __init__(self, modules: Sequence[Any], dtype: Any, scratch: Callable[[int], Any]) -> None:
+        self.parts = [Factors(module) for module in modules]
+        self.num_in = int(self.parts[0].base.in_features)
+        self.num_out = sum(part.num_out for part in self.parts)
+        self.rank = sum(part.rank for part in self.parts)
+        self.biased = any(part.base.bias is not None for part in self.parts)
+        # Rows that begin at multiples of 16 bytes keep the fast products.
+        self.spare = -(-(self.rank + self.biased) // 8) * 8
+        self._dtype, self._scratch = dtype, scratch
+        self._cached = False
+        self._own: Any = None
+        self._seen: list[int] = []
+
+    def keep_unpacked(self, cached: bool) -> None:
+        """Say whether the group keeps an M of its own, rather than unpack the weights at every use."""
+        self._cached = cached
+        if not cached:
+            self._own = None
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The trainable factors: A and B of each layer that has them."""
+        return [factor for part in self.parts if part.rank for factor in (part.down, part.up)]
+
+    @property
+    def num_values(self) -> int:
+        """Values of M."""
+        return (self.num_out + self.spare) * (self.num_in + self.spare)
+
+    def block_matrix(self) -> Any:
+        """Return M [n + spare, k + spare] as the factors now stand."""
+        versions = [factor._version for factor in self.parameters]
+        if self._own is not None:
+            if versions != self._seen:
+                self._write_factors(self._own)
+                self._seen = versions
+            return self._own
+        weight = self.parts[0].base.weight
+        flat = (
+            torch.empty(self.num_values, dtype=self._dtype, device=weight.device)
+            if self._cached
+            else self._scratch(self.num_values)
+        )
+        matrix = flat.view(self.num_out + self.spare, self.num_in + self.spare)
+        matrix[:, self.num_in :].zero_()
+        matrix[self.num_out :].zero_()
+        row = 0
+        for part in self.parts:
+            unpack(part.base.weight, matrix[row : row + part.num_out, : self.num_in])
+            if part.base.bias is not None:
+                matrix[row : row + part.num_out, self.num_in + self.rank] = part.base.bias
+            row += part.num_out
+        self._write_factors(matrix)
+        if self._cached:
+            self._own, self._seen = matrix, versions
+        return matrix
+
+    def _write_factors(self, matrix: Any) -> None:
+        row, column = 0, 0
+        for part in self.parts:
+            if part.rank:
+                wide = slice(self.num_in + column, self.num_in + column + part.rank)
+                matrix[row : row + part.num_out, wide] = part.up.detach() * part.scale
+                tall = slice(self.num_out + column, self.num_out + column + part.rank)
+                matrix[tall, : self.num_in] = part.down.detach()
+            row, column = row + part.num_out, column + part.rank
+
+    def product(self, x: Any, out: Any) -> Any:
+        """Write the layers' outputs to ``out`` [T, n]; return A x [T, r], which the backward pass needs.
+
+        Args:
+            x: [T, k + spare]; the spare columns are filled here.
+            out: [T, n].
+        """
+
+        matrix = self.block_matrix()
+        inner = x[:, self.num_in : self.num_in + self.rank]
+        if self.spare > self.rank:
+            x[:, self.num_in + self.rank :] = 0
+            if self.biased:
+                x[:, self.num_in + self.rank] = 1
+        if self.rank and self.enabled:
+            down = matrix[self.num_out : self.num_out + self.rank, : self.num_in]
+            torch.mm(x[:, : self.num_in], down.t(), out=inner)
+        elif self.rank:
+            inner.zero_()
+        torch.mm(x, matrix[: self.num_out].t(), out=out)
+        return inner.clone()
+
+    def inner(self, x: Any) -> Any:
+        """Return A x [T, r] alone, for ``x`` [T, k]."""
+        downs = [part.down.detach().to(self._dtype) for part in self.parts if part.rank]
+        return x @ torch.cat(downs).t() if downs else x[:, :0]
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the adapter counts now: peft turns it off for the reference of DPO."""
+        return not any(part.module.disable_adapters for part in self.parts if part.rank)
+
+    def input_gradient(self, grad: Any, wanted: bool = True) -> Any:
+        """Return the gradient of the input [T, k], or None where it is not wanted.
+
+        Args:
+            grad: of the outputs, [T, n + spare]; its spare columns get the gradient of A x.
+            wanted: whether anything before this layer is trained.
+        """
+
+        matrix = self.block_matrix()
+        grad[:, self.num_out + self.rank :] = 0
+        if self.rank:
+            inner = grad[:, self.num_out : self.num_out + self.rank]
+            torch.mm(
+                grad[:, : self.num_out], matrix[: self.num_out, self.num_in : self.num_in + self.rank], out=inner
+            )
+        return grad @ matrix[:, : self.num_in] if wanted else None
+
+    def factor_gradients(self, grad: Any, x: Any, inner: Any) -> list[Any]:
+        """Return the gradients of ``parameters``.
+
+        Args:
+            grad: as ``input_gradient`` left it.
+            x: the input, [T, k].
+            inner: A x [T, r], from ``product``.
+        """
+        if not self.rank:
+            return []
+        all_down = _product_32(grad[:, self.num_out : self.num_out + self.rank].t(), x)
+        found, row, column = [], 0, 0
+        for part in self.parts:
+            if part.rank:
+                up = _product_32(grad[:, row : row + part.num_out].t(), inner[:, column : column + part.rank])
+                found += [all_down[column : column + part.rank], up.mul_(part.scale)]
+            row, column = row + part.num_out, column + part.rank
+        return found
+
+
+def unpack(weight: Any, out: Any) -> None:
+    """Write a frozen weight in full, whatever it is kept in, to ``out`` [n, k]."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        out.copy_(weight)
+    else:
+        unpack_nf4(weight, state, out)
+
+
+def _product_32(left: Any, right: Any) -> Any:
+    """Return a product in 32 bit, which gradients are summed in."""
+
+    if left.is_cuda and left.element_size() == 2:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()

@@ -1,0 +1,276 @@
+"""The element-wise parts of a decoder layer as Triton kernels; each has its plain counterpart in elementwise.py.
+
+Every kernel reads its inputs once, computes in 32 bit, and rounds once. Rows may be wider in memory than they are
+long: the strides say so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _rms_norm(x, added, weight, total, out, s_x, s_added, s_total, s_out, eps, n, ADD: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < n
+    values = tl.load(x + row * s_x + at, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        values += tl.load(added + row * s_added + at, mask=inside, other=0.0).to(tl.float32)
+        values = values.to(total.dtype.element_ty)
+        tl.store(total + row * s_total + at, values, mask=inside)
+        values = values.to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / n + eps)
+    normed = values * scale * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * s_out + at, normed.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rms_norm_backward(grad, x, weight, residual, out, s_grad, s_x, s_residual, s_out, eps, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < n
+    values = tl.load(x + row * s_x + at, mask=inside, other=0.0).to(tl.float32)
+    upper = tl.load(grad + row * s_grad + at, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / n + eps)
+    values *= scale
+    tl.store(grad + row * s_grad + at, (values * factor).to(grad.dtype.element_ty), mask=inside)
+    upper *= factor
+    lower = scale * (upper - values * (tl.sum(values * upper, 0) / n))
+    lower += tl.load(residual + row * s_residual + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * s_out + at, lower.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate(
+    x, cos, sin, weights, out, s_x, s_angle, s_out, eps, heads, query_heads,
+    NORM: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
+    at = tl.arange(0, HALF)[None, :]
+    inside = head < heads
+    place = head * (2 * HALF) + at
+    first = tl.load(x + row * s_x + place, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(x + row * s_x + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    if NORM:
+        scale = 1.0 / tl.sqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + eps)[:, None]
+        weight = weights + tl.where(head < query_heads, 0, 2 * HALF) + at
+        first *= scale * tl.load(weight).to(tl.float32)
+        second *= scale * tl.load(weight + HALF).to(tl.float32)
+    c = tl.load(cos + row * s_angle + at).to(tl.float32)
+    s = tl.load(sin + row * s_angle + at).to(tl.float32)
+    tl.store(out + row * s_out + place, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * s_out + place + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate_backward(
+    grad, x, cos, sin, weight, out, s_grad, s_head, s_x, s_angle, s_out, eps, heads,
+    NORM: tl.constexpr, TURN: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
+    at = tl.arange(0, HALF)[None, :]
+    inside = head < heads
+    upper = grad + row * s_grad + head * s_head + at
+    one = tl.load(upper, mask=inside, other=0.0).to(tl.float32)
+    two = tl.load(upper + HALF, mask=inside, other=0.0).to(tl.float32)
+    if TURN:
+        c = tl.load(cos + row * s_angle + at).to(tl.float32)
+        s = tl.load(sin + row * s_angle + at).to(tl.float32)
+        first = one * c + two * s
+        second = two * c - one * s
+    else:
+        first = one
+        second = two
+    place = head * (2 * HALF) + at
+    if NORM:
+        low = tl.load(x + row * s_x + place, mask=inside, other=0.0).to(tl.float32)
+        high = tl.load(x + row * s_x + place + HALF, mask=inside, other=0.0).to(tl.float32)
+        scale = 1.0 / tl.sqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / (2 * HALF) + eps)[:, None]
+        low *= scale
+        high *= scale
+        first *= tl.load(weight + at).to(tl.float32)
+        second *= tl.load(weight + HALF + at).to(tl.float32)
+        shared = ((tl.sum(low * first, 1) + tl.sum(high * second, 1)) / (2 * HALF))[:, None]
+        first = scale * (first - low * shared)
+        second = scale * (second - high * shared)
+    tl.store(out + row * s_out + place, first.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * s_out + place + HALF, second.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _swiglu(gate_up, out, s_in, s_out, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < n
+    gate = tl.load(gate_up + row * s_in + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * s_in + n + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * s_out + at, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _swiglu_backward(grad, gate_up, s_grad, s_in, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < n
+    here = gate_up + row * s_in + at
+    gate = tl.load(here, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(here + n, mask=inside, other=0.0).to(tl.float32)
+    upper = tl.load(grad + row * s_grad + at, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(gate)
+    silu = gate * sigmoid
+    kind = gate_up.dtype.element_ty
+    tl.store(here, (upper * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(kind), mask=inside)
+    tl.store(here + n, (upper * silu).to(kind), mask=inside)
+    tl.store(grad + row * s_grad + at, (silu * up).to(grad.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _token_logps(logits, targets, logps, s_logits, n, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    here = logits + row * s_logits
+    target = tl.load(targets + row)
+    chosen = tl.load(here + target).to(tl.float32)
+    most = tl.full((), float("-inf"), tl.float32)
+    total = tl.zeros((), tl.float32)
+    for start in range(0, n, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        values = tl.load(here + at, mask=at < n, other=float("-inf")).to(tl.float32)
+        higher = tl.maximum(most, tl.max(values, 0))
+        total = total * tl.exp(most - higher) + tl.sum(tl.exp(values - higher), 0)
+        most = higher
+    normalizer = most + tl.log(total)
+    tl.store(logps + row, chosen - normalizer)
+    if GRADIENT:
+        for start in range(0, n, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            values = tl.load(here + at, mask=at < n, other=float("-inf")).to(tl.float32)
+            slope = tl.where(at == target, 1.0, 0.0) - tl.exp(values - normalizer)
+            tl.store(here + at, slope.to(logits.dtype.element_ty), mask=at < n)
+
+
+@triton.jit
+def _unpack_nf4(
+    packed, scales, scale_table, outer_scales, offset, table, out, s_out, columns, num_bytes,
+    NESTED: tl.constexpr, SCALED: tl.constexpr, OUTER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < num_bytes
+    codes = tl.load(packed + at, mask=inside, other=0).to(tl.int32)
+    element = at * 2
+    block = element // SCALED
+    scale = tl.load(scales + block, mask=inside, other=0)
+    if NESTED:
+        inner = tl.load(scale_table + scale.to(tl.int32), mask=inside, other=0.0)
+        scale = inner * tl.load(outer_scales + block // OUTER, mask=inside, other=0.0) + tl.load(offset)
+    first = tl.load(table + (codes >> 4), mask=inside, other=0.0) * scale
+    second = tl.load(table + (codes & 15), mask=inside, other=0.0) * scale
+    place = out + (element // columns) * s_out + element % columns
+    tl.store(place, first.to(out.dtype.element_ty), mask=inside)
+    tl.store(place + 1, second.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _quantize_rows(x, out, scales, s_x, s_out, n, TOP: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    most = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, n, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        most = tl.maximum(most, tl.abs(tl.load(x + row * s_x + at, mask=at < n, other=0.0).to(tl.float32)))
+    scale = tl.maximum(tl.max(most, 0), 1e-12) / TOP
+    tl.store(scales + row, scale)
+    for start in range(0, n, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        values = tl.load(x + row * s_x + at, mask=at < n, other=0.0).to(tl.float32) / scale
+        tl.store(out + row * s_out + at, values.to(out.dtype.element_ty), mask=at < n)
+
+
+def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total: Any = None) -> None:
+    rows, n = x.shape
+    add = added is not None
+    added, total = (added, total) if add else (x, x)
+    block = triton.next_power_of_2(n)
+    _rms_norm[(rows,)](
+        x, added, weight, total, out, x.stride(0), added.stride(0), total.stride(0), out.stride(0), eps, n,
+        ADD=add, BLOCK=block, num_warps=_warps(block),
+    )  # fmt: skip
+
+
+def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any) -> None:
+    rows, n = x.shape
+    block = triton.next_power_of_2(n)
+    _rms_norm_backward[(rows,)](
+        grad, x, weight, residual, out, grad.stride(0), x.stride(0), residual.stride(0), out.stride(0), eps, n,
+        BLOCK=block, num_warps=_warps(block),
+    )  # fmt: skip
+
+
+def rotate(x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) -> None:
+    query, key, size = heads
+    cos, sin = angles
+    per_program = min(16, triton.next_power_of_2(query + key))
+    _rotate[(x.shape[0], triton.cdiv(query + key, per_program))](
+        x, cos, sin, cos if norms is None else norms, out, x.stride(0), cos.stride(0), out.stride(0), eps,
+        query + key, query, NORM=norms is not None, HALF=size // 2, HEADS=per_program,
+    )  # fmt: skip
+
+
+def rotate_backward(grads: Any, x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) -> None:
+    query, key, size = heads
+    cos, sin = angles
+    for part, (grad, count, begin) in enumerate(
+        zip(grads, (query, key, key), (0, query, query + key), strict=True)
+    ):
+        per_program = min(16, triton.next_power_of_2(count))
+        columns = slice(begin * size, (begin + count) * size)
+        turned = part < 2
+        normed = turned and norms is not None
+        _rotate_backward[(x.shape[0], triton.cdiv(count, per_program))](
+            grad, x[:, columns], cos, sin, norms[part] if normed else cos, out[:, columns],
+            grad.stride(0), grad.stride(1), x.stride(0), cos.stride(0), out.stride(0), eps, count,
+            NORM=normed, TURN=turned, HALF=size // 2, HEADS=per_program,
+        )  # fmt: skip
+
+
+def swiglu(gate_up: Any, out: Any) -> None:
+    rows, n = out.shape
+    _swiglu[(rows, triton.cdiv(n, 2048))](gate_up, out, gate_up.stride(0), out.stride(0), n, BLOCK=2048, num_warps=4)
+
+
+def swiglu_backward(grad: Any, gate_up: Any) -> None:
+    rows, n = grad.shape
+    _swiglu_backward[(rows, triton.cdiv(n, 2048))](
+        grad, gate_up, grad.stride(0), gate_up.stride(0), n, BLOCK=2048, num_warps=4
+    )
+
+
+def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
+    rows, n = logits.shape
+    _token_logps[(rows,)](logits, targets, logps, logits.stride(0), n, GRADIENT=gradient, BLOCK=8192, num_warps=16)
+
+
+def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
+    nested = state.nested
+    outer = state.state2 if nested else None
+    num_bytes = weight.numel()
+    _unpack_nf4[(triton.cdiv(num_bytes, 2048),)](
+        weight, state.absmax, outer.code if nested else state.absmax, outer.absmax if nested else state.absmax,
+        state.offset if nested else state.absmax, state.code, out, out.stride(0), out.shape[1], num_bytes,
+        NESTED=nested, SCALED=state.blocksize, OUTER=outer.blocksize if nested else 1, BLOCK=2048, num_warps=8,
+    )  # fmt: skip
+
+
+def quantize_rows(x: Any, out: Any, scales: Any, top: float) -> None:
+    rows, n = x.shape
+    block = min(8192, triton.next_power_of_2(n))
+    _quantize_rows[(rows,)](x, out, scales, x.stride(0), out.stride(0), n, TOP=top, BLOCK=block, num_warps=8)
+
+
+def _warps(block: int) -> int:
+    return max(1, min(16, block // 512))
