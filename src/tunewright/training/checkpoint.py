@@ -191,8 +191,9 @@ def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
     state: dict[str, dict[str, Any]] = {name: {} for name in own}
     for path, tensor in _load(checkpoint.path / "optimizer.safetensors").items():
         key, _, name = path.partition("/")
-        # AdamW keeps its step count on the CPU; everything else lives beside the parameter.
-        state[name][key] = tensor if key == "step" else tensor.to(own[name].device)
+        # Unless it is fused, AdamW keeps its step count on the CPU; everything else lives beside the parameter.
+        on_cpu = key == "step" and not optimizer.defaults.get("fused")
+        state[name][key] = tensor if on_cpu else tensor.to(own[name].device)
     for path, number in checkpoint.numbers.items():
         key, _, name = path.partition("/")
         state[name][key] = number

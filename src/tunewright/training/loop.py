@@ -85,10 +85,11 @@ def rows_of(
 
 def accumulate(
     model: Any, objective: Objective, examples: Sequence[Example], settings: LoopSettings, capacity: Capacity
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Add the gradient of a step's mean loss to the parameters; return that loss ("loss") and the figures beside it.
 
-    The result does not depend on how the examples are cut into rows, nor on the number of processes.
+    The result does not depend on how the examples are cut into rows, nor on the number of processes. The figures are
+    tensors of one number each: a GPU may still be computing them.
     """
     divisor = sum(objective.count(example) for example in examples)
     totals: dict[str, Any] = dict.fromkeys(("loss", *objective.figures), 0.0)
@@ -98,7 +99,7 @@ def accumulate(
         (loss * (weight * capacity.loss_scale / divisor)).backward()
         for name, value in {"loss": loss.detach(), **figures}.items():
             totals[name] += weight * value
-    return {name: float(total) / divisor for name, total in totals.items()}
+    return {name: total / divisor for name, total in totals.items()}
 
 
 def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> dict[str, float]:
@@ -207,7 +208,9 @@ def optimizer_step(
         settings.processes.sum_gradients(parameters)
         for parameter in parameters if capacity.loss_scale != 1 else ():
             parameter.grad /= capacity.loss_scale
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        *values, norm = _numbers([*figures.values(), norm], settings.device)
+        figures = dict(zip(figures, values, strict=True))
         if math.isfinite(figures["loss"]) and math.isfinite(norm):
             break
         if capacity.loss_scale <= 1 or not math.isfinite(figures["loss"]):
@@ -231,12 +234,12 @@ def optimizer_step(
 
 def _gradient(
     model: Any, objective: Objective, examples: Sequence[Example], settings: LoopSettings, capacity: Capacity
-) -> tuple[dict[str, float], Capacity]:
+) -> tuple[dict[str, Any], Capacity]:
     """Compute a step's gradient; out of memory, cut the step into smaller rows and compute it again."""
     random = checkpoint.random_state()
     while True:
         model.zero_grad(set_to_none=True)
-        figures: dict[str, float] = {}
+        figures: dict[str, Any] = {}
         try:
             figures = accumulate(model, objective, examples, settings, capacity)
         except Exception as error:
@@ -252,6 +255,13 @@ def _gradient(
         capacity = capacity.smaller(examples)
         capacity.apply(model)
         checkpoint.set_random_state(random)
+
+
+def _numbers(values: Sequence[Any], device: str) -> list[float]:
+    """Return figures as numbers, waiting for the GPU once rather than for each."""
+    import torch
+
+    return list(torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]).tolist())
 
 
 def _not_finite(step: int, loss: float, norm: float) -> TrainingError:

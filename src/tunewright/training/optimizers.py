@@ -10,7 +10,9 @@ from typing import Any
 def _adamw(parameters: Iterable[Any]) -> Any:
     import torch
 
-    return torch.optim.AdamW(parameters, weight_decay=0.0)
+    parameters = list(parameters)
+    # On a GPU one kernel updates all parameters; on a CPU the plain steps keep resumed runs bit-identical.
+    return torch.optim.AdamW(parameters, weight_decay=0.0, fused=all(one.is_cuda for one in parameters) or None)
 
 
 def _adamw_8bit(parameters: Iterable[Any]) -> Any:

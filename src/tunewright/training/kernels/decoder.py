@@ -10,7 +10,7 @@ import torch
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
 from tunewright.training.kernels.head import TokenLogps
-from tunewright.training.kernels.layer import KEEP_INPUT, Layer, Norm, Row, backward, forward
+from tunewright.training.kernels.layer import KEEP_PRODUCTS, Layer, Norm, Row, backward, forward
 from tunewright.training.kernels.linear import Group
 
 # Families whose layers are: norm, attention with rotated heads, norm, SiLU-gated MLP; each added to the stream.
@@ -89,15 +89,21 @@ class FastDecoder:
         """Say what is kept in memory.
 
         Args:
-            raised: how often a layer keeps one level more than its input: all layers' attention comes first, then
-                their MLPs; twice the number of layers keeps everything.
+            raised: how many layers keep one level more than their input, counted over the levels: first each
+                layer's attention, then each one's MLP, then the inputs of the products.
             cached: whether the base's weights are kept in full beside the quantized ones.
         """
         count = len(self.layers)
         for number, layer in enumerate(self.layers):
-            layer.keep = KEEP_INPUT + (number < raised) + (number < raised - count)
+            layer.keep = sum(number < raised - level * count for level in range(KEEP_PRODUCTS))
             for group in layer.groups:
                 group.keep_unpacked(cached)
+
+    def use_eight_bits(self) -> None:
+        """Compute the frozen products of all layers in 8-bit floating point."""
+        for layer in self.layers:
+            for group in layer.groups:
+                group.use_eight_bits()
 
     def token_logps(self, batch: Any) -> Any:
         """Return the log-probability in nats of each supervised token of a row (batches.Batch), [n]."""

@@ -46,18 +46,21 @@ def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total
     out.copy_(values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float())
 
 
-def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any) -> None:
-    """Write the gradient of the norm's input plus ``residual`` to ``out``, and the norm's output over ``grad``.
+def rms_norm_backward(
+    grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool = True
+) -> None:
+    """Write the gradient of the norm's input plus ``residual`` to ``out``.
 
-    The output is needed again for the gradients of the LoRA factors, and costs nothing here, where x is read anyway.
+    ``again`` writes the norm's output over ``grad``: the gradients of LoRA factors need it, and x is read anyway.
     """
     if kernels := _triton(x):
-        return kernels.rms_norm_backward(grad, x, weight, eps, residual, out)
+        return kernels.rms_norm_backward(grad, x, weight, eps, residual, out, again)
     values = x.float()
     scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
     values, upper = values * scale, grad.float() * weight.float()
     out.copy_(scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual.float())
-    grad.copy_(values * weight.float())
+    if again:
+        grad.copy_(values * weight.float())
 
 
 def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float, out: Any) -> None:
@@ -120,15 +123,16 @@ def swiglu(gate_up: Any, out: Any) -> None:
     out.copy_(gate * gate.sigmoid() * up)
 
 
-def swiglu_backward(grad: Any, gate_up: Any) -> None:
-    """Write the gradients of gate and up over ``gate_up``, and ``swiglu``'s output over ``grad`` [T, f]."""
+def swiglu_backward(grad: Any, gate_up: Any, again: bool = True) -> None:
+    """Write the gradients of gate and up over ``gate_up``, and with ``again`` the output over ``grad`` [T, f]."""
     if kernels := _triton(grad):
-        return kernels.swiglu_backward(grad, gate_up)
+        return kernels.swiglu_backward(grad, gate_up, again)
     size = grad.shape[1]
     gate, up = _halves(gate_up, size)
     sigmoid, upper = gate.sigmoid(), grad.float()
     slopes = upper * up * sigmoid * (1 + gate * (1 - sigmoid)), upper * gate * sigmoid
-    grad.copy_(gate * sigmoid * up)
+    if again:
+        grad.copy_(gate * sigmoid * up)
     gate_up[:, :size], gate_up[:, size : 2 * size] = slopes
 
 

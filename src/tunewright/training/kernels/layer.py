@@ -11,8 +11,8 @@ from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import Segments, attend
 from tunewright.training.kernels.linear import Group
 
-# What a layer keeps for its backward pass; the rest is computed again.
-KEEP_INPUT, KEEP_ATTENTION, KEEP_ALL = 0, 1, 2
+# What a layer keeps for its backward pass, each level with all before it; the rest is computed again.
+KEEP_INPUT, KEEP_ATTENTION, KEEP_MLP, KEEP_PRODUCTS = range(4)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Layer:
     mlp_norm: Norm
     heads: elementwise.Heads
     head_norms: Norm | None = None
-    keep: int = KEEP_ALL
+    keep: int = KEEP_PRODUCTS
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -58,44 +58,56 @@ class Row:
 
 @dataclass
 class Kept:
-    """What the forward pass leaves for the backward pass; None where it is to be computed again."""
+    """What the forward pass leaves for the backward pass; None where it is to be computed again.
+
+    ``inner`` holds A x of each group of linear layers, ``inputs`` the x themselves where they are kept.
+    """
 
     qkv: Any = None
     heads: tuple[Any, Any, Any] | None = None
     attended: Any = None
     middle: Any = None
     gate_up: Any = None
-    inner: dict[str, Any] = field(default_factory=dict)  # A x of each group
+    inner: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    def product(self, name: str, group: Group, x: Any, out: Any, keep_input: bool) -> None:
+        """Compute a group's outputs from ``x`` [T, k + spare]."""
+        inner = group.product(x, out)
+        self.inner[name] = inner if keep_input else inner.clone()
+        if keep_input:
+            self.inputs[name] = x[:, : group.num_in]
 
 
 def forward(layer: Layer, x: Any, row: Row, gradient: bool) -> tuple[Any, Kept]:
     """Return the layer's output [T, h] and what ``keep`` says; nothing is kept without ``gradient``."""
-
+    keep = layer.keep if gradient else KEEP_INPUT
     kept = Kept()
-    _attention(layer, x, row, kept, gradient and layer.keep >= KEEP_ATTENTION)
-    _gate_up(layer, kept)
-    size, tokens = layer.down.num_in, len(x)
-    wide = torch.empty(tokens, size + layer.down.spare, dtype=x.dtype, device=x.device)
-    elementwise.swiglu(kept.gate_up, wide[:, :size])
-    if layer.keep < KEEP_ALL or not gradient:
+    _attention(layer, x, row, kept, keep)
+    _gate_up(layer, kept, keep, x)
+    wide = _wide(x, layer.down.num_in, layer.down.spare)
+    elementwise.swiglu(kept.gate_up, wide[:, : layer.down.num_in])
+    if keep < KEEP_MLP:
         kept.gate_up = None
     out = torch.empty_like(x)
-    kept.inner["down"] = layer.down.product(wide, out)
+    kept.product("down", layer.down, wide, out, keep >= KEEP_PRODUCTS)
     out += kept.middle
-    if layer.keep < KEEP_ATTENTION or not gradient:
-        kept = Kept()
-    return out, kept
+    return out, kept if keep >= KEEP_ATTENTION else Kept()
 
 
-def _attention(layer: Layer, x: Any, row: Row, kept: Kept, gradient: bool) -> None:
+def _wide(x: Any, columns: int, spare: int) -> Any:
+    """Return an empty tensor [T, columns + spare] like ``x``."""
+    return torch.empty(len(x), columns + spare, dtype=x.dtype, device=x.device)
+
+
+def _attention(layer: Layer, x: Any, row: Row, kept: Kept, keep: int) -> None:
     """Compute ``kept.qkv`` (before norms of heads), ``heads`` and ``attended`` (with their graph) and ``middle``."""
-
-    tokens, hidden = x.shape
-    normed = torch.empty(tokens, hidden + layer.qkv.spare, dtype=x.dtype, device=x.device)
+    hidden, gradient = x.shape[1], keep >= KEEP_ATTENTION
+    normed = _wide(x, hidden, layer.qkv.spare)
     norm = layer.attention_norm
     elementwise.rms_norm(x, norm.weight, norm.eps, normed[:, :hidden])
-    qkv = torch.empty(tokens, layer.qkv.num_out, dtype=x.dtype, device=x.device)
-    kept.inner["qkv"] = layer.qkv.product(normed, qkv)
+    qkv = _wide(x, layer.qkv.num_out, 0)
+    kept.product("qkv", layer.qkv, normed, qkv, keep >= KEEP_PRODUCTS)
     del normed
     query, key, size = layer.heads
     norms = layer.head_norms
@@ -104,30 +116,28 @@ def _attention(layer: Layer, x: Any, row: Row, kept: Kept, gradient: bool) -> No
         elementwise.rotate(qkv, row.angles, layer.heads, None, 0.0, qkv)
     else:
         kept.qkv = qkv
-        turned = torch.empty(tokens, (query + key) * size, dtype=x.dtype, device=x.device)
+        turned = _wide(x, (query + key) * size, 0)
         elementwise.rotate(qkv, row.angles, layer.heads, norms.weight, norms.eps, turned)
     ends = query * size, (query + key) * size
     parts = turned[:, : ends[0]], turned[:, ends[0] : ends[1]], qkv[:, ends[1] :]
-    heads = tuple(part.unflatten(1, (-1, size)).detach().requires_grad_(gradient) for part in parts)
+    heads = [part.unflatten(1, (-1, size)).detach().requires_grad_(gradient) for part in parts]
     with torch.set_grad_enabled(gradient):
-        kept.attended = attend(*heads, row.segments).flatten(1)
-    kept.heads = heads
-    wide = torch.empty(tokens, query * size + layer.out.spare, dtype=x.dtype, device=x.device)
+        kept.attended = attend(heads[0], heads[1], heads[2], row.segments).flatten(1)
+    kept.heads = heads[0], heads[1], heads[2]
+    wide = _wide(x, query * size, layer.out.spare)
     wide[:, : query * size] = kept.attended.detach()
     kept.middle = torch.empty_like(x)
-    kept.inner["out"] = layer.out.product(wide, kept.middle)
-    kept.middle += x
+    kept.product("out", layer.out, wide, kept.middle, keep_input=False)
 
 
-def _gate_up(layer: Layer, kept: Kept) -> None:
-    """Compute ``kept.gate_up`` [T, 2f + spare] from ``kept.middle``."""
-
+def _gate_up(layer: Layer, kept: Kept, keep: int, x: Any = None) -> None:
+    """Compute ``kept.gate_up`` [T, 2f + spare] from ``kept.middle``; first add ``x`` to that, where it is given."""
     middle, norm, group = kept.middle, layer.mlp_norm, layer.gate_up
-    tokens, hidden = middle.shape
-    normed = torch.empty(tokens, hidden + group.spare, dtype=middle.dtype, device=middle.device)
-    elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden])
-    kept.gate_up = torch.empty(tokens, group.num_out + group.spare, dtype=middle.dtype, device=middle.device)
-    kept.inner["gate_up"] = group.product(normed, kept.gate_up[:, : group.num_out])
+    hidden = middle.shape[1]
+    normed = _wide(middle, hidden, group.spare)
+    elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden], x, middle if x is not None else None)
+    kept.gate_up = _wide(middle, group.num_out, group.spare)
+    kept.product("gate_up", group, normed, kept.gate_up[:, : group.num_out], keep >= KEEP_PRODUCTS)
 
 
 def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool) -> tuple[Any, list[Any]]:
@@ -141,10 +151,12 @@ def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool
         grad: of the layer's output, [T, h].
         wanted: whether anything before this layer is trained.
     """
+    added = None
     if kept.middle is None:
-        _attention(layer, x, row, kept, gradient=True)
+        _attention(layer, x, row, kept, KEEP_ATTENTION)
+        added = x
     if kept.gate_up is None:
-        _gate_up(layer, kept)
+        _gate_up(layer, kept, KEEP_ATTENTION, added)
     factors: dict[str, list[Any]] = {}
     middle_grad = _mlp_backward(layer, kept, grad, factors)
     lower = _attention_backward(layer, x, row, kept, middle_grad, factors, wanted)
@@ -153,22 +165,26 @@ def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool
 
 def _mlp_backward(layer: Layer, kept: Kept, grad: Any, factors: dict[str, list[Any]]) -> Any:
     """Return the gradient of ``kept.middle`` as the first columns of a wider tensor; fill in the factors'."""
-
     wide = _widened(grad, layer.down.spare)
-    active = layer.down.input_gradient(wide)
+    active, inner_grad = layer.down.input_gradient(wide)
     gate_up, kept.gate_up = kept.gate_up, None
-    elementwise.swiglu_backward(active, gate_up)  # active now holds the product's input, gate_up the gradients
+    product = kept.inputs.pop("down", None)
+    elementwise.swiglu_backward(active, gate_up, again=product is None)  # gate_up now holds the gradients
+    if product is None:
+        product = active
     if "down" not in kept.inner:  # computed again up to here: the down product itself is not needed
-        kept.inner["down"] = layer.down.inner(active)
-    factors["down"] = layer.down.factor_gradients(wide, active, kept.inner["down"])
-    del active
-    normed = layer.gate_up.input_gradient(gate_up)
-    tokens, hidden = normed.shape
-    out = torch.empty(tokens, hidden + layer.out.spare, dtype=grad.dtype, device=grad.device)
-    norm = layer.mlp_norm
-    elementwise.rms_norm_backward(normed, kept.middle, norm.weight, norm.eps, grad, out[:, :hidden])
+        kept.inner["down"] = layer.down.inner(product)
+    factors["down"] = layer.down.factor_gradients(wide, product, kept.inner.pop("down"), inner_grad)
+    del active, product
+    lower, inner_grad = layer.gate_up.input_gradient(gate_up)
+    normed = kept.inputs.pop("gate_up", None)
+    hidden = lower.shape[1]
+    out = _wide(grad, hidden, layer.out.spare)
+    norm, again = layer.mlp_norm, normed is None
+    elementwise.rms_norm_backward(lower, kept.middle, norm.weight, norm.eps, grad, out[:, :hidden], again)
     kept.middle = None
-    factors["gate_up"] = layer.gate_up.factor_gradients(gate_up, normed, kept.inner["gate_up"])
+    normed = lower if normed is None else normed
+    factors["gate_up"] = layer.gate_up.factor_gradients(gate_up, normed, kept.inner.pop("gate_up"), inner_grad)
     return out
 
 
@@ -176,40 +192,40 @@ def _attention_backward(
     layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, factors: dict[str, list[Any]], wanted: bool
 ) -> Any:
     """Return the gradient of the layer's input from ``grad`` [T, h + spare] of its middle; fill in the factors'."""
-
     group, hidden = layer.qkv, x.shape[1]
     attended, heads = kept.attended, kept.heads
-    upper = layer.out.input_gradient(grad)
-    factors["out"] = layer.out.factor_gradients(grad, attended.detach(), kept.inner["out"])
+    upper, inner_grad = layer.out.input_gradient(grad)
+    factors["out"] = layer.out.factor_gradients(grad, attended.detach(), kept.inner.pop("out"), inner_grad)
     grads = torch.autograd.grad(attended, heads, upper)
     kept.attended = kept.heads = attended = heads = upper = None
-    wide = torch.empty(len(x), group.num_out + group.spare, dtype=x.dtype, device=x.device)
+    wide = _wide(x, group.num_out, group.spare)
     norms = layer.head_norms
     weight, eps = (None, 0.0) if norms is None else (norms.weight, norms.eps)
     raw = wide if kept.qkv is None else kept.qkv
     elementwise.rotate_backward(grads, raw, row.angles, layer.heads, weight, eps, wide)
     del grads
-    normed = group.input_gradient(wide, wanted)
-    norm = layer.attention_norm
-    if normed is None:
-        normed = torch.empty_like(x)
-        elementwise.rms_norm(x, norm.weight, norm.eps, normed)
-        out = None
-    else:
+    lower, inner_grad = group.input_gradient(wide, wanted)
+    normed = kept.inputs.pop("qkv", None)
+    out = None
+    norm, again = layer.attention_norm, normed is None
+    if wanted:
         # As wide as the layer before needs it, so that it copies nothing.
-        out = torch.empty(len(x), hidden + layer.down.spare, dtype=x.dtype, device=x.device)[:, :hidden]
-        elementwise.rms_norm_backward(normed, x, norm.weight, norm.eps, grad[:, :hidden], out)
-    factors["qkv"] = group.factor_gradients(wide, normed, kept.inner["qkv"])
+        out = _wide(x, hidden, layer.down.spare)[:, :hidden]
+        elementwise.rms_norm_backward(lower, x, norm.weight, norm.eps, grad[:, :hidden], out, again)
+    elif again:
+        lower = torch.empty_like(x)
+        elementwise.rms_norm(x, norm.weight, norm.eps, lower)
+    normed = lower if normed is None else normed
+    factors["qkv"] = group.factor_gradients(wide, normed, kept.inner.pop("qkv"), inner_grad)
     return out
 
 
 def _widened(grad: Any, spare: int) -> Any:
     """Return ``grad`` [T, n] as the first columns of [T, n + spare], without a copy where it lies in such a tensor."""
-
     tokens, size = grad.shape
     end = (grad.storage_offset() + tokens * (size + spare)) * grad.element_size()
     if grad.stride() == (size + spare, 1) and end <= grad.untyped_storage().nbytes():
         return grad.as_strided((tokens, size + spare), (size + spare, 1))
-    wide = torch.empty(tokens, size + spare, dtype=grad.dtype, device=grad.device)
+    wide = _wide(grad, size, spare)
     wide[:, :size] = grad
     return wide

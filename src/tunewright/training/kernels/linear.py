@@ -49,7 +49,8 @@ class Group:
         self.biased = any(part.base.bias is not None for part in self.parts)
         # Rows that begin at multiples of 16 bytes keep the fast products.
         self.spare = -(-(self.rank + self.biased) // 8) * 8
-        self._dtype, self._scratch = dtype, scratch
+        self.dtype, self._scratch = dtype, scratch
+        self._eight: Any = None
         self._cached = False
         self._own: Any = None
         self._seen: list[int] = []
@@ -59,6 +60,12 @@ class Group:
         self._cached = cached
         if not cached:
             self._own = None
+
+    def use_eight_bits(self) -> None:
+        """Compute the frozen products in 8-bit floating point from now on; the adapter's stay as they are."""
+        from tunewright.training.kernels.eight_bits import EightBits
+
+        self._eight, self.spare = EightBits(self), 0
 
     @property
     def parameters(self) -> list[Any]:
@@ -78,13 +85,7 @@ class Group:
                 self._write_factors(self._own)
                 self._seen = versions
             return self._own
-        weight = self.parts[0].base.weight
-        flat = (
-            torch.empty(self.num_values, dtype=self._dtype, device=weight.device)
-            if self._cached
-            else self._scratch(self.num_values)
-        )
-        matrix = flat.view(self.num_out + self.spare, self.num_in + self.spare)
+        matrix = self._memory().view(self.num_out + self.spare, self.num_in + self.spare)
         matrix[:, self.num_in :].zero_()
         matrix[self.num_out :].zero_()
         row = 0
@@ -98,24 +99,34 @@ class Group:
             self._own, self._seen = matrix, versions
         return matrix
 
+    def _memory(self) -> Any:
+        if not self._cached:
+            return self._scratch(self.num_values)
+        return torch.empty(self.num_values, dtype=self.dtype, device=self.parts[0].base.weight.device)
+
     def _write_factors(self, matrix: Any) -> None:
-        row, column = 0, 0
+        """Write A and sB in their places."""
+        if not self.rank:
+            return
+        row, column = 0, self.num_in
         for part in self.parts:
             if part.rank:
-                wide = slice(self.num_in + column, self.num_in + column + part.rank)
-                matrix[row : row + part.num_out, wide] = part.up.detach() * part.scale
-                tall = slice(self.num_out + column, self.num_out + column + part.rank)
-                matrix[tall, : self.num_in] = part.down.detach()
+                up = matrix[row : row + part.num_out, column : column + part.rank]
+                torch.mul(part.up.detach(), part.scale, out=up)
             row, column = row + part.num_out, column + part.rank
+        downs = [part.down.detach() for part in self.parts if part.rank]
+        down = matrix[self.num_out : self.num_out + self.rank, : self.num_in]
+        down.copy_(downs[0] if len(downs) == 1 else torch.cat(downs))
 
     def product(self, x: Any, out: Any) -> Any:
         """Write the layers' outputs to ``out`` [T, n]; return A x [T, r], which the backward pass needs.
 
         Args:
-            x: [T, k + spare]; the spare columns are filled here.
+            x: [T, k + spare]; the spare columns are filled here, and A x lies in them.
             out: [T, n].
         """
-
+        if self._eight:
+            return self._eight.product(x, out, self.enabled)
         matrix = self.block_matrix()
         inner = x[:, self.num_in : self.num_in + self.rank]
         if self.spare > self.rank:
@@ -128,11 +139,11 @@ class Group:
         elif self.rank:
             inner.zero_()
         torch.mm(x, matrix[: self.num_out].t(), out=out)
-        return inner.clone()
+        return inner
 
     def inner(self, x: Any) -> Any:
         """Return A x [T, r] alone, for ``x`` [T, k]."""
-        downs = [part.down.detach().to(self._dtype) for part in self.parts if part.rank]
+        downs = [part.down.detach().to(self.dtype) for part in self.parts if part.rank]
         return x @ torch.cat(downs).t() if downs else x[:, :0]
 
     @property
@@ -140,39 +151,41 @@ class Group:
         """Whether the adapter counts now: peft turns it off for the reference of DPO."""
         return not any(part.module.disable_adapters for part in self.parts if part.rank)
 
-    def input_gradient(self, grad: Any, wanted: bool = True) -> Any:
-        """Return the gradient of the input [T, k], or None where it is not wanted.
+    def input_gradient(self, grad: Any, wanted: bool = True) -> tuple[Any, Any]:
+        """Return the gradients of x [T, k] (None where it is not wanted) and of A x [T, r].
 
         Args:
-            grad: of the outputs, [T, n + spare]; its spare columns get the gradient of A x.
+            grad: of the outputs, [T, n + spare]; its spare columns are filled here.
             wanted: whether anything before this layer is trained.
         """
-
+        if self._eight:
+            return self._eight.input_gradient(grad, wanted)
         matrix = self.block_matrix()
-        grad[:, self.num_out + self.rank :] = 0
+        if self.spare > self.rank:
+            grad[:, self.num_out + self.rank :] = 0
+        inner = grad[:, self.num_out : self.num_out + self.rank]
         if self.rank:
-            inner = grad[:, self.num_out : self.num_out + self.rank]
-            torch.mm(
-                grad[:, : self.num_out], matrix[: self.num_out, self.num_in : self.num_in + self.rank], out=inner
-            )
-        return grad @ matrix[:, : self.num_in] if wanted else None
+            up = matrix[: self.num_out, self.num_in : self.num_in + self.rank]
+            torch.mm(grad[:, : self.num_out], up, out=inner)
+        return grad @ matrix[:, : self.num_in] if wanted else None, inner
 
-    def factor_gradients(self, grad: Any, x: Any, inner: Any) -> list[Any]:
+    def factor_gradients(self, grad: Any, x: Any, inner: Any, inner_grad: Any) -> list[Any]:
         """Return the gradients of ``parameters``.
 
         Args:
-            grad: as ``input_gradient`` left it.
+            grad: of the outputs, at least [T, n].
             x: the input, [T, k].
             inner: A x [T, r], from ``product``.
+            inner_grad: its gradient, from ``input_gradient``.
         """
         if not self.rank:
             return []
-        all_down = _product_32(grad[:, self.num_out : self.num_out + self.rank].t(), x)
+        all_down = _product_32(inner_grad.t(), x)
         found, row, column = [], 0, 0
         for part in self.parts:
             if part.rank:
                 up = _product_32(grad[:, row : row + part.num_out].t(), inner[:, column : column + part.rank])
-                found += [all_down[column : column + part.rank], up.mul_(part.scale)]
+                found += [all_down[column : column + part.rank], up if part.scale == 1 else up.mul_(part.scale)]
             row, column = row + part.num_out, column + part.rank
         return found
 

@@ -29,7 +29,9 @@ def _rms_norm(x, added, weight, total, out, s_x, s_added, s_total, s_out, eps, n
 
 
 @triton.jit
-def _rms_norm_backward(grad, x, weight, residual, out, s_grad, s_x, s_residual, s_out, eps, n, BLOCK: tl.constexpr):
+def _rms_norm_backward(
+    grad, x, weight, residual, out, s_grad, s_x, s_residual, s_out, eps, n, AGAIN: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < n
@@ -38,7 +40,8 @@ def _rms_norm_backward(grad, x, weight, residual, out, s_grad, s_x, s_residual, 
     factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / n + eps)
     values *= scale
-    tl.store(grad + row * s_grad + at, (values * factor).to(grad.dtype.element_ty), mask=inside)
+    if AGAIN:
+        tl.store(grad + row * s_grad + at, (values * factor).to(grad.dtype.element_ty), mask=inside)
     upper *= factor
     lower = scale * (upper - values * (tl.sum(values * upper, 0) / n))
     lower += tl.load(residual + row * s_residual + at, mask=inside, other=0.0).to(tl.float32)
@@ -115,7 +118,7 @@ def _swiglu(gate_up, out, s_in, s_out, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _swiglu_backward(grad, gate_up, s_grad, s_in, n, BLOCK: tl.constexpr):
+def _swiglu_backward(grad, gate_up, s_grad, s_in, n, AGAIN: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
@@ -128,7 +131,8 @@ def _swiglu_backward(grad, gate_up, s_grad, s_in, n, BLOCK: tl.constexpr):
     kind = gate_up.dtype.element_ty
     tl.store(here, (upper * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(kind), mask=inside)
     tl.store(here + n, (upper * silu).to(kind), mask=inside)
-    tl.store(grad + row * s_grad + at, (silu * up).to(grad.dtype.element_ty), mask=inside)
+    if AGAIN:
+        tl.store(grad + row * s_grad + at, (silu * up).to(grad.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -202,12 +206,12 @@ def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total
     )  # fmt: skip
 
 
-def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any) -> None:
+def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool) -> None:
     rows, n = x.shape
     block = triton.next_power_of_2(n)
     _rms_norm_backward[(rows,)](
         grad, x, weight, residual, out, grad.stride(0), x.stride(0), residual.stride(0), out.stride(0), eps, n,
-        BLOCK=block, num_warps=_warps(block),
+        AGAIN=again, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
 
 
@@ -240,13 +244,13 @@ def rotate_backward(grads: Any, x: Any, angles: Any, heads: Any, norms: Any, eps
 
 def swiglu(gate_up: Any, out: Any) -> None:
     rows, n = out.shape
-    _swiglu[(rows, triton.cdiv(n, 2048))](gate_up, out, gate_up.stride(0), out.stride(0), n, BLOCK=2048, num_warps=4)
+    _swiglu[(rows, triton.cdiv(n, 2048))](gate_up, out, gate_up.stride(0), out.stride(0), n, BLOCK=2048, num_warps=8)
 
 
-def swiglu_backward(grad: Any, gate_up: Any) -> None:
+def swiglu_backward(grad: Any, gate_up: Any, again: bool) -> None:
     rows, n = grad.shape
     _swiglu_backward[(rows, triton.cdiv(n, 2048))](
-        grad, gate_up, grad.stride(0), gate_up.stride(0), n, BLOCK=2048, num_warps=4
+        grad, gate_up, grad.stride(0), gate_up.stride(0), n, AGAIN=again, BLOCK=2048, num_warps=8
     )
 
 
@@ -263,6 +267,7 @@ def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
         weight, state.absmax, outer.code if nested else state.absmax, outer.absmax if nested else state.absmax,
         state.offset if nested else state.absmax, state.code, out, out.stride(0), out.shape[1], num_bytes,
         NESTED=nested, SCALED=state.blocksize, OUTER=outer.blocksize if nested else 1, BLOCK=2048, num_warps=8,
+        enable_fp_fusion=False,  # the scales are rounded as in bitsandbytes: to the same bits
     )  # fmt: skip
 
 
