@@ -18,68 +18,38 @@ class EightBits:
 
     def __init__(self, group: Any) -> None:
         self._group = group
-        self._size = group.num_out, group.num_in
         matrix = group.block_matrix()[: group.num_out, : group.num_in]
-        self._weight, scales = quantize_rows(matrix.contiguous())
+        self._weight, scales = quantize_rows(matrix)
         self._weight_scales = scales.t()
         self._turned, scales = quantize_rows(matrix.t().contiguous())
         self._turned_scales = scales.t()
-        self._bias = _biases(group) if group.biased else None
-        self._down = self._up = None
-        self._seen: list[int] = []
 
-    def _factors(self) -> tuple[Any, Any]:
-        """Return A [r, k], and sB [n, r] with the factors of each layer in columns of their own, in 16 bit."""
-        group = self._group
-        versions = [factor._version for factor in group.parameters]
-        if self._up is None or versions != self._seen:
-            kind = group.dtype
-            parts = [part for part in group.parts if part.rank]
-            self._down = torch.cat([part.down.detach() for part in parts]).to(kind)
-            self._up = torch.zeros(group.num_out, group.rank, dtype=kind, device=self._down.device)
-            row = column = 0
-            for part in group.parts:
-                if part.rank:
-                    self._up[row : row + part.num_out, column : column + part.rank] = part.up.detach() * part.scale
-                row, column = row + part.num_out, column + part.rank
-            self._seen = versions
-        return self._down, self._up
-
-    def product(self, x: Any, out: Any, enabled: bool) -> Any:
+    def product(self, x: Any, enabled: bool) -> tuple[Any, Any]:
         """As linear.Group.product, for ``x`` [T, k]."""
+        group = self._group
         small, scales = quantize_rows(x)
-        torch._scaled_mm(
-            small, self._weight.t(), scales, self._weight_scales, self._bias, None, out.dtype, True, out=out
+        out = torch._scaled_mm(
+            small, self._weight.t(), scales, self._weight_scales, out_dtype=x.dtype, use_fast_accum=True
         )
-        if not (self._group.rank and enabled):
-            return x[:, :0].new_zeros(len(x), self._group.rank)
-        down, up = self._factors()
-        inner = x @ down.t()
-        out.addmm_(inner, up.t())
-        return inner
+        right, lower = group.factors()
+        columns = right[: group.num_out]
+        if group.biased:
+            out += columns[:, group.rank]
+        inner = x @ lower[: group.rank].t()
+        return (out.addmm_(inner, columns[:, : group.rank].t()) if enabled else out), inner
 
     def input_gradient(self, grad: Any, wanted: bool) -> tuple[Any, Any]:
         """As linear.Group.input_gradient, for ``grad`` [T, n]."""
-        rank = self._group.rank
-        down, up = self._factors() if rank else (None, None)
-        inner = grad @ up if rank else grad[:, :0]
+        group = self._group
+        right, lower = group.factors()
+        inner = grad @ right[: group.num_out, : group.rank]
         if not wanted:
             return None, inner
         small, scales = quantize_rows(grad)
-        lower = torch._scaled_mm(
-            small, self._turned.t(), scales, self._turned_scales, None, None, grad.dtype, use_fast_accum=True
+        full = torch._scaled_mm(
+            small, self._turned.t(), scales, self._turned_scales, out_dtype=grad.dtype, use_fast_accum=True
         )
-        return lower.addmm_(inner, down) if rank else lower, inner
-
-
-def _biases(group: Any) -> Any:
-    """Return the layers' biases one behind the other; zeros where one has none."""
-    device = group.parts[0].base.weight.device
-    some = [
-        part.base.bias if part.base.bias is not None else torch.zeros(part.num_out, device=device)
-        for part in group.parts
-    ]
-    return torch.cat([bias.detach().to(group.dtype) for bias in some])
+        return full.addmm_(inner, lower[: group.rank]), inner
 
 
 def supports_eight_bits(device: str) -> bool:

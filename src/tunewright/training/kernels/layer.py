@@ -71,12 +71,13 @@ class Kept:
     inner: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
 
-    def product(self, name: str, group: Group, x: Any, out: Any, keep_input: bool) -> None:
-        """Compute a group's outputs from ``x`` [T, k + spare]."""
-        inner = group.product(x, out)
+    def product(self, name: str, group: Group, x: Any, keep_input: bool, spare: int = 0) -> Any:
+        """Return a group's outputs [T, n + spare] for ``x`` [T, k + the group's spare]."""
+        out, inner = group.product(x, spare)
         self.inner[name] = inner if keep_input else inner.clone()
         if keep_input:
             self.inputs[name] = x[:, : group.num_in]
+        return out
 
 
 def forward(layer: Layer, x: Any, row: Row, gradient: bool) -> tuple[Any, Kept]:
@@ -89,8 +90,7 @@ def forward(layer: Layer, x: Any, row: Row, gradient: bool) -> tuple[Any, Kept]:
     elementwise.swiglu(kept.gate_up, wide[:, : layer.down.num_in])
     if keep < KEEP_MLP:
         kept.gate_up = None
-    out = torch.empty_like(x)
-    kept.product("down", layer.down, wide, out, keep >= KEEP_PRODUCTS)
+    out = kept.product("down", layer.down, wide, keep >= KEEP_PRODUCTS)
     out += kept.middle
     return out, kept if keep >= KEEP_ATTENTION else Kept()
 
@@ -106,8 +106,7 @@ def _attention(layer: Layer, x: Any, row: Row, kept: Kept, keep: int) -> None:
     normed = _wide(x, hidden, layer.qkv.spare)
     norm = layer.attention_norm
     elementwise.rms_norm(x, norm.weight, norm.eps, normed[:, :hidden])
-    qkv = _wide(x, layer.qkv.num_out, 0)
-    kept.product("qkv", layer.qkv, normed, qkv, keep >= KEEP_PRODUCTS)
+    qkv = kept.product("qkv", layer.qkv, normed, keep >= KEEP_PRODUCTS)
     del normed
     query, key, size = layer.heads
     norms = layer.head_norms
@@ -126,8 +125,7 @@ def _attention(layer: Layer, x: Any, row: Row, kept: Kept, keep: int) -> None:
     kept.heads = heads[0], heads[1], heads[2]
     wide = _wide(x, query * size, layer.out.spare)
     wide[:, : query * size] = kept.attended.detach()
-    kept.middle = torch.empty_like(x)
-    kept.product("out", layer.out, wide, kept.middle, keep_input=False)
+    kept.middle = kept.product("out", layer.out, wide, keep_input=False)
 
 
 def _gate_up(layer: Layer, kept: Kept, keep: int, x: Any = None) -> None:
@@ -136,8 +134,7 @@ def _gate_up(layer: Layer, kept: Kept, keep: int, x: Any = None) -> None:
     hidden = middle.shape[1]
     normed = _wide(middle, hidden, group.spare)
     elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden], x, middle if x is not None else None)
-    kept.gate_up = _wide(middle, group.num_out, group.spare)
-    kept.product("gate_up", group, normed, kept.gate_up[:, : group.num_out], keep >= KEEP_PRODUCTS)
+    kept.gate_up = kept.product("gate_up", group, normed, keep >= KEEP_PRODUCTS, group.spare)
 
 
 def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool) -> tuple[Any, list[Any]]:

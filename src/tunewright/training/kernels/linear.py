@@ -12,7 +12,7 @@ over y or dx adds the adapter's part. Nothing is approximated: the adapter's ter
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -24,12 +24,14 @@ class Factors:
 
     def __init__(self, module: Any) -> None:
         self.base = module.base_layer if hasattr(module, "base_layer") else module
-        self.module = module if hasattr(module, "lora_A") and "default" in module.lora_A else None
         self.num_out = int(self.base.out_features)
-        self.down = self.module.lora_A["default"].weight if self.module else None  # A [r, k]
-        self.up = self.module.lora_B["default"].weight if self.module else None  # B [n_i, r]
-        self.rank = len(self.down) if self.module else 0
-        self.scale = float(self.module.scaling["default"]) if self.module else 0.0
+        self.module: Any = module if hasattr(module, "lora_A") and "default" in module.lora_A else None
+        self.down: Any = None  # A [r, k]
+        self.up: Any = None  # B [n_i, r]
+        self.rank, self.scale = 0, 0.0
+        if self.module is not None:
+            self.down, self.up = module.lora_A["default"].weight, module.lora_B["default"].weight
+            self.rank, self.scale = len(self.down), float(module.scaling["default"])
 
 
 class Group:
@@ -48,12 +50,15 @@ class Group:
         self.rank = sum(part.rank for part in self.parts)
         self.biased = any(part.base.bias is not None for part in self.parts)
         # Rows that begin at multiples of 16 bytes keep the fast products.
-        self.spare = -(-(self.rank + self.biased) // 8) * 8
+        self._beside = -(-(self.rank + self.biased) // 8) * 8
         self.dtype, self._scratch = dtype, scratch
         self._eight: Any = None
         self._cached = False
         self._own: Any = None
+        self._right: Any = None
+        self._lower: Any = None
         self._seen: list[int] = []
+        self._written: list[int] = []
 
     def keep_unpacked(self, cached: bool) -> None:
         """Say whether the group keeps an M of its own, rather than unpack the weights at every use."""
@@ -65,7 +70,13 @@ class Group:
         """Compute the frozen products in 8-bit floating point from now on; the adapter's stay as they are."""
         from tunewright.training.kernels.eight_bits import EightBits
 
-        self._eight, self.spare = EightBits(self), 0
+        self._eight = EightBits(self)
+        self._own = None
+
+    @property
+    def spare(self) -> int:
+        """Columns that x and the outputs' gradient need beside their values."""
+        return 0 if self._eight else self._beside
 
     @property
     def parameters(self) -> list[Any]:
@@ -75,28 +86,48 @@ class Group:
     @property
     def num_values(self) -> int:
         """Values of M."""
-        return (self.num_out + self.spare) * (self.num_in + self.spare)
+        return (self.num_out + self._beside) * (self.num_in + self._beside)
+
+    def factors(self) -> tuple[Any, Any]:
+        """Return M's parts beside and below W as the factors now stand.
+
+        They are [n + spare, spare] and [spare, k], and kept: a weight is unpacked several times between two steps.
+        """
+        versions = [factor._version for factor in self.parameters]
+        if self._right is not None and versions == self._seen:
+            return self._right, self._lower
+        if self._right is None:
+            device, beside = self.parts[0].base.weight.device, self._beside
+            self._right = torch.zeros(self.num_out + beside, beside, dtype=self.dtype, device=device)
+            self._lower = torch.zeros(beside, self.num_in, dtype=self.dtype, device=device)
+        row, column = 0, 0
+        for part in self.parts:
+            rows, columns = slice(row, row + part.num_out), slice(column, column + part.rank)
+            if part.rank:
+                torch.mul(part.up.detach(), part.scale, out=self._right[rows, columns])
+                self._lower[columns] = part.down.detach()
+            if part.base.bias is not None:
+                self._right[rows, self.rank] = part.base.bias
+            row, column = rows.stop, columns.stop
+        self._seen = versions
+        return self._right, self._lower
 
     def block_matrix(self) -> Any:
         """Return M [n + spare, k + spare] as the factors now stand."""
-        versions = [factor._version for factor in self.parameters]
-        if self._own is not None:
-            if versions != self._seen:
-                self._write_factors(self._own)
-                self._seen = versions
-            return self._own
-        matrix = self._memory().view(self.num_out + self.spare, self.num_in + self.spare)
-        matrix[:, self.num_in :].zero_()
-        matrix[self.num_out :].zero_()
-        row = 0
-        for part in self.parts:
-            unpack(part.base.weight, matrix[row : row + part.num_out, : self.num_in])
-            if part.base.bias is not None:
-                matrix[row : row + part.num_out, self.num_in + self.rank] = part.base.bias
-            row += part.num_out
-        self._write_factors(matrix)
+        right, lower = self.factors()
+        matrix = self._own
+        if matrix is None:
+            matrix = self._memory().view(self.num_out + self._beside, self.num_in + self._beside)
+            row = 0
+            for part in self.parts:
+                unpack(part.base.weight, matrix[row : row + part.num_out, : self.num_in])
+                row += part.num_out
+        elif self._written == self._seen:
+            return matrix
+        matrix[:, self.num_in :] = right
+        matrix[self.num_out :, : self.num_in] = lower
         if self._cached:
-            self._own, self._seen = matrix, versions
+            self._own, self._written = matrix, self._seen
         return matrix
 
     def _memory(self) -> Any:
@@ -104,29 +135,15 @@ class Group:
             return self._scratch(self.num_values)
         return torch.empty(self.num_values, dtype=self.dtype, device=self.parts[0].base.weight.device)
 
-    def _write_factors(self, matrix: Any) -> None:
-        """Write A and sB in their places."""
-        if not self.rank:
-            return
-        row, column = 0, self.num_in
-        for part in self.parts:
-            if part.rank:
-                up = matrix[row : row + part.num_out, column : column + part.rank]
-                torch.mul(part.up.detach(), part.scale, out=up)
-            row, column = row + part.num_out, column + part.rank
-        downs = [part.down.detach() for part in self.parts if part.rank]
-        down = matrix[self.num_out : self.num_out + self.rank, : self.num_in]
-        down.copy_(downs[0] if len(downs) == 1 else torch.cat(downs))
-
-    def product(self, x: Any, out: Any) -> Any:
-        """Write the layers' outputs to ``out`` [T, n]; return A x [T, r], which the backward pass needs.
+    def product(self, x: Any, spare: int = 0) -> tuple[Any, Any]:
+        """Return the layers' outputs [T, n + spare], with room for a later use, and A x [T, r].
 
         Args:
             x: [T, k + spare]; the spare columns are filled here, and A x lies in them.
-            out: [T, n].
+            spare: empty columns after the outputs.
         """
         if self._eight:
-            return self._eight.product(x, out, self.enabled)
+            return cast("tuple[Any, Any]", self._eight.product(x, self.enabled))
         matrix = self.block_matrix()
         inner = x[:, self.num_in : self.num_in + self.rank]
         if self.spare > self.rank:
@@ -138,13 +155,13 @@ class Group:
             torch.mm(x[:, : self.num_in], down.t(), out=inner)
         elif self.rank:
             inner.zero_()
-        torch.mm(x, matrix[: self.num_out].t(), out=out)
-        return inner
+        out = torch.empty(len(x), self.num_out + spare, dtype=x.dtype, device=x.device)
+        torch.mm(x, matrix[: self.num_out].t(), out=out[:, : self.num_out])
+        return out, inner
 
     def inner(self, x: Any) -> Any:
         """Return A x [T, r] alone, for ``x`` [T, k]."""
-        downs = [part.down.detach().to(self.dtype) for part in self.parts if part.rank]
-        return x @ torch.cat(downs).t() if downs else x[:, :0]
+        return x @ self.factors()[1][: self.rank].t()
 
     @property
     def enabled(self) -> bool:
@@ -159,7 +176,7 @@ class Group:
             wanted: whether anything before this layer is trained.
         """
         if self._eight:
-            return self._eight.input_gradient(grad, wanted)
+            return cast("tuple[Any, Any]", self._eight.input_gradient(grad, wanted))
         matrix = self.block_matrix()
         if self.spare > self.rank:
             grad[:, self.num_out + self.rank :] = 0
