@@ -11,7 +11,8 @@ from typing import Any
 from tunewright import console, pipeline
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
-from tunewright.models.memory import Shape, choose_capacity, predict_memory
+from tunewright.models.budget import choose, predict_memory, told
+from tunewright.models.memory import Shape, free_bytes
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Document, Sample, SplitEntry
@@ -139,18 +140,22 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
     import torch
 
+    from tunewright.training.path import expected_path
+
     if shape is None:
         yield f"memory: known once {recipe.model.base} is fetched"
         return
-    free = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0.0
-    tokens, checkpointing, why = choose_capacity(recipe, shape, free)
-    memory = predict_memory(recipe, shape, tokens, checkpointing)
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    why_not = expected_path(recipe)
+    choice = choose(recipe, shape, free_bytes(device), not why_not, device != "cpu")
+    memory = predict_memory(recipe, shape, choice, not why_not)
     yield (
         f"memory of training: about {memory.total / 2**30:.1f} GiB at most = base {memory.base / 2**30:.1f} + trained "
         f"weights {memory.trained / 2**30:.1f} + activations {memory.activations / 2**30:.1f} + logits "
         f"{memory.logits / 2**30:.1f} + driver"
     )
-    yield f"  {tokens:,} tokens at once, activation checkpointing {'on' if checkpointing else 'off'}: {why}"
+    yield f"  {told(choice, shape.layers)}: {choice.why}"
+    yield f"  the plain path: {why_not}" if why_not else "  the fast path"
     yield "  real steps tell it exactly: tunewright plan --prove"
 
 
@@ -176,7 +181,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
         examples = stand_ins(max(1, sizes.num_samples), recipe.training.max_tokens)
     session = start_session(run, recipe, tokenizer)
     settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
-    capacity, why = first_capacity(recipe, session.device, session.compute)
+    capacity, why = first_capacity(recipe, session.model, session.device, session.compute)
     _, plan = prove(session.model, Task(examples, NEXT_TOKEN), settings, capacity, why, recipe)
     if plan.planned_bytes:
         console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")

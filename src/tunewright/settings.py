@@ -87,6 +87,7 @@ class ModelSettings(Settings):
     quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("nf4-double", description="of the frozen base")
     compute: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="auto: what the hardware does best")
     added_tokens: tuple[str, ...] = Field((), description="new tokens; their embeddings are trained and saved")
+    fp8: bool = Field(False, description="frozen products in 8-bit floating point (Hopper and later): faster, coarser")
     sharded: bool = Field(False, description="spread an unquantized base over all GPUs of the launch (FSDP2)")
 
 
@@ -109,6 +110,7 @@ class TrainingSettings(Settings):
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description="recompute activations: less memory, slower; changes no result"
     )
+    kernels: Literal["auto", "off"] = Field("auto", description="off computes through transformers and peft alone")
     max_tokens: int = Field(1024, ge=16, description="longest sample; longer ones are left out and counted")
     held_out_share: float = Field(0.05, ge=0, le=0.5, description="share of the samples kept for the held-out loss")
     text_share: Share = Field(0.0, description="share of the tokens that are the documents' raw text; 1: nothing else")
@@ -120,7 +122,9 @@ class TrainingSettings(Settings):
 
 
 # Of [training]: what decides how a step is computed or watched, not what it computes.
-NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"})
+NO_PART_OF_RESULT = frozenset(
+    {"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "kernels", "tracker"}
+)
 
 
 class PreferenceSettings(Settings):

@@ -99,12 +99,12 @@ STAGES = (
     Stage(
         "train",
         "tunewright.training.stage:train_adapter",
-        ("seed", *_STUDENT, *_TRAINING, "preference"),
+        ("seed", *_STUDENT, "model.fp8", *_TRAINING, "preference"),
         ("train.jsonl",),
         ("adapter", "metrics.jsonl", "plan.json"),
         ("tunewright.stages:base_identity",),
         shared=True,
-        version=3,
+        version=4,
     ),
     Stage(
         "evaluate",

@@ -158,8 +158,10 @@ def metrics(num_steps: int = 66, num_preference_steps: int = 24) -> list[dict[st
 PLANS: dict[str, dict[str, object]] = {
     "sft": {
         "micro_batch_tokens": 4096,
-        "checkpointing": False,
-        "why": "predicted to take 10.4 GiB of 14.6 GiB",
+        "kept": 96,
+        "cached": True,
+        "path": "the fast path",
+        "told": "4,096 tokens at once, activation checkpointing off; a full copy of the base is kept",
         "predicted_bytes": 10.4 * 2**30,
         "planned_bytes": 10.0 * 2**30,
         "planned_s": 360.0,
@@ -171,8 +173,10 @@ PLANS: dict[str, dict[str, object]] = {
     },
     "dpo": {
         "micro_batch_tokens": 2048,
-        "checkpointing": True,
-        "why": "predicted not to fit; it gives way when memory runs out",
+        "kept": 0,
+        "cached": False,
+        "path": "the plain path",
+        "told": "2,048 tokens at once, activation checkpointing on",
         "predicted_bytes": 0.0,
         "planned_bytes": 0.0,
         "planned_s": 120.0,

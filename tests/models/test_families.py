@@ -149,7 +149,7 @@ def test_the_sliding_window_is_crossed(folder, examples):
 def test_recomputed_activations_give_the_same_gradient(folder, examples):
     model = wake(adapted(base_of(folder))).train()
     found = []
-    for capacity in (Capacity(200), Capacity(200, checkpointing=True)):
+    for capacity in (Capacity(200), Capacity(200, kept=0)):
         capacity.apply(model)
         model.zero_grad()
         accumulate(model, NEXT_TOKEN, examples[:4], loop_settings(), capacity)

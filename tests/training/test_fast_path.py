@@ -6,16 +6,20 @@ import pytest
 import torch
 from bench_of_training import loop_settings, tasks, tiny_adapted, tiny_examples, wake
 
-from families import TINY, WINDOW, adapted, base_of, make_family
+from families import TINY, adapted, base_of, make_family
+from tunewright.errors import RecipeError
 from tunewright.models.load import attach_adapter, load_base
 from tunewright.models.template import load_tokenizer
-from tunewright.settings import TrainingSettings
+from tunewright.recipe import Recipe
+from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.batches import collate
-from tunewright.training.capacity import Capacity
+from tunewright.training.capacity import FAST, Capacity
 from tunewright.training.checkpoint import trainable
-from tunewright.training.kernels.decoder import FastDecoder, why_not
+from tunewright.training.kernels.decoder import FastDecoder
 from tunewright.training.loop import accumulate
-from tunewright.training.objectives import FAST, NEXT_TOKEN, token_logps
+from tunewright.training.objectives import NEXT_TOKEN, token_logps
+from tunewright.training.optimizers import OPTIMIZERS
+from tunewright.training.path import take_fast_path
 
 LIKE_LLAMA = [name for name in TINY if name.startswith(("llama", "mistral", "qwen", "smollm", "zephyr"))]
 
@@ -64,20 +68,22 @@ def test_other_objectives(tiny_model, name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_family_takes_it_or_says_why_not(name, tmp_path):
+def test_every_family_takes_it_or_says_why_not(name, tmp_path, capsys, monkeypatch):
     folder = make_family(name, tmp_path / name)
     model = wake(adapted(base_of(folder))).train()
     examples = tiny_examples(folder, 6)
-    longest = max(len(example.sequences[0].input_ids) for example in examples)
-    reason = why_not(model, longest)
-    if name not in LIKE_LLAMA:
-        assert reason
-        return
-    assert not reason or (longest > WINDOW and "looks back" in reason)
-    if not reason:
-        reference = gradients(model, NEXT_TOKEN, examples)
-        fast(model)
+    reference = gradients(model, NEXT_TOKEN, examples)
+    recipe = Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512))
+    take_fast_path(recipe, model, "cuda:0")  # named only to be told why
+    told = capsys.readouterr().err
+    if TINY[name].windowed:
+        assert "plain path is taken" in told
+        assert not hasattr(model, FAST)
+    elif name in LIKE_LLAMA:
+        assert not told
         assert_same(gradients(model, NEXT_TOKEN, examples), reference, 1e-5)
+    else:
+        assert "have layers of their own" in told
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ("up_proj", "o_proj")])
@@ -89,9 +95,19 @@ def test_layers_without_an_adapter(tiny_model, targets):
     assert_same(gradients(model, NEXT_TOKEN, examples), reference, 1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"method": "dora"}, {"dropout": 0.1}])
-def test_what_it_cannot_do_is_refused(tiny_model, changes):
-    assert why_not(tiny_adapted(tiny_model, **changes), 100)
+@pytest.mark.parametrize("changes", [{"method": "dora"}, {"dropout": 0.1}, {"kernels": "off"}])
+def test_what_it_cannot_do_takes_the_plain_path(tiny_model, changes, capsys):
+    model = tiny_adapted(tiny_model, **changes)
+    settings = TrainingSettings(**changes)
+    take_fast_path(Recipe(model=ModelSettings(base=str(tiny_model)), training=settings), model, "cuda:0")
+    assert not hasattr(model, FAST)
+    assert "plain path is taken" in capsys.readouterr().err
+
+
+def test_eight_bits_need_the_hardware(tiny_model):
+    recipe = Recipe(model=ModelSettings(base=str(tiny_model), fp8=True))
+    with pytest.raises(RecipeError, match="needs a GPU with 8-bit"):
+        take_fast_path(recipe, tiny_adapted(tiny_model), "cpu")
 
 
 def test_factors_are_read_anew_after_a_step(tiny_model):
@@ -107,6 +123,24 @@ def test_factors_are_read_anew_after_a_step(tiny_model):
     after = token_logps(model, batch)
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after, token_logps(plain, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizers_step_is_seen(tiny_model, name):
+    """bitsandbytes changes parameters without torch's knowledge."""
+    model, batch = wake(tiny_adapted(tiny_model)), collate(tiny_examples(tiny_model, 4), "cpu")
+    decoder = fast(model)
+    optimizer = OPTIMIZERS[name](trainable(model).values())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    (-token_logps(model, batch).sum()).backward()
+    optimizer.step()
+    cached = token_logps(model, batch)
+    decoder.configure(0, False)
+    for layer in decoder.layers:
+        for group in layer.groups:
+            group._seen = []  # forget: everything is read anew
+    torch.testing.assert_close(cached, token_logps(model, batch))
 
 
 def test_without_the_adapter_it_is_the_base(tiny_model):

@@ -57,7 +57,7 @@ def test_one_packed_row_equals_many_smaller_ones(tiny_model, name, budget):
 def test_activation_checkpointing_changes_nothing(tiny_model):
     model, examples = wake(tiny_adapted(tiny_model)).train(), tiny_examples(tiny_model, 8)
     plain_loss, plain = ours(model, NEXT_TOKEN, examples, 200)
-    Capacity(200, checkpointing=True).apply(model)
+    Capacity(200, kept=0).apply(model)
     again_loss, again = ours(model, NEXT_TOKEN, examples, 200)
     assert again_loss == plain_loss
     assert all(torch.equal(plain[name], again[name]) for name in plain)

@@ -91,7 +91,7 @@ def test_a_resumed_training_takes_the_smaller_rows_that_are_asked_for(tiny_model
         run(tiny_model, tmp_path, task)
     monkeypatch.undo()
     model = tiny_adapted(tiny_model)
-    ended = run_loop(model, task, tmp_path, {"a": 1}, Capacity(64, checkpointing=True))
+    ended = run_loop(model, task, tmp_path, {"a": 1}, Capacity(64, kept=0))
     assert (ended.micro_batch_tokens, ended.checkpointing) == (64, True)
     assert [row["micro_batch_tokens"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [400] + [64] * 5
 

@@ -121,9 +121,7 @@ def _scored(plan: Row) -> dict[str, Any]:
         if halvings
         else "memory never ran out"
     )
-    switch = "on" if plan["checkpointing"] else "off"
-    tokens = f"{int(plan['micro_batch_tokens']):,}"
-    return {"rows": rows, "told": f"Micro-batches of {tokens} tokens; activation checkpointing {switch}; {memory}."}
+    return {"rows": rows, "told": f"{plan['told']}; {plan['path']}; {memory}."}
 
 
 def _gib(num_bytes: float) -> str:

@@ -18,6 +18,8 @@ class Family:
         attention_layers: the linear layers of attention, for ``training.targets = ["attention"]``.
         attention: which of transformers' attention implementations computes the family's attention exactly.
         no_adapter: pattern of modules that never get an adapter, such as the vision tower of a multimodal model.
+        like_llama: whether a layer is norm, attention with turned heads, norm, SiLU-gated MLP, each added to the
+            stream: what the fast path of training computes.
         nested: the key under which a multimodal model's config keeps that of its language model.
     """
 
@@ -26,6 +28,7 @@ class Family:
     attention: str = "sdpa"
     no_adapter: str = ""
     nested: str = ""
+    like_llama: bool = False
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -43,10 +46,10 @@ def shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family("Llama 2, Llama 3.x, SmolLM2"),
-    "mistral": Family("Mistral-7B, Zephyr-7B"),
-    "qwen2": Family("Qwen2, Qwen2.5"),
-    "qwen3": Family("Qwen3"),
+    "llama": Family("Llama 2, Llama 3.x, SmolLM2", like_llama=True),
+    "mistral": Family("Mistral-7B, Zephyr-7B", like_llama=True),
+    "qwen2": Family("Qwen2, Qwen2.5", like_llama=True),
+    "qwen3": Family("Qwen3", like_llama=True),
     # Gemma 2 caps its attention scores softly, which fused attention leaves out without a word.
     "gemma2": Family("Gemma 2", attention="eager"),
     "gemma3_text": Family("Gemma 3 1B and smaller"),

@@ -1,18 +1,14 @@
-"""What training takes, predicted from the shapes of the model: memory term by term, floating-point operations."""
+"""The shape of a model in numbers, and what devices hold and do per second."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunewright.models.families import shape_of
-from tunewright.recipe import Recipe
 
-SPARE = 0.08  # share of the memory that a plan leaves free
-_BITS = {"nf4-double": 4.127, "nf4": 4.5, "int8": 8.0, "none": 16.0}  # per weight, block scales included
-_STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.1, "paged-adamw-8bit": 2.1}  # two moments per trained weight
-_CONTEXT_BYTES = 0.6e9  # what the driver and the matrix libraries take for themselves
 # Dense 16-bit matrix products per second, from the makers' data sheets.
 _PEAK_FLOPS = {
     "H200": 989e12,
@@ -64,6 +60,12 @@ class Shape:
             vocabulary,
         )
 
+    @property
+    def linear_weights(self) -> tuple[int, int, int, int]:
+        """Weights of a block's linear layers: into attention, out of it, into the MLP, out of it."""
+        hidden, inner = self.hidden, self.intermediate
+        return hidden * (self.query + 2 * self.key_value), self.query * hidden, 2 * hidden * inner, inner * hidden
+
     def adapter_weights(self, rank: int) -> int:
         """Return the weights of a LoRA adapter of that rank on all linear layers of the blocks."""
         attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
@@ -79,64 +81,6 @@ class Shape:
         return float(weights * (4 + 2 * full + 2 * checkpointing))
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Predicted bytes at the peak of a training step."""
-
-    base: float
-    trained: float
-    activations: float
-    logits: float
-
-    @property
-    def total(self) -> float:
-        """All terms, and what the driver takes."""
-        return self.base + self.trained + self.activations + self.logits + _CONTEXT_BYTES
-
-
-def predict_memory(recipe: Recipe, shape: Shape, tokens: int, checkpointing: bool) -> Memory:
-    """Return the predicted peak of a step with packed rows of that many tokens, all of them supervised."""
-    settings = recipe.training
-    full = settings.method == "full"
-    weights = shape.block_weights + shape.vocabulary_weights
-    base = shape.block_weights * _BITS[recipe.model.quantization] / 8 + shape.vocabulary_weights * 2
-    trained = weights if full else shape.adapter_weights(settings.rank)
-    # Per layer and token, 16 bit: what autograd keeps of two norms (in 32 bit), seven linear layers, attention with
-    # its keys and values repeated per query head, and the gated MLP.
-    layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate
-    kept = 2 * shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
-    return Memory(
-        base=4 * weights if full else base,
-        trained=trained * ((4 if full else 8) + _STATE_BYTES[settings.optimizer]),
-        activations=float(kept * tokens),
-        logits=float(14 * shape.vocabulary * tokens),
-    )
-
-
-def choose_capacity(recipe: Recipe, shape: Shape | None, free_bytes: float) -> tuple[int, bool, str]:
-    """Return (micro-batch tokens, activation checkpointing, why) for what the recipe leaves open.
-
-    Args:
-        recipe: its own values win.
-        shape: of the base, or None where it is not known.
-        free_bytes: memory of the GPU; 0 on a CPU.
-    """
-    settings = recipe.training
-    wanted, switch = settings.micro_batch_tokens, settings.activation_checkpointing
-    if not free_bytes or shape is None:
-        why = "the base's shape is not known" if free_bytes else "a CPU gains nothing from larger rows"
-        return wanted or _SMALL_ROW, switch == "on", why
-    room = free_bytes * (1 - SPARE)
-    sizes = [wanted] if wanted else [size for size in _GPU_TOKENS if size >= settings.max_tokens] or [_GPU_TOKENS[0]]
-    for checkpointing in {"auto": (False, True), "on": (True,), "off": (False,)}[switch]:
-        for size in sizes:
-            memory = predict_memory(recipe, shape, size, checkpointing).total
-            if memory <= room:
-                told = f"{memory / 2**30:.1f} of {free_bytes / 2**30:.1f} GiB"
-                return size, checkpointing, f"predicted to take {told}"
-    return sizes[-1], switch != "off", "predicted not to fit; it gives way when memory runs out"
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the device's memory is exhausted."""
     import torch
@@ -144,10 +88,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def free_bytes(device: str) -> float:
+    """Return the memory that this process may still take on a device, what it holds already included; 0 if unknown.
+
+    A share set for the process (torch's per_process_memory_fraction) is the limit where it is smaller.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device)
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)(device)
+        return float(min(free + held, share * total))
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 0.0
+
+
 def peak_flops(device_name: str) -> float:
     """Return a GPU's dense 16-bit operations per second by its name; 0 where it is not known."""
     return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_name), 0.0)
-
-
-_SMALL_ROW = 512
-_GPU_TOKENS = (8192, 4096, 2048, 1024, 512)

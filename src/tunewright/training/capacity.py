@@ -8,8 +8,10 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import TrainingError
+from tunewright.models.budget import EVERYTHING
 from tunewright.training.batches import Example, pack
 
+FAST = "fast_decoder"  # where a model carries its kernels.decoder.FastDecoder, if it takes the fast path
 _FIRST_LOSS_SCALE = 2.0**16
 _GROW_AFTER = 2000  # steps without overflow, as in mixed-precision training since Micikevicius et al. 2018
 
@@ -20,17 +22,25 @@ class Capacity:
 
     Attributes:
         micro_batch_tokens: most tokens of a packed row.
-        checkpointing: whether activations are recomputed in the backward pass (Chen et al. 2016).
+        kept: levels of activations that are kept, as in budget.Choice; 0 recomputes them in the backward pass
+            (Chen et al. 2016).
+        cached: whether a full copy of the base is kept beside the quantized one; of the fast path alone.
         loss_scale: factor that keeps fp16 gradients in range; 1 for other types.
         good_steps: steps since the scale last changed.
         halvings: how often memory ran out.
     """
 
     micro_batch_tokens: int
-    checkpointing: bool = False
+    kept: int = EVERYTHING
+    cached: bool = False
     loss_scale: float = 1.0
     good_steps: int = 0
     halvings: int = 0
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether all activations are recomputed."""
+        return self.kept == 0
 
     def as_dict(self) -> dict[str, float]:
         """Return it as plain numbers, for a checkpoint."""
@@ -41,7 +51,8 @@ class Capacity:
         """Return what a checkpoint kept."""
         return cls(
             int(values["micro_batch_tokens"]),
-            bool(values["checkpointing"]),
+            int(values["kept"]),
+            bool(values["cached"]),
             float(values["loss_scale"]),
             int(values["good_steps"]),
             int(values["halvings"]),
@@ -52,7 +63,8 @@ class Capacity:
         return replace(
             self,
             micro_batch_tokens=min(self.micro_batch_tokens, asked.micro_batch_tokens),
-            checkpointing=self.checkpointing or asked.checkpointing,
+            kept=min(self.kept, asked.kept),
+            cached=self.cached and asked.cached,
         )
 
     def with_loss_scaling(self) -> Capacity:
@@ -68,12 +80,16 @@ class Capacity:
         return replace(self, loss_scale=min(2 * self.loss_scale, _FIRST_LOSS_SCALE), good_steps=0)
 
     def apply(self, model: Any) -> None:
-        """Turn activation checkpointing on in the model if that is called for; it never goes off again."""
-        if self.checkpointing:
+        """Have the model keep this much; without the fast path, activation checkpointing never goes off again."""
+        if fast := getattr(model, FAST, None):
+            fast.configure(self.kept, self.cached)
+        elif self.checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def smaller(self, examples: Sequence[Example]) -> Capacity:
-        """Return what to try after these examples did not fit: half the micro-batch, then activation checkpointing.
+        """Return what to try after these examples did not fit.
+
+        First goes the copy of the base, then half of the micro-batch as often as it can, then the activations.
 
         Raises:
             TrainingError: one example alone, with its activations recomputed, does not fit.
@@ -82,6 +98,9 @@ class Capacity:
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if self.cached:
+            console.warning("out of memory: going on without a full copy of the base; slower, the result is the same")
+            return replace(self, cached=False, halvings=self.halvings + 1)
         longest = max(example.num_tokens for example in examples)
         largest = max(sum(e.num_tokens for e in row) for row in pack(examples, self.micro_batch_tokens))
         if largest > longest:
@@ -90,7 +109,7 @@ class Capacity:
             return replace(self, micro_batch_tokens=budget, halvings=self.halvings + 1)
         if not self.checkpointing:
             console.warning("out of memory: going on with activation checkpointing; slower, the result is the same")
-            return replace(self, checkpointing=True, halvings=self.halvings + 1)
+            return replace(self, kept=0, halvings=self.halvings + 1)
         raise TrainingError(
             f"one example of {longest:,} tokens alone does not fit into the memory",
             "the micro-batch is down to one example, and its activations are recomputed already",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunewright.training.batches import Batch, Example
+from tunewright.training.capacity import FAST
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]
-FAST = "fast_decoder"  # where a model carries its kernels.decoder.FastDecoder, if it takes the fast path
 DPO_FIGURES = ("chosen_reward", "rejected_reward", "margin", "accuracy")
 
 

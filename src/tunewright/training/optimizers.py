@@ -18,13 +18,29 @@ def _adamw(parameters: Iterable[Any]) -> Any:
 def _adamw_8bit(parameters: Iterable[Any]) -> Any:
     import bitsandbytes
 
-    return bitsandbytes.optim.AdamW8bit(parameters, weight_decay=0.0)
+    return _counted(bitsandbytes.optim.AdamW8bit(parameters, weight_decay=0.0))
 
 
 def _paged_adamw_8bit(parameters: Iterable[Any]) -> Any:
     import bitsandbytes
 
-    return bitsandbytes.optim.PagedAdamW8bit(parameters, weight_decay=0.0)
+    return _counted(bitsandbytes.optim.PagedAdamW8bit(parameters, weight_decay=0.0))
+
+
+def _counted(optimizer: Any) -> Any:
+    """Have torch see that a step changes parameters; bitsandbytes writes behind its back.
+
+    The fast path keeps copies of the adapter in 16 bit and renews them when the parameters' versions have changed.
+    """
+    import torch
+
+    def count(stepped: Any, *_: Any) -> None:
+        for group in stepped.param_groups:
+            for parameter in group["params"]:
+                torch.autograd.graph.increment_version(parameter)
+
+    optimizer.register_step_post_hook(count)
+    return optimizer
 
 
 def _cosine(done: float) -> float:

@@ -22,6 +22,7 @@ from tunewright.training.data import Data
 from tunewright.training.loop import LoopSettings, Task, autocast, train
 from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics
 from tunewright.training.objectives import NEXT_TOKEN, dpo, reference_logps
+from tunewright.training.path import take_fast_path
 from tunewright.training.proof import Plan, first_capacity, prove
 from tunewright.training.resuming import make_room, require_same
 from tunewright.training.trackers import tracker
@@ -71,7 +72,7 @@ class Session:
         return {
             **{key: value for key, value in settings.items() if key not in NO_PART_OF_RESULT},
             "data": digest(encoded),  # last: no setting may stand in its place
-            "base": student_identity(self.recipe, self.device),
+            "base": student_identity(self.recipe, self.device) + (" fp8" if self.recipe.model.fp8 else ""),
             "seed": self.recipe.seed,
         }
 
@@ -93,6 +94,8 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
         from tunewright.training.sharding import shard_base
 
         shard_base(model, device)
+    else:
+        take_fast_path(recipe, model, device)
     return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes(), sharded)
 
 
@@ -143,7 +146,7 @@ def _train_dpo(session: Session, data: Data, identity: Mapping[str, Any], after_
 def _train(session: Session, name: str, task: Task, settings: LoopSettings, identity: Mapping[str, Any]) -> Plan:
     """Plan a phase, unless an earlier attempt did, and run it."""
     folder = session.run.file(CHECKPOINTS) / name
-    capacity, why = first_capacity(session.recipe, session.device, session.compute)
+    capacity, why = first_capacity(session.recipe, session.model, session.device, session.compute)
     planned = _earlier_plan(folder, identity)
     found = require_same(folder, identity)
     finished = found is not None and found.step == found.total_steps
@@ -196,7 +199,7 @@ def _reference(
         without = model.disable_adapter()
     elif session.recipe.preference.reference == "base" and after_sft:  # every weight has moved: load them anew
         model = student_base(session.recipe, session.device, student_tokenizer(session.recipe))
-    budget = first_capacity(session.recipe, session.device, session.compute)[0].micro_batch_tokens
+    budget = first_capacity(session.recipe, session.model, session.device, session.compute)[0].micro_batch_tokens
     size = settings.batch_size
     rows = [row for start in range(0, len(pairs), size) for row in pack(pairs[start : start + size], budget)]
     with without, autocast(settings):

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunewright import console
-from tunewright.models.memory import Shape, choose_capacity, is_out_of_memory, peak_flops, predict_memory
+from tunewright.models.budget import Choice, choose, predict_memory, told
+from tunewright.models.memory import Shape, free_bytes, is_out_of_memory, peak_flops
 from tunewright.models.source import locate, read_config
 from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.training import checkpoint
 from tunewright.training.batches import Example, num_steps, step_examples
-from tunewright.training.capacity import Capacity
+from tunewright.training.capacity import FAST, Capacity
 from tunewright.training.loop import LoopSettings, Task, accumulate, rows_of
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
@@ -28,11 +29,14 @@ class Plan:
     """A training's memory (bytes of the GPU, 0 on a CPU) and time (seconds of its steps): planned and measured.
 
     ``predicted_bytes`` come from the model's shapes alone; ``planned_bytes`` and ``planned_s`` from real steps.
+    ``path`` says whether the fast path is taken, or why not; ``told`` what is kept in memory.
     """
 
     micro_batch_tokens: int
-    checkpointing: bool
-    why: str
+    kept: int
+    cached: bool
+    path: str
+    told: str
     predicted_bytes: float
     planned_bytes: float
     planned_s: float
@@ -41,6 +45,7 @@ class Plan:
     measured_bytes: float = 0.0
     measured_s: float = 0.0
     halvings: int = 0
+    layers: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -52,23 +57,29 @@ class Plan:
         return replace(
             self,
             micro_batch_tokens=capacity.micro_batch_tokens,
-            checkpointing=capacity.checkpointing,
+            kept=capacity.kept,
+            cached=capacity.cached,
+            told=_told(capacity, self.layers),
             halvings=capacity.halvings,
             measured_bytes=float(gpu_peak_bytes()),
             measured_s=sum(took),
         )
 
 
-def first_capacity(recipe: Recipe, device: str, compute: Any) -> tuple[Capacity, str]:
-    """Return the micro-batch to begin with, and the reason."""
+def first_capacity(recipe: Recipe, model: Any, device: str, compute: Any) -> tuple[Capacity, str]:
+    """Return how the first step is computed, and the reason."""
     import torch
 
-    shape = known_shape(recipe)
-    free = float(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) if device.startswith("cuda") else 0.0
+    fast = hasattr(model, FAST)
     # All processes cut a step alike, or samples would be trained twice or never: the fullest device decides.
-    tokens, checkpointing, why = choose_capacity(recipe, shape, processes().smallest(free, device))
-    capacity = Capacity(tokens, checkpointing)
-    return (capacity.with_loss_scaling() if compute == torch.float16 else capacity), why
+    free = processes().smallest(free_bytes(device), device)
+    choice = choose(recipe, known_shape(recipe), free, fast, device.startswith("cuda"))
+    capacity = Capacity(choice.tokens, choice.kept, choice.cached)
+    return (capacity.with_loss_scaling() if compute == torch.float16 else capacity), choice.why
+
+
+def _told(capacity: Capacity, layers: int) -> str:
+    return told(Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached), layers)
 
 
 def known_shape(recipe: Recipe) -> Shape | None:
@@ -137,11 +148,10 @@ def prove(
             parameter.copy_(kept[name])
     checkpoint.set_random_state(random)
     planned_s = token_s * sum(_tokens(batch) for batch in batches)
-    plan = _plan(recipe, settings, capacity, why, planned_s, planned_bytes)
+    plan = _plan(recipe, model, settings, capacity, planned_s, planned_bytes)
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
     console.line(
-        f"plan: {capacity.micro_batch_tokens:,} tokens at once ({why}), activation checkpointing "
-        f"{'on' if capacity.checkpointing else 'off'}; real steps took{memory}; "
+        f"plan: {plan.told} ({why}); {plan.path}; real steps took{memory}; "
         f"training will take about {console.duration(plan.planned_s)}"
     )
     return capacity, plan
@@ -190,23 +200,28 @@ def _now(device: str) -> float:
 
 
 def _plan(
-    recipe: Recipe, settings: LoopSettings, capacity: Capacity, why: str, planned_s: float, planned_bytes: float
+    recipe: Recipe, model: Any, settings: LoopSettings, capacity: Capacity, planned_s: float, planned_bytes: float
 ) -> Plan:
     import torch
 
     shape = known_shape(recipe)
-    full = recipe.training.method == "full"
+    full, fast = recipe.training.method == "full", hasattr(model, FAST)
     name = torch.cuda.get_device_name() if settings.device.startswith("cuda") else ""
+    layers = shape.layers if shape else 1
     predicted = 0.0
     if shape and planned_bytes:
-        predicted = predict_memory(recipe, shape, capacity.micro_batch_tokens, capacity.checkpointing).total
+        choice = Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached)
+        predicted = predict_memory(recipe, shape, choice, fast).total
     return Plan(
         micro_batch_tokens=capacity.micro_batch_tokens,
-        checkpointing=capacity.checkpointing,
-        why=why,
+        kept=capacity.kept,
+        cached=capacity.cached,
+        path="the fast path" if fast else "the plain path",
+        told=_told(capacity, layers),
         predicted_bytes=predicted,
         planned_bytes=planned_bytes,
         planned_s=planned_s,
         flops_per_token=shape.flops_per_token(full, capacity.checkpointing) if shape else 0.0,
         peak_flops=peak_flops(name),
+        layers=layers,
     )

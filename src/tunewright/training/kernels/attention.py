@@ -26,7 +26,6 @@ class Segments:
 
 def segments_of(lengths: Sequence[int], device: str) -> Segments:
     """Return the segments of sequences of these lengths."""
-
     borders = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
     return Segments(tuple(lengths), borders.to(device, non_blocking=True))
 
@@ -64,7 +63,6 @@ def _batched(query: Any, key: Any, value: Any, count: int) -> Any:
 
 def _by_length(query: Any, key: Any, value: Any, segments: Segments) -> Any:
     """Attend in all sequences of one length at a time."""
-
     places: dict[int, list[int]] = {}
     start = 0
     for length in segments.lengths:
@@ -86,7 +84,7 @@ def _varlen() -> Any:
     except ImportError:
         return None
     known = inspect.signature(varlen_attn).parameters
-    causal = {"is_causal": True} if "is_causal" in known else {"window_size": (-1, 0)}
+    causal: dict[str, Any] = {"is_causal": True} if "is_causal" in known else {"window_size": (-1, 0)}
     if "enable_gqa" in known:
         causal["enable_gqa"] = True
     return functools.partial(varlen_attn, **causal)
@@ -95,4 +93,4 @@ def _varlen() -> Any:
 @functools.cache
 def _is_ampere(device: Any) -> bool:
 
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.cuda.get_device_capability(device) >= (8, 0))

@@ -1,8 +1,7 @@
-"""The fast path through a model of the Llama kind: which models take it, and the pass itself."""
+"""The fast path through a model of the Llama kind (families.Family.like_llama) with LoRA factors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,9 +11,6 @@ from tunewright.training.kernels.attention import segments_of
 from tunewright.training.kernels.head import TokenLogps
 from tunewright.training.kernels.layer import KEEP_PRODUCTS, Layer, Norm, Row, backward, forward
 from tunewright.training.kernels.linear import Group
-
-# Families whose layers are: norm, attention with rotated heads, norm, SiLU-gated MLP; each added to the stream.
-_LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 
 
 class LayerPass(torch.autograd.Function):
@@ -139,51 +135,30 @@ class NormPass(torch.autograd.Function):
         """Return the gradient of ``x``."""
         (x,) = ctx.saved_tensors
         out = torch.empty_like(x)
-        elementwise.rms_norm_backward(
-            grads[0].clone(), x, ctx.norm.weight, ctx.norm.eps, torch.zeros_like(x), out
-        )
+        elementwise.rms_norm_backward(grads[0].clone(), x, ctx.norm.weight, ctx.norm.eps, torch.zeros_like(x), out)
         return out, None
 
 
 def why_not(model: Any, longest: int) -> str:
-    """Return why a model cannot take the fast path, or nothing when it can.
+    """Return why this model of the Llama kind cannot take the fast path, or nothing when it can.
 
     Args:
         model: base with or without an adapter of peft.
         longest: tokens of the longest sequence: where a sliding window is longer, it changes nothing.
     """
     causal = _causal(model)
-    config = causal.config
-    if config.model_type not in _LIKE_LLAMA:
-        return f"its layers are not of the Llama kind ({config.model_type})"
-    if config.hidden_act != "silu":
-        return f"its MLP uses {config.hidden_act}, not SiLU"
+    config, layers = causal.config, causal.model.layers
     window = getattr(config, "sliding_window", None)
     if window is not None and window < longest:
-        return "its attention looks back less far than the longest sample"
-    rotary = int(causal.model.rotary_emb.inv_freq.numel()) * 2
-    if any(layer.self_attn.head_dim != rotary for layer in causal.model.layers):
-        return "its heads are turned by position only in part"
-    return next((why for layer in causal.model.layers for why in _reasons(layer)), "")
-
-
-def _reasons(layer: Any) -> Sequence[str]:
-    reasons = []
-    for name, parameter in layer.named_parameters():
-        if parameter.requires_grad and "lora_" not in name:
-            return ["more than LoRA factors is trained in its layers"]
-    for _, module in layer.named_modules():
-        kind = type(module).__name__
-        if kind == "Linear8bitLt" and hasattr(module, "quant_type") is False and not hasattr(module, "base_layer"):
-            reasons.append("8-bit products of bitsandbytes are not plain products of an unpacked weight")
-        if hasattr(module, "lora_A"):
-            if set(module.lora_A) - {"default"}:
-                reasons.append("it has several adapters")
-            if any(getattr(dropout, "p", 0) for dropout in module.lora_dropout.values()):
-                reasons.append("LoRA dropout draws a mask for each layer")
-            if getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values()):
-                reasons.append("the adapter is not plain LoRA")
-    return reasons
+        return f"attention looks back {window} tokens, less far than the longest sample may be ({longest})"
+    if config.hidden_act != "silu":
+        return f"the MLP uses {config.hidden_act}, not SiLU"
+    if any(layer.self_attn.head_dim != 2 * causal.model.rotary_emb.inv_freq.numel() for layer in layers):
+        return "only a part of each head is turned by position"
+    trained = [name for name, parameter in layers.named_parameters() if parameter.requires_grad]
+    if any("lora_" not in name for name in trained):
+        return "more than LoRA factors is trained in the layers"
+    return ""
 
 
 def _causal(model: Any) -> Any:
@@ -193,5 +168,3 @@ def _causal(model: Any) -> Any:
 
 def _norm(module: Any) -> Norm:
     return Norm(module.weight.detach(), float(module.variance_epsilon))
-
-

@@ -12,25 +12,33 @@ from typing import Any
 
 import torch
 
+from tunewright import console
+
 Heads = tuple[int, int, int]  # query heads, key heads, values per head
 
 
 @functools.cache
-def has_triton() -> bool:
-    """Return whether kernels can be compiled here: Triton needs a C compiler beside it."""
-    import shutil
+def compiled(device: str) -> Any:
+    """Return the Triton kernels if they compile and run on a device, else None.
 
-    found = importlib.util.find_spec("triton") is not None
-    return found and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    They need Triton, a C compiler beside it, and a GPU that it still supports.
+    """
+    if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
+        return None
+    from tunewright.training.kernels import triton_kernels
+
+    try:
+        probe = torch.ones(1, 16, device=device)
+        triton_kernels.rms_norm(probe, probe[0], 0.0, torch.empty_like(probe))
+    except Exception as error:  # whatever a compiler may raise: all that is lost is speed
+        console.warning(f"Triton's kernels do not run here, plain ones take their place: {str(error)[:200]}")
+        return None
+    return triton_kernels
 
 
 def _triton(tensor: Any) -> Any:
     """Return the Triton kernels where they can run on this tensor, else None."""
-    if not tensor.is_cuda or not has_triton():
-        return None
-    from tunewright.training.kernels import triton_kernels
-
-    return triton_kernels
+    return compiled(str(tensor.device)) if tensor.is_cuda else None
 
 
 def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total: Any = None) -> None:
@@ -39,22 +47,22 @@ def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total
     With ``added`` [T, h], the norm is that of x + added, which is also written to ``total``.
     """
     if kernels := _triton(x):
-        return kernels.rms_norm(x, weight, eps, out, added, total)
+        kernels.rms_norm(x, weight, eps, out, added, total)
+        return
     if added is not None:
         x = total.copy_(x + added)
     values = x.float()
     out.copy_(values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float())
 
 
-def rms_norm_backward(
-    grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool = True
-) -> None:
+def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool = True) -> None:
     """Write the gradient of the norm's input plus ``residual`` to ``out``.
 
     ``again`` writes the norm's output over ``grad``: the gradients of LoRA factors need it, and x is read anyway.
     """
     if kernels := _triton(x):
-        return kernels.rms_norm_backward(grad, x, weight, eps, residual, out, again)
+        kernels.rms_norm_backward(grad, x, weight, eps, residual, out, again)
+        return
     values = x.float()
     scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
     values, upper = values * scale, grad.float() * weight.float()
@@ -75,7 +83,8 @@ def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float
         out: [T, at least (query + key heads) × size]; may be x itself without norms.
     """
     if kernels := _triton(x):
-        return kernels.rotate(x, angles, heads, norms, eps, out)
+        kernels.rotate(x, angles, heads, norms, eps, out)
+        return
     query, key, size = heads
     parts = x[:, : (query + key) * size].reshape(len(x), query + key, size).float()
     if norms is not None:
@@ -101,7 +110,8 @@ def rotate_backward(
         out: may not overlap the gradients.
     """
     if kernels := _triton(x):
-        return kernels.rotate_backward(grads, x, angles, heads, norms, eps, out)
+        kernels.rotate_backward(grads, x, angles, heads, norms, eps, out)
+        return
     query, key, size = heads
     cos, sin = (angle.float()[:, None] for angle in angles)
     first, second = torch.cat(grads[:2], 1).float().chunk(2, dim=-1)
@@ -118,7 +128,8 @@ def rotate_backward(
 def swiglu(gate_up: Any, out: Any) -> None:
     """Write silu(gate) · up (Shazeer 2020, eq. 6) to ``out`` [T, f]; ``gate_up`` holds both, [T, at least 2f]."""
     if kernels := _triton(out):
-        return kernels.swiglu(gate_up, out)
+        kernels.swiglu(gate_up, out)
+        return
     gate, up = _halves(gate_up, out.shape[1])
     out.copy_(gate * gate.sigmoid() * up)
 
@@ -126,7 +137,8 @@ def swiglu(gate_up: Any, out: Any) -> None:
 def swiglu_backward(grad: Any, gate_up: Any, again: bool = True) -> None:
     """Write the gradients of gate and up over ``gate_up``, and with ``again`` the output over ``grad`` [T, f]."""
     if kernels := _triton(grad):
-        return kernels.swiglu_backward(grad, gate_up, again)
+        kernels.swiglu_backward(grad, gate_up, again)
+        return
     size = grad.shape[1]
     gate, up = _halves(gate_up, size)
     sigmoid, upper = gate.sigmoid(), grad.float()
@@ -146,7 +158,8 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
         gradient: whether d logps / d logits takes the logits' place.
     """
     if kernels := _triton(logits):
-        return kernels.token_logps(logits, targets, logps, gradient)
+        kernels.token_logps(logits, targets, logps, gradient)
+        return
 
     all_logps = torch.log_softmax(logits.float(), -1)
     logps.copy_(all_logps.gather(1, targets[:, None])[:, 0])
@@ -157,16 +170,16 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
 
 def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
     """Write a 4-bit weight of bitsandbytes (its packed bytes and quantization state) in full to ``out`` [n, k]."""
-    if (kernels := _triton(out)) and state.quant_type == "nf4":
-        return kernels.unpack_nf4(weight, state, out)
+    if state.quant_type == "nf4" and (kernels := _triton(out)):
+        kernels.unpack_nf4(weight, state, out)
+        return
     from bitsandbytes.functional import dequantize_4bit
 
     out.copy_(dequantize_4bit(weight, state))
 
 
 def quantize_rows(x: Any) -> tuple[Any, Any]:
-    """Return ``x`` [n, k] in 8-bit floating point (e4m3) and its scales [n, 1]: each row's largest value becomes 448."""
-
+    """Return ``x`` [n, k] in 8-bit floating point (e4m3), each row's largest value as 448, and its scales [n, 1]."""
     out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
     if kernels := _triton(x):

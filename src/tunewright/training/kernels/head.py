@@ -8,7 +8,8 @@ import torch
 
 from tunewright.training.kernels import elementwise
 
-_MOST_BYTES = 2**29  # of logits held at once; large enough for products at full speed
+# Logits held at once: enough for products at full speed; fewer where plain torch makes several 32-bit copies of them.
+_MOST_BYTES, _MOST_BYTES_PLAIN = 2**29, 2**26
 
 
 class TokenLogps(torch.autograd.Function):
@@ -24,8 +25,9 @@ class TokenLogps(torch.autograd.Function):
         """Return the log-probabilities for ``hidden`` [n, h], a frozen ``weight`` [vocabulary, h], targets [n]."""
         gradient = ctx.needs_input_grad[0]
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        slopes = torch.empty_like(hidden) if gradient else None
-        for some in _chunks(len(hidden), _MOST_BYTES // (len(weight) * hidden.element_size())):
+        slopes: Any = torch.empty_like(hidden) if gradient else None
+        most = _MOST_BYTES if elementwise.compiled(str(hidden.device)) else _MOST_BYTES_PLAIN
+        for some in _chunks(len(hidden), most // (len(weight) * hidden.element_size())):
             logits = hidden[some] @ weight.t()
             elementwise.token_logps(logits, targets[some], logps[some], gradient)
             if gradient:

@@ -218,7 +218,6 @@ def unpack(weight: Any, out: Any) -> None:
 
 def _product_32(left: Any, right: Any) -> Any:
     """Return a product in 32 bit, which gradients are summed in."""
-
     if left.is_cuda and left.element_size() == 2:
         return torch.mm(left, right, out_dtype=torch.float32)
     return (left @ right).float()

@@ -13,7 +13,9 @@ import triton.language as tl
 
 
 @triton.jit
-def _rms_norm(x, added, weight, total, out, s_x, s_added, s_total, s_out, eps, n, ADD: tl.constexpr, BLOCK: tl.constexpr):
+def _rms_norm(
+    x, added, weight, total, out, s_x, s_added, s_total, s_out, eps, n, ADD: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < n
@@ -228,9 +230,7 @@ def rotate(x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) ->
 def rotate_backward(grads: Any, x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) -> None:
     query, key, size = heads
     cos, sin = angles
-    for part, (grad, count, begin) in enumerate(
-        zip(grads, (query, key, key), (0, query, query + key), strict=True)
-    ):
+    for part, (grad, count, begin) in enumerate(zip(grads, (query, key, key), (0, query, query + key), strict=True)):
         per_program = min(16, triton.next_power_of_2(count))
         columns = slice(begin * size, (begin + count) * size)
         turned = part < 2
@@ -261,7 +261,7 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
 
 def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
     nested = state.nested
-    outer = state.state2 if nested else None
+    outer: Any = state.state2 if nested else None
     num_bytes = weight.numel()
     _unpack_nf4[(triton.cdiv(num_bytes, 2048),)](
         weight, state.absmax, outer.code if nested else state.absmax, outer.absmax if nested else state.absmax,

@@ -1,0 +1,184 @@
+"""Speed and memory of training on a GPU, beside other trainers where they are installed.
+
+Run: python benchmarks/gpu.py [-o benchmarks/results/gpu.json] [--repeats 3] [--only WORD ...]
+
+Every run is a process of its own; the order of the arms alternates between the repeats. Models have random weights of
+well-known shapes (shapes.py): speed and memory do not depend on them. All arms train NF4 with double quantization,
+LoRA of rank 16 on the seven linear layers, without dropout, and count the tokens that are not padding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+WARM_UP, MEASURED = 5, 12
+SAMPLES = {"packed2k": 8, "chat": 128, "512": 8}  # per optimizer step
+# shape, workload, name of the settings, the recipe's settings, GiB that the card is cut to (0: all of it)
+OURS = (
+    ("8B", "packed2k", "as planned", {}, 0),
+    ("8B", "packed2k", "fp8 base", {"fp8": True}, 0),
+    ("8B", "packed2k", "checkpointing", {"activation_checkpointing": "on", "micro_batch_tokens": 8192}, 0),
+    ("8B", "packed2k", "as planned, 14.6 GiB card", {"micro_batch_tokens": 8192}, 14.6),
+    ("8B", "chat", "as planned", {}, 0),
+    ("8B", "chat", "fp8 base", {"fp8": True}, 0),
+    ("0.5B", "packed2k", "as planned", {}, 0),
+    ("0.5B", "chat", "as planned", {}, 0),
+    ("8B", "packed2k", "as planned, 16 GB card, fp16 without flash", {"compute": "fp16"}, 14.5),
+    ("7B", "packed2k", "as planned, 16 GB card, fp16 without flash", {"compute": "fp16"}, 14.5),
+    ("7B", "512", "micro-batch of one, fp16 without flash", {"compute": "fp16", "micro_batch_tokens": 512}, 6.5),
+    ("0.5B", "packed2k", "plain path", {"kernels": "off", "micro_batch_tokens": 8192}, 0),
+)
+PEERS = (
+    ("8B", "packed2k", "trl_best_nogc"),
+    ("8B", "packed2k", "trl_best"),
+    ("8B", "chat", "trl_best_nogc"),
+    ("0.5B", "packed2k", "trl_best_nogc"),
+)
+
+
+def measure_ours(number: int) -> dict:
+    """Time one of our configurations through the loop's own optimizer step."""
+    import torch
+    from shapes import config_of, examples, make_base
+
+    from tunewright.models.budget import Choice, told
+    from tunewright.models.load import attach_adapter, compute_dtype, quiet_libraries
+    from tunewright.recipe import Recipe
+    from tunewright.settings import ModelSettings, TrainingSettings
+    from tunewright.training.checkpoint import trainable
+    from tunewright.training.loop import LoopSettings, optimizer_step
+    from tunewright.training.objectives import NEXT_TOKEN
+    from tunewright.training.optimizers import OPTIMIZERS
+    from tunewright.training.path import take_fast_path
+    from tunewright.training.proof import first_capacity
+
+    shape, workload, _, changes, gib = OURS[number]
+    quiet_libraries()
+    device, size = "cuda:0", SAMPLES[workload]
+    folder = Path(tempfile.mkdtemp())
+    config_of(shape).save_pretrained(folder)
+    of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
+    rest = {key: value for key, value in changes.items() if key not in of_model}
+    recipe = Recipe(
+        model=ModelSettings(base=str(folder), **of_model),
+        training=TrainingSettings(rank=16, alpha=16, batch_size=size, **({"max_tokens": 2048} | rest)),
+    )
+    if "without flash" in OURS[number][2]:
+        from tunewright.training.kernels import attention, elementwise
+
+        elementwise.compiled = lambda device: None
+        attention._is_ampere = lambda device: False  # as on a T4: grouped heads and several lengths have no kernel
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.backends.cuda.enable_flash_sdp(False)
+    dtype = compute_dtype(device, recipe.model.compute)
+    model = attach_adapter(make_base(shape, device, dtype), recipe.training, 0).train()
+    torch.cuda.empty_cache()
+    if gib:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
+    torch.cuda.reset_peak_memory_stats()
+    take_fast_path(recipe, model, device)
+    capacity, why = first_capacity(recipe, model, device, dtype)
+    capacity.apply(model)
+    settings = LoopSettings(
+        seed=0, learning_rate=2e-4, epochs=1, batch_size=size, warmup_share=0, max_grad_norm=1.0, checkpoint_steps=1,
+        device=device, schedule="constant", compute=dtype,
+    )  # fmt: skip
+    data = examples(workload, 4 * size)
+    optimizer = OPTIMIZERS["adamw"](trainable(model).values())
+    seconds, tokens, losses = [], [], []
+    for step in range(WARM_UP + MEASURED):
+        batch = data[step % 4 * size : (step % 4 + 1) * size]
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        row, capacity = optimizer_step(model, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        tokens.append(row["num_tokens"])
+        losses.append(round(row["loss"], 4))
+    rates = [count / took for count, took in zip(tokens[WARM_UP:], seconds[WARM_UP:], strict=True)]
+    choice = Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached)
+    return {
+        "settings": f"{OURS[number][2]}: {told(choice, config_of(shape).num_hidden_layers)} ({why})",
+        "tok_s": round(statistics.median(rates)),
+        "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
+        "losses": [*losses[:3], *losses[-2:]],
+        "halvings": capacity.halvings,
+    }
+
+
+def run(arguments: list[str]) -> dict:
+    """Run one measurement in a process of its own."""
+    environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, __file__, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    line = next((text for text in ended.stdout.splitlines() if text.startswith("RESULT")), None)
+    return json.loads(line.removeprefix("RESULT")) if line else {"failed": (ended.stderr + ended.stdout)[-1500:]}
+
+
+def versions() -> str:
+    found = []
+    for name in ("torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu.json"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="run what has all these words in its name")
+    parser.add_argument("--ours", type=int)
+    parser.add_argument("--peer", type=int)
+    options = parser.parse_args()
+    if options.ours is not None:
+        print("RESULT" + json.dumps(measure_ours(options.ours)))
+        return
+    if options.peer is not None:
+        from peers import measure_peer
+
+        print("RESULT" + json.dumps(measure_peer(*PEERS[options.peer], WARM_UP, MEASURED)))
+        return
+    jobs = [("tunewright", "--ours", number, one[:3]) for number, one in enumerate(OURS)]
+    if find_spec("trl"):
+        jobs += [("trl", "--peer", number, one) for number, one in enumerate(PEERS)]
+    jobs = [job for job in jobs if all(word in " ".join((job[0], *job[3])) for word in options.only)]
+    import torch
+
+    results = []
+    for repeat in range(options.repeats):
+        for arm, flag, number, (shape, workload, name) in jobs if repeat % 2 == 0 else reversed(jobs):
+            found = run([flag, str(number)])
+            row = {
+                "date": datetime.date.today().isoformat(),
+                "gpu": torch.cuda.get_device_name(),
+                "versions": versions(),
+                "shape": shape,
+                "workload": workload,
+                "arm": arm,
+                "repeat": repeat,
+                **({"settings": name} | found),
+            }
+            results.append(row)
+            print(json.dumps({key: row[key] for key in row if key not in ("date", "gpu", "versions")}), flush=True)
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
