@@ -23,13 +23,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WARM_UP, MEASURED = 5, 12
-SAMPLES = {"packed2k": 8, "chat": 128, "512": 8}  # per optimizer step
+SAMPLES = {"packed2k": 8, "chat": 128, "512": 8, "dpo": 64}  # samples or pairs per optimizer step
 # shape, workload, name of the settings, the recipe's settings, GiB that the card is cut to (0: all of it)
 OURS = (
     ("8B", "packed2k", "as planned", {}, 0),
     ("8B", "packed2k", "fp8 base", {"fp8": True}, 0),
-    ("8B", "packed2k", "checkpointing", {"activation_checkpointing": "on", "micro_batch_tokens": 8192}, 0),
-    ("8B", "packed2k", "as planned, 14.6 GiB card", {"micro_batch_tokens": 8192}, 14.6),
+    ("8B", "packed2k", "checkpointing", {"activation_checkpointing": "on", "micro_batch_tokens": 8192}, 11.5),
+    ("8B", "packed2k", "as planned, 15.2 GiB card", {"micro_batch_tokens": 8192}, 15.2),
     ("8B", "chat", "as planned", {}, 0),
     ("8B", "chat", "fp8 base", {"fp8": True}, 0),
     ("0.5B", "packed2k", "as planned", {}, 0),
@@ -37,6 +37,7 @@ OURS = (
     ("8B", "packed2k", "as planned, 16 GB card, fp16 without flash", {"compute": "fp16"}, 14.5),
     ("7B", "packed2k", "as planned, 16 GB card, fp16 without flash", {"compute": "fp16"}, 14.5),
     ("7B", "512", "micro-batch of one, fp16 without flash", {"compute": "fp16", "micro_batch_tokens": 512}, 6.5),
+    ("8B", "dpo", "as planned", {}, 0),
     ("0.5B", "packed2k", "plain path", {"kernels": "off", "micro_batch_tokens": 8192}, 0),
 )
 PEERS = (
@@ -44,13 +45,14 @@ PEERS = (
     ("8B", "packed2k", "trl_best"),
     ("8B", "chat", "trl_best_nogc"),
     ("0.5B", "packed2k", "trl_best_nogc"),
+    ("8B", "dpo", "trl_nogc"),
 )
 
 
 def measure_ours(number: int) -> dict:
     """Time one of our configurations through the loop's own optimizer step."""
     import torch
-    from shapes import config_of, examples, make_base
+    from shapes import config_of, examples, make_base, paired_examples
 
     from tunewright.models.budget import Choice, told
     from tunewright.models.load import attach_adapter, compute_dtype, quiet_libraries
@@ -58,7 +60,7 @@ def measure_ours(number: int) -> dict:
     from tunewright.settings import ModelSettings, TrainingSettings
     from tunewright.training.checkpoint import trainable
     from tunewright.training.loop import LoopSettings, optimizer_step
-    from tunewright.training.objectives import NEXT_TOKEN
+    from tunewright.training.objectives import NEXT_TOKEN, dpo
     from tunewright.training.optimizers import OPTIMIZERS
     from tunewright.training.path import take_fast_path
     from tunewright.training.proof import first_capacity
@@ -95,14 +97,17 @@ def measure_ours(number: int) -> dict:
         seed=0, learning_rate=2e-4, epochs=1, batch_size=size, warmup_share=0, max_grad_norm=1.0, checkpoint_steps=1,
         device=device, schedule="constant", compute=dtype,
     )  # fmt: skip
-    data = examples(workload, 4 * size)
+    data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
+    objective = NEXT_TOKEN
+    if workload == "dpo":
+        objective = dpo("sigmoid", 0.1, 0.0, {one.sample: (-900.0, -900.0) for one in data})
     optimizer = OPTIMIZERS["adamw"](trainable(model).values())
     seconds, tokens, losses = [], [], []
     for step in range(WARM_UP + MEASURED):
         batch = data[step % 4 * size : (step % 4 + 1) * size]
         torch.cuda.synchronize()
         began = time.perf_counter()
-        row, capacity = optimizer_step(model, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
+        row, capacity = optimizer_step(model, optimizer, objective, batch, step, 10**6, settings, capacity)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
         tokens.append(row["num_tokens"])

@@ -82,7 +82,8 @@ def make_base(name: str, device: str, dtype: Any, seed: int = 0, quantize: bool 
 def sequences(workload: str, number: int, seed: int = 1) -> list[tuple[list[int], int]]:
     """Return token sequences of a workload, each with the length of its masked prompt.
 
-    "packed2k": 2,048 tokens each, all trained on; "chat": log-normal with median 220, 40-75 % of each a prompt.
+    "packed2k": 2,048 tokens each, all trained on; "chat": log-normal with median 220, 40-75 % of each a prompt;
+    "512" and "chat256": that many tokens each, half of the latter a prompt.
     """
     drawn = random.Random(seed)
     found = []
@@ -98,6 +99,30 @@ def sequences(workload: str, number: int, seed: int = 1) -> list[tuple[list[int]
             prompt = int(length * drawn.uniform(0.4, 0.75))
         found.append(([drawn.randrange(5, 32000) for _ in range(length)], prompt))
     return found
+
+
+def pairs(number: int, seed: int = 2) -> list[tuple[list[int], list[int], list[int]]]:
+    """Return (prompt, chosen, rejected) of token ids: chats as above, the rejected answer of another length."""
+    drawn = random.Random(seed)
+    found = []
+    for ids, prompt in sequences("chat", number, seed):
+        other = max(16, int((len(ids) - prompt) * drawn.uniform(0.6, 1.4)))
+        found.append((ids[:prompt], ids[prompt:], [drawn.randrange(5, 32000) for _ in range(other)]))
+    return found
+
+
+def paired_examples(number: int, seed: int = 2) -> list[Any]:
+    """Return pairs as examples of the training loop."""
+    from tunewright.models.template import IGNORED, Encoded
+    from tunewright.training.batches import Example
+
+    return [
+        Example(
+            f"{place:05d}",
+            tuple(Encoded(prompt + end, [IGNORED] * len(prompt) + end, True) for end in (chosen, rejected)),
+        )
+        for place, (prompt, chosen, rejected) in enumerate(pairs(number, seed))
+    ]
 
 
 def examples(workload: str, number: int, seed: int = 1) -> list[Any]:

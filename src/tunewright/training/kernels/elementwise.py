@@ -49,10 +49,10 @@ def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total
     if kernels := _triton(x):
         kernels.rms_norm(x, weight, eps, out, added, total)
         return
-    if added is not None:
-        x = total.copy_(x + added)
-    values = x.float()
-    out.copy_(values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float())
+    for some in _pieces(x):
+        part = x[some] if added is None else total[some].copy_(x[some] + added[some])
+        values = part.float()
+        out[some] = (values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float()).to(out.dtype)
 
 
 def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool = True) -> None:
@@ -63,12 +63,14 @@ def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any,
     if kernels := _triton(x):
         kernels.rms_norm_backward(grad, x, weight, eps, residual, out, again)
         return
-    values = x.float()
-    scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
-    values, upper = values * scale, grad.float() * weight.float()
-    out.copy_(scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual.float())
-    if again:
-        grad.copy_(values * weight.float())
+    for some in _pieces(x):
+        values = x[some].float()
+        scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
+        values, upper = values * scale, grad[some].float() * weight.float()
+        lower = scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual[some].float()
+        out[some] = lower.to(out.dtype)
+        if again:
+            grad[some] = (values * weight.float()).to(grad.dtype)
 
 
 def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float, out: Any) -> None:
@@ -130,8 +132,9 @@ def swiglu(gate_up: Any, out: Any) -> None:
     if kernels := _triton(out):
         kernels.swiglu(gate_up, out)
         return
-    gate, up = _halves(gate_up, out.shape[1])
-    out.copy_(gate * gate.sigmoid() * up)
+    for some in _pieces(out):
+        gate, up = _halves(gate_up[some], out.shape[1])
+        out[some] = (torch.nn.functional.silu(gate) * up).to(out.dtype)
 
 
 def swiglu_backward(grad: Any, gate_up: Any, again: bool = True) -> None:
@@ -140,12 +143,13 @@ def swiglu_backward(grad: Any, gate_up: Any, again: bool = True) -> None:
         kernels.swiglu_backward(grad, gate_up, again)
         return
     size = grad.shape[1]
-    gate, up = _halves(gate_up, size)
-    sigmoid, upper = gate.sigmoid(), grad.float()
-    slopes = upper * up * sigmoid * (1 + gate * (1 - sigmoid)), upper * gate * sigmoid
-    if again:
-        grad.copy_(gate * sigmoid * up)
-    gate_up[:, :size], gate_up[:, size : 2 * size] = slopes
+    for some in _pieces(grad):
+        gate, up = _halves(gate_up[some], size)
+        sigmoid, upper = gate.sigmoid(), grad[some].float()
+        slopes = upper * up * sigmoid * (1 + gate * (1 - sigmoid)), upper * gate * sigmoid
+        if again:
+            grad[some] = (gate * sigmoid * up).to(grad.dtype)
+        gate_up[some, :size], gate_up[some, size : 2 * size] = slopes
 
 
 def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
@@ -189,6 +193,12 @@ def quantize_rows(x: Any) -> tuple[Any, Any]:
     return out.copy_(x.float() / scales), scales
 
 
+def _pieces(x: Any) -> list[slice]:
+    """Return the rows of ``x`` in pieces: plain torch makes many 32-bit copies, which so stay small."""
+    size = max(1, _PLAIN_VALUES // x.shape[1])
+    return [slice(start, start + size) for start in range(0, len(x), size)]
+
+
 def _halves(gate_up: Any, size: int) -> tuple[Any, Any]:
     return gate_up[:, :size].float(), gate_up[:, size : 2 * size].float()
 
@@ -200,3 +210,4 @@ def _per_head(norms: Any, heads: Heads) -> Any:
 
 
 E4M3_TOP = 448.0
+_PLAIN_VALUES = 2**20  # of one operand at once

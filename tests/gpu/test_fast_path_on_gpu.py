@@ -1,0 +1,113 @@
+"""The fast path in 16 bit on a GPU: its gradients are as near to those of 32 bit as the plain path's, or nearer."""
+
+import copy
+
+import pytest
+import torch
+from bench_of_training import loop_settings, tiny_examples, wake
+
+from families import TINY, base_of, make_family
+from tunewright.models.load import attach_adapter, load_base
+from tunewright.recipe import Recipe
+from tunewright.settings import ModelSettings, TrainingSettings
+from tunewright.training.capacity import FAST, Capacity
+from tunewright.training.checkpoint import trainable
+from tunewright.training.kernels.attention import attend, segments_of
+from tunewright.training.kernels.decoder import FastDecoder
+from tunewright.training.loop import accumulate
+from tunewright.training.objectives import NEXT_TOKEN
+from tunewright.training.path import take_fast_path
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+DEVICE = "cuda:0"
+
+
+def gradients(model, examples, compute):
+    model.zero_grad()
+    settings = loop_settings(device=DEVICE, compute=compute)
+    loss = accumulate(model, NEXT_TOKEN, examples, settings, Capacity(100_000))["loss"]
+    return float(loss), torch.cat([parameter.grad.double().flatten() for parameter in trainable(model).values()])
+
+
+def fast(model, kept=10**6, cached=True, eight=False):
+    decoder = FastDecoder(model)
+    if eight:
+        decoder.use_eight_bits()
+    decoder.configure(kept, cached)
+    setattr(model, FAST, decoder)
+    return model
+
+
+def trio(folder, kind, quantization="nf4-double"):
+    """The same adapted base in 16 bit, and computed in 32."""
+    base = load_base(folder, quantization, DEVICE, kind)
+    model = wake(attach_adapter(base, TrainingSettings(rank=16, alpha=32), 0)).train()
+    return model, copy.deepcopy(model).float()
+
+
+def apart(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kept", "cached"), [(0, False), (2, False), (4, True), (10**6, True)])
+def test_gradients_are_no_further_from_the_truth_than_the_plain_path(tiny_model, kind, kept, cached):
+    model, exact = trio(tiny_model, kind)
+    examples = tiny_examples(tiny_model, 8)
+    truth_loss, truth = gradients(fast(exact), examples, None)
+    plain_loss, plain = gradients(model, examples, kind)
+    ours_loss, ours = gradients(fast(model, kept, cached), examples, kind)
+    assert apart(ours, truth) <= 1.2 * apart(plain, truth) + 1e-3
+    assert abs(ours_loss - truth_loss) <= 2 * abs(plain_loss - truth_loss) + 2e-3 * truth_loss
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if TINY[name].kind in ("llama", "qwen2", "qwen3", "mistral")])
+def test_every_family(name, tmp_path):
+    folder = make_family(name, tmp_path / name)
+    base = base_of(folder).to(DEVICE)
+    model = wake(attach_adapter(base, TrainingSettings(rank=4, alpha=8), 0)).train()
+    examples = tiny_examples(folder, 6)
+    reference_loss, reference = gradients(model, examples, None)
+    take_fast_path(
+        Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512)), model, DEVICE
+    )
+    loss, found = gradients(model, examples, None)
+    assert loss == pytest.approx(reference_loss, rel=1e-5)
+    assert apart(found, reference) < 1e-4
+
+
+def test_eight_bit_products_point_the_same_way(tiny_model):
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs 8-bit floating point")
+    model, _ = trio(tiny_model, torch.bfloat16)
+    examples = tiny_examples(tiny_model, 8)
+    loss, exact = gradients(fast(model), examples, torch.bfloat16)
+    coarse_loss, coarse = gradients(fast(model, eight=True), examples, torch.bfloat16)
+    assert float(torch.dot(coarse, exact) / coarse.norm() / exact.norm()) > 0.98
+    assert coarse_loss == pytest.approx(loss, rel=5e-3)
+
+
+@pytest.mark.parametrize("lengths", [(256, 256, 256), (300,), (17, 256, 100, 3), (128, 128)])
+@pytest.mark.parametrize("heads", [(4, 4), (8, 2)])
+def test_attention_stays_within_its_sequence(lengths, heads):
+    """Each way of attention against plain products, forward and backward."""
+    total, (query, key), size = sum(lengths), heads, 64
+    parts = [torch.randn(total, n, size, device=DEVICE, requires_grad=True) for n in (query, key, key)]
+    out = attend(*(part.to(torch.bfloat16) for part in parts), segments_of(lengths, DEVICE))
+    expected, start = [], 0
+    for length in lengths:
+        q, k, v = (part[start : start + length].transpose(0, 1) for part in parts)
+        k, v = (part.repeat_interleave(query // key, 0) for part in (k, v))
+        expected.append(torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1))
+        start += length
+    expected = torch.cat(expected)
+    torch.testing.assert_close(out.float(), expected, atol=3e-2, rtol=3e-2)
+    upper = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.float(), parts, upper, retain_graph=True),
+        torch.autograd.grad(expected, parts, upper), strict=True,
+    ):  # fmt: skip
+        assert apart(ours, theirs) < 2e-2
