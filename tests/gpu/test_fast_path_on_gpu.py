@@ -16,6 +16,7 @@ from tunewright.training.kernels.attention import attend, segments_of
 from tunewright.training.kernels.decoder import FastDecoder
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
+from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.path import take_fast_path
 
 pytestmark = [
@@ -88,6 +89,23 @@ def test_eight_bit_products_point_the_same_way(tiny_model):
     coarse_loss, coarse = gradients(fast(model, eight=True), examples, torch.bfloat16)
     assert float(torch.dot(coarse, exact) / coarse.norm() / exact.norm()) > 0.98
     assert coarse_loss == pytest.approx(loss, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("cached", [True, False])
+def test_every_optimizers_step_is_seen(tiny_model, name, cached):
+    """Fused kernels and bitsandbytes change parameters without torch's knowledge."""
+    model, _ = trio(tiny_model, torch.bfloat16)
+    examples = tiny_examples(tiny_model, 8)
+    optimizer = OPTIMIZERS[name](trainable(fast(model, cached=cached)).values())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.02
+    before, _ = gradients(model, examples, torch.bfloat16)
+    optimizer.step()
+    after, _ = gradients(model, examples, torch.bfloat16)
+    renewed, _ = gradients(fast(model), examples, torch.bfloat16)
+    assert abs(after - before) > 1e-2
+    assert after == pytest.approx(renewed, rel=1e-4)
 
 
 @pytest.mark.parametrize("lengths", [(256, 256, 256), (300,), (17, 256, 100, 3), (128, 128)])

@@ -18,7 +18,7 @@ from tunewright.records import Answer, Chunk, Message, Question, Sample, SplitEn
 from tunewright.rundir import RunFolder, file_digest
 
 JOURNAL = "answers-journal.jsonl"
-_BATCH_SIZE = {"cpu": 48, "cuda": 128}
+BATCH_SIZE = {"cpu": 48, "cuda": 128}
 
 Sheets = Mapping[str, Sequence[Job]]  # arm → one job per question, in the exam's order
 Key = Callable[[bool, Job], str]  # (with adapter, job) → what names the job's answer
@@ -37,7 +37,7 @@ def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question], a
     tokenizer = student_tokenizer(recipe)
     sheets = _sheets(run, recipe, questions, arms, tokenizer)
     key = _key(run, recipe, any(arm in TUNED for arm in sheets))
-    told = _tell(run, recipe, tokenizer, _plan(sheets, key, _BATCH_SIZE[pick_device().partition(":")[0]]), key)
+    told = _tell(run, recipe, tokenizer, _plan(sheets, key, BATCH_SIZE[pick_device().partition(":")[0]]), key)
     for arm, jobs in sheets.items():
         for question, job in zip(questions, jobs, strict=True):
             output = told[key(arm in TUNED, job)]

@@ -12,7 +12,8 @@ def _adamw(parameters: Iterable[Any]) -> Any:
 
     parameters = list(parameters)
     # On a GPU one kernel updates all parameters; on a CPU the plain steps keep resumed runs bit-identical.
-    return torch.optim.AdamW(parameters, weight_decay=0.0, fused=all(one.is_cuda for one in parameters) or None)
+    fused = all(one.is_cuda for one in parameters) or None
+    return _counted(torch.optim.AdamW(parameters, weight_decay=0.0, fused=fused))
 
 
 def _adamw_8bit(parameters: Iterable[Any]) -> Any:
@@ -28,7 +29,7 @@ def _paged_adamw_8bit(parameters: Iterable[Any]) -> Any:
 
 
 def _counted(optimizer: Any) -> Any:
-    """Have torch see that a step changes parameters; bitsandbytes writes behind its back.
+    """Have torch see that a step changes parameters: fused kernels and bitsandbytes write behind its back.
 
     The fast path keeps copies of the adapter in 16 bit and renews them when the parameters' versions have changed.
     """

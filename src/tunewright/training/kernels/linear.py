@@ -58,20 +58,19 @@ class Group:
         self._right: Any = None
         self._lower: Any = None
         self._seen: list[int] = []
-        self._written: list[int] = []
 
     def keep_unpacked(self, cached: bool) -> None:
         """Say whether the group keeps an M of its own, rather than unpack the weights at every use."""
         self._cached = cached
-        if not cached:
-            self._own = None
+        if not cached and self._own is not None:
+            self._own = self._right = self._lower = None
 
     def use_eight_bits(self) -> None:
         """Compute the frozen products in 8-bit floating point from now on; the adapter's stay as they are."""
         from tunewright.training.kernels.eight_bits import EightBits
 
+        self.keep_unpacked(False)
         self._eight = EightBits(self)
-        self._own = None
 
     @property
     def spare(self) -> int:
@@ -115,19 +114,21 @@ class Group:
     def block_matrix(self) -> Any:
         """Return M [n + spare, k + spare] as the factors now stand."""
         right, lower = self.factors()
-        matrix = self._own
-        if matrix is None:
-            matrix = self._memory().view(self.num_out + self._beside, self.num_in + self._beside)
-            row = 0
-            for part in self.parts:
-                unpack(part.base.weight, matrix[row : row + part.num_out, : self.num_in])
-                row += part.num_out
-        elif self._written == self._seen:
-            return matrix
+        if self._own is not None:
+            return self._own
+        matrix = self._memory().view(self.num_out + self._beside, self.num_in + self._beside)
+        row = 0
+        for part in self.parts:
+            unpack(part.base.weight, matrix[row : row + part.num_out, : self.num_in])
+            row += part.num_out
         matrix[:, self.num_in :] = right
         matrix[self.num_out :, : self.num_in] = lower
-        if self._cached:
-            self._own, self._written = matrix, self._seen
+        if self._cached:  # from now on the factors are written in place
+            self._own, self._right, self._lower = (
+                matrix,
+                matrix[:, self.num_in :],
+                matrix[self.num_out :, : self.num_in],
+            )
         return matrix
 
     def _memory(self) -> Any:
