@@ -1,9 +1,10 @@
-"""Do the fast path and its 8-bit products learn what the plain path learns? Losses of equal trainings, side by side.
+"""Do the fast path and its 8-bit gradients learn what the plain path learns? Losses of equal trainings, side by side.
 
 Run: python benchmarks/equality.py [-o benchmarks/results/equality.json] [8B] [embedded]
 
 "8B": 50 steps on eight repeated batches of two 2,048-token sequences, Llama-3.1-8B's shape with random weights, through
-the plain path (transformers and peft), the fast path, and the fast path with 8-bit products.
+the plain path (transformers and peft), the fast path, the fast path with 8-bit gradients, and for the truth the plain
+path with the same base in 32 bit (TF32 products).
 "embedded": 200 steps of SmolLM2-135M-Instruct on samples made by rule from the example abstracts, in 16 and in 8 bit,
 with the loss on 64 samples held out.
 """
@@ -17,9 +18,24 @@ import tempfile
 from pathlib import Path
 
 
-def loop(model, data, batch_size: int, steps: int, held_out, tokens: int):
-    """Train; return the losses of all steps and the held-out loss."""
+def in_full(model) -> None:
+    """Replace the packed weights by the 16-bit values that they stand for, in 32 bit."""
     import torch
+    from bitsandbytes.functional import dequantize_4bit
+
+    for parent in list(model.modules()):
+        for key, child in list(parent.named_children()):
+            if type(child).__name__ == "Linear4bit":
+                weight = dequantize_4bit(child.weight.data, child.weight.quant_state).float()
+                linear = torch.nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
+                linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+                setattr(parent, key, linear)
+    torch.nn.Module.float(model).is_loaded_in_4bit = False
+    torch.set_float32_matmul_precision("high")
+
+
+def loop(model, data, batch_size: int, steps: int, held_out, tokens: int, compute):
+    """Train; return the losses of all steps and the held-out loss."""
 
     from tunewright.training.capacity import Capacity
     from tunewright.training.checkpoint import trainable
@@ -29,7 +45,7 @@ def loop(model, data, batch_size: int, steps: int, held_out, tokens: int):
 
     settings = LoopSettings(
         seed=0, learning_rate=2e-4, epochs=1, batch_size=batch_size, warmup_share=0, max_grad_norm=1.0,
-        checkpoint_steps=1, device="cuda:0", schedule="constant", compute=torch.bfloat16,
+        checkpoint_steps=1, device="cuda:0", schedule="constant", compute=compute,
     )  # fmt: skip
     capacity = Capacity(tokens)
     capacity.apply(model)
@@ -53,12 +69,16 @@ def train(base: str, way: str) -> dict:
     from tunewright.training.path import take_fast_path
 
     quiet_libraries()
-    training = TrainingSettings(rank=16, alpha=16, max_tokens=2048, kernels="off" if way == "plain" else "auto")
+    training = TrainingSettings(
+        rank=16, alpha=16, max_tokens=2048, kernels="off" if way in ("plain", "exact") else "auto"
+    )
     if base == "8B":
         folder = Path(tempfile.mkdtemp())
         config_of(base).save_pretrained(folder)
         recipe = Recipe(model=ModelSettings(base=str(folder), fp8=way == "fp8"), training=training)
         frozen = make_base(base, "cuda:0", torch.bfloat16)
+        if way == "exact":
+            in_full(frozen)
         data, held_out, size, steps = examples("packed2k", 16), [], 2, 50
     else:
         from kill_on_gpu import samples
@@ -73,7 +93,7 @@ def train(base: str, way: str) -> dict:
         data, held_out, size, steps = data[64:], data[:64], 16, 200
     model = attach_adapter(frozen, recipe.training, 0).train()
     take_fast_path(recipe, model, "cuda:0")
-    losses, held = loop(model, data, size, steps, held_out, 4096)
+    losses, held = loop(model, data, size, steps, held_out, 4096, None if way == "exact" else torch.bfloat16)
     return {"losses": [round(loss, 5) for loss in losses], "held_out_loss": held}
 
 
@@ -91,7 +111,7 @@ def main() -> None:
     found = json.loads(options.output.read_text()) if options.output.exists() else {}
     found |= {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     for base in options.bases:
-        ways = ("plain", "fast", "fp8") if base == "8B" else ("fast", "fp8")
+        ways = ("exact", "plain", "fast", "fp8") if base == "8B" else ("fast", "fp8")
         runs = {way: train(base, way) for way in ways}
         rest = {
             f"{way} against {ways[0]}, largest": apart(runs[way]["losses"], runs[ways[0]]["losses"]) for way in ways[1:]

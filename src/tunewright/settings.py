@@ -87,7 +87,7 @@ class ModelSettings(Settings):
     quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("nf4-double", description="of the frozen base")
     compute: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="auto: what the hardware does best")
     added_tokens: tuple[str, ...] = Field((), description="new tokens; their embeddings are trained and saved")
-    fp8: bool = Field(False, description="frozen products in 8-bit floating point (Hopper and later): faster, coarser")
+    fp8: bool = Field(False, description="gradients through the base in 8 bit (Hopper and later): faster, coarser")
     sharded: bool = Field(False, description="spread an unquantized base over all GPUs of the launch (FSDP2)")
 
 

@@ -80,7 +80,7 @@ def test_every_family(name, tmp_path):
     assert apart(found, reference) < 1e-4
 
 
-def test_eight_bit_products_point_the_same_way(tiny_model):
+def test_eight_bit_gradients_point_the_same_way(tiny_model):
     if torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("needs 8-bit floating point")
     model, _ = trio(tiny_model, torch.bfloat16)
@@ -88,7 +88,7 @@ def test_eight_bit_products_point_the_same_way(tiny_model):
     loss, exact = gradients(fast(model), examples, torch.bfloat16)
     coarse_loss, coarse = gradients(fast(model, eight=True), examples, torch.bfloat16)
     assert float(torch.dot(coarse, exact) / coarse.norm() / exact.norm()) > 0.98
-    assert coarse_loss == pytest.approx(loss, rel=5e-3)
+    assert coarse_loss == pytest.approx(loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

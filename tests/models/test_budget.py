@@ -95,10 +95,10 @@ def test_without_the_fast_path_it_is_all_or_nothing():
     assert not chosen(139, fast=False).cached
 
 
-def test_eight_bit_products_need_no_copy():
-    best = choose(recipe(fp8=True), SHAPE, 139 * GIB, True, gpu=True)
-    assert not best.cached
-    assert "not to fit" not in best.why
+def test_eight_bit_gradients_take_a_byte_per_weight():
+    choice = Choice(8192, 0, True)
+    plain, coarse = (predict_memory(recipe(fp8), SHAPE, choice, fast=True).total for fp8 in (False, True))
+    assert coarse - plain == SHAPE.block_weights
 
 
 def test_nothing_fits_is_said():

@@ -89,8 +89,8 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
         layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate
         values = layer * shape.layers if choice.kept else 2 * shape.hidden * shape.layers + layer
         return Memory(4 * weights if full else base, trained, float(values * tokens), 14.0 * shape.vocabulary * tokens)
-    per_weight = 4 if recipe.model.fp8 or choice.cached else 0
-    copies = shape.block_weights * (per_weight / 2) + (0 if choice.cached else 2 * max(shape.linear_weights))
+    per_weight = 2 * choice.cached + recipe.model.fp8
+    copies = shape.block_weights * per_weight + (0 if choice.cached else 2 * max(shape.linear_weights))
     live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate
     levels = zip(levels_of(shape, choice.kept), _level_values(shape), strict=True)
     values = shape.layers * shape.hidden + sum(count * size for count, size in levels) + live
@@ -159,7 +159,7 @@ def _candidates(recipe: Recipe, shape: Shape, fast: bool) -> Iterator[Choice]:
             yield from (Choice(row, kept) for row in rows)
         return
     for row in rows:
-        for cached in (False,) if recipe.model.fp8 else (True, False):
+        for cached in (True, False):
             for kept in {"auto": range(all_kept, -1, -1), "on": (0,), "off": (all_kept,)}[switch]:
                 yield Choice(row, kept, cached)
 

@@ -96,7 +96,7 @@ class FastDecoder:
                 group.keep_unpacked(cached)
 
     def use_eight_bits(self) -> None:
-        """Compute the frozen products of all layers in 8-bit floating point."""
+        """Compute the gradients through all frozen weights in 8-bit floating point."""
         for layer in self.layers:
             for group in layer.groups:
                 group.use_eight_bits()

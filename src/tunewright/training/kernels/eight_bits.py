@@ -1,7 +1,8 @@
-"""Frozen products in 8-bit floating point (e4m3), the adapter's in 16 bit. For Hopper and later GPUs.
+"""Gradients through the frozen weights in 8-bit floating point (e4m3; Micikevicius et al. 2022), for Hopper and later.
 
-Each row of each operand has a scale of its own (Micikevicius et al. 2022 for the format): the weights once for either
-direction, the activations and gradients at each use. It computes something slightly different from NF4, by choice.
+Only the gradient of a layer's input is computed so: the loss, the adapter's own products and the gradients of its
+factors stay in 16 bit. Each row of each operand has a scale of its own. Forward products in 8 bit are faster still, but
+were measured to cost more than 0.5 % of the loss (docs/performance.md), and are not offered.
 """
 
 from __future__ import annotations
@@ -13,30 +14,13 @@ import torch
 from tunewright.training.kernels.elementwise import quantize_rows
 
 
-class EightBits:
-    """The products of a linear.Group in 8 bit; tensors have no spare columns."""
+class EightBitGradients:
+    """The frozen part of a linear.Group's backward pass in 8 bit; the gradient needs no spare columns."""
 
     def __init__(self, group: Any) -> None:
         self._group = group
-        matrix = group.block_matrix()[: group.num_out, : group.num_in]
-        self._weight, scales = quantize_rows(matrix)
-        self._weight_scales = scales.t()
-        self._turned, scales = quantize_rows(matrix.t().contiguous())
-        self._turned_scales = scales.t()
-
-    def product(self, x: Any, enabled: bool) -> tuple[Any, Any]:
-        """As linear.Group.product, for ``x`` [T, k]."""
-        group = self._group
-        small, scales = quantize_rows(x)
-        out = torch._scaled_mm(
-            small, self._weight.t(), scales, self._weight_scales, out_dtype=x.dtype, use_fast_accum=True
-        )
-        right, lower = group.factors()
-        columns = right[: group.num_out]
-        if group.biased:
-            out += columns[:, group.rank]
-        inner = x @ lower[: group.rank].t()
-        return (out.addmm_(inner, columns[:, : group.rank].t()) if enabled else out), inner
+        self._turned, scales = quantize_rows(group.block_matrix()[: group.num_out, : group.num_in].t().contiguous())
+        self._scales = scales.t()
 
     def input_gradient(self, grad: Any, wanted: bool) -> tuple[Any, Any]:
         """As linear.Group.input_gradient, for ``grad`` [T, n]."""
@@ -47,7 +31,7 @@ class EightBits:
             return None, inner
         small, scales = quantize_rows(grad)
         full = torch._scaled_mm(
-            small, self._turned.t(), scales, self._turned_scales, out_dtype=grad.dtype, use_fast_accum=True
+            small, self._turned.t(), scales, self._scales, out_dtype=grad.dtype, use_fast_accum=True
         )
         return full.addmm_(inner, lower[: group.rank]), inner
 

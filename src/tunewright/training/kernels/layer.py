@@ -134,7 +134,7 @@ def _gate_up(layer: Layer, kept: Kept, keep: int, x: Any = None) -> None:
     hidden = middle.shape[1]
     normed = _wide(middle, hidden, group.spare)
     elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden], x, middle if x is not None else None)
-    kept.gate_up = kept.product("gate_up", group, normed, keep >= KEEP_PRODUCTS, group.spare)
+    kept.gate_up = kept.product("gate_up", group, normed, keep >= KEEP_PRODUCTS, group.grad_spare)
 
 
 def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool) -> tuple[Any, list[Any]]:
@@ -162,7 +162,7 @@ def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool
 
 def _mlp_backward(layer: Layer, kept: Kept, grad: Any, factors: dict[str, list[Any]]) -> Any:
     """Return the gradient of ``kept.middle`` as the first columns of a wider tensor; fill in the factors'."""
-    wide = _widened(grad, layer.down.spare)
+    wide = _widened(grad, layer.down.grad_spare)
     active, inner_grad = layer.down.input_gradient(wide)
     gate_up, kept.gate_up = kept.gate_up, None
     product = kept.inputs.pop("down", None)
@@ -176,7 +176,7 @@ def _mlp_backward(layer: Layer, kept: Kept, grad: Any, factors: dict[str, list[A
     lower, inner_grad = layer.gate_up.input_gradient(gate_up)
     normed = kept.inputs.pop("gate_up", None)
     hidden = lower.shape[1]
-    out = _wide(grad, hidden, layer.out.spare)
+    out = _wide(grad, hidden, layer.out.grad_spare)
     norm, again = layer.mlp_norm, normed is None
     elementwise.rms_norm_backward(lower, kept.middle, norm.weight, norm.eps, grad, out[:, :hidden], again)
     kept.middle = None
@@ -195,7 +195,7 @@ def _attention_backward(
     factors["out"] = layer.out.factor_gradients(grad, attended.detach(), kept.inner.pop("out"), inner_grad)
     grads = torch.autograd.grad(attended, heads, upper)
     kept.attended = kept.heads = attended = heads = upper = None
-    wide = _wide(x, group.num_out, group.spare)
+    wide = _wide(x, group.num_out, group.grad_spare)
     norms = layer.head_norms
     weight, eps = (None, 0.0) if norms is None else (norms.weight, norms.eps)
     raw = wide if kept.qkv is None else kept.qkv
@@ -207,7 +207,7 @@ def _attention_backward(
     norm, again = layer.attention_norm, normed is None
     if wanted:
         # As wide as the layer before needs it, so that it copies nothing.
-        out = _wide(x, hidden, layer.down.spare)[:, :hidden]
+        out = _wide(x, hidden, layer.down.grad_spare)[:, :hidden]
         elementwise.rms_norm_backward(lower, x, norm.weight, norm.eps, grad[:, :hidden], out, again)
     elif again:
         lower = torch.empty_like(x)

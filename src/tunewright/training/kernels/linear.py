@@ -35,7 +35,7 @@ class Factors:
 
 
 class Group:
-    """Linear layers on one input. Tensors [T, k + spare] and [T, n + spare] hold x and y in their first columns.
+    """Linear layers on one input. Tensors [T, k + spare] and [T, n + grad_spare] hold x and g in their first columns.
 
     Args:
         modules: the layers, with or without LoRA.
@@ -50,7 +50,7 @@ class Group:
         self.rank = sum(part.rank for part in self.parts)
         self.biased = any(part.base.bias is not None for part in self.parts)
         # Rows that begin at multiples of 16 bytes keep the fast products.
-        self._beside = -(-(self.rank + self.biased) // 8) * 8
+        self.spare = -(-(self.rank + self.biased) // 8) * 8
         self.dtype, self._scratch = dtype, scratch
         self._eight: Any = None
         self._cached = False
@@ -66,16 +66,15 @@ class Group:
             self._own = self._right = self._lower = None
 
     def use_eight_bits(self) -> None:
-        """Compute the frozen products in 8-bit floating point from now on; the adapter's stay as they are."""
-        from tunewright.training.kernels.eight_bits import EightBits
+        """Compute gradients through the frozen weights in 8-bit floating point from now on."""
+        from tunewright.training.kernels.eight_bits import EightBitGradients
 
-        self.keep_unpacked(False)
-        self._eight = EightBits(self)
+        self._eight = EightBitGradients(self)
 
     @property
-    def spare(self) -> int:
-        """Columns that x and the outputs' gradient need beside their values."""
-        return 0 if self._eight else self._beside
+    def grad_spare(self) -> int:
+        """Columns that the gradient of the outputs needs beside its values."""
+        return 0 if self._eight else self.spare
 
     @property
     def parameters(self) -> list[Any]:
@@ -85,7 +84,7 @@ class Group:
     @property
     def num_values(self) -> int:
         """Values of M."""
-        return (self.num_out + self._beside) * (self.num_in + self._beside)
+        return (self.num_out + self.spare) * (self.num_in + self.spare)
 
     def factors(self) -> tuple[Any, Any]:
         """Return M's parts beside and below W as the factors now stand.
@@ -96,7 +95,7 @@ class Group:
         if self._right is not None and versions == self._seen:
             return self._right, self._lower
         if self._right is None:
-            device, beside = self.parts[0].base.weight.device, self._beside
+            device, beside = self.parts[0].base.weight.device, self.spare
             self._right = torch.zeros(self.num_out + beside, beside, dtype=self.dtype, device=device)
             self._lower = torch.zeros(beside, self.num_in, dtype=self.dtype, device=device)
         row, column = 0, 0
@@ -116,7 +115,7 @@ class Group:
         right, lower = self.factors()
         if self._own is not None:
             return self._own
-        matrix = self._memory().view(self.num_out + self._beside, self.num_in + self._beside)
+        matrix = self._memory().view(self.num_out + self.spare, self.num_in + self.spare)
         row = 0
         for part in self.parts:
             unpack(part.base.weight, matrix[row : row + part.num_out, : self.num_in])
@@ -143,8 +142,6 @@ class Group:
             x: [T, k + spare]; the spare columns are filled here, and A x lies in them.
             spare: empty columns after the outputs.
         """
-        if self._eight:
-            return cast("tuple[Any, Any]", self._eight.product(x, self.enabled))
         matrix = self.block_matrix()
         inner = x[:, self.num_in : self.num_in + self.rank]
         if self.spare > self.rank:
@@ -173,7 +170,7 @@ class Group:
         """Return the gradients of x [T, k] (None where it is not wanted) and of A x [T, r].
 
         Args:
-            grad: of the outputs, [T, n + spare]; its spare columns are filled here.
+            grad: of the outputs, [T, n + grad_spare]; its spare columns are filled here.
             wanted: whether anything before this layer is trained.
         """
         if self._eight:
