@@ -75,7 +75,6 @@ def make_base(name: str, device: str, dtype: Any, seed: int = 0, quantize: bool 
     model.config.use_cache = False
     if quantize:
         model.is_loaded_in_4bit = True
-        model.is_quantized = True
     return model.requires_grad_(False)
 
 
