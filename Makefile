@@ -1,4 +1,4 @@
-# make demo | test | check | clean.  Everything happens inside .venv; nothing else needs to be installed.
+# make demo | test | check | bench | clean.  Everything happens inside .venv; nothing else needs to be installed.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check bench format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed"; echo; echo "  hint: make PYTHON=python3.12"; exit 1; }
@@ -27,6 +27,13 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# On a GPU also: gpu.py (speed, memory), equality.py (losses), generation.py; each says in its head what it measures.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/generation.py
+	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  $(BIN)/python benchmarks/gpu.py && $(BIN)/python benchmarks/equality.py; fi
 
 format: $(STAMP)
 	$(BIN)/ruff format .

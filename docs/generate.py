@@ -1,4 +1,4 @@
-"""Writes what documentation can take from the code: the tree in README.md, docs/recipe.md, docs/commands.md.
+"""Writes what documentation can take from code and records: README.md's tree and speeds, the references, a chart.
 
 Run by ``make docs``; a test fails when one of them is stale.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import speed
 
 from tunewright.recipe import Recipe, sections
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "tunewright"
-_MARKS = ("<!-- tree -->", "<!-- /tree -->")
 
 
 def first_line(path: Path) -> str:
@@ -78,14 +81,24 @@ def command_reference() -> str:
     return "\n".join(lines)
 
 
+def _between(text: str, name: str, made: str) -> str:
+    """Return a page with what stands between its marks <!-- name --> made anew."""
+    head, rest = text.split(f"<!-- {name} -->")
+    return f"{head}<!-- {name} -->\n{made}\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}"
+
+
 def readme() -> str:
-    """Return README.md with its tree made anew."""
+    """Return README.md with its tree and its table of speeds made anew."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head, rest = text.split(_MARKS[0])
-    return f"{head}{_MARKS[0]}\n```\n{tree()}\n```\n{_MARKS[1]}{rest.split(_MARKS[1])[1]}"
+    return _between(_between(text, "tree", f"```\n{tree()}\n```"), "speed", speed.table())
 
 
-PAGES = {"README.md": readme, "docs/recipe.md": recipe_reference, "docs/commands.md": command_reference}
+PAGES = {
+    "README.md": readme,
+    "docs/recipe.md": recipe_reference,
+    "docs/commands.md": command_reference,
+    "docs/images/speed.svg": speed.chart,
+}
 
 
 def main() -> None:
