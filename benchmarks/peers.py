@@ -18,7 +18,7 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
 
 
-def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: int) -> dict:
+def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: int, device: str = "cuda:0") -> dict:
     """Time TRL: "best" with Liger's kernels and a fused optimizer, "nogc" without activation checkpointing."""
     import torch
     from datasets import Dataset
@@ -27,29 +27,33 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    model = make_base(shape, "cuda:0", torch.bfloat16)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    gpu = device.startswith("cuda")
+    model = make_base(shape, device, torch.bfloat16 if gpu else torch.float32)
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     steps = warm_up + measured
     common = {
         "output_dir": tempfile.mkdtemp(), "max_steps": steps, "learning_rate": 2e-4, "optim": "adamw_torch_fused",
-        "bf16": True, "logging_steps": 1, "report_to": "none", "save_strategy": "no", "lr_scheduler_type": "constant",
-        "gradient_checkpointing": "nogc" not in name, "seed": 0, "remove_unused_columns": False,
+        "bf16": gpu, "use_cpu": not gpu, "logging_steps": 1, "report_to": "none", "save_strategy": "no",
+        "lr_scheduler_type": "constant", "gradient_checkpointing": "nogc" not in name, "seed": 0, "remove_unused_columns": False,
     }  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", target_modules=TARGETS)
     if workload == "dpo":
         drawn = pairs(64 * 4)
+        # It tokenizes what it is given; the tokens that are timed take that data's place.
+        text = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}] * len(drawn))
         data = Dataset.from_list(
             [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": worse} for prompt, chosen, worse in drawn]
         )
         config = DPOConfig(
-            **common, per_device_train_batch_size=8, gradient_accumulation_steps=8, max_length=None,
-            precompute_ref_log_probs=True, dataset_kwargs={"skip_prepare_dataset": True},
+            **common, per_device_train_batch_size=8, gradient_accumulation_steps=8, max_length=None
         )  # fmt: skip
         per_step = sum(2 * len(prompt) + len(chosen) + len(worse) for prompt, chosen, worse in drawn) / 4
         trainer = DPOTrainer(
-            model=model, args=config, train_dataset=data, processing_class=tokenizer(), peft_config=lora
+            model=model, args=config, train_dataset=text, processing_class=tokenizer(), peft_config=lora
         )
+        trainer.train_dataset = data
     else:
         size = {"packed2k": 8, "chat": 128}[workload]
         drawn = sequences(workload, size * 4)
@@ -59,7 +63,7 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
         packed = workload == "chat"
         config = SFTConfig(
             **common, per_device_train_batch_size=8 if packed else 4, gradient_accumulation_steps=2, max_length=2048,
-            packing=packed, use_liger_kernel=True, dataset_kwargs={} if packed else {"skip_prepare_dataset": True},
+            packing=packed, use_liger_kernel=gpu, dataset_kwargs={} if packed else {"skip_prepare_dataset": True},
         )  # fmt: skip
         per_step = None
         trainer = SFTTrainer(
@@ -69,11 +73,11 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
 
     class Watch(TrainerCallback):
         def on_step_begin(self, *_, **__):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize() if gpu else None
             self.began = time.perf_counter()
 
         def on_step_end(self, *_, **__):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize() if gpu else None
             seconds.append(time.perf_counter() - self.began)
 
         def on_log(self, *_, logs=None, **__):
@@ -97,6 +101,6 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
     return {
         "settings": name,
         "tok_s": round(statistics.median(rates)),
-        "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
+        "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2) if gpu else 0,
         "losses": [*losses[:3], *losses[-2:]],
     }

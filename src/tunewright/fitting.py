@@ -32,8 +32,8 @@ def demo_recipe() -> Recipe:
         documents=DocumentSettings(paths=(str(abstracts_folder()),), chunk_tokens=128),
         exam=ExamSettings(learned_per_document=1, unseen_per_document=2),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
-        training=TrainingSettings(epochs=3, batch_size=8, learning_rate=1e-3, checkpoint_steps=10),
-        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=64),
+        training=TrainingSettings(epochs=3, batch_size=8, learning_rate=5e-4, checkpoint_steps=10),
+        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=96),
     )
 
 

@@ -122,9 +122,7 @@ class TrainingSettings(Settings):
 
 
 # Of [training]: what decides how a step is computed or watched, not what it computes.
-NO_PART_OF_RESULT = frozenset(
-    {"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "kernels", "tracker"}
-)
+NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"})
 
 
 class PreferenceSettings(Settings):

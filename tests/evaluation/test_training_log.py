@@ -61,7 +61,10 @@ def test_the_page_tells_the_figures_of_each_phase(tmp_path: Path) -> None:
     assert "time 2 min 00 s 2 min 30 s +25%" in told
     assert told.count("GiB") == 2  # DPO ran without a GPU's memory: no row of zeros
     assert "activation checkpointing off; a full copy of the base is kept; the fast path; memory never ran out." in told
-    assert "checkpointing on; the plain path; memory ran out twice; the micro-batch was halved" in told
+    assert (
+        "checkpointing on; the plain path; memory ran out twice; the copy of the base went, the micro-batch was halved"
+        in told
+    )
 
 
 def test_a_log_without_phases_or_held_out_data_is_one_plain_line(tmp_path: Path) -> None:

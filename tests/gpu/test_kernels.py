@@ -105,7 +105,7 @@ def test_swiglu(compare, kind, size):
 def test_token_logps(compare, kind, gradient, size):
     logits = torch.randn(5, size, device=DEVICE).to(kind) * 4
     targets = torch.randint(size, (5,), device=DEVICE)
-    compare(elementwise.token_logps, logits, targets, torch.zeros(5, device=DEVICE), gradient)
+    compare(elementwise.token_logps, logits, targets, torch.zeros(5, device=DEVICE), 4.0 * gradient)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -121,13 +121,13 @@ def test_unpack_nf4_gives_the_same_bits_as_bitsandbytes(kind, nested):
     assert not out[:, 128:].any()
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter cuts where the hardware rounds")
 def test_quantize_rows():
     kernels = pytest.importorskip("tunewright.training.kernels.triton_kernels")
     x = torch.randn(37, 300, device=DEVICE) * torch.logspace(-6, 3, 37, device=DEVICE)[:, None]
     out = torch.empty(37, 300, device=DEVICE, dtype=torch.float8_e4m3fn)
     scales = torch.empty(37, 1, device=DEVICE)
     kernels.quantize_rows(x, out, scales, elementwise.E4M3_TOP)
-    # The interpreter cuts where the hardware rounds.
-    assert ((out.float() * scales - x).abs() <= x.abs() / (7 if INTERPRETED else 15) + scales * 2**-9).all()
+    assert ((out.float() * scales - x).abs() <= x.abs() / 15 + scales * 2**-9).all()
     plain = SimpleNamespace(values=elementwise.quantize_rows(x.cpu()))
     torch.testing.assert_close(scales.cpu(), plain.values[1])

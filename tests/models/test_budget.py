@@ -76,7 +76,7 @@ def test_every_level_takes_memory_and_saves_time(kept):
     less, more = Choice(8192, kept), Choice(8192, kept + 1)
     assert predict_memory(recipe(), SHAPE, less, True).total < predict_memory(recipe(), SHAPE, more, True).total
     assert step_cost(SHAPE, more) < step_cost(SHAPE, less)
-    assert sum(levels_of(SHAPE, kept)) == kept
+    assert sum(levels_of(32, kept)) == kept
 
 
 def test_the_recipes_own_values_win():

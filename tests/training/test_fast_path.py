@@ -1,10 +1,14 @@
 """The fast path gives the loss and the gradients of the plain one (transformers and peft), in fp32 on a CPU."""
 
 import copy
+import json
+import shutil
+import weakref
 
 import pytest
 import torch
 from bench_of_training import loop_settings, tasks, tiny_adapted, tiny_examples, wake
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from families import TINY, adapted, base_of, make_family
 from tunewright.errors import RecipeError
@@ -15,11 +19,12 @@ from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.batches import collate
 from tunewright.training.capacity import FAST, Capacity
 from tunewright.training.checkpoint import trainable
-from tunewright.training.kernels.decoder import FastDecoder
+from tunewright.training.kernels.decoder import FastDecoder, why_not
+from tunewright.training.kernels.head import TokenLogps
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN, token_logps
 from tunewright.training.optimizers import OPTIMIZERS
-from tunewright.training.path import take_fast_path
+from tunewright.training.path import expected_path, take_fast_path
 
 LIKE_LLAMA = [name for name in TINY if name.startswith(("llama", "mistral", "qwen", "smollm", "zephyr"))]
 
@@ -104,6 +109,79 @@ def test_what_it_cannot_do_takes_the_plain_path(tiny_model, changes, capsys):
     assert "plain path is taken" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hidden_act": "gelu"}, "uses gelu"),
+        ({"attention_dropout": 0.1}, "attention_dropout"),
+        ({"sliding_window": 100, "use_sliding_window": True}, "looks back 100"),
+    ],
+)
+def test_a_config_that_it_does_not_compute(tiny_model, tmp_path, change, told):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    assert told in expected_path(Recipe(model=ModelSettings(base=str(folder))))
+
+
+def test_weights_in_a_form_of_their_own_are_refused(tiny_model):
+    """A folder may come quantized in a way that the recipe does not say."""
+    model = attach_adapter(load_base(tiny_model, "int8", "cpu", torch.float32), TrainingSettings(rank=4), 0)
+    assert "form of their own" in why_not(model)
+
+
+def test_heads_that_are_no_power_of_two_are_refused(tmp_path):
+    config = LlamaConfig(
+        hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=50, head_dim=24
+    )
+    assert "no power of two" in why_not(LlamaForCausalLM(config).requires_grad_(False))
+
+
+def test_gradients_of_learned_tokens_survive_fp16():
+    """The loss scale comes too late for the slopes, which the head computes ahead of the backward pass."""
+    torch.manual_seed(0)
+    weight, targets = torch.nn.functional.normalize(torch.randn(4000, 64)) * 0.8, torch.arange(20)
+    hidden = weight[targets] * 36
+    found = {}
+    for kind in (torch.float32, torch.float16):
+        x = hidden.detach().to(kind).requires_grad_()
+        logps = TokenLogps.apply(x, weight.to(kind), targets)
+        (-logps.sum() * 1024).backward()
+        found[kind] = x.grad.float()
+    assert -1e-4 < float(logps.detach().mean()) < 0
+    truth = found[torch.float32]
+    assert (found[torch.float16] - truth).norm() < 0.02 * truth.norm()
+
+
+def test_factors_are_whole_after_memory_ran_out_between_them(tiny_model, monkeypatch):
+    model, batch = wake(tiny_adapted(tiny_model)), collate(tiny_examples(tiny_model, 4), "cpu")
+    decoder = fast(model)
+    expected = token_logps(model, batch)
+    decoder.configure(0, False)
+    real, calls = torch.mul, []
+
+    def fails_once(*arguments, **rest):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(*arguments, **rest)
+
+    monkeypatch.setattr(torch, "mul", fails_once)
+    with pytest.raises(torch.OutOfMemoryError):
+        token_logps(model, batch)
+    torch.testing.assert_close(token_logps(model, batch), expected)
+
+
+def test_it_is_gone_with_the_model(tiny_model):
+    """A cycle would keep base and copies on the device until the garbage collector comes by."""
+    model = wake(tiny_adapted(tiny_model))
+    decoder = weakref.ref(fast(model))
+    (-token_logps(model, collate(tiny_examples(tiny_model, 2), "cpu")).sum()).backward()
+    del model
+    assert decoder() is None
+
+
 def test_eight_bits_need_the_hardware(tiny_model):
     recipe = Recipe(model=ModelSettings(base=str(tiny_model), fp8=True))
     with pytest.raises(RecipeError, match="needs a GPU with 8-bit"):
@@ -139,7 +217,7 @@ def test_every_optimizers_step_is_seen(tiny_model, name):
     decoder.configure(0, False)
     for layer in decoder.layers:
         for group in layer.groups:
-            group._seen = []  # forget: everything is read anew
+            group._seen = None  # forget: everything is read anew
     torch.testing.assert_close(cached, token_logps(model, batch))
 
 

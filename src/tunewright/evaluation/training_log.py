@@ -116,8 +116,8 @@ def _scored(plan: Row) -> dict[str, Any]:
     halvings = int(plan["halvings"])
     # A lack of memory is met by half the micro-batch and, where that is one example already, by recomputing.
     memory = (
-        f"memory ran out {_TIMES.get(halvings, f'{halvings} times')}; the micro-batch was halved or activations were "
-        "recomputed, the result is the same"
+        f"memory ran out {_TIMES.get(halvings, f'{halvings} times')}; the copy of the base went, the micro-batch was "
+        "halved or activations were recomputed, the result is the same"
         if halvings
         else "memory never ran out"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewright.models.memory import Shape
 from tunewright.recipe import Recipe
@@ -15,7 +15,7 @@ EVERYTHING = 2**30  # as a count of levels: all of them, however many layers the
 _BITS = {"nf4-double": 4.127, "nf4": 4.5, "int8": 8.0, "none": 16.0}  # per weight, block scales included
 _STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.1, "paged-adamw-8bit": 2.1}  # two moments per trained weight
 _CONTEXT_BYTES = 0.6e9  # what the driver and the matrix libraries take for themselves
-_HEAD_BYTES = 2**29  # of logits that the fast path holds at once
+HEAD_BYTES = 2**29  # of logits that the fast path holds at once
 _SMALL_ROW = 512
 _GPU_ROWS = (16384, 8192, 4096, 2048, 1024, 512)
 # Costs beside the products, in operations that a GPU could do meanwhile; measured on an H200 (docs/performance.md).
@@ -57,9 +57,9 @@ class Memory:
         return self.base + self.trained + self.activations + self.logits + _CONTEXT_BYTES
 
 
-def levels_of(shape: Shape, kept: int) -> list[int]:
+def levels_of(layers: int, kept: int) -> list[int]:
     """Return how many layers keep each level."""
-    return [max(0, min(shape.layers, kept - level * shape.layers)) for level in range(LEVELS)]
+    return [max(0, min(layers, kept - level * layers)) for level in range(LEVELS)]
 
 
 def _level_values(shape: Shape) -> tuple[int, int, int]:
@@ -92,9 +92,12 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     per_weight = 2 * choice.cached + recipe.model.fp8
     copies = shape.block_weights * per_weight + (0 if choice.cached else 2 * max(shape.linear_weights))
     live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate
-    levels = zip(levels_of(shape, choice.kept), _level_values(shape), strict=True)
+    levels = zip(levels_of(shape.layers, choice.kept), _level_values(shape), strict=True)
     values = shape.layers * shape.hidden + sum(count * size for count, size in levels) + live
-    logits = min(2.0 * shape.vocabulary * tokens, _HEAD_BYTES) + 6.0 * shape.hidden * tokens
+    # A head that new tokens are trained in is not computed in chunks.
+    whole = bool(recipe.model.added_tokens)
+    logits = 14.0 * shape.vocabulary * tokens if whole else min(2.0 * shape.vocabulary * tokens, HEAD_BYTES)
+    logits += 6.0 * shape.hidden * tokens
     return Memory(base + copies, trained + 3.0 * adapter, 2.0 * values * tokens, logits)
 
 
@@ -102,7 +105,7 @@ def step_cost(shape: Shape, choice: Choice) -> float:
     """Return the operations of the fast path per token, with what is done again and what is no product."""
     into, out, up, down = shape.linear_weights
     per_layer = into + out + up + down
-    attention, mlp, products = (shape.layers - count for count in levels_of(shape, choice.kept))
+    attention, mlp, products = (shape.layers - count for count in levels_of(shape.layers, choice.kept))
     again = attention * 2.0 * (into + out) + mlp * 2.0 * up + products * _PRODUCTS_AGAIN * 4 * per_layer
     passes = 2 + again / (2.0 * shape.layers * per_layer)
     unpacking = 0.0 if choice.cached else passes * _UNPACKING * shape.block_weights
@@ -133,14 +136,10 @@ def choose(recipe: Recipe, shape: Shape | None, free: float, fast: bool, gpu: bo
     fitting = [one for one in tried if predict_memory(recipe, shape, one, fast).total <= room]
     if not fitting:
         smallest = Choice(wanted or _smallest_row(recipe), kept if settings.activation_checkpointing == "off" else 0)
-        return _with_reason(smallest, "predicted not to fit; it gives way when memory runs out")
+        return replace(smallest, why="predicted not to fit; it gives way when memory runs out")
     best = min(fitting, key=lambda one: step_cost(shape, one)) if fast else fitting[0]
     taken = predict_memory(recipe, shape, best, fast).total
-    return _with_reason(best, f"predicted to take {taken / 2**30:.1f} of {free / 2**30:.1f} GiB")
-
-
-def _with_reason(choice: Choice, why: str) -> Choice:
-    return Choice(choice.tokens, choice.kept, choice.cached, why)
+    return replace(best, why=f"predicted to take {taken / 2**30:.1f} of {free / 2**30:.1f} GiB")
 
 
 def _smallest_row(recipe: Recipe) -> int:
@@ -166,7 +165,7 @@ def _candidates(recipe: Recipe, shape: Shape, fast: bool) -> Iterator[Choice]:
 
 def told(choice: Choice, layers: int) -> str:
     """Return a choice in words: what is at once on the device, and what is kept there."""
-    levels = [max(0, min(layers, choice.kept - level * layers)) for level in range(LEVELS)]
+    levels = levels_of(layers, choice.kept)
     if choice.kept <= 0:
         again = "on"
     elif choice.kept >= 2 * layers:  # the last level saves element-wise work alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,20 @@ def free_bytes(device: str) -> float:
         return float(min(free + held, share * total))
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        free = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return min(free, _allowed_bytes()) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     except (OSError, StopIteration, ValueError):
         return 0.0
+
+
+def _allowed_bytes() -> float:
+    """Return what a container's limit still leaves; infinite without one."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        return float("inf") if most == "max" else float(most) - float(used)
+    except (OSError, ValueError):
+        return float("inf")
 
 
 def peak_flops(device_name: str) -> float:

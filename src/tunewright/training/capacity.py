@@ -83,7 +83,7 @@ class Capacity:
         """Have the model keep this much; without the fast path, activation checkpointing never goes off again."""
         if fast := getattr(model, FAST, None):
             fast.configure(self.kept, self.cached)
-        elif self.checkpointing:
+        elif self.kept < EVERYTHING:  # there it is all or nothing
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def smaller(self, examples: Sequence[Example]) -> Capacity:

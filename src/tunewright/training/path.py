@@ -22,13 +22,19 @@ def expected_path(recipe: Recipe) -> str:
     if training.dropout:
         return "LoRA dropout draws a mask for each layer (training.dropout = 0 takes the fast path)"
     if model.quantization == "int8":
-        return "8-bit products of bitsandbytes are not plain products of an unpacked weight"
+        return "products with an int8 base are not plain products of an unpacked weight"
     if model.sharded:
         return "the base is spread over several GPUs"
-    kind = str(read_config(locate(model.base, recipe.folder)).get("model_type", ""))
+    config = read_config(locate(model.base, recipe.folder))
+    kind = str(config.get("model_type", ""))
     if kind not in FAMILIES or not FAMILIES[kind].like_llama:
         return f"models of the kind {kind!r} have layers of their own"
-    return ""
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    if window is not None and window < training.max_tokens:
+        return f"attention looks back {window} tokens, less far than training.max_tokens ({training.max_tokens})"
+    if config.get("hidden_act", "silu") != "silu":
+        return f"the MLP uses {config['hidden_act']}, not SiLU"
+    return "attention_dropout is not 0" if config.get("attention_dropout") else ""
 
 
 def take_fast_path(recipe: Recipe, model: Any, device: str) -> None:
@@ -41,7 +47,7 @@ def take_fast_path(recipe: Recipe, model: Any, device: str) -> None:
     if not why:
         from tunewright.training.kernels.decoder import FastDecoder, why_not
 
-        why = why_not(model, recipe.training.max_tokens)
+        why = why_not(model)
         if not why:
             decoder = FastDecoder(model)
             if recipe.model.fp8:
@@ -50,8 +56,7 @@ def take_fast_path(recipe: Recipe, model: Any, device: str) -> None:
             return
     if recipe.model.fp8:
         raise RecipeError("model.fp8 needs the fast path", why, "set model.fp8 = false")
-    if device.startswith("cuda"):
-        console.line(f"the plain path is taken, which is slower: {why}")
+    console.line(f"the plain path is taken, which is slower: {why}")
 
 
 def _use_eight_bits(decoder: Any, device: str) -> None:

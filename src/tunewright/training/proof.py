@@ -29,7 +29,7 @@ class Plan:
     """A training's memory (bytes of the GPU, 0 on a CPU) and time (seconds of its steps): planned and measured.
 
     ``predicted_bytes`` come from the model's shapes alone; ``planned_bytes`` and ``planned_s`` from real steps.
-    ``path`` says whether the fast path is taken, or why not; ``told`` what is kept in memory.
+    ``path`` names the path that is taken, ``told`` says what is kept in memory.
     """
 
     micro_batch_tokens: int

@@ -24,7 +24,7 @@ class Segments:
         return len(set(self.lengths)) == 1
 
 
-def segments_of(lengths: Sequence[int], device: str) -> Segments:
+def segments_of(lengths: Sequence[int], device: Any) -> Segments:
     """Return the segments of sequences of these lengths."""
     borders = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
     return Segments(tuple(lengths), borders.to(device, non_blocking=True))
@@ -92,5 +92,4 @@ def _varlen() -> Any:
 
 @functools.cache
 def _is_ampere(device: Any) -> bool:
-
     return bool(torch.cuda.get_device_capability(device) >= (8, 0))

@@ -10,16 +10,16 @@ from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
 from tunewright.training.kernels.head import TokenLogps
 from tunewright.training.kernels.layer import KEEP_PRODUCTS, Layer, Norm, Row, backward, forward
-from tunewright.training.kernels.linear import Group
+from tunewright.training.kernels.linear import Group, Scratch
 
 
 class LayerPass(torch.autograd.Function):
     """A layer as one step of autograd: input and LoRA factors in, output out."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, layer: Layer, row: Row, *factors: Any) -> Any:
+    def forward(ctx: Any, x: Any, layer: Layer, row: Row, gradient: bool, *factors: Any) -> Any:
         """Return the layer's output for ``x`` [T, h]; the factors are the layer's own, named for their gradients."""
-        out, ctx.kept = forward(layer, x, row, gradient=any(ctx.needs_input_grad))
+        out, ctx.kept = forward(layer, x, row, gradient and any(ctx.needs_input_grad))
         ctx.layer, ctx.row = layer, row
         ctx.save_for_backward(x)
         return out
@@ -30,7 +30,7 @@ class LayerPass(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None
         lower, factors = backward(ctx.layer, x, ctx.row, kept, grads[0], ctx.needs_input_grad[0])
-        return lower, None, None, *factors
+        return lower, None, None, None, *factors
 
 
 class FastDecoder:
@@ -46,8 +46,8 @@ class FastDecoder:
         self._embedding, self._rotary = body.embed_tokens, body.rotary_emb
         self._head = causal.get_output_embeddings()
         self._dtype = body.norm.weight.dtype
-        self._scratch: Any = None
         self._norm = _norm(body.norm)
+        self._scratch = Scratch(body.norm.weight)
         self.layers = [self._layer(module) for module in body.layers]
 
     def _layer(self, module: Any) -> Layer:
@@ -55,7 +55,7 @@ class FastDecoder:
         size = int(attention.head_dim)
 
         def group(*modules: Any) -> Group:
-            return Group(modules, self._dtype, self._some_scratch)
+            return Group(modules, self._dtype, self._scratch)
 
         qkv = group(attention.q_proj, attention.k_proj, attention.v_proj)
         query, key = (part.num_out // size for part in qkv.parts[:2])
@@ -74,13 +74,6 @@ class FastDecoder:
             head_norms=norms,
         )
 
-    def _some_scratch(self, num_values: int) -> Any:
-        """Return memory for one unpacked weight, the same for all layers: it is used up before the next is asked."""
-        if self._scratch is None or self._scratch.numel() < num_values:
-            most = max(group.num_values for layer in self.layers for group in layer.groups)
-            self._scratch = torch.empty(most, dtype=self._dtype, device=self._norm.weight.device)
-        return self._scratch[:num_values]
-
     def configure(self, raised: int, cached: bool) -> None:
         """Say what is kept in memory.
 
@@ -94,6 +87,7 @@ class FastDecoder:
             layer.keep = sum(number < raised - level * count for level in range(KEEP_PRODUCTS))
             for group in layer.groups:
                 group.keep_unpacked(cached)
+        self._scratch.clear()
 
     def use_eight_bits(self) -> None:
         """Compute the gradients through all frozen weights in 8-bit floating point."""
@@ -111,7 +105,7 @@ class FastDecoder:
             row = Row(segments_of(batch.lengths, device), (cos.contiguous(), sin.contiguous()))
             x = x[0].to(self._dtype)
             for layer in self.layers:
-                x = LayerPass.apply(x, layer, row, *layer.parameters)
+                x = LayerPass.apply(x, layer, row, torch.is_grad_enabled(), *layer.parameters)
             x = NormPass.apply(x[batch.places], self._norm)
             if type(self._head) is torch.nn.Linear and self._head.bias is None:
                 return TokenLogps.apply(x, self._head.weight, batch.targets)
@@ -135,30 +129,45 @@ class NormPass(torch.autograd.Function):
         """Return the gradient of ``x``."""
         (x,) = ctx.saved_tensors
         out = torch.empty_like(x)
-        elementwise.rms_norm_backward(grads[0].clone(), x, ctx.norm.weight, ctx.norm.eps, torch.zeros_like(x), out)
+        none = torch.zeros_like(x)
+        elementwise.rms_norm_backward(grads[0], x, ctx.norm.weight, ctx.norm.eps, none, out, again=False)
         return out, None
 
 
-def why_not(model: Any, longest: int) -> str:
+def why_not(model: Any) -> str:
     """Return why this model of the Llama kind cannot take the fast path, or nothing when it can.
 
     Args:
         model: base with or without an adapter of peft.
-        longest: tokens of the longest sequence: where a sliding window is longer, it changes nothing.
     """
     causal = _causal(model)
-    config, layers = causal.config, causal.model.layers
-    window = getattr(config, "sliding_window", None)
-    if window is not None and window < longest:
-        return f"attention looks back {window} tokens, less far than the longest sample may be ({longest})"
-    if config.hidden_act != "silu":
-        return f"the MLP uses {config.hidden_act}, not SiLU"
-    if any(layer.self_attn.head_dim != 2 * causal.model.rotary_emb.inv_freq.numel() for layer in layers):
+    layers = causal.model.layers
+    size = int(layers[0].self_attn.head_dim)
+    if size != 2 * causal.model.rotary_emb.inv_freq.numel():
         return "only a part of each head is turned by position"
+    if size & (size - 1):
+        return f"heads of {size} values are no power of two"
     trained = [name for name, parameter in layers.named_parameters() if parameter.requires_grad]
     if any("lora_" not in name for name in trained):
         return "more than LoRA factors is trained in the layers"
-    return ""
+    weights = [part for layer in layers for part in _linears(layer)]
+    kinds = {type(part).__name__ for part in weights if not _is_plain(part)}
+    return f"its weights are kept in a form of their own ({', '.join(sorted(kinds))})" if kinds else ""
+
+
+def _linears(layer: Any) -> list[Any]:
+    """Return the frozen linear layers of a decoder layer, out of their adapters."""
+    attention, mlp = layer.self_attn, layer.mlp
+    modules = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    modules += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    return [getattr(module, "base_layer", module) for module in modules]
+
+
+def _is_plain(module: Any) -> bool:
+    """Return whether linear.unpack knows the weight: a plain one, or one packed in bytes by bitsandbytes."""
+    if type(module) is torch.nn.Linear:
+        return bool(module.weight.is_floating_point() and module.weight.element_size() > 1)
+    return type(module).__name__ == "Linear4bit" and bool(module.weight.dtype == torch.uint8)
 
 
 def _causal(model: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tunewright import console
+from tunewright.models.memory import is_out_of_memory
 
 Heads = tuple[int, int, int]  # query heads, key heads, values per head
 
@@ -31,6 +32,8 @@ def compiled(device: str) -> Any:
         probe = torch.ones(1, 16, device=device)
         triton_kernels.rms_norm(probe, probe[0], 0.0, torch.empty_like(probe))
     except Exception as error:  # whatever a compiler may raise: all that is lost is speed
+        if is_out_of_memory(error):
+            raise
         console.warning(f"Triton's kernels do not run here, plain ones take their place: {str(error)[:200]}")
         return None
     return triton_kernels
@@ -152,14 +155,14 @@ def swiglu_backward(grad: Any, gate_up: Any, again: bool = True) -> None:
         gate_up[some, :size], gate_up[some, size : 2 * size] = slopes
 
 
-def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
-    """Write each target's log-probability in nats to ``logps`` [n]; with ``gradient``, its slope over ``logits``.
+def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
+    """Write each target's log-probability in nats to ``logps`` [n]; its slope times ``gradient`` over ``logits``.
 
     Args:
         logits: [n, vocabulary].
         targets: [n] token numbers.
         logps: [n], 32 bit.
-        gradient: whether d logps / d logits takes the logits' place.
+        gradient: what d logps / d logits is multiplied by before it takes the logits' place; 0 leaves them.
     """
     if kernels := _triton(logits):
         kernels.token_logps(logits, targets, logps, gradient)
@@ -168,8 +171,9 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
     all_logps = torch.log_softmax(logits.float(), -1)
     logps.copy_(all_logps.gather(1, targets[:, None])[:, 0])
     if gradient:
-        logits.copy_(all_logps.exp_().neg_())
-        logits[torch.arange(len(targets), device=logits.device), targets] += 1
+        slopes = all_logps.exp_().neg_()
+        slopes[torch.arange(len(targets), device=logits.device), targets] += 1
+        logits.copy_(slopes.mul_(gradient))
 
 
 def unpack_nf4(weight: Any, state: Any, out: Any) -> None:

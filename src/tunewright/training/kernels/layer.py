@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from tunewright.models.budget import LEVELS
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import Segments, attend
 from tunewright.training.kernels.linear import Group
 
 # What a layer keeps for its backward pass, each level with all before it; the rest is computed again.
-KEEP_INPUT, KEEP_ATTENTION, KEEP_MLP, KEEP_PRODUCTS = range(4)
+KEEP_INPUT, KEEP_ATTENTION, KEEP_MLP, KEEP_PRODUCTS = range(LEVELS + 1)
 
 
 @dataclass(frozen=True)

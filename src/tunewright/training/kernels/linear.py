@@ -11,7 +11,7 @@ over y or dx adds the adapter's part. Nothing is approximated: the adapter's ter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -34,16 +34,42 @@ class Factors:
             self.rank, self.scale = len(self.down), float(module.scaling["default"])
 
 
+class Scratch:
+    """Memory for one unpacked weight at a time: it is used up before the next group asks.
+
+    Args:
+        like: a tensor of the type and on the device that are wanted.
+    """
+
+    def __init__(self, like: Any) -> None:
+        self._like, self._most = like, 0
+        self._memory: Any = None
+
+    def reserve(self, num_values: int) -> None:
+        """Be prepared to be asked for so many."""
+        self._most = max(self._most, num_values)
+
+    def take(self, num_values: int) -> Any:
+        """Return memory for so many values; what was there is lost."""
+        if self._memory is None:
+            self._memory = self._like.new_empty(self._most)
+        return self._memory[:num_values]
+
+    def clear(self) -> None:
+        """Give the memory back until it is asked for."""
+        self._memory = None
+
+
 class Group:
     """Linear layers on one input. Tensors [T, k + spare] and [T, n + grad_spare] hold x and g in their first columns.
 
     Args:
         modules: the layers, with or without LoRA.
         dtype: type of the products.
-        scratch: gives memory for M when asked for a number of values; another group may write over it later.
+        scratch: memory for an M that is not kept, which the groups share.
     """
 
-    def __init__(self, modules: Sequence[Any], dtype: Any, scratch: Callable[[int], Any]) -> None:
+    def __init__(self, modules: Sequence[Any], dtype: Any, scratch: Scratch) -> None:
         self.parts = [Factors(module) for module in modules]
         self.num_in = int(self.parts[0].base.in_features)
         self.num_out = sum(part.num_out for part in self.parts)
@@ -57,13 +83,14 @@ class Group:
         self._own: Any = None
         self._right: Any = None
         self._lower: Any = None
-        self._seen: list[int] = []
+        self._seen: list[int] | None = None
+        scratch.reserve(self.num_values)
 
     def keep_unpacked(self, cached: bool) -> None:
         """Say whether the group keeps an M of its own, rather than unpack the weights at every use."""
         self._cached = cached
         if not cached and self._own is not None:
-            self._own = self._right = self._lower = None
+            self._own = self._right = self._lower = self._seen = None
 
     def use_eight_bits(self) -> None:
         """Compute gradients through the frozen weights in 8-bit floating point from now on."""
@@ -92,12 +119,13 @@ class Group:
         They are [n + spare, spare] and [spare, k], and kept: a weight is unpacked several times between two steps.
         """
         versions = [factor._version for factor in self.parameters]
-        if self._right is not None and versions == self._seen:
+        if versions == self._seen:
             return self._right, self._lower
-        if self._right is None:
-            device, beside = self.parts[0].base.weight.device, self.spare
-            self._right = torch.zeros(self.num_out + beside, beside, dtype=self.dtype, device=device)
-            self._lower = torch.zeros(beside, self.num_in, dtype=self.dtype, device=device)
+        self._seen = None  # until all are written: memory may run out in between
+        if self._right is None or self._lower is None:
+            like = {"dtype": self.dtype, "device": self.parts[0].base.weight.device}
+            self._right = torch.zeros(self.num_out + self.spare, self.spare, **like)
+            self._lower = torch.zeros(self.spare, self.num_in, **like)
         row, column = 0, 0
         for part in self.parts:
             rows, columns = slice(row, row + part.num_out), slice(column, column + part.rank)
@@ -132,7 +160,7 @@ class Group:
 
     def _memory(self) -> Any:
         if not self._cached:
-            return self._scratch(self.num_values)
+            return self._scratch.take(self.num_values)
         return torch.empty(self.num_values, dtype=self.dtype, device=self.parts[0].base.weight.device)
 
     def product(self, x: Any, spare: int = 0) -> tuple[Any, Any]:

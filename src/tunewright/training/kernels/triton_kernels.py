@@ -138,7 +138,7 @@ def _swiglu_backward(grad, gate_up, s_grad, s_in, n, AGAIN: tl.constexpr, BLOCK:
 
 
 @triton.jit
-def _token_logps(logits, targets, logps, s_logits, n, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
+def _token_logps(logits, targets, logps, s_logits, n, factor, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     here = logits + row * s_logits
     target = tl.load(targets + row)
@@ -158,7 +158,7 @@ def _token_logps(logits, targets, logps, s_logits, n, GRADIENT: tl.constexpr, BL
             at = start + tl.arange(0, BLOCK)
             values = tl.load(here + at, mask=at < n, other=float("-inf")).to(tl.float32)
             slope = tl.where(at == target, 1.0, 0.0) - tl.exp(values - normalizer)
-            tl.store(here + at, slope.to(logits.dtype.element_ty), mask=at < n)
+            tl.store(here + at, (slope * factor).to(logits.dtype.element_ty), mask=at < n)
 
 
 @triton.jit
@@ -254,9 +254,12 @@ def swiglu_backward(grad: Any, gate_up: Any, again: bool) -> None:
     )
 
 
-def token_logps(logits: Any, targets: Any, logps: Any, gradient: bool) -> None:
+def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
     rows, n = logits.shape
-    _token_logps[(rows,)](logits, targets, logps, logits.stride(0), n, GRADIENT=gradient, BLOCK=8192, num_warps=16)
+    _token_logps[(rows,)](
+        logits, targets, logps, logits.stride(0), n, float(gradient),
+        GRADIENT=bool(gradient), BLOCK=8192, num_warps=16,
+    )  # fmt: skip
 
 
 def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
