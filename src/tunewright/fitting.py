@@ -33,7 +33,7 @@ def demo_recipe() -> Recipe:
         exam=ExamSettings(learned_per_document=1, unseen_per_document=2),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
         training=TrainingSettings(epochs=3, batch_size=8, learning_rate=5e-4, checkpoint_steps=10),
-        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=96),
+        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=160),
     )
 
 
