@@ -65,7 +65,7 @@ def _use_eight_bits(decoder: Any, device: str) -> None:
     if not supports_eight_bits(device):
         raise RecipeError(
             "model.fp8 needs a GPU with 8-bit floating point",
-            "these are Hopper and later ones (H100, H200, RTX 50 and up)",
+            "these are Hopper and later ones, such as H100 and H200",
             "set model.fp8 = false",
         )
     decoder.use_eight_bits()
