@@ -60,7 +60,9 @@ class Recipe(Settings):
             raise ValueError('model.sharded trains adapters; training.method = "full" has to fit one GPU')
         plain = self.training.method in ("lora", "rslora") and not self.training.dropout
         if self.model.fp8 and (self.model.sharded or not plain or self.training.kernels == "off"):
-            raise ValueError("model.fp8 is of the fast path: LoRA without dropout, training.kernels on, not sharded")
+            raise ValueError(
+                'model.fp8 is for the fast path: LoRA or rsLoRA without dropout, training.kernels = "auto", not sharded'
+            )
         if self.training.text_share and not self.documents.paths:
             raise ValueError("training.text_share needs documents.paths: the text comes from them")
         return self

@@ -182,6 +182,16 @@ def test_it_is_gone_with_the_model(tiny_model):
     assert decoder() is None
 
 
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [({}, {"dropout": 0.1}), ({}, {"method": "dora"}), ({}, {"kernels": "off"}), ({"sharded": True}, {})],
+)
+def test_eight_bits_need_the_fast_path(model, training):
+    kept = ModelSettings(fp8=True, quantization="none", **model)
+    with pytest.raises(ValueError, match="fp8 is for the fast path"):
+        Recipe(model=kept, training=TrainingSettings(**training))
+
+
 def test_eight_bits_need_the_hardware(tiny_model):
     recipe = Recipe(model=ModelSettings(base=str(tiny_model), fp8=True))
     with pytest.raises(RecipeError, match="needs a GPU with 8-bit"):
