@@ -25,15 +25,15 @@ _GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
 def demo_recipe() -> Recipe:
-    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and six minutes."""
+    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and eight minutes."""
     from tunewright.examples import abstracts_folder
 
     return Recipe(
         documents=DocumentSettings(paths=(str(abstracts_folder()),), chunk_tokens=128),
         exam=ExamSettings(learned_per_document=1, unseen_per_document=2),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
-        training=TrainingSettings(epochs=3, batch_size=8, learning_rate=5e-4, checkpoint_steps=10),
-        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=160),
+        training=TrainingSettings(epochs=4, batch_size=8, learning_rate=7e-4, checkpoint_steps=10),
+        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=128),
     )
 
 
