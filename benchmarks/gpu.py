@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -52,30 +51,15 @@ PEERS = (
 def measure_ours(number: int) -> dict:
     """Time one of our configurations through the loop's own optimizer step."""
     import torch
-    from shapes import config_of, examples, make_base, paired_examples
+    from shapes import config_of, examples, paired_examples
+    from timed import prepare
 
     from tunewright.models.budget import Choice, told
-    from tunewright.models.load import attach_adapter, compute_dtype, quiet_libraries
-    from tunewright.recipe import Recipe
-    from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.checkpoint import trainable
-    from tunewright.training.loop import LoopSettings, optimizer_step
+    from tunewright.training.loop import optimizer_step
     from tunewright.training.objectives import NEXT_TOKEN, dpo
-    from tunewright.training.optimizers import OPTIMIZERS
-    from tunewright.training.path import take_fast_path
-    from tunewright.training.proof import first_capacity
 
     shape, workload, _, changes, gib = OURS[number]
-    quiet_libraries()
     device, size = "cuda:0", SAMPLES[workload]
-    folder = Path(tempfile.mkdtemp())
-    config_of(shape).save_pretrained(folder)
-    of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
-    rest = {key: value for key, value in changes.items() if key not in of_model}
-    recipe = Recipe(
-        model=ModelSettings(base=str(folder), **of_model),
-        training=TrainingSettings(rank=16, alpha=16, batch_size=size, **({"max_tokens": 2048} | rest)),
-    )
     if "without flash" in OURS[number][2]:
         from tunewright.training.kernels import attention, elementwise
 
@@ -83,25 +67,16 @@ def measure_ours(number: int) -> dict:
         attention._is_ampere = lambda device: False  # as on a T4: grouped heads and several lengths have no kernel
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.backends.cuda.enable_flash_sdp(False)
-    dtype = compute_dtype(device, recipe.model.compute)
-    model = attach_adapter(make_base(shape, device, dtype), recipe.training, 0).train()
-    torch.cuda.empty_cache()
     if gib:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
-    torch.cuda.reset_peak_memory_stats()
-    take_fast_path(recipe, model, device)
-    capacity, why = first_capacity(recipe, model, device, dtype)
-    capacity.apply(model)
-    settings = LoopSettings(
-        seed=0, learning_rate=2e-4, epochs=1, batch_size=size, warmup_share=0, max_grad_norm=1.0, checkpoint_steps=1,
-        device=device, schedule="constant", compute=dtype,
-    )  # fmt: skip
+    of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
+    of_training = {"batch_size": size, "max_tokens": 2048} | {k: v for k, v in changes.items() if k not in of_model}
+    model, optimizer, settings, capacity, why = prepare(shape, device, of_model, of_training)
     data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
     objective = NEXT_TOKEN
     if workload == "dpo":
         objective = dpo("sigmoid", 0.1, 0.0, {one.sample: (-900.0, -900.0) for one in data})
-    optimizer = OPTIMIZERS["adamw"](trainable(model).values())
     seconds, tokens, losses = [], [], []
     for step in range(WARM_UP + MEASURED):
         batch = data[step % 4 * size : (step % 4 + 1) * size]

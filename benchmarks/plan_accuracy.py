@@ -17,12 +17,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-SHAPES = {
-    "0.135B": (576, 1536, 30, 9, 3, 49152, True),
-    "0.5B": (896, 4864, 24, 14, 2, 151936, True),
-    "3B": (3072, 8192, 28, 24, 8, 128256, True),
-    "8B": (4096, 14336, 32, 32, 8, 128256, False),
-}
 # shape, tokens at once, longest sample, activation checkpointing, steps
 CONFIGURATIONS = (
     ("0.135B", 512, 512, "off", 20),
@@ -39,26 +33,16 @@ CONFIGURATIONS = (
 def make_base(name: str, folder: Path) -> Path:
     """Write a Llama of that shape with random 16-bit weights, once."""
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from shapes import config_of
+    from transformers import AutoModelForCausalLM
 
     target = folder / name
     if (target / "config.json").exists():
         return target
-    hidden, intermediate, layers, heads, key_values, vocabulary, tied = SHAPES[name]
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=key_values,
-        vocab_size=vocabulary,
-        tie_word_embeddings=tied,
-        max_position_embeddings=16384,
-    )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config_of(name))
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(target)
     return target

@@ -80,7 +80,7 @@ def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float
     """Turn the query and key heads of ``x`` by their positions (Su et al. 2021, eq. 34), after their norms if any.
 
     Args:
-        x: [T, (query + 2 key heads) × size]; the values are left alone.
+        x: [T, (query + 2 key heads) × size]; its value heads are not turned.
         angles: cosines and sines, [T, size / 2] each.
         heads: numbers of heads and their size.
         norms: weights of the query's and the key's norm, [2, size], or None.
@@ -167,7 +167,6 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
     if kernels := _triton(logits):
         kernels.token_logps(logits, targets, logps, gradient)
         return
-
     all_logps = torch.log_softmax(logits.float(), -1)
     logps.copy_(all_logps.gather(1, targets[:, None])[:, 0])
     if gradient:

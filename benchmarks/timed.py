@@ -1,0 +1,42 @@
+"""A model of a well-known shape, ready to be timed: with its adapter, on its path, and as much kept as the plan says."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, Any, Any, Any, str]:
+    """Return (model, optimizer, loop settings, capacity, why) for these settings of a recipe."""
+    import torch
+    from shapes import config_of, make_base
+
+    from tunewright.models.load import attach_adapter, compute_dtype, quiet_libraries
+    from tunewright.recipe import Recipe
+    from tunewright.settings import ModelSettings, TrainingSettings
+    from tunewright.training.checkpoint import trainable
+    from tunewright.training.loop import LoopSettings
+    from tunewright.training.optimizers import OPTIMIZERS
+    from tunewright.training.path import take_fast_path
+    from tunewright.training.proof import first_capacity
+
+    quiet_libraries()
+    folder = Path(tempfile.mkdtemp())
+    config_of(shape).save_pretrained(folder)
+    recipe = Recipe(
+        model=ModelSettings(base=str(folder), **model), training=TrainingSettings(rank=16, alpha=16, **training)
+    )
+    dtype = compute_dtype(device, recipe.model.compute)
+    adapted = attach_adapter(make_base(shape, device, dtype), recipe.training, 0).train()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    take_fast_path(recipe, adapted, device)
+    capacity, why = first_capacity(recipe, adapted, device, dtype)
+    capacity.apply(adapted)
+    settings = LoopSettings(
+        seed=0, learning_rate=2e-4, epochs=1, batch_size=recipe.training.batch_size, warmup_share=0, max_grad_norm=1.0,
+        checkpoint_steps=1, device=device, schedule="constant", compute=None if dtype == torch.float32 else dtype,
+    )  # fmt: skip
+    return adapted, OPTIMIZERS["adamw"](trainable(adapted).values()), settings, capacity, why
