@@ -121,7 +121,6 @@ class Group:
         versions = [factor._version for factor in self.parameters]
         if versions == self._seen:
             return self._right, self._lower
-        self._seen = None  # until all are written: memory may run out in between
         if self._right is None or self._lower is None:
             like = {"dtype": self.dtype, "device": self.parts[0].base.weight.device}
             self._right = torch.zeros(self.num_out + self.spare, self.spare, **like)
@@ -135,7 +134,7 @@ class Group:
             if part.base.bias is not None:
                 self._right[rows, self.rank] = part.base.bias
             row, column = rows.stop, columns.stop
-        self._seen = versions
+        self._seen = versions  # only now that all are written: memory may run out in between
         return self._right, self._lower
 
     def block_matrix(self) -> Any:
@@ -151,11 +150,8 @@ class Group:
         matrix[:, self.num_in :] = right
         matrix[self.num_out :, : self.num_in] = lower
         if self._cached:  # from now on the factors are written in place
-            self._own, self._right, self._lower = (
-                matrix,
-                matrix[:, self.num_in :],
-                matrix[self.num_out :, : self.num_in],
-            )
+            self._own = matrix
+            self._right, self._lower = matrix[:, self.num_in :], matrix[self.num_out :, : self.num_in]
         return matrix
 
     def _memory(self) -> Any:
