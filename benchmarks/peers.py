@@ -7,6 +7,11 @@ import tempfile
 import time
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SETTINGS = {
+    "trl_best_nogc": "Liger, no checkpointing",
+    "trl_best": "Liger, checkpointing",
+    "trl_nogc": "no checkpointing",
+}
 
 
 def tokenizer():
@@ -99,7 +104,7 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
     trainer.train()
     rates = [count / took for count, took in zip(tokens[warm_up:], seconds[warm_up:], strict=False)]
     return {
-        "settings": name,
+        "settings": SETTINGS[name],
         "tok_s": round(statistics.median(rates)),
         "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2) if gpu else 0,
         "losses": [*losses[:3], *losses[-2:]],

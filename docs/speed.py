@@ -28,11 +28,16 @@ def _best(found: list[dict[str, Any]], shape: str, workload: str, *words: str) -
     return max(fitting, key=lambda row: float(row["tok_s"]))
 
 
-def comparisons() -> list[tuple[str, list[dict[str, Any]]]]:
+Compared = tuple[str, list[dict[str, Any]]]
+
+
+def comparisons() -> list[Compared]:
     """Return (what is compared, our row and the peers' best rows)."""
-    ours, peers = rows("gpu.json"), rows("gpu_peers.json")
+    recorded = rows("gpu.json")
+    ours = [row for row in recorded if row["arm"] == "tunewright"]
+    peers = [*rows("gpu_peers.json"), *(row for row in recorded if row["arm"] != "tunewright")]
     by_arm = {arm: [row for row in peers if row["arm"] == arm] for arm in ("trl", "unsloth")}
-    found = []
+    found: list[Compared] = []
     for shape, model in SHAPES.items():
         for workload, told in WORKLOADS.items():
             best = [_best(some, shape, workload) for some in by_arm.values()]
@@ -41,7 +46,8 @@ def comparisons() -> list[tuple[str, list[dict[str, Any]]]]:
     found.insert(
         1, (f"{SHAPES['8B']}, the same, in 10 GiB", [_best(ours, "8B", "packed2k", "checkpointing: "), *small])
     )
-    return found
+    pairs = [_best(ours, "8B", "dpo", "as planned:"), _best(by_arm["trl"], "8B", "dpo")]
+    return [*found, (f"{SHAPES['8B']}, preference pairs (DPO)", pairs)]
 
 
 def _with_checkpointing(by_arm: dict[str, list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
@@ -54,6 +60,7 @@ def table() -> str:
     lines = [head, "|---|---|---|---|"]
     for what, found in comparisons():
         cells = [f"{row['tok_s']:,} tok/s, {row['peak_reserved_gib']:.0f} GiB" for row in found]
+        cells += ["not measured"] * (3 - len(cells))
         lines.append(f"| {what} | **{cells[0]}** | {cells[1]} | {cells[2]} |")
     return "\n".join(lines)
 
@@ -65,12 +72,12 @@ def chart() -> str:
     for what, found in comparisons():
         longest = max(float(row["tok_s"]) for row in found)
         parts.append(f'<text x="10" y="{y + 38}">{what}</text>')
-        for place, (row, shade) in enumerate(zip(found, shades, strict=True)):
+        for place, (row, shade) in enumerate(zip(found, shades, strict=False)):
             top, long = y + place * height, width * float(row["tok_s"]) / longest
             parts.append(f'<rect x="{left}" y="{top}" width="{long:.0f}" height="{height - 4}" fill="{shade}"/>')
             told = f"{NAMES[row['arm']]} {row['tok_s']:,}"
             parts.append(f'<text x="{left + long + 6:.0f}" y="{top + 14}">{told}</text>')
-        y += 3 * height + 14
+        y += len(found) * height + 14
     style = "text{font:13px system-ui,sans-serif;fill:#24292f}"
     box = f'viewBox="0 0 930 {y}" width="930" height="{y}"'
     title = "Tokens per second of training on one H200"
