@@ -65,6 +65,8 @@ class Recipe(Settings):
             )
         if self.training.text_share and not self.documents.paths:
             raise ValueError("training.text_share needs documents.paths: the text comes from them")
+        if self.synthesis.views and not self.training.text_share:
+            raise ValueError("synthesis.views are trained on as raw text: set training.text_share above 0")
         return self
 
     def resolve(self, path: str) -> Path:
@@ -78,7 +80,13 @@ class Recipe(Settings):
             return tuple(str(self.resolve(path)) for path in paths)
 
         documents = self.documents.model_copy(update={"paths": absolute(self.documents.paths)})
-        synthesis = self.synthesis.model_copy(update={"data": absolute(self.synthesis.data)})
+        schema = self.synthesis.extraction_schema
+        synthesis = self.synthesis.model_copy(
+            update={
+                "data": absolute(self.synthesis.data),
+                "extraction_schema": str(self.resolve(schema)) if schema else "",
+            }
+        )
         preference = self.preference.model_copy(update={"data": absolute(self.preference.data)})
         exam = self.exam.model_copy(update={"file": "".join(absolute((self.exam.file,) if self.exam.file else ()))})
         base = str(self.resolve(self.model.base)) if self.resolve(self.model.base).is_dir() else self.model.base
@@ -198,6 +206,8 @@ def _toml(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     return repr(value)
 
 

@@ -20,6 +20,9 @@ Side = Literal["train", "exam"]
 Ring = Literal["learned", "unseen"]
 Role = Literal["system", "user", "assistant"]
 
+# Tasks that later stages treat apart: the user's own data, general instructions, and rewrites trained on as raw text.
+OWN, GENERAL, VIEW = "own", "general", "view"
+
 
 def digest(*parts: object) -> str:
     """Return 16 hexadecimal digits that name the given JSON-able parts."""
@@ -95,15 +98,19 @@ class Message(Record):
 class Sample(Record):
     """One training sample as chat messages, with where its answer comes from.
 
-    ``evidence`` and ``chunk`` are None for refusals and for the user's own data.
+    ``evidence`` and ``chunk`` are None for refusals, general instructions and the user's own data. Where an answer
+    rests on more than one stretch, or a dialogue has several answers, ``further_evidence`` holds the others in order.
+    ``kind`` is the question's in the taxonomy, where the task has one.
     """
 
     id: str
     task: str
+    kind: str = ""
     messages: tuple[Message, ...]
     document: str | None = None
     chunk: str | None = None
     evidence: Span | None = None
+    further_evidence: tuple[Span, ...] = ()
 
     @property
     def question(self) -> str:
@@ -167,12 +174,13 @@ class Score(Record):
 
 
 class Rejection(Record):
-    """A record that left the path: by which stage, which one, and why."""
+    """A record that left the path: by which stage, which one, and why; ``task`` is the sample's, where it is one."""
 
     stage: str
     id: str
     reason: str
     detail: str = ""
+    task: str = ""
 
 
 class StageSummary(Record):

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
-Task = Literal["answer-first", "free-qa", "refusal"]
+Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
+Kind = Literal["factual", "numeric", "comparative", "methodological", "limitation", "multi-hop"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -59,6 +60,8 @@ class TeacherSettings(Settings):
     concurrency: int = Field(8, ge=1, le=512, description="calls under way at once (the embedded one takes 1)")
     temperature: float = Field(0.0, ge=0, le=2, description="0 asks for the likeliest answer")
     timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one answer")
+    user_header: str = Field("", description="general samples: what stands before a user's first word, exactly")
+    turn_end: str = Field("", description="general samples: what ends a user's turn")
 
 
 class SynthesisSettings(Settings):
@@ -68,8 +71,28 @@ class SynthesisSettings(Settings):
         ("answer-first", "refusal"), min_length=1, description="answer-first suits any teacher, free-qa a strong one"
     )
     samples_per_document: int = Field(8, ge=0, description="questions asked of the teacher per document")
-    refusal_share: Share = Field(0.15, description="refusals, as a share of the answered samples")
+    quotas: dict[str, float] = Field(
+        {}, description='shares of the questions by "KIND", "KIND @ SECTION" or "@ SECTION"; empty: as they come'
+    )
+    refusal_share: Share = Field(
+        0.15, description="of each task that builds on answered samples (refusal ... dialogue), as a share of them"
+    )
+    distractors: int = Field(0, ge=0, le=8, description="passages of other documents beside a shown one")
+    extraction_schema: str = Field("", description="JSON schema of the task extraction, relative to this recipe")
+    views: int = Field(0, ge=0, le=6, description="rewrites of each passage, as raw text (training.text_share)")
+    general_samples: int = Field(0, ge=0, description="general instructions that the teacher makes up (Magpie)")
     data: tuple[str, ...] = Field((), description="your own chat data (.jsonl), beside or instead of synthesis")
+
+    @field_validator("quotas")
+    @classmethod
+    def _of_known_kinds(cls, quotas: dict[str, float]) -> dict[str, float]:
+        for name, share in quotas.items():
+            kind = name.partition("@")[0].strip()
+            if kind and kind not in get_args(Kind):
+                raise ValueError(f"{kind!r} is no kind of question; there are {', '.join(get_args(Kind))}")
+            if not share > 0:
+                raise ValueError(f"the share of {name!r} must be above 0")
+        return quotas
 
 
 class CurationSettings(Settings):

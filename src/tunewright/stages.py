@@ -8,7 +8,7 @@ from tunewright.errors import RecipeError
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.rundir import file_digest
-from tunewright.settings import NO_PART_OF_RESULT, TrainingSettings
+from tunewright.settings import NO_PART_OF_RESULT, SynthesisSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ _TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
-    "synthesis.tasks",
-    "synthesis.samples_per_document",
-    "synthesis.refusal_share",
+    *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key != "data"),
     "curation.evidence_match",
+    "teacher.user_header",
+    "teacher.turn_end",
 )
 _DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
 _RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
@@ -72,13 +72,11 @@ STAGES = (
         (
             *_PROMPT,
             *_TEACHER,
-            "synthesis.tasks",
-            "synthesis.samples_per_document",
-            "synthesis.refusal_share",
-            "curation.evidence_match",
+            *_SYNTHESIS,
         ),
         (*_DOCUMENTS, "exam.jsonl"),
         ("samples.jsonl",),
+        ("tunewright.stages:extraction_schema_digest",),
     ),
     Stage(
         "curate",
@@ -149,13 +147,19 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def needs_samples(recipe: Recipe) -> bool:
-    """Return whether chats are trained on at all."""
-    return recipe.training.epochs > 0 and recipe.training.text_share < 1
+    """Return whether written samples are trained on at all: chats, or rewrites as raw text."""
+    return recipe.training.epochs > 0 and (recipe.training.text_share < 1 or recipe.synthesis.views > 0)
 
 
 def base_identity(recipe: Recipe) -> str:
     """Return what names the base model's content."""
     return identity(recipe.model.base, recipe.folder)
+
+
+def extraction_schema_digest(recipe: Recipe) -> str:
+    """Return the digest of the extraction's schema, or nothing when there is none."""
+    path = recipe.resolve(recipe.synthesis.extraction_schema)
+    return file_digest(path) if recipe.synthesis.extraction_schema and path.is_file() else ""
 
 
 def exam_file_digest(recipe: Recipe) -> str:

@@ -20,7 +20,8 @@ from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, SplitEntry
 from tunewright.settings import SynthesisSettings, TeacherSettings
 from tunewright.synthesis.stage import exam, synth
-from tunewright.synthesis.tasks import TASKS, read_items
+from tunewright.synthesis.tasks import TASKS
+from tunewright.synthesis.work import read_items
 
 
 @pytest.fixture

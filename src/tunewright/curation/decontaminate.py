@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
 
-from tunewright.curation.rules import OWN, split_prompt
-from tunewright.records import Question, Sample
+from tunewright.curation.rules import split_prompt
+from tunewright.records import OWN, Question, Sample
 from tunewright.text import ngrams, normalize, words
 
 _COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams

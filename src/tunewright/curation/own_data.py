@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tunewright.curation.rules import OWN, turn_fault
+from tunewright.curation.rules import turn_fault
 from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
-from tunewright.records import Message, Rejection, Role, Sample, digest
+from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
 from tunewright.rundir import file_digest
 
 Parsed = TypeVar("Parsed")

@@ -9,10 +9,10 @@ from typing import Any
 from tunewright import console
 from tunewright.curation.decontaminate import Leaks
 from tunewright.curation.own_data import Malformed, data_files, message, parsed_lines, turns
-from tunewright.curation.rules import OWN, turn_fault
+from tunewright.curation.rules import turn_fault
 from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
-from tunewright.records import Message, PreferencePair, Question, Rejection, Sample, StageSummary, digest
+from tunewright.records import OWN, Message, PreferencePair, Question, Rejection, Sample, StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
 from tunewright.text import normalize
 

@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Message, Sample, Span
+from tunewright.records import GENERAL, OWN, VIEW, Chunk, Document, Message, Sample, Span
 from tunewright.text import find_quote, normalize, question_fault, words
 
 _LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _TOKEN = re.compile(r"[^\W\d_][\w-]+")
 
-OWN = "own"  # the task of the user's own data
+UNGROUNDED = (OWN, GENERAL)  # tasks whose samples rest on no document
+PREMISES = ("false-premise", "true-premise")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def split_prompt(turn: str) -> tuple[str, str]:
 
 def is_refusal(sample: Sample, recipe: Recipe) -> bool:
     """Tell whether the sample teaches to decline."""
-    return sample.task == "refusal" or normalize(sample.answer) == normalize(recipe.refusal)
+    return sample.task in ("refusal", "unanswerable") or normalize(sample.answer) == normalize(recipe.refusal)
 
 
 def turn_fault(messages: Sequence[Message]) -> str | None:
@@ -95,22 +96,27 @@ def format_fault(sample: Sample, sources: Sources) -> str | None:
 
 
 def wording_fault(sample: Sample, sources: Sources) -> str | None:
-    """What makes a written question unfit; a refusal's answer says nothing about its question."""
-    if sample.task == OWN:
+    """What makes a written question unfit, the first of a dialogue; a refusal's answer says nothing about it."""
+    if sample.task in UNGROUNDED or sample.task in (VIEW, "extraction"):
         return None
-    answer = "" if is_refusal(sample, sources.recipe) else sample.answer
-    return question_fault(split_prompt(sample.question)[1], answer)
+    asked = next(turn.content for turn in sample.messages if turn.role == "user")
+    told = next(turn.content for turn in sample.messages if turn.role == "assistant")
+    # A claim that is asked about holds its answer, or all but one word of it: that is its purpose.
+    hides_nothing = is_refusal(sample, sources.recipe) or sample.task in PREMISES
+    return question_fault(split_prompt(asked)[1], "" if hides_nothing else told)
 
 
 def evidence_fault(sample: Sample, sources: Sources) -> str | None:
-    """Evidence must be given, and must occur in its document."""
-    if sample.task == OWN or is_refusal(sample, sources.recipe):
+    """Evidence must be given, and all of it must occur in its document."""
+    if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe):
         return None
     if sample.evidence is None:
         return "no evidence"
     if sample.evidence.document not in sources.documents:
         return "evidence from an unknown document"
-    return None if anchor(sample, sources) else "evidence does not occur in the document"
+    further = [sample.model_copy(update={"evidence": span, "chunk": None}) for span in sample.further_evidence]
+    found = all(anchor(one, sources) for one in (sample, *further))
+    return None if found else "evidence does not occur in the document"
 
 
 def support_fault(sample: Sample, sources: Sources) -> str | None:
@@ -120,7 +126,7 @@ def support_fault(sample: Sample, sources: Sources) -> str | None:
     capitalized word inside a sentence, or an acronym) must occur in the chunk, its title or the question:
     this finds invented figures and names, not wrong relations between true ones.
     """
-    if sample.task == OWN or is_refusal(sample, sources.recipe) or sample.evidence is None:
+    if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe) or sample.evidence is None:
         return None
     if sample.task == "answer-first":
         pair = {normalize(text).rstrip(".!") for text in (sample.answer, sample.evidence.quote)}

@@ -9,8 +9,8 @@ from tunewright.models.prompts import passage_text
 from tunewright.recipe import Recipe
 from tunewright.records import Document, Question, Rejection, Ring, digest
 from tunewright.synthesis.evidence import Evidence, ranked_evidence
-from tunewright.synthesis.tasks import Work, ask_questions, reply_fault
 from tunewright.synthesis.wording import clean_question, sentence_fault, stand_alone
+from tunewright.synthesis.work import NO_SENTENCE, Work, ask_questions, reply_fault
 from tunewright.teacher.protocol import Reply
 from tunewright.text import normalize, question_fault
 
@@ -62,9 +62,7 @@ def write_exam(work: Work, rings: dict[str, Ring]) -> tuple[list[Question], list
         for document in work.documents
     ]
     rejections = [
-        Rejection(
-            stage=STAGE, id=s.document.id, reason="document has no sentence to ask about", detail=s.document.source
-        )
+        Rejection(stage=STAGE, id=s.document.id, reason=NO_SENTENCE, detail=s.document.source)
         for s in states
         if s.wanted and not s.ranked
     ]

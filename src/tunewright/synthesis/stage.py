@@ -11,10 +11,10 @@ from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
 from tunewright.rundir import RunFolder, file_digest
 from tunewright.synthesis import exam as exam_writing
-from tunewright.synthesis import tasks
 from tunewright.synthesis.evidence import chunks_by_document
 from tunewright.synthesis.own_exam import read_own_exam
-from tunewright.synthesis.tasks import TASKS, Work
+from tunewright.synthesis.tasks import ANSWERING, TASKS, tasks_of
+from tunewright.synthesis.work import STAGE, Work
 from tunewright.teacher import Teacher, open_teacher
 
 EXAM, SEAL, SAMPLES = "exam.jsonl", "seal.json", "samples.jsonl"
@@ -42,10 +42,6 @@ def _figures(teacher: Teacher) -> dict[str, float | int | str]:
     }
 
 
-def _summary(num_out: int, rejected: dict[str, int], figures: dict[str, float | int | str]) -> StageSummary:
-    return StageSummary(num_in=num_out + sum(rejected.values()), num_out=num_out, rejected=rejected, figures=figures)
-
-
 def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Write exam.jsonl and its seal, from the user's own exam or by the teacher.
 
@@ -70,7 +66,8 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     if not questions:
         raise _nothing("exam question", rejected, recipe.exam.learned_per_document + recipe.exam.unseen_per_document)
     counts = _seal(run, questions)
-    return _summary(len(questions), rejected, {**counts, **figures})
+    num_in = len(questions) + sum(rejected.values())  # an unseen question is asked without and with its passage
+    return StageSummary(num_in=num_in, num_out=len(questions), rejected=rejected, figures={**counts, **figures})
 
 
 def _seal(run: RunFolder, questions: Sequence[Question]) -> dict[str, int]:
@@ -95,23 +92,26 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     samples: dict[str, Sample] = {}
     rejections: list[Rejection] = []
     figures: dict[str, float | int | str] = {}
-    if recipe.synthesis.samples_per_document:
+    tried = 0
+    if names := tasks_of(recipe):
         with open_teacher(run, recipe.teacher, "synth") as teacher:
             own_chunks = chunks_by_document([chunk for chunk in chunks if chunk.document in train])
             work = Work(recipe, teacher, learning, own_chunks, groups)
-            for name in [name for name in TASKS if name in recipe.synthesis.tasks]:
-                written = TASKS[name](work, list(samples.values()))
+            for name in names:
+                written = TASKS[name](work, [sample for sample in samples.values() if sample.task in ANSWERING])
+                tried += written.num_tried
                 rejections += written.rejections
                 rejections += _add(samples, written.samples)
-            figures = _figures(teacher)
-    rejected = run.reject(tasks.STAGE, rejections)
+                figures |= written.figures
+            figures |= _figures(teacher)
+    rejected = run.reject(STAGE, rejections)
     if not samples and not recipe.synthesis.data:
-        raise _nothing("training sample", rejected, recipe.synthesis.samples_per_document)
+        raise _nothing("training sample", rejected, len(tasks_of(recipe)))
     if not samples:
         console.line("  no samples written: training uses your own data")
     run.write_records(SAMPLES, samples.values())
     counts: Counter[str] = Counter(sample.task for sample in samples.values())
-    return _summary(len(samples), rejected, {**dict(counts), **figures})
+    return StageSummary(num_in=tried, num_out=len(samples), rejected=rejected, figures={**dict(counts), **figures})
 
 
 def _add(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Rejection]:
@@ -119,7 +119,9 @@ def _add(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Rejectio
     repeated = []
     for sample in written:
         if sample.id in samples:
-            repeated.append(Rejection(stage=tasks.STAGE, id=sample.id, reason="written twice", detail=sample.question))
+            repeated.append(
+                Rejection(stage=STAGE, id=sample.id, reason="written twice", detail=sample.question, task=sample.task)
+            )
         samples.setdefault(sample.id, sample)
     return repeated
 

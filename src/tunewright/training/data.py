@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.recipe import Recipe
-from tunewright.records import AnyRecord, Document, PreferencePair, Rejection, Sample, SplitEntry
+from tunewright.records import VIEW, AnyRecord, Document, PreferencePair, Rejection, Sample, SplitEntry
 from tunewright.rundir import RunFolder
 from tunewright.training.batches import Example
 from tunewright.training.encoding import encode_pairs, encode_samples, encode_texts, mix
@@ -46,10 +46,15 @@ def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list
     )
 
 
+def _as_text(view: Sample) -> Document:
+    """Return a rewrite of a passage as raw text."""
+    return Document(id=view.id, title="", source=view.id, text=view.answer)
+
+
 def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     """Encode all that the recipe trains on.
 
-    Raw text comes from the documents of the split's training side alone.
+    Raw text comes from the documents of the split's training side alone, and from the rewrites of their passages.
     """
     settings, seed = recipe.training, recipe.seed
 
@@ -62,13 +67,15 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     pairs: list[Example] = []
     refused: list[Rejection] = []
     num_in = 0
+    samples = records("train.jsonl", Sample) if settings.epochs else []
     if settings.epochs and settings.text_share < 1:
-        samples = records("train.jsonl", Sample)
-        num_in += len(samples)
-        chats, rejections = encode_samples(samples, tokenizer, settings.max_tokens)
+        told = [sample for sample in samples if sample.task != VIEW]
+        num_in += len(told)
+        chats, rejections = encode_samples(told, tokenizer, settings.max_tokens)
     if settings.epochs and settings.text_share:
         side = {entry.document for entry in records("split.jsonl", SplitEntry) if entry.side == "train"}
         documents = [document for document in records("documents.jsonl", Document) if document.id in side]
+        documents += [_as_text(sample) for sample in samples if sample.task == VIEW]
         texts = encode_texts(documents, tokenizer, settings.max_tokens, settings.text_overlap)
     mixed = mix(chats, texts, settings.text_share, seed)
     num_in += len(mixed) - len(chats)

@@ -1,0 +1,72 @@
+"""The smallest edits that make a true sentence false: another number, or a comparison turned round."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tunewright.records import digest
+from tunewright.text import normalize
+
+# A number on its own: not in COVID-19, PM2.5, H1N1 or 10.1371/journal.
+_NUMBER = re.compile(r"(?<![\w.,/–-])\d+(?:[.,]\d+)*(?![\w/–-]|[.,]\d)")
+_PAIRS = (
+    ("higher", "lower"), ("more", "fewer"), ("increased", "decreased"), ("increase", "decrease"),
+    ("increases", "decreases"),
+    ("improved", "worsened"), ("positive", "negative"), ("positively", "negatively"), ("largest", "smallest"),
+    ("greater", "smaller"), ("before", "after"), ("above", "below"), ("most", "least"), ("earlier", "later"),
+    ("longer", "shorter"), ("stronger", "weaker"), ("always", "never"), ("first", "last"), ("highest", "lowest"),
+)  # fmt: skip
+_TURNED = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+_TURNABLE = re.compile(rf"\b(?:{'|'.join(_TURNED)})\b", re.IGNORECASE)
+
+
+def false_versions(sentence: str, source: str, seed: int) -> Iterator[str]:
+    """Yield versions of a sentence that differ in one number or one comparing word, in a seeded order.
+
+    Args:
+        sentence: what is true.
+        source: the text around it; no version takes a number that stands there.
+        seed: decides which number or word comes first, and the new number.
+    """
+    edits = [(match, "number") for match in _NUMBER.finditer(sentence)]
+    edits += [(match, "word") for match in _TURNABLE.finditer(sentence)]
+    for match, kind in sorted(edits, key=lambda edit: digest(seed, sentence, edit[0].start())):
+        old = match.group()
+        new = other_number(old, source, seed) if kind == "number" else _like(old, _TURNED[old.casefold()])
+        if new:
+            yield sentence[: match.start()] + new + sentence[match.end() :]
+
+
+def other_number(number: str, source: str, seed: int) -> str | None:
+    """Return a number of the same form, a quarter to twice as large, that the source does not hold; None if none fits.
+
+    Years stay years, and what may be a percentage stays below 100.
+    """
+    plain = number.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number) else number
+    try:
+        value = float(plain)
+    except ValueError:
+        return None  # a list such as 1.2.3, or a decimal comma
+    places = len(plain.partition(".")[2])
+    is_year = places == 0 and 1900 <= value <= 2100 and plain == number
+    factors = (0.25, 0.4, 0.5, 0.6, 0.75, 1.3, 1.5, 1.7, 2.0)
+    start = int(digest(seed, number, source), 16)
+    for step in range(len(factors)):
+        factor = factors[(start + step) % len(factors)]
+        new = value + round(10 * (factor - 1)) if is_year else value * factor
+        if value <= 100 < new:
+            continue
+        told = f"{new:,.{places}f}" if "," in number else f"{new:.{places}f}"
+        if told != number and float(told.replace(",", "")) > 0 and not _holds(source, told):
+            return told
+    return None
+
+
+def _holds(source: str, number: str) -> bool:
+    return re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)", normalize(source)) is not None
+
+
+def _like(model: str, word: str) -> str:
+    """Return the word in capitals or not, as the model is."""
+    return word.capitalize() if model[0].isupper() else word

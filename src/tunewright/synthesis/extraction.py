@@ -1,0 +1,135 @@
+"""Structured extraction: a document to JSON after the user's schema, null where the document does not say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from tunewright.errors import RecipeError
+from tunewright.models.prompts import chat, passage_text
+from tunewright.records import Document, Sample, Span
+from tunewright.synthesis.prompting import fill, load_prompt
+from tunewright.synthesis.work import Work, Written, reply_fault, sample_id
+from tunewright.teacher.protocol import Reply
+from tunewright.text import find_quote
+
+TASK = "extraction"
+_FIELD_TOKENS = 80  # room for a value and its quote
+
+
+def read_schema(path: Path) -> dict[str, Any]:
+    """Return the JSON schema of what is extracted: an object of named fields.
+
+    Raises:
+        RecipeError: the file is missing, no JSON, no valid schema, or not of an object with fields.
+    """
+    hint = 'a JSON schema: {"type": "object", "properties": {"severity": {"enum": ["high", "low", null]}, ...}}'
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except (OSError, ValueError, RecursionError, jsonschema.SchemaError) as error:
+        cause = str(error).splitlines()[0]
+        raise RecipeError(f"synthesis.extraction_schema {path} cannot be used", cause, hint) from error
+    if not isinstance(schema, dict) or not schema.get("properties"):
+        raise RecipeError(f"synthesis.extraction_schema {path} has no fields", 'it has no "properties"', hint)
+    return schema
+
+
+def instruction(schema: Mapping[str, Any]) -> str:
+    """Return what a prompt asks for: every field with its labels and its description."""
+    lines = []
+    for name, field in schema["properties"].items():
+        labels = [str(label) for label in field.get("enum", ()) if label is not None]
+        parts = ["one of " + ", ".join(labels) if labels else "as the text has it", field.get("description", "")]
+        lines.append(f"- {name}: {'; '.join(filter(None, parts))}")
+    return "Extract these fields as one line of JSON, null where the text does not say:\n" + "\n".join(lines)
+
+
+def extraction(work: Work, answered: Sequence[Sample]) -> Written:
+    """Ask for a JSON object and a quote per field; a field without its quote in the document becomes null.
+
+    Raises:
+        RecipeError: the recipe names no usable schema.
+    """
+    del answered
+    name = work.recipe.synthesis.extraction_schema
+    if not name:
+        raise RecipeError(
+            "the task extraction needs a schema",
+            "synthesis.extraction_schema is empty",
+            'name a JSON schema: --set synthesis.extraction_schema="schema.json"',
+        )
+    schema, written = read_schema(work.recipe.resolve(name)), Written(TASK, len(work.documents))
+    asked, prompt = instruction(schema), load_prompt("extraction")
+    fields = list(schema["properties"])
+    quotes = {"type": "object", "properties": {field: {"type": ["string", "null"]} for field in fields}}
+    wanted = {"type": "object", "properties": {"values": schema, "quotes": quotes}, "required": ["values", "quotes"]}
+    requests = [
+        work.request(fill(prompt, passage=document.text, fields=asked), _FIELD_TOKENS * len(fields), wanted)
+        for document in work.documents
+    ]
+    replies = work.teacher.ask_all(requests, "extracting")
+    for document, reply in zip(work.documents, replies, strict=True):
+        _add(work, document, schema, asked, reply, written)
+    return written
+
+
+def _add(
+    work: Work, document: Document, schema: dict[str, Any], asked: str, reply: Reply | None, written: Written
+) -> None:
+    """Turn a reply into a sample, or reject it with the reason."""
+    fault = reply_fault(reply)
+    if fault or reply is None:
+        written.reject(document.id, fault or "", document.source)
+        return
+    try:
+        content, _ = json.JSONDecoder().raw_decode(reply.text, max(0, reply.text.find("{")))
+        values, quotes = dict(content["values"]), dict(content["quotes"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        written.reject(document.id, "teacher reply is not the JSON asked for", f"{error}: {reply.text}")
+        return
+    spans: list[Span] = []
+    kept: dict[str, Any] = {}
+    for field, rules in schema["properties"].items():
+        span = _evidence(document, values.get(field), quotes.get(field), "enum" in rules, work)
+        kept[field] = values.get(field) if span else None
+        spans += [span] if span else []
+        written.figures["fields_without_evidence"] += values.get(field) is not None and not span
+    try:
+        jsonschema.validate(kept, schema, cls=jsonschema.Draft202012Validator)
+    except jsonschema.ValidationError as error:
+        written.reject(document.id, "extraction does not follow the schema", f"{error.message}: {kept}")
+        return
+    if not spans:
+        written.reject(document.id, "no field has evidence", reply.text)
+        return
+    chunk = work.chunks[document.id][0]
+    shown = passage_text(chunk.model_copy(update={"text": document.text}))
+    answer = json.dumps(kept, ensure_ascii=False)
+    written.samples.append(
+        Sample(
+            id=sample_id(TASK, document.id, asked, answer),
+            task=TASK,
+            messages=chat(work.recipe.system_prompt, asked, (shown,), answer),
+            document=document.id,
+            chunk=chunk.id,
+            evidence=spans[0],
+            further_evidence=tuple(spans[1:]),
+        )
+    )
+
+
+def _evidence(document: Document, value: object, quote: object, is_label: bool, work: Work) -> Span | None:
+    """Return where a field's quote stands in the document; a value that is no label must stand in the document too."""
+    if value is None or not isinstance(quote, str):
+        return None
+    bound = work.recipe.curation.evidence_match
+    place = find_quote(quote, document.text, bound)
+    if place is None or not (is_label or find_quote(str(value), document.text, bound)):
+        return None
+    start, end, _ = place
+    return Span(document=document.id, start=start, end=end, quote=document.text[start:end])

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted import Scripted
+from synthesis_run import document
+
+from tunewright.edits import false_versions, other_number
+from tunewright.errors import RecipeError
+from tunewright.recipe import Recipe
+from tunewright.records import Chunk, Sample
+from tunewright.settings import DocumentSettings, SynthesisSettings, TeacherSettings, TrainingSettings
+from tunewright.synthesis.kinds import Quota, allot, kind_of, read_quotas
+from tunewright.synthesis.tasks import ANSWERING, TASKS, tasks_of
+from tunewright.synthesis.work import Work
+
+SUBJECTS = ("barley", "salmon", "glaciers", "bicycles", "violins", "volcanoes", "lanterns", "harbors")
+FACTS = (
+    "Experts measured 42 meters of {0} growth in three northern valleys during the wet season.",
+    "Warm water made {0} weigh about 12.5% less than cold water after two years of tests.",
+    "The oldest {0} of the region were counted by volunteers in eleven villages.",
+    "Farmers near the coast sell {0} at a market that opens each Thursday.",
+    "Prices of {0} were higher in the north than in the 7 southern provinces.",
+    "A new law protects {0} from trade between October and the end of March.",
+)
+
+
+def work_on(write, subjects=SUBJECTS[:4], groups=None, **synthesis):
+    made = [document(subject, FACTS) for subject in subjects]
+    given = {"tasks": tuple(SynthesisSettings.model_fields["tasks"].default), "refusal_share": 0.5} | synthesis
+    recipe = Recipe(
+        documents=DocumentSettings(paths=("docs",)),
+        synthesis=SynthesisSettings(samples_per_document=6, **given),
+        training=TrainingSettings(text_share=0.5),
+    )
+    chunks = {found.id: found_chunks for found, found_chunks in made}
+    return Work(recipe, Scripted(write), [found for found, _ in made], chunks, groups or {})
+
+
+def ask(turn: str) -> str:
+    """Word a fair question for a sentence; reword a follow-up as it is."""
+    sentence = re.search(r"sentence answers: (.*)", turn)
+    if sentence:
+        return "What is told about " + " ".join(re.findall(r"[A-Za-z]{4,}", sentence[1])[1:5]) + "?"
+    return turn.rpartition("Reword as a follow-up: ")[2]
+
+
+def run_tasks(work, *names):
+    samples: list[Sample] = []
+    out = {}
+    for name in names:
+        out[name] = TASKS[name](work, [s for s in samples if s.task in ANSWERING])
+        samples += out[name].samples
+    return out
+
+
+def spans_of(sample):
+    return [sample.evidence, *sample.further_evidence] if sample.evidence else []
+
+
+def assert_spans_exact(work, samples):
+    texts = {found.id: found.text for found in work.documents}
+    for sample in samples:
+        for span in spans_of(sample):
+            assert texts[span.document][span.start : span.end] == span.quote
+
+
+@given(st.integers(0, 50_000), st.integers(0, 2), st.integers(0, 99))
+def test_another_number_has_the_same_form_and_stands_nowhere(value, places, seed):
+    told = f"{value}.{'37'[:places]}" if places else str(value)
+    source = f"It was {told} in all, and {value + 1} later."
+    new = other_number(told, source, seed)
+    if new is not None:
+        assert new != told and not re.search(rf"(?<!\d){re.escape(new)}(?!\d)", source)
+        assert len(new.partition(".")[2]) == len(told.partition(".")[2])
+        assert value > 100 or float(new) <= 100 or value == 0
+
+
+def test_false_versions_change_one_number_or_comparison():
+    truth = "Yield rose by 12.5% and was higher than in 2019, with COVID-19 and PM2.5 counted."
+    versions = list(false_versions(truth, truth, 0))
+    assert len(versions) == 3
+    for version in versions:
+        assert version != truth and "COVID-19" in version and "PM2.5" in version
+        changed = [pair for pair in zip(truth.split(), version.split(), strict=True) if pair[0] != pair[1]]
+        assert len(changed) == 1
+    assert any("lower than" in version for version in versions)
+    assert list(false_versions("The sea is blue.", "The sea is blue.", 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("The harbor was built by monks on the western shore.", "factual"),
+        ("The harbor holds 240 boats in winter.", "numeric"),
+        ("Costs were higher in the north than in the south.", "comparative"),
+        ("We randomised 240 boats to two harbors using sealed envelopes.", "methodological"),
+        ("A limitation is that 12 boats left early.", "limitation"),
+    ],
+)
+def test_kinds_by_wording(sentence, kind):
+    assert kind_of(sentence) == kind
+
+
+@given(st.integers(1, 12), st.integers(0, 9), st.lists(st.floats(0.05, 1), min_size=1, max_size=5))
+def test_every_document_gets_its_number_and_all_documents_the_shares(number, seed, weights):
+    quotas = [Quota(str(place), "", weight) for place, weight in enumerate(weights)]
+    chosen = [allot(quotas, number, seed, f"{place}.md") for place in range(200)]
+    assert all(len(one) == number for one in chosen)
+    for quota in quotas:
+        share = sum(one.count(quota) for one in chosen) / (200 * number)
+        assert abs(share - quota.weight / sum(weights)) < 0.15
+
+
+def test_quotas_choose_the_kinds_of_sentences():
+    work = work_on(ask, quotas={"numeric": 1.0}, tasks=("answer-first",))
+    work = Work(
+        work.recipe.model_copy(
+            update={"synthesis": work.recipe.synthesis.model_copy(update={"samples_per_document": 1})}
+        ),
+        work.teacher,
+        work.documents,
+        work.chunks,
+    )
+    samples = TASKS["answer-first"](work, []).samples
+    assert len(samples) == 4 and {sample.kind for sample in samples} == {"numeric"}
+
+
+def test_quotas_are_checked():
+    with pytest.raises(ValueError, match="no kind of question"):
+        SynthesisSettings(quotas={"numerical": 1.0})
+    with pytest.raises(ValueError, match="above 0"):
+        SynthesisSettings(quotas={"numeric": 0.0})
+    found = read_quotas(SynthesisSettings(quotas={"numeric @ Results": 0.5, "@ Methods": 0.5}))
+    assert [(one.kind, one.section) for one in found] == [("numeric", "Results"), ("", "Methods")]
+
+
+def test_an_unanswerable_question_has_its_passage_without_the_evidence():
+    work = work_on(ask)
+    out = run_tasks(work, "answer-first", "unanswerable")
+    answered = {sample.question: sample for sample in out["answer-first"].samples}
+    assert 0 < len(out["unanswerable"].samples) <= 12
+    for sample in out["unanswerable"].samples:
+        context, _, question = sample.question.rpartition("\n\nQuestion: ")
+        evidence = answered[question].evidence
+        assert evidence is not None and evidence.quote not in context
+        assert sample.answer == work.recipe.refusal
+        own = work.chunk_by_id[answered[question].chunk]
+        others = [sentence for sentence in re.split(r"(?<=\.)\s", own.text) if sentence not in evidence.quote]
+        assert others and all(sentence in context for sentence in others)
+
+
+def test_a_passage_that_says_it_twice_is_not_unanswerable():
+    twice = (
+        "Boats of {0} carry 40 tons of grain to the harbor.",
+        "To the harbor, boats of {0} carry 40 tons of grain.",
+    )
+    made, chunks = document("barley", twice)
+    recipe = Recipe(synthesis=SynthesisSettings(samples_per_document=2, refusal_share=1.0))
+    whole = Chunk(
+        **{**chunks[0].model_dump(), "text": made.text[chunks[0].start : chunks[1].end], "end": chunks[1].end}
+    )
+    work = Work(recipe, Scripted(ask), [made], {made.id: [whole]})
+    out = run_tasks(work, "answer-first", "unanswerable")
+    assert len(out["answer-first"].samples) == 2
+    assert out["unanswerable"].samples == []
+    assert {one.reason for one in out["unanswerable"].rejections} == {"passage may answer without its evidence"}
+
+
+def test_false_claims_are_corrected_and_true_ones_confirmed():
+    work = work_on(ask)
+    out = run_tasks(work, "answer-first", "premise")
+    samples = out["premise"].samples
+    assert_spans_exact(work, samples)
+    by_task = {task: [s for s in samples if s.task == task] for task in ("false-premise", "true-premise")}
+    assert abs(len(by_task["false-premise"]) - len(by_task["true-premise"])) <= 1 and by_task["true-premise"]
+    for sample in by_task["false-premise"]:
+        assert sample.answer == f"No. {sample.evidence.quote}"
+        assert sample.evidence.quote.rstrip(".") not in sample.question
+    for sample in by_task["true-premise"]:
+        assert sample.answer == f"Yes. {sample.evidence.quote}"
+        assert sample.evidence.quote.rstrip(".") in sample.question
+
+
+def test_a_dialogue_has_an_evidence_for_every_answer():
+    work = work_on(ask)
+    out = run_tasks(work, "answer-first", "dialogue")
+    samples = out["dialogue"].samples
+    assert_spans_exact(work, samples)
+    assert samples and all(len(spans_of(sample)) >= 2 for sample in samples)
+    doubts = 0
+    for sample in samples:
+        turns = [turn for turn in sample.messages if turn.role != "system"]
+        assert [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
+        answers = [turn.content.removeprefix("Yes. ") for turn in turns if turn.role == "assistant"]
+        assert answers == [span.quote for span in spans_of(sample)]
+        planned = [span.start for span in dict.fromkeys(spans_of(sample))]
+        assert planned == sorted(planned)
+        doubt = re.search(r'I have read: "(.*)" Which', turns[-2].content)
+        doubts += doubt is not None
+        if doubt:
+            assert doubt[1] not in next(d.text for d in work.documents if d.id == sample.document)
+    assert doubts
+
+
+def test_a_follow_up_may_lean_on_the_turn_before_but_not_lose_its_subject():
+    def rewording(good):
+        def write(turn):
+            if "Reword" not in turn:
+                return ask(turn)
+            asked = turn.rpartition("Reword as a follow-up: ")[2]
+            return asked.replace("What is told about", "And what about") if good else "And what about them?"
+
+        return write
+
+    for good in (True, False):
+        work = work_on(rewording(good))
+        out = run_tasks(work, "answer-first", "dialogue")
+        later = [s.messages[3].content for s in out["dialogue"].samples]
+        assert all(text.startswith("And what about") == good for text in later)
+        assert "And what about them?" not in later
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "subject": {"type": ["string", "null"], "description": "what it is about"},
+        "season": {"enum": ["wet", "dry", None]},
+        "city": {"type": ["string", "null"]},
+    },
+    "required": ["subject", "season", "city"],
+}
+
+
+def extract(tmp_path, reply, schema=SCHEMA):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema))
+    work = work_on(lambda turn: json.dumps(reply), ("barley",), extraction_schema=str(path), tasks=("extraction",))
+    return work, TASKS["extraction"](work, [])
+
+
+def test_extraction_keeps_what_has_evidence_and_nulls_the_rest(tmp_path):
+    values = {"subject": "barley", "season": "wet", "city": "Rome"}
+    quotes = {"subject": "The oldest barley", "season": "during the wet season", "city": "in the city of Rome"}
+    work, written = extract(tmp_path, {"values": values, "quotes": quotes})
+    (sample,) = written.samples
+    assert json.loads(sample.answer) == {"subject": "barley", "season": "wet", "city": None}
+    assert written.figures["fields_without_evidence"] == 1
+    assert_spans_exact(work, [sample])
+    assert "season: one of wet, dry" in sample.question and work.documents[0].text in sample.question
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ({"values": {"season": "hot"}, "quotes": {"season": "during the wet season"}}, "does not follow the schema"),
+        ({"values": {}, "quotes": {}}, "no field has evidence"),
+        ({"values": []}, "not the JSON asked for"),
+    ],
+)
+def test_extraction_rejects_what_is_no_answer(tmp_path, reply, reason):
+    _, written = extract(tmp_path, reply)
+    assert written.samples == [] and reason in written.rejections[0].reason
+
+
+def test_a_schema_that_is_none_is_named(tmp_path):
+    for schema in ({"type": "nonsense"}, {"type": "object"}, 3):
+        with pytest.raises(RecipeError, match="extraction_schema"):
+            extract(tmp_path, {}, schema)
+    with pytest.raises(RecipeError, match="needs a schema"):
+        TASKS["extraction"](work_on(ask), [])
+
+
+def test_multi_hop_needs_a_quote_from_each_passage():
+    def write(turn):
+        first, second = re.findall(r"\[\d\] ([^\n.]*\.)", turn)[:2]
+        good = {"question": "How do both go together here?", "answer": f"{first} {second}", "quotes": [first, second]}
+        return json.dumps({"items": [good, {**good, "answer": first, "quotes": [first]}]})
+
+    work = work_on(write, tasks=("free-qa",), quotas={"multi-hop": 1.0})
+    written = TASKS["free-qa"](work, [])
+    assert written.samples and all(s.kind == "multi-hop" and len(spans_of(s)) == 2 for s in written.samples)
+    assert_spans_exact(work, written.samples)
+    for sample in written.samples:
+        chunks = {
+            c.id
+            for c in work.chunk_by_id.values()
+            for s in spans_of(sample)
+            if c.start <= s.start < c.end and c.document == s.document
+        }
+        assert len(chunks) == 2
+    assert {one.reason for one in written.rejections} == {"multi-hop answer without a quote from each passage"}
+
+
+def test_views_are_rewrites_of_every_chunk():
+    work = work_on(lambda turn: None if "glaciers" in turn else "A rewrite of it.", views=2)
+    written = TASKS["view"](work, [])
+    assert len(written.samples) == 2 * 2 * 3 and len(written.rejections) == 4
+    assert {one.reason for one in written.rejections} == {"teacher call failed"}
+    assert tasks_of(work.recipe)[-1] == "view"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 7), st.integers(0, 2))
+def test_no_task_shows_or_teaches_anything_of_the_exam_side(seed, num_train, distractors):
+    """Also with near duplicates: copies of an exam document stand in its group, and so on its side."""
+    drawn = random.Random(seed)
+    subjects = drawn.sample(SUBJECTS, len(SUBJECTS))
+    train, exam = subjects[:num_train], subjects[num_train:]
+
+    def write(turn):
+        drawn_now = random.Random(f"{seed} {turn}")
+        return None if drawn_now.random() < 0.2 else ask(turn)
+
+    groups = {document(s, FACTS)[0].id: str(drawn.randrange(3)) for s in train}
+    work = work_on(write, tuple(train), groups, distractors=distractors)
+    out = run_tasks(work, "answer-first", "refusal", "unanswerable", "premise", "dialogue")
+    own = {found.id for found in work.documents}
+    for written in out.values():
+        for sample in written.samples:
+            assert sample.document in own and all(span.document in own for span in spans_of(sample))
+            said = " ".join(turn.content for turn in sample.messages)
+            assert not any(subject in said for subject in exam)
+            if sample.task == "refusal":  # nothing of its own group is shown to be refused from
+                question = sample.question.rpartition("Question: ")[2]
+                of = next(s for s in out["answer-first"].samples if s.question == question)
+                assert groups[sample.document] != groups[of.document]
+
+
+def test_general_samples_come_from_the_bare_header():
+    told = iter(["How do I bake bread at home?", "Yes", "How do I bake bread at home?", "Name three rivers of Asia."])
+    work = work_on(lambda turn: next(told) if turn.endswith("user\n") else "An answer.", general_samples=4)
+    written = TASKS["general"](work, [])
+    assert [s.messages[0].content for s in written.samples] == [
+        "How do I bake bread at home?",
+        "Name three rivers of Asia.",
+    ]
+    assert sorted(one.reason for one in written.rejections) == [
+        "instruction is a fragment",
+        "instruction written twice",
+    ]
+    queries = [request for request in work.teacher.asked if request.raw]
+    assert len({request.seed for request in queries}) == 4 and {request.temperature for request in queries} == {1.0}
+    assert all(request.stop == ("<|im_end|>",) and not request.messages for request in queries)
+
+
+def test_another_teachers_header_must_be_given():
+    work = work_on(ask, general_samples=2)
+    recipe = work.recipe.model_copy(update={"teacher": TeacherSettings(url="http://localhost:1/v1", model="m")})
+    with pytest.raises(RecipeError, match="user header"):
+        TASKS["general"](Work(recipe, work.teacher, work.documents, work.chunks), [])
+    given = recipe.model_copy(
+        update={"teacher": recipe.teacher.model_copy(update={"user_header": "[USER]", "turn_end": "[END]"})}
+    )
+    TASKS["general"](Work(given, work.teacher, work.documents, work.chunks), [])
+    assert {(r.raw, r.stop) for r in work.teacher.asked if r.raw} == {("[USER]", ("[END]",))}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_each_thing_tried_ends_as_a_sample_or_a_rejection(seed):
+    """With a teacher that fails, babbles or repeats itself at random."""
+
+    def write(turn):
+        drawn = random.Random(f"{seed} {turn}")
+        kind = drawn.randrange(6)
+        if kind == 0:
+            return None
+        if kind == 1:
+            return drawn.choice(["", "babble", "{", '{"items": 3}', "What?", "[1, 2]"])
+        if "JSON" not in turn:
+            return ask(turn)
+        sentence = turn.partition("Passage:\n")[2].partition(".")[0] + "."
+        item = {"question": "What do we know of this here?", "answer": sentence, "quotes": [sentence]}
+        return json.dumps({"items": [item, {**item, "quotes": ["never said at all"]}, item, 7][: drawn.randrange(5)]})
+
+    work = work_on(write, views=1, general_samples=3, distractors=seed % 3)
+    out = run_tasks(work, *[name for name in TASKS if name != "extraction"])
+    for written in out.values():
+        assert written.num_tried == len(written.samples) + len(written.rejections)
+        assert all(one.task == written.task and one.reason for one in written.rejections)
+    assert sum(written.num_tried for written in out.values())
