@@ -99,7 +99,8 @@ def _sample(sample: Sample, shelf: _Shelf) -> Iterator[str]:
     yield f"sample {sample.id}  task {sample.task}, {_fate(sample, shelf)}"
     for message in sample.messages:
         yield f"  {message.role.ljust(9)} {_short(message.content)}"
-    yield from _evidence(sample.evidence)
+    for span in (sample.evidence, *sample.further_evidence):
+        yield from _evidence(span)
     if sample.chunk:
         yield f"  chunk    {sample.chunk}"
     if sample.document:
