@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tunewright.records import Message, digest
@@ -13,28 +13,48 @@ Finish = Literal["stop", "length", "other"]
 
 @dataclass(frozen=True)
 class Request:
-    """One chat completion to ask for; ``schema`` is the JSON schema that the reply's text should follow."""
+    """One completion to ask for.
+
+    Attributes:
+        messages: the chat to go on with; empty when ``raw`` is set.
+        max_tokens: the answer is cut there.
+        temperature: 0 asks for the likeliest answer.
+        seed: of the sampling.
+        schema: JSON schema that a chat's answer should follow; servers without schemas are asked without it.
+        raw: the exact text to complete, without any chat template.
+        stop: texts that end the answer; they are not part of it.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float
     seed: int
     schema: dict[str, Any] | None = None
+    raw: str = ""
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.raw) == bool(self.messages):
+            raise ValueError("a request holds either messages or a raw text")
 
     def key(self, model: str) -> str:
         """Return the digest that names this request to this model: the same key, the same answer."""
         turns = [(message.role, message.content) for message in self.messages]
-        return digest(model, turns, self.max_tokens, self.temperature, self.seed, self.schema)
+        # Only what is set takes part, so that the journals of older versions go on answering.
+        more = {name: value for name, value in (("raw", self.raw), ("stop", self.stop)) if value}
+        parts = (model, turns, self.max_tokens, self.temperature, self.seed, self.schema)
+        return digest(*parts, more) if more else digest(*parts)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A teacher's answer; ``finish`` is "length" when it was cut at ``max_tokens``."""
+    """A teacher's answer; ``finish`` is "length" when it was cut at ``max_tokens``, ``seconds`` how long it took."""
 
     text: str
     finish: Finish
     num_prompt_tokens: int
     num_tokens: int
+    seconds: float = field(default=0.0, compare=False)
 
 
 class UnusableReplyError(Exception):
