@@ -160,6 +160,14 @@ class ProgressBar:
             left = max(0, self.total - self._count) / rate if rate else 0.0
             line(f"  {self.label} {self._count}/{self.total} {rate:.1f}/s eta {left:.0f}s {note}".rstrip())
 
+    def note(self, text: str) -> None:
+        """Show a text beside the bar until the next one; without a terminal, on a line of its own."""
+        self._note = text
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], note=text)
+        elif text:
+            line(f"  {self.label} {self._count}/{self.total} {text}")
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from tunewright.errors import RecipeError
 from tunewright.settings import (
+    LOCAL,
     REFUSAL,
     SYSTEM_PROMPT,
     CurationSettings,
@@ -91,6 +92,9 @@ class Recipe(Settings):
         exam = self.exam.model_copy(update={"file": "".join(absolute((self.exam.file,) if self.exam.file else ()))})
         base = str(self.resolve(self.model.base)) if self.resolve(self.model.base).is_dir() else self.model.base
         model = self.model.model_copy(update={"base": base})
+        teacher = self.teacher
+        if teacher.url == LOCAL and self.resolve(teacher.model).is_dir():
+            teacher = teacher.model_copy(update={"model": str(self.resolve(teacher.model))})
         return self.model_copy(
             update={
                 "documents": documents,
@@ -98,6 +102,7 @@ class Recipe(Settings):
                 "preference": preference,
                 "exam": exam,
                 "model": model,
+                "teacher": teacher,
             }
         )
 

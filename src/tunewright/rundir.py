@@ -140,9 +140,9 @@ class Journal:
                 )
             os.truncate(path, end)
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Add one line and wait until it is on disk."""
-        raw = json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    def append(self, *entries: dict[str, Any]) -> None:
+        """Add a line for each entry and wait until all are on disk; on an error none is."""
+        raw = b"".join(json.dumps(e, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" for e in entries)
         with disk_errors(self.path, len(raw)), self.path.open("ab") as file:
             size = file.tell()
             try:
@@ -152,7 +152,7 @@ class Journal:
             except OSError:
                 os.truncate(self.path, size)
                 raise
-        self.entries.append(entry)
+        self.entries += entries
 
 
 class RunFolder:

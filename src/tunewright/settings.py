@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
@@ -13,6 +13,7 @@ Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 EMBEDDED = "embedded"
+LOCAL = "local"
 SYSTEM_PROMPT = (
     "You answer questions about a collection of documents. If the documents do not give the answer, "
     "say that they do not."
@@ -54,14 +55,41 @@ class ExamSettings(Settings):
 class TeacherSettings(Settings):
     """[teacher]: the model that writes questions and answers."""
 
-    url: str = Field(EMBEDDED, description='"embedded", or an OpenAI-compatible URL such as http://host:8000/v1')
-    model: str = Field("", description="the model's name at that URL")
+    url: str | tuple[str, ...] = Field(
+        EMBEDDED, description='"embedded", "local" (in this process), an OpenAI-compatible URL, or a list of URLs'
+    )
+    model: str = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
+    quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("none", description='of a "local" teacher')
     api_key_env: str = Field("", description="environment variable that holds the key; the key is never stored")
-    concurrency: int = Field(8, ge=1, le=512, description="calls under way at once (the embedded one takes 1)")
+    concurrency: int = Field(
+        64, ge=1, le=1024, description="most calls under way at once; fewer while the server is busy (embedded: 1)"
+    )
     temperature: float = Field(0.0, ge=0, le=2, description="0 asks for the likeliest answer")
     timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one answer")
     user_header: str = Field("", description="general samples: what stands before a user's first word, exactly")
     turn_end: str = Field("", description="general samples: what ends a user's turn")
+    patience_s: float = Field(600, ge=0, le=604800, description="longest pause while the server says it is busy")
+    price_prompt: float = Field(0.0, ge=0, description="US dollars per million prompt tokens")
+    price_completion: float = Field(0.0, ge=0, description="US dollars per million written tokens")
+    budget: float = Field(0.0, ge=0, description="most US dollars that a run folder may cost; 0: no limit")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs, one or several."""
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+    @field_validator("url")
+    @classmethod
+    def _some(cls, url: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not url or len(set(url)) < len(url) and not isinstance(url, str):
+            raise ValueError("names no URL, or one of them twice")
+        return url
+
+    @model_validator(mode="after")
+    def _budget_has_prices(self) -> TeacherSettings:
+        if self.budget and not (self.price_prompt or self.price_completion):
+            raise ValueError("teacher.budget needs teacher.price_prompt and teacher.price_completion")
+        return self
 
 
 class SynthesisSettings(Settings):

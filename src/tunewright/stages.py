@@ -36,7 +36,8 @@ class Stage:
 
 
 _PROMPT = ("seed", "system_prompt", "refusal")
-_TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
+_TEACHER = ("teacher.temperature",)
+_TEACHER_NAME = "tunewright.stages:teacher_name"  # in place of teacher.url: servers of a fleet come and go
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
@@ -64,7 +65,7 @@ STAGES = (
         (*_PROMPT, *_TEACHER, "exam"),
         _DOCUMENTS,
         ("exam.jsonl", "seal.json"),
-        ("tunewright.stages:exam_file_digest",),
+        ("tunewright.stages:exam_file_digest", _TEACHER_NAME),
     ),
     Stage(
         "synth",
@@ -76,7 +77,7 @@ STAGES = (
         ),
         (*_DOCUMENTS, "exam.jsonl"),
         ("samples.jsonl",),
-        ("tunewright.stages:extraction_schema_digest",),
+        ("tunewright.stages:extraction_schema_digest", _TEACHER_NAME),
     ),
     Stage(
         "curate",
@@ -160,6 +161,13 @@ def extraction_schema_digest(recipe: Recipe) -> str:
     """Return the digest of the extraction's schema, or nothing when there is none."""
     path = recipe.resolve(recipe.synthesis.extraction_schema)
     return file_digest(path) if recipe.synthesis.extraction_schema and path.is_file() else ""
+
+
+def teacher_name(recipe: Recipe) -> str:
+    """Return what names the teacher, as in its journal."""
+    from tunewright.teacher.identity import teacher_identity
+
+    return teacher_identity(recipe.teacher, recipe.folder)
 
 
 def exam_file_digest(recipe: Recipe) -> str:

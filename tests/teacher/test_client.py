@@ -12,8 +12,9 @@ from faulty_server import Answer, completion, echo, fake_teacher, in_turn
 
 from tunewright.errors import TeacherError, UserError
 from tunewright.records import Message
-from tunewright.teacher.client import ChatClient, Retries, retry_after_s
+from tunewright.teacher.client import ChatClient, Retries
 from tunewright.teacher.completion import read_completion
+from tunewright.teacher.endpoint import Fault, retry_after_s
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
 FAST = Retries(first_wait_s=0.001, longest_wait_s=0.002)
@@ -94,13 +95,48 @@ def test_a_request_that_is_rejected_is_not_repeated():
         assert len(server.seen) == 1
 
 
-def test_an_endless_429_stops_the_stage_and_says_that_it_resumes():
+def test_an_endless_429_is_a_pause_until_patience_ends():
+    told: list[str] = []
     with fake_teacher(lambda seen: Answer(429, {"error": {"message": "quota"}})) as server:
-        with pytest.raises(TeacherError) as caught:
-            client(server.url).complete(ask())
-        assert len(server.seen) == FAST.busy
+        with pytest.raises(TeacherError, match="has been busy") as caught:
+            client(server.url, patience_s=0.3, tell=told.append).complete(ask())
+        assert len(server.seen) > 20  # far more often than a request that fails is tried
     assert "quota" in caught.value.cause
     assert "resume" in caught.value.hint
+    assert told[0].startswith("paused: the server says it is busy; next try in ")
+
+
+def test_after_a_pause_the_calls_go_on_and_the_note_goes():
+    told: list[str] = []
+    with fake_teacher(in_turn(*[Answer(status) for status in (429, 503, 529) * 10])) as server:
+        assert client(server.url, tell=told.append).complete(ask()).text == "HELLO"
+        assert len(server.seen) == 31
+    assert "paused" in told[0]
+    assert told[-1] == ""
+
+
+def test_a_pause_holds_back_every_request():
+    with fake_teacher(lambda seen: Answer(429)) as server:
+        shared = ChatClient(server.url, "m", 5, retries=Retries(first_wait_s=20, longest_wait_s=20))
+        pace = shared._servers[0][1]
+        for _ in range(2):  # two rounds of refusals, nothing answered between
+            _, sent_at = shared._take(-1, 0.0)
+            shared._failed(pace, Fault("busy", "429"), sent_at, time.monotonic())
+        started = threading.Event()
+
+        def other() -> None:
+            started.set()
+            with pytest.raises(UnusableReplyError, match="stopped"):
+                shared.complete(ask())
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        started.wait()
+        time.sleep(0.1)
+        assert server.seen == []
+        assert thread.is_alive()
+        shared.stop()
+        thread.join()
 
 
 def test_a_wait_that_is_too_long_is_not_slept_out():
@@ -122,7 +158,7 @@ def test_a_told_wait_holds_back_every_request():
         shared = client(server.url)
         first = threading.Thread(target=shared.complete, args=(ask("first"),))
         first.start()
-        while not shared._not_before:
+        while not shared._servers[0][1].not_before:
             time.sleep(0.005)
         shared.complete(ask("second"))
         first.join()

@@ -46,7 +46,7 @@ def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     return limit if len(prompts) > 1 and limit >= _LEAST_PREFIX else 0
 
 
-class _Decoder:
+class Decoder:
     """A batch of prompts in the model's cache. Rows are left-padded behind the shared prefix."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
@@ -96,6 +96,33 @@ class _Decoder:
         self.cache.batch_select_indices(rows)
         self.mask, self.logits = self.mask[rows], self.logits[rows]
 
+    def join(self, other: Decoder) -> None:
+        """Take in another batch's rows, behind this one's; the narrower of the two is padded on the left."""
+        import torch
+
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        self._set_width(width)
+        other._set_width(width)
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+        self.mask, self.logits = torch.cat([self.mask, other.mask]), torch.cat([self.logits, other.logits])
+
+    def trim(self) -> None:
+        """Drop the first columns that are padding in every row."""
+        self._set_width(self.mask.shape[1] - int(self.mask.any(0).int().argmax()))
+
+    def _set_width(self, width: int) -> None:
+        """Add columns of padding on the left, or drop columns there."""
+        import torch
+
+        more = width - self.mask.shape[1]
+        if more:
+            self.mask = torch.nn.functional.pad(self.mask, (more, 0))
+            for layer in self.cache.layers:
+                layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, more, 0))
+                layer.values = torch.nn.functional.pad(layer.values, (0, 0, more, 0))
+
     def score(self, golds: Sequence[Sequence[int]]) -> list[float]:
         """Return the mean negative log-likelihood of each gold answer; the cache is left as it was."""
         import torch
@@ -131,7 +158,7 @@ def answer_batch(
 
     start = time.monotonic()
     with torch.inference_mode():
-        decoder = _Decoder(model, [job.prompt_ids for job in jobs], pad_id)
+        decoder = Decoder(model, [job.prompt_ids for job in jobs], pad_id)
         losses = decoder.score([job.gold_ids for job in jobs])
         texts: list[list[int]] = [[] for _ in jobs]
         done = [False] * len(jobs)
@@ -166,7 +193,7 @@ def stream(
     told = ""
     ids: list[int] = []
     with torch.inference_mode():
-        decoder = _Decoder(model, [prompt_ids], tokenizer.pad_token_id)
+        decoder = Decoder(model, [prompt_ids], tokenizer.pad_token_id)
         for _ in range(max_new_tokens):
             token = int(decoder.logits.argmax(-1)[0])
             if token in end_ids:

@@ -1,223 +1,225 @@
-"""One HTTP client for any OpenAI-compatible URL: its retries, its waits, and each failure told apart."""
+"""Asks one model at one or several OpenAI-compatible URLs: which of them, when, and how often. The owner of retries."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
-
-from tunewright.errors import StageError, TeacherError, UserError
-from tunewright.teacher.completion import error_message, read_completion, request_body
+from tunewright.errors import TeacherError
+from tunewright.teacher.endpoint import Endpoint, Fault
+from tunewright.teacher.pace import Pace
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESUMABLE = "every answer so far is kept; run the same command again to resume"
+_SET_ASIDE_AFTER = 3  # failures in a row of one server of several
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often one request is tried, by what went wrong, and the waits between (seconds, doubling, with jitter)."""
+    """How often one request is tried, by what went wrong, and the waits between (seconds, doubling, with jitter).
+
+    ``refused`` counts rounds of calls that brought no connection, before a server counts as gone.
+    """
 
     refused: int = 4
     timeout: int = 2
-    busy: int = 8
     broken: int = 4
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
-    longest_retry_after_s: float = 300.0
 
-
-@dataclass(frozen=True)
-class _Fault:
-    """Why one attempt failed: a key of the retry counts, the words for it, and how long the server asks to wait."""
-
-    kind: str
-    cause: str
-    retry_after_s: float | None = None
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, given as seconds or as an HTTP date."""
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    def wait_s(self, number: int) -> float:
+        """Return the wait after that many faults in a row: 0.5-1 x a doubling time."""
+        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (min(number, 60) - 1))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
 class ChatClient:
-    """Asks one model at one URL for chat completions; safe to share between threads.
+    """Asks for completions; safe to share between threads.
 
-    A server that says 429 or 503 with Retry-After makes every thread wait, not only the one that was told.
-    Redirects are not followed: the key goes to the address in the recipe and nowhere else.
+    A call goes to the server with the fewest calls under way, and each server gets as many at once as it bears (see
+    ``Pace``). A server that says it is busy makes every thread wait, not only the one that was told; one that cannot
+    be reached or keeps failing is set aside for a growing while. A wrong key or model (401, 404) at any of them stops
+    the stage: that is for the user to mend.
     """
 
     def __init__(
         self,
-        url: str,
+        urls: str | Sequence[str],
         model: str,
         timeout_s: float,
         api_key: str = "",
         extra: dict[str, Any] | None = None,
         retries: Retries | None = None,
         connections: int = 8,
+        patience_s: float = 600.0,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._url = url.rstrip("/")
-        self._model = model
-        self._extra = extra or {}
         self._retries = retries or Retries()
-        self._has_key = bool(api_key)
-        self._with_schema = True
-        self._not_before = 0.0
-        self._stopped = threading.Event()
-        self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            trust_env=urlsplit(url).hostname not in _LOOPBACK,  # no proxy reaches this machine's own loopback
-        )
+        self._patience_s = patience_s
+        self._tell = tell
+        names = [urls] if isinstance(urls, str) else list(urls)
+        self._servers = [
+            (Endpoint(url, model, timeout_s, api_key, extra or {}, connections), Pace(connections)) for url in names
+        ]
+        self._stopped = False
+        self._told = False  # that the servers are busy
+        self._busy_since: float | None = None
+        self._last_fault: Fault | None = None
+        self._turn = threading.Condition()  # guards all of the above, and wakes who waits for a server
 
     def stop(self) -> None:
         """Send nothing more, and wake what waits for a retry."""
-        self._stopped.set()
+        with self._turn:
+            self._stopped = True
+            self._turn.notify_all()
 
     def close(self) -> None:
         """Close the connections."""
         self.stop()
-        self._http.close()
+        for endpoint, _ in self._servers:
+            endpoint.close()
 
     def complete(self, request: Request) -> Reply:
         """Return the model's reply; the one place that retries.
 
         Raises:
             UnusableReplyError: this request failed (timeouts, 4xx, 5xx, nonsense); others may do better.
-            TeacherError: the server cannot be used now; what is journalled is kept.
+            TeacherError: no server can be used now; what is journalled is kept.
             UserError: the recipe's key, URL or model is wrong.
         """
-        tried: dict[str, int] = {}
+        tried: Counter[str] = Counter()
+        most = {"timeout": self._retries.timeout, "broken": self._retries.broken}  # the others end in _failed
+        last, not_before = -1, 0.0
         while True:
-            self._wait_for_turn()
-            result = self._attempt(request)
+            number, sent_at = self._take(last, not_before)
+            endpoint, pace = self._servers[number]
+            try:
+                result = endpoint.attempt(request)
+            except BaseException:
+                self._answered(pace, None)
+                raise
+            now = time.monotonic()
             if isinstance(result, Reply):
-                return result
-            tried[result.kind] = tried.get(result.kind, 0) + 1
-            if tried[result.kind] >= getattr(self._retries, result.kind):
-                raise self._give_up(result, tried[result.kind])
-            self._plan_wait(result, sum(tried.values()))
+                self._answered(pace, now - sent_at)
+                return replace(result, seconds=now - sent_at)
+            tried[result.kind] += 1
+            self._failed(pace, result, sent_at, now)
+            if tried[result.kind] >= most.get(result.kind, tried.total() + 1):
+                raise UnusableReplyError(f"{result.cause}, {tried[result.kind]} times")
+            last, not_before = number, now
+            if len(self._servers) == 1 and result.kind != "refused":
+                not_before += self._retries.wait_s(tried.total())
 
-    def _wait_for_turn(self) -> None:
-        """Sleep out the shared wait; raise when the stage is stopping."""
-        while not self._stopped.is_set():
-            left = self._not_before - time.monotonic()
-            if left <= 0:
-                return
-            self._stopped.wait(left)
+    def _take(self, last: int, not_before: float) -> tuple[int, float]:
+        """Wait for a server that may be called; return its number, and the time.
+
+        Args:
+            last: the server that failed this request; another one is taken where there is one.
+            not_before: when this request may be sent again.
+        """
+        with self._turn:
+            while not self._stopped:
+                now = time.monotonic()
+                free = [
+                    number
+                    for number, (_, pace) in enumerate(self._servers)
+                    if pace.has_room() and max(pace.not_before, not_before) <= now
+                ]
+                if free:
+                    best = min(free, key=lambda n: (n == last, self._servers[n][1].under_way))
+                    self._servers[best][1].under_way += 1
+                    return best, now
+                self._turn.wait(self._time_left(now, not_before))
         raise UnusableReplyError("stopped")
 
-    def _plan_wait(self, fault: _Fault, num_tried: int) -> None:
-        """Wait before the next attempt: what the server asks for (all threads), else 0.5-1 x a doubling time."""
-        if fault.retry_after_s is not None:
-            self._not_before = max(self._not_before, time.monotonic() + fault.retry_after_s)
-            return
-        wait = min(self._retries.longest_wait_s, self._retries.first_wait_s * 2 ** (num_tried - 1))
-        self._stopped.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+    def _time_left(self, now: float, not_before: float) -> float | None:
+        """Return how long it may take until a server with room may be called; None: until another call ends."""
+        moments = [max(pace.not_before, not_before) for _, pace in self._servers if pace.has_room()]
+        return max(0.0, min(moments) - now) if moments else None
 
-    def _attempt(self, request: Request) -> Reply | _Fault:
-        """Send the request once; return the reply, or a fault that a further attempt may mend."""
-        with_schema = self._with_schema and request.schema is not None
-        body = request_body(self._model, request, with_schema, self._extra)
-        try:
-            response = self._http.post(f"{self._url}/chat/completions", json=body)
-        except httpx.ConnectTimeout as error:
-            return _Fault("refused", f"no connection in time ({error})")
-        except httpx.TimeoutException:
-            return _Fault("timeout", "no answer within teacher.timeout_s")
-        except httpx.ConnectError as error:
-            return _Fault("refused", str(error) or "connection refused")
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise UserError(f"{self._url} is not a URL", str(error), "correct teacher.url in the recipe") from error
-        except httpx.HTTPError as error:
-            return _Fault("broken", f"the connection broke ({type(error).__name__}: {error})")
-        if response.status_code == 400 and with_schema:
-            return self._without_schema(request)
-        return self._judge(response)
+    def _answered(self, pace: Pace, seconds: float | None) -> None:
+        """Note that a server answered after so many seconds; None: that it rejected this one request."""
+        with self._turn:
+            if seconds is None:
+                pace.heard()
+            else:
+                pace.answered(seconds)
+            self._busy_since = None
+            if self._told:
+                self._told = False
+                self._tell("")
+            self._turn.notify(2)  # the call's own place, and one more where the limit grew
 
-    def _without_schema(self, request: Request) -> Reply | _Fault:
-        """Ask plainly after a 400; when that brings a reply, the server knows no json_schema and is spared it."""
-        result = self._attempt(replace(request, schema=None))
-        if isinstance(result, Reply):
-            self._with_schema = False
-        return result
+    def _failed(self, pace: Pace, fault: Fault, sent_at: float, now: float) -> None:
+        """Note a fault: slow the server down, hold it back, or set it aside.
 
-    def _judge(self, response: httpx.Response) -> Reply | _Fault:
-        """Turn an HTTP response into a reply, a fault worth retrying, or an error."""
-        status, said = response.status_code, error_message(response.content)
-        if status == 200:
-            try:
-                return read_completion(response.content)
-            except ValueError as error:
-                return _Fault("broken", f"a reply that is no chat completion: {error}")
-        if status in (401, 403, 404) or response.is_redirect:
-            raise self._refusal(response, said)
-        pause = retry_after_s(response.headers.get("Retry-After"))
-        if pause is not None and pause > self._retries.longest_retry_after_s:
-            raise TeacherError(f"{self._url} asks to wait {pause:,.0f} s ({status})", said, _RESUMABLE)
-        if status == 429:
-            return _Fault("busy", f"too many requests (429): {said}", pause)
-        if status in (408, 409, 425) or status >= 500:
-            return _Fault("broken", f"the server failed ({status}): {said}", pause)
-        raise UnusableReplyError(f"the server rejects the request ({status}): {said}")
+        Raises:
+            TeacherError: no server is left, or all have been busy for longer than the patience lasts.
+        """
+        with self._turn:
+            self._last_fault = fault
+            pace.num_failed += 1
+            if fault.kind == "refused":
+                self._refused(pace, sent_at, now)
+            elif fault.kind == "busy":
+                self._busy(pace, fault, sent_at, now)
+            elif fault.kind == "timeout":
+                pace.overloaded(sent_at, now)
+            else:
+                pace.under_way -= 1
+            if fault.retry_after_s is not None and fault.kind == "broken":
+                pace.not_before = max(pace.not_before, now + min(fault.retry_after_s, self._patience_s))
+            if len(self._servers) > 1 and pace.num_failed >= _SET_ASIDE_AFTER:
+                wait_s = self._retries.wait_s(pace.num_failed)
+                pace.not_before = max(pace.not_before, now + wait_s)
+            self._turn.notify_all()
 
-    def _refusal(self, response: httpx.Response, said: str) -> UserError:
-        """Return the error for an answer that no retry changes."""
-        status = response.status_code
-        if response.is_redirect:
-            target = response.headers.get("Location", "nowhere")
-            return UserError(
-                f"{self._url} redirects elsewhere ({status})",
-                f"to {target}; redirects are not followed, so that the key stays with the address you gave",
-                "if you trust that address, set it as teacher.url",
-            )
-        if status == 404:
-            return UserError(
-                f"{self._url} has no chat completions for model {self._model!r} (404)",
-                said,
-                "check teacher.url (it usually ends in /v1) and teacher.model",
-            )
-        sent = "the key that was sent is refused" if self._has_key else "no key was sent"
-        return UserError(
-            f"{self._url} does not let you in ({status})",
-            f"{sent}: {said}",
-            "name the variable that holds a valid key: --set teacher.api_key_env=NAME, and export NAME=...",
-        )
-
-    def _give_up(self, fault: _Fault, num_tried: int) -> StageError | UnusableReplyError:
-        """Return what to raise when the attempts are used up."""
-        if fault.kind == "refused":
-            return TeacherError(
-                f"cannot reach the teacher at {self._url}",
-                f"{fault.cause}, {num_tried} times",
+    def _refused(self, pace: Pace, sent_at: float, now: float) -> None:
+        if pace.refused(sent_at, now):
+            pace.not_before = max(pace.not_before, now + self._retries.wait_s(pace.num_refused))
+        if all(other.num_refused >= self._retries.refused for _, other in self._servers):
+            names = ", ".join(endpoint.url for endpoint, _ in self._servers)
+            raise TeacherError(
+                f"cannot reach the teacher at {names}",
+                f"{self._last_fault.cause if self._last_fault else ''}, {pace.num_refused} times",
                 f"start the server or correct teacher.url; {_RESUMABLE}",
             )
-        if fault.kind == "busy":
-            return TeacherError(
-                f"{self._url} keeps saying that it is busy",
-                f"{fault.cause}, {num_tried} times",
-                f"wait, or lower teacher.concurrency; {_RESUMABLE}",
-            )
-        return UnusableReplyError(f"{fault.cause}, {num_tried} times")
+
+    def _busy(self, pace: Pace, fault: Fault, sent_at: float, now: float) -> None:
+        """Halve, and pause all threads: as long as the server asks for, or longer and longer while it stays busy.
+
+        Without a word from the server, the first round of refusals only halves; a second one without any answer
+        between is a pause.
+        """
+        if self._busy_since is None:
+            self._busy_since = sent_at
+        give_up_at = self._busy_since + self._patience_s
+        if now >= give_up_at:
+            raise self._out_of_patience(fault)
+        first = pace.overloaded(sent_at, now)
+        pace.num_busy += first
+        if fault.retry_after_s is not None:
+            pace.not_before = max(pace.not_before, now + fault.retry_after_s)
+        elif first and pace.num_busy > 1:
+            # The last try is made when patience ends, not some time before.
+            pace.not_before = max(pace.not_before, min(now + self._retries.wait_s(pace.num_busy), give_up_at))
+        next_try = min(other.not_before for _, other in self._servers)
+        if next_try > give_up_at:
+            raise self._out_of_patience(fault, next_try - now)
+        if next_try > now and first:
+            self._told = True
+            self._tell(f"paused: the server says it is busy; next try in {next_try - now:.0f} s")
+
+    def _out_of_patience(self, fault: Fault, asked_s: float = 0.0) -> TeacherError:
+        names = ", ".join(endpoint.url for endpoint, _ in self._servers)
+        told = f"asks to wait {asked_s:,.0f} s" if asked_s else f"has been busy for {self._patience_s:,.0f} s"
+        return TeacherError(
+            f"{names} {told}",
+            fault.cause,
+            f"wait, or raise teacher.patience_s; {_RESUMABLE}",
+        )

@@ -1,4 +1,4 @@
-"""One chat completion on the wire: the request's JSON body, and a reply told apart from nonsense."""
+"""One completion on the wire, chat or raw: the request's JSON body, and a reply told apart from nonsense."""
 
 from __future__ import annotations
 
@@ -34,30 +34,52 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
+class _RawChoice(BaseModel):
+    model_config = ConfigDict(strict=True)
+    text: str
+    finish_reason: str | None = None
+
+
+class _RawCompletion(BaseModel):
+    model_config = ConfigDict(strict=True)
+    choices: list[_RawChoice]
+    usage: _Usage | None = None
+
+
+def request_path(request: Request) -> str:
+    """Return where a request is posted to, below the server's URL."""
+    return "/completions" if request.raw else "/chat/completions"
+
+
 def request_body(model: str, request: Request, with_schema: bool, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON body of POST /chat/completions."""
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "seed": request.seed,
-        **extra,
-    }
-    if request.schema is not None and with_schema:
+    """Return the JSON body of POST /chat/completions, or of /completions for a raw text (which takes no schema)."""
+    body: dict[str, Any] = {"model": model}
+    if request.raw:
+        body["prompt"] = request.raw
+    else:
+        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    body |= {"max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed, **extra}
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.schema is not None and with_schema and not request.raw:
         schema = {"name": "reply", "strict": True, "schema": request.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 
 
-def read_completion(content: bytes) -> Reply:
+def read_completion(content: bytes, raw: bool = False) -> Reply:
     """Return the reply that a 200's body holds.
 
+    Args:
+        content: the body.
+        raw: whether it should be that of /completions instead of /chat/completions.
+
     Raises:
-        ValueError: it is no chat completion; the message says in what.
+        ValueError: it is no completion; the message says in what.
     """
+    completion: _Completion | _RawCompletion
     try:
-        completion = _Completion.model_validate(json.loads(content))
+        completion = (_RawCompletion if raw else _Completion).model_validate(json.loads(content))
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
@@ -66,16 +88,12 @@ def read_completion(content: bytes) -> Reply:
     if not completion.choices:
         raise ValueError("choices: empty")
     choice = completion.choices[0]
-    if choice.message.content is None:
+    text = choice.text if isinstance(choice, _RawChoice) else choice.message.content
+    if text is None:
         raise ValueError("choices.0.message.content: missing")
     finishes: dict[str | None, Finish] = {"stop": "stop", "length": "length"}
     usage = completion.usage or _Usage()
-    return Reply(
-        choice.message.content,
-        finishes.get(choice.finish_reason, "other"),
-        usage.prompt_tokens,
-        usage.completion_tokens,
-    )
+    return Reply(text, finishes.get(choice.finish_reason, "other"), usage.prompt_tokens, usage.completion_tokens)
 
 
 def error_message(content: bytes) -> str:

@@ -2,75 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from urllib.parse import urlsplit, urlunsplit
 
 from tunewright import console
-from tunewright.errors import RecipeError, TeacherError
+from tunewright.errors import TeacherError
 from tunewright.models import embedded
 from tunewright.rundir import RunFolder
-from tunewright.settings import EMBEDDED, TeacherSettings
+from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
 from tunewright.teacher.calls import CallJournal
 from tunewright.teacher.client import ChatClient
 from tunewright.teacher.embedded import serve
+from tunewright.teacher.identity import check_teacher, earlier_identities, read_api_key, teacher_identity
 from tunewright.teacher.protocol import Client, Reply, Request, UnusableReplyError
+from tunewright.teacher.spending import Spending
 
 _LEAST_FAILURES = 5  # before "most calls fail" can stop a stage
 _GRACE_S = 2.0  # for calls under way when a stage stops
-
-
-def teacher_identity(settings: TeacherSettings) -> str:
-    """Return what names the teacher, in fingerprints and request keys: no key, no password."""
-    if settings.url == EMBEDDED:
-        return embedded.IDENTITY
-    parts = urlsplit(settings.url)
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return f"{bare.rstrip('/')}|{settings.model}"
-
-
-def _api_key(settings: TeacherSettings) -> str:
-    name = settings.api_key_env
-    if name and not os.environ.get(name):
-        raise RecipeError(
-            f"the environment variable {name} is not set",
-            "teacher.api_key_env says that it holds the teacher's key",
-            f"export {name}=...",
-        )
-    key = os.environ[name].strip() if name else ""
-    if not (key.isascii() and key.isprintable()):
-        raise RecipeError(
-            f"the key in {name} holds characters that no HTTP header may carry",
-            "a line end in its middle, or a letter that is not ASCII",
-            f"look at where it comes from, then: export {name}=...",
-        )
-    return key
-
-
-def _check(settings: TeacherSettings) -> None:
-    if settings.url == EMBEDDED:
-        return
-    try:
-        parts = urlsplit(settings.url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise RecipeError(
-            f"teacher.url {settings.url!r} is not a URL",
-            "it is not http:// or https:// and a host",
-            f'for example http://localhost:8000/v1, or "{EMBEDDED}"',
-        )
-    if not settings.model:
-        raise RecipeError(
-            "teacher.model is empty", f"{settings.url} needs a name", f"see what it serves: curl {settings.url}/models"
-        )
-    _api_key(settings)
 
 
 class Teacher:
@@ -82,24 +34,34 @@ class Teacher:
         num_failed: calls given up.
         num_prompt_tokens: of the calls made.
         num_tokens: written by the calls made.
+        cost: US dollars, of the calls made.
+        seconds: sum of the time that the calls made took; they overlap.
         failures: how often each cause made a call fail.
     """
 
     def __init__(
-        self, journal: CallJournal, model: str, stage: str, concurrency: int, connect: Callable[[], Client]
+        self,
+        journal: CallJournal,
+        models: Sequence[str],
+        stage: str,
+        concurrency: int,
+        spending: Spending,
+        connect: Callable[[Callable[[str], None]], Client],
     ) -> None:
         self._journal = journal
-        self._model = model
+        self._models = models  # the teacher's name, and those under which it may have answered before
         self._stage = stage
         self._concurrency = concurrency
+        self._spending = spending
         self._connect = connect
         self._client: Client | None = None
+        self._bar: console.ProgressBar | None = None
         self.num_calls = self.num_from_journal = self.num_failed = 0
         self.num_prompt_tokens = self.num_tokens = 0
+        self.cost = self.seconds = 0.0
         self.failures: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._ended = False  # no more calls
-        self._closed = False  # no more writing
 
     def ask_all(self, requests: Sequence[Request], label: str) -> list[Reply | None]:
         """Return the replies in the order of the requests; None where a call failed (counted).
@@ -108,19 +70,28 @@ class Teacher:
             TeacherError: the teacher cannot be used, or most calls fail; what was answered is journalled.
             UserError: the recipe's key, URL or model is wrong.
         """
-        keys = [request.key(self._model) for request in requests]
-        missing = {key: r for key, r in zip(keys, requests, strict=True) if self._journal.get(key) is None}
+        known = [self._known(request) for request in requests]
+        keys = [request.key(self._models[0]) for request in requests]
+        missing = {key: r for key, r, old in zip(keys, requests, known, strict=True) if old is None}
         self.num_from_journal += len(requests) - len(missing)
         if missing:
-            with console.progress(label, len(requests)) as bar:
-                bar.advance(len(requests) - len(missing))
-                self._call(missing, bar)
-        return [self._journal.get(key) for key in keys]
+            with console.progress(label, len(requests)) as self._bar:
+                self._bar.advance(len(requests) - len(missing))
+                self._call(missing, self._bar)
+        return [old or self._journal.get(key) for key, old in zip(keys, known, strict=True)]
+
+    def _known(self, request: Request) -> Reply | None:
+        return next(filter(None, (self._journal.get(request.key(model)) for model in self._models)), None)
+
+    def _tell(self, text: str) -> None:
+        """Show beside the progress bar what the client waits for."""
+        if self._bar is not None:
+            self._bar.note(text)
 
     def _call(self, missing: dict[str, Request], bar: console.ProgressBar) -> None:
         """Make the calls on daemon threads, so that neither Ctrl-C nor a fatal error waits for a slow answer."""
         if self._client is None:
-            self._client = self._connect()
+            self._client = self._connect(self._tell)
         todo, done = queue.SimpleQueue[tuple[str, Request]](), queue.SimpleQueue[BaseException | None]()
         for item in missing.items():
             todo.put(item)
@@ -155,10 +126,9 @@ class Teacher:
                 key, request = todo.get_nowait()
             except queue.Empty:
                 return
-            start = time.monotonic()
             try:
                 try:
-                    self._keep(key, client.complete(request), time.monotonic() - start)
+                    self._answer(client, key, request)
                 except UnusableReplyError as error:
                     self._count_failure(str(error))
                 done.put(None)
@@ -166,15 +136,22 @@ class Teacher:
                 self._ended = True
                 done.put(error)
 
-    def _keep(self, key: str, reply: Reply, seconds: float) -> None:
-        """Journal a reply and count it; a stage that has ended writes no more."""
+    def _answer(self, client: Client, key: str, request: Request) -> None:
+        """Make a call the budget has room for, journal its reply and count it; a stage that has ended writes none."""
+        reserved, paid = self._spending.reserve(request), 0.0
+        try:
+            reply = client.complete(request)
+            paid = self._spending.cost(reply.num_prompt_tokens, reply.num_tokens)
+        finally:
+            self._spending.settle(reserved, paid)
+        if not self._journal.put(key, self._stage, self._models[0], reply, paid):
+            return
         with self._lock:
-            if self._closed:
-                return
-            self._journal.put(key, self._stage, self._model, reply, seconds)
             self.num_calls += 1
             self.num_prompt_tokens += reply.num_prompt_tokens
             self.num_tokens += reply.num_tokens
+            self.cost += paid
+            self.seconds += reply.seconds
 
     def _count_failure(self, cause: str) -> None:
         """Count a call given up; stop when most fail: five or more, and more than succeed."""
@@ -203,8 +180,8 @@ class Teacher:
 
     def close(self) -> None:
         """Write nothing more."""
-        with self._lock:
-            self._ended = self._closed = True
+        self._ended = True
+        self._journal.close()
 
 
 @contextmanager
@@ -219,22 +196,45 @@ def open_teacher(run: RunFolder, settings: TeacherSettings, name: str) -> Iterat
     Raises:
         RecipeError: the URL, the model or the key's variable is missing or wrong.
     """
-    _check(settings)
-    local = settings.url == EMBEDDED
+    check_teacher(settings)
+    models = (teacher_identity(settings), *earlier_identities(settings))
+    journal = CallJournal(run)
+    spending = Spending(settings)
+    spending.spent = journal.spent(frozenset(models), spending.cost)
+    concurrency = 1 if settings.url == EMBEDDED else settings.concurrency
     with ExitStack() as stack:
 
-        def connect() -> Client:
-            url, extra = settings.url, {}
-            if local:
-                url = stack.enter_context(serve(embedded.gguf_path())) + "/v1"
-                extra = {"cache_prompt": False}  # else an answer depends on the calls before it
-            key = "" if local else _api_key(settings)
-            threads = 1 if local else settings.concurrency
-            client = ChatClient(url, settings.model, settings.timeout_s, key, extra, connections=threads)
-            stack.callback(client.close)
-            return client
+        def connect(tell: Callable[[str], None]) -> Client:
+            return _connect(settings, stack, tell)
 
-        concurrency = 1 if local else settings.concurrency
-        teacher = Teacher(CallJournal(run), teacher_identity(settings), name, concurrency, connect)
+        teacher = Teacher(journal, models, name, concurrency, spending, connect)
         stack.callback(teacher.close)
         yield teacher
+
+
+def _connect(settings: TeacherSettings, stack: ExitStack, tell: Callable[[str], None]) -> Client:
+    """Start or connect what the settings name; the stack ends it."""
+    if settings.url == LOCAL:
+        from tunewright.teacher.local import LocalClient
+
+        local = LocalClient.load(settings)
+        stack.callback(local.close)
+        return local
+    urls, key, extra, threads = settings.urls, "", {}, settings.concurrency
+    if settings.url == EMBEDDED:
+        urls, threads = (stack.enter_context(serve(embedded.gguf_path())) + "/v1",), 1
+        extra = {"cache_prompt": False}  # else an answer depends on the calls before it
+    else:
+        key = read_api_key(settings)
+    client = ChatClient(
+        urls,
+        settings.model,
+        settings.timeout_s,
+        key,
+        extra,
+        connections=threads,
+        patience_s=settings.patience_s,
+        tell=tell,
+    )
+    stack.callback(client.close)
+    return client

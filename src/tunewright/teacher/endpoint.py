@@ -1,0 +1,187 @@
+"""One server's address: a request sent once, and each way it can go wrong told apart."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import certifi
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+)
+
+from tunewright.errors import UserError
+from tunewright.teacher.completion import error_message, read_completion, request_body, request_path
+from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_CONNECT_S = 10.0
+_BUSY = {429: "too many requests", 503: "out of service", 529: "overloaded"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one attempt failed, in kind and in words, and how long the server asks to wait."""
+
+    kind: Literal["refused", "timeout", "busy", "broken"]
+    cause: str
+    retry_after_s: float | None = None
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for, given as seconds or as an HTTP date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def bare_url(url: str) -> str:
+    """Return the URL without user, password and a last slash; what is no URL comes back as it is."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager:
+    """Return the connections to a server, through the environment's proxy unless it is this machine's loopback."""
+    parts = urlsplit(url)
+    trusted = ssl.create_default_context()
+    trusted.load_verify_locations(certifi.where())
+    proxy = None
+    if parts.hostname and parts.hostname not in _LOOPBACK and not proxy_bypass(parts.hostname):
+        proxy = getproxies().get(parts.scheme)
+    timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s)
+    pools: urllib3.PoolManager
+    if proxy:
+        pools = urllib3.ProxyManager(proxy, maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
+    else:
+        pools = urllib3.PoolManager(maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
+    return pools
+
+
+class Endpoint:
+    """Sends requests for one model to one URL; safe to share between threads.
+
+    Redirects are not followed: the key goes to the address in the recipe and nowhere else.
+    """
+
+    def __init__(
+        self, url: str, model: str, timeout_s: float, api_key: str, extra: dict[str, Any], connections: int
+    ) -> None:
+        self.url = bare_url(url)
+        self._model = model
+        self._extra = extra
+        self._has_key = bool(api_key)
+        self._with_schema = True
+        parts = urlsplit(url)
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        elif parts.username:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers |= urllib3.make_headers(basic_auth=login)
+        self._http = _connections(url, connections, timeout_s)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.clear()
+
+    def attempt(self, request: Request) -> Reply | Fault:
+        """Send the request once; return the reply, or a fault that a further attempt may mend.
+
+        Raises:
+            UnusableReplyError: the server rejects this request (4xx).
+            UserError: the recipe's key, URL or model is wrong.
+        """
+        with_schema = self._with_schema and request.schema is not None and not request.raw
+        body = json.dumps(request_body(self._model, request, with_schema, self._extra), ensure_ascii=False)
+        try:
+            response = self._http.request(
+                "POST",
+                self.url + request_path(request),
+                body=body.encode("utf-8", "replace"),
+                headers=self._headers,
+                redirect=False,
+            )
+        except LocationValueError as error:
+            raise UserError(f"{self.url} is not a URL", str(error), "correct teacher.url in the recipe") from error
+        except (ConnectTimeoutError, NewConnectionError, ProxyError) as error:  # also no name, no route
+            return Fault("refused", str(error) or "connection refused")
+        except ReadTimeoutError:
+            return Fault("timeout", "no answer within teacher.timeout_s")
+        except HTTPError as error:
+            return Fault("broken", f"the connection broke ({type(error).__name__}: {error})")
+        if response.status == 400 and with_schema:
+            return self._without_schema(request)
+        return self._judge(response, bool(request.raw))
+
+    def _without_schema(self, request: Request) -> Reply | Fault:
+        """Ask plainly after a 400; when that brings a reply, the server knows no json_schema and is spared it."""
+        result = self.attempt(replace(request, schema=None))
+        if isinstance(result, Reply):
+            self._with_schema = False
+        return result
+
+    def _judge(self, response: urllib3.BaseHTTPResponse, raw: bool) -> Reply | Fault:
+        """Turn an HTTP response into a reply, a fault worth retrying, or an error."""
+        status = response.status
+        if status == 200:
+            try:
+                return read_completion(response.data, raw)
+            except ValueError as error:
+                return Fault("broken", f"a reply that is no completion: {error}")
+        said = error_message(response.data)
+        if status in (401, 403, 404) or status in (301, 302, 303, 307, 308):
+            raise self._refusal(response, said, raw)
+        pause = retry_after_s(response.headers.get("Retry-After"))
+        if status in _BUSY:
+            return Fault("busy", f"{_BUSY[status]} ({status}): {said}", pause)
+        if status in (408, 409, 425) or status >= 500:
+            return Fault("broken", f"the server failed ({status}): {said}", pause)
+        raise UnusableReplyError(f"the server rejects the request ({status}): {said}")
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse, said: str, raw: bool) -> UserError:
+        """Return the error for an answer that no retry changes."""
+        status = response.status
+        if status in (301, 302, 303, 307, 308):
+            target = response.headers.get("Location", "nowhere")
+            return UserError(
+                f"{self.url} redirects elsewhere ({status})",
+                f"to {target}; redirects are not followed, so that the key stays with the address you gave",
+                "if you trust that address, set it as teacher.url",
+            )
+        if status == 404:
+            return UserError(
+                f"{self.url} has no {'' if raw else 'chat '}completions for model {self._model!r} (404)",
+                said,
+                "check teacher.url (it usually ends in /v1) and teacher.model",
+            )
+        sent = "the key that was sent is refused" if self._has_key else "no key was sent"
+        return UserError(
+            f"{self.url} does not let you in ({status})",
+            f"{sent}: {said}",
+            "name the variable that holds a valid key: --set teacher.api_key_env=NAME, and export NAME=...",
+        )

@@ -1,0 +1,101 @@
+"""Which teacher a recipe names: what stands for it in request keys, and whether it can be used at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tunewright.errors import RecipeError
+from tunewright.models import embedded, source
+from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
+from tunewright.teacher.endpoint import bare_url
+
+
+def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
+    """Return what names the teacher, in fingerprints and request keys: no key, no password.
+
+    A single URL is part of the name, for behind another address the same name may be another model. Several URLs are
+    not: who lists them says that one model answers at all of them, so the model's name is enough. Servers may then
+    come and go, in any order, and no answer is asked for twice.
+
+    Args:
+        settings: the recipe's [teacher].
+        root: where the folder of a local teacher starts when it is relative.
+    """
+    if settings.url == EMBEDDED:
+        return embedded.IDENTITY
+    if settings.url == LOCAL:
+        return f"{LOCAL}|{source.identity(settings.model, root)}|{settings.quantization}"
+    return f"{bare_url(settings.url)}|{settings.model}" if isinstance(settings.url, str) else _fleet(settings)
+
+
+def _fleet(settings: TeacherSettings) -> str:
+    return f"fleet|{settings.model}"
+
+
+def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
+    """Return the other names under which this teacher may have answered: as a fleet, and as each URL of one alone."""
+    if settings.url in (EMBEDDED, LOCAL):
+        return ()
+    if isinstance(settings.url, str):
+        return (_fleet(settings),)
+    return tuple(sorted(f"{bare_url(url)}|{settings.model}" for url in settings.url))
+
+
+def read_api_key(settings: TeacherSettings) -> str:
+    """Return the key from the environment, or nothing when the recipe names no variable.
+
+    Raises:
+        RecipeError: the variable is not set, or holds what no HTTP header may carry.
+    """
+    name = settings.api_key_env
+    if name and not os.environ.get(name):
+        raise RecipeError(
+            f"the environment variable {name} is not set",
+            "teacher.api_key_env says that it holds the teacher's key",
+            f"export {name}=...",
+        )
+    key = os.environ[name].strip() if name else ""
+    if not (key.isascii() and key.isprintable()):
+        raise RecipeError(
+            f"the key in {name} holds characters that no HTTP header may carry",
+            "a line end in its middle, or a letter that is not ASCII",
+            f"look at where it comes from, then: export {name}=...",
+        )
+    return key
+
+
+def check_teacher(settings: TeacherSettings) -> None:
+    """Refuse settings with which no call can be made, before any is.
+
+    Raises:
+        RecipeError: a URL, the model or the key's variable is missing or wrong.
+    """
+    if settings.url == EMBEDDED:
+        return
+    if settings.url == LOCAL:
+        if not settings.model:
+            raise RecipeError(
+                "teacher.model is empty", "a local teacher is a folder or a hub name", "--set teacher.model=owner/name"
+            )
+        return
+    for url in settings.urls:
+        if not _is_url(url):
+            raise RecipeError(
+                f"teacher.url {url!r} is not a URL",
+                "it is not http:// or https:// and a host",
+                f'for example http://localhost:8000/v1, or alone "{EMBEDDED}" or "{LOCAL}"',
+            )
+    if not settings.model:
+        first = settings.urls[0]
+        raise RecipeError("teacher.model is empty", f"{first} needs a name", f"see what it serves: curl {first}/models")
+    read_api_key(settings)
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False

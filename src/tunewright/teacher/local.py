@@ -1,0 +1,202 @@
+"""The local teacher: a transformers model in this process, one thread that answers all who wait in a rolling batch."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import TeacherError, TunewrightError
+from tunewright.models.rolling import RollingBatch, Row
+from tunewright.settings import TeacherSettings
+from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
+
+
+@dataclass
+class _Call:
+    """A request on its way: who asked waits for ``ended``."""
+
+    request: Request
+    started: float = 0.0
+    reply: Reply | None = None
+    error: Exception | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def end(self, reply: Reply | None, error: Exception | None = None) -> None:
+        self.reply, self.error = reply, error
+        self.ended.set()
+
+
+class LocalClient:
+    """Answers from a model in memory. A raw text is completed as it is, without any token before it.
+
+    A request's JSON schema is not enforced here: the prompt has to ask for the form, and what comes is checked by the
+    stage that asked.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        tokenizer: the model's, with a chat template.
+        end_ids: tokens that end an answer.
+        most_rows: prompts answered at once; halved where memory does not suffice.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, end_ids: list[int], most_rows: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        self._batch = RollingBatch(model, tokenizer, end_ids)
+        self._most_rows = most_rows
+        self._under_way: dict[int, _Call] = {}  # by id() of its row
+        self._waiting: deque[_Call] = deque()
+        self._stopped = False
+        self._turn = threading.Condition()  # guards the two above
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(cls, settings: TeacherSettings) -> LocalClient:
+        """Load the recipe's model onto this machine's GPU, or the CPU.
+
+        Raises:
+            ModelError: it is missing, gated, damaged or of an unsupported kind.
+        """
+        from tunewright.models.load import for_inference, load_base, pick_device
+        from tunewright.models.source import locate
+        from tunewright.models.template import end_ids, load_tokenizer
+
+        console.line(f"  loading the teacher {settings.model}")
+        folder = locate(settings.model)
+        tokenizer = load_tokenizer(folder)
+        model = for_inference(load_base(folder, settings.quantization, pick_device()))
+        return cls(model, tokenizer, end_ids(tokenizer, model), settings.concurrency)
+
+    def complete(self, request: Request) -> Reply:
+        """Return the reply, once the request's row in the batch is finished.
+
+        Raises:
+            UnusableReplyError: the prompt does not fit the model, or its template; or the stage is stopping.
+            TeacherError: the model cannot compute.
+        """
+        call = _Call(request)
+        with self._turn:
+            if self._stopped:
+                raise UnusableReplyError("stopped")
+            self._waiting.append(call)
+            self._turn.notify()
+        call.ended.wait()
+        if call.reply is None:
+            raise call.error or UnusableReplyError("stopped")
+        return call.reply
+
+    def stop(self) -> None:
+        """Answer nothing more; who waits is told so."""
+        with self._turn:
+            self._stopped = True
+            self._turn.notify()
+
+    def close(self) -> None:
+        """Stop, and give the model's memory back."""
+        self.stop()
+        self._thread.join()
+        self._batch.clear()
+        del self._model, self._batch
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _serve(self) -> None:
+        """Step the batch until stopped; an error ends all calls."""
+        import torch
+
+        error: Exception = UnusableReplyError("stopped")
+        try:
+            with torch.inference_mode():
+                while self._take_in():
+                    try:
+                        self._step()
+                    except torch.OutOfMemoryError as lack:
+                        self._halve(lack)
+        except TunewrightError as failure:
+            error = failure
+        except Exception as failure:
+            error = TeacherError(
+                f"the local teacher failed: {type(failure).__name__}",
+                str(failure)[:300],
+                "every answer so far is kept; check the model with: tunewright doctor",
+            )
+        with self._turn:
+            self._stopped = True
+            left = [*self._under_way.values(), *self._waiting]
+            self._waiting.clear()
+        for call in left:
+            call.end(None, error)
+
+    def _take_in(self) -> bool:
+        """Wait until there is something to do, and put what waits in line for the batch; False: the stage stops."""
+        with self._turn:
+            while not (self._stopped or self._waiting or self._under_way):
+                self._turn.wait()
+            return not self._stopped
+
+    def _step(self) -> None:
+        """Let waiting prompts join as far as there is room, write a token in every row, and hand out the finished."""
+        rows = []
+        with self._turn:
+            room = self._most_rows - len(self._under_way)
+            calls = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        for call in calls:
+            try:
+                row = self._row(call.request)
+            except UnusableReplyError as error:
+                call.end(None, error)
+                continue
+            call.started = time.monotonic()
+            self._under_way[id(row)] = call
+            rows.append(row)
+        if rows:
+            self._batch.join(rows)
+        for row in self._batch.step() if self._batch.rows else ():
+            call = self._under_way.pop(id(row))
+            seconds = time.monotonic() - call.started
+            call.end(Reply(row.text, row.finish or "other", len(row.prompt_ids), row.num_tokens, seconds))
+
+    def _row(self, request: Request) -> Row:
+        from jinja2.exceptions import TemplateError
+
+        from tunewright.models.template import encode_prompt
+
+        try:
+            if request.raw:
+                ids = list(self._tokenizer(request.raw, add_special_tokens=False)["input_ids"])
+            else:
+                ids = encode_prompt(self._tokenizer, request.messages)
+        except (TemplateError, ValueError) as error:
+            raise UnusableReplyError(f"the model's chat template refuses the prompt: {error}") from error
+        room = self._context - len(ids)
+        if not ids or room < 1:
+            raise UnusableReplyError(f"a prompt of {len(ids)} tokens does not fit a context of {self._context}")
+        most = min(request.max_tokens, room)
+        return Row(ids, most, request.temperature, request.seed, request.stop)
+
+    def _halve(self, lack: Exception) -> None:
+        """Start the rows under way again, later and fewer at once: the answers stay the same."""
+        import torch
+
+        if len(self._under_way) <= 1:
+            raise TeacherError(
+                "the local teacher does not fit this machine's memory",
+                str(lack).splitlines()[0],
+                "quantize it (--set teacher.quantization=nf4), or take a smaller one",
+            ) from lack
+        self._most_rows = len(self._under_way) // 2
+        with self._turn:
+            self._waiting.extendleft(reversed(self._under_way.values()))
+        self._under_way.clear()
+        self._batch.clear()
+        torch.cuda.empty_cache()

@@ -1,0 +1,201 @@
+"""The local engine on a tiny random model: real batches, real sampling."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tiny import make_model
+from tunewright.errors import RecipeError, TeacherError
+from tunewright.models.load import load_base
+from tunewright.models.rolling import RollingBatch, Row
+from tunewright.models.template import end_ids, load_tokenizer
+from tunewright.records import Message
+from tunewright.rundir import RunFolder
+from tunewright.settings import LOCAL, TeacherSettings
+from tunewright.teacher import Request, open_teacher, teacher_identity
+from tunewright.teacher.local import LocalClient
+from tunewright.teacher.protocol import UnusableReplyError
+
+WORDS = [
+    "the",
+    "study",
+    "followed",
+    "patients",
+    "in",
+    "three",
+    "hospitals",
+    "and",
+    "the",
+    "treated",
+    "group",
+    "had",
+    "the",
+    "lower",
+    "risk",
+    "of",
+    "all",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def parts(folder):
+    tokenizer = load_tokenizer(folder)
+    model = load_base(folder, "none", "cpu", torch.float32).eval()
+    # A random model would hardly ever end: every tenth token does.
+    return model, tokenizer, sorted({*end_ids(tokenizer, model), *range(0, 400, 10)})
+
+
+def asks(number: int, temperature: float = 0.0) -> list[Request]:
+    """Prompts of many lengths, chat and raw, that may write from 1 to 30 tokens."""
+    requests = []
+    for n in range(number):
+        text = " ".join(WORDS[: 1 + n % len(WORDS)]) + f" {n}"
+        request = Request((Message(role="user", content=text),), 1 + (7 * n) % 30, temperature, n)
+        requests.append(replace(request, messages=(), raw=text) if n % 3 == 0 else request)
+    return requests
+
+
+def answers(parts, requests, rows):
+    client = LocalClient(*parts, most_rows=rows)
+    try:
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(client.complete, requests))
+    finally:
+        client.stop()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_in_a_rolling_batch_the_answers_are_those_of_one_at_a_time(parts, temperature):
+    requests = asks(24, temperature)
+    alone, together = answers(parts, requests, 1), answers(parts, requests, 5)
+    assert together == alone
+    assert {reply.finish for reply in alone} == {"stop", "length"}
+    assert len({reply.text for reply in alone}) > 12
+    for request, reply in zip(requests, alone, strict=True):
+        assert 1 <= reply.num_tokens <= request.max_tokens
+        assert reply.finish == "stop" or reply.num_tokens == request.max_tokens
+
+
+def test_a_row_that_ends_lets_another_in(parts):
+    batch = RollingBatch(*parts[:2], ())
+    rows = [Row([5, 6, 7], 2), Row([8, 9], 9)]
+    batch.join(rows)
+    assert batch.step() == []
+    assert batch.step() == rows[:1]
+    late = Row([5, 6, 7, 8, 9, 11, 12], 3)
+    batch.join([late])
+    assert batch.rows == [rows[1], late]
+    ended = [row for _ in range(7) for row in batch.step()]
+    assert ended == [late, rows[1]]
+    assert batch.rows == []
+
+
+def test_columns_that_no_row_needs_are_given_back(parts):
+    batch = RollingBatch(*parts[:2], ())
+    batch.join([Row(list(range(3, 60)), 1), Row([5, 6], 40)])
+    batch.step()
+    assert batch._decoder.mask.shape[1] == 3  # two of the prompt and the first one written
+
+
+def test_sampling_follows_the_seed_and_the_temperature(parts):
+    base = replace(asks(1)[0], max_tokens=20, temperature=1.5)
+    first, again, other, greedy = answers(
+        parts, [base, base, replace(base, seed=1), replace(base, temperature=0.0)], rows=4
+    )
+    assert first == again
+    assert len({first.text, other.text, greedy.text}) == 3
+
+
+def test_drawn_tokens_follow_the_distribution(parts):
+    model, tokenizer, _ = parts
+    batch = RollingBatch(model, tokenizer, ())
+    batch.rows = [Row([5], 1, 1.0, seed) for seed in range(4000)]
+    logits = torch.tensor([[0.1, 0.2, 0.7]]).log().repeat(4000, 1)
+    shares = batch._choose(logits).bincount(minlength=3) / 4000
+    assert torch.allclose(shares, torch.tensor([0.1, 0.2, 0.7]), atol=0.03)
+
+
+def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(parts):
+    parts = (*parts[:2], [])
+    request = replace(asks(1)[0], max_tokens=30)
+    whole = answers(parts, [request], 1)[0]
+    assert whole.finish == "length"
+    mark = whole.text[9:12]
+    cut = answers(parts, [replace(request, stop=("never there", mark))], 1)[0]
+    assert cut.finish == "stop"
+    assert cut.text == whole.text[: whole.text.index(mark)]
+
+
+def test_a_prompt_that_does_not_fit_fails_alone(parts):
+    model, tokenizer, ends = parts
+    client = LocalClient(model, tokenizer, ends, 4)
+    client._context = 40
+    with pytest.raises(UnusableReplyError, match="does not fit a context of 40"):
+        client.complete(replace(asks(1)[0], raw="group " * 100))
+    assert client.complete(asks(2)[1]).num_tokens
+    client.stop()
+
+
+def test_after_stop_who_waits_is_told(parts):
+    client = LocalClient(*parts, 2)
+    client.stop()
+    with pytest.raises(UnusableReplyError, match="stopped"):
+        client.complete(asks(1)[0])
+
+
+def test_an_error_of_the_model_ends_every_call(parts, monkeypatch):
+    monkeypatch.setattr(RollingBatch, "step", lambda self: 1 / 0)
+    client = LocalClient(*parts, 2)
+    for request in asks(2):
+        with pytest.raises((TeacherError, UnusableReplyError)) as caught:
+            client.complete(request)
+        assert "ZeroDivisionError" in str(caught.value) or "stopped" in str(caught.value)
+
+
+def test_out_of_memory_halves_the_rows_and_changes_no_answer(parts, monkeypatch):
+    requests = asks(12)
+    expected = answers(parts, requests, 1)
+    real = RollingBatch.join
+
+    def join(self, rows):
+        if len(self.rows) + len(rows) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(self, rows)
+
+    monkeypatch.setattr(RollingBatch, "join", join)
+    assert answers(parts, requests, 12) == expected
+
+
+def test_a_stage_asks_a_local_teacher(folder, tmp_path):
+    settings = TeacherSettings(url=LOCAL, model=str(folder), concurrency=4)
+    told = []
+    for name in ("a", "b"):
+        run = RunFolder.create(tmp_path / name)
+        with open_teacher(run, settings, "synth") as teacher:
+            told.append(teacher.ask_all(asks(9), "asking"))
+            assert teacher.num_calls == 9
+            assert teacher.seconds > 0
+    assert told[0] == told[1]
+    assert None not in told[0]
+
+
+def test_what_names_a_local_teacher(folder):
+    settings = TeacherSettings(url=LOCAL, model=str(folder))
+    assert teacher_identity(settings) != teacher_identity(settings.model_copy(update={"quantization": "nf4"}))
+    assert teacher_identity(settings) == teacher_identity(
+        settings.model_copy(update={"model": folder.name}), folder.parent
+    )
+
+
+def test_a_local_teacher_needs_a_model(tmp_path):
+    with pytest.raises(RecipeError, match="teacher.model is empty"):
+        open_teacher(RunFolder.create(tmp_path / "run"), TeacherSettings(url=LOCAL), "synth").__enter__()
