@@ -167,12 +167,13 @@ class Score(Record):
 
 
 class Rejection(Record):
-    """A record that left the path: by which stage, which one, and why."""
+    """A record that left the path: by which stage, which one, and why; ``task`` of what was or would be a sample."""
 
     stage: str
     id: str
     reason: str
     detail: str = ""
+    task: str = ""
 
 
 class StageSummary(Record):

@@ -119,7 +119,10 @@ def _add(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Rejectio
     repeated = []
     for sample in written:
         if sample.id in samples:
-            repeated.append(Rejection(stage=tasks.STAGE, id=sample.id, reason="written twice", detail=sample.question))
+            twice = Rejection(
+                stage=tasks.STAGE, id=sample.id, reason="written twice", detail=sample.question, task=sample.task
+            )
+            repeated.append(twice)
         samples.setdefault(sample.id, sample)
     return repeated
 

@@ -48,10 +48,12 @@ class Written:
 
     samples: list[Sample] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    task: str = ""
 
     def reject(self, identity: str, reason: str, detail: str = "") -> None:
         """Count something that will be no sample."""
-        self.rejections.append(Rejection(stage=STAGE, id=identity, reason=reason, detail=detail[:500]))
+        rejection = Rejection(stage=STAGE, id=identity, reason=reason, detail=detail[:500], task=self.task)
+        self.rejections.append(rejection)
 
 
 def ask_questions(
@@ -83,7 +85,7 @@ def answer_first(work: Work, answered: Sequence[Sample]) -> Written:
     """Ask for the question that an evidence sentence answers; the answer is the sentence, word for word."""
     del answered
     settings = work.recipe.synthesis
-    written = Written()
+    written = Written(task="answer-first")
     wanted: list[tuple[Document, Evidence]] = []
     for document in work.documents:
         ranked = ranked_evidence(document, work.chunks.get(document.id, ()), work.recipe.seed)
@@ -154,7 +156,7 @@ def read_items(text: str) -> list[Any]:
 def free_qa(work: Work, answered: Sequence[Sample]) -> Written:
     """Ask for several questions, answers and quotes per chunk as JSON; a quote must occur in its chunk."""
     del answered
-    turns, written = load_prompt("free-qa"), Written()
+    turns, written = load_prompt("free-qa"), Written(task="free-qa")
     asked: list[tuple[Document, Chunk, int]] = []
     for document in work.documents:
         asked += [(document, chunk, count) for chunk, count in _shares(work, document)]
@@ -230,7 +232,7 @@ def refusal(work: Work, answered: Sequence[Sample]) -> Written:
     call. The questions are those with the least digests, and the other passage is the next on a ring of digests, so
     that an edited document changes little else.
     """
-    recipe, written = work.recipe, Written()
+    recipe, written = work.recipe, Written(task="refusal")
     number = round(recipe.synthesis.refusal_share * len(answered))
     ranked = sorted(answered, key=lambda sample: digest(recipe.seed, "refusal", sample.id))
     chunks = {chunk.id: chunk for group in work.chunks.values() for chunk in group}
