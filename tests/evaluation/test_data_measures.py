@@ -18,7 +18,7 @@ def test_compression_is_raw_bytes_over_gzip_bytes() -> None:
     texts = ["the same words again"] * 50
     raw = "\n".join(texts).encode()
     assert dm.compression_ratio(texts) == len(raw) / len(gzip.compress(raw, 9, mtime=0))
-    assert dm.compression_ratio(texts) > dm.compression_ratio([f"{n * 7919:x} other {n ** 5:x}" for n in range(50)])
+    assert dm.compression_ratio(texts) > dm.compression_ratio([f"{n * 7919:x} other {n**5:x}" for n in range(50)])
     assert dm.compression_ratio([]) is None
     assert dm.compression_ratio(["\ud800 a lone surrogate"]) is not None
 
@@ -32,7 +32,7 @@ def test_distinct_by_hand() -> None:
 
 
 def test_self_repetition_by_hand() -> None:
-    texts = ["a b c d e".split(), "x a b c d".split(), "p q r s".split(), "p p p p p".split()]
+    texts = [["a", "b", "c", "d", "e"], ["x", "a", "b", "c", "d"], ["p", "q", "r", "s"], ["p", "p", "p", "p", "p"]]
     assert dm.self_repetition(texts) == 2 / 7  # abcd in two of them; pppp twice in one text alone
     assert dm.self_repetition([["a"]]) is None
 

@@ -70,7 +70,7 @@ def self_repetition(texts: Sequence[Sequence[str]], size: int = REPEATED_WORDS) 
 
 
 def vendi(texts: Sequence[Sequence[str]]) -> float | None:
-    """Return the Vendi score: the effective number of different texts, 1 to their number (Friedman & Dieng, 2210.02410).
+    """Return the Vendi score: the effective number of different texts (Friedman & Dieng, 2210.02410).
 
     It is exp(-sum(x ln x)) over the eigenvalues x of K/n. K holds the cosines of the texts' words by tf-idf, with
     idf = ln((1 + n) / (1 + df)) + 1. A text without words is alike to such texts alone.
