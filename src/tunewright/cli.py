@@ -140,6 +140,16 @@ def report(folder: Path) -> None:
 
 @commands.command()
 @folder_argument
+def inspect(folder: Path) -> None:
+    """Say what the training data holds: funnel, refusals, diversity, coverage; the whole in data.html."""
+    from tunewright.evaluation.data_report import inspect_run
+    from tunewright.rundir import RunFolder
+
+    inspect_run(RunFolder.open(folder))
+
+
+@commands.command()
+@folder_argument
 @click.argument("identifier", metavar="ID")
 def trace(folder: Path, identifier: str) -> None:
     """Follow an ID (document, chunk, sample or question; a prefix will do) to its sources and its uses."""

@@ -15,6 +15,11 @@ _END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]?[A-Z0-9])|\n\s*\n")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|et al|vs|cf|ca|approx|Fig|Figs|Eq|Dr|Mr|Mrs|Ms|Prof|No|Nos|St|Chr|spp?|pv|var|resp)|\b[A-Z])\.$"
 )
+# The bounds and the form of a sentence that can be evidence.
+_FEWEST_WORDS, _MOST_WORDS = 8, 60
+_START = re.compile(r"[\"'“‘(\[]?[A-Z0-9À-Þ]")
+_STOP = re.compile(r"[.!][\"'”’)\]]*$")
+_CAPTION = re.compile(r"(?:fig(?:ure)?|table|key\s?words?|abbreviations|trial registration|©|copyright)\b", re.I)
 _REFERS_TO_TEXT = re.compile(
     r"\b(?:the|this|that|given|above|following|provided)\s+(?:given\s+)?"
     r"(?:text|passage|sentence|paragraph|excerpt|context|abstract|document|title|statement|question|answer)\b",
@@ -54,6 +59,19 @@ def sentences(text: str) -> list[tuple[int, int]]:
         if piece.strip():
             spans.append((low + len(piece) - len(piece.lstrip()), low + len(piece.rstrip())))
     return spans
+
+
+def is_evidence(sentence: str) -> bool:
+    """Tell whether a sentence states something: no heading, list of keywords, caption, question or fragment."""
+    tokens = sentence.split()
+    if not _FEWEST_WORDS <= len(tokens) <= _MOST_WORDS:
+        return False
+    if not _START.match(sentence) or not _STOP.search(sentence) or _CAPTION.match(sentence):
+        return False
+    letters = sum(map(str.isalpha, sentence))
+    lower = sum(token[:1].islower() for token in tokens)
+    separators = sum(token.endswith((",", ";")) for token in tokens)
+    return letters >= 0.6 * sum(map(len, tokens)) and lower >= 0.4 * len(tokens) and separators <= 0.35 * len(tokens)
 
 
 def find_quote(quote: str, text: str, bound: float) -> tuple[int, int, float] | None:

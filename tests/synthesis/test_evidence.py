@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from synthesis_run import FACTS, document
 
-from tunewright.synthesis.evidence import is_evidence, ranked_evidence
-from tunewright.text import sentences
+from tunewright.synthesis.evidence import ranked_evidence
+from tunewright.text import is_evidence, sentences
 
 
 @pytest.mark.parametrize(

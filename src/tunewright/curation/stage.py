@@ -44,7 +44,8 @@ def _shorten(text: str) -> str:
 def _rejection(sample: Sample, drop: Drop) -> Rejection:
     """Return the record of a drop, with question and answer, so that the user sees what was dropped."""
     parts = [f"Q: {_shorten(split_prompt(sample.question)[1])}", f"A: {_shorten(sample.answer)}", drop.remark]
-    return Rejection(stage=STAGE, id=sample.id, reason=drop.reason, detail=" | ".join(filter(None, parts)))
+    detail = " | ".join(filter(None, parts))
+    return Rejection(stage=STAGE, id=sample.id, reason=drop.reason, detail=detail, task=sample.task)
 
 
 def checks(samples: Sequence[Sample], sources: Sources, leaks: Leaks) -> list[Check]:

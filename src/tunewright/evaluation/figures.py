@@ -63,17 +63,20 @@ def nice_scale(low: float, high: float, num_ticks: int = 5) -> Scale:
     return Scale(first * step, last * step, tuple(round(k * step, 10) for k in range(first, last + 1)))
 
 
-def _svg(height: int, label: str, parts: Sequence[str]) -> Markup:
+def svg(height: int, label: str, parts: Sequence[str]) -> Markup:
+    """Return an SVG image of the page's width, named by its label, from escaped parts."""
     return Markup('<svg role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
         label, height, Markup("").join(Markup(part) for part in parts)
     )
 
 
-def _tick_text(value: float) -> str:
+def tick_text(value: float) -> str:
+    """Return a tick's number with a real minus sign."""
     return f"{value:g}".replace("-", "−")
 
 
-def _anchor(percent: float) -> str:
+def anchor(percent: float) -> str:
+    """Return how a tick's text is aligned so that it stays on the page."""
     return "start" if percent < 2 else "end" if percent > 98 else "middle"
 
 
@@ -85,7 +88,7 @@ def _grid(scale: Scale, bottom: int, strong: float | None = None) -> list[str]:
         kind = "axis" if strong is not None and math.isclose(tick, strong, abs_tol=1e-12) else "grid"
         parts.append(f'<line class="{kind}" x1="{x:.2f}%" x2="{x:.2f}%" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(
-            f'<text class="tick" x="{x:.2f}%" y="{bottom + 17}" text-anchor="{_anchor(x)}">{_tick_text(tick)}</text>'
+            f'<text class="tick" x="{x:.2f}%" y="{bottom + 17}" text-anchor="{anchor(x)}">{tick_text(tick)}</text>'
         )
     return parts
 
@@ -125,7 +128,7 @@ def forest(
             f'<line x1="{high:.2f}%" x2="{high:.2f}%" y1="{line - 4}" y2="{line + 4}"/>'
             f'<circle cx="{mid:.2f}%" cy="{line}" r="5"/></g>',
         ]
-    return _svg(bottom + _AXIS, label, parts)
+    return svg(bottom + _AXIS, label, parts)
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = _MAX_POINTS) -> list[tuple[float, float]]:
@@ -150,13 +153,12 @@ def curve(lines: Sequence[Line], label: str, x_name: str) -> Markup:
     for tick in scale.ticks:
         y = _height(scale, tick, top, bottom)
         parts.append(f'<line class="grid" x1="{_GUTTER}%" x2="{_GUTTER + width}%" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="0" y="{y + 4:.1f}">{_tick_text(tick)}</text>')
+        parts.append(f'<text class="tick" x="0" y="{y + 4:.1f}">{tick_text(tick)}</text>')
     for tick in across.ticks:
         if across.low < tick <= across.high:
             x = _GUTTER + width * across.percent(tick) / 100
             parts.append(
-                f'<text class="tick" x="{x:.2f}%" y="{bottom + 19}" text-anchor="{_anchor(x)}">'
-                f"{_tick_text(tick)}</text>"
+                f'<text class="tick" x="{x:.2f}%" y="{bottom + 19}" text-anchor="{anchor(x)}">{tick_text(tick)}</text>'
             )
     for line in lines:
         path = " ".join(f"{across.percent(x):.2f},{100 - scale.percent(y):.2f}" for x, y in line.points)
@@ -170,7 +172,7 @@ def curve(lines: Sequence[Line], label: str, x_name: str) -> Markup:
             parts.append(f'<circle class="curve-point {escape(line.kind)}" {at} r="4"/>')
     if len(lines) > 1:
         parts += _names(lines, [_height(scale, line.points[-1][1], top, bottom) for line in lines], bottom)
-    return _svg(height, label, parts)
+    return svg(height, label, parts)
 
 
 def _height(scale: Scale, value: float, top: int, bottom: int) -> float:
@@ -204,17 +206,17 @@ def scatter(points: Sequence[tuple[float, float]], label: str, x_name: str, y_na
         parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<line class="grid" x1="{x:.2f}%" x2="{x:.2f}%" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(
-            f'<text class="tick" x="{x:.2f}%" y="{bottom + 17}" text-anchor="{_anchor(x)}">{_tick_text(tick)}</text>'
+            f'<text class="tick" x="{x:.2f}%" y="{bottom + 17}" text-anchor="{anchor(x)}">{tick_text(tick)}</text>'
         )
         if tick != scale.ticks[0]:
-            parts.append(f'<text class="tick" x="4" y="{y + 14:.1f}">{_tick_text(tick)}</text>')
+            parts.append(f'<text class="tick" x="4" y="{y + 14:.1f}">{tick_text(tick)}</text>')
     for left, right in points:
         kind = "better" if right < left else "worse"
         y = bottom - (bottom - _TOP) * scale.percent(right) / 100
         parts.append(f'<circle class="{kind}" cx="{scale.percent(left):.2f}%" cy="{y:.1f}" r="4"/>')
     parts.append(f'<text class="label" x="100%" y="{bottom + 36}" text-anchor="end">{escape(x_name)} →</text>')
     parts.append(f'<text class="label" x="34" y="{_TOP + 14}">↑ {escape(y_name)}</text>')
-    return _svg(height, label, parts)
+    return svg(height, label, parts)
 
 
 def bars(rows: Sequence[tuple[str, int, str]], label: str) -> Markup:
@@ -230,4 +232,4 @@ def bars(rows: Sequence[tuple[str, int, str]], label: str) -> Markup:
             f'<rect class="track" x="0" y="{y + 21}" width="100%" height="7" rx="3.5"/>',
             f'<rect class="bar {escape(kind)}" x="0" y="{y + 21}" width="{width:.2f}%" height="7" rx="3.5"/>',
         ]
-    return _svg(36 * len(rows), label, parts)
+    return svg(36 * len(rows), label, parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ from pydantic import ValidationError
 from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
+from tunewright.evaluation.page import render
 from tunewright.evaluation.results import BASE, TUNED, ArmResult, Difference
 from tunewright.evaluation.training_log import advice, plans, training
 from tunewright.evaluation.verdict import Verdict
-from tunewright.evaluation.wording import duration, number, p_value, signed, spread
+from tunewright.evaluation.wording import number, signed, spread
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, AnyRecord, Document, Question, Score, StageSummary, read_jsonl
 from tunewright.rundir import RunFolder, file_digest
@@ -207,18 +207,6 @@ def _seal(run: RunFolder) -> dict[str, Any] | None:
     return {"entries": seal, "intact": seal.get("exam") == file_digest(run.file("exam.jsonl"))}
 
 
-def _template() -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=number, signed=signed, p_value=p_value, spread=spread, duration=duration)
-    source = resources.files("tunewright.evaluation").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
-
-
 def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     """Everything that the page shows; a part whose files are missing is None and named under ``absent``."""
     verdict = _verdict(run)
@@ -269,7 +257,7 @@ def report(run: RunFolder, recipe: Recipe) -> StageSummary:
         RunFolderError: exam, answers, scores or verdict are missing, or a file is damaged.
     """
     view = _view(run, recipe)
-    page = _template().render(view)
+    page = render(REPORT, view)
     run.write(REPORT, page)
     return StageSummary(
         num_in=view["num_answers"],

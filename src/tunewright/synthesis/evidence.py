@@ -7,12 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunewright.records import Chunk, Document, Span, digest
-from tunewright.text import normalize, sentences
+from tunewright.text import is_evidence, normalize, sentences
 
-_FEWEST_WORDS, _MOST_WORDS = 8, 60
-_START = re.compile(r"[\"'“‘(\[]?[A-Z0-9À-Þ]")
-_STOP = re.compile(r"[.!][\"'”’)\]]*$")
-_CAPTION = re.compile(r"(?:fig(?:ure)?|table|key\s?words?|abbreviations|trial registration|©|copyright)\b", re.I)
 # A sentence that starts so leans on the one before it, and is asked about last.
 _LEANING = re.compile(
     r"(?:this|these|those|that|it|its|they|their|he|she|his|her|such|both|here|there|however|thus|therefore|hence|also"
@@ -34,19 +30,6 @@ class Evidence:
     def sentence(self) -> str:
         """The sentence on one line: the answer to its question."""
         return " ".join(self.span.quote.split())
-
-
-def is_evidence(sentence: str) -> bool:
-    """Tell whether a sentence states something: no heading, list of keywords, caption, question or fragment."""
-    tokens = sentence.split()
-    if not _FEWEST_WORDS <= len(tokens) <= _MOST_WORDS:
-        return False
-    if not _START.match(sentence) or not _STOP.search(sentence) or _CAPTION.match(sentence):
-        return False
-    letters = sum(map(str.isalpha, sentence))
-    lower = sum(token[:1].islower() for token in tokens)
-    separators = sum(token.endswith((",", ";")) for token in tokens)
-    return letters >= 0.6 * sum(map(len, tokens)) and lower >= 0.4 * len(tokens) and separators <= 0.35 * len(tokens)
 
 
 def ranked_evidence(document: Document, chunks: Iterable[Chunk], seed: int) -> list[Evidence]:
