@@ -76,7 +76,17 @@ def test_the_funnel_from_samples_to_training_set(tmp_path, capsys):
         "no evidence": 1,
     }
     assert (summary.num_in, summary.num_out) == (9, 4)
-    assert summary.figures == {"task answer-first": 3, "task refusal": 1, "leaks_removed": 1, "leaks_left": 0}
+    assert summary.figures == {
+        "task answer-first": 3,
+        "task refusal": 1,
+        "dropped by wording": 1,
+        "dropped by evidence": 1,
+        "dropped by contradiction": 1,
+        "dropped by duplicates": 1,
+        "dropped by decontamination": 1,
+        "leaks_removed": 1,
+        "leaks_left": 0,
+    }
     printed = capsys.readouterr()
     assert printed.out == "" and "leaks an exam question" in printed.err and "kept" in printed.err
     rejections = {r.reason: r for r in run.read_records("rejected.jsonl", Rejection)}

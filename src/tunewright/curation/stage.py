@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from tunewright import console
 from tunewright.curation.decontaminate import Leaks
-from tunewright.curation.duplicates import Duplicates, answered_prompts, prompt_key
 from tunewright.curation.own_data import read_own_data
-from tunewright.curation.rules import RULES, Sources, anchor, is_refusal, split_prompt
+from tunewright.curation.rules import Sources
+from tunewright.curation.sieve import STAGE, pass_through, rules_for
 from tunewright.errors import StageError
 from tunewright.recipe import Recipe
 from tunewright.records import AnyRecord, Chunk, Document, Question, Rejection, Sample, StageSummary
 from tunewright.rundir import REJECTED, RunFolder
-
-STAGE = "curate"
-_DETAIL_CHARACTERS = 200
-
-
-class Drop(NamedTuple):
-    """Why a sample leaves: a reason that is counted, and a remark such as the sample that it repeats."""
-
-    reason: str
-    remark: str = ""
-    is_leak: bool = False
-
-
-Check = Callable[[Sample], Drop | None]
 
 
 def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
@@ -36,67 +21,19 @@ def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord
     return run.read_records(name, kind) if run.file(name).exists() else []
 
 
-def _shorten(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _DETAIL_CHARACTERS else text[: _DETAIL_CHARACTERS - 1] + "…"
-
-
-def _rejection(sample: Sample, drop: Drop) -> Rejection:
-    """Return the record of a drop, with question and answer, so that the user sees what was dropped."""
-    parts = [f"Q: {_shorten(split_prompt(sample.question)[1])}", f"A: {_shorten(sample.answer)}", drop.remark]
-    detail = " | ".join(filter(None, parts))
-    return Rejection(stage=STAGE, id=sample.id, reason=drop.reason, detail=detail, task=sample.task)
-
-
-def checks(samples: Sequence[Sample], sources: Sources, leaks: Leaks) -> list[Check]:
-    """Return the checks that a sample passes in this order, the cheapest first."""
-    recipe = sources.recipe
-    duplicates = Duplicates(recipe.curation.near_duplicate)
-    answered = answered_prompts(samples, recipe)
-
-    def rules(sample: Sample) -> Drop | None:
-        reason = next(filter(None, (rule(sample, sources) for rule in RULES.values())), None)
-        return Drop(reason) if reason else None
-
-    def contradicts(sample: Sample) -> Drop | None:
-        refused = is_refusal(sample, recipe) and prompt_key(sample) in answered
-        return Drop("refuses what another sample answers") if refused else None
-
-    def repeats(sample: Sample) -> Drop | None:
-        found = duplicates.find(sample)
-        return Drop(found[0], f"repeats {found[1]}") if found else None
-
-    def leak(sample: Sample) -> Drop | None:
-        found = leaks.find(sample)
-        return Drop(found.reason, f"exam question {found.question}", is_leak=True) if found else None
-
-    return [rules, contradicts, repeats, leak]
-
-
 def sift(
     samples: Sequence[Sample], sources: Sources, exam: Iterable[Question]
 ) -> tuple[list[Sample], list[Rejection], dict[str, float | int | str]]:
-    """Return the samples kept, in their order, the rejections, and the figures of the leaks.
-
-    ``leaks_left`` looks once more at what was kept: it must be 0.
-    """
+    """Return the samples kept, in their order, the rejections, and the figures: drops by rule, and the leaks."""
     leaks = Leaks(exam, sources.recipe.curation.ngram)
-    passing = checks(samples, sources, leaks)
-    kept: list[Sample] = []
-    rejections: list[Rejection] = []
-    removed = 0
-    with console.progress("curate", len(samples)) as bar:
-        for given in samples:
-            sample = anchor(given, sources) or given
-            drop = next(filter(None, (check(sample) for check in passing)), None)
-            if drop is None:
-                kept.append(sample)
-            else:
-                rejections.append(_rejection(sample, drop))
-                removed += drop.is_leak
-            bar.advance(1)
-    left = sum(leaks.find(sample) is not None for sample in kept)
-    return kept, rejections, {"leaks_removed": removed, "leaks_left": left}
+    sifted = pass_through(samples, rules_for(samples, sources, leaks))
+    left = sum(leaks.find(sample) is not None for sample in sifted.kept)
+    figures: dict[str, float | int | str] = {
+        **{f"dropped by {name}": count for name, count in sifted.dropped_by.items() if count},
+        "leaks_removed": sifted.leaks.total(),
+        "leaks_left": left,
+    }
+    return sifted.kept, sifted.rejections, figures
 
 
 def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) -> StageError:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tunewright import console
 from tunewright.errors import RecipeError, StageError
+from tunewright.injection import injection_fault
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
 from tunewright.rundir import RunFolder, file_digest
@@ -30,6 +31,18 @@ def _read_sources(run: RunFolder) -> tuple[list[Document], list[Chunk], list[Spl
         run.read_records("chunks.jsonl", Chunk),
         run.read_records("split.jsonl", SplitEntry),
     )
+
+
+def _harmless(chunks: Sequence[Chunk], stage: str) -> tuple[list[Chunk], list[Rejection]]:
+    """Return the chunks that the teacher may see, and the others as rejections: they address a model."""
+    shown, rejections = [], []
+    for chunk in chunks:
+        fault = injection_fault("\n".join([chunk.title, *chunk.section, chunk.text]))
+        if fault:
+            rejections.append(Rejection(stage=stage, id=chunk.id, reason="text that addresses a model", detail=fault))
+        else:
+            shown.append(chunk)
+    return shown, rejections
 
 
 def _figures(teacher: Teacher) -> dict[str, float | int | str]:
@@ -58,9 +71,11 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         by_id = {document.id: document for document in documents}
         questions = read_own_exam(recipe.resolve(recipe.exam.file), recipe, by_id, rings)
     else:
+        chunks, harmful = _harmless(chunks, exam_writing.STAGE)
         with open_teacher(run, recipe.teacher, "exam") as teacher:
             work = Work(recipe, teacher, documents, chunks_by_document(chunks))
             questions, rejections = exam_writing.write_exam(work, rings)
+            rejections += harmful
             figures = _figures(teacher)
     rejected = run.reject(exam_writing.STAGE, rejections)
     if not questions:
@@ -95,8 +110,10 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     tried = 0
     if names := tasks_of(recipe):
         with open_teacher(run, recipe.teacher, "synth") as teacher:
-            own_chunks = chunks_by_document([chunk for chunk in chunks if chunk.document in train])
-            work = Work(recipe, teacher, learning, own_chunks, groups)
+            own_chunks, harmful = _harmless([chunk for chunk in chunks if chunk.document in train], STAGE)
+            tried += len(harmful)
+            rejections += harmful
+            work = Work(recipe, teacher, learning, chunks_by_document(own_chunks), groups)
             for name in names:
                 written = TASKS[name](work, [sample for sample in samples.values() if sample.task in ANSWERING])
                 tried += written.num_tried

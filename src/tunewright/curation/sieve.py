@@ -1,0 +1,143 @@
+"""The named rules that samples pass in order, the cheapest first, and what each of them drops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tunewright import console
+from tunewright.curation import injection, privacy
+from tunewright.curation.decontaminate import Leaks
+from tunewright.curation.duplicates import Duplicates, answered_prompts, prompt_key
+from tunewright.curation.rules import RULES, Sources, anchor, is_refusal, split_prompt
+from tunewright.records import Rejection, Sample
+
+STAGE = "curate"
+_DETAIL_CHARACTERS = 200
+
+
+class Drop(NamedTuple):
+    """Why a sample leaves: a reason that is counted, and a remark such as the sample that it repeats."""
+
+    reason: str
+    remark: str = ""
+    is_leak: bool = False
+
+
+Verdict = Sample | Drop  # the sample goes on, as it was or mended; or it leaves
+
+
+class Rule(NamedTuple):
+    """A named rule: the verdict on each of the samples that came so far, in their order."""
+
+    name: str
+    judge: Callable[[Sequence[Sample]], list[Verdict]]
+
+
+@dataclass
+class Sifted:
+    """What the rules left, what they dropped, and how many each of them dropped; every rule is counted, 0 too."""
+
+    kept: list[Sample]
+    rejections: list[Rejection] = field(default_factory=list)
+    dropped_by: dict[str, int] = field(default_factory=dict)
+    leaks: Counter[str] = field(default_factory=Counter)
+
+
+def one_by_one(judge: Callable[[Sample], Verdict]) -> Callable[[Sequence[Sample]], list[Verdict]]:
+    """Return a rule's judge that looks at each sample for itself."""
+    return lambda samples: [judge(sample) for sample in samples]
+
+
+def _own_rules(sources: Sources) -> list[Rule]:
+    """Return the rules of rules.py; the one for evidence also puts it at its true place."""
+
+    def judge(name: str) -> Callable[[Sample], Verdict]:
+        rule = RULES[name]
+
+        def verdict(sample: Sample) -> Verdict:
+            reason = rule(sample, sources)
+            if reason:
+                return Drop(reason)
+            return (anchor(sample, sources) or sample) if name == "evidence" else sample
+
+        return verdict
+
+    return [Rule(name, one_by_one(judge(name))) for name in RULES]
+
+
+def _personal(how: str) -> Callable[[Sample], Verdict]:
+    def verdict(sample: Sample) -> Verdict:
+        found = privacy.kinds(sample)
+        if not found:
+            return sample
+        return privacy.masked(sample) if how == "mask" else Drop(f"personal data: {found[0]}", ", ".join(found))
+
+    return verdict
+
+
+def _addressed(sample: Sample) -> Verdict:
+    fault = injection.address(sample)
+    return Drop(injection.REASON, fault) if fault else sample
+
+
+def rules_for(samples: Sequence[Sample], sources: Sources, leaks: Leaks) -> list[Rule]:
+    """Return the rules in the order in which samples pass them, the cheapest first."""
+    recipe = sources.recipe
+    duplicates = Duplicates(recipe.curation.near_duplicate)
+    answered = answered_prompts(samples, recipe)
+
+    def contradicts(sample: Sample) -> Verdict:
+        refused = is_refusal(sample, recipe) and prompt_key(sample) in answered
+        return Drop("refuses what another sample answers") if refused else sample
+
+    def repeats(sample: Sample) -> Verdict:
+        found = duplicates.find(sample)
+        return Drop(found[0], f"repeats {found[1]}") if found else sample
+
+    def leaked(sample: Sample) -> Verdict:
+        found = leaks.find(sample)
+        return Drop(found.reason, f"exam question {found.question}", is_leak=True) if found else sample
+
+    how = recipe.curation.privacy
+    return [
+        *_own_rules(sources),
+        *([] if how == "keep" else [Rule("privacy", one_by_one(_personal(how)))]),
+        Rule("injection", one_by_one(_addressed)),
+        Rule("contradiction", one_by_one(contradicts)),
+        Rule("duplicates", one_by_one(repeats)),
+        Rule("decontamination", one_by_one(leaked)),
+    ]
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _DETAIL_CHARACTERS else text[: _DETAIL_CHARACTERS - 1] + "…"
+
+
+def _rejection(sample: Sample, drop: Drop) -> Rejection:
+    """Return the record of a drop, with question and answer, so that the user sees what was dropped."""
+    parts = [f"Q: {_shorten(split_prompt(sample.question)[1])}", f"A: {_shorten(sample.answer)}", drop.remark]
+    return Rejection(
+        stage=STAGE, id=sample.id, reason=drop.reason, detail=" | ".join(filter(None, parts)), task=sample.task
+    )
+
+
+def pass_through(samples: Sequence[Sample], rules: Sequence[Rule]) -> Sifted:
+    """Return what is left of the samples after all rules; each sample is kept, or dropped by one rule."""
+    sifted = Sifted(list(samples))
+    with console.progress("curate", len(rules)) as bar:
+        for rule in rules:
+            left: list[Sample] = []
+            for sample, verdict in zip(sifted.kept, rule.judge(sifted.kept), strict=True):
+                if isinstance(verdict, Sample):
+                    left.append(verdict)
+                else:
+                    sifted.rejections.append(_rejection(sample, verdict))
+                    sifted.leaks[verdict.reason] += verdict.is_leak
+            sifted.dropped_by[rule.name] = len(sifted.kept) - len(left)
+            sifted.kept = left
+            bar.advance(1)
+    return sifted
