@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
 Task = Literal["answer-first", "free-qa", "refusal"]
+TeacherCheck = Literal["answerable", "judge"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -78,6 +79,9 @@ class CurationSettings(Settings):
     evidence_match: float = Field(90, ge=50, le=100, description="fuzzy score that evidence must reach, of 100")
     near_duplicate: Share = Field(0.8, description="Jaccard similarity of question+answer that is a duplicate")
     ngram: int = Field(8, ge=3, le=32, description="words in a row shared with the exam that are a leak")
+    checks: tuple[TeacherCheck, ...] = Field(
+        (), description="also ask the teacher: answerable (2 calls a sample), judge (1)"
+    )
 
 
 class ModelSettings(Settings):

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tunewright.curation.verify import Claim, unsupported
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
-from tunewright.text import find_quote, normalize, question_fault, words
+from tunewright.text import find_quote, normalize, question_fault
 
 _LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE)
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_TOKEN = re.compile(r"[^\W\d_][\w-]+")
 
 OWN = "own"  # the task of the user's own data
+CORRECTS = "false-premise"  # the task whose question holds a wrong premise
+_DECLINES = ("refusal", "unanswerable")  # the tasks that teach to decline
+_COPIED = ("answer-first",)  # the tasks whose answer is the evidence, word for word
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the rules look samples up in: the recipe, and the documents and chunks by identifier."""
+    """What the rules look samples up in: the recipe, and the documents and chunks by identifier.
+
+    ``answered`` holds the evidence that answers a question, by normalized question (:func:`answered_quotes`).
+    """
 
     recipe: Recipe
     documents: Mapping[str, Document] = field(default_factory=dict)
     chunks: Mapping[str, Chunk] = field(default_factory=dict)
+    answered: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def split_prompt(turn: str) -> tuple[str, str]:
@@ -42,7 +49,7 @@ def split_prompt(turn: str) -> tuple[str, str]:
 
 def is_refusal(sample: Sample, recipe: Recipe) -> bool:
     """Tell whether the sample teaches to decline."""
-    return sample.task == "refusal" or normalize(sample.answer) == normalize(recipe.refusal)
+    return sample.task in _DECLINES or normalize(sample.answer) == normalize(recipe.refusal)
 
 
 def turn_fault(messages: Sequence[Message]) -> str | None:
@@ -114,41 +121,45 @@ def evidence_fault(sample: Sample, sources: Sources) -> str | None:
 
 
 def support_fault(sample: Sample, sources: Sources) -> str | None:
-    """The evidence must carry the answer.
+    """The chunk, as it is now, must carry the answer: the free verifier, see :mod:`tunewright.curation.verify`."""
+    claim = claim_of(sample, sources)
+    return unsupported(claim) if claim else None
 
-    An answer-first answer is the evidence itself. Of any other answer, each number and each name (a
-    capitalized word inside a sentence, or an acronym) must occur in the chunk, its title or the question:
-    this finds invented figures and names, not wrong relations between true ones.
-    """
+
+def claim_of(sample: Sample, sources: Sources) -> Claim | None:
+    """Return what the verifier is to check of a sample; None for the user's own data and where nothing is answered."""
     if sample.task == OWN or is_refusal(sample, sources.recipe) or sample.evidence is None:
         return None
-    if sample.task == "answer-first":
-        pair = {normalize(text).rstrip(".!") for text in (sample.answer, sample.evidence.quote)}
-        return None if len(pair) == 1 else "answer is not the evidence"
     chunk = sources.chunks.get(sample.chunk or "")
-    shown = [chunk.text, chunk.title, *chunk.section] if chunk else [sample.evidence.quote]
-    text = " ".join([*shown, split_prompt(sample.question)[1]])
-    if not _numbers(sample.answer) <= _numbers(text):
-        return "answer has a number that its source lacks"
-    if not _names(sample.answer) <= set(words(text.replace("-", " "))):
-        return "answer has a name that its source lacks"
-    return None
+    document = sources.documents.get(sample.evidence.document)
+    return Claim(
+        question=split_prompt(sample.question)[1],
+        answer=sample.answer,
+        evidence=sample.evidence.quote,
+        passage=chunk.text if chunk else document.text if document else sample.evidence.quote,
+        title="\n".join([chunk.title, *chunk.section]) if chunk else document.title if document else "",
+        copied=sample.task in _COPIED,
+        corrects=sample.task == CORRECTS,
+    )
 
 
-def _numbers(text: str) -> set[str]:
-    """Return the numbers of a text without thousands separators: 3,440 and 3440 are the same."""
-    return {re.sub(r",(?=\d{3}\b)", "", number) for number in _NUMBER.findall(text)}
+def decline_fault(sample: Sample, sources: Sources) -> str | None:
+    """A sample that declines must not show what answers its question elsewhere in the data."""
+    if sample.task == OWN or not is_refusal(sample, sources.recipe):
+        return None
+    context, question = split_prompt(sample.question)
+    shown = normalize(context)
+    quotes = sources.answered.get(normalize(question), ())
+    return "declines although its passage answers" if any(normalize(quote) in shown for quote in quotes) else None
 
 
-def _names(text: str) -> set[str]:
-    """Return the normalized acronyms, and words whose capital does not start a sentence."""
-    names: set[str] = set()
-    for match in _TOKEN.finditer(text):
-        token, before = match.group(), text[max(0, match.start() - 3) : match.start()].rstrip("\"'( \n")
-        starts = match.start() == 0 or before.endswith((".", "!", "?", ":")) or not before
-        if sum(map(str.isupper, token)) > 1 or (token[0].isupper() and not starts):
-            names.update(words(token.replace("-", " ")))
-    return names
+def answered_quotes(samples: Iterable[Sample], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return the evidence of the answered samples, by normalized question: what ``Sources.answered`` holds."""
+    quotes: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        if sample.evidence and sample.evidence.quote.strip() and not is_refusal(sample, recipe):
+            quotes[normalize(split_prompt(sample.question)[1])].append(sample.evidence.quote)
+    return {question: tuple(dict.fromkeys(found)) for question, found in quotes.items()}
 
 
 Rule = Callable[[Sample, Sources], str | None]
@@ -158,4 +169,5 @@ RULES: dict[str, Rule] = {
     "wording": wording_fault,
     "evidence": evidence_fault,
     "support": support_fault,
+    "decline": decline_fault,
 }

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tunewright.models.prompts import chat, passage_text
+from tunewright.prompting import fill, load_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
 from tunewright.synthesis.evidence import Evidence, ranked_evidence
-from tunewright.synthesis.prompting import fill, load_prompt
 from tunewright.synthesis.wording import clean_question, sentence_fault, short_title, stand_alone
 from tunewright.teacher.protocol import Asks, Reply, Request
 from tunewright.text import find_quote
