@@ -24,124 +24,20 @@ _LEAST_COVERED = 0.4  # of the answer, by the passage: 2 of 170 supported labell
 _LEAST_EVIDENCED = 0.25  # of the answer, by the evidence: 1 of 170, and 98 % of the foreign ones
 
 _IDLE = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "among",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "before",
-        "being",
-        "between",
-        "both",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "during",
-        "each",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "may",
-        "might",
-        "more",
-        "most",
-        "much",
-        "nor",
-        "not",
-        "of",
-        "on",
-        "only",
-        "or",
-        "other",
-        "our",
-        "over",
-        "same",
-        "should",
-        "since",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "under",
-        "up",
-        "upon",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "within",
-        "would",
-        "yes",
-        "you",
-        "your",
-    ]
+    words(
+        "a about after all also among an and any are as at be been before being between both but by can could did do "
+        "does during each for from had has have how in into is it its may might more most much nor not of on only or "
+        "other our over same should since so some such than that the their them then there these they this those "
+        "through to under up upon was we were what when where which while who whose why will with within would yes "
+        "you your"
+    )
 )
-_NEGATORS = frozenset(["not", "no", "never", "none", "neither", "nor", "without", "cannot"])
+_NEGATORS = frozenset(words("not no never none neither nor without cannot"))
 _DENIES = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|lack\w*|absen\w+|fail\w*|unable|rather than|instead|"
     r"un(?:affected|changed|related|likely|correlated|clear|known)\w*|independent\w*|insignificant\w*|free of)\b"
 )
-_WEAK = frozenset(
-    [
-        "signif",
-        "statis",
-        "clear",
-        "marked",
-        "eviden",
-        "sign",
-        "proof",
-        "strong",
-        "direct",
-        "consis",
-        "substa",
-        "furthe",
-        "known",
-        "system",
-    ]
-)
+_WEAK = frozenset(words("signif statis clear marked eviden sign proof strong direct consis substa furthe known system"))
 
 
 @dataclass(frozen=True)
