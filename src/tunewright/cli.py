@@ -175,6 +175,18 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
     converse(RunFolder.open(folder), voices, prompt)
 
 
+@commands.command("verify-the-verifier")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--judge", "recipe", type=click.Path(path_type=Path), help="Measure the teacher of this recipe as a judge."
+)
+def verify_the_verifier(folder: Path | None, recipe: Path | None) -> None:
+    """Measure how well false samples are found: on a labelled set, and on DIR's own samples."""
+    from tunewright.curation import verifier
+
+    verifier.verify_the_verifier(folder, recipe, _default_folder(recipe or Path("verifier"), None))
+
+
 @commands.command()
 @click.option("--fetch", is_flag=True, help="Fetch the embedded model as well.")
 def doctor(fetch: bool) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
 Kind = Literal["factual", "numeric", "comparative", "methodological", "limitation", "multi-hop"]
+TeacherCheck = Literal["answerable", "judge"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -132,6 +133,9 @@ class CurationSettings(Settings):
     privacy: Literal["drop", "mask", "keep"] = Field("drop", description="samples with personal data or secrets")
     ngram: int = Field(8, ge=3, le=32, description="words in a row shared with the exam that are a leak")
     paraphrase_check: bool = Field(False, description="ask the teacher whether near questions ask what the exam asks")
+    checks: tuple[TeacherCheck, ...] = Field(
+        (), description="also ask the teacher: answerable (2 calls a sample), judge (1)"
+    )
 
 
 class ModelSettings(Settings):

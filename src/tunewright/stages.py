@@ -140,11 +140,17 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without.add("pairs")
     more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.data else ()
     more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
-    return tuple(
-        replace(stage, reads=stage.reads + more) if stage.name == "train" else stage
-        for stage in STAGES
-        if stage.name not in without
-    )
+    stages = (_with_needs(stage, recipe, more) for stage in STAGES)
+    return tuple(stage for stage in stages if stage.name not in without)
+
+
+def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
+    """Return the stage with what this recipe makes it depend on."""
+    if stage.name == "train":
+        return replace(stage, reads=stage.reads + files_of_training)
+    if stage.name == "curate" and recipe.curation.checks:
+        return replace(stage, settings=stage.settings + _TEACHER)
+    return stage
 
 
 def needs_samples(recipe: Recipe) -> bool:

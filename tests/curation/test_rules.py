@@ -51,7 +51,7 @@ def faults(given: Sample) -> list[str]:
         ),
         (
             sample(evidence=span("Nobody had any ulcers at all."), answer="Nobody had any ulcers at all."),
-            ["evidence does not occur in the document"],
+            ["evidence does not occur in the document", "evidence is not in the passage"],
         ),
         (sample(answer=" "), ["empty turn", "answer is not the evidence"]),
         (sample(task="free-qa", answer="It was 29.8% of 3440 adults."), []),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.synthesis.prompting import fill, load_prompt
+from tunewright.prompting import fill, load_prompt
 from tunewright.synthesis.wording import clean_question, sentence_fault, short_title, stand_alone
 
 TITLE = "Validity of using mobile phone surveys to evaluate community health worker program in Mali."

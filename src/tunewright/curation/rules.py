@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from tunewright.curation.verify import Claim, unsupported
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, OWN, VIEW, Chunk, Document, Message, Sample, Span
-from tunewright.text import find_quote, normalize, question_fault, words
+from tunewright.text import find_quote, normalize, question_fault
 
 _LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE)
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_TOKEN = re.compile(r"[^\W\d_][\w-]+")
 
 UNGROUNDED = (OWN, GENERAL)  # tasks whose samples rest on no document
-PREMISES = ("false-premise", "true-premise")
+CORRECTS = "false-premise"  # the task whose question holds a wrong premise
+PREMISES = (CORRECTS, "true-premise")
+_DECLINES = ("refusal", "unanswerable")  # the tasks that teach to decline
+_COPIED = ("answer-first",)  # the tasks whose answer is the evidence, word for word
+_DOUBTED = re.compile(r"Are you sure\?")  # how a dialogue's user doubts an answer, with a wrong figure
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the rules look samples up in: the recipe, and the documents and chunks by identifier."""
+    """What the rules look samples up in: the recipe, and the documents and chunks by identifier.
+
+    ``answered`` holds the evidence that answers a question, by normalized question (:func:`answered_quotes`).
+    """
 
     recipe: Recipe
     documents: Mapping[str, Document] = field(default_factory=dict)
     chunks: Mapping[str, Chunk] = field(default_factory=dict)
+    answered: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @cached_property
+    def _chunks_of(self) -> dict[str, list[Chunk]]:
+        found: dict[str, list[Chunk]] = defaultdict(list)
+        for chunk in self.chunks.values():
+            found[chunk.document].append(chunk)
+        return found
+
+    def chunk_of(self, span: Span, first: str | None) -> Chunk | None:
+        """Return the chunk that a span stands in; the one that is named first, where that one may hold it."""
+        named = self.chunks.get(first or "")
+        candidates = [named] if named and named.document == span.document else []
+        candidates += self._chunks_of.get(span.document, [])
+        holding = (one for one in candidates if one.start <= span.start and span.end <= one.end)
+        return next(holding, named if named and named.document == span.document else None)
 
 
 def split_prompt(turn: str) -> tuple[str, str]:
@@ -43,7 +67,7 @@ def split_prompt(turn: str) -> tuple[str, str]:
 
 def is_refusal(sample: Sample, recipe: Recipe) -> bool:
     """Tell whether the sample teaches to decline."""
-    return sample.task in ("refusal", "unanswerable") or normalize(sample.answer) == normalize(recipe.refusal)
+    return sample.task in _DECLINES or normalize(sample.answer) == normalize(recipe.refusal)
 
 
 def turn_fault(messages: Sequence[Message]) -> str | None:
@@ -120,41 +144,64 @@ def evidence_fault(sample: Sample, sources: Sources) -> str | None:
 
 
 def support_fault(sample: Sample, sources: Sources) -> str | None:
-    """The evidence must carry the answer.
+    """The chunk, as it is now, must carry every answer: the free verifier, see :mod:`tunewright.curation.verify`."""
+    return next(filter(None, map(unsupported, claims_of(sample, sources))), None)
 
-    An answer-first answer is the evidence itself. Of any other answer, each number and each name (a
-    capitalized word inside a sentence, or an acronym) must occur in the chunk, its title or the question:
-    this finds invented figures and names, not wrong relations between true ones.
+
+def claims_of(sample: Sample, sources: Sources) -> list[Claim]:
+    """Return what the verifier is to check of a sample: one claim, or one for each answer of a dialogue.
+
+    None for what rests on no document and where nothing is answered. Of an extraction, that each quote still stands
+    in its document: its values were checked against the quotes when it was written.
     """
     if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe) or sample.evidence is None:
+        return []
+    spans = (sample.evidence, *sample.further_evidence)
+    if sample.task == "extraction":
+        return [_claim("", span.quote, (span,), sample, sources) for span in spans]
+    if sample.task == "dialogue":
+        asked = [turn.content for turn in sample.messages if turn.role == "user"]
+        told = [turn.content for turn in sample.messages if turn.role == "assistant"]
+        turns = zip(asked, told, spans, strict=False)
+        return [_claim(question, answer, (span,), sample, sources) for question, answer, span in turns]
+    return [_claim(split_prompt(sample.question)[1], sample.answer, spans, sample, sources)]
+
+
+def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, sources: Sources) -> Claim:
+    chunks = [sources.chunk_of(span, sample.chunk) for span in spans]
+    document = sources.documents.get(spans[0].document)
+    whole = document.text if document and not any(chunks) else ""
+    texts = dict.fromkeys(chunk.text if chunk else span.quote for chunk, span in zip(chunks, spans, strict=True))
+    titles = dict.fromkeys("\n".join([chunk.title, *chunk.section]) for chunk in chunks if chunk)
+    return Claim(
+        question=question,
+        answer=answer,
+        evidence=spans[0].quote,
+        further=tuple(span.quote for span in spans[1:]),
+        passage=whole or "\n".join(texts),
+        title="\n".join(titles) or (document.title if document else ""),
+        copied=sample.task in _COPIED,
+        corrects=sample.task == CORRECTS or _DOUBTED.match(question) is not None,
+    )
+
+
+def decline_fault(sample: Sample, sources: Sources) -> str | None:
+    """A sample that declines must not show what answers its question elsewhere in the data."""
+    if sample.task in UNGROUNDED or not is_refusal(sample, sources.recipe):
         return None
-    if sample.task == "answer-first":
-        pair = {normalize(text).rstrip(".!") for text in (sample.answer, sample.evidence.quote)}
-        return None if len(pair) == 1 else "answer is not the evidence"
-    chunk = sources.chunks.get(sample.chunk or "")
-    shown = [chunk.text, chunk.title, *chunk.section] if chunk else [sample.evidence.quote]
-    text = " ".join([*shown, split_prompt(sample.question)[1]])
-    if not _numbers(sample.answer) <= _numbers(text):
-        return "answer has a number that its source lacks"
-    if not _names(sample.answer) <= set(words(text.replace("-", " "))):
-        return "answer has a name that its source lacks"
-    return None
+    context, question = split_prompt(sample.question)
+    shown = normalize(context)
+    quotes = sources.answered.get(normalize(question), ())
+    return "declines although its passage answers" if any(normalize(quote) in shown for quote in quotes) else None
 
 
-def _numbers(text: str) -> set[str]:
-    """Return the numbers of a text without thousands separators: 3,440 and 3440 are the same."""
-    return {re.sub(r",(?=\d{3}\b)", "", number) for number in _NUMBER.findall(text)}
-
-
-def _names(text: str) -> set[str]:
-    """Return the normalized acronyms, and words whose capital does not start a sentence."""
-    names: set[str] = set()
-    for match in _TOKEN.finditer(text):
-        token, before = match.group(), text[max(0, match.start() - 3) : match.start()].rstrip("\"'( \n")
-        starts = match.start() == 0 or before.endswith((".", "!", "?", ":")) or not before
-        if sum(map(str.isupper, token)) > 1 or (token[0].isupper() and not starts):
-            names.update(words(token.replace("-", " ")))
-    return names
+def answered_quotes(samples: Iterable[Sample], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return the evidence of the answered samples, by normalized question: what ``Sources.answered`` holds."""
+    quotes: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        if sample.evidence and sample.evidence.quote.strip() and not is_refusal(sample, recipe):
+            quotes[normalize(split_prompt(sample.question)[1])].append(sample.evidence.quote)
+    return {question: tuple(dict.fromkeys(found)) for question, found in quotes.items()}
 
 
 Rule = Callable[[Sample, Sources], str | None]
@@ -164,4 +211,5 @@ RULES: dict[str, Rule] = {
     "wording": wording_fault,
     "evidence": evidence_fault,
     "support": support_fault,
+    "decline": decline_fault,
 }

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from tunewright.edits import false_versions
+from tunewright.prompting import fill, load_prompt
 from tunewright.records import Message, Sample, Span, digest
-from tunewright.synthesis.prompting import fill, load_prompt
 from tunewright.synthesis.wording import clean_question, subjects
 from tunewright.synthesis.work import QUESTION_TOKENS, Work, Written, reply_fault
 from tunewright.teacher.protocol import Reply

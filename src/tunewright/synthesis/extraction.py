@@ -11,8 +11,8 @@ import jsonschema
 
 from tunewright.errors import RecipeError
 from tunewright.models.prompts import chat, passage_text
+from tunewright.prompting import fill, load_prompt
 from tunewright.records import Document, Sample, Span
-from tunewright.synthesis.prompting import fill, load_prompt
 from tunewright.synthesis.work import Work, Written, reply_fault, sample_id
 from tunewright.teacher.protocol import Reply
 from tunewright.text import find_quote

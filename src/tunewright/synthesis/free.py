@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tunewright.prompting import fill, load_prompt
 from tunewright.records import Chunk, Document, Sample, Span, digest
 from tunewright.synthesis.kinds import KINDS, MULTI_HOP, allot, read_quotas
-from tunewright.synthesis.prompting import fill, load_prompt
 from tunewright.synthesis.wording import clean_question
 from tunewright.synthesis.work import Work, Written, plain_sample, read_items, reply_fault, sample_id
 from tunewright.teacher.protocol import Request

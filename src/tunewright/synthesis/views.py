@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunewright.prompting import fill, load_prompt
 from tunewright.records import VIEW, Message, Sample, Span
-from tunewright.synthesis.prompting import fill, load_prompt
 from tunewright.synthesis.work import Work, Written, reply_fault, sample_id
 
 # What a passage is rewritten as, in the order in which synthesis.views takes them. Raw passages teach little by

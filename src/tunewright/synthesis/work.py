@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from tunewright.models.prompts import chat
+from tunewright.prompting import fill, load_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
 from tunewright.synthesis.evidence import Evidence
-from tunewright.synthesis.prompting import fill, load_prompt
 from tunewright.synthesis.wording import short_title
 from tunewright.teacher.protocol import Asks, Reply, Request
 

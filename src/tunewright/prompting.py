@@ -14,9 +14,9 @@ _FIELD = re.compile(r"\{([a-z]+)\}")
 
 
 @cache
-def load_prompt(name: str) -> tuple[Message, ...]:
-    """Return the turns of prompts/NAME.txt; what stands before the first turn is a comment."""
-    pieces = _TURN.split(files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8"))
+def load_prompt(name: str, package: str = "tunewright.synthesis") -> tuple[Message, ...]:
+    """Return the turns of prompts/NAME.txt of a package; what stands before the first turn is a comment."""
+    pieces = _TURN.split(files(package).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8"))
     turns = zip(pieces[1::2], pieces[2::2], strict=True)
     roles = Literal["system", "user", "assistant"]
     return tuple(Message(role=cast(roles, role), content=content.strip()) for role, content in turns)
