@@ -129,7 +129,9 @@ class CurationSettings(Settings):
 
     evidence_match: float = Field(90, ge=50, le=100, description="fuzzy score that evidence must reach, of 100")
     near_duplicate: Share = Field(0.8, description="Jaccard similarity of question+answer that is a duplicate")
-    embedding_duplicate: Share = Field(0.97, description="cosine of question+answer that is a duplicate; 0: off")
+    embedding_duplicate: Share = Field(
+        0.97, description="cosine of question+answer that is a duplicate; 0: compare no meaning"
+    )
     privacy: Literal["drop", "mask", "keep"] = Field("drop", description="samples with personal data or secrets")
     ngram: int = Field(8, ge=3, le=32, description="words in a row shared with the exam that are a leak")
     paraphrase_check: bool = Field(False, description="ask the teacher whether near questions ask what the exam asks")

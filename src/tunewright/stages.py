@@ -82,10 +82,11 @@ STAGES = (
     Stage(
         "curate",
         "tunewright.curation.stage:curate",
-        (*_PROMPT, "curation"),
+        (*_PROMPT, *_TEACHER, "curation", "model.base"),
         (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
         ("train.jsonl",),
-        ("tunewright.curation.own_data:data_digest",),
+        ("tunewright.curation.own_data:data_digest", "tunewright.stages:base_identity"),
+        version=2,
     ),
     Stage(
         "pairs",

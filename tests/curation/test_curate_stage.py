@@ -84,8 +84,10 @@ def test_the_funnel_from_samples_to_training_set(tmp_path, capsys):
         "dropped by contradiction": 1,
         "dropped by duplicates": 1,
         "dropped by decontamination": 1,
+        "leak rate: leaks an exam question": round(1 / 9, 6),
         "leaks_removed": 1,
         "leaks_left": 0,
+        "leaks_looked_at": 4,
     }
     printed = capsys.readouterr()
     assert printed.out == "" and "leaks an exam question" in printed.err and "kept" in printed.err

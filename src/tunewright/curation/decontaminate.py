@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
@@ -13,6 +13,7 @@ from tunewright.records import OWN, Question, Sample
 from tunewright.text import ngrams, normalize, words
 
 _COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams
+_LONG_RUN = 13  # words that no sample may share with any exam question: what lm-evaluation-harness looks for
 _SAME_QUESTION = 92.0  # similarity of the sorted words, of 100
 
 
@@ -23,7 +24,7 @@ class Leak(NamedTuple):
     question: str
 
 
-def _asked(sample: Sample) -> list[str]:
+def asked(sample: Sample) -> list[str]:
     """Return what the sample asks: the question of each user turn; in the user's own data, the turns too."""
     turns = [message.content for message in sample.messages if message.role == "user"]
     questions = [split_prompt(turn)[1] for turn in turns]
@@ -39,12 +40,20 @@ def covered_share(question: Sequence[str], shared: set[tuple[str, ...]], size: i
     return sum(covered) / len(question) if question else 0.0
 
 
+def _first_shared(tokens: Sequence[str], grams: Mapping[tuple[str, ...], str], size: int) -> str | None:
+    """Return the exam question of the first run of words that is one of the grams, or None."""
+    if not grams:
+        return None
+    runs = (tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
+    return next((grams[run] for run in runs if run in grams), None)
+
+
 class Leaks:
     """The exam, indexed to tell whether a sample leaks one of its questions.
 
     Both rings: a training question may not be an exam question. It leaks one when both are equal after
     normalization, when shared runs of ``size`` words cover half of the exam question, or when their sorted
-    words are 92 % alike.
+    words are 92 % alike. Nor may anything that a sample says or shows share 13 words in a row with an exam question.
 
     The unseen ring only: nothing that the sample says or shows (the system turn apart) may share ``size``
     words in a row with the gold answer, the evidence or the passage, nor come from the same document. For the
@@ -59,10 +68,13 @@ class Leaks:
         self._equal = {normalize(question.question): question.id for question in reversed(self._questions)}
         self._question_grams: dict[tuple[str, ...], set[int]] = defaultdict(set)
         self._unseen_grams: dict[tuple[str, ...], str] = {}
+        self._long_grams: dict[tuple[str, ...], str] = {}
         self._unseen_documents: dict[str, str] = {}
         for number, question in enumerate(self._questions):
             for gram in ngrams(self._words[number], size):
                 self._question_grams[gram].add(number)
+            for gram in ngrams(self._words[number], _LONG_RUN):
+                self._long_grams.setdefault(gram, question.id)
             if question.ring == "unseen":
                 self._index_unseen(question)
 
@@ -75,7 +87,7 @@ class Leaks:
 
     def find(self, sample: Sample) -> Leak | None:
         """Return the first leak found in a sample, or None."""
-        for text in _asked(sample):
+        for text in asked(sample):
             leaked = self._question(text)
             if leaked:
                 return Leak("leaks an exam question", leaked)
@@ -86,10 +98,12 @@ class Leaks:
         said = [message.content for message in sample.messages if message.role != "system"]
         for text in [*said, sample.evidence.quote if sample.evidence else ""]:
             tokens = words(text)
-            for start in range(len(tokens) - self._size + 1):
-                question = self._unseen_grams.get(tuple(tokens[start : start + self._size]))
-                if question:
-                    return Leak("leaks exam evidence", question)
+            question = _first_shared(tokens, self._unseen_grams, self._size)
+            if question:
+                return Leak("leaks exam evidence", question)
+            question = _first_shared(tokens, self._long_grams, _LONG_RUN)
+            if question:
+                return Leak("shares 13 words in a row with an exam question", question)
         return None
 
     def _question(self, text: str) -> str | None:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tunewright import console
-from tunewright.curation import injection, privacy
+from tunewright.curation import injection, paraphrase, privacy
 from tunewright.curation.decontaminate import Leaks
 from tunewright.curation.duplicates import Duplicates, answered_prompts, prompt_key
+from tunewright.curation.embedding import embedding_duplicates
 from tunewright.curation.rules import RULES, Sources, anchor, is_refusal, split_prompt
-from tunewright.records import Rejection, Sample
+from tunewright.models.token_vectors import TokenVectors
+from tunewright.records import Question, Rejection, Sample
+from tunewright.teacher.protocol import Asks
 
 STAGE = "curate"
 _DETAIL_CHARACTERS = 200
@@ -83,33 +86,96 @@ def _addressed(sample: Sample) -> Verdict:
     return Drop(injection.REASON, fault) if fault else sample
 
 
-def rules_for(samples: Sequence[Sample], sources: Sources, leaks: Leaks) -> list[Rule]:
-    """Return the rules in the order in which samples pass them, the cheapest first."""
-    recipe = sources.recipe
-    duplicates = Duplicates(recipe.curation.near_duplicate)
-    answered = answered_prompts(samples, recipe)
+def _duplicates(samples: Sequence[Sample], sources: Sources) -> list[Rule]:
+    """Return the rules for refusals that contradict, and for exact and near duplicates."""
+    duplicates = Duplicates(sources.recipe.curation.near_duplicate)
+    answered = answered_prompts(samples, sources.recipe)
 
     def contradicts(sample: Sample) -> Verdict:
-        refused = is_refusal(sample, recipe) and prompt_key(sample) in answered
+        refused = is_refusal(sample, sources.recipe) and prompt_key(sample) in answered
         return Drop("refuses what another sample answers") if refused else sample
 
     def repeats(sample: Sample) -> Verdict:
         found = duplicates.find(sample)
         return Drop(found[0], f"repeats {found[1]}") if found else sample
 
+    return [Rule("contradiction", one_by_one(contradicts)), Rule("duplicates", one_by_one(repeats))]
+
+
+def _same_in_meaning(vectors: TokenVectors, threshold: float) -> Rule:
+    def judge(samples: Sequence[Sample]) -> list[Verdict]:
+        repeated = embedding_duplicates(samples, vectors, threshold)
+        return [
+            Drop("embedding duplicate", f"repeats {samples[repeated[place]].id}") if place in repeated else sample
+            for place, sample in enumerate(samples)
+        ]
+
+    return Rule("embedding duplicates", judge)
+
+
+def _decontamination(exam: Sequence[Question], sources: Sources) -> Rule:
+    leaks = Leaks(exam, sources.recipe.curation.ngram)
+
     def leaked(sample: Sample) -> Verdict:
         found = leaks.find(sample)
         return Drop(found.reason, f"exam question {found.question}", is_leak=True) if found else sample
 
-    how = recipe.curation.privacy
-    return [
-        *_own_rules(sources),
-        *([] if how == "keep" else [Rule("privacy", one_by_one(_personal(how)))]),
-        Rule("injection", one_by_one(_addressed)),
-        Rule("contradiction", one_by_one(contradicts)),
-        Rule("duplicates", one_by_one(repeats)),
-        Rule("decontamination", one_by_one(leaked)),
-    ]
+    return Rule("decontamination", one_by_one(leaked))
+
+
+def _exam_in_other_words(exam: Sequence[Question], vectors: TokenVectors, teacher: Asks | None, seed: int) -> Rule:
+    """Return the rule for questions near an exam question; with a teacher, it is asked of the doubtful ones."""
+
+    def judge(samples: Sequence[Sample]) -> list[Verdict]:
+        nearness = paraphrase.Nearness(samples, exam, vectors)
+        near = nearness.same()
+        said: dict[int, paraphrase.Near] = {}
+        if teacher:
+            doubtful = [pair for pair in nearness.doubtful() if pair.sample not in near]
+            said, unclear = paraphrase.said_same(doubtful, samples, exam, teacher, seed)
+            if unclear:
+                console.warning(
+                    f"the teacher said neither yes nor no to {unclear} of {len(doubtful)} pairs of questions"
+                )
+        verdicts: list[Verdict] = []
+        for place, sample in enumerate(samples):
+            found = near.get(place) or said.get(place)
+            by = "near an exam question" if place in near else "asks what the exam asks, says the teacher"
+            remark = f"exam question {exam[found.question].id}, cosine {found.cosine:.3f}" if found else ""
+            verdicts.append(Drop(by, remark, is_leak=True) if found else sample)
+        return verdicts
+
+    return Rule("exam in other words", judge)
+
+
+def rules_for(
+    samples: Sequence[Sample],
+    sources: Sources,
+    exam: Sequence[Question],
+    vectors: TokenVectors | None = None,
+    teacher: Asks | None = None,
+) -> list[Rule]:
+    """Return the rules in the order in which samples pass them, the cheapest first.
+
+    Args:
+        samples: all that will pass.
+        sources: the recipe, and what samples are looked up in.
+        exam: the sealed questions.
+        vectors: of the student's tokens; without them, nothing is compared by meaning.
+        teacher: is asked whether near questions ask the same; nobody is when None.
+    """
+    recipe, how = sources.recipe, sources.recipe.curation.privacy
+    rules = _own_rules(sources)
+    if how != "keep":
+        rules.append(Rule("privacy", one_by_one(_personal(how))))
+    rules.append(Rule("injection", one_by_one(_addressed)))
+    rules += _duplicates(samples, sources)
+    if vectors and recipe.curation.embedding_duplicate:
+        rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate))
+    rules.append(_decontamination(exam, sources))
+    if vectors and exam:
+        rules.append(_exam_in_other_words(exam, vectors, teacher, recipe.seed))
+    return rules
 
 
 def _shorten(text: str) -> str:

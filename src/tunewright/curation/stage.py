@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from tunewright import console
-from tunewright.curation.decontaminate import Leaks
+from tunewright.curation.audit import look_again
 from tunewright.curation.own_data import read_own_data
 from tunewright.curation.rules import Sources
 from tunewright.curation.sieve import STAGE, pass_through, rules_for
 from tunewright.errors import StageError
+from tunewright.models.token_vectors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
 from tunewright.records import AnyRecord, Chunk, Document, Question, Rejection, Sample, StageSummary
 from tunewright.rundir import REJECTED, RunFolder
+from tunewright.teacher import open_teacher
+from tunewright.teacher.protocol import Asks
+
+Figures = dict[str, float | int | str]
 
 
 def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
@@ -22,18 +28,39 @@ def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord
 
 
 def sift(
-    samples: Sequence[Sample], sources: Sources, exam: Iterable[Question]
-) -> tuple[list[Sample], list[Rejection], dict[str, float | int | str]]:
-    """Return the samples kept, in their order, the rejections, and the figures: drops by rule, and the leaks."""
-    leaks = Leaks(exam, sources.recipe.curation.ngram)
-    sifted = pass_through(samples, rules_for(samples, sources, leaks))
-    left = sum(leaks.find(sample) is not None for sample in sifted.kept)
-    figures: dict[str, float | int | str] = {
-        **{f"dropped by {name}": count for name, count in sifted.dropped_by.items() if count},
-        "leaks_removed": sifted.leaks.total(),
-        "leaks_left": left,
-    }
+    samples: Sequence[Sample],
+    sources: Sources,
+    exam: Sequence[Question],
+    vectors: TokenVectors | None = None,
+    teacher: Asks | None = None,
+) -> tuple[list[Sample], list[Rejection], Figures]:
+    """Return the samples kept, in their order, the rejections, and the figures.
+
+    The figures: drops by rule, leaks removed and their share of all samples by detector, and the leaks that a second,
+    independent look still finds (``leaks_left``) in the samples that it looked at (``leaks_looked_at``).
+    """
+    sifted = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher))
+    left, num_checked = look_again(sifted.kept, exam, sources.recipe.curation.ngram)
+    if left:
+        console.warning(f"{len(left)} of {num_checked:,} samples still hold exam evidence, such as sample {left[0]}")
+    figures: Figures = {f"dropped by {name}": count for name, count in sifted.dropped_by.items() if count}
+    figures |= {f"leak rate: {reason}": round(n / len(samples), 6) for reason, n in sorted(sifted.leaks.items()) if n}
+    figures |= {"leaks_removed": sifted.leaks.total(), "leaks_left": len(left), "leaks_looked_at": num_checked}
     return sifted.kept, sifted.rejections, figures
+
+
+@contextmanager
+def _opened(
+    run: RunFolder, recipe: Recipe, exam: Sequence[Question]
+) -> Iterator[tuple[TokenVectors | None, Asks | None]]:
+    """Yield what the recipe's costlier rules need: the student's token vectors, and the teacher when it is asked."""
+    check = recipe.curation.paraphrase_check and bool(exam)
+    vectors = None
+    if recipe.curation.embedding_duplicate or check:
+        vectors = read_token_vectors(recipe.model.base, recipe.folder)
+    with ExitStack() as opened:
+        teacher = opened.enter_context(open_teacher(run, recipe.teacher, STAGE)) if check else None
+        yield vectors, teacher
 
 
 def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) -> StageError:
@@ -80,7 +107,8 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     exam = _records(run, "exam.jsonl", Question)
     if not exam and samples:
         console.warning("there is no exam: the training data cannot be checked for leaks")
-    kept, dropped, figures = sift(samples, sources, exam)
+    with _opened(run, recipe, exam if samples else []) as (vectors, teacher):
+        kept, dropped, figures = sift(samples, sources, exam, vectors, teacher)
     num_in = len(samples) + len(malformed)
     rejected = run.reject(STAGE, [*malformed, *dropped])
     if num_in:

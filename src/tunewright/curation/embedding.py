@@ -1,0 +1,156 @@
+"""Alike in meaning: static sentence vectors from the student's own token vectors, near pairs without comparing all."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tunewright.curation.rules import split_prompt
+from tunewright.models.token_vectors import Matrix, TokenVectors
+from tunewright.records import Sample, digest
+from tunewright.text import normalize, words
+
+_SMOOTHING = 1e-3  # a of SIF, as its authors have it
+_LARGEST_FIT = 20_000  # texts from which the common direction is taken
+_BITS = 16  # of a bucket's key
+_MOST_TABLES = 48
+_MISSED = 1e-3  # share of the pairs at the threshold that may be missed
+_NEIGHBORS = 24  # compared with each text in its bucket: keeps the cost linear in a crowd
+_PIECE = 200_000  # pairs or texts computed at once
+
+# Words on which the meaning turns, and which vectors of their words hardly tell apart.
+_TURNING_WORDS = """
+no not never none neither nor without cannot against except only all some any most least more less fewer
+many few both either increase increased increases increasing decrease decreased decreases decreasing rise rose
+fall fell higher lower high low larger smaller longer shorter before after above below over under first last
+second third earlier later older younger men women male female boys girls left right north south east west
+positive negative better worse gain loss with one two three four five six seven eight nine ten eleven twelve
+who when where why
+"""
+_TURNING = frozenset(_TURNING_WORDS.split())
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_CAPITAL = re.compile(r"\b\w*[A-Z]\w*")
+
+
+def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
+    """Return a unit vector per text: smooth inverse frequency, the common direction removed.
+
+    Arora, Liang & Ma 2017, "A simple but tough-to-beat baseline for sentence embeddings": the mean of the token vectors
+    weighted a / (a + p(token)), minus its projection on the first singular vector of all. p is the tokens' share in
+    these texts. A text without tokens gets the zero vector.
+
+    Returns:
+        [num_texts, width], float32.
+    """
+    from scipy.sparse import csr_matrix
+
+    tokens = list(vectors.tokens(texts))
+    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    flat = np.concatenate(tokens) if tokens else np.empty(0, dtype=np.int32)
+    del tokens
+    counts = np.bincount(flat, minlength=len(vectors.table))
+    weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, len(flat)))).astype(np.float32)
+    pointers = np.concatenate([[0], np.cumsum(lengths)])
+    bags = csr_matrix((weight[flat], flat, pointers), shape=(len(lengths), len(vectors.table)))
+    means: Matrix = bags @ vectors.table
+    means /= np.maximum(lengths, 1)[:, None].astype(np.float32)
+    common = _common_direction(means)
+    for start in range(0, len(means), _PIECE // 10):
+        piece = means[start : start + _PIECE // 10]
+        piece -= (piece @ common)[:, None] * common
+        length = np.linalg.norm(piece, axis=1, keepdims=True)
+        piece /= np.where(length > 1e-9, length, np.inf)
+    return means
+
+
+def _common_direction(means: Matrix) -> Matrix:
+    """Return the first right singular vector of the rows, or of an even sample of them; of one row alone, zero."""
+    if len(means) < 2:
+        return np.zeros(means.shape[1], dtype=np.float32)
+    rows = means[:: math.ceil(len(means) / _LARGEST_FIT)].astype(np.float64)
+    return np.linalg.eigh(rows.T @ rows)[1][:, -1].astype(np.float32)
+
+
+def near_pairs(rows: Matrix, groups: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:
+    """Yield the pairs (earlier, later) of a group whose cosine reaches the threshold, by later and earlier.
+
+    Random hyperplanes find candidates (Charikar 2002): two vectors at an angle t fall on the same side of one with
+    probability 1 - t / pi. There are as many tables as miss one in a thousand at the threshold, 48 at most. In a
+    bucket, a vector is compared with the 24 before it. So the cost grows with the number of texts and not with its
+    square.
+    """
+    same_side = (1 - math.acos(min(1.0, threshold)) / math.pi) ** _BITS
+    num_tables = min(_MOST_TABLES, math.ceil(math.log(_MISSED) / math.log1p(-min(same_side, 1 - 1e-9))))
+    draw = np.random.default_rng(0)
+    group = np.asarray(groups, dtype=np.int64) << _BITS
+    powers = (1 << np.arange(_BITS)).astype(np.int64)
+    codes = np.empty(0, dtype=np.int64)
+    for _ in range(num_tables):
+        planes = draw.standard_normal((rows.shape[1], _BITS), dtype=np.float32)
+        keys = group | ((rows @ planes > 0) @ powers)
+        codes = np.union1d(codes, _neighbors(keys, rows, threshold))
+    num = max(1, len(rows))
+    yield from ((int(code % num), int(code // num)) for code in codes)
+
+
+def _neighbors(keys: Matrix, rows: Matrix, threshold: float) -> Matrix:
+    """Return the near pairs of one table, as later * num_rows + earlier."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    found: list[Any] = [np.empty(0, dtype=np.int64)]
+    for distance in range(1, _NEIGHBORS + 1):
+        at = np.flatnonzero(ordered[distance:] == ordered[:-distance])
+        if not at.size:
+            break
+        for start in range(0, len(at), _PIECE // 10):
+            earlier, later = order[at[start : start + _PIECE // 10]], order[at[start : start + _PIECE // 10] + distance]
+            near = np.einsum("ij,ij->i", rows[earlier], rows[later]) >= threshold
+            found.append(later[near].astype(np.int64) * len(rows) + earlier[near])
+    return np.concatenate(found)
+
+
+def telling(text: str) -> frozenset[str]:
+    """Return what two texts must share to say the same: numbers, names, and words on which the meaning turns.
+
+    A name is a word with a capital letter that is not the text's first word.
+    """
+    text = text.strip()
+    names = (match.group() for match in _CAPITAL.finditer(text) if match.start() > 0)
+    turning = _TURNING & set(words(text.replace("n't", " not")))
+    return frozenset({*_NUMBER.findall(text), *map(normalize, names), *turning})
+
+
+def exchange(sample: Sample) -> str:
+    """Return the question and the answer of a sample."""
+    return f"{split_prompt(sample.question)[1]}\n{sample.answer}"
+
+
+def setting(sample: Sample) -> str:
+    """Return a digest of what stands around question and answer: system turn, earlier turns, shown passage."""
+    context = split_prompt(sample.question)[0]
+    return digest([normalize(message.content) for message in sample.messages[:-2]], normalize(context))
+
+
+def embedding_duplicates(samples: Sequence[Sample], vectors: TokenVectors, threshold: float) -> dict[int, int]:
+    """Return which samples repeat an earlier one in meaning: place of the repetition to place of the kept one.
+
+    Two samples do so when they have the same setting, the cosine of question and answer reaches the threshold, and
+    both question and answer share all numbers, names and turning words: of pairs that vectors call alike, many differ
+    in these alone, and so in what they teach.
+    """
+    settings: dict[str, int] = {}
+    groups = [settings.setdefault(setting(sample), len(settings)) for sample in samples]
+    rows = sif_vectors([exchange(sample) for sample in samples], vectors)
+    repeated: dict[int, int] = {}
+
+    def told(place: int) -> tuple[frozenset[str], frozenset[str]]:
+        return telling(split_prompt(samples[place].question)[1]), telling(samples[place].answer)
+
+    for earlier, later in near_pairs(rows, groups, threshold):
+        if earlier not in repeated and later not in repeated and told(earlier) == told(later):
+            repeated[later] = earlier
+    return repeated
