@@ -174,7 +174,8 @@ def rules_for(
         rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate))
     rules.append(_decontamination(exam, sources))
     if vectors and exam:
-        rules.append(_exam_in_other_words(exam, vectors, teacher, recipe.seed))
+        asked = teacher if recipe.curation.paraphrase_check else None
+        rules.append(_exam_in_other_words(exam, vectors, asked, recipe.seed))
     return rules
 
 

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 from tunewright import console
 from tunewright.curation.audit import look_again
+from tunewright.curation.by_teacher import check_by_teacher
 from tunewright.curation.own_data import read_own_data
-from tunewright.curation.rules import Sources
+from tunewright.curation.rules import Sources, answered_quotes
 from tunewright.curation.sieve import STAGE, pass_through, rules_for
 from tunewright.errors import StageError
 from tunewright.models.token_vectors import TokenVectors, read_token_vectors
@@ -40,13 +41,17 @@ def sift(
     independent look still finds (``leaks_left``) in the samples that it looked at (``leaks_looked_at``).
     """
     sifted = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher))
-    left, num_checked = look_again(sifted.kept, exam, sources.recipe.curation.ngram)
+    kept, rejections, checked = sifted.kept, sifted.rejections, Figures()
+    if teacher and sources.recipe.curation.checks:
+        kept, more, checked = check_by_teacher(kept, sources, teacher)
+        rejections = [*rejections, *more]
+    left, num_checked = look_again(kept, exam, sources.recipe.curation.ngram)
     if left:
         console.warning(f"{len(left)} of {num_checked:,} samples still hold exam evidence, such as sample {left[0]}")
     figures: Figures = {f"dropped by {name}": count for name, count in sifted.dropped_by.items() if count}
     figures |= {f"leak rate: {reason}": round(n / len(samples), 6) for reason, n in sorted(sifted.leaks.items()) if n}
     figures |= {"leaks_removed": sifted.leaks.total(), "leaks_left": len(left), "leaks_looked_at": num_checked}
-    return sifted.kept, sifted.rejections, figures
+    return kept, rejections, figures | checked
 
 
 @contextmanager
@@ -58,6 +63,7 @@ def _opened(
     vectors = None
     if recipe.curation.embedding_duplicate or check:
         vectors = read_token_vectors(recipe.model.base, recipe.folder)
+    check = check or bool(recipe.curation.checks)
     with ExitStack() as opened:
         teacher = opened.enter_context(open_teacher(run, recipe.teacher, STAGE)) if check else None
         yield vectors, teacher
@@ -103,6 +109,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         recipe,
         {document.id: document for document in _records(run, "documents.jsonl", Document)},
         {chunk.id: chunk for chunk in _records(run, "chunks.jsonl", Chunk)},
+        answered_quotes(samples, recipe),
     )
     exam = _records(run, "exam.jsonl", Question)
     if not exam and samples:
