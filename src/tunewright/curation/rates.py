@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_NUM_DRAWS = 4000
+_NUM_DRAWS = 2000
 _MOST_UNDEFINED = 0.05  # of the draws; above, an interval would hide where the correction breaks down
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tunewright.curation.quantities import quantity_fault
 from tunewright.text import normalize, words
 
-_TOKEN = re.compile(r"[^\W\d_][\w-]+")
+_TOKEN = re.compile(r"(?<!\w)[^\W\d_][\w-]+")
 _CODE = re.compile(r"(?<![a-z0-9])[a-z]{1,8}-?\d+[a-z0-9]*\b")
 _CLAUSE = re.compile(r"[.;:,()]\s|\b(?:but|although|though|while|whereas|however|except)\b")
 _NOT_ONLY = re.compile(r"\bnot (?:only|just|yet|least)\b|\bno (?:longer|doubt|matter)\b|\bnon-")
