@@ -33,13 +33,18 @@ def _read_sources(run: RunFolder) -> tuple[list[Document], list[Chunk], list[Spl
 
 
 def _figures(teacher: Teacher) -> dict[str, float | int | str]:
-    return {
+    figures: dict[str, float | int | str] = {
         "teacher_calls": teacher.num_calls,
         "from_journal": teacher.num_from_journal,
         "failed_calls": teacher.num_failed,
         "prompt_tokens": teacher.num_prompt_tokens,
         "written_tokens": teacher.num_tokens,
     }
+    if teacher.num_calls:
+        figures["teacher_seconds"] = round(teacher.seconds, 1)
+    if teacher.cost:
+        figures["cost_usd"] = round(teacher.cost, 6)
+    return figures
 
 
 def _summary(num_out: int, rejected: dict[str, int], figures: dict[str, float | int | str]) -> StageSummary:

@@ -71,6 +71,8 @@ def reply_fault(reply: Reply | None) -> str | None:
         return "teacher call failed"
     if reply.finish == "length":
         return "teacher reply cut"
+    if reply.finish == "other":  # a content filter, a tool call, or nothing said: none of them is a whole answer
+        return "teacher reply not finished"
     return None if reply.text.strip() else "teacher reply empty"
 
 
