@@ -18,10 +18,12 @@ from tunewright.recipe import Recipe
 from tunewright.records import Document, Sample, SplitEntry
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED
+from tunewright.synthesis.exam import CALLS_PER_QUESTION
+from tunewright.teacher.spending import Spending
 
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
 _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
-_TOKENS_PER_CALL = 160
+_TOKENS_PER_CALL = (130, 30)  # prompt, written
 _TOKENS_PER_SAMPLE = 110
 _YIELD = 0.75  # share of the written samples that curation keeps
 _FLOPS = {"cpu": 1.2e11, "cuda": 2.5e14}  # sustained, two cores with wide vectors; one large GPU
@@ -101,17 +103,9 @@ def _shape(recipe: Recipe) -> Shape | None:
 
 def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
     """Return (what a stage does, about how many seconds it takes)."""
-    calls = 0
-    if stage == "exam" and not recipe.exam.file:
-        calls = (
-            sizes.num_train_documents * recipe.exam.learned_per_document
-            + sizes.num_exam_documents * recipe.exam.unseen_per_document
-        )
-    if stage == "synth" and recipe.synthesis.tasks:
-        calls = sizes.num_train_documents * recipe.synthesis.samples_per_document
-    if calls:
-        per_call = _seconds_per_call(recipe, run)
-        return f"≤ {calls} calls, ≤ {calls * _TOKENS_PER_CALL:,} tokens", calls * per_call
+    least, most = _calls(stage, recipe, sizes)
+    if most:
+        return _teaching(stage, recipe, run, least, most)
     if stage == "train" and shape:
         steps = -(-sizes.num_samples // recipe.training.batch_size) * recipe.training.epochs
         tokens = sizes.num_tokens * recipe.training.epochs
@@ -125,15 +119,50 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
     return "", 2.0
 
 
-def _seconds_per_call(recipe: Recipe, run: RunFolder) -> float:
-    """Return the mean of the journalled calls, else the stated guess, divided by the calls under way at once."""
-    embedded = recipe.teacher.url == EMBEDDED
-    at_once = 1 if embedded else recipe.teacher.concurrency
+def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
+    """Return (least, most) teacher calls of a stage, as if nothing were journalled.
+
+    The exam asks again for a question that is no good, at most three times per question. Synthesis asks once per
+    sample (answer-first) or per two samples (free-qa), less where a document has fewer sentences or chunks.
+    """
+    if stage == "exam" and not recipe.exam.file:
+        wanted = (
+            sizes.num_train_documents * recipe.exam.learned_per_document
+            + sizes.num_exam_documents * recipe.exam.unseen_per_document
+        )
+        return wanted, CALLS_PER_QUESTION * wanted
+    samples = recipe.synthesis.samples_per_document
+    if stage == "synth" and samples:
+        per_task = {"answer-first": samples, "free-qa": max(1, samples // 2)}
+        tasks = [per_task[task] for task in recipe.synthesis.tasks if task in per_task]
+        return sizes.num_train_documents * len(tasks), sizes.num_train_documents * sum(tasks)
+    return 0, 0
+
+
+def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
+    """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
+    teacher = recipe.teacher
     journal = run.file("teacher.jsonl")
     # Read line by line, not as a Journal: another process may be writing to it.
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
-    took = [float(entry["seconds"]) for entry in map(json.loads, lines) if "seconds" in entry]
-    return (sum(took) / len(took) if took else _SECONDS_PER_CALL[embedded]) / at_once
+    entries = [json.loads(line) for line in lines]
+    done = sum(entry.get("stage") == stage for entry in entries)
+    low, high = max(0, least - done), max(0, most - done)
+    prompt, written = (
+        sum(entry[name] for entry in entries) / len(entries) if entries else guess
+        for name, guess in zip(("num_prompt_tokens", "num_tokens"), _TOKENS_PER_CALL, strict=True)
+    )
+    took = [float(entry["seconds"]) for entry in entries if "seconds" in entry]
+    embedded = teacher.url == EMBEDDED
+    seconds = (sum(took) / len(took) if took else _SECONDS_PER_CALL[embedded]) / (
+        1 if embedded else teacher.concurrency
+    )
+    told = f"{low:,}–{high:,} calls, {low * (prompt + written):,.0f}–{high * (prompt + written):,.0f} tokens"
+    price = Spending(teacher).cost(round(prompt * high), round(written * high))
+    if price:
+        told += f", ${price * low / max(1, high):,.2f}–${price:,.2f}"
+        told += f" of a budget of ${teacher.budget:,.2f}" if teacher.budget else ""
+    return told, high * seconds
 
 
 def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:

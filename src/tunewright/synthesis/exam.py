@@ -14,7 +14,7 @@ from tunewright.synthesis.work import NO_SENTENCE, Work, ask_questions, reply_fa
 from tunewright.teacher.protocol import Reply
 from tunewright.text import normalize, question_fault
 
-_CALLS_PER_QUESTION = 3  # at most, per document: sentences tried for each question wanted
+CALLS_PER_QUESTION = 3  # at most, per document: sentences tried for each question wanted
 STAGE = "exam"
 
 
@@ -32,7 +32,7 @@ class _Progress:
 
     def next(self) -> list[Evidence]:
         """Return the sentences to ask about in this round, and count them as asked."""
-        limit = min(len(self.ranked), _CALLS_PER_QUESTION * self.wanted)
+        limit = min(len(self.ranked), CALLS_PER_QUESTION * self.wanted)
         chosen = self.ranked[self.num_asked : min(limit, self.num_asked + self.wanted - self.num_good)]
         self.num_asked += len(chosen)
         return chosen

@@ -46,13 +46,18 @@ def _harmless(chunks: Sequence[Chunk], stage: str) -> tuple[list[Chunk], list[Re
 
 
 def _figures(teacher: Teacher) -> dict[str, float | int | str]:
-    return {
+    figures: dict[str, float | int | str] = {
         "teacher_calls": teacher.num_calls,
         "from_journal": teacher.num_from_journal,
         "failed_calls": teacher.num_failed,
         "prompt_tokens": teacher.num_prompt_tokens,
         "written_tokens": teacher.num_tokens,
     }
+    if teacher.num_calls:
+        figures["teacher_seconds"] = round(teacher.seconds, 1)
+    if teacher.cost:
+        figures["cost_usd"] = round(teacher.cost, 6)
+    return figures
 
 
 def exam(run: RunFolder, recipe: Recipe) -> StageSummary:

@@ -26,6 +26,7 @@ class CallJournal:
         self._replies = {
             str(entry.get("key")): self._read(number, entry) for number, entry in enumerate(self._journal.entries, 1)
         }
+        self.models = frozenset(str(entry.get("model")) for entry in self._journal.entries)  # that answered before
         self._waiting: list[dict[str, Any]] = []
         self._num_given = self._num_written = 0
         self._list = threading.Lock()  # of the two above

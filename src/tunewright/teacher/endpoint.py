@@ -65,21 +65,20 @@ def bare_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
-def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager:
+def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager | urllib3.HTTPConnectionPool:
     """Return the connections to a server, through the environment's proxy unless it is this machine's loopback."""
     parts = urlsplit(url)
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(certifi.where())
-    proxy = None
+    timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s)
     if parts.hostname and parts.hostname not in _LOOPBACK and not proxy_bypass(parts.hostname):
         proxy = getproxies().get(parts.scheme)
-    timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s)
-    pools: urllib3.PoolManager
-    if proxy:
-        pools = urllib3.ProxyManager(proxy, maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
-    else:
-        pools = urllib3.PoolManager(maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
-    return pools
+        if proxy:
+            return urllib3.ProxyManager(proxy, maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
+    one: urllib3.HTTPConnectionPool = urllib3.PoolManager(
+        maxsize=number, timeout=timeout, retries=False, ssl_context=trusted
+    ).connection_from_url(bare_url(url))
+    return one
 
 
 class Endpoint:
@@ -104,10 +103,15 @@ class Endpoint:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers |= urllib3.make_headers(basic_auth=login)
         self._http = _connections(url, connections, timeout_s)
+        direct = isinstance(self._http, urllib3.HTTPConnectionPool)
+        self._target = urlsplit(self.url).path if direct else self.url  # a proxy has to be told the whole address
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.clear()
+        if isinstance(self._http, urllib3.HTTPConnectionPool):
+            self._http.close()
+        else:
+            self._http.clear()
 
     def attempt(self, request: Request) -> Reply | Fault:
         """Send the request once; return the reply, or a fault that a further attempt may mend.
@@ -119,9 +123,9 @@ class Endpoint:
         with_schema = self._with_schema and request.schema is not None and not request.raw
         body = json.dumps(request_body(self._model, request, with_schema, self._extra), ensure_ascii=False)
         try:
-            response = self._http.request(
+            response = self._http.urlopen(
                 "POST",
-                self.url + request_path(request),
+                self._target + request_path(request),
                 body=body.encode("utf-8", "replace"),
                 headers=self._headers,
                 redirect=False,

@@ -70,8 +70,8 @@ class Teacher:
             TeacherError: the teacher cannot be used, or most calls fail; what was answered is journalled.
             UserError: the recipe's key, URL or model is wrong.
         """
-        known = [self._known(request) for request in requests]
         keys = [request.key(self._models[0]) for request in requests]
+        known = [self._known(key, request) for key, request in zip(keys, requests, strict=True)]
         missing = {key: r for key, r, old in zip(keys, requests, known, strict=True) if old is None}
         self.num_from_journal += len(requests) - len(missing)
         if missing:
@@ -80,8 +80,11 @@ class Teacher:
                 self._call(missing, self._bar)
         return [old or self._journal.get(key) for key, old in zip(keys, known, strict=True)]
 
-    def _known(self, request: Request) -> Reply | None:
-        return next(filter(None, (self._journal.get(request.key(model)) for model in self._models)), None)
+    def _known(self, key: str, request: Request) -> Reply | None:
+        """Return the journalled reply, be it under one of the teacher's other names."""
+        found = self._journal.get(key)
+        others = (name for name in self._models[1:] if found is None and name in self._journal.models)
+        return found or next(filter(None, (self._journal.get(request.key(name)) for name in others)), None)
 
     def _tell(self, text: str) -> None:
         """Show beside the progress bar what the client waits for."""
