@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+from tunewright.errors import DocumentError
 from tunewright.records import Record, Section
 from tunewright.text import normalize
 
@@ -13,10 +15,10 @@ from tunewright.text import normalize
 Block = tuple[int, str]
 
 _LINE_END = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
-_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _KEPT = frozenset("\n\t\u200c\u200d")  # the two joiners carry meaning in Persian, Indic scripts and emoji
 _DROPPED = frozenset(("Cc", "Cf", "Cs", "Cn"))
+_MOST_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
 
 
 class ReadDocument(Record):
@@ -37,11 +39,37 @@ class Failure(Record):
     part: str = ""
 
 
+Read = list[ReadDocument | Failure]
+
+
 class Reading(Record):
     """What came of one file."""
 
     documents: tuple[ReadDocument, ...] = ()
     failures: tuple[Failure, ...] = ()
+
+
+@contextmanager
+def parsing(kind: str) -> Iterator[None]:
+    """Turn whatever a format's library raises on a damaged file into a DocumentError.
+
+    Memory that runs out and files that cannot be opened stay what they are: they are told otherwise.
+    """
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise DocumentError(f"damaged {kind}", one_line(f"{type(error).__name__}: {error}")[:200]) from error
+
+
+def _with_bearable_marks(text: str) -> str:
+    """Return the text with at most 30 marks on a letter: composing takes time with the square of their number."""
+    marks = [c for c in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])]
+    if not marks:
+        return text
+    mark = f"[{''.join(map(re.escape, marks))}]"
+    return re.sub(f"({mark}{{{_MOST_MARKS}}}){mark}+", r"\1", text)
 
 
 def clean(text: str) -> str:
@@ -53,7 +81,8 @@ def clean(text: str) -> str:
     text = _LINE_END.sub("\n", text)
     unseen = {c for c in set(text) if unicodedata.category(c) in _DROPPED and c not in _KEPT}
     text = text.translate({ord(c): None for c in unseen})
-    text = _TRAILING.sub("", unicodedata.normalize("NFC", text))
+    text = unicodedata.normalize("NFC", _with_bearable_marks(text))
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tunewright.documents.assembly import Block, Failure
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
 _KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
 
 
@@ -36,17 +36,18 @@ def front_matter(text: str) -> tuple[dict[str, str], str]:
     lines = [line for line in match[1].split("\n") if line.strip() and not line.startswith("#")] if match else []
     if not match or not lines or not _KEY.match(lines[0]):
         return {}, text
-    metadata: dict[str, str] = {}
+    metadata: dict[str, list[str]] = {}
     key = ""
     for line in lines:
         if pair := _KEY.match(line):
             key, value = pair[1], (pair[2] or "").strip()
-            metadata[key] = "" if value in ("|", ">", "|-", ">-") else _unquote(value)
+            metadata[key] = ["" if value in ("|", ">", "|-", ">-") else _unquote(value)]
         else:  # a list or a text that goes on
-            more = _unquote(line.strip().removeprefix("- "))
-            separator = ", " if line.strip().startswith("- ") else " "
-            metadata[key] = separator.join(filter(None, (metadata[key], more)))
-    return metadata, text[match.end() :]
+            item = line.strip()
+            more = _unquote(item.removeprefix("- "))
+            separator = ", " if item.startswith("- ") else " "
+            metadata[key].append((separator if any(metadata[key]) else "") + more if more else "")
+    return {key: "".join(parts) for key, parts in metadata.items()}, text[match.end() :]
 
 
 def _unquote(value: str) -> str:
@@ -58,6 +59,22 @@ def _unquote(value: str) -> str:
         except ValueError:
             return value[1:-1]
     return value
+
+
+def without_comments(text: str) -> str:
+    """Return the text without ``<!-- comments -->``; one that never ends is text."""
+    kept, at = [], 0
+    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
+        kept.append(text[at:start])
+        at = end + 3
+    return "".join(kept) + text[at:]
+
+
+def _without_closing(heading: str) -> str:
+    """Return a heading's text without the ``#`` signs that may close it."""
+    heading = heading.rstrip(" \t")
+    bare = heading.rstrip("#")
+    return bare.rstrip(" \t") if bare.endswith((" ", "\t")) else heading
 
 
 def markdown_blocks(text: str) -> Iterator[Block]:
@@ -72,7 +89,7 @@ def markdown_blocks(text: str) -> Iterator[Block]:
         underlined = not fence and re.fullmatch(r"={2,}|-{2,}", line.rstrip())
         if heading:
             yield 0, "\n".join(body)
-            yield len(heading[1]), heading[2]
+            yield len(heading[1]), _without_closing(heading[2])
             body = []
         elif underlined and body and body[-1].strip() and (len(body) == 1 or not body[-2].strip()):
             yield 0, "\n".join(body[:-1])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import statistics
 import zipfile
@@ -12,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tunewright.documents.assembly import Block, Failure, ReadDocument, assemble, clean, one_line
-from tunewright.documents.markdown import decode, front_matter, markdown_blocks
+from tunewright.documents.assembly import Block, Failure, Read, assemble, clean, one_line, parsing
+from tunewright.documents.markdown import decode, front_matter, markdown_blocks, without_comments
+from tunewright.documents.rows import read_csv, read_jsonl
 from tunewright.text import normalize
 
 if TYPE_CHECKING:
@@ -25,16 +23,12 @@ if TYPE_CHECKING:
 
 MAX_UNPACKED_BYTES = 512 * 2**20  # of a .docx; a long book with its pictures stays well below
 
-Read = list[ReadDocument | Failure]
-
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _BLOCK_TAG = re.compile(
     "h[1-6]|p|div|section|article|main|header|footer|aside|address|blockquote|pre|ul|ol|li|dl|dt|dd|table|caption"
     "|thead|tbody|tr|figure|figcaption|details|summary|form|fieldset|body|html|title"
 )
 _UNSEEN_TAGS = ["script", "style", "nav", "template", "noscript", "iframe", "svg", "button", "select"]
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])-\n(?=[^\W\d_A-Z])")
-_BODY_COLUMNS = ("text", "content", "body")
 
 
 def read_markdown(path: Path) -> Read:
@@ -45,7 +39,7 @@ def read_markdown(path: Path) -> Read:
     metadata, text = front_matter(clean(text))
     metadata = {key: one_line(value) for key, value in metadata.items()}
     title = metadata.pop("title", "")
-    return [assemble(markdown_blocks(_COMMENT.sub("", text)), path.stem, title, metadata=metadata)]
+    return [assemble(markdown_blocks(without_comments(text)), path.stem, title, metadata=metadata)]
 
 
 def read_plain(path: Path) -> Read:
@@ -93,9 +87,11 @@ def read_html(path: Path) -> Read:
     if isinstance(text, Failure):
         return [text]
     # A page that is valid UTF-8 needs no guess; for others the page's own declaration is asked.
-    soup = BeautifulSoup(text if _is_utf8(raw) else raw, "html.parser")
-    title = soup.title.get_text() if soup.title else ""
-    return [assemble(_html_blocks(soup), path.stem, fallback_title=title)]
+    with parsing("page"):
+        soup = BeautifulSoup(text if _is_utf8(raw) else raw, "html.parser")
+        title = soup.title.get_text() if soup.title else ""
+        blocks = list(_html_blocks(soup))
+    return [assemble(blocks, path.stem, fallback_title=title)]
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -163,10 +159,11 @@ def read_docx(path: Path) -> Read:
 
     if failure := _check_package(path):
         return [failure]
-    document = docx.Document(str(path))
-    about = document.core_properties
-    blocks = _docx_blocks(document.iter_inner_content())
-    return [assemble(blocks, path.stem, fallback_title=about.title or "", metadata={"author": about.author or ""})]
+    with parsing(".docx"):
+        document = docx.Document(str(path))
+        title, author = document.core_properties.title or "", document.core_properties.author or ""
+        blocks = list(_docx_blocks(document.iter_inner_content()))
+    return [assemble(blocks, path.stem, fallback_title=title, metadata={"author": author})]
 
 
 def _without_running_lines(pages: list[str]) -> list[list[str]]:
@@ -194,10 +191,15 @@ def read_pdf(path: Path) -> Read:
     """Read a PDF's text layer; metadata ``pages`` holds the offset at which each page starts."""
     import pypdf
 
-    reader = pypdf.PdfReader(path)
-    if reader.is_encrypted and not reader.decrypt(""):
-        return [Failure(reason="encrypted", detail="protected by a password")]
-    pages = [clean(page.extract_text()) for page in reader.pages]
+    with parsing("PDF"):
+        try:
+            reader = pypdf.PdfReader(path)
+            if reader.is_encrypted and not reader.decrypt(""):
+                return [Failure(reason="encrypted", detail="protected by a password")]
+        except pypdf.errors.DependencyError as error:
+            return [Failure(reason="encrypted", detail=str(error))]  # names the package to install
+        pages = [clean(page.extract_text()) for page in reader.pages]
+        title = one_line(str(reader.metadata.title or "")) if reader.metadata else ""
     if not any(pages):
         return [Failure(reason="no text", detail=f"{len(pages)} scanned page(s): run text recognition (OCR) first")]
     paged = _without_running_lines(pages)
@@ -210,69 +212,10 @@ def read_pdf(path: Path) -> Read:
         text += "" if not text or not page else "\n\n" if text[-1] in ".!?:" else " "
         starts.append(len(text))
         text += page
-    title = one_line(reader.metadata.title or "") if reader.metadata else ""
     if normalize(title) not in normalize(pages[0]):  # often a template's or a file's name
         title = ""
     document = assemble([(0, text)], path.stem, title, metadata={"pages": " ".join(map(str, starts))})
     return [document]
-
-
-def _row(row: dict[str, Any], stem: str, number: int) -> ReadDocument | Failure:
-    """Return the document of one row: text from text, content or body; the other columns are metadata."""
-    columns = {key.strip().lower(): key for key in row if isinstance(key, str)}
-    key = next((columns[name] for name in _BODY_COLUMNS if name in columns), None)
-    if key is None or not isinstance(row[key], str):
-        return _no_text_column(row, str(number))
-    title = columns.get("title")
-    others = {
-        one_line(name): one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for name, value in row.items()
-        if name not in (key, title, None) and value not in (None, "")
-    }
-    # A row with an id keeps its name when other rows come or go.
-    part = others.get("id", "")[:80] or str(number)
-    declared = str(row[title] or "") if title else ""
-    return assemble([(0, row[key])], f"{stem} {part}", declared, metadata=others, part=part)
-
-
-def _no_text_column(columns: Iterable[object], part: str) -> Failure:
-    named = ", ".join(map(str, columns)) or "none"
-    wanted = " or ".join(_BODY_COLUMNS)
-    return Failure(part=part, reason="no text column", detail=f"columns: {named[:120]}; wanted: {wanted}")
-
-
-def read_jsonl(path: Path) -> Read:
-    """Read one document per JSON line: an object with a text, content or body, or a bare string."""
-    text = decode(path.read_bytes())
-    if isinstance(text, Failure):
-        return [text]
-    found: Read = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            found.append(Failure(part=str(number), reason="not JSON", detail=str(error)))
-            continue
-        row = {"text": row} if isinstance(row, str) else row
-        found.append(_row(row if isinstance(row, dict) else {}, path.stem, number))
-    return found
-
-
-def read_csv(path: Path) -> Read:
-    """Read one document per row of a table with a header line; the delimiter is a comma, semicolon or tab."""
-    text = decode(path.read_bytes())
-    if isinstance(text, Failure):
-        return [text]
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # one limit for the whole process
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = rows.fieldnames or []
-    if not any(name.strip().lower() in _BODY_COLUMNS for name in columns):
-        return [_no_text_column(columns, "")]
-    return [_row(row, path.stem, number) for number, row in enumerate(rows, 1)]
 
 
 READERS: dict[str, Callable[[Path], Read]] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunewright.documents.assembly import Failure, Reading
-from tunewright.documents.worker import OUT_OF_MEMORY, READY
+from tunewright.documents.worker import CRASHED, OUT_OF_MEMORY, READY
 from tunewright.errors import StageError
 
 _START_S = 120.0  # a cold disk and a busy machine included
@@ -114,11 +114,11 @@ class _Child:
         if not line:
             code = self._process.wait()
             how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            return _failed("crashed the reader", how)
+            return _failed(CRASHED, how)
         try:
             return Reading.model_validate_json(line)
         except ValidationError as error:
-            return _failed("unreadable", f"the reader answered nonsense: {error.errors()[0]['msg']}")
+            return _failed(CRASHED, f"it answered nonsense: {error.errors()[0]['msg']}")
 
     def _line(self, deadline: float) -> bytes:
         """Return the next line without its end, or nothing when the child is gone.

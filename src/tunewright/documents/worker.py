@@ -18,9 +18,11 @@ from pathlib import Path
 
 from tunewright.documents.assembly import Failure, Reading, one_line
 from tunewright.documents.readers import READERS
+from tunewright.errors import DocumentError
 
 READY = b"ready"
 OUT_OF_MEMORY = "too much memory"
+CRASHED = "crashed the reader"
 
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -56,7 +58,7 @@ def answer(path: Path) -> Reading:
     try:
         if path.stat().st_size == 0:
             return Reading(failures=(Failure(reason="empty file"),))
-        found = READERS[path.suffix.lower()](path)
+        found = READERS[path.suffix.lower()](path) or [Failure(reason="no rows")]
         return Reading(
             documents=tuple(item for item in found if not isinstance(item, Failure)),
             failures=tuple(item for item in found if isinstance(item, Failure)),
@@ -65,9 +67,11 @@ def answer(path: Path) -> Reading:
         return Reading(failures=(Failure(reason=OUT_OF_MEMORY),))
     except OSError as error:
         return Reading(failures=(Failure(reason="unreadable", detail=error.strerror or str(error)),))
-    except Exception as error:  # a format library may raise anything on a damaged file
+    except DocumentError as error:
+        return Reading(failures=(Failure(reason="unreadable", detail=f"{error.headline} ({error.cause})"),))
+    except Exception as error:  # a fault of the reader itself, which must not end the run
         detail = one_line(f"{type(error).__name__}: {error}")[:200]
-        return Reading(failures=(Failure(reason="unreadable", detail=detail),))
+        return Reading(failures=(Failure(reason=CRASHED, detail=detail),))
 
 
 def _encode(reading: Reading) -> bytes:

@@ -1,0 +1,138 @@
+"""Damaged and hostile content: each reader answers soon, and says what is wrong in a way that a user can read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import docx
+import pytest
+from document_files import docx_members, write_package, write_pdf
+from fuzzed_files import damaged
+
+from tunewright.documents.assembly import Failure, Reading, clean
+from tunewright.documents.markdown import front_matter, markdown_blocks, without_comments
+from tunewright.documents.reading import read_files
+from tunewright.documents.worker import CRASHED, answer
+
+FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
+
+
+def read_content(path: Path, content: str | bytes) -> Reading:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    reading = answer(path)
+    assert Reading.model_validate_json(reading.model_dump_json()) == reading
+    return reading
+
+
+def test_damaged_files_of_every_format_are_read_or_refused(tmp_path: Path) -> None:
+    files = []
+    for extension in FORMATS:
+        for number in range(1000, 1030):
+            files.append(tmp_path / f"{number}{extension}")
+            files[-1].write_bytes(damaged(extension, 1, number))
+    outcomes = dict(read_files(files, 60, 1024))
+    assert list(outcomes) == files
+    for file, reading in outcomes.items():
+        assert reading.documents or reading.failures, file
+        assert CRASHED not in {failure.reason for failure in reading.failures}, (file, reading.failures)
+        assert all(document.text == clean(document.text) for document in reading.documents), file
+    whole = [reading for file, reading in outcomes.items() if file.stem == "1000"]  # every 50th is undamaged
+    assert all(reading.documents and not reading.failures for reading in whole)
+
+
+def test_damaged_files_are_the_same_for_the_same_seed() -> None:
+    assert [damaged(".csv", 3, n) for n in range(9)] == [damaged(".csv", 3, n) for n in range(9)]
+    assert damaged(".csv", 3, 1) != damaged(".csv", 4, 1)
+
+
+# Each took time with the square of its length: minutes for a file of a megabyte.
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("a" + "\t" * 1_000_000 + "b", "a" + "\t" * 1_000_000 + "b"),
+        ("# a" + " " * 1_000_000 + "b", "a b"),
+        ("<!--" * 250_000, "<!--" * 250_000),
+        ("---\na:\n" + "- x\n" * 250_000 + "---\nbody", "body"),
+    ],
+    ids=["blanks", "heading", "comments", "front matter"],
+)
+def test_long_runs_take_no_time(tmp_path: Path, content: str, text: str) -> None:
+    (tmp_path / "run.md").write_text(content)
+    ((_, reading),) = read_files([tmp_path / "run.md"], timeout_s=20, memory_mb=512)
+    assert reading.failures == ()
+    assert reading.documents[0].text == text
+
+
+def test_marks_on_one_letter_are_limited() -> None:
+    piled = clean("x" + "\u0301\u0316" * 200_000 + "y")
+    assert piled.startswith("x") and piled.endswith("y")
+    assert len(piled) == 32
+    # Marks that only their decomposition shows to be ones, and those of everyday text.
+    assert len(clean("\u0f40" + "\u0f73" * 1000)) <= 1 + 2 * 30
+    everyday = "Việt Nam, é, שָׁלוֹם, ครั้ง, हिन्दी"
+    assert clean(everyday) == clean(clean(everyday))
+    assert len(clean(everyday)) >= len("Viet Nam, e") and "ครั้ง" in clean(everyday)
+
+
+def test_comments_end_where_they_end() -> None:
+    assert without_comments("a<!-- b -->c<!---->d<!-- e") == "acd<!-- e"
+    assert without_comments("a-->b<!-->c-->d") == "a-->bd"
+
+
+@pytest.mark.parametrize(
+    ("line", "heading"),
+    [("# One #", "One"), ("## C# ##  ", "C#"), ("# C#", "C#"), ("# a  # b", "a  # b"), ("#\tTab \t##\t", "Tab")],
+)
+def test_signs_that_close_a_heading_are_no_text(line: str, heading: str) -> None:
+    assert [text for level, text in markdown_blocks(line) if level] == [heading]
+
+
+def test_front_matter_lists_and_texts_that_go_on() -> None:
+    matter, text = front_matter("---\na: |\n  one\n  two\nb:\n- x\n- 'y'\n-\nc: d\n  e\n---\nbody")
+    assert matter == {"a": "one two", "b": "x, y -", "c": "d e"}
+    assert text == "body"
+
+
+def test_column_names_with_half_characters_are_told(tmp_path: Path) -> None:
+    reading = read_content(tmp_path / "rows.jsonl", '{"a\\ud800": 1, "b": 2}\n{"text": "kept", "\\udfff": "\\ud800"}')
+    assert [(failure.reason, failure.part) for failure in reading.failures] == [("no text column", "1")]
+    assert "columns: a, b;" in reading.failures[0].detail
+    assert [document.text for document in reading.documents] == ["kept"]
+
+
+@pytest.mark.parametrize("key", ["tags", "title"])
+def test_row_that_nests_too_deep_does_not_take_the_others_with_it(tmp_path: Path, key: str) -> None:
+    rows = [json.dumps({"text": "kept"})]
+    rows += [f'{{"text": "x", "{key}": {"[" * depth}{"]" * depth}}}' for depth in (300, 900, 970, 990, 1100, 200_000)]
+    reading = read_content(tmp_path / "rows.jsonl", "\n".join([*rows, rows[0]]))
+    assert CRASHED not in {failure.reason for failure in reading.failures}
+    assert ("not JSON", "nested too deep") in {(failure.reason, failure.detail[:15]) for failure in reading.failures}
+    assert len(reading.documents) + len(reading.failures) == len(rows) + 1
+    assert [d.text for d in reading.documents][:1] + [d.text for d in reading.documents][-1:] == ["kept", "kept"]
+
+
+@pytest.mark.parametrize("name, content", [("a.jsonl", "\n \n"), ("a.csv", "id,text\r\n")])
+def test_table_without_rows_says_so(tmp_path: Path, name: str, content: str) -> None:
+    assert read_content(tmp_path / name, content).failures == (Failure(reason="no rows"),)
+
+
+def test_damage_that_a_library_meets_is_told_as_damage(tmp_path: Path) -> None:
+    docx.Document().save(str(tmp_path / "plain.docx"))
+    members = docx_members(tmp_path / "plain.docx")
+    del members["word/document.xml"]
+    write_package(tmp_path / "no_body.docx", members)
+    pdf = write_pdf(tmp_path / "cut.pdf", [["Some words."]])
+    pdf.write_bytes(pdf.read_bytes()[:150])
+    for path, told in (("no_body.docx", "damaged .docx (KeyError"), ("cut.pdf", "damaged PDF (Pdf")):
+        (failure,) = answer(tmp_path / path).failures
+        assert failure.reason == "unreadable"
+        assert failure.detail.startswith(told)
+
+
+def test_fault_of_a_reader_is_told_apart_from_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunewright.documents import worker
+
+    monkeypatch.setitem(worker.READERS, ".txt", lambda path: [{}["gone"]])
+    (failure,) = read_content(tmp_path / "a.txt", "words").failures
+    assert (failure.reason, failure.detail) == (CRASHED, "KeyError: 'gone'")
