@@ -71,6 +71,7 @@ def test_wrong_usage_is_2():
 def test_users_errors_are_1_with_a_hint(tmp_path):
     refused(tunewright("run", tmp_path / "none.toml"), 1, "there is no recipe", "hint: write one: tunewright init")
     refused(tunewright("status", tmp_path), 1, "is not a run folder", "hint:")
+    refused(tunewright("inspect", tmp_path), 1, "is not a run folder", "hint:")
     (tmp_path / "r.toml").write_text("[training]\nepoch = 3\n")
     refused(tunewright("run", tmp_path / "r.toml"), 1, "did you mean training.epochs?")
     (tmp_path / "r.toml").write_text("[documents]\npaths = ['nothing']\n")
@@ -136,6 +137,11 @@ def test_status_report_and_trace(finished):
     (run / "report.html").unlink()
     assert tunewright("report", run).returncode == 0
     assert (run / "report.html").exists()
+    inspected = tunewright("inspect", run)
+    assert inspected.returncode == 0
+    assert "samples by task" in inspected.stderr
+    assert str(run / "data.html") in inspected.stderr
+    assert tunewright("status", run).stderr.count("fresh") == 8  # the page is the one that the report stage wrote
     sample = json.loads((run / "train.jsonl").read_text().splitlines()[0])
     trace = tunewright("trace", run, sample["id"])
     assert trace.returncode == 0

@@ -6,7 +6,7 @@ from tunewright import console, pipeline
 from tunewright.recipe import load_recipe
 from tunewright.rundir import RunFolder
 
-_FILES = ("report.html", "comparison.csv", "adapter")
+_FILES = ("report.html", "data.html", "comparison.csv", "adapter")
 
 
 def show(run: RunFolder, until: str) -> None:

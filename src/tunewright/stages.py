@@ -119,9 +119,20 @@ STAGES = (
         "report",
         "tunewright.evaluation.report:report",
         (),
-        (*_RESULTS, "seal.json", "exam.jsonl", "train.jsonl", "metrics.jsonl", "plan.json", "recipe.toml"),
-        ("report.html",),
-        version=2,
+        (
+            *_RESULTS,
+            *_DOCUMENTS,
+            "seal.json",
+            "exam.jsonl",
+            "samples.jsonl",
+            "train.jsonl",
+            "rejected.jsonl",
+            "metrics.jsonl",
+            "plan.json",
+            "recipe.toml",
+        ),
+        ("report.html", "data.html"),
+        version=3,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
+from tunewright.evaluation.data_report import write_page
+from tunewright.evaluation.data_view import data_view
 from tunewright.evaluation.page import render
 from tunewright.evaluation.results import BASE, TUNED, ArmResult, Difference
 from tunewright.evaluation.training_log import advice, plans, training
@@ -220,6 +222,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "training": training(run),
         "plans": plans(run),
         "funnel": _funnel(stages),
+        "samples": data_view(run, recipe),
         "stages": stages or None,
         "seal": _seal(run),
     }
@@ -228,6 +231,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "training": "training loss: no metrics.jsonl in the run folder",
         "plans": "how well the training's memory and time were planned: no plan.json in the run folder",
         "funnel": "the data funnel: no curate stage in the run folder",
+        "samples": "what the training data holds: no samples in the run folder",
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
     }
@@ -251,7 +255,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
 
 
 def report(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Write report.html from the run folder's files: no network, no script, everything escaped.
+    """Write report.html and data.html from the run folder's files: no network, no script, everything escaped.
 
     Raises:
         RunFolderError: exam, answers, scores or verdict are missing, or a file is damaged.
@@ -259,6 +263,7 @@ def report(run: RunFolder, recipe: Recipe) -> StageSummary:
     view = _view(run, recipe)
     page = render(REPORT, view)
     run.write(REPORT, page)
+    write_page(run, view["samples"])
     return StageSummary(
         num_in=view["num_answers"],
         num_out=view["num_answers"],
