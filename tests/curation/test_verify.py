@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.curation.perturb import with_other_number, without_evidence
-from tunewright.curation.rules import RULES, Sources, answered_quotes, claim_of
+from tunewright.curation.rules import RULES, Sources, answered_quotes, claims_of
 from tunewright.curation.verifier import perturbed_cases, read_labelled
 from tunewright.curation.verify import CHECKS, Claim, unsupported
 from tunewright.models.prompts import question_prompt
@@ -130,9 +130,9 @@ def test_the_chunk_counts_as_it_is_now(task):
 
 
 def test_own_data_and_refusals_are_no_claims():
-    assert claim_of(sample("own", "What is it?", "It."), sources()) is None
-    assert claim_of(sample("unanswerable", "What is it?", "Nothing says so."), sources()) is None
-    assert claim_of(sample("free-qa", "What is it?", Recipe().refusal), sources()) is None
+    assert claims_of(sample("own", "What is it?", "It."), sources()) == []
+    assert claims_of(sample("unanswerable", "What is it?", "Nothing says so."), sources()) == []
+    assert claims_of(sample("free-qa", "What is it?", Recipe().refusal), sources()) == []
 
 
 def test_a_sample_that_declines_must_not_show_the_answer():
