@@ -1,8 +1,8 @@
 import json
 
 import pytest
+from faulty_server import Answer, Seen, completion, fake_teacher
 
-from teacher.faulty_server import Answer, Seen, completion, fake_teacher
 from tunewright.curation.by_teacher import agrees, check_by_teacher
 from tunewright.curation.judging import Judged, compare, judge
 from tunewright.curation.rules import Sources
@@ -164,6 +164,8 @@ def test_two_answers_are_compared_in_both_orders(tmp_path, prefers, expected):
         (EVIDENCE, "29.8% of 3,440 adults", True),
         ("About 29.8% of the adults had an ulcer in Keri.", EVIDENCE, True),
         ("In Keri, 28.9% of 3,440 adults had an ulcer.", EVIDENCE, False),
+        ("It was 29.8%.", "29.8% had an ulcer.", True),
+        ("No adults had an ulcer in Keri.", "Adults had an ulcer in Keri.", False),
         ("Not given.", EVIDENCE, False),
         ("In", EVIDENCE, False),
         ("", EVIDENCE, False),

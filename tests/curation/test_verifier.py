@@ -2,8 +2,8 @@ import json
 from collections import Counter
 
 import pytest
+from faulty_server import Answer, Seen, completion, fake_teacher
 
-from teacher.faulty_server import Answer, Seen, completion, fake_teacher
 from tunewright.curation import verifier
 from tunewright.curation.verify import unsupported
 from tunewright.recipe import Recipe, dump_recipe

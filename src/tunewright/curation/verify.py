@@ -32,7 +32,7 @@ _IDLE = frozenset(
         "you your"
     )
 )
-_NEGATORS = frozenset(words("not no never none neither nor without cannot"))
+NEGATORS = frozenset(words("not no never none neither nor without cannot"))
 _DENIES = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|lack\w*|absen\w+|fail\w*|unable|rather than|instead|"
     r"un(?:affected|changed|related|likely|correlated|clear|known)\w*|independent\w*|insignificant\w*|free of)\b"
@@ -63,7 +63,7 @@ def stems(text: str) -> list[str]:
     """Return the content words cut to six letters, endings first: a coarse stem for English, enough to match."""
     found = []
     for word in words(text.replace("-", " ")):
-        if word not in _IDLE and word not in _NEGATORS:
+        if word not in _IDLE and word not in NEGATORS:
             found.append(_stem(word))
     return found
 
@@ -148,7 +148,7 @@ def _denied(text: str) -> set[str]:
     for clause in _CLAUSE.split(_NOT_ONLY.sub(" ", normalize(text).replace("n't", " not"))):
         tokens = words(clause)
         for place, token in enumerate(tokens):
-            if token in _NEGATORS:
+            if token in NEGATORS:
                 heads = [stem for stem in stems(" ".join(tokens[place + 1 : place + 6])) if stem not in _WEAK]
                 under.update(heads[:1])
     everywhere = stems(text)
