@@ -87,6 +87,7 @@ STAGES = (
         (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
         ("train.jsonl",),
         ("tunewright.curation.own_data:data_digest",),
+        version=2,
     ),
     Stage(
         "pairs",

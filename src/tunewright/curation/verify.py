@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunewright.curation.quantities import quantity_fault
+from tunewright.curation.quantities import quantities, quantity_fault
 from tunewright.text import normalize, words
 
 _TOKEN = re.compile(r"(?<!\w)[^\W\d_][\w-]+")
@@ -95,11 +95,19 @@ def premise_wrong(claim: Claim) -> str | None:
 
 
 def nothing_corrected(claim: Claim) -> str | None:
-    """A correction must tell something of the evidence that the question does not."""
+    """A correction must tell something of the evidence that the question does not: a wrong number's right one."""
     if not claim.corrects:
         return None
-    new = set(stems(claim.evidence)) - set(stems(claim.question))
-    return None if new & set(stems(claim.answer)) else "answer does not correct its question"
+    asked, told, shown = (
+        {quantity.value for quantity in quantities(text)}
+        for text in (claim.question, claim.answer, f"{claim.passage}\n{claim.title}")
+    )
+    right = {quantity.value for quantity in quantities(claim.evidence)} - asked
+    if asked - shown and right:
+        corrected = bool(right & told)
+    else:
+        corrected = not (set(stems(claim.evidence)) - set(stems(claim.question))).isdisjoint(stems(claim.answer))
+    return None if corrected else "answer does not correct its question"
 
 
 def numbers_differ(claim: Claim) -> str | None:
