@@ -88,7 +88,7 @@ def judges(seen: Seen) -> Answer:
     if "Keri to be found" in asked:
         return verdict("supported", "not mentioned")
     if "Which very long" in asked:
-        return Answer(body=completion('{"claims": [{"claim": "c", "verdict": "supp', finish="length"))
+        return Answer(body=completion('{"claims": [{"claim": "c", "verdict": "contradicted"}]} and', finish="length"))
     return verdict("supported")
 
 

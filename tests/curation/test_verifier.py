@@ -64,6 +64,8 @@ def test_a_run_is_measured(run, capsys):
     labelled = verifier.read_labelled()
     found = sum(not i.supported and unsupported(i.claim) is not None for i in labelled)
     assert f"{found} of {sum(not i.supported for i in labelled)}" in told
+    passed = sum(i.supported and unsupported(i.claim) is None for i in labelled)
+    assert f"{passed} of {sum(i.supported for i in labelled)}" in told
     assert "evidence deleted" in told and "9 of 9" in told and "27 of 27" in told  # 9 passing samples, 3 copies each
     assert "1 of 10 answered samples rejected (10.0%)" in told
     assert "corrected for its errors" in told and "A wrong relation between true parts passes them" in told
