@@ -72,6 +72,19 @@ def test_a_run_is_measured(run, capsys):
     assert "--judge RECIPE" in told
 
 
+def test_fewer_rejections_than_the_labelled_set_explains_are_told(run, capsys):
+    kept = [given for given in run.read_records("samples.jsonl", Sample) if given.id != "d9"]
+    others = [given.model_copy(update={"id": f"{given.id}-{n}"}) for n in range(11) for given in kept]
+    run.write_records("samples.jsonl", [*run.read_records("samples.jsonl", Sample), *others])
+    verifier.verify_the_verifier(run.path, None, run.path)
+    told = capsys.readouterr().err
+    share = 1 / (len(others) + 10)
+    labelled = [i for i in verifier.read_labelled() if not i.supported]
+    sens = sum(unsupported(i.claim) is not None for i in labelled) / len(labelled)
+    assert "Do not lean on the interval above" in told
+    assert f"if none of its rejections were a false alarm: {1 - share / sens:.1%}" in told
+
+
 def test_without_a_folder_the_labelled_set_alone_is_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     verifier.verify_the_verifier(None, None, tmp_path / "none")
