@@ -82,7 +82,7 @@ STAGES = (
     Stage(
         "curate",
         "tunewright.curation.stage:curate",
-        (*_PROMPT, *_TEACHER, "curation", "model.base"),
+        (*_PROMPT, "curation", "model.base"),
         (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
         ("train.jsonl",),
         ("tunewright.curation.own_data:data_digest", "tunewright.stages:base_identity"),
@@ -160,8 +160,8 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
     """Return the stage with what this recipe makes it depend on."""
     if stage.name == "train":
         return replace(stage, reads=stage.reads + files_of_training)
-    if stage.name == "curate" and recipe.curation.checks:
-        return replace(stage, settings=stage.settings + _TEACHER)
+    if stage.name == "curate" and (recipe.curation.checks or recipe.curation.paraphrase_check):
+        return replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, _TEACHER_NAME))
     return stage
 
 

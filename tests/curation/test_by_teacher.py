@@ -1,8 +1,8 @@
 import json
 
 import pytest
+from faulty_server import Answer, Seen, completion, fake_teacher
 
-from teacher.faulty_server import Answer, Seen, completion, fake_teacher
 from tunewright.curation.by_teacher import agrees, check_by_teacher
 from tunewright.curation.judging import Judged, compare, judge
 from tunewright.curation.rules import Sources
@@ -88,7 +88,7 @@ def judges(seen: Seen) -> Answer:
     if "Keri to be found" in asked:
         return verdict("supported", "not mentioned")
     if "Which very long" in asked:
-        return Answer(body=completion('{"claims": [{"claim": "c", "verdict": "supp', finish="length"))
+        return Answer(body=completion('{"claims": [{"claim": "c", "verdict": "contradicted"}]} and', finish="length"))
     return verdict("supported")
 
 
@@ -164,6 +164,8 @@ def test_two_answers_are_compared_in_both_orders(tmp_path, prefers, expected):
         (EVIDENCE, "29.8% of 3,440 adults", True),
         ("About 29.8% of the adults had an ulcer in Keri.", EVIDENCE, True),
         ("In Keri, 28.9% of 3,440 adults had an ulcer.", EVIDENCE, False),
+        ("It was 29.8%.", "29.8% had an ulcer.", True),
+        ("No adults had an ulcer in Keri.", "Adults had an ulcer in Keri.", False),
         ("Not given.", EVIDENCE, False),
         ("In", EVIDENCE, False),
         ("", EVIDENCE, False),
@@ -177,6 +179,7 @@ def test_agreement(reply, answer, expected):
 def test_curate_depends_on_the_teacher_only_when_it_asks_one():
     def settings(*checks: str) -> tuple[str, ...]:
         stages = stages_of(Recipe(curation=CurationSettings(checks=checks)))
-        return next(stage.settings for stage in stages if stage.name == "curate")
+        return next(stage.settings + stage.outside for stage in stages if stage.name == "curate")
 
-    assert "teacher.model" not in settings() and "teacher.model" in settings("judge")
+    name = "tunewright.stages:teacher_name"
+    assert name not in settings() and name in settings("judge")

@@ -2,8 +2,8 @@ import json
 from collections import Counter
 
 import pytest
+from faulty_server import Answer, Seen, completion, fake_teacher
 
-from teacher.faulty_server import Answer, Seen, completion, fake_teacher
 from tunewright.curation import verifier
 from tunewright.curation.verify import unsupported
 from tunewright.recipe import Recipe, dump_recipe
@@ -64,10 +64,25 @@ def test_a_run_is_measured(run, capsys):
     labelled = verifier.read_labelled()
     found = sum(not i.supported and unsupported(i.claim) is not None for i in labelled)
     assert f"{found} of {sum(not i.supported for i in labelled)}" in told
+    passed = sum(i.supported and unsupported(i.claim) is None for i in labelled)
+    assert f"{passed} of {sum(i.supported for i in labelled)}" in told
     assert "evidence deleted" in told and "9 of 9" in told and "27 of 27" in told  # 9 passing samples, 3 copies each
     assert "1 of 10 answered samples rejected (10.0%)" in told
     assert "corrected for its errors" in told and "A wrong relation between true parts passes them" in told
     assert "--judge RECIPE" in told
+
+
+def test_fewer_rejections_than_the_labelled_set_explains_are_told(run, capsys):
+    kept = [given for given in run.read_records("samples.jsonl", Sample) if given.id != "d9"]
+    others = [given.model_copy(update={"id": f"{given.id}-{n}"}) for n in range(11) for given in kept]
+    run.write_records("samples.jsonl", [*run.read_records("samples.jsonl", Sample), *others])
+    verifier.verify_the_verifier(run.path, None, run.path)
+    told = capsys.readouterr().err
+    share = 1 / (len(others) + 10)
+    labelled = [i for i in verifier.read_labelled() if not i.supported]
+    sens = sum(unsupported(i.claim) is not None for i in labelled) / len(labelled)
+    assert "Do not lean on the interval above" in told
+    assert f"if none of its rejections were a false alarm: {1 - share / sens:.1%}" in told
 
 
 def test_without_a_folder_the_labelled_set_alone_is_measured(tmp_path, capsys, monkeypatch):

@@ -60,9 +60,14 @@ def claim(answer: str, evidence: str = ULCER, question: str = "What was found th
             "answer does not correct its question",
         ),
         (
-            claim("No, 44% of adults.", question="Why did 45% have an ulcer?", corrects=True),
+            claim("No, 29.8% and 44% of adults.", question="Why did 45% have an ulcer?", corrects=True),
             "answer has a number that its source lacks",
         ),
+        (
+            claim("45% of the adults in Keri.", question="Why did 45% have an ulcer?", corrects=True),
+            "answer does not correct its question",
+        ),
+        (claim("In Keri, adults had it.", question="Why did children have an ulcer?", corrects=True), None),
     ],
 )
 def test_a_claim_gets_the_first_reason_against_it(given, reason):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tunewright.curation.judging import Judged, judge
 from tunewright.curation.quantities import quantities
 from tunewright.curation.rules import Sources, claims_of
-from tunewright.curation.verify import Claim, stems
+from tunewright.curation.verify import NEGATORS, Claim, stems
 from tunewright.prompting import fill, load_prompt
 from tunewright.records import VIEW, Rejection, Sample
 from tunewright.teacher.protocol import Asks, Reply, Request
@@ -18,7 +18,7 @@ from tunewright.text import normalize, words
 _STAGE = "curate"
 _PACKAGE = "tunewright.curation"
 _ANSWER_TOKENS = 96
-_LEAST_F1 = 0.5  # token F1 from which two answers that state the same numbers agree
+_LEAST_F1 = 0.5  # of content words; from here on two answers that state the same numbers agree
 _DETAIL_CHARACTERS = 400
 
 Doubted = Sequence[tuple[Sample, Claim]]
@@ -66,22 +66,19 @@ def check_by_teacher(
 def agrees(reply: str, answer: str) -> bool:
     """Tell whether a reply says what an answer says.
 
-    Either holds the other, word for word, or they share enough tokens (F1) and the reply's numbers are the answer's.
+    Both or neither deny something, and of their content words either one's are all the other's, or they share enough
+    (F1) and the reply's numbers are the answer's.
     """
-    said, meant = words(reply), words(answer)
-    shorter, longer = sorted((said, meant), key=len)
-    if not stems(" ".join(shorter)):
+    if NEGATORS.isdisjoint(words(reply)) != NEGATORS.isdisjoint(words(answer)):
         return False
-    if f" {' '.join(shorter)} " in f" {' '.join(longer)} ":
+    said, meant = stems(reply), stems(answer)
+    if not said or not meant:
+        return False
+    if set(said) <= set(meant) or set(meant) <= set(said):
         return True
     values, known = ({quantity.value for quantity in quantities(text)} for text in (reply, answer))
     same_numbers = values <= known and bool(values) == bool(known)
-    return same_numbers and _token_f1(said, meant) >= _LEAST_F1
-
-
-def _token_f1(said: Sequence[str], meant: Sequence[str]) -> float:
-    common = (Counter(said) & Counter(meant)).total()
-    return 2 * common / (len(said) + len(meant)) if common else 0.0
+    return same_numbers and 2 * (Counter(said) & Counter(meant)).total() / (len(said) + len(meant)) >= _LEAST_F1
 
 
 def answerable(doubted: Doubted, teacher: Asks, seed: int) -> Checked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -213,9 +213,19 @@ def _show_faithfulness(
     console.line(f"  faithful, corrected for its errors: {_told(found.of_all)} of these samples")
     console.line(f"  faithful, of those that it accepts: {_told(found.of_accepted)}")
     if found.clipped:
-        console.line("  (set to the edge of 0 to 100 %: fewer are rejected than its false alarms alone would explain)")
+        _show_edge(outcomes, verdicts)
     console.line("  This holds as far as the errors in your samples are of the kinds, and as hard to see, as those of")
     console.line("  the labelled set. Where they differ, label some of your own.")
+
+
+def _show_edge(outcomes: Sequence[Outcome], verdicts: Sequence[tuple[str, bool]]) -> None:
+    """Say what an estimate beyond 0 or 100 % means, and what is left when every rejection counts as right."""
+    console.line("  Set to the edge of 0 to 100 %, for the share rejected does not fit the errors on the labelled set:")
+    console.line("  your samples are easier or harder than its items. Do not lean on the interval above.")
+    trusting = [replace(outcome, rejected=outcome.rejected and not outcome.supported) for outcome in outcomes]
+    found = corrected(trusting, verdicts)
+    if found and not found.clipped:
+        console.line(f"  faithful, if none of its rejections were a false alarm: {_told(found.of_all)}")
 
 
 def _told(estimate: Estimate) -> str:

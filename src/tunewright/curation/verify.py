@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunewright.curation.quantities import quantity_fault
+from tunewright.curation.quantities import quantities, quantity_fault
 from tunewright.text import normalize, words
 
 _TOKEN = re.compile(r"(?<!\w)[^\W\d_][\w-]+")
@@ -32,7 +32,7 @@ _IDLE = frozenset(
         "you your"
     )
 )
-_NEGATORS = frozenset(words("not no never none neither nor without cannot"))
+NEGATORS = frozenset(words("not no never none neither nor without cannot"))
 _DENIES = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|lack\w*|absen\w+|fail\w*|unable|rather than|instead|"
     r"un(?:affected|changed|related|likely|correlated|clear|known)\w*|independent\w*|insignificant\w*|free of)\b"
@@ -70,7 +70,7 @@ def stems(text: str) -> list[str]:
     """Return the content words cut to six letters, endings first: a coarse stem for English, enough to match."""
     found = []
     for word in words(text.replace("-", " ")):
-        if word not in _IDLE and word not in _NEGATORS:
+        if word not in _IDLE and word not in NEGATORS:
             found.append(_stem(word))
     return found
 
@@ -102,11 +102,19 @@ def premise_wrong(claim: Claim) -> str | None:
 
 
 def nothing_corrected(claim: Claim) -> str | None:
-    """A correction must tell something of the evidence that the question does not."""
+    """A correction must tell something of the evidence that the question does not: a wrong number's right one."""
     if not claim.corrects:
         return None
-    new = set(stems(claim.quoted)) - set(stems(claim.question))
-    return None if new & set(stems(claim.answer)) else "answer does not correct its question"
+    asked, told, shown = (
+        {quantity.value for quantity in quantities(text)}
+        for text in (claim.question, claim.answer, f"{claim.passage}\n{claim.title}")
+    )
+    right = {quantity.value for quantity in quantities(claim.quoted)} - asked
+    if asked - shown and right:
+        corrected = bool(right & told)
+    else:
+        corrected = not (set(stems(claim.quoted)) - set(stems(claim.question))).isdisjoint(stems(claim.answer))
+    return None if corrected else "answer does not correct its question"
 
 
 def numbers_differ(claim: Claim) -> str | None:
@@ -155,7 +163,7 @@ def _denied(text: str) -> set[str]:
     for clause in _CLAUSE.split(_NOT_ONLY.sub(" ", normalize(text).replace("n't", " not"))):
         tokens = words(clause)
         for place, token in enumerate(tokens):
-            if token in _NEGATORS:
+            if token in NEGATORS:
                 heads = [stem for stem in stems(" ".join(tokens[place + 1 : place + 6])) if stem not in _WEAK]
                 under.update(heads[:1])
     everywhere = stems(text)
