@@ -111,7 +111,7 @@ def _table(file: Path, name: str) -> Matrix:
             projection = draw.standard_normal((width, _WIDEST), dtype=np.float32) / np.float32(_WIDEST**0.5)
         table = np.empty((num_rows, min(width, _WIDEST)), dtype=np.float32)
         for start in range(0, num_rows, _ROWS):
-            piece = rows[start : start + _ROWS]
+            piece = rows[start : min(start + _ROWS, num_rows)]
             piece = piece.float().numpy() if brief else piece.astype(np.float32)
             table[start : start + _ROWS] = piece if projection is None else piece @ projection
     return table
