@@ -4,28 +4,13 @@ import random
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tiny import make_tokenizer
+from word_vectors import WORDS, vectors
 
+from tiny import make_tokenizer
 from tunewright.curation.embedding import embedding_duplicates, near_pairs, setting, sif_vectors, telling
 from tunewright.errors import ModelError
-from tunewright.models.token_vectors import TokenVectors, read_token_vectors
+from tunewright.models.token_vectors import read_token_vectors
 from tunewright.records import Message, Sample
-
-WORDS = "dog hound cat rose tulip stone house ran walked slept saw a the in of by what did".split()
-
-
-def vectors() -> TokenVectors:
-    """Whole words as tokens; dog and hound, ran and walked, rose and tulip are near each other."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    table = np.random.default_rng(0).standard_normal((len(WORDS) + 1, 32)).astype(np.float32) + 0.5
-    for first, second in (("dog", "hound"), ("ran", "walked"), ("rose", "tulip")):
-        near = table[WORDS.index(first)] + 0.02
-        table[WORDS.index(second)] = near
-    tokenizer = Tokenizer(models.WordLevel({**{word: n for n, word in enumerate(WORDS)}, "?": len(WORDS)}, "?"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return TokenVectors(table, tokenizer)
 
 
 def sample(name: str, question: str, answer: str, system: str = "") -> Sample:
