@@ -62,11 +62,11 @@ def test_the_teacher_decides_on_the_doubtful(text, is_same, num_unclear):
 def test_only_the_nearest_below_the_bound_are_doubtful():
     near = [sample(f"what did the hound in the house {word}") for word in ("ran", "slept", "rose", "stone", "by")]
     same = sample("in the house what did the hound saw")
-    pairs = Nearness([*FILLER, *near, same], EXAM, vectors()).doubtful()
+    pairs = Nearness([*FILLER[:-1], *near, same], EXAM, vectors()).doubtful()
     assert len(pairs) == 3
-    assert all(pair.cosine < paraphrase.SAME and pair.sample != 12 for pair in pairs)
+    assert all(pair.cosine < paraphrase.SAME and pair.sample != 11 for pair in pairs)
     assert [pair.cosine for pair in pairs] == sorted((pair.cosine for pair in pairs), reverse=True)
-    assert pairs[0].sample >= 7
+    assert 6 <= pairs[0].sample < 11
 
 
 def test_the_stage_asks_the_teacher_once_and_drops_what_it_names(tmp_path):
