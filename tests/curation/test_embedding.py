@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from word_vectors import WORDS, vectors
 
 from tiny import make_tokenizer
+from tunewright.curation import embedding
 from tunewright.curation.embedding import embedding_duplicates, near_pairs, setting, sif_vectors, telling
 from tunewright.errors import ModelError
 from tunewright.models.token_vectors import read_token_vectors
@@ -59,6 +60,12 @@ def test_numbers_names_and_turning_words_protect(one, other):
 def test_a_chain_of_repetitions_keeps_its_first():
     chain = [FIRST, *[sample(str(n), "what did the hound", FIRST.answer) for n in range(4)], *FILLER]
     assert embedding_duplicates(chain, vectors(), 0.97) == {1: 0, 2: 0, 3: 0, 4: 0}
+
+
+def test_what_is_dropped_drops_nothing_itself(monkeypatch):
+    three = [FIRST, sample("b", "what did the hound", FIRST.answer), sample("c", "what did the dog", FIRST.answer)]
+    monkeypatch.setattr(embedding, "near_pairs", lambda rows, groups, threshold: iter([(0, 1), (1, 2)]))
+    assert embedding_duplicates(three, vectors(), 0.97) == {1: 0}
 
 
 def test_the_index_finds_what_comparing_all_pairs_finds():
