@@ -98,3 +98,11 @@ def test_covered_share_counts_overlapping_runs_once():
 
 def test_without_an_exam_nothing_leaks():
     assert Leaks([], 8).find(sample(ASKED)) is None
+
+
+def test_thirteen_words_of_an_exam_question_may_be_said_nowhere():
+    run = " ".join(ASKED.split()[3:16])
+    for given in (sample(PLAIN, answer=f"It says: {run}."), sample(f"A passage, {run}, ends.\n\n{PLAIN}")):
+        assert reason(given, "learned") == "shares 13 words in a row with an exam question"
+    shorter = " ".join(ASKED.split()[3:15])
+    assert reason(sample(PLAIN, answer=f"It says: {shorter}."), "learned") is None

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from privacy_list import LABELED
 
 from tunewright.curation.privacy import FINDERS, find, kinds, luhn, mask, masked
 from tunewright.records import Message, Sample, Span
@@ -71,6 +72,14 @@ def test_numbers_of_science_are_no_personal_data(text):
 def test_no_abstract_of_the_examples_holds_personal_data():
     texts = [path.read_text(encoding="utf-8") for path in ABSTRACTS.glob("*.md")]
     assert len(texts) == 24 and not any(find(text) for text in texts)
+
+
+def test_recall_and_precision_on_the_labeled_list_are_what_the_guide_says():
+    found = [({one.kind for one in find(text)}, kinds) for text, kinds in LABELED]
+    right, wrong = (sum(len(got & held) for got, held in found), sum(len(got - held) for got, held in found))
+    missed = sum(len(held - got) for got, held in found)
+    guide = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    assert f"**{right} of {right + missed}** were found, with **{wrong}** false" in guide
 
 
 def test_check_digits_decide():

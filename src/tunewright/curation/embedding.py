@@ -71,8 +71,14 @@ def _common_direction(means: Matrix) -> Matrix:
     """Return the first right singular vector of the rows, or of an even sample of them; of one row alone, zero."""
     if len(means) < 2:
         return np.zeros(means.shape[1], dtype=np.float32)
-    rows = means[:: math.ceil(len(means) / _LARGEST_FIT)].astype(np.float64)
-    return np.linalg.eigh(rows.T @ rows)[1][:, -1].astype(np.float32)
+    from scipy.sparse.linalg import eigsh
+
+    rows = means[:: math.ceil(len(means) / _LARGEST_FIT)]
+    products = (rows.T @ rows).astype(np.float64)
+    if not products.any():
+        return np.zeros(means.shape[1], dtype=np.float32)
+    direction: Matrix = eigsh(products, k=1, v0=np.ones(len(products)))[1][:, 0].astype(np.float32)
+    return direction
 
 
 def near_pairs(rows: Matrix, groups: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,6 @@ from tunewright.teacher.protocol import Asks, Request
 # Of the example documents' 194 training questions, all 4 at 0.94 and above asked what the exam asked, and 2 of the 4
 # between 0.80 and 0.86; the teacher decides below.
 SAME = 0.94
-_FAR = 0.5  # below, nobody is asked
 _NEAREST = 3  # training questions per exam question that the teacher is asked about
 _PIECE = 20_000
 _ANSWER_TOKENS = 4
@@ -62,13 +61,13 @@ class Nearness:
         return found
 
     def doubtful(self) -> list[Near]:
-        """Return, for each exam question, the nearest training questions from 0.5 up to 0.94, each pair once."""
+        """Return, for each exam question, the three nearest training questions below 0.94, each pair once."""
         near: list[list[Near]] = [[] for _ in self._exam]
         for start, cosines in self._pieces():
-            cosines = np.where((cosines >= _FAR) & (cosines < SAME), cosines, -1)
+            cosines = np.where(cosines < SAME, cosines, -2)
             for number, column in enumerate(cosines.T):
                 for at in np.argsort(-column, kind="stable")[:_NEAREST]:
-                    if column[at] >= _FAR:
+                    if column[at] > -2:
                         near[number].append(Near(int(self._owners[start + at]), number, float(column[at])))
         chosen = [pair for pairs in near for pair in sorted(pairs, key=lambda pair: -pair.cosine)[:_NEAREST]]
         return list({(pair.sample, pair.question): pair for pair in chosen}.values())

@@ -52,7 +52,7 @@ _KEY = re.compile(
     r"|dop_v1_[0-9a-f]{64})"
 )
 _ASSIGNED = re.compile(
-    r"\b(?:api[ _-]?key|secret(?:[ _-]?key)?|access[ _-]?token|auth[ _-]?token|password|passwd|pwd)\b[\"']?\s*"
+    r"(?<![A-Za-z])(?:api[ _-]?key|secret(?:[ _-](?:access[ _-])?key)?|access[ _-]?token|auth[ _-]?token|password|passwd|pwd)\b[\"']?\s*"
     r"(?:[:=]|is:?)\s*"
     r"[\"']?((?=[^\s\"',;]*\d)(?=[^\s\"',;]*[A-Za-z])[^\s\"',;]{8,})",
     re.IGNORECASE,
@@ -201,7 +201,10 @@ def _whole_token(text: str, start: int, end: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=10_000)  # a passage is shown by many samples
 def find(text: str) -> tuple[Found, ...]:
-    """Return the personal data and secrets of a text, in order, none overlapping; the longest of overlapping finds."""
+    """Return the personal data and secrets of a text, in order, none overlapping.
+
+    Of overlapping finds the longest is taken, and a secret before all others.
+    """
     has_digits = bool(_DIGITS.search(text))
     every = [
         Found(kind, *span)
@@ -210,7 +213,7 @@ def find(text: str) -> tuple[Found, ...]:
         for span in finder(text)
     ]
     chosen: list[Found] = []
-    for found in sorted(every, key=lambda found: (found.start - found.end, found.start)):
+    for found in sorted(every, key=lambda found: (found.kind != "SECRET", found.start - found.end, found.start)):
         if all(found.end <= other.start or other.end <= found.start for other in chosen):
             chosen.append(found)
     return tuple(sorted(chosen, key=lambda found: found.start))
