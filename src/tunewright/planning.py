@@ -160,9 +160,13 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
     told = f"{low:,}–{high:,} calls, {low * (prompt + written):,.0f}–{high * (prompt + written):,.0f} tokens"
     price = Spending(teacher).cost(round(prompt * high), round(written * high))
     if price:
-        told += f", ${price * low / max(1, high):,.2f}–${price:,.2f}"
-        told += f" of a budget of ${teacher.budget:,.2f}" if teacher.budget else ""
+        told += f", {_dollars(price * low / high)}–{_dollars(price)}"
+        told += f" of a budget of {_dollars(teacher.budget)}" if teacher.budget else ""
     return told, high * seconds
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
 def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,20 @@ class Answer:
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
+
+
+FAULTS: tuple[Answer, ...] = (
+    Answer(429, {"error": {"message": "slow down"}}),
+    Answer(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}),
+    Answer(500, b"oops"),
+    Answer(502, b"<html>a proxy's page</html>"),
+    Answer(503, b""),
+    Answer(200, b'{"choices": [{"message": {"con'),
+    Answer(200, {"choices": []}),
+    Answer(200, {"choices": [{"message": {"role": "assistant", "content": 3}, "finish_reason": "stop"}]}),
+    Answer(200, ["nothing"]),
+    Answer(hang=True),
+)
 
 
 @dataclass
@@ -99,6 +114,26 @@ def fake_teacher(respond: Callable[[Seen], Answer] = echo) -> Iterator[FakeTeach
         yield server
     finally:
         server.stop()
+
+
+def raw_completion(text: str, finish: str = "stop") -> dict[str, Any]:
+    return {
+        "choices": [{"index": 0, "text": text, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+    }
+
+
+def sometimes(share: float, seed: int, then: Callable[[Seen], Answer] = echo) -> Callable[[Seen], Answer]:
+    """Give a fault to this share of the calls, whichever come; else answer."""
+    dice, lock = random.Random(seed), threading.Lock()
+
+    def respond(seen: Seen) -> Answer:
+        with lock:
+            bad = dice.random() < share
+            fault = dice.choice(FAULTS)
+        return fault if bad else then(seen)
+
+    return respond
 
 
 def in_turn(*answers: Answer, then: Callable[[Seen], Answer] = echo) -> Callable[[Seen], Answer]:

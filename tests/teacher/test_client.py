@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from faulty_server import Answer, completion, echo, fake_teacher, in_turn
+from faulty_server import Answer, completion, echo, fake_teacher, in_turn, raw_completion
 
 from tunewright.errors import TeacherError, UserError
 from tunewright.records import Message
@@ -208,6 +208,44 @@ def test_stop_wakes_a_client_that_waits():
         with pytest.raises(UnusableReplyError, match="stopped"):
             waiting.complete(ask())
         assert len(server.seen) == 1
+
+
+def test_a_raw_text_is_completed_as_it_is():
+    with fake_teacher(lambda seen: Answer(body=raw_completion(" went on", "length"))) as server:
+        request = Request((), 16, 0.5, 3, schema={"type": "object"}, raw="<|user|>\nOnce", stop=("\n", "<|user|>"))
+        reply = client(server.url).complete(request)
+        assert reply == Reply(" went on", "length", 7, 3)
+        assert reply.seconds > 0
+        sent = server.seen[0]
+    assert sent.path == "/v1/completions"
+    assert sent.body == {
+        "model": "some-model",
+        "prompt": "<|user|>\nOnce",
+        "max_tokens": 16,
+        "temperature": 0.5,
+        "seed": 3,
+        "stop": ["\n", "<|user|>"],
+    }
+
+
+def test_a_chat_reply_to_a_raw_request_is_nonsense():
+    with fake_teacher(lambda seen: Answer(body=completion("chat"))) as server:
+        with pytest.raises(UnusableReplyError, match="choices.0.text"):
+            client(server.url).complete(Request((), 16, 0.0, 3, raw="Once"))
+        assert len(server.seen) == FAST.broken
+
+
+def test_a_request_is_either_chat_or_raw():
+    with pytest.raises(ValueError, match="either"):
+        Request((), 16, 0.0, 3)
+    with pytest.raises(ValueError, match="either"):
+        ask(raw="Once")
+
+
+def test_a_user_and_password_in_the_url_are_sent_as_such():
+    with fake_teacher() as server:
+        client(server.url.replace("//", "//me:se%40cret@")).complete(ask())
+        assert server.seen[0].headers["authorization"] == "Basic bWU6c2VAY3JldA=="
 
 
 SCHEMA = {"type": "object"}

@@ -39,6 +39,20 @@ def test_answers_do_not_depend_on_the_calls_before(tmp_path):
     assert all(told[0])
 
 
+def test_a_raw_text_is_completed_and_ends_at_a_stop_text(tmp_path):
+    raw = "<|im_start|>user\nName three colors of the rainbow.<|im_end|>\n<|im_start|>assistant\n"
+    free = Request((), 24, 0.0, 0, raw=raw)
+    with open_teacher(RunFolder.create(tmp_path / "run"), TeacherSettings(), "synth") as teacher:
+        whole = teacher.ask_all([free], "asking")[0]
+        assert whole
+        assert len(whole.text) > 8
+        mark = whole.text[4:7]
+        cut = teacher.ask_all([Request((), 24, 0.0, 0, raw=raw, stop=(mark,))], "asking")[0]
+    assert cut
+    assert cut.finish == "stop"
+    assert cut.text == whole.text[: whole.text.index(mark)]
+
+
 def test_a_journalled_stage_starts_no_server(tmp_path, monkeypatch):
     run = RunFolder.create(tmp_path / "run")
     request = ask("Name a color.")

@@ -10,16 +10,18 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_server import Answer, completion, echo, fake_teacher
+from faulty_server import Answer, completion, echo, fake_teacher, in_turn, sometimes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewright.errors import RecipeError, RunFolderError, TeacherError, UserError
 from tunewright.models import embedded
 from tunewright.records import Message
-from tunewright.rundir import RunFolder
+from tunewright.rundir import Journal, RunFolder
 from tunewright.settings import TeacherSettings
-from tunewright.teacher import Request, open_teacher, teacher_identity
+from tunewright.teacher import Reply, Request, open_teacher, teacher_identity
+from tunewright.teacher.calls import CallJournal
+from tunewright.teacher.client import ChatClient, Retries
 
 
 def ask(text: str, seed: int = 0) -> Request:
@@ -183,9 +185,111 @@ def test_a_request_key_tells_every_part_apart():
         Request(base.messages, 16, 0.5, 0),
         Request(base.messages, 16, 0.0, 0, {"type": "object"}),
         Request((Message(role="system", content="a"),), 16, 0.0, 0),
+        Request((), 16, 0.0, 0, raw="a"),
+        Request(base.messages, 16, 0.0, 0, stop=("a",)),
     ]
     assert len({request.key("m") for request in [base, *others]} | {base.key("n")}) == len(others) + 2
     assert base.key("m") == ask("a").key("m")
+
+
+def test_the_keys_of_older_journals_still_hold():
+    assert ask("a").key("m") == "91da153c9b990bb9"
+    assert Request(ask("a").messages, 16, 0.5, 3, {"type": "object"}).key("http://x/v1|m") == "b40d56ebde6359ec"
+
+
+def test_a_faulty_server_is_asked_until_every_answer_is_there(run):
+    """30 % of the calls meet 429, 5xx, a hang, cut JSON or a wrong type: nothing is missing, nothing is malformed."""
+    number = 300
+    with fake_teacher(sometimes(0.3, seed=1)) as server:
+        settings = settings_for(server.url, concurrency=16, timeout_s=0.5)
+        with open_teacher(run, settings, "synth") as teacher:
+            replies = teacher.ask_all(asks(number), "asking")
+            failed = teacher.num_failed
+        with open_teacher(run, settings, "synth") as teacher:  # the few that met faults in a row
+            replies = teacher.ask_all(asks(number), "asking")
+            assert teacher.num_from_journal == number - failed
+        calls = len(server.seen)
+    assert [reply.text for reply in replies if reply] == [f"QUESTION {n}" for n in range(number)]
+    assert failed <= 12
+    assert calls <= number / 0.7 * 1.25  # a mean of 1 / (1 - 0.3) attempts per answer
+    entries = run.journal("teacher.jsonl").entries
+    assert len({entry["key"] for entry in entries}) == len(entries) == number
+    assert all(entry["text"].startswith("QUESTION ") and entry["finish"] == "stop" for entry in entries)
+
+
+def test_a_long_429_is_a_pause_not_a_failure(run, capsys):
+    busy = [Answer(429)] * 40
+    with fake_teacher(in_turn(*busy)) as server:
+        settings = settings_for(server.url, concurrency=4)
+        with open_teacher(run, settings, "synth") as teacher:
+            teacher._connect = lambda tell: ChatClient(
+                server.url, "m", 5, retries=Retries(first_wait_s=0.01, longest_wait_s=0.02), tell=tell
+            )
+            assert None not in teacher.ask_all(asks(20), "asking")
+            assert teacher.num_failed == 0
+        assert len(server.seen) == 60
+    assert "asking 0/20 paused: the server says it is busy; next try in 0 s" in capsys.readouterr().err
+
+
+def test_when_patience_ends_what_was_answered_is_kept(run):
+    served: list[int] = []
+
+    def respond(seen):
+        served.append(1)
+        return echo(seen) if len(served) <= 6 else Answer(429)
+
+    with fake_teacher(respond) as server:
+        settings = settings_for(server.url, concurrency=2, patience_s=0.3)
+        with (
+            open_teacher(run, settings, "synth") as teacher,
+            pytest.raises(TeacherError, match="has been busy") as caught,
+        ):
+            teacher.ask_all(asks(20), "asking")
+        assert "kept" in caught.value.hint
+        served.clear()
+        server.respond = echo
+        with open_teacher(run, settings, "synth") as teacher:
+            assert None not in teacher.ask_all(asks(20), "asking")
+            assert teacher.num_from_journal == 6
+
+
+def test_replies_of_many_threads_are_each_on_disk_before_they_are_used(run):
+    journal = CallJournal(run)
+    seen: list[bool] = []
+
+    def put(number: int) -> None:
+        for n in range(20):
+            key = f"{number}-{n}"
+            journal.put(key, "synth", "m", Reply("ok", "stop", 1, 1))
+            seen.append(f'"{key}"' in run.file("teacher.jsonl").read_text(encoding="utf-8"))
+
+    threads = [threading.Thread(target=put, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 160
+    assert len(run.journal("teacher.jsonl").entries) == 160
+    journal.close()
+    assert not journal.put("late", "synth", "m", Reply("ok", "stop", 1, 1))
+    assert len(run.journal("teacher.jsonl").entries) == 160
+
+
+def test_a_write_that_fails_loses_no_other_reply(run, monkeypatch):
+    journal = CallJournal(run)
+    real, failures = Journal.append, iter([OSError("disk full")])
+
+    def append(self, *entries):
+        for failure in failures:
+            raise failure
+        real(self, *entries)
+
+    monkeypatch.setattr(Journal, "append", append)
+    with pytest.raises(OSError, match="disk full"):
+        journal.put("a", "synth", "m", Reply("ok", "stop", 1, 1))
+    assert journal.get("a") is None
+    journal.put("b", "synth", "m", Reply("ok", "stop", 1, 1))
+    assert {entry["key"] for entry in run.journal("teacher.jsonl").entries} == {"a", "b"}
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,0 +1,46 @@
+"""The plan's figures on the teacher: calls as a range, tokens and money."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunewright.planning import Sizes, _calls, _teaching
+from tunewright.recipe import Recipe
+from tunewright.rundir import RunFolder
+from tunewright.settings import ExamSettings, SynthesisSettings, TeacherSettings
+
+SIZES = Sizes(num_train_documents=10, num_exam_documents=4, num_samples=0, num_tokens=0, num_questions=0)
+
+
+def recipe(**teacher: object) -> Recipe:
+    return Recipe(
+        exam=ExamSettings(learned_per_document=2, unseen_per_document=5),
+        synthesis=SynthesisSettings(tasks=("answer-first", "free-qa", "refusal"), samples_per_document=8),
+        teacher=TeacherSettings(url="http://x/v1", model="m", **teacher),
+    )
+
+
+def test_calls_are_a_range():
+    assert _calls("exam", recipe(), SIZES) == (40, 120)
+    assert _calls("synth", recipe(), SIZES) == (20, 10 * (8 + 4))
+    assert _calls("curate", recipe(), SIZES) == (0, 0)
+    own = recipe().model_copy(update={"exam": ExamSettings(file="exam.csv")})
+    assert _calls("exam", own, SIZES) == (0, 0)
+
+
+def test_what_is_journalled_is_not_called_again_and_tells_the_size_of_a_call(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    entry = {"stage": "synth", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
+    run.journal("teacher.jsonl").append(*[entry] * 20)
+    priced = recipe(price_prompt=1.0, price_completion=10.0, budget=5.0, concurrency=8)
+    told, seconds = _teaching("synth", priced, run, 50, 1020)
+    assert told == "30–1,000 calls, 9,000–300,000 tokens, $0.0360–$1.20 of a budget of $5.00"
+    assert seconds == pytest.approx(1000 * 4.0 / 8)
+    assert "$" not in _teaching("synth", recipe(), run, 50, 1020)[0]
+
+
+def test_nothing_is_left_to_call_when_all_is_journalled(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    entry = {"stage": "exam", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
+    run.journal("teacher.jsonl").append(*[entry] * 20)
+    assert _teaching("exam", recipe(price_prompt=1.0), run, 5, 15) == ("0–0 calls, 0–0 tokens", 0.0)
