@@ -12,7 +12,7 @@ from tunewright.errors import RunFolderError
 from tunewright.evaluation.data_examples import marked
 from tunewright.evaluation.data_report import inspect_run
 from tunewright.evaluation.report import report
-from tunewright.records import Document, Sample, StageSummary
+from tunewright.records import Chunk, Document, Sample, StageSummary
 from tunewright.rundir import RunFolder
 
 
@@ -170,3 +170,33 @@ def test_a_run_without_samples_has_a_page_that_says_so(tmp_path: Path) -> None:
     assert "samples" not in page.headings
     assert "what the training data holds: no samples" in plain(page)
     assert "This run has no samples" in Page(run.file("data.html").read_text(encoding="utf-8")).text
+
+
+def test_cost_and_tokens_per_kept_sample(tmp_path: Path) -> None:
+    run = data_run.write(tmp_path / "run")
+    for name, cost in (("synth", 1.5), ("exam", 9.0)):
+        summary = StageSummary(num_in=1, num_out=1, figures={"cost_usd": cost})
+        run.write_json(f"stages/{name}.json", {"summary": summary.model_dump(mode="json")})
+    kept = len(run.read_records("train.jsonl", Sample))
+    assert f"{1.5 / kept:.4f} US dollars" in plain(inspect(run)[0])
+
+
+@pytest.mark.parametrize(("headings", "told"), [(("All",), "All"), ((), "all sections")])
+def test_a_document_of_very_many_sections_stays_small(tmp_path: Path, headings: tuple[str, ...], told: str) -> None:
+    run = data_run.write(tmp_path / "run", documents=finished_run.documents(1))
+    (document,) = run.read_records("documents.jsonl", Document)
+    text, chunks = "", []
+    for n in range(3000):
+        sentence = f"In part {n} the group of patients was treated with the new drug."
+        chunks.append(
+            Chunk(id=f"{n}", document=document.id, title="T", section=(*headings, f"Part {n}"), start=len(text),
+                  end=len(text) + len(sentence), text=sentence, num_tokens=12)
+        )  # fmt: skip
+        text += sentence + " "
+    run.write_records("documents.jsonl", [document.model_copy(update={"text": text, "sections": ()})])
+    run.write_records("chunks.jsonl", chunks)
+    page, written = inspect(run)
+    assert written.count('<rect class="cell') - 4 == 120
+    assert re.search(rf"{told}: \d+ of 3000 sentences reached", page.text)
+    assert "and 2940 more sections" in page.text
+    assert len(written) < 150_000
