@@ -107,6 +107,20 @@ def test_without_samples_there_is_a_hint(tmp_path: Path) -> None:
         inspect_run(run)
 
 
+def test_the_terminal_tells_reasons_and_what_does_not_add_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = data_run.write(tmp_path / "run")
+    inspect_run(run)
+    told = capsys.readouterr().err
+    assert re.search(r"near duplicate\W+curate\W+2 ", told)
+    assert re.search(r"question too short\W+synth\W+3 ", told)  # not that of the exam
+    assert "unaccounted" not in told
+    run.write_records("train.jsonl", run.read_records("train.jsonl", Sample)[:-1])
+    inspect_run(run)
+    assert "1 samples unaccounted for" in capsys.readouterr().err
+
+
 def test_hostile_documents_and_samples_stay_text(tmp_path: Path) -> None:
     sentence = f"Of 595 skin ulcers 150 were found positive in the tested group of many people here {PAYLOAD}."
     documents = [
