@@ -14,6 +14,7 @@ from faulty_server import Answer, fake_teacher
 from whole_path import asks, write_recipe
 
 COMMANDS = (
+    "inspect",
     "demo",
     "init",
     "plan",

@@ -94,6 +94,8 @@ def test_the_funnel_from_samples_to_training_set(tmp_path, capsys):
     assert printed.out == "" and "leaks an exam question" in printed.err and "kept" in printed.err
     rejections = {r.reason: r for r in run.read_records("rejected.jsonl", Rejection)}
     assert all(r.stage == "curate" for r in rejections.values())
+    tasks = {s.id: s.task for s in samples}
+    assert all(r.task == tasks[r.id] for r in rejections.values())
     assert rejections["leaks an exam question"].detail == (
         f"Q: How did the wild boars fare? | A: {FACTS[5]} | exam question e1"
     )

@@ -12,7 +12,7 @@ from tunewright.errors import RunFolderError
 from tunewright.evaluation.data_examples import marked
 from tunewright.evaluation.data_report import inspect_run
 from tunewright.evaluation.report import report
-from tunewright.records import Document, Sample, StageSummary
+from tunewright.records import Chunk, Document, Sample, StageSummary
 from tunewright.rundir import RunFolder
 
 
@@ -107,6 +107,20 @@ def test_without_samples_there_is_a_hint(tmp_path: Path) -> None:
         inspect_run(run)
 
 
+def test_the_terminal_tells_reasons_and_what_does_not_add_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = data_run.write(tmp_path / "run")
+    inspect_run(run)
+    told = capsys.readouterr().err
+    assert re.search(r"near duplicate\W+curate\W+2 ", told)
+    assert re.search(r"question too short\W+synth\W+3 ", told)  # not that of the exam
+    assert "unaccounted" not in told
+    run.write_records("train.jsonl", run.read_records("train.jsonl", Sample)[:-1])
+    inspect_run(run)
+    assert "1 samples unaccounted for" in capsys.readouterr().err
+
+
 def test_hostile_documents_and_samples_stay_text(tmp_path: Path) -> None:
     sentence = f"Of 595 skin ulcers 150 were found positive in the tested group of many people here {PAYLOAD}."
     documents = [
@@ -170,3 +184,33 @@ def test_a_run_without_samples_has_a_page_that_says_so(tmp_path: Path) -> None:
     assert "samples" not in page.headings
     assert "what the training data holds: no samples" in plain(page)
     assert "This run has no samples" in Page(run.file("data.html").read_text(encoding="utf-8")).text
+
+
+def test_cost_and_tokens_per_kept_sample(tmp_path: Path) -> None:
+    run = data_run.write(tmp_path / "run")
+    for name, cost in (("synth", 1.5), ("exam", 9.0)):
+        summary = StageSummary(num_in=1, num_out=1, figures={"cost_usd": cost})
+        run.write_json(f"stages/{name}.json", {"summary": summary.model_dump(mode="json")})
+    kept = len(run.read_records("train.jsonl", Sample))
+    assert f"{1.5 / kept:.4f} US dollars" in plain(inspect(run)[0])
+
+
+@pytest.mark.parametrize(("headings", "told"), [(("All",), "All"), ((), "all sections")])
+def test_a_document_of_very_many_sections_stays_small(tmp_path: Path, headings: tuple[str, ...], told: str) -> None:
+    run = data_run.write(tmp_path / "run", documents=finished_run.documents(1))
+    (document,) = run.read_records("documents.jsonl", Document)
+    text, chunks = "", []
+    for n in range(3000):
+        sentence = f"In part {n} the group of patients was treated with the new drug."
+        chunks.append(
+            Chunk(id=f"{n}", document=document.id, title="T", section=(*headings, f"Part {n}"), start=len(text),
+                  end=len(text) + len(sentence), text=sentence, num_tokens=12)
+        )  # fmt: skip
+        text += sentence + " "
+    run.write_records("documents.jsonl", [document.model_copy(update={"text": text, "sections": ()})])
+    run.write_records("chunks.jsonl", chunks)
+    page, written = inspect(run)
+    assert written.count('<rect class="cell') - 4 == 120
+    assert re.search(rf"{told}: \d+ of 3000 sentences reached", page.text)
+    assert "and 2940 more sections" in page.text
+    assert len(written) < 150_000

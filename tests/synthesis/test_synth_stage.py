@@ -17,7 +17,7 @@ from synthesis_run import asked_sentence, make_run, qa_writer, question_writer, 
 from tunewright.errors import StageError
 from tunewright.models.prompts import chat, question_prompt
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Message, Sample, SplitEntry
+from tunewright.records import Chunk, Document, Message, Rejection, Sample, SplitEntry
 from tunewright.settings import SynthesisSettings, TeacherSettings
 from tunewright.synthesis.stage import exam, synth
 from tunewright.synthesis.tasks import TASKS
@@ -132,6 +132,7 @@ def test_cut_empty_failed_and_aimless_replies_are_counted(run):
         "question is not about its sentence": 4,
     }
     assert summary.num_in == 24 == summary.num_out + 16
+    assert {r.task for r in run.read_records("rejected.jsonl", Rejection)} == {"answer-first"}
 
 
 def test_a_passage_that_addresses_a_model_is_never_sent_and_is_counted(run):
@@ -157,6 +158,7 @@ def test_free_qa_keeps_quoted_items_and_counts_the_rest(run):
         assert len(server.seen) == 8  # two chunks of four documents, three items each
     assert summary.num_out == 8
     assert summary.rejected == {"quote not in the passage": 8, "item lacks question, answer or quote": 8}
+    assert {r.task for r in run.read_records("rejected.jsonl", Rejection)} == {"free-qa"}
     documents = {document.id: document for document in run.read_records("documents.jsonl", Document)}
     for sample in written(run):
         span = sample.evidence

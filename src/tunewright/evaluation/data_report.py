@@ -31,6 +31,17 @@ def _funnel_rows(view: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def _print_funnel(view: dict[str, Any]) -> None:
+    console.table("samples by task", ("task", "tried", "rejected", "kept", "yield"), _funnel_rows(view))
+    drops = sorted(view["total"].rejected.items(), key=lambda item: (-item[1], item[0]))
+    if drops:
+        rows = [[reason, stage, count(num)] for (stage, reason), num in drops]
+        console.table("rejected", ("reason", "stage", "samples"), rows)
+    for row in view["funnel"]:
+        if row.unaccounted:
+            console.warning(f"{row.task}: {row.unaccounted} samples unaccounted for; are the files of different runs?")
+
+
 def measure_rows(view: dict[str, Any]) -> list[list[str]]:
     """Return (measure, value) rows: refusals, diversity, duplicates, coverage, leaks."""
     rows = [
@@ -72,7 +83,7 @@ def inspect_run(run: RunFolder) -> None:
             f"write some: tunewright synth RECIPE --dir '{run.path}'",
         )
     write_page(run, view)
-    console.table("samples by task", ("task", "tried", "rejected", "kept", "yield"), _funnel_rows(view))
+    _print_funnel(view)
     of = "kept" if view["curated"] else "written"
     console.table(f"of the {count(view['num_samples'])} samples {of}", ("measure", "value"), measure_rows(view))
     for text in view["missing"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from tunewright import __version__
@@ -66,22 +67,20 @@ def read_data(run: RunFolder) -> Data:
 
 
 def _teacher(run: RunFolder, data: Data) -> dict[str, Any] | None:
-    """The teacher's calls by stage, and what a kept sample took; cost where the synth stage tells it."""
+    """The teacher's calls by stage, and what a kept sample took; cost where the stages tell it."""
     journal = run.file("teacher.jsonl")
     if not journal.is_file():
         return None
     use = data_funnel.teacher_use(journal)
     own = {stage: values for stage, values in use.items() if stage != "exam"}
     num = sum(sample.task != data_funnel.OWN for sample in data.samples)
-    cost = next((s.figures["cost_usd"] for s in data.summaries.values() if "cost_usd" in s.figures), None)
-    if "synth" in data.summaries:
-        cost = data.summaries["synth"].figures.get("cost_usd", cost)
     spent: dict[str, float] = {}
     for values in own.values():
         for name, value in values.items():
             spent[name] = spent.get(name, 0.0) + value
-    if isinstance(cost, int | float):
-        spent["US dollars"] = float(cost)
+    costs = [s.figures["cost_usd"] for name, s in data.summaries.items() if name != "exam" and "cost_usd" in s.figures]
+    if costs:
+        spent["US dollars"] = sum(float(cost) for cost in costs)
     return {
         "stages": use,
         "num": num,
@@ -144,13 +143,24 @@ def _coverage(data: Data) -> dict[str, Any] | None:
     }
 
 
+def _runs(document: coverage.DocumentCoverage, depth: int | None) -> list[tuple[str, list[int]]]:
+    """The samples per sentence of each run of sentences with the same first ``depth`` headings."""
+    groups = groupby(document.sentences, key=lambda sentence: sentence.section[:depth])
+    return [(section_name(path), [sentence.num_samples for sentence in run]) for path, run in groups]
+
+
+def _parts(document: coverage.DocumentCoverage) -> list[tuple[str, list[int]]]:
+    """The runs of one section; of its first heading, or all as one, where there are too many to be seen."""
+    for depth in (None, 1):
+        runs = _runs(document, depth)
+        if len(runs) <= MOST_ROWS:
+            return runs
+    return [("all sections", [sentence.num_samples for sentence in document.sentences])]
+
+
 def _strip(document: coverage.DocumentCoverage) -> data_figures.Strip:
-    counts: dict[tuple[str, ...], list[int]] = {}
-    for sentence in document.sentences:
-        counts.setdefault(sentence.section, []).append(sentence.num_samples)
     sections = [
-        (f"{section_name(path)}: {sum(map(bool, own))} of {len(own)} sentences reached", own)
-        for path, own in counts.items()
+        (f"{name}: {sum(map(bool, own))} of {len(own)} sentences reached", own) for name, own in _parts(document)
     ]
     title = document.title or document.source
     value = f"{document.num_reached} of {len(document.sentences)}"
