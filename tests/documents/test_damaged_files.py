@@ -53,9 +53,8 @@ def test_damaged_files_are_the_same_for_the_same_seed() -> None:
         ("a" + "\t" * 1_000_000 + "b", "a" + "\t" * 1_000_000 + "b"),
         ("# a" + " " * 1_000_000 + "b", "a b"),
         ("<!--" * 250_000, "<!--" * 250_000),
-        ("---\na:\n" + "- x\n" * 250_000 + "---\nbody", "body"),
     ],
-    ids=["blanks", "heading", "comments", "front matter"],
+    ids=["blanks", "heading", "comments"],
 )
 def test_long_runs_take_no_time(tmp_path: Path, content: str, text: str) -> None:
     (tmp_path / "run.md").write_text(content)
@@ -128,6 +127,36 @@ def test_damage_that_a_library_meets_is_told_as_damage(tmp_path: Path) -> None:
         (failure,) = answer(tmp_path / path).failures
         assert failure.reason == "unreadable"
         assert failure.detail.startswith(told)
+
+
+def test_own_fault_while_parsing_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docx.Document().save(str(tmp_path / "a.docx"))
+    monkeypatch.setattr("tunewright.documents.readers._heading_levels", lambda document: _broken(document))
+    monkeypatch.setitem(globals(), "__name__", "tunewright.documents.broken")
+    (failure,) = answer(tmp_path / "a.docx").failures
+    assert (failure.reason, failure.detail) == (CRASHED, "KeyError: 'gone'")
+
+
+def _broken(document: object) -> dict[str, int]:
+    return {}["gone"]
+
+
+def test_word_document_of_many_paragraphs_asks_for_its_styles_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = docx.Document()
+    for number in range(50):
+        written.add_heading(f"Part {number}", 1)
+        written.add_paragraph("Words.")
+    written.add_paragraph("Fake", style="Caption")
+    written.save(str(tmp_path / "long.docx"))
+    searches = []
+    search = docx.styles.styles.Styles.default
+    monkeypatch.setattr(docx.styles.styles.Styles, "default", lambda *args: searches.append(args) or search(*args))
+    (document,) = answer(tmp_path / "long.docx").documents
+    assert [section.path for section in document.sections][1:] == [(f"Part {number}",) for number in range(1, 50)]
+    assert document.text.endswith("Words.\n\nFake")
+    assert len(searches) < 5
 
 
 def test_fault_of_a_reader_is_told_apart_from_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -53,13 +54,16 @@ class Reading(Record):
 def parsing(kind: str) -> Iterator[None]:
     """Turn whatever a format's library raises on a damaged file into a DocumentError.
 
-    Memory that runs out and files that cannot be opened stay what they are: they are told otherwise.
+    Memory that runs out, files that cannot be opened and faults of our own code stay what they are.
     """
     try:
         yield
     except (MemoryError, OSError):
         raise
     except Exception as error:
+        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+        if innermost.f_globals.get("__name__", "").startswith("tunewright."):
+            raise
         raise DocumentError(f"damaged {kind}", one_line(f"{type(error).__name__}: {error}")[:200]) from error
 
 

@@ -18,6 +18,7 @@ from tunewright.text import normalize
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
+    from docx.document import Document
     from docx.table import Table
     from docx.text.paragraph import Paragraph
 
@@ -135,22 +136,25 @@ def _table_text(table: Table) -> str:
     rows = []
     for row in table.rows:
         cells = {cell._tc: cell for cell in row.cells}.values()  # a merged cell is listed once per column
-        texts = ["\n".join(text for _, text in _docx_blocks(cell.iter_inner_content())) for cell in cells]
+        texts = ["\n".join(text for _, text in _docx_blocks(cell.iter_inner_content(), {})) for cell in cells]
         rows.append(" | ".join(" ".join(text.split()) for text in texts))
     return "\n".join(row for row in rows if row.strip(" |"))
 
 
-def _docx_blocks(content: Iterable[Paragraph | Table]) -> Iterator[Block]:
+def _docx_blocks(content: Iterable[Paragraph | Table], levels: dict[str, int]) -> Iterator[Block]:
     from docx.table import Table
 
     for item in content:
         if isinstance(item, Table):
             yield 0, _table_text(item)
-            continue
-        style = (item.style.name if item.style else "") or ""
-        heading = re.fullmatch(r"(?i)heading ([1-9])|(title)", style)
-        level = 0 if not heading else 1 if heading[2] else int(heading[1])
-        yield level, _paragraph_text(item)
+        else:
+            yield levels.get(item._p.style or "", 0), _paragraph_text(item)
+
+
+def _heading_levels(document: Document) -> dict[str, int]:
+    """Return the heading level by style identifier; asking each paragraph for its style searches all styles anew."""
+    headings = ((style, re.fullmatch(r"(?i)heading ([1-9])|(title)", style.name or "")) for style in document.styles)
+    return {style.style_id: int(match[1] or 1) for style, match in headings if match}
 
 
 def read_docx(path: Path) -> Read:
@@ -162,7 +166,7 @@ def read_docx(path: Path) -> Read:
     with parsing(".docx"):
         document = docx.Document(str(path))
         title, author = document.core_properties.title or "", document.core_properties.author or ""
-        blocks = list(_docx_blocks(document.iter_inner_content()))
+        blocks = list(_docx_blocks(document.iter_inner_content(), _heading_levels(document)))
     return [assemble(blocks, path.stem, fallback_title=title, metadata={"author": author})]
 
 

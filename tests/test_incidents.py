@@ -1,0 +1,112 @@
+"""The incident reports: labels that fit the schema and the text, and no report that resembles another."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tunewright.documents.assembly import ReadDocument
+from tunewright.documents.readers import read_markdown
+from tunewright.examples import abstracts_folder
+from tunewright.recipe import parse_recipe
+from tunewright.text import words
+
+EXAMPLES = abstracts_folder().parent
+ROOT = Path(__file__).parents[1]
+FIELDS = ("severity", "component", "customer_impact", "started_at")
+
+
+def reports() -> dict[str, ReadDocument]:
+    found = {path.name: read_markdown(path)[0] for path in sorted((EXAMPLES / "incidents").iterdir())}
+    return {name: document for name, document in found.items() if isinstance(document, ReadDocument)}
+
+
+def labels() -> list[dict[str, Any]]:
+    lines = (EXAMPLES / "incidents.gold.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def schema() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((EXAMPLES / "triage.schema.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_each_report_has_one_label_that_fits_the_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    validator = jsonschema.Draft202012Validator(schema())
+    gold = labels()
+    assert [label["source"] for label in gold] == list(reports())
+    assert len(gold) == 100
+    for label in gold:
+        assert list(label) == ["source", *FIELDS]
+        validator.validate({field: label[field] for field in FIELDS})
+
+
+def test_the_schema_lets_every_field_be_null_and_nothing_else_in() -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    nothing = dict.fromkeys(FIELDS)
+    validator.validate(nothing)
+    for wrong in ({"severity": "SEV4"}, {"component": "mobile"}, {"started_at": 3}, {"owner": "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate({**nothing, **wrong})
+
+
+def test_quoted_labels_stand_in_their_report() -> None:
+    texts = {name: document.text for name, document in reports().items()}
+    for label in labels():
+        for field in ("customer_impact", "started_at"):
+            assert label[field] is None or (label[field] and label[field] in texts[label["source"]]), label
+        # Whoever knows what customers met can tell the severity, and the other way round.
+        assert (label["customer_impact"] is None) == (label["severity"] in (None, "SEV3")), label
+
+
+def test_labels_are_spread() -> None:
+    gold = labels()
+    severities = Counter(label["severity"] for label in gold)
+    components = Counter(label["component"] for label in gold)
+    assert set(severities) == set(schema()["properties"]["severity"]["enum"])
+    assert set(components) == set(schema()["properties"]["component"]["enum"])
+    assert min(severities.values()) >= 15 and max(severities.values()) <= 40
+    assert components[None] >= 15 and min(components.values()) >= 8
+    # Neither gives the other away.
+    assert all(len({g["severity"] for g in gold if g["component"] == c}) == 4 for c in components)
+
+
+def test_no_report_resembles_another() -> None:
+    pairs = {}
+    for name, document in reports().items():
+        tokens = words(document.text)
+        assert 60 <= len(tokens) <= 175, name
+        pairs[name] = set(zip(tokens, tokens[1:], strict=False))
+    nearest = max((len(a & b) / len(a | b), x, y) for (x, a), (y, b) in combinations(pairs.items(), 2))
+    assert nearest[0] < 0.35, nearest
+    titles = [document.title for document in reports().values()]
+    assert len(set(titles)) == len(titles)
+    assert not any(re.fullmatch(r"\d+", title) for title in titles)  # a heading, not the file's name
+
+
+def test_reports_labels_and_schema_are_package_data() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["tunewright"]
+    packed = {path for pattern in patterns for path in EXAMPLES.parent.glob(pattern)}
+    named = {EXAMPLES / name for name in ("INCIDENTS.md", "incidents.gold.jsonl", "triage.schema.json")}
+    assert set((EXAMPLES / "incidents").iterdir()) | named <= packed
+
+
+def test_the_recipe_names_files_that_are_there() -> None:
+    path = ROOT / "recipes" / "incident_triage.toml"
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    synthesis = content.pop("synthesis")
+    assert synthesis["tasks"] == ["extraction"]
+    assert (path.parent / synthesis["schema"]).samefile(EXAMPLES / "triage.schema.json")
+    recipe = parse_recipe(content, path.parent)
+    assert [recipe.resolve(folder).resolve() for folder in recipe.documents.paths] == [EXAMPLES / "incidents"]
+    assert "tunewright run recipes/incident_triage.toml" in path.read_text(encoding="utf-8")
