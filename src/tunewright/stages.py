@@ -8,7 +8,7 @@ from tunewright.errors import RecipeError
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.rundir import file_digest
-from tunewright.settings import NO_PART_OF_RESULT, TrainingSettings
+from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT, PreferenceSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Stage:
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.url", "teacher.model", "teacher.temperature")
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
+_PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
     "synthesis.tasks",
@@ -99,7 +100,7 @@ STAGES = (
     Stage(
         "train",
         "tunewright.training.stage:train_adapter",
-        ("seed", *_STUDENT, "model.fp8", *_TRAINING, "preference"),
+        ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
         ("train.jsonl",),
         ("adapter", "metrics.jsonl", "plan.json"),
         ("tunewright.stages:base_identity",),
@@ -137,25 +138,48 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without |= {"ingest", "split"}
     if not needs_samples(recipe):
         without |= {"synth", "curate"}
-    if not recipe.preference.data:
+    if not recipe.preference.wanted:
         without.add("pairs")
-    more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.data else ()
+    more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.wanted else ()
     more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
+    for_recipe = {"train": lambda stage: replace(stage, reads=stage.reads + more)}
+    if recipe.preference.make:
+        for_recipe["pairs"] = lambda stage: _making(stage, recipe)
     return tuple(
-        replace(stage, reads=stage.reads + more) if stage.name == "train" else stage
+        for_recipe[stage.name](stage) if stage.name in for_recipe else stage
         for stage in STAGES
         if stage.name not in without
     )
 
 
+def _making(stage: Stage, recipe: Recipe) -> Stage:
+    """Return the stage "pairs" with all that pairs of tunewright's own making depend on."""
+    make = recipe.preference.make
+    settings = (*stage.settings, "seed", "refusal", "preference.make")
+    outside = stage.outside
+    if set(make) & {"student", "best-of-n"}:
+        settings += (*_STUDENT, "preference.samples")
+        outside += ("tunewright.stages:base_identity",)
+    if "best-of-n" in make:
+        settings += ("curation.reward",)
+        outside += ("tunewright.stages:reward_identity",)
+    reads = (*stage.reads, "train.jsonl", "documents.jsonl", "chunks.jsonl")
+    return replace(stage, settings=settings, reads=reads, outside=outside)
+
+
 def needs_samples(recipe: Recipe) -> bool:
-    """Return whether chats are trained on at all."""
-    return recipe.training.epochs > 0 and recipe.training.text_share < 1
+    """Return whether chats are trained on, or pairs made of them."""
+    return (recipe.training.epochs > 0 and recipe.training.text_share < 1) or bool(recipe.preference.make)
 
 
 def base_identity(recipe: Recipe) -> str:
     """Return what names the base model's content."""
     return identity(recipe.model.base, recipe.folder)
+
+
+def reward_identity(recipe: Recipe) -> str:
+    """Return what names the reward model's content."""
+    return identity(recipe.curation.reward, recipe.folder)
 
 
 def exam_file_digest(recipe: Recipe) -> str:
