@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W\d_][\w-]*")
 _MONTHS = frozenset(  # "may" is a verb too
     words("january february march april june july august september october november december")
 )
-_NO_NAMES = frozenset(words("i a an the"))
+_NO_NAMES = frozenset(words("i a an the ci sd se iqr or aor hr rr irr vs"))  # statistics are no entities
 _ACRONYM = re.compile(r"\w*[A-Z]\w*[A-Z]\w*(?:-[A-Z\d]+)*")
 _LONGEST_ACRONYM = 6  # longer capitals are headings and shouting
 
