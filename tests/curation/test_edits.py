@@ -85,16 +85,22 @@ def test_lost_citations():
 
 
 def test_numbers_and_names_are_told_apart_from_their_look_alikes():
-    found = {(fact.text, fact.kind) for fact in numbers("In 2016, 12 of 3,440 (0.3%; 95% CI 0.1-0.5) had CD4 [3] of 2.0.")}
+    found = {
+        (fact.text, fact.kind) for fact in numbers("In 2016, 12 of 3,440 (0.3%; 95% CI 0.1-0.5) had CD4 [3] of 2.0.")
+    }
     assert found == {("2016", "year"), ("12", "whole"), ("3,440", "whole"), ("0.3", "percent"), ("2.0", "decimal")}
-    found = {(f.text, f.kind) for f in names("Later Doctor Mensah of Ghana used PCR in March. Then SIGNIFICANTLY more.")}
+    found = {
+        (f.text, f.kind) for f in names("Later Doctor Mensah of Ghana used PCR in March. Then SIGNIFICANTLY more.")
+    }
     assert found == {("Doctor Mensah", "name of 2"), ("Ghana", "name of 1"), ("PCR", "acronym"), ("March", "month")}
     assert number_values("Three of 1,000.0 in 0.50") == {"3", "1000", "0.5"}
     assert unsupported("12 in Ghana", "In Ghana it was 13.") and unsupported("Here in Benin", "In Ghana.")
     assert not unsupported("Thirteen: 13 in Ghana", "In Ghana it was 13.")
 
 
-WORDS = st.sampled_from("Ghana Benin PCR ELISA 12 13.5% 3,440 1,200 2016 2019 had in the of seven WHO. 95% CI (p < 0.05)".split())
+WORDS = st.sampled_from(
+    "Ghana Benin PCR ELISA 12 13.5% 3,440 1,200 2016 2019 had in the of seven WHO. 95% CI (p < 0.05)".split()
+)
 
 
 @given(st.lists(st.lists(WORDS, min_size=3, max_size=12), min_size=1, max_size=5), st.integers(0, 4))

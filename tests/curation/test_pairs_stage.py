@@ -26,7 +26,9 @@ FACTS = [f"In {1990 + n} the herd of {animal} near {PLACES[n]} rose by {n + 3}.5
 TEXT = " ".join(FACTS)
 DOCUMENT = Document(id="d", title="Animals", source="a.md", text=TEXT)
 CHUNK = Chunk(id="c", document="d", title="Animals", section=(), start=0, end=len(TEXT), text=TEXT, num_tokens=99)
-EXAM = [Question(id="e", ring="unseen", document="x", question="What eats the old moss here?", gold="It", answerable=True)]
+EXAM = [
+    Question(id="e", ring="unseen", document="x", question="What eats the old moss here?", gold="It", answerable=True)
+]
 RECIPE = Recipe(preference=PreferenceSettings(make=("edits",)))
 
 
@@ -106,7 +108,9 @@ def test_nothing_to_make_pairs_of_is_an_error_with_the_reason(tmp_path):
 
 
 NUMBERS = st.integers(0, len(ANIMALS) - 1)
-SAMPLES = st.lists(st.tuples(NUMBERS, st.sampled_from(["answered", "shown", "refused", "answers after all"])), min_size=1)
+SAMPLES = st.lists(
+    st.tuples(NUMBERS, st.sampled_from(["answered", "shown", "refused", "answers after all"])), min_size=1
+)
 # What a student may say: the truth, another truth, a refusal, an invention, nothing, or something too long.
 SAYINGS = st.sampled_from([*FACTS[:3], RECIPE.refusal, "It rose by 99.9%.", "Nobody can know.", "", "word " * 99])
 
