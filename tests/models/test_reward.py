@@ -13,7 +13,8 @@ from tunewright.records import Message, Sample
 from tunewright.rundir import RunFolder
 from tunewright.settings import CurationSettings
 
-WORDS = "who followed the study of 426 patients in three hospitals and why ? it was treated group .".split(" ")
+SAID = "who followed the study of 426 patients in three hospitals and why ? it was treated group ."
+WORDS = SAID.split()
 EXCHANGES = [
     ("who followed the study ?", "the treated group ."),
     ("why ?", "it was the study of patients in three hospitals and of 426 patients ."),
