@@ -76,6 +76,13 @@ def test_what_an_acronym_stands_for_is_no_other_name():
     assert "UNICEF" in swapped_name(sample, sources)
 
 
+def test_the_initials_of_what_the_evidence_says_are_no_other_name():
+    text = "We saw cutaneous leishmaniasis by PCR. In the north CL is common."
+    assert swapped_name(*about("We saw cutaneous leishmaniasis by PCR", text=text)) is None
+    text = text.replace("CL", "TB")
+    assert swapped_name(*about("We saw cutaneous leishmaniasis by PCR", text=text)).endswith("by TB")
+
+
 def test_lost_citations():
     assert lost_citation(*about("12.4% had fever", answer="12.4% had fever [1], they say [2, 3].")) == (
         "12.4% had fever, they say."

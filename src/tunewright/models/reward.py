@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.models.load import compute_dtype, quiet_libraries
+from tunewright.models.load import quiet_libraries
 from tunewright.models.source import read_config
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # of a padded batch
@@ -35,6 +35,7 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
         ModelError: it is no sequence classifier with one output and a head of its own, or its files are damaged.
     """
     quiet_libraries()
+    import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     kinds = read_config(folder).get("architectures") or []
@@ -43,7 +44,7 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
-            dtype=compute_dtype(device) if device.startswith("cuda") else None,
+            dtype=torch.float32,  # DeBERTa overflows in fp16, and in bf16 near scores become equal
             device_map={"": device},
             local_files_only=True,
             use_safetensors=True,
@@ -54,7 +55,9 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"cannot load the reward model in {folder}", reason[0], "name one with model.safetensors in curation.reward"
+            f"cannot load the reward model in {folder}",
+            reason[0],
+            "name one with model.safetensors in curation.reward; a pickle (.bin) runs code when it is read",
         ) from error
     if info["missing_keys"]:  # they would be random
         raise _no_reward_model(folder, f"its file lacks {', '.join(sorted(info['missing_keys'])[:3])}")
@@ -69,7 +72,7 @@ def _no_reward_model(folder: Path, cause: str) -> ModelError:
     return ModelError(
         f"{folder} is no reward model for a prompt and an answer",
         cause,
-        "for example: --set curation.reward=OpenAssistant/reward-model-deberta-v3-large-v2",
+        "name a sequence classifier with one output, trained to score an answer to a prompt, in curation.reward",
     )
 
 
