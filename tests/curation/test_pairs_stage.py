@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tiny import make_reward_model
 from tunewright.curation import judged, made_pairs, student_answers
 from tunewright.curation.judged import Told, best_and_worst, error_of, students_error
 from tunewright.curation.made_pairs import PAIRS_PER_SAMPLE, direction
@@ -188,6 +189,21 @@ def test_the_best_answer_must_hold_against_the_passage(monkeypatch):
     scores[truth] = 4.0
     (first,) = best_and_worst([answered(0)], told[:1], RECIPE)
     assert (first.chosen, first.rejected) == (truth, weak)
+
+
+def test_best_of_n_by_a_real_reward_model(tmp_path, monkeypatch):
+    model = make_reward_model(tmp_path / "reward", "deberta")
+    recipe = Recipe(preference=PreferenceSettings(make=("best-of-n",)), curation=CurationSettings(reward=str(model)))
+    sayings = ["It was the study of patients.", "It was in three hospitals.", "Who treated the group?", "It was it."]
+    told = [[Told(text, False) for text in sayings], [Told("It rose by 77.7%.", False), Told("By 88.8%.", False)]]
+    monkeypatch.setattr(made_pairs, "student_answers", lambda *_: told)
+    run = run_folder(tmp_path / "run", [answered(0), answered(1)])
+    summary = curate_pairs(run, recipe)
+    (pair,) = made(run)
+    scores = dict(zip(sayings, judged.rewards_of([(asked(0), text) for text in sayings], recipe), strict=True))
+    assert (pair.chosen, pair.rejected) == (max(scores, key=scores.get), min(scores, key=scores.get))
+    assert (pair.origin, pair.sample) == ("best-of-n", answered(0).id)
+    assert summary.rejected == {"no answer holds against the passage": 1}
 
 
 def test_the_students_answers_are_drawn_once_and_again_the_same(tmp_path, tiny_model, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tiny import make_model
+from tiny import make_model, make_reward_model
 from tunewright.curation.reward import FILE, Reward, ranked, write_rewards
 from tunewright.errors import ModelError
 from tunewright.models import reward
@@ -13,57 +13,12 @@ from tunewright.records import Message, Sample
 from tunewright.rundir import RunFolder
 from tunewright.settings import CurationSettings
 
-SAID = "who followed the study of 426 patients in three hospitals and why ? it was treated group ."
-WORDS = SAID.split()
 EXCHANGES = [
     ("who followed the study ?", "the treated group ."),
     ("why ?", "it was the study of patients in three hospitals and of 426 patients ."),
     ("who was treated in the study of 426 patients in three hospitals ?", "it ."),
     ("why ?", "it was ."),
 ]
-
-
-def make_reward_model(folder, kind="bert", num_labels=1, positions=64):
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import (
-        BertConfig,
-        BertForSequenceClassification,
-        DebertaV2Config,
-        DebertaV2ForSequenceClassification,
-        PreTrainedTokenizerFast,
-    )
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*special, *WORDS])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
-    fast.save_pretrained(folder)
-    shape = {
-        "vocab_size": len(WORDS) + 4,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": positions,
-        "num_labels": num_labels,
-        "initializer_range": 0.5,
-    }
-    torch.manual_seed(3)
-    if kind == "bert":
-        model = BertForSequenceClassification(BertConfig(**shape))
-    else:
-        relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
-        model = DebertaV2ForSequenceClassification(DebertaV2Config(**shape, **relative, type_vocab_size=0))
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=["bert", "deberta"])
