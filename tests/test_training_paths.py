@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from training.bench_of_training import pairs
 from tunewright import pipeline, planning
 from tunewright.errors import DocumentError, RecipeError
 from tunewright.recipe import load_recipe
-from tunewright.records import PreferencePair, Question
+from tunewright.records import PreferencePair, Question, Sample
 from tunewright.rundir import RunFolder
 from whole_path import asks, write_recipe
 
@@ -64,6 +65,42 @@ def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path
     pipeline.run(load_recipe(path, ["preference.beta=0.5"]), tmp_path / "run")
     assert started(run)[len(pipeline.STAGE_NAMES) :] == ["train", "evaluate", "report"]
     assert run.file("metrics.jsonl").read_text().splitlines()[:3] == sft
+
+
+def test_pairs_made_by_edits_train_after_the_samples(tmp_path, tiny_model, teacher, abstracts):
+    """Documents to preferences without a pair of the user's own; other settings of [preference] make no pair anew."""
+    sections = {
+        "preference": {"make": ["edits"], "learning_rate": 0.003},
+        "training": {"epochs": 1, "batch_size": 24},
+        "evaluation": {"arms": ["base", "tuned"]},
+    }
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, **sections)
+    run = pipeline.run(load_recipe(path), tmp_path / "run")
+    assert started(run) == list(pipeline.STAGE_NAMES)
+    made = run.read_records("pairs.jsonl", PreferencePair)
+    samples = {sample.id: sample for sample in run.read_records("train.jsonl", Sample)}
+    assert {"number", "refusal"} <= {pair.origin for pair in made}
+    assert all(samples[pair.sample].answer == pair.chosen for pair in made)
+    summary = run.read_json("stages/pairs.json")["summary"]
+    assert summary["num_in"] == len(made) + sum(summary["rejected"].values())
+    steps = [row for row in map(json.loads, run.file("metrics.jsonl").read_text().splitlines()) if row["step"]]
+    assert sum(row["phase"] == "dpo" for row in steps) == 2
+    assert set(run.read_json("plan.json")) == {"sft", "dpo"}
+    changed = load_recipe(path, ["preference.beta=0.5", "preference.samples=7"])
+    pipeline.run(changed, tmp_path / "run", until="train")
+    assert started(run)[len(pipeline.STAGE_NAMES) :] == ["train"]
+
+
+def test_the_students_errors_alone_need_samples_but_no_training_on_them(tmp_path, tiny_model, teacher, abstracts):
+    student = shutil.copytree(tiny_model, tmp_path / "student")
+    ends = {"eos_token_id": [2, *range(300, 316)]}  # a random student would hardly ever come to an end
+    (student / "generation_config.json").write_text(json.dumps(ends))
+    sections = {"preference": {"make": ["student"], "samples": 4}, "training": {"epochs": 0}}
+    path = write_recipe(tmp_path, student, teacher.url, abstracts, **sections)
+    run = pipeline.run(load_recipe(path, ["synthesis.samples_per_document=2"]), tmp_path / "run", until="train")
+    assert started(run) == ["ingest", "split", "exam", "synth", "curate", "pairs", "train"]
+    assert {pair.origin for pair in run.read_records("pairs.jsonl", PreferencePair)} == {"student"}
+    assert set(run.read_json("plan.json")) == {"dpo"}
 
 
 def test_pairs_that_leak_the_exam_repeat_or_are_none_are_left_out(tmp_path, tiny_model, teacher, abstracts):

@@ -18,6 +18,10 @@ TEXT = (
 )
 
 
+_SAID = "who followed the study of 426 patients in three hospitals and why ? it was treated group ."
+REWARD_WORDS = _SAID.split()
+
+
 def make_tokenizer(
     folder: Path,
     template: str | None = CHATML,
@@ -101,6 +105,53 @@ def make_model(folder: Path, seed: int = 0, template: str | None = CHATML) -> Pa
         pad_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def make_reward_model(folder: Path, kind: str = "bert", num_labels: int = 1, positions: int = 64) -> Path:
+    """Write a random sequence classifier, "bert" or "deberta", and its word tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        DebertaV2Config,
+        DebertaV2ForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: n for n, word in enumerate([*special, *REWARD_WORDS])}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    fast.save_pretrained(folder)
+    shape: dict[str, Any] = {
+        "vocab_size": len(REWARD_WORDS) + 4,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": positions,
+        "num_labels": num_labels,
+        "initializer_range": 0.5,
+    }
+    torch.manual_seed(3)
+    if kind == "bert":
+        model = BertForSequenceClassification(BertConfig(**shape))
+    else:
+        relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+        model = DebertaV2ForSequenceClassification(DebertaV2Config(**shape, **relative, type_vocab_size=0))
+    model.save_pretrained(folder)
     return folder
 
 

@@ -51,8 +51,10 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        if self.training.epochs == 0 and not self.preference.data:
+        if self.training.epochs == 0 and not self.preference.wanted:
             raise ValueError("training.epochs = 0 leaves nothing to train; name pairs in preference.data, or raise it")
+        if "best-of-n" in self.preference.make and not self.curation.reward:
+            raise ValueError('preference.make = ["best-of-n"] needs a reward model: name one in curation.reward')
         if self.training.method == "full" and self.model.quantization != "none":
             raise ValueError('training.method = "full" needs model.quantization = "none": 4-bit weights cannot move')
         if self.model.sharded and self.model.quantization != "none":
@@ -90,15 +92,20 @@ class Recipe(Settings):
         )
         preference = self.preference.model_copy(update={"data": absolute(self.preference.data)})
         exam = self.exam.model_copy(update={"file": "".join(absolute((self.exam.file,) if self.exam.file else ()))})
-        base = str(self.resolve(self.model.base)) if self.resolve(self.model.base).is_dir() else self.model.base
-        model = self.model.model_copy(update={"base": base})
+
+        def local(name: str) -> str:
+            return str(self.resolve(name)) if name and self.resolve(name).is_dir() else name
+
+        model = self.model.model_copy(update={"base": local(self.model.base)})
+        curation = self.curation.model_copy(update={"reward": local(self.curation.reward)})
         teacher = self.teacher
-        if teacher.url == LOCAL and self.resolve(teacher.model).is_dir():
-            teacher = teacher.model_copy(update={"model": str(self.resolve(teacher.model))})
+        if teacher.url == LOCAL:
+            teacher = teacher.model_copy(update={"model": local(teacher.model)})
         return self.model_copy(
             update={
                 "documents": documents,
                 "synthesis": synthesis,
+                "curation": curation,
                 "preference": preference,
                 "exam": exam,
                 "model": model,

@@ -124,12 +124,17 @@ class Sample(Record):
 
 
 class PreferencePair(Record):
-    """A prompt with a better and a worse answer; the last turn of ``prompt`` is the user's."""
+    """A prompt with a better and a worse answer; the last turn of ``prompt`` is the user's.
+
+    ``origin`` says how it came about ("own": the user's data), ``sample`` which training sample it was made from.
+    """
 
     id: str
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
+    origin: str = "own"
+    sample: str | None = None
 
 
 class Question(Record):

@@ -10,6 +10,7 @@ Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
 Kind = Literal["factual", "numeric", "comparative", "methodological", "limitation", "multi-hop"]
 TeacherCheck = Literal["answerable", "judge"]
+Make = Literal["edits", "student", "best-of-n"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -138,6 +139,7 @@ class CurationSettings(Settings):
     checks: tuple[TeacherCheck, ...] = Field(
         (), description="also ask the teacher: answerable (2 calls a sample), judge (1)"
     )
+    reward: str = Field("", description="reward model, a folder or a hub name; its scores rank, and drop nothing alone")
 
 
 class ModelSettings(Settings):
@@ -184,17 +186,34 @@ class TrainingSettings(Settings):
 # Of [training]: what decides how a step is computed or watched, not what it computes.
 NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"})
 
+# Of [preference]: where the pairs come from; for the training, what they are stands in its place.
+MAKES_PAIRS = frozenset({"data", "make", "samples"})
+
 
 class PreferenceSettings(Settings):
     """[preference]: DPO on pairs of a better and a worse answer, after the training or alone."""
 
     data: tuple[str, ...] = Field((), description="your pairs (.jsonl): prompt, chosen, rejected")
+    make: tuple[Make, ...] = Field((), description="pairs made of the training set; the first named has precedence")
+    samples: int = Field(4, ge=2, le=64, description="student's answers per prompt, for student and best-of-n")
     loss: Literal["sigmoid", "normalized", "ipo"] = Field("sigmoid", description="DPO, length-normalized DPO, or IPO")
     beta: float = Field(0.1, gt=0, description="pull towards the reference; larger stays closer")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of the pairs that may be labeled wrong")
     reference: Literal["sft", "base"] = Field("sft", description="the model before DPO, or without any adapter")
     learning_rate: float = Field(5e-6, gt=0, description="peak of the schedule")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to prefer: pairs of the user's own, or made ones."""
+        return bool(self.data or self.make)
+
+    @field_validator("make")
+    @classmethod
+    def _each_once(cls, make: tuple[Make, ...]) -> tuple[Make, ...]:
+        if len(set(make)) < len(make):
+            raise ValueError("a way to make pairs is named twice")
+        return make
 
 
 class EvaluationSettings(Settings):

@@ -8,7 +8,13 @@ from tunewright.errors import RecipeError
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.rundir import file_digest
-from tunewright.settings import NO_PART_OF_RESULT, SynthesisSettings, TrainingSettings
+from tunewright.settings import (
+    MAKES_PAIRS,
+    NO_PART_OF_RESULT,
+    PreferenceSettings,
+    SynthesisSettings,
+    TrainingSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
 _TEACHER_NAME = "tunewright.stages:teacher_name"  # in place of teacher.url: servers of a fleet come and go
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
+_PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
     *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key != "data"),
@@ -99,7 +106,7 @@ STAGES = (
     Stage(
         "train",
         "tunewright.training.stage:train_adapter",
-        ("seed", *_STUDENT, "model.fp8", *_TRAINING, "preference"),
+        ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
         ("train.jsonl",),
         ("adapter", "metrics.jsonl", "plan.json"),
         ("tunewright.stages:base_identity",),
@@ -148,9 +155,9 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without |= {"ingest", "split"}
     if not needs_samples(recipe):
         without |= {"synth", "curate"}
-    if not recipe.preference.data:
+    if not recipe.preference.wanted:
         without.add("pairs")
-    more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.data else ()
+    more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.wanted else ()
     more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
     stages = (_with_needs(stage, recipe, more) for stage in STAGES)
     return tuple(stage for stage in stages if stage.name not in without)
@@ -160,14 +167,42 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
     """Return the stage with what this recipe makes it depend on."""
     if stage.name == "train":
         return replace(stage, reads=stage.reads + files_of_training)
-    if stage.name == "curate" and (recipe.curation.checks or recipe.curation.paraphrase_check):
-        return replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, _TEACHER_NAME))
+    if stage.name == "pairs" and recipe.preference.make:
+        return _making(stage, recipe)
+    if stage.name == "curate":
+        return _curating(stage, recipe)
     return stage
 
 
+def _curating(stage: Stage, recipe: Recipe) -> Stage:
+    """Return the stage "curate" with the models that this recipe's rules ask."""
+    if recipe.curation.checks or recipe.curation.paraphrase_check:
+        stage = replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, _TEACHER_NAME))
+    if recipe.curation.reward:
+        outside = (*stage.outside, "tunewright.stages:reward_identity")
+        stage = replace(stage, writes=(*stage.writes, "rewards.jsonl"), outside=outside)
+    return stage
+
+
+def _making(stage: Stage, recipe: Recipe) -> Stage:
+    """Return the stage "pairs" with all that pairs of tunewright's own making depend on."""
+    make = recipe.preference.make
+    settings = (*stage.settings, "seed", "refusal", "preference.make")
+    outside = stage.outside
+    if set(make) & {"student", "best-of-n"}:
+        settings += (*_STUDENT, "preference.samples")
+        outside += ("tunewright.stages:base_identity",)
+    if "best-of-n" in make:
+        settings += ("curation.reward",)
+        outside += ("tunewright.stages:reward_identity",)
+    reads = (*stage.reads, "train.jsonl", "documents.jsonl", "chunks.jsonl")
+    return replace(stage, settings=settings, reads=reads, outside=outside)
+
+
 def needs_samples(recipe: Recipe) -> bool:
-    """Return whether written samples are trained on at all: chats, or rewrites as raw text."""
-    return recipe.training.epochs > 0 and (recipe.training.text_share < 1 or recipe.synthesis.views > 0)
+    """Return whether written samples are trained on: chats, rewrites as raw text, or pairs made of them."""
+    chats = recipe.training.epochs > 0 and (recipe.training.text_share < 1 or recipe.synthesis.views > 0)
+    return chats or bool(recipe.preference.make)
 
 
 def base_identity(recipe: Recipe) -> str:
@@ -186,6 +221,11 @@ def teacher_name(recipe: Recipe) -> str:
     from tunewright.teacher.identity import teacher_identity
 
     return teacher_identity(recipe.teacher, recipe.folder)
+
+
+def reward_identity(recipe: Recipe) -> str:
+    """Return what names the reward model's content."""
+    return identity(recipe.curation.reward, recipe.folder)
 
 
 def exam_file_digest(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tunewright.models.generate import Job, answer_batch, batches, stream
+from tunewright.models.generate import Job, Sampling, _drawn, answer_batch, batches, stream
 from tunewright.models.template import encode_prompt, end_ids, load_tokenizer
 from tunewright.records import Message
 
@@ -80,3 +80,33 @@ def test_batches_hold_every_job_once_longest_first():
 def test_end_ids_hold_the_turn_end(loaded):
     model, tokenizer = loaded
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_ids(tokenizer, model)
+
+
+def test_draws_follow_the_probabilities_of_the_nucleus():
+    """Of probabilities .5 .3 .15 .05 the fewest with .9 are the first three; the sharper temperature squares them."""
+    probabilities = torch.tensor([0.15, 0.5, 0.05, 0.3])
+    chances = torch.linspace(0, 1, 2001)[:-1]
+    logits = probabilities.log().expand(len(chances), -1)
+    for temperature, top_p in ((1.0, 0.9), (0.5, 0.9), (1.0, 1.0), (1.0, 0.01)):
+        drawn = _drawn(logits, chances, Sampling(temperature, top_p))
+        told = torch.bincount(drawn, minlength=4) / len(chances)
+        sharp = probabilities ** (1 / temperature)
+        sharp = sharp / sharp.sum()
+        kept, total = torch.zeros(4), 0.0
+        for number in sharp.argsort(descending=True).tolist():
+            if total < top_p:
+                kept[number] = sharp[number]
+            total += float(sharp[number])
+        assert torch.allclose(told, kept / kept.sum(), atol=2e-3)
+
+
+def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(loaded):
+    model, tokenizer = loaded
+    sampling = Sampling(temperature=0.8, top_p=0.95)
+    jobs = [Job(job.prompt_ids, (), seed) for job in jobs_for(tokenizer) for seed in (1, 2)]
+    together = answer_batch(model, jobs, 12, [2], 2, sampling)
+    alone = [answer_batch(model, [job], 12, [2], 2, sampling)[0] for job in jobs]
+    assert [output.token_ids for output in together] == [output.token_ids for output in alone]
+    assert together[0].token_ids != together[1].token_ids  # one prompt, two seeds
+    greedy = answer_batch(model, jobs, 12, [2], 2)
+    assert greedy[0].token_ids == greedy[1].token_ids != together[0].token_ids

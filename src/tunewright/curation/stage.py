@@ -10,6 +10,7 @@ from tunewright import console
 from tunewright.curation.audit import look_again
 from tunewright.curation.by_teacher import check_by_teacher
 from tunewright.curation.own_data import read_own_data
+from tunewright.curation.reward import write_rewards
 from tunewright.curation.rules import Sources, answered_quotes
 from tunewright.curation.sieve import STAGE, pass_through, rules_for
 from tunewright.errors import StageError
@@ -123,6 +124,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     if not kept:
         raise _nothing_kept(num_in, [*malformed, *dropped], run)
     run.write_records("train.jsonl", kept)
+    figures |= write_rewards(run, kept, recipe)
     tasks = Counter(sample.task for sample in kept)
     per_task = {f"task {task}": tasks[task] for task in sorted(tasks)}
     return StageSummary(num_in=num_in, num_out=len(kept), rejected=rejected, figures={**per_task, **figures})

@@ -8,9 +8,8 @@ from typing import Any
 
 from tunewright import console
 from tunewright.evaluation.arms import TUNED, arm_prompt, few_shot_examples, retriever
-from tunewright.models.generate import Job, Output, answer_batch, batches
+from tunewright.models.generate import Job, answer_or_halve, batches
 from tunewright.models.load import for_inference, load_adapter, pick_device
-from tunewright.models.memory import is_out_of_memory
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.models.template import IGNORED, encode, encode_prompt, end_ids
 from tunewright.recipe import Recipe
@@ -95,22 +94,6 @@ def _plan(sheets: Sheets, key: Key, batch_size: int) -> list[_Batch]:
     return planned
 
 
-def _answer(model: Any, jobs: Sequence[Job], limit: int, ends: Sequence[int], pad_id: int) -> list[Output]:
-    """Answer a batch; out of memory, its halves one after the other."""
-    import torch
-
-    try:
-        return answer_batch(model, jobs, limit, ends, pad_id)
-    except Exception as error:
-        if len(jobs) == 1 or not is_out_of_memory(error):
-            raise
-    # Outside of the handler: its traceback would keep the failed batch's tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    half = len(jobs) // 2
-    return [*_answer(model, jobs[:half], limit, ends, pad_id), *_answer(model, jobs[half:], limit, ends, pad_id)]
-
-
 def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Batch], key: Key) -> dict[str, Any]:
     """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
     journal = run.journal(JOURNAL)
@@ -129,7 +112,7 @@ def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Bat
             if batch.tuned and not adapted:
                 model, adapted = load_adapter(model, run.file("adapter")), True
             outputs = {}
-            answered = _answer(model, batch.jobs, limit, ends, tokenizer.pad_token_id)
+            answered = answer_or_halve(model, batch.jobs, limit, ends, tokenizer.pad_token_id)
             for job, output in zip(batch.jobs, answered, strict=True):
                 outputs[key(batch.tuned, job)] = {
                     "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),

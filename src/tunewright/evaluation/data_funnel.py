@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunewright.evaluation.metrics import is_refusal
+from tunewright.answers import is_refusal
 from tunewright.records import Rejection, Sample, StageSummary
 
 WRITING = "synth"

@@ -1,4 +1,4 @@
-"""Greedy answers in batches: a shared prompt prefix is computed once, finished rows leave the batch."""
+"""Answers in batches, greedy or sampled: a shared prompt prefix is computed once, finished rows leave the batch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunewright.models.memory import is_out_of_memory
+
 _LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
 
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt to answer, and the gold answer's tokens (with its end token) to score."""
+    """A prompt to answer, the gold answer's tokens (with its end token) to score, and the seed of its draws."""
 
     prompt_ids: Sequence[int]
     gold_ids: Sequence[int]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: at a temperature, from the fewest that have ``top_p`` of the probability together.
+
+    Nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751).
+    """
+
+    temperature: float
+    top_p: float
 
 
 @dataclass(frozen=True)
@@ -142,10 +156,37 @@ class Decoder:
         return [float(x) for x in losses.sum(1) / valid.sum(1).clamp(min=1)]
 
 
+def _chances(jobs: Sequence[Job], num_tokens: int, device: Any) -> Any:
+    """Return a number in [0, 1) per job and token [job, token], from the job's own seed.
+
+    What a job draws depends neither on the batch around it nor on the device.
+    """
+    import torch
+
+    rows = [torch.rand(num_tokens, generator=torch.Generator().manual_seed(job.seed)) for job in jobs]
+    return torch.stack(rows).to(device)
+
+
+def _drawn(logits: Any, chances: Any, sample: Sampling) -> Any:
+    """Return a token per row of logits [row, vocabulary]: where the row's chance falls in the sorted probabilities."""
+    import torch
+
+    ordered, tokens = (logits.float() / sample.temperature).softmax(-1).sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered  # the likeliest token is always among the drawn ones
+    reached = (ordered * (before < sample.top_p)).cumsum(-1)
+    place = torch.searchsorted(reached, (chances * reached[:, -1])[:, None], right=True)
+    return tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1))[:, 0]
+
+
 def answer_batch(
-    model: Any, jobs: Sequence[Job], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
+    model: Any,
+    jobs: Sequence[Job],
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sample: Sampling | None = None,
 ) -> list[Output]:
-    """Answer a batch greedily and score its gold answers from the same prompt computation.
+    """Answer a batch and score its gold answers from the same prompt computation.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -153,6 +194,7 @@ def answer_batch(
         max_new_tokens: answers are cut there, and then finish with "length".
         end_ids: tokens that end an answer; they are not part of the returned tokens.
         pad_id: fills the rows; masked, so any token will do.
+        sample: how to draw the tokens, each job by its seed; greedy without it.
     """
     import torch
 
@@ -163,8 +205,10 @@ def answer_batch(
         texts: list[list[int]] = [[] for _ in jobs]
         done = [False] * len(jobs)
         rows = list(range(len(jobs)))
+        chances: Any = _chances(jobs, max_new_tokens, decoder.logits.device) if sample else None
         for position in range(max_new_tokens):
-            tokens = decoder.logits.argmax(-1)
+            logits = decoder.logits
+            tokens = _drawn(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if not done[row]:
                     done[row] = token in end_ids
@@ -182,6 +226,30 @@ def answer_batch(
         Output(text, "stop" if end else "length", loss, share)
         for text, end, loss in zip(texts, done, losses, strict=True)
     ]
+
+
+def answer_or_halve(
+    model: Any,
+    jobs: Sequence[Job],
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sample: Sampling | None = None,
+) -> list[Output]:
+    """Answer a batch as ``answer_batch`` does; out of memory, its halves one after the other."""
+    import torch
+
+    try:
+        return answer_batch(model, jobs, max_new_tokens, end_ids, pad_id, sample)
+    except Exception as error:
+        if len(jobs) == 1 or not is_out_of_memory(error):
+            raise
+    # Outside of the handler: its traceback would keep the failed batch's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(jobs) // 2
+    halves = (jobs[:half], jobs[half:])
+    return [out for part in halves for out in answer_or_halve(model, part, max_new_tokens, end_ids, pad_id, sample)]
 
 
 def stream(

@@ -79,7 +79,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
         texts = encode_texts(documents, tokenizer, settings.max_tokens, settings.text_overlap)
     mixed = mix(chats, texts, settings.text_share, seed)
     num_in += len(mixed) - len(chats)
-    if recipe.preference.data:
+    if recipe.preference.wanted:
         given = records("pairs.jsonl", PreferencePair)
         num_in += len(given)
         pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)

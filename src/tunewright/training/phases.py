@@ -16,7 +16,7 @@ from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.records import digest
 from tunewright.rundir import RunFolder, atomic_folder, disk_errors, write_atomic
-from tunewright.settings import NO_PART_OF_RESULT
+from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.training.batches import Example, collate, pack
 from tunewright.training.data import Data
 from tunewright.training.loop import LoopSettings, Task, autocast, train
@@ -110,9 +110,9 @@ def train_phases(session: Session, data: Data) -> dict[str, Plan]:
     if own.epochs:
         settings = json.loads(own.model_dump_json())
         identities["sft"] = session.identity([*data.examples, *data.held_out], settings)
-    if session.recipe.preference.data:
-        settings = json.loads(own.model_dump_json()) | json.loads(session.recipe.preference.model_dump_json())
-        del settings["data"]  # where the pairs lie; what they are stands for them
+    if session.recipe.preference.wanted:
+        preference = session.recipe.preference.model_dump_json(exclude=set(MAKES_PAIRS))
+        settings = json.loads(own.model_dump_json()) | json.loads(preference)
         pairs = [*data.pairs, *data.held_out_pairs]
         identities["dpo"] = session.identity(pairs, settings | {"after": digest(identities.get("sft"))})
     for phase, identity in identities.items():

@@ -27,7 +27,7 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     data = read_data(run, recipe, tokenizer)
     if recipe.training.epochs:
         check([*data.examples, *data.held_out], data.rejections, recipe.training.max_tokens)
-    if recipe.preference.data:
+    if recipe.preference.wanted:
         check([*data.pairs, *data.held_out_pairs], data.pair_rejections, recipe.training.max_tokens)
     rejected = run.reject("train", [*data.rejections, *data.pair_rejections]) if group.is_first else {}
     show((data.examples or data.pairs)[0], tokenizer)

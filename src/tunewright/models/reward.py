@@ -1,0 +1,121 @@
+"""Reward models: sequence classifiers with one output that score an answer to a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import ModelError
+from tunewright.models.load import quiet_libraries
+from tunewright.models.source import read_config
+
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # of a padded batch
+_LONGEST = 8192  # where neither the tokenizer nor the model says
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The rewards, in the order given; ``num_cut`` exchanges were longer than ``limit`` tokens."""
+
+    rewards: list[float]
+    num_cut: int
+    limit: int
+
+
+def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
+    """Load a reward model and its tokenizer.
+
+    Args:
+        folder: a local model folder; its weights must be safetensors.
+        device: "cpu" or "cuda:0".
+
+    Raises:
+        ModelError: it is no sequence classifier with one output and a head of its own, or its files are damaged.
+    """
+    quiet_libraries()
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    kinds = read_config(folder).get("architectures") or []
+    if not any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
+        raise _no_reward_model(folder, f"its architecture is {', '.join(map(str, kinds)) or 'not told'}")
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,  # DeBERTa overflows in fp16, and in bf16 near scores become equal
+            device_map={"": device},
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"cannot load the reward model in {folder}",
+            reason[0],
+            "name one with model.safetensors in curation.reward; a pickle (.bin) runs code when it is read",
+        ) from error
+    if info["missing_keys"]:  # they would be random
+        raise _no_reward_model(folder, f"its file lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+    if model.config.num_labels != 1:
+        raise _no_reward_model(folder, f"it has {model.config.num_labels} outputs; which one is the reward?")
+    if tokenizer.chat_template:
+        raise _no_reward_model(folder, "it scores whole chats; a pair of prompt and answer would mean nothing to it")
+    return model.eval(), tokenizer
+
+
+def _no_reward_model(folder: Path, cause: str) -> ModelError:
+    return ModelError(
+        f"{folder} is no reward model for a prompt and an answer",
+        cause,
+        "name a sequence classifier with one output, trained to score an answer to a prompt, in curation.reward",
+    )
+
+
+def _limit(model: Any, tokenizer: Any) -> int:
+    """Return the most tokens of an exchange; a tokenizer that knows none says a very large number."""
+    known = getattr(model.config, "max_position_embeddings", 0) or _LONGEST
+    return int(min(tokenizer.model_max_length, known, _LONGEST))
+
+
+def score(
+    model: Any, tokenizer: Any, exchanges: Sequence[tuple[str, str]], advance: Callable[[int], object] = lambda n: None
+) -> Scored:
+    """Score (prompt, answer) pairs in batches of similar length; a reward is the model's one output, as it is.
+
+    Too long an exchange loses the beginning of its longer part: the question stands at the end of a prompt.
+    """
+    import torch
+
+    limit = _limit(model, tokenizer)
+    tokenizer.truncation_side = "left"
+    whole = [tokenizer(prompt, answer, verbose=False) for prompt, answer in exchanges]
+    kept = [
+        tokenizer(prompt, answer, truncation="longest_first", max_length=limit)
+        if len(encoded["input_ids"]) > limit
+        else encoded
+        for encoded, (prompt, answer) in zip(whole, exchanges, strict=True)
+    ]
+    rewards = [0.0] * len(kept)
+    for batch in _batches([len(encoded["input_ids"]) for encoded in kept], _BATCH_TOKENS[model.device.type]):
+        rows = tokenizer.pad([kept[number] for number in batch], return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            logits = model(**rows).logits
+        for number, reward in zip(batch, logits[:, 0].float().tolist(), strict=True):
+            rewards[number] = reward
+        advance(len(batch))
+    return Scored(rewards, sum(len(encoded["input_ids"]) > limit for encoded in whole), limit)
+
+
+def _batches(lengths: Sequence[int], num_tokens: int) -> list[list[int]]:
+    """Return the numbers in batches of similar length, longest first, padded to at most ``num_tokens`` together."""
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > num_tokens:
+            batches.append([])
+        batches[-1].append(number)
+    return batches
