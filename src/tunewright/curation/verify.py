@@ -113,7 +113,8 @@ def nothing_corrected(claim: Claim) -> str | None:
     if asked - shown and right:
         corrected = bool(right & told)
     else:
-        corrected = not (set(stems(claim.quoted)) - set(stems(claim.question))).isdisjoint(stems(claim.answer))
+        # Words, not stems: what is set right may be a "more" or an "after".
+        corrected = not (set(words(claim.quoted)) - set(words(claim.question))).isdisjoint(words(claim.answer))
     return None if corrected else "answer does not correct its question"
 
 
