@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from tunewright.models.budget import choose, predict_memory, told
 from tunewright.models.memory import Shape, free_bytes
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
-from tunewright.records import Document, Sample, SplitEntry
+from tunewright.records import Chunk, Document, Sample, SplitEntry
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.synthesis.exam import CALLS_PER_QUESTION
+from tunewright.synthesis.tasks import ANSWERING, tasks_of
 from tunewright.teacher.spending import Spending
 
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
@@ -38,6 +39,7 @@ class Sizes:
     num_samples: int
     num_tokens: int
     num_questions: int
+    num_chunks: int
 
 
 def show_plan(recipe: Recipe, folder: Path) -> None:
@@ -80,14 +82,17 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         exam = round(total * recipe.split.exam_share)
         train = total - exam
     written = train * recipe.synthesis.samples_per_document
-    kept = round(written * _YIELD * (1 + 2 * recipe.synthesis.refusal_share * ("refusal" in recipe.synthesis.tasks)))
+    built_on = {"refusal": 3, "unanswerable": 1, "premise": 2, "dialogue": 1}  # samples per share of the answered
+    shares = sum(number for task, number in built_on.items() if task in recipe.synthesis.tasks)
+    kept = round(written * _YIELD * (1 + shares * recipe.synthesis.refusal_share)) + recipe.synthesis.general_samples
     tokens = kept * _TOKENS_PER_SAMPLE
     if run.file("train.jsonl").exists():
         samples = run.read_records("train.jsonl", Sample)
         kept = len(samples)
         tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
-    return Sizes(train, exam, kept, tokens, questions)
+    chunks = len(run.read_records("chunks.jsonl", Chunk)) if run.file("chunks.jsonl").exists() else 0
+    return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
 
 
 def _shape(recipe: Recipe) -> Shape | None:
@@ -122,8 +127,8 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
 def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
     """Return (least, most) teacher calls of a stage, as if nothing were journalled.
 
-    The exam asks again for a question that is no good, at most three times per question. Synthesis asks once per
-    sample (answer-first) or per two samples (free-qa), less where a document has fewer sentences or chunks.
+    The exam asks again for a question that is no good, at most three times per question. Curation asks twice per
+    sample for its round trip and once for the judge, where the recipe wants them and the free rules left the sample.
     """
     if stage == "exam" and not recipe.exam.file:
         wanted = (
@@ -131,12 +136,39 @@ def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
             + sizes.num_exam_documents * recipe.exam.unseen_per_document
         )
         return wanted, CALLS_PER_QUESTION * wanted
-    samples = recipe.synthesis.samples_per_document
-    if stage == "synth" and samples:
-        per_task = {"answer-first": samples, "free-qa": max(1, samples // 2)}
-        tasks = [per_task[task] for task in recipe.synthesis.tasks if task in per_task]
-        return sizes.num_train_documents * len(tasks), sizes.num_train_documents * sum(tasks)
+    if stage == "synth":
+        ranges = [_CALLS_OF_TASK[task](recipe, sizes) for task in tasks_of(recipe) if task in _CALLS_OF_TASK]
+        return sum(least for least, _ in ranges), sum(most for _, most in ranges)
+    if stage == "curate" and recipe.curation.checks:
+        per_sample = {"answerable": 2, "judge": 1}
+        return 0, sizes.num_samples * sum(per_sample[check] for check in recipe.curation.checks)
     return 0, 0
+
+
+def _per_document(count: Callable[[Recipe], int]) -> Callable[[Recipe, Sizes], tuple[int, int]]:
+    """Return the range of a task that asks at least once per training document, and at most so often."""
+    return lambda recipe, sizes: (sizes.num_train_documents, sizes.num_train_documents * count(recipe))
+
+
+def _dialogue_calls(recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
+    """One or two follow-ups a dialogue; none where nothing is answered."""
+    answering = [task for task in recipe.synthesis.tasks if task in ANSWERING]
+    answered = sizes.num_train_documents * recipe.synthesis.samples_per_document * len(answering)
+    return 0, 2 * round(answered * recipe.synthesis.refusal_share)
+
+
+# (least, most) calls by task; the tasks that are not named need none. A document has from one chunk to about eight.
+_CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
+    "answer-first": _per_document(lambda recipe: recipe.synthesis.samples_per_document),
+    "free-qa": _per_document(lambda recipe: max(1, recipe.synthesis.samples_per_document // 2)),
+    "dialogue": _dialogue_calls,
+    "extraction": _per_document(lambda recipe: 1),
+    "general": lambda recipe, sizes: (recipe.synthesis.general_samples, 2 * recipe.synthesis.general_samples),
+    "view": lambda recipe, sizes: (
+        sizes.num_train_documents * recipe.synthesis.views,
+        (sizes.num_chunks or 8 * sizes.num_train_documents) * recipe.synthesis.views,
+    ),
+}
 
 
 def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
