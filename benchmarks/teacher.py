@@ -89,7 +89,8 @@ def main() -> None:
         calls = calls_of(url)
         result = {
             "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before and during",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "load_average": round(os.getloadavg()[0], 1),
             "latency_s": LATENCY_S,
             "slots": SLOTS,
             "calls": len(calls),

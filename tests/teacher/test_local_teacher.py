@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from families import make_family
 from tiny import make_model
 from tunewright.errors import RecipeError, TeacherError
 from tunewright.models.load import load_base
 from tunewright.models.rolling import RollingBatch, Row
 from tunewright.models.template import end_ids, load_tokenizer
+from tunewright.recipe import Recipe
 from tunewright.records import Message
 from tunewright.rundir import RunFolder
 from tunewright.settings import LOCAL, TeacherSettings
@@ -92,6 +94,16 @@ def test_in_a_rolling_batch_the_answers_are_those_of_one_at_a_time(parts, temper
     for request, reply in zip(requests, alone, strict=True):
         assert 1 <= reply.num_tokens <= request.max_tokens
         assert reply.finish == "stop" or reply.num_tokens == request.max_tokens
+
+
+@pytest.mark.parametrize("name", ["mistral", "phi3", "gemma3_text", "qwen3"])
+def test_rows_of_other_families_may_join_too(name, tmp_path):
+    """Sliding windows count columns of the cache: rows that join are padded in front only."""
+    folder = make_family(name, tmp_path / name)
+    tokenizer = load_tokenizer(folder)
+    family = load_base(folder, "none", "cpu", torch.float32).eval(), tokenizer, [3]
+    requests = [replace(request, max_tokens=25) for request in asks(6)]
+    assert answers(family, requests, 3) == answers(family, requests, 1)
 
 
 def test_a_row_that_ends_lets_another_in(parts):
@@ -203,6 +215,13 @@ def test_what_names_a_local_teacher(folder):
     assert teacher_identity(settings) == teacher_identity(
         settings.model_copy(update={"model": folder.name}), folder.parent
     )
+
+
+def test_a_local_folder_is_taken_from_the_recipes_folder(folder):
+    recipe = Recipe(teacher=TeacherSettings(url=LOCAL, model=folder.name), folder=folder.parent)
+    assert recipe.with_absolute_paths().teacher.model == str(folder)
+    named = Recipe(teacher=TeacherSettings(url=LOCAL, model="owner/name"), folder=folder.parent)
+    assert named.with_absolute_paths().teacher.model == "owner/name"
 
 
 def test_a_local_teacher_needs_a_model(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import console
@@ -14,6 +15,17 @@ from tunewright.teacher.protocol import Reply
 JOURNAL = "teacher.jsonl"
 _FINISHES = ("stop", "length", "other")
 _KINDS = {"text": str, "finish": str, "num_prompt_tokens": int, "num_tokens": int}
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A reply on its way to the disk, and what became of it."""
+
+    content: dict[str, Any]
+    woken: threading.Event = field(default_factory=threading.Event)
+    is_done: bool = False
+    is_written: bool = False
+    error: Exception | None = None
 
 
 class CallJournal:
@@ -27,8 +39,8 @@ class CallJournal:
             str(entry.get("key")): self._read(number, entry) for number, entry in enumerate(self._journal.entries, 1)
         }
         self.models = frozenset(str(entry.get("model")) for entry in self._journal.entries)  # that answered before
-        self._waiting: list[dict[str, Any]] = []
-        self._num_given = self._num_written = 0
+        self._waiting: list[_Entry] = []
+        self._is_writing = False
         self._list = threading.Lock()  # of the two above
         self._disk = threading.Lock()
         self._closed = False
@@ -62,34 +74,48 @@ class CallJournal:
     def put(self, key: str, stage: str, model: str, reply: Reply, cost: float = 0.0) -> bool:
         """Write a reply to disk; it may be used once this returns. After ``close``, nothing is written (False).
 
-        Replies of several threads share one write: whoever gets hold of the disk writes what all have handed in.
+        Replies of several threads share one write: the first to come writes what all have handed in.
+
+        Raises:
+            DiskFullError: no space; the reply is not kept.
         """
         entry: dict[str, Any] = {"key": key, "stage": stage, "model": model}
         entry |= {name: getattr(reply, name) for name in _KINDS} | {"seconds": round(reply.seconds, 3)}
         entry |= {"cost": cost} if cost else {}
+        mine = _Entry(entry)
         with self._list:
-            self._waiting.append(entry)
-            self._num_given += 1
-            ticket = self._num_given
-        with self._disk:
-            if self._closed:
-                return False
-            if self._num_written < ticket:
-                self._write()
-        self._replies[key] = reply
-        return True
+            self._waiting.append(mine)
+            my_turn, self._is_writing = not self._is_writing, True
+        if not my_turn:
+            mine.woken.wait()  # it is written, or it is the first of those that are left to be
+        if not mine.is_done:
+            self._write()
+        if mine.error:
+            raise mine.error
+        if mine.is_written:
+            self._replies[key] = reply
+        return mine.is_written
 
     def _write(self) -> None:
-        with self._list:
-            batch, self._waiting = self._waiting, []
-            number = self._num_given
-        try:
-            self._journal.append(*batch)
-        except BaseException:
+        """Write what has been handed in, wake those who wait for it, and let the next one write the rest."""
+        with self._disk:
             with self._list:
-                self._waiting = batch + self._waiting
-            raise
-        self._num_written = number
+                batch, self._waiting = self._waiting, []
+            try:
+                if not self._closed:
+                    self._journal.append(*[one.content for one in batch])
+                    for one in batch:
+                        one.is_written = True
+            except Exception as error:  # for all whose replies it concerns
+                for one in batch:
+                    one.error = error
+        with self._list:
+            self._is_writing = bool(self._waiting)
+            following = self._waiting[:1]
+        for one in batch:
+            one.is_done = True
+        for one in [*batch, *following]:
+            one.woken.set()
 
     def close(self) -> None:
         """Write nothing more."""
