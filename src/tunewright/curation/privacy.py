@@ -52,8 +52,8 @@ _KEY = re.compile(
     r"|dop_v1_[0-9a-f]{64})"
 )
 _ASSIGNED = re.compile(
-    r"(?<![A-Za-z])(?:api[ _-]?key|secret(?:[ _-](?:access[ _-])?key)?|access[ _-]?token|auth[ _-]?token|password"
-    r"|passwd|pwd)\b[\"']?\s*"
+    r"(?<![A-Za-z])(?:api[ _-]?key|secret(?:[ _-](?:access[ _-])?key)?|access[ _-]?token"
+    r"|auth[ _-]?token|password|passwd|pwd)\b[\"']?\s*"
     r"(?:[:=]|is:?)\s*"
     r"[\"']?((?=[^\s\"',;]*\d)(?=[^\s\"',;]*[A-Za-z])[^\s\"',;]{8,})",
     re.IGNORECASE,
