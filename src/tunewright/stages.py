@@ -85,6 +85,7 @@ STAGES = (
         (*_DOCUMENTS, "exam.jsonl"),
         ("samples.jsonl",),
         ("tunewright.stages:extraction_schema_digest", _TEACHER_NAME),
+        version=2,
     ),
     Stage(
         "curate",
