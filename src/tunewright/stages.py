@@ -73,6 +73,7 @@ STAGES = (
         _DOCUMENTS,
         ("exam.jsonl", "seal.json"),
         ("tunewright.stages:exam_file_digest", _TEACHER_NAME),
+        version=2,
     ),
     Stage(
         "synth",
