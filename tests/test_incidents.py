@@ -13,10 +13,17 @@ from typing import Any
 import jsonschema
 import pytest
 
+from teacher.faulty_server import Answer, Seen, completion, fake_teacher
+from tunewright.curation.stage import curate
 from tunewright.documents.assembly import ReadDocument
 from tunewright.documents.readers import read_markdown
+from tunewright.documents.stage import ingest, split
 from tunewright.examples import abstracts_folder
-from tunewright.recipe import parse_recipe
+from tunewright.recipe import load_recipe
+from tunewright.records import Question, Sample
+from tunewright.rundir import RunFolder
+from tunewright.synthesis.extraction import instruction, read_schema, shown_text
+from tunewright.synthesis.stage import exam, synth
 from tunewright.text import words
 
 EXAMPLES = abstracts_folder().parent
@@ -103,10 +110,47 @@ def test_reports_labels_and_schema_are_package_data() -> None:
 
 def test_the_recipe_names_files_that_are_there() -> None:
     path = ROOT / "recipes" / "incident_triage.toml"
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
-    synthesis = content.pop("synthesis")
-    assert synthesis["tasks"] == ["extraction"]
-    assert (path.parent / synthesis["schema"]).samefile(EXAMPLES / "triage.schema.json")
-    recipe = parse_recipe(content, path.parent)
+    recipe = load_recipe(path)
+    assert recipe.synthesis.tasks == ("extraction",)
+    assert recipe.resolve(recipe.synthesis.extraction_schema).samefile(EXAMPLES / "triage.schema.json")
     assert [recipe.resolve(folder).resolve() for folder in recipe.documents.paths] == [EXAMPLES / "incidents"]
     assert "tunewright run recipes/incident_triage.toml" in path.read_text(encoding="utf-8")
+
+
+def test_the_exam_is_made_of_reports_and_labels() -> None:
+    asked = instruction(read_schema(EXAMPLES / "triage.schema.json"))
+    lines = (EXAMPLES / "incidents.exam.jsonl").read_text(encoding="utf-8").splitlines()
+    for line, label in zip(map(json.loads, lines), labels(), strict=True):
+        report = reports()[label.pop("source")]
+        assert (line["question"], line["passage"]) == (asked, shown_text(report.title, report.text))
+        assert json.loads(line["gold"]) == label
+
+
+def triage(seen: Seen) -> Answer:
+    """Answer with the labels, their free text as its own quote, and an invented impact where there is none."""
+    told = seen.body["messages"][-1]["content"]
+    name = next(name for name, report in reports().items() if report.text in told)
+    values = next(dict(label) for label in labels() if label["source"] == name)
+    del values["source"]
+    first = reports()[name].text.partition(".")[0]
+    quotes = {key: value if key in FIELDS[2:] else first for key, value in values.items() if value}
+    invented = {"customer_impact": values["customer_impact"] or "the moon went dark over all ports"}
+    quotes.setdefault("customer_impact", first)
+    return Answer(body=completion(json.dumps({"values": values | invented, "quotes": quotes})))
+
+
+def test_the_recipe_writes_what_the_labels_say(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    with fake_teacher(triage) as server:
+        recipe = load_recipe(
+            ROOT / "recipes" / "incident_triage.toml", (f"teacher.url={server.url}", "teacher.api_key_env=")
+        )
+        for stage in (ingest, split, exam, synth, curate):
+            summary = stage(run, recipe)
+    asked, samples = run.read_records("exam.jsonl", Question), run.read_records("train.jsonl", Sample)
+    assert Counter(question.ring for question in asked) == {"learned": 70, "unseen": 30}
+    assert summary.figures["leaks_removed"] == 0
+    gold = {question.document: json.loads(question.gold) for question in asked if question.ring == "learned"}
+    wanted = {document for document, label in gold.items() if any(label.values())}
+    assert {sample.document for sample in samples} == wanted and len(samples) == len(wanted)
+    assert all(json.loads(sample.answer) == gold[sample.document or ""] for sample in samples)

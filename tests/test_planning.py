@@ -9,7 +9,7 @@ from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder
 from tunewright.settings import ExamSettings, SynthesisSettings, TeacherSettings
 
-SIZES = Sizes(num_train_documents=10, num_exam_documents=4, num_samples=0, num_tokens=0, num_questions=0)
+SIZES = Sizes(num_train_documents=10, num_exam_documents=4, num_samples=0, num_tokens=0, num_questions=0, num_chunks=0)
 
 
 def recipe(**teacher: object) -> Recipe:

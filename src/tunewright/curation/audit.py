@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rapidfuzz import fuzz, process
 
+from tunewright.curation.decontaminate import instructions
 from tunewright.records import Question, Sample
 from tunewright.text import normalize, words
 
@@ -17,9 +18,11 @@ def _unseen(exam: Iterable[Question]) -> tuple[set[str], set[str]]:
     """Return the evidence and gold answers, and the passages, of the unseen ring."""
     told: set[str] = set()
     passages: set[str] = set()
+    exam = list(exam)
+    asked_often = instructions(exam)
     for question in exam:
         if question.ring == "unseen":
-            told |= {question.gold} if question.answerable else set()
+            told |= {question.gold} if question.answerable and question.question not in asked_often else set()
             told |= {question.evidence.quote} if question.evidence else set()
             passages |= {question.passage} if question.passage else set()
     return told, passages

@@ -13,6 +13,7 @@ from tunewright.records import OWN, Question, Sample
 from tunewright.text import ngrams, normalize, words
 
 _COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams
+_SEVERAL = 3  # passages from which on a question is an instruction
 _LONG_RUN = 13  # words that no sample may share with any exam question: what lm-evaluation-harness looks for
 _SAME_QUESTION = 92.0  # similarity of the sorted words, of 100
 
@@ -48,6 +49,18 @@ def _first_shared(tokens: Sequence[str], grams: Mapping[tuple[str, ...], str], s
     return next((grams[run] for run in runs if run in grams), None)
 
 
+def instructions(questions: Iterable[Question]) -> set[str]:
+    """Return the questions' texts that are asked of several passages, as "Extract these fields" is.
+
+    Such a text is an instruction: training samples must carry it too, and what it asks for is told by the passage.
+    """
+    passages: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        if question.passage:
+            passages[question.question].add(question.passage)
+    return {text for text, shown in passages.items() if len(shown) >= _SEVERAL}
+
+
 class Leaks:
     """The exam, indexed to tell whether a sample leaks one of its questions.
 
@@ -58,14 +71,22 @@ class Leaks:
     The unseen ring only: nothing that the sample says or shows (the system turn apart) may share ``size``
     words in a row with the gold answer, the evidence or the passage, nor come from the same document. For the
     learned ring that overlap is the purpose: the fact is taught, and asked anew in other words.
+
+    Of an instruction that the exam gives for several passages, only the passages and the documents count.
     """
 
     def __init__(self, questions: Iterable[Question], size: int) -> None:
         self._size = size
         self._questions = list(questions)
-        self._words = [words(question.question) for question in self._questions]
+        self._instructions = instructions(self._questions)
+        asked_once = ["" if one.question in self._instructions else one.question for one in self._questions]
+        self._words = [words(text) for text in asked_once]
         self._sorted = [" ".join(sorted(tokens)) for tokens in self._words]
-        self._equal = {normalize(question.question): question.id for question in reversed(self._questions)}
+        self._equal = {
+            normalize(question.question): question.id
+            for question in reversed(self._questions)
+            if question.question not in self._instructions
+        }
         self._question_grams: dict[tuple[str, ...], set[int]] = defaultdict(set)
         self._unseen_grams: dict[tuple[str, ...], str] = {}
         self._long_grams: dict[tuple[str, ...], str] = {}
@@ -81,7 +102,9 @@ class Leaks:
     def _index_unseen(self, question: Question) -> None:
         self._unseen_documents.setdefault(question.document, question.id)
         told = [question.passage, question.evidence.quote if question.evidence else None]
-        for text in [*told, question.gold if question.answerable else None]:
+        if question.answerable and question.question not in self._instructions:
+            told.append(question.gold)
+        for text in told:
             for gram in ngrams(words(text or ""), self._size):
                 self._unseen_grams.setdefault(gram, question.id)
 

@@ -151,14 +151,15 @@ def support_fault(sample: Sample, sources: Sources) -> str | None:
 def claims_of(sample: Sample, sources: Sources) -> list[Claim]:
     """Return what the verifier is to check of a sample: one claim, or one for each answer of a dialogue.
 
-    None for what rests on no document and where nothing is answered. Of an extraction, that each quote still stands
-    in its document: its values were checked against the quotes when it was written.
+    None for what rests on no document and where nothing is answered. Of an extraction, that each quote stands in
+    the document as it is shown: its values were checked against the quotes when it was written.
     """
     if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe) or sample.evidence is None:
         return []
     spans = (sample.evidence, *sample.further_evidence)
     if sample.task == "extraction":
-        return [_claim("", span.quote, (span,), sample, sources) for span in spans]
+        shown = split_prompt(sample.question)[0]
+        return [Claim(question="", answer=span.quote, evidence=span.quote, passage=shown) for span in spans]
     if sample.task == "dialogue":
         asked = [turn.content for turn in sample.messages if turn.role == "user"]
         told = [turn.content for turn in sample.messages if turn.role == "assistant"]

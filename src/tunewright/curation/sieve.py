@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tunewright import console
 from tunewright.curation import injection, paraphrase, privacy
-from tunewright.curation.decontaminate import Leaks
+from tunewright.curation.decontaminate import Leaks, instructions
 from tunewright.curation.duplicates import Duplicates, answered_prompts, prompt_key
 from tunewright.curation.embedding import embedding_duplicates
 from tunewright.curation.rules import RULES, Sources, anchor, is_refusal, split_prompt
@@ -173,6 +173,8 @@ def rules_for(
     if vectors and recipe.curation.embedding_duplicate:
         rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate))
     rules.append(_decontamination(exam, sources))
+    given = instructions(exam)
+    exam = [question for question in exam if question.question not in given]
     if vectors and exam:
         asked = teacher if recipe.curation.paraphrase_check else None
         rules.append(_exam_in_other_words(exam, vectors, asked, recipe.seed))

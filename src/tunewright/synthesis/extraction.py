@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 
 from tunewright.errors import RecipeError
-from tunewright.models.prompts import chat, passage_text
+from tunewright.models.prompts import chat
 from tunewright.prompting import fill, load_prompt
 from tunewright.records import Document, Sample, Span
 from tunewright.synthesis.work import Work, Written, reply_fault, sample_id
@@ -47,6 +47,11 @@ def instruction(schema: Mapping[str, Any]) -> str:
         parts = ["one of " + ", ".join(labels) if labels else "as the text has it", field.get("description", "")]
         lines.append(f"- {name}: {'; '.join(filter(None, parts))}")
     return "Extract these fields as one line of JSON, null where the text does not say:\n" + "\n".join(lines)
+
+
+def shown_text(title: str, text: str) -> str:
+    """Return a whole document as a prompt shows it: under its title, where its text does not begin with that."""
+    return text if text.startswith(title) else f"{title}\n{text}"
 
 
 def extraction(work: Work, answered: Sequence[Sample]) -> Written:
@@ -108,7 +113,7 @@ def _add(
         written.reject(document.id, "no field has evidence", reply.text)
         return
     chunk = work.chunks[document.id][0]
-    shown = passage_text(chunk.model_copy(update={"text": document.text}))
+    shown = shown_text(document.title, document.text)
     answer = json.dumps(kept, ensure_ascii=False)
     written.samples.append(
         Sample(
