@@ -126,12 +126,54 @@ def sample(task: str, question: str, answer: str, evidence: str | None = ULCER) 
     return Sample(id=task, task=task, messages=turns, document="d", chunk="c", evidence=span)
 
 
-@pytest.mark.parametrize("task", ["answer-first", "grounded", "free-qa", "dialogue", "extraction", "false-premise"])
+@pytest.mark.parametrize("task", ["answer-first", "grounded", "free-qa", "dialogue", "view", "false-premise"])
 def test_the_chunk_counts_as_it_is_now(task):
     given = sample(task, "How many adults in Keri had an ulcer?", ULCER)
     assert RULES["support"](given, sources()) is None
     assert RULES["support"](given, sources(PASSAGE.replace("29.8", "28.9"))) == "evidence is not in the passage"
     assert RULES["support"](given, sources(PASSAGE.replace(ULCER, ""))) == "evidence is not in the passage"
+
+
+def test_an_extraction_rests_on_the_text_that_it_shows():
+    def shown(text: str) -> Sample:
+        prompt = question_prompt("Extract these fields as JSON:\n- place: where", (text,))
+        return sample("extraction", prompt, '{"place": "Keri"}')
+
+    assert RULES["support"](shown(PASSAGE), sources()) is None
+    assert RULES["support"](shown(PASSAGE.replace("29.8", "28.9")), sources()) == "evidence is not in the passage"
+
+
+def dialogue(second: str, doubt: str = "", kept: str = "") -> Sample:
+    told = ["What share had an ulcer in Keri?", ULCER, "And where were yields higher?", second]
+    told += [doubt, kept] if doubt else []
+    roles = ("user", "assistant") * (len(told) // 2)
+    turns = tuple(Message(role=role, content=text) for role, text in zip(roles, told, strict=True))
+    start = PASSAGE.find(HIGHER)
+    later = Span(document="d", start=start, end=start + len(HIGHER), quote=HIGHER)
+    first = sample("dialogue", "x", "y")
+    return first.model_copy(update={"messages": turns, "further_evidence": (later, later)[: len(told) // 2 - 1]})
+
+
+def test_every_answer_of_a_dialogue_is_checked():
+    support = RULES["support"]
+    assert support(dialogue(HIGHER), sources()) is None
+    assert support(dialogue("Yields were lower in Keri than in Sibi."), sources()) == "answer flips a comparison"
+    doubt = 'Are you sure? I have read: "Yields were lower in Keri than in Sibi." Which is right?'
+    assert support(dialogue(HIGHER, doubt, f"Yes. {HIGHER}"), sources()) is None
+    assert support(dialogue(HIGHER, doubt, "Yes. They were lower in Keri."), sources()) is not None
+    assert support(dialogue(HIGHER), sources(PASSAGE.replace(HIGHER, ""))) == "evidence is not in the passage"
+
+
+def test_all_quotes_of_a_multi_hop_answer_must_stand_in_their_chunks():
+    start = PASSAGE.find(HIGHER)
+    both = sample(
+        "free-qa", "How do ulcers and yields in Keri go together?", "29.8% had an ulcer where yields were higher."
+    )
+    both = both.model_copy(
+        update={"further_evidence": (Span(document="d", start=start, end=start + len(HIGHER), quote=HIGHER),)}
+    )
+    assert RULES["support"](both, sources()) is None
+    assert RULES["support"](both, sources(PASSAGE.replace(HIGHER, ""))) == "evidence is not in the passage"
 
 
 def test_own_data_and_refusals_are_no_claims():
