@@ -135,7 +135,7 @@ def triage(seen: Seen) -> Answer:
     first = reports()[name].text.partition(".")[0]
     quotes = {key: value if key in FIELDS[2:] else first for key, value in values.items() if value}
     invented = {"customer_impact": values["customer_impact"] or "the moon went dark over all ports"}
-    quotes.setdefault("customer_impact", first)
+    quotes.setdefault("customer_impact", "the moon went dark over all ports")
     return Answer(body=completion(json.dumps({"values": values | invented, "quotes": quotes})))
 
 

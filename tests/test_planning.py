@@ -34,13 +34,16 @@ def test_what_is_journalled_is_not_called_again_and_tells_the_size_of_a_call(tmp
     run.journal("teacher.jsonl").append(*[entry] * 20)
     priced = recipe(price_prompt=1.0, price_completion=10.0, budget=5.0, concurrency=8)
     told, seconds = _teaching("synth", priced, run, 50, 1020)
-    assert told == "30–1,000 calls, 9,000–300,000 tokens, $0.0360–$1.20 of a budget of $5.00"
-    assert seconds == pytest.approx(1000 * 4.0 / 8)
+    assert told == "30–1,020 calls, 9,000–306,000 tokens, $0.0360–$1.22 of a budget of $5.00"
+    assert seconds == pytest.approx(1020 * 4.0 / 8)
     assert "$" not in _teaching("synth", recipe(), run, 50, 1020)[0]
 
 
-def test_nothing_is_left_to_call_when_all_is_journalled(tmp_path):
+def test_what_is_journalled_may_be_of_other_settings(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     entry = {"stage": "exam", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
     run.journal("teacher.jsonl").append(*[entry] * 20)
-    assert _teaching("exam", recipe(price_prompt=1.0), run, 5, 15) == ("0–0 calls, 0–0 tokens", 0.0)
+    assert _teaching("exam", recipe(price_prompt=1.0), run, 5, 15) == (
+        "0–15 calls, 0–4,500 tokens, $0.0000–$0.0030",
+        pytest.approx(15 * 4.0 / 64),
+    )

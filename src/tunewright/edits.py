@@ -17,6 +17,14 @@ _PAIRS = (
     ("greater", "smaller"), ("before", "after"), ("above", "below"), ("most", "least"), ("earlier", "later"),
     ("longer", "shorter"), ("stronger", "weaker"), ("always", "never"), ("first", "last"), ("highest", "lowest"),
 )  # fmt: skip
+_BEFORE_BOUND = re.compile(
+    r"(?:\b(?:at least|at most|(?:more|fewer|less|greater|higher|lower|larger|smaller|older|younger) than"
+    r"|over|above|below|under|up to|within|minimum of|maximum of|exceed(?:s|ed|ing)?)|[<>≤≥])\s*[$€£]?$",
+    re.IGNORECASE,
+)
+_AFTER_BOUND = re.compile(
+    r"\s?(?:%|percent)?\s?(?:or|and) (?:more|less|fewer|older|younger|above|below|higher|lower)\b|\+"
+)
 _TURNED = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 _TURNABLE = re.compile(rf"\b(?:{'|'.join(_TURNED)})\b", re.IGNORECASE)
 
@@ -29,13 +37,18 @@ def false_versions(sentence: str, source: str, seed: int) -> Iterator[str]:
         source: the text around it; no version takes a number that stands there.
         seed: decides which number or word comes first, and the new number.
     """
-    edits = [(match, "number") for match in _NUMBER.finditer(sentence)]
+    edits = [(match, "number") for match in _NUMBER.finditer(sentence) if not is_bound(sentence, *match.span())]
     edits += [(match, "word") for match in _TURNABLE.finditer(sentence)]
     for match, kind in sorted(edits, key=lambda edit: digest(seed, sentence, edit[0].start())):
         old = match.group()
         new = other_number(old, source, seed) if kind == "number" else _like(old, _TURNED[old.casefold()])
         if new:
             yield sentence[: match.start()] + new + sentence[match.end() :]
+
+
+def is_bound(text: str, start: int, end: int) -> bool:
+    """Tell whether the number at ``start:end`` bounds another: "more than 50" does not exclude "more than 12"."""
+    return bool(_BEFORE_BOUND.search(text[:start]) or _AFTER_BOUND.match(text[end:]))
 
 
 def other_number(number: str, source: str, seed: int) -> str | None:

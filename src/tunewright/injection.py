@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+PLANTED = "text that addresses a model"  # the reason with which it is rejected
 _PLAIN = str.maketrans({"’": "'", "‘": "'", **dict.fromkeys("\u200b\u200c\u200d\u2060\u00ad")})
 _TOKENS = re.compile(
     r"<\|\s*(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|system"

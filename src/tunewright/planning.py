@@ -17,9 +17,9 @@ from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Sample, SplitEntry
 from tunewright.rundir import RunFolder
-from tunewright.settings import EMBEDDED
+from tunewright.settings import ANSWERING, EMBEDDED
 from tunewright.synthesis.exam import CALLS_PER_QUESTION
-from tunewright.synthesis.tasks import ANSWERING, tasks_of
+from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.spending import Spending
 
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
@@ -139,9 +139,10 @@ def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
     if stage == "synth":
         ranges = [_CALLS_OF_TASK[task](recipe, sizes) for task in tasks_of(recipe) if task in _CALLS_OF_TASK]
         return sum(least for least, _ in ranges), sum(most for _, most in ranges)
-    if stage == "curate" and recipe.curation.checks:
+    if stage == "curate":
         per_sample = {"answerable": 2, "judge": 1}
-        return 0, sizes.num_samples * sum(per_sample[check] for check in recipe.curation.checks)
+        near = 3 * sizes.num_questions if recipe.curation.paraphrase_check else 0
+        return 0, near + sizes.num_samples * sum(per_sample[check] for check in recipe.curation.checks)
     return 0, 0
 
 
@@ -160,7 +161,9 @@ def _dialogue_calls(recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
 # (least, most) calls by task; the tasks that are not named need none. A document has from one chunk to about eight.
 _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
     "answer-first": _per_document(lambda recipe: recipe.synthesis.samples_per_document),
-    "free-qa": _per_document(lambda recipe: max(1, recipe.synthesis.samples_per_document // 2)),
+    "free-qa": _per_document(  # by quotas, each question may need a passage of its own
+        lambda recipe: max(1, recipe.synthesis.samples_per_document // (1 if recipe.synthesis.quotas else 2))
+    ),
     "dialogue": _dialogue_calls,
     "extraction": _per_document(lambda recipe: 1),
     "general": lambda recipe, sizes: (recipe.synthesis.general_samples, 2 * recipe.synthesis.general_samples),
@@ -179,7 +182,7 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
     entries = [json.loads(line) for line in lines]
     done = sum(entry.get("stage") == stage for entry in entries)
-    low, high = max(0, least - done), max(0, most - done)
+    low, high = max(0, least - done), most  # what is on record may be of other settings, and then counts for nothing
     prompt, written = (
         sum(entry[name] for entry in entries) / len(entries) if entries else guess
         for name, guess in zip(("num_prompt_tokens", "num_tokens"), _TOKENS_PER_CALL, strict=True)

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 
 from tunewright.errors import RecipeError
 from tunewright.settings import (
+    ANSWERING,
+    BUILDING,
     LOCAL,
     REFUSAL,
     SYSTEM_PROMPT,
@@ -68,9 +70,21 @@ class Recipe(Settings):
             )
         if self.training.text_share and not self.documents.paths:
             raise ValueError("training.text_share needs documents.paths: the text comes from them")
+        built = set(self.synthesis.tasks) & set(BUILDING)
+        if built and not set(self.synthesis.tasks) & set(ANSWERING):
+            told = ", ".join(sorted(built))
+            raise ValueError(f"synthesis.tasks: {told} build on answered samples; add {' or '.join(ANSWERING)}")
+        if "extraction" in self.synthesis.tasks and not self.synthesis.extraction_schema:
+            raise ValueError('the task extraction needs a JSON schema: set synthesis.extraction_schema = "schema.json"')
         if self.synthesis.views and not self.training.text_share:
             raise ValueError("synthesis.views are trained on as raw text: set training.text_share above 0")
         return self
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether written samples are trained on: chats, rewrites as raw text, or pairs made of them."""
+        chats = self.training.epochs > 0 and (self.training.text_share < 1 or self.synthesis.views > 0)
+        return chats or bool(self.preference.make)
 
     def resolve(self, path: str) -> Path:
         """Return a path of this recipe, taken from the recipe's folder when relative."""

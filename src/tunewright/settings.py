@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
+ANSWERING = ("answer-first", "free-qa")  # what they write, the next four build on
+BUILDING = ("refusal", "unanswerable", "premise", "dialogue")
 Kind = Literal["factual", "numeric", "comparative", "methodological", "limitation", "multi-hop"]
 TeacherCheck = Literal["answerable", "judge"]
 Make = Literal["edits", "student", "best-of-n"]

@@ -113,7 +113,7 @@ STAGES = (
         ("adapter", "metrics.jsonl", "plan.json"),
         ("tunewright.stages:base_identity",),
         shared=True,
-        version=4,
+        version=5,
     ),
     Stage(
         "evaluate",
@@ -155,7 +155,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     without = set()
     if not recipe.documents.paths and (recipe.synthesis.data or recipe.preference.data) and recipe.exam.file:
         without |= {"ingest", "split"}
-    if not needs_samples(recipe):
+    if not recipe.needs_samples:
         without |= {"synth", "curate"}
     if not recipe.preference.wanted:
         without.add("pairs")
@@ -173,6 +173,8 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
         return _making(stage, recipe)
     if stage.name == "curate":
         return _curating(stage, recipe)
+    if stage.name == "synth" and recipe.training.text_share == 1:
+        return replace(stage, settings=(*stage.settings, "training.text_share", "preference.make"))
     return stage
 
 
@@ -199,12 +201,6 @@ def _making(stage: Stage, recipe: Recipe) -> Stage:
         outside += ("tunewright.stages:reward_identity",)
     reads = (*stage.reads, "train.jsonl", "documents.jsonl", "chunks.jsonl")
     return replace(stage, settings=settings, reads=reads, outside=outside)
-
-
-def needs_samples(recipe: Recipe) -> bool:
-    """Return whether written samples are trained on: chats, rewrites as raw text, or pairs made of them."""
-    chats = recipe.training.epochs > 0 and (recipe.training.text_share < 1 or recipe.synthesis.views > 0)
-    return chats or bool(recipe.preference.make)
 
 
 def base_identity(recipe: Recipe) -> str:

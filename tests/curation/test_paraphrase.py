@@ -53,8 +53,8 @@ class Teacher:
     [("Yes.", True, 0), ("**yes**", True, 0), ("No", False, 0), ("Perhaps", False, 1), ("", False, 1)],
 )
 def test_the_teacher_decides_on_the_doubtful(text, is_same, num_unclear):
-    teacher, pair = Teacher(text), paraphrase.Near(0, 0, 0.8)
-    found, unclear = said_same([pair], [FILLER[0]], EXAM, teacher, 1)
+    teacher, pair = Teacher(text), paraphrase.Near(0, 0, 0.8, FILLER[0].question)
+    found, unclear = said_same([pair], EXAM, teacher, 1)
     assert (found, unclear) == ({0: pair} if is_same else {}, num_unclear)
     assert EXAM[0].question in teacher.asked[0] and FILLER[0].question in teacher.asked[0]
 

@@ -188,9 +188,8 @@ def test_a_run_without_samples_has_a_page_that_says_so(tmp_path: Path) -> None:
 
 def test_cost_and_tokens_per_kept_sample(tmp_path: Path) -> None:
     run = data_run.write(tmp_path / "run")
-    for name, cost in (("synth", 1.5), ("exam", 9.0)):
-        summary = StageSummary(num_in=1, num_out=1, figures={"cost_usd": cost})
-        run.write_json(f"stages/{name}.json", {"summary": summary.model_dump(mode="json")})
+    for name, cost in (("synth", 1.0), ("exam", 9.0), ("synth", 0.5)):  # of an earlier and of the last process
+        run.journal("teacher.jsonl").append({"key": f"{name}{cost}", "stage": name, "cost": cost})
     kept = len(run.read_records("train.jsonl", Sample))
     assert f"{1.5 / kept:.4f} US dollars" in plain(inspect(run)[0])
 

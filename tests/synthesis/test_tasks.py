@@ -7,67 +7,17 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import Scripted
+from scripted import FACTS, SUBJECTS, Scripted, ask, assert_spans_exact, run_tasks, spans_of, work_on
 from synthesis_run import document
 
 from tunewright.edits import false_versions, other_number
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Sample
-from tunewright.settings import DocumentSettings, SynthesisSettings, TeacherSettings, TrainingSettings
+from tunewright.records import Chunk
+from tunewright.settings import SynthesisSettings, TeacherSettings
 from tunewright.synthesis.kinds import Quota, allot, kind_of, read_quotas
-from tunewright.synthesis.tasks import ANSWERING, TASKS, tasks_of
+from tunewright.synthesis.tasks import TASKS, tasks_of
 from tunewright.synthesis.work import Work
-
-SUBJECTS = ("barley", "salmon", "glaciers", "bicycles", "violins", "volcanoes", "lanterns", "harbors")
-FACTS = (
-    "Experts measured 42 meters of {0} growth in three northern valleys during the wet season.",
-    "Warm water made {0} weigh about 12.5% less than cold water after two years of tests.",
-    "The oldest {0} of the region were counted by volunteers in eleven villages.",
-    "Farmers near the coast sell {0} at a market that opens each Thursday.",
-    "Prices of {0} were higher in the north than in the 7 southern provinces.",
-    "A new law protects {0} from trade between October and the end of March.",
-)
-
-
-def work_on(write, subjects=SUBJECTS[:4], groups=None, **synthesis):
-    made = [document(subject, FACTS) for subject in subjects]
-    given = {"tasks": tuple(SynthesisSettings.model_fields["tasks"].default), "refusal_share": 0.5} | synthesis
-    recipe = Recipe(
-        documents=DocumentSettings(paths=("docs",)),
-        synthesis=SynthesisSettings(samples_per_document=6, **given),
-        training=TrainingSettings(text_share=0.5),
-    )
-    chunks = {found.id: found_chunks for found, found_chunks in made}
-    return Work(recipe, Scripted(write), [found for found, _ in made], chunks, groups or {})
-
-
-def ask(turn: str) -> str:
-    """Word a fair question for a sentence; reword a follow-up as it is."""
-    sentence = re.search(r"sentence answers: (.*)", turn)
-    if sentence:
-        return "What is told about " + " ".join(re.findall(r"[A-Za-z]{4,}", sentence[1])[1:5]) + "?"
-    return turn.rpartition("Reword as a follow-up: ")[2]
-
-
-def run_tasks(work, *names):
-    samples: list[Sample] = []
-    out = {}
-    for name in names:
-        out[name] = TASKS[name](work, [s for s in samples if s.task in ANSWERING])
-        samples += out[name].samples
-    return out
-
-
-def spans_of(sample):
-    return [sample.evidence, *sample.further_evidence] if sample.evidence else []
-
-
-def assert_spans_exact(work, samples):
-    texts = {found.id: found.text for found in work.documents}
-    for sample in samples:
-        for span in spans_of(sample):
-            assert texts[span.document][span.start : span.end] == span.quote
 
 
 @given(st.integers(0, 50_000), st.integers(0, 2), st.integers(0, 99))
@@ -226,56 +176,6 @@ def test_a_follow_up_may_lean_on_the_turn_before_but_not_lose_its_subject():
         assert "And what about them?" not in later
 
 
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "subject": {"type": ["string", "null"], "description": "what it is about"},
-        "season": {"enum": ["wet", "dry", None]},
-        "city": {"type": ["string", "null"]},
-    },
-    "required": ["subject", "season", "city"],
-}
-
-
-def extract(tmp_path, reply, schema=SCHEMA):
-    path = tmp_path / "schema.json"
-    path.write_text(json.dumps(schema))
-    work = work_on(lambda turn: json.dumps(reply), ("barley",), extraction_schema=str(path), tasks=("extraction",))
-    return work, TASKS["extraction"](work, [])
-
-
-def test_extraction_keeps_what_has_evidence_and_nulls_the_rest(tmp_path):
-    values = {"subject": "barley", "season": "wet", "city": "Rome"}
-    quotes = {"subject": "The oldest barley", "season": "during the wet season", "city": "in the city of Rome"}
-    work, written = extract(tmp_path, {"values": values, "quotes": quotes})
-    (sample,) = written.samples
-    assert json.loads(sample.answer) == {"subject": "barley", "season": "wet", "city": None}
-    assert written.figures["fields_without_evidence"] == 1
-    assert_spans_exact(work, [sample])
-    assert "season: one of wet, dry" in sample.question and work.documents[0].text in sample.question
-
-
-@pytest.mark.parametrize(
-    ("reply", "reason"),
-    [
-        ({"values": {"season": "hot"}, "quotes": {"season": "during the wet season"}}, "does not follow the schema"),
-        ({"values": {}, "quotes": {}}, "no field has evidence"),
-        ({"values": []}, "not the JSON asked for"),
-    ],
-)
-def test_extraction_rejects_what_is_no_answer(tmp_path, reply, reason):
-    _, written = extract(tmp_path, reply)
-    assert written.samples == [] and reason in written.rejections[0].reason
-
-
-def test_a_schema_that_is_none_is_named(tmp_path):
-    for schema in ({"type": "nonsense"}, {"type": "object"}, 3):
-        with pytest.raises(RecipeError, match="extraction_schema"):
-            extract(tmp_path, {}, schema)
-    with pytest.raises(RecipeError, match="needs a schema"):
-        TASKS["extraction"](work_on(ask), [])
-
-
 def test_multi_hop_needs_a_quote_from_each_passage():
     def write(turn):
         first, second = re.findall(r"\[\d\] ([^\n.]*\.)", turn)[:2]
@@ -385,3 +285,37 @@ def test_each_thing_tried_ends_as_a_sample_or_a_rejection(seed):
         assert written.num_tried == len(written.samples) + len(written.rejections)
         assert all(one.task == written.task and one.reason for one in written.rejections)
     assert sum(written.num_tried for written in out.values())
+
+
+def test_half_a_character_and_an_answer_that_declines_are_no_samples():
+    def write(turn):
+        sentence = turn.partition("Passage:\n")[2].partition(".")[0] + "."
+        item = {"question": "What do we know of this here?", "answer": sentence, "quotes": [sentence]}
+        cut = {**item, "answer": sentence + " \ud83d", "question": "What do we \ud83d know of this?"}
+        return json.dumps({"items": [cut, {**item, "answer": Recipe().refusal}]})
+
+    written = TASKS["free-qa"](work_on(write, tasks=("free-qa",)), [])
+    assert written.samples and all(sample.model_dump_json() for sample in written.samples)
+    assert {one.reason for one in written.rejections} >= {"answer declines"}
+    assert all(one.model_dump_json() for one in written.rejections)
+
+
+def test_tasks_that_build_on_answers_need_some():
+    with pytest.raises(ValueError, match="build on answered samples"):
+        Recipe(synthesis=SynthesisSettings(tasks=("premise",)))
+
+
+@pytest.mark.parametrize(
+    "bound", ["More than 50 boats", "At least 50 boats", "Up to 50 boats", "p < 50", "50 or more boats"]
+)
+def test_a_bound_is_not_made_false_by_another_number(bound):
+    assert not any(
+        re.search(r"\d", version) and "50" not in version for version in false_versions(f"{bound} came.", "", 0)
+    )
+
+
+def test_raw_text_alone_pays_for_no_chats():
+    recipe = work_on(ask, views=1).recipe
+    assert tasks_of(recipe) == ["answer-first", "refusal", "view"]
+    raw = recipe.model_copy(update={"training": recipe.training.model_copy(update={"text_share": 1.0})})
+    assert tasks_of(raw) == ["view"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tunewright.curation.facts import Fact, name_words, names, number_values, numbers, plain_number
 from tunewright.curation.rules import Sources, split_prompt
+from tunewright.edits import is_bound
 from tunewright.records import Sample, digest
 from tunewright.text import words
 
@@ -50,7 +51,11 @@ def swapped_number(sample: Sample, sources: Sources) -> str | None:
     """
     evidence, question = number_values(evidence_of(sample)), number_values(split_prompt(sample.question)[1])
     told = numbers(sample.answer)
-    own = [fact for fact in told if plain_number(fact.text) in evidence - question]
+    own = [
+        fact
+        for fact in told
+        if plain_number(fact.text) in evidence - question and not is_bound(sample.answer, fact.start, fact.end)
+    ]
     if not own:
         return None
     chance = _chance(sample, sources, "number")

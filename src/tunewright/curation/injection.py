@@ -7,7 +7,6 @@ from functools import lru_cache
 from tunewright.injection import control_token, injection_fault
 from tunewright.records import OWN, Sample
 
-REASON = "text that addresses a model"
 _fault = lru_cache(maxsize=10_000)(injection_fault)  # a passage is shown by many samples
 
 

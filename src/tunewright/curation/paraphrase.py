@@ -28,11 +28,12 @@ Answer with one word, yes or no."""
 
 
 class Near(NamedTuple):
-    """A training question near an exam question: their places, and their cosine."""
+    """A training question near an exam question: their places, their cosine, and what the sample's turn asks."""
 
     sample: int
     question: int
     cosine: float
+    asked: str
 
 
 class Nearness:
@@ -41,7 +42,7 @@ class Nearness:
     def __init__(self, samples: Sequence[Sample], exam: Sequence[Question], vectors: TokenVectors) -> None:
         turns = [(place, text) for place, sample in enumerate(samples) for text in dict.fromkeys(asked(sample))]
         self._owners = np.array([place for place, _ in turns], dtype=np.int64)
-        texts = [text for _, text in turns]
+        texts = self._asked = [text for _, text in turns]
         rows = sif_vectors([*texts, *(question.question for question in exam)], vectors)
         self._training, self._exam = rows[: len(texts)], rows[len(texts) :]
 
@@ -57,7 +58,7 @@ class Nearness:
             top = cosines[np.arange(len(best)), best]
             for at in np.flatnonzero(top >= SAME):
                 owner = int(self._owners[start + at])
-                found.setdefault(owner, Near(owner, int(best[at]), float(top[at])))
+                found.setdefault(owner, Near(owner, int(best[at]), float(top[at]), self._asked[start + at]))
         return found
 
     def doubtful(self) -> list[Near]:
@@ -68,14 +69,14 @@ class Nearness:
             for number, column in enumerate(cosines.T):
                 for at in np.argsort(-column, kind="stable")[:_NEAREST]:
                     if column[at] > -2:
-                        near[number].append(Near(int(self._owners[start + at]), number, float(column[at])))
+                        place = start + int(at)
+                        owner = int(self._owners[place])
+                        near[number].append(Near(owner, number, float(column[at]), self._asked[place]))
         chosen = [pair for pairs in near for pair in sorted(pairs, key=lambda pair: -pair.cosine)[:_NEAREST]]
-        return list({(pair.sample, pair.question): pair for pair in chosen}.values())
+        return list({(pair.asked, pair.question): pair for pair in chosen}.values())
 
 
-def said_same(
-    pairs: Sequence[Near], samples: Sequence[Sample], exam: Sequence[Question], teacher: Asks, seed: int
-) -> tuple[dict[int, Near], int]:
+def said_same(pairs: Sequence[Near], exam: Sequence[Question], teacher: Asks, seed: int) -> tuple[dict[int, Near], int]:
     """Ask the teacher of each pair whether both ask the same; return the samples of which it says so, by place.
 
     Yang et al. 2023, "Rethinking benchmark and contamination for language models with rephrased samples" (arXiv
@@ -86,8 +87,7 @@ def said_same(
     """
     requests = []
     for pair in pairs:
-        training = asked(samples[pair.sample])[0]
-        content = _PROMPT.format(exam=exam[pair.question].question, training=training)
+        content = _PROMPT.format(exam=exam[pair.question].question, training=pair.asked)
         requests.append(Request((Message(role="user", content=content),), _ANSWER_TOKENS, 0.0, seed))
     replies = teacher.ask_all(requests, "comparing with the exam")
     found: dict[int, Near] = {}

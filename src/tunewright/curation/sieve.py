@@ -13,6 +13,7 @@ from tunewright.curation.decontaminate import Leaks, instructions
 from tunewright.curation.duplicates import Duplicates, answered_prompts, prompt_key
 from tunewright.curation.embedding import embedding_duplicates
 from tunewright.curation.rules import RULES, Sources, anchor, is_refusal, split_prompt
+from tunewright.injection import PLANTED
 from tunewright.models.token_vectors import TokenVectors
 from tunewright.records import Question, Rejection, Sample
 from tunewright.teacher.protocol import Asks
@@ -83,7 +84,7 @@ def _personal(how: str) -> Callable[[Sample], Verdict]:
 
 def _addressed(sample: Sample) -> Verdict:
     fault = injection.address(sample)
-    return Drop(injection.REASON, fault) if fault else sample
+    return Drop(PLANTED, fault) if fault else sample
 
 
 def _duplicates(samples: Sequence[Sample], sources: Sources) -> list[Rule]:
@@ -132,7 +133,7 @@ def _exam_in_other_words(exam: Sequence[Question], vectors: TokenVectors, teache
         said: dict[int, paraphrase.Near] = {}
         if teacher:
             doubtful = [pair for pair in nearness.doubtful() if pair.sample not in near]
-            said, unclear = paraphrase.said_same(doubtful, samples, exam, teacher, seed)
+            said, unclear = paraphrase.said_same(doubtful, exam, teacher, seed)
             if unclear:
                 console.warning(
                     f"the teacher said neither yes nor no to {unclear} of {len(doubtful)} pairs of questions"

@@ -153,6 +153,7 @@ def teacher_use(journal: Path) -> dict[str, dict[str, float]]:
     """
     found: dict[str, dict[str, float]] = {}
     fields = {"prompt tokens": "num_prompt_tokens", "written tokens": "num_tokens", "seconds": "seconds"}
+    fields |= {"US dollars": "cost"}
     with journal.open("rb") as lines:
         for line in lines:
             try:
@@ -165,6 +166,9 @@ def teacher_use(journal: Path) -> dict[str, dict[str, float]]:
             use["calls"] += 1
             for name, value in values.items():
                 use[name] += value
+    if not any(use["US dollars"] for use in found.values()):
+        for use in found.values():
+            del use["US dollars"]  # nothing has a price
     return found
 
 

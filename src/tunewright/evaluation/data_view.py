@@ -78,9 +78,6 @@ def _teacher(run: RunFolder, data: Data) -> dict[str, Any] | None:
     for values in own.values():
         for name, value in values.items():
             spent[name] = spent.get(name, 0.0) + value
-    costs = [s.figures["cost_usd"] for name, s in data.summaries.items() if name != "exam" and "cost_usd" in s.figures]
-    if costs:
-        spent["US dollars"] = sum(float(cost) for cost in costs)
     return {
         "stages": use,
         "num": num,

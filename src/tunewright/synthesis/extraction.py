@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+from referencing.exceptions import Unresolvable
 
 from tunewright.errors import RecipeError
+from tunewright.injection import PLANTED, injection_fault
 from tunewright.models.prompts import chat
 from tunewright.prompting import fill, load_prompt
 from tunewright.records import Document, Sample, Span
-from tunewright.synthesis.work import Work, Written, reply_fault, sample_id
+from tunewright.synthesis.work import Work, Written, reply_fault, sample_id, whole_characters
 from tunewright.teacher.protocol import Reply
-from tunewright.text import find_quote
+from tunewright.text import find_quote, words
 
 TASK = "extraction"
+_NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})*(?:\.\d+)?")
 _FIELD_TOKENS = 80  # room for a value and its quote
 
 
@@ -31,12 +35,14 @@ def read_schema(path: Path) -> dict[str, Any]:
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.Draft202012Validator.check_schema(schema)
-    except (OSError, ValueError, RecursionError, jsonschema.SchemaError) as error:
-        cause = str(error).splitlines()[0]
+        fields = schema["properties"]
+        if not fields or not all(isinstance(field, dict) for field in fields.values()):
+            raise ValueError('"properties" must name at least one field, each with a schema in braces')
+        jsonschema.Draft202012Validator(schema).is_valid(dict.fromkeys(fields))  # finds references to nowhere
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, jsonschema.SchemaError, Unresolvable) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RecipeError(f"synthesis.extraction_schema {path} cannot be used", cause, hint) from error
-    if not isinstance(schema, dict) or not schema.get("properties"):
-        raise RecipeError(f"synthesis.extraction_schema {path} has no fields", 'it has no "properties"', hint)
-    return schema
+    return dict(schema)
 
 
 def instruction(schema: Mapping[str, Any]) -> str:
@@ -61,24 +67,26 @@ def extraction(work: Work, answered: Sequence[Sample]) -> Written:
         RecipeError: the recipe names no usable schema.
     """
     del answered
-    name = work.recipe.synthesis.extraction_schema
-    if not name:
-        raise RecipeError(
-            "the task extraction needs a schema",
-            "synthesis.extraction_schema is empty",
-            'name a JSON schema: --set synthesis.extraction_schema="schema.json"',
-        )
-    schema, written = read_schema(work.recipe.resolve(name)), Written(TASK, len(work.documents))
+    schema = read_schema(work.recipe.resolve(work.recipe.synthesis.extraction_schema))
+    written = Written(TASK, len(work.documents))
+    documents = []
+    for document in work.documents:
+        planted = injection_fault(f"{document.title}\n{document.text}")
+        fault = PLANTED if planted else "" if work.chunks.get(document.id) else "document has no text to show"
+        if fault:
+            written.reject(document.id, fault, document.source)
+        else:
+            documents.append(document)
     asked, prompt = instruction(schema), load_prompt("extraction")
     fields = list(schema["properties"])
     quotes = {"type": "object", "properties": {field: {"type": ["string", "null"]} for field in fields}}
     wanted = {"type": "object", "properties": {"values": schema, "quotes": quotes}, "required": ["values", "quotes"]}
     requests = [
         work.request(fill(prompt, passage=document.text, fields=asked), _FIELD_TOKENS * len(fields), wanted)
-        for document in work.documents
+        for document in documents
     ]
     replies = work.teacher.ask_all(requests, "extracting")
-    for document, reply in zip(work.documents, replies, strict=True):
+    for document, reply in zip(documents, replies, strict=True):
         _add(work, document, schema, asked, reply, written)
     return written
 
@@ -93,17 +101,21 @@ def _add(
         return
     try:
         content, _ = json.JSONDecoder().raw_decode(reply.text, max(0, reply.text.find("{")))
-        values, quotes = dict(content["values"]), dict(content["quotes"])
+        values, quotes = (dict(whole_characters(content[part])) for part in ("values", "quotes"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         written.reject(document.id, "teacher reply is not the JSON asked for", f"{error}: {reply.text}")
         return
     spans: list[Span] = []
     kept: dict[str, Any] = {}
     for field, rules in schema["properties"].items():
-        span = _evidence(document, values.get(field), quotes.get(field), "enum" in rules, work)
-        kept[field] = values.get(field) if span else None
+        value = values.get(field)
+        span = None if value is None else _quoted(document, quotes.get(field), work)
+        if span and "enum" not in rules and not says(span.quote, value):
+            written.reject(document.id, "value is not in its quote", f"{field}: {value!r} <- {span.quote}")
+            return
+        kept[field] = value if span else None
         spans += [span] if span else []
-        written.figures["fields_without_evidence"] += values.get(field) is not None and not span
+        written.figures["fields_without_evidence"] += value is not None and not span
     try:
         jsonschema.validate(kept, schema, cls=jsonschema.Draft202012Validator)
     except jsonschema.ValidationError as error:
@@ -128,13 +140,25 @@ def _add(
     )
 
 
-def _evidence(document: Document, value: object, quote: object, is_label: bool, work: Work) -> Span | None:
-    """Return where a field's quote stands in the document; a value that is no label must stand in the document too."""
-    if value is None or not isinstance(quote, str):
-        return None
-    bound = work.recipe.curation.evidence_match
-    place = find_quote(quote, document.text, bound)
-    if place is None or not (is_label or find_quote(str(value), document.text, bound)):
+def _quoted(document: Document, quote: object, work: Work) -> Span | None:
+    """Return where a field's quote stands in the document, or None."""
+    place = find_quote(quote, document.text, work.recipe.curation.evidence_match) if isinstance(quote, str) else None
+    if place is None:
         return None
     start, end, _ = place
     return Span(document=document.id, start=start, end=end, quote=document.text[start:end])
+
+
+def says(quote: str, value: object) -> bool:
+    """Tell whether a quote holds a value: whole words, a number by its value, a list by each of its members.
+
+    True and false are labels, which no quote spells out.
+    """
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int | float):
+        return any(float(number.replace(",", "")) == value for number in _NUMBER.findall(quote))
+    if isinstance(value, list):
+        return bool(value) and all(says(quote, one) for one in value)
+    told = " ".join(words(str(value)))
+    return bool(told) and f" {told} " in f" {' '.join(words(quote))} "

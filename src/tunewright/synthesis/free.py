@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tunewright.answers import is_refusal
 from tunewright.prompting import fill, load_prompt
 from tunewright.records import Chunk, Document, Sample, Span, digest
 from tunewright.synthesis.kinds import KINDS, MULTI_HOP, allot, read_quotas
@@ -140,6 +141,9 @@ def _add_item(work: Work, ask: Ask, kind: str, content: object, written: Written
     identity = sample_id("free-qa", document, question, answer)
     if not question or not answer:
         written.reject(identity, "item with an empty question or answer", item.question)
+        return
+    if is_refusal(answer, work.recipe.refusal):
+        written.reject(identity, "answer declines", question)
         return
     spans = [_span(quote, ask.chunks, work.recipe.curation.evidence_match) for quote in item.quotes]
     if not spans or None in spans:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunewright.errors import RecipeError
+from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, Message, Sample, digest
 from tunewright.settings import EMBEDDED
 from tunewright.synthesis.work import Work, Written, reply_fault, sample_id
@@ -36,7 +37,7 @@ def general(work: Work, answered: Sequence[Sample]) -> Written:
         RecipeError: the teacher's header is not known.
     """
     del answered
-    header, stop = user_header(work)
+    header, stop = user_header(work.recipe)
     number = work.recipe.synthesis.general_samples
     written = Written(GENERAL, number)
     asked = work.teacher.ask_all(
@@ -66,16 +67,16 @@ def general(work: Work, answered: Sequence[Sample]) -> Written:
     return written
 
 
-def user_header(work: Work) -> tuple[str, tuple[str, ...]]:
+def user_header(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     """Return the exact text up to where a user's turn begins, and what ends the turn.
 
     Raises:
         RecipeError: the teacher is not the embedded one, and the recipe does not give its header.
     """
-    given = work.recipe.teacher.user_header
+    given = recipe.teacher.user_header
     if given:
-        return given, tuple(filter(None, [work.recipe.teacher.turn_end]))
-    if work.recipe.teacher.url == EMBEDDED:
+        return given, tuple(filter(None, [recipe.teacher.turn_end]))
+    if recipe.teacher.url == EMBEDDED:
         return _EMBEDDED_HEADER, (_EMBEDDED_END,)
     raise RecipeError(
         "general samples need the teacher's user header",

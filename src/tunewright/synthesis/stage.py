@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from tunewright import console
 from tunewright.errors import RecipeError, StageError
-from tunewright.injection import injection_fault
+from tunewright.injection import PLANTED, injection_fault
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
 from tunewright.rundir import RunFolder, file_digest
+from tunewright.settings import ANSWERING
 from tunewright.synthesis import exam as exam_writing
 from tunewright.synthesis.evidence import chunks_by_document
 from tunewright.synthesis.own_exam import read_own_exam
-from tunewright.synthesis.tasks import ANSWERING, TASKS, tasks_of
+from tunewright.synthesis.tasks import TASKS, check, tasks_of
 from tunewright.synthesis.work import STAGE, Work
 from tunewright.teacher import Teacher, open_teacher
 
@@ -39,7 +40,7 @@ def _harmless(chunks: Sequence[Chunk], stage: str) -> tuple[list[Chunk], list[Re
     for chunk in chunks:
         fault = injection_fault("\n".join([chunk.title, *chunk.section, chunk.text]))
         if fault:
-            rejections.append(Rejection(stage=stage, id=chunk.id, reason="text that addresses a model", detail=fault))
+            rejections.append(Rejection(stage=stage, id=chunk.id, reason=PLANTED, detail=fault))
         else:
             shown.append(chunk)
     return shown, rejections
@@ -113,7 +114,9 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejections: list[Rejection] = []
     figures: dict[str, float | int | str] = {}
     tried = 0
-    if names := tasks_of(recipe):
+    names = tasks_of(recipe)
+    check(names, recipe)
+    if names:
         with open_teacher(run, recipe.teacher, "synth") as teacher:
             own_chunks, harmful = _harmless([chunk for chunk in chunks if chunk.document in train], STAGE)
             tried += len(harmful)

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, VIEW
 from tunewright.synthesis.dialogues import dialogue
-from tunewright.synthesis.extraction import extraction
+from tunewright.synthesis.extraction import extraction, read_schema
 from tunewright.synthesis.free import free_qa
-from tunewright.synthesis.general import general
+from tunewright.synthesis.general import general, user_header
 from tunewright.synthesis.premises import premise
 from tunewright.synthesis.refusals import refusal, unanswerable
 from tunewright.synthesis.single import answer_first
 from tunewright.synthesis.views import views
 from tunewright.synthesis.work import Task
 
-# What the first two write, the next four build on.
-ANSWERING = ("answer-first", "free-qa")
-
 
 def tasks_of(recipe: Recipe) -> list[str]:
     """Return the names of the tasks that a recipe asks for, in the order in which they run."""
     settings = recipe.synthesis
+    if recipe.training.text_share == 1 and not recipe.preference.make:
+        return [VIEW] if settings.views else []  # chats would be paid for and never trained on
     asked = {name: name in settings.tasks and settings.samples_per_document > 0 for name in TASKS}
     asked[GENERAL] = settings.general_samples > 0
     asked[VIEW] = settings.views > 0
     asked["extraction"] = "extraction" in settings.tasks
     return [name for name in TASKS if asked[name]]
+
+
+def check(names: Sequence[str], recipe: Recipe) -> None:
+    """See that nothing which tasks need from the recipe is missing, before any call is paid.
+
+    Raises:
+        RecipeError: the schema of what is extracted, or the teacher's user header, cannot be used.
+    """
+    if "extraction" in names:
+        read_schema(recipe.resolve(recipe.synthesis.extraction_schema))
+    if GENERAL in names:
+        user_header(recipe)
 
 
 # Run in this order.

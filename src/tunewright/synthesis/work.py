@@ -83,7 +83,9 @@ class Written:
 
     def reject(self, identity: str, reason: str, detail: str = "") -> None:
         """Count something that will be no sample."""
-        self.rejections.append(Rejection(stage=STAGE, id=identity, reason=reason, detail=detail[:500], task=self.task))
+        self.rejections.append(
+            Rejection(stage=STAGE, id=identity, reason=reason, detail=whole_characters(detail[:500]), task=self.task)
+        )
 
 
 Task = Callable[[Work, Sequence[Sample]], Written]
@@ -150,4 +152,15 @@ def read_items(text: str) -> list[Any]:
     items = content.get("items") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise ValueError("no list of items")
-    return items
+    return [whole_characters(item) for item in items]
+
+
+def whole_characters(value: Any) -> Any:
+    """Return a JSON value whose texts can be written as UTF-8: half surrogates, as of a cut emoji, are replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [whole_characters(one) for one in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(one) for key, one in value.items()}
+    return value

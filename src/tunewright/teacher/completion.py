@@ -89,11 +89,13 @@ def read_completion(content: bytes, raw: bool = False) -> Reply:
         raise ValueError("choices: empty")
     choice = completion.choices[0]
     text = choice.text if isinstance(choice, _RawChoice) else choice.message.content
-    if text is None:
-        raise ValueError("choices.0.message.content: missing")
     finishes: dict[str | None, Finish] = {"stop": "stop", "length": "length"}
+    finish = finishes.get(choice.finish_reason, "other")
+    if text is None and finish == "stop":
+        raise ValueError("choices.0.message.content: missing")
     usage = completion.usage or _Usage()
-    return Reply(text, finishes.get(choice.finish_reason, "other"), usage.prompt_tokens, usage.completion_tokens)
+    # Nothing said, but paid for: all tokens went into thought, or a filter or tool took the answer.
+    return Reply(text or "", finish, usage.prompt_tokens, usage.completion_tokens)
 
 
 def error_message(content: bytes) -> str:

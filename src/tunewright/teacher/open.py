@@ -141,10 +141,12 @@ class Teacher:
 
     def _answer(self, client: Client, key: str, request: Request) -> None:
         """Make a call the budget has room for, journal its reply and count it; a stage that has ended writes none."""
-        reserved, paid = self._spending.reserve(request), 0.0
+        # A call that failed may have been answered, and billed; so may one whose reply does not tell its tokens.
+        reserved = paid = self._spending.reserve(request)
         try:
             reply = client.complete(request)
-            paid = self._spending.cost(reply.num_prompt_tokens, reply.num_tokens)
+            if reply.num_prompt_tokens or reply.num_tokens:
+                paid = self._spending.cost(reply.num_prompt_tokens, reply.num_tokens)
         finally:
             self._spending.settle(reserved, paid)
         if not self._journal.put(key, self._stage, self._models[0], reply, paid):

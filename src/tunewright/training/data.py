@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright import console
+from tunewright.injection import PLANTED, injection_fault
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, AnyRecord, Document, PreferencePair, Rejection, Sample, SplitEntry
 from tunewright.rundir import RunFolder
@@ -67,7 +68,8 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     pairs: list[Example] = []
     refused: list[Rejection] = []
     num_in = 0
-    samples = records("train.jsonl", Sample) if settings.epochs else []
+    # A run without synthesis has no train.jsonl of its own: one that lies there is of other settings.
+    samples = records("train.jsonl", Sample) if recipe.needs_samples else []
     if settings.epochs and settings.text_share < 1:
         told = [sample for sample in samples if sample.task != VIEW]
         num_in += len(told)
@@ -75,7 +77,11 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     if settings.epochs and settings.text_share:
         side = {entry.document for entry in records("split.jsonl", SplitEntry) if entry.side == "train"}
         documents = [document for document in records("documents.jsonl", Document) if document.id in side]
-        documents += [_as_text(sample) for sample in samples if sample.task == VIEW]
+        planted = [document for document in documents if injection_fault(f"{document.title}\n{document.text}")]
+        rejections += [Rejection(stage="train", id=one.id, reason=PLANTED, detail=one.source) for one in planted]
+        num_in += len(planted)
+        documents = [document for document in documents if document not in planted]
+        documents += [_as_text(sample) for sample in samples if sample.task == VIEW and sample.document in side]
         texts = encode_texts(documents, tokenizer, settings.max_tokens, settings.text_overlap)
     mixed = mix(chats, texts, settings.text_share, seed)
     num_in += len(mixed) - len(chats)
