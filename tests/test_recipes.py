@@ -142,12 +142,12 @@ def _student(kind: str, folder: Path) -> Path:
 
 
 def _documents(recipe: Recipe, folder: Path) -> Path:
-    """Return the incidents where the recipe learns from them, else six abstracts, as .txt where it wants its own."""
-    if recipe.documents.paths[0].endswith("incidents"):
-        return recipe.resolve(recipe.documents.paths[0])
+    """Return a few of the documents that the recipe names; some abstracts as .txt where it wants the user's own."""
+    own = recipe.documents.paths == (PLACEHOLDER,)
+    given = abstracts_folder() if own else recipe.resolve(recipe.documents.paths[0])
     folder.mkdir()
-    for source in sorted(abstracts_folder().glob("*.md"))[:6]:
-        shutil.copy(source, folder / (f"{source.stem}.txt" if recipe.documents.paths == (PLACEHOLDER,) else source.name))
+    for source in sorted(given.glob("*.md"))[:6]:
+        shutil.copy(source, folder / (f"{source.stem}.txt" if own else source.name))
     return folder
 
 
@@ -176,7 +176,7 @@ def test_two_steps_on_a_tiny_model_of_the_family(
             "training.epochs=1",
         ]
         if shipped.curation.reward:
-            changes += [f"curation.reward={make_reward_model(tmp_path / 'reward')}", "synthesis.general_samples=8"]
+            changes += [f"curation.reward={make_reward_model(tmp_path / 'reward')}", "synthesis.general_samples=6"]
         if shipped.synthesis.extraction_schema:  # the tiny vocabulary takes some three times as many tokens
             changes += ["training.max_tokens=2048"]
         recipe = load_recipe(path, changes)
