@@ -8,9 +8,9 @@ import re
 
 from faulty_server import Answer, Seen, completion, raw_completion
 
-_TRADES = "baker gardener sailor tailor miller potter weaver mason brewer cooper smith tanner printer glazier".split()
-_DEEDS = "mend paint sell clean measure carry repair store polish borrow weigh trade fold bury".split()
-_THINGS = "ladders boats curtains candles barrels bricks ropes lamps kettles saddles baskets hammers drums sails".split()
+_TRADES = "baker gardener sailor tailor miller potter weaver mason brewer cooper smith tanner printer glazier"
+_DEEDS = "mend paint sell clean measure carry repair store polish borrow weigh trade fold bury"
+_THINGS = "ladders boats curtains candles barrels bricks ropes lamps kettles saddles baskets hammers drums sails"
 
 
 def able(seen: Seen) -> Answer:
@@ -21,13 +21,16 @@ def able(seen: Seen) -> Answer:
     for mark, write in _WRITES.items():
         if mark in asked:
             return Answer(body=completion(write(asked, str(seen.body["messages"]))))
-    return Answer(body=completion(f"One way is to begin early and to ask for help with it: {asked.rstrip('?').lower()}."))
+    return Answer(
+        body=completion(f"One way is to begin early and to ask for help with it: {asked.rstrip('?').lower()}.")
+    )
 
 
 def _instruction(seed: int) -> str:
     dice = random.Random(seed)
-    first, second = dice.sample(_THINGS, 2)
-    return f"How would a {dice.choice(_TRADES)} {dice.choice(_DEEDS)} {first} and {dice.choice(_DEEDS)} {second}?"
+    first, second = dice.sample(_THINGS.split(), 2)
+    mend, sell = dice.sample(_DEEDS.split(), 2)
+    return f"How would a {dice.choice(_TRADES.split())} {mend} {first} and {sell} {second}?"
 
 
 def _passage(asked: str) -> str:
