@@ -58,6 +58,36 @@ _CHANGED = {
     "training": {"batch_size", "epochs", "max_tokens"},
 }
 
+# What each recipe is for: without it, it is another one.
+_ABOUT = {
+    "academic_qa_zephyr": ["HuggingFaceH4/zephyr-7b-beta", "nf4-double", "refusal", "unanswerable"],
+    "incident_triage": ["Qwen/Qwen2.5-0.5B-Instruct", "none", "extraction", "../src/tunewright/examples/incidents"],
+    "instruct_dpo": ["meta-llama/Llama-3.2-3B", "general_samples=1500", "best-of-n", "../reward-model"],
+    "raw_documents_llama": ["meta-llama/Llama-3.1-8B", "text_share=1.0", "text_overlap=64", PLACEHOLDER],
+    "t4_7b": ["mistralai/Mistral-7B-Instruct-v0.2", "nf4-double", "compute='auto'", "local", PLACEHOLDER],
+}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_recipe_is_what_its_name_says(path: Path) -> None:
+    told = repr(load_recipe(path))
+    assert [word for word in _ABOUT[path.stem] if word not in told] == []
+    assert f"recipes/{path.name}" in (FOLDER.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_the_three_bases_of_instruction_tuning_each_have_a_teacher_of_their_family() -> None:
+    ways = [load_recipe(FOLDER / "instruct_dpo.toml", more) for path, more in _runs() if path.stem == "instruct_dpo"]
+    assert {(one.model.base, one.teacher.model, one.teacher.user_header, one.teacher.turn_end) for one in ways} == {
+        (
+            "meta-llama/Llama-3.2-3B",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "<|start_header_id|>user<|end_header_id|>\n\n",
+            "<|eot_id|>",
+        ),
+        ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B-Instruct", "<|im_start|>user\n", "<|im_end|>"),
+        ("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.2", "[INST]", "[/INST]"),
+    }
+
 
 def header(path: Path) -> str:
     """Return the comment that a recipe begins with, without its signs."""
@@ -84,10 +114,13 @@ def commands(path: Path) -> list[Command]:
     return found
 
 
-def runs() -> list[Any]:
+def _runs() -> list[tuple[Path, tuple[str, ...]]]:
     """Return every way in which a header says to run its recipe."""
-    found = [(path, one.assignments) for path in PATHS for one in commands(path) if one.verb == "run"]
-    return [pytest.param(path, more, id=f"{path.stem}-{n}") for n, (path, more) in enumerate(found)]
+    return [(path, one.assignments) for path in PATHS for one in commands(path) if one.verb == "run"]
+
+
+def runs() -> list[Any]:
+    return [pytest.param(path, more, id=f"{path.stem}-{n}") for n, (path, more) in enumerate(_runs())]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
