@@ -143,7 +143,8 @@ def test_the_recipe_writes_what_the_labels_say(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run")
     with fake_teacher(triage) as server:
         recipe = load_recipe(
-            ROOT / "recipes" / "incident_triage.toml", (f"teacher.url={server.url}", "teacher.api_key_env=")
+            ROOT / "recipes" / "incident_triage.toml",
+            (f"teacher.url={server.url}", "teacher.api_key_env=", "model.base=embedded"),
         )
         for stage in (ingest, split, exam, synth, curate):
             summary = stage(run, recipe)
