@@ -8,7 +8,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tunewright.evaluation.statistics import (
-    detectable,
     detectable_after,
     holm,
     mcnemar_exact,
@@ -17,6 +16,7 @@ from tunewright.evaluation.statistics import (
     questions_needed,
     sign_flip,
 )
+from tunewright.power import detectable
 
 VALUES = st.lists(st.floats(-1, 1, allow_nan=False), min_size=3, max_size=30)
 

@@ -1,4 +1,4 @@
-"""Intervals and tests for questions in clusters (documents), and the smallest effect that an exam shows."""
+"""Intervals and tests for questions in clusters (documents), and the smallest effect that a sat exam shows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+from tunewright.power import noncentrality, t_quantile
 from tunewright.records import Record
 
 _EXACT_CLUSTERS = 16  # 2^16 sign patterns are counted one by one; above, they are drawn
@@ -30,12 +31,6 @@ def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[H
     for value, cluster in zip(values, clusters, strict=True):
         groups[cluster].append(value)
     return groups
-
-
-def _t_quantile(level: float, df: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 0.5 + level / 2))
 
 
 def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
@@ -70,7 +65,7 @@ def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: fl
         half = scale * (1 - (1 - level) ** (1 / num))
         p = max(0.0, 1 - abs(mean) / scale) ** num
     else:
-        half = _t_quantile(level, count - 1) * error
+        half = t_quantile(level, count - 1) * error
         p = float(2 * stdtr(count - 1, -abs(mean) / error))
     return Interval(mean=mean, low=mean - half, high=mean + half, p=p, num=num, num_clusters=count)
 
@@ -117,41 +112,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _noncentrality(df: int, power: float, level: float) -> float:
-    """The true effect, in standard errors, that a two-sided t-test finds with the given power."""
-    from scipy.special import nctdtrinc
-
-    return float(nctdtrinc(df, 1 - power, _t_quantile(level, df)))
-
-
-def detectable(
-    sd: float, num_questions: int, num_clusters: int, icc: float, power: float = 0.8, level: float = 0.95
-) -> float:
-    """Return the smallest true mean difference that an exam finds with the given power.
-
-    The variance is inflated by Kish's design effect, 1 + (n / G - 1) * icc; the test has G - 1 degrees of
-    freedom.
-
-    Args:
-        sd: standard deviation of the paired differences, in score units.
-        num_questions: n, in all.
-        num_clusters: G, documents; at least 2.
-        icc: correlation of two differences of the same document.
-        power: chance of finding it.
-        level: confidence level of the test.
-    """
-    effect = 1 + (num_questions / num_clusters - 1) * icc
-    error = sd * math.sqrt(effect / num_questions)
-    return _noncentrality(num_clusters - 1, power, level) * error
-
-
 def detectable_after(interval: Interval, power: float = 0.8, level: float = 0.95) -> float:
     """Return the smallest true difference that an exam with this interval's standard error finds."""
     if interval.num_clusters < 2:
         return math.inf
     df = interval.num_clusters - 1
-    error = (interval.high - interval.low) / 2 / _t_quantile(level, df)
-    return _noncentrality(df, power, level) * error
+    error = (interval.high - interval.low) / 2 / t_quantile(level, df)
+    return noncentrality(df, power, level) * error
 
 
 def questions_needed(interval: Interval, margin: float, level: float = 0.95) -> int | None:
