@@ -33,6 +33,20 @@ def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[H
     return groups
 
 
+def standard_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Return the cluster-robust standard error of a mean (CR1); infinite for a single cluster.
+
+    With one value per cluster it is the usual sqrt(variance / n), the variance on n - 1.
+    """
+    groups = _by_cluster(values, clusters)
+    num, count = len(values), len(groups)
+    if count == 1:
+        return math.inf
+    mean = math.fsum(values) / num
+    sums = [math.fsum(value - mean for value in group) for group in groups.values()]
+    return math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
+
+
 def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
     """Return the mean difference with its cluster-robust t interval on G - 1 degrees of freedom.
 
@@ -53,14 +67,12 @@ def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: fl
     """
     from scipy.special import stdtr
 
-    groups = _by_cluster(differences, clusters)
-    num, count = len(differences), len(groups)
+    error = standard_error(differences, clusters)
+    num, count = len(differences), len(set(clusters))
     mean = math.fsum(differences) / num
     scale = max(1.0, *(abs(d) for d in differences))
     if count == 1:
         return Interval(mean=mean, low=-scale, high=scale, p=1.0, num=num, num_clusters=1)
-    sums = [math.fsum(d - mean for d in group) for group in groups.values()]
-    error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
     if error <= 1e-12 * scale:
         half = scale * (1 - (1 - level) ** (1 / num))
         p = max(0.0, 1 - abs(mean) / scale) ** num
@@ -100,6 +112,23 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Return the two-sided exact McNemar p-value from the two discordant counts (a binomial test at 1/2)."""
     num, few = only_first + only_second, min(only_first, only_second)
     return min(1.0, float(2 * sum(math.comb(num, k) for k in range(few + 1)) / 2**num))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation, equal values sharing their mean rank; None where one side never varies."""
+    import numpy as np
+
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} values with {len(second)}")
+    centered = []
+    for values in (first, second):
+        _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+        if len(counts) < 2:
+            return None
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+        centered.append(ranks - ranks.mean())
+    left, right = centered
+    return float(left @ right / math.sqrt((left @ left) * (right @ right)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
