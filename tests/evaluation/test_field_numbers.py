@@ -116,7 +116,9 @@ def test_false_positives_with_fifty_clusters_of_ten(naive: float, clustered: flo
     So they are reproduced as draws: our rate, over more runs, must not be refuted by either of them.
     """
     draw, runs, clusters = np.random.default_rng(11), 1500, np.repeat(np.arange(50), 10)
-    noise = math.sqrt(0.71) * draw.normal(size=(runs, 50))[:, clusters] + math.sqrt(0.29) * draw.normal(size=(runs, 500))
+    noise = math.sqrt(0.71) * draw.normal(size=(runs, 50))[:, clusters] + math.sqrt(0.29) * draw.normal(
+        size=(runs, 500)
+    )
     items = float(np.mean(scipy.stats.ttest_1samp(noise, 0, axis=1).pvalue < 0.05))
     ours = float(np.mean([paired(row, clusters.tolist()).p < 0.05 for row in noise.tolist()]))
     assert 0.035 < ours < 0.065

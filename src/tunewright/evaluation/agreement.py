@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from typing import Literal
@@ -23,13 +23,13 @@ def krippendorff_alpha(units: Sequence[Sequence[float]], level: Level) -> float 
         units: for each thing marked, the values that it was given, as numbers; for nominal ones any numbers.
         level: what the numbers mean; it decides how far apart two of them are.
     """
-    coincidences: Counter[tuple[float, float]] = Counter()
+    coincidences: defaultdict[tuple[float, float], float] = defaultdict(float)
     for values in units:
         for pair in permutations(values, 2):
-            coincidences[pair] += 1 / (len(values) - 1)  # type: ignore[assignment]
-    totals: Counter[float] = Counter()
+            coincidences[pair] += 1 / (len(values) - 1)
+    totals: defaultdict[float, float] = defaultdict(float)
     for (value, _), weight in coincidences.items():
-        totals[value] += weight  # type: ignore[assignment]
+        totals[value] += weight
     apart = _DISTANCES[level]
     num = math.fsum(totals.values())
     expected = math.fsum(totals[one] * totals[other] * apart(one, other, totals) for one in totals for other in totals)

@@ -43,7 +43,10 @@ class ArmResult(Record):
 
 
 class Difference(Record):
-    """First arm minus second on one measure; ``p_holm`` only where several are explored together."""
+    """First arm minus second on one measure: the t interval, and the cluster sign-flip test beside it.
+
+    ``p_holm`` only where several are explored together.
+    """
 
     first: str
     second: str

@@ -92,12 +92,19 @@ def sign_flip(differences: Sequence[float], clusters: Sequence[Hashable], seed: 
     """Return the two-sided p-value of flipping the sign of whole clusters.
 
     Exact up to 16 clusters, which cannot go below 2^(1 - G); above, the share of 9,999 seeded draws, with the
-    observed one counted among them (Phipson & Smyth 2010).
+    observed one counted among them (Phipson & Smyth 2010). Where all clusters that differ do so by the same
+    amount, as right and wrong answers to one question per document do, this is the exact McNemar test, and
+    computed as such for any number of clusters.
     """
     import numpy as np
 
     sums = np.array([math.fsum(group) for group in _by_cluster(differences, clusters).values()])
-    observed = abs(sums.sum()) - 1e-9 * max(1.0, float(np.abs(sums).sum()))
+    sizes = np.abs(sums)
+    tiny = 1e-9 * max(1.0, float(sizes.sum()))
+    differing = sizes[sizes > tiny]
+    if not len(differing) or differing.max() - differing.min() <= tiny:
+        return mcnemar_exact(int(np.sum(sums > tiny)), int(np.sum(sums < -tiny)))
+    observed = abs(sums.sum()) - tiny
     if len(sums) <= _EXACT_CLUSTERS:
         totals = sums[:1]  # the first sign may stay: the other half of the patterns mirrors this one
         for value in sums[1:]:
