@@ -21,9 +21,9 @@ from tunewright.power import (
     questions_for,
 )
 from tunewright.recipe import Recipe
-from tunewright.records import SplitEntry
+from tunewright.records import Question, SplitEntry
 from tunewright.rundir import RunFolder
-from tunewright.settings import ExamSettings
+from tunewright.settings import ExamSettings, SynthesisSettings
 
 
 @given(st.integers(3, 300), st.floats(0.5, 0.95))
@@ -102,5 +102,19 @@ def test_the_plan_says_it_once_the_split_is_known(tmp_path) -> None:
     (line,) = _provable(recipe, run, _sizes(recipe, run))
     assert line == exam_power([2] * 8 + [6] * 2)
     assert "28 question(s) on 10 document(s)" in line
-    own = recipe.model_copy(update={"exam": ExamSettings(file="exam.csv")})
-    assert list(_provable(own, run, _sizes(own, run))) == []  # its questions are not counted yet
+    exam = [question("q1", "d0"), question("q2", "d0"), question("q3", "d9")]
+    run.write_records("exam.jsonl", exam)  # what was written counts, not what was asked for
+    assert list(_provable(recipe, run, _sizes(recipe, run))) == [exam_power([2, 1])]
+
+
+def test_the_plan_counts_an_exam_of_ones_own_before_anything_ran(tmp_path) -> None:
+    (tmp_path / "exam.csv").write_text("question,answer,document\na?,b,x\nc?,d,x\ne?,f,y\ng?,h,\n", encoding="utf-8")
+    recipe = Recipe(
+        exam=ExamSettings(file=str(tmp_path / "exam.csv")), synthesis=SynthesisSettings(data=("own.jsonl",))
+    )
+    run = RunFolder.create(tmp_path / "run")
+    assert list(_provable(recipe, run, _sizes(recipe, run))) == [exam_power([2, 1, 1])]
+
+
+def question(name: str, document: str) -> Question:
+    return Question(id=name, ring="learned", document=document, question="What?", gold="That.", answerable=True)

@@ -20,6 +20,7 @@ from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.synthesis.exam import CALLS_PER_QUESTION
+from tunewright.synthesis.own_exam import read_own_exam
 from tunewright.synthesis.tasks import ANSWERING, tasks_of
 from tunewright.teacher.spending import Spending
 
@@ -200,9 +201,12 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
 
 def _provable(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
     """Yield the smallest difference that the exam can prove, once the exam or at least the split is known."""
-    if run.file("exam.jsonl").exists():
+    if recipe.exam.file:
+        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
+        yield exam_power(question_counts(question.document for question in own))
+    elif run.file("exam.jsonl").exists():
         yield exam_power(question_counts(question.document for question in run.read_records("exam.jsonl", Question)))
-    elif run.file("split.jsonl").exists() and not recipe.exam.file:
+    elif run.file("split.jsonl").exists():
         learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
         unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
         if asked := [size for size in learned + unseen if size]:

@@ -6,6 +6,7 @@ import scipy.stats
 import statsmodels.api as sm
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from tunewright.evaluation.statistics import (
     detectable_after,
@@ -175,6 +176,11 @@ def test_mcnemar() -> None:
 def test_holm() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_statsmodels_holm(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist(), abs=1e-12)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
