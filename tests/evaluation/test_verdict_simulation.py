@@ -30,11 +30,13 @@ from verdict_simulation import (  # noqa: E402
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 40))
-def test_intervals_of_many_runs_are_those_of_the_project(seed: int, documents: int, extra: int) -> None:
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 40), st.booleans())
+def test_intervals_of_many_runs_are_those_of_the_project(seed: int, documents: int, extra: int, binary: bool) -> None:
     draw = np.random.default_rng(seed)
     clusters = np.concatenate([np.arange(documents), draw.integers(0, documents, extra)])
     rows = draw.normal(0.2, 0.5, (3, len(clusters)))
+    if binary:  # and one row that does not vary at all
+        rows = np.vstack([np.sign(rows.round()), np.ones(len(clusters))])
     found = intervals(rows, clusters)
     for place, row in enumerate(rows):
         one = paired(row.tolist(), clusters.tolist())
