@@ -14,11 +14,13 @@ from tunewright.errors import ModelError
 from tunewright.models.budget import choose, predict_memory, told
 from tunewright.models.memory import Shape, free_bytes
 from tunewright.models.source import locate, read_config
+from tunewright.power import exam_power, question_counts
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Sample, SplitEntry
+from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
 from tunewright.rundir import RunFolder
 from tunewright.settings import ANSWERING, EMBEDDED
 from tunewright.synthesis.exam import CALLS_PER_QUESTION
+from tunewright.synthesis.own_exam import read_own_exam
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.spending import Spending
 
@@ -54,7 +56,7 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
             work, seconds = "nothing: fresh", 0.0
         rows.append((state.stage.name, state.state, work, console.duration(seconds), state.why))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
-    for line in _memory(recipe, shape):
+    for line in (*_memory(recipe, shape), *_provable(recipe, run, sizes)):
         console.line(line)
 
 
@@ -198,6 +200,20 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
         told += f", {_dollars(price * low / high)}–{_dollars(price)}"
         told += f" of a budget of {_dollars(teacher.budget)}" if teacher.budget else ""
     return told, high * seconds
+
+
+def _provable(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+    """Yield the smallest difference that the exam can prove, once the exam or at least the split is known."""
+    if recipe.exam.file:
+        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
+        yield exam_power(question_counts(question.document for question in own))
+    elif run.file("exam.jsonl").exists():
+        yield exam_power(question_counts(question.document for question in run.read_records("exam.jsonl", Question)))
+    elif run.file("split.jsonl").exists():
+        learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
+        unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
+        if asked := [size for size in learned + unseen if size]:
+            yield exam_power(asked)
 
 
 def _dollars(amount: float) -> str:

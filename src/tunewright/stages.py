@@ -122,7 +122,7 @@ STAGES = (
         (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
         ("tunewright.stages:base_identity",),
-        version=2,
+        version=3,
     ),
     Stage(
         "report",
@@ -141,7 +141,7 @@ STAGES = (
             "recipe.toml",
         ),
         ("report.html", "data.html"),
-        version=3,
+        version=4,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -6,17 +6,20 @@ import scipy.stats
 import statsmodels.api as sm
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from tunewright.evaluation.statistics import (
-    detectable,
     detectable_after,
     holm,
     mcnemar_exact,
     mean_interval,
     paired,
     questions_needed,
+    rank_correlation,
     sign_flip,
+    standard_error,
 )
+from tunewright.power import detectable
 
 VALUES = st.lists(st.floats(-1, 1, allow_nan=False), min_size=3, max_size=30)
 
@@ -126,7 +129,38 @@ def test_sign_flip_draws_for_many_clusters_near_the_exact_value_and_repeatably()
     exact = np.mean(np.abs(sums) >= abs(sum(values)) - 1e-9)
     assert drawn == pytest.approx(exact, abs=0.015)
     assert drawn == sign_flip(values, range(17))
-    assert sign_flip([1.0] * 40, range(40)) == pytest.approx(1e-4)
+    assert sign_flip([1 + place / 100 for place in range(40)], range(40)) == pytest.approx(1e-4)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
+def test_sign_flip_of_right_and_wrong_answers_is_mcnemar(better: int, worse: int, same: int) -> None:
+    values = [1.0] * better + [-1.0] * worse + [0.0] * same
+    assume(values)
+    expected = scipy.stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    assert sign_flip(values, range(len(values))) == pytest.approx(expected, rel=1e-9)
+
+
+def test_sign_flip_of_right_and_wrong_answers_counts_documents_not_questions() -> None:
+    assert sign_flip([1.0] * 12, [place // 2 for place in range(12)]) == pytest.approx(2 / 2**6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=40))
+def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    found = rank_correlation(first, second)
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        assert found is None
+    else:
+        assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-12)
+
+
+def test_rank_correlation_wants_pairs() -> None:
+    with pytest.raises(ValueError, match="2 values with 1"):
+        rank_correlation([1, 2], [1])
+
+
+def test_a_single_cluster_has_no_standard_error() -> None:
+    assert math.isinf(standard_error([0.1, 0.2], ["d", "d"]))
 
 
 def test_mcnemar() -> None:
@@ -142,6 +176,11 @@ def test_mcnemar() -> None:
 def test_holm() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_statsmodels_holm(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist(), abs=1e-12)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

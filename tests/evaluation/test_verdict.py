@@ -225,6 +225,25 @@ def test_exploratory_comparisons_are_adjusted() -> None:
     assert all(d.p_holm is not None and d.p_holm >= d.interval.p for d in verdict.results.exploratory)
 
 
+def test_longer_answers_that_score_higher_are_told() -> None:
+    scores, answers = sit(GOOD)
+    marks = {(s.arm, s.question): s.primary for s in scores}
+    longer = [
+        a.model_copy(update={"num_tokens": round(1000 * marks[a.arm, a.question])}) if a.arm == "tuned" else a
+        for a in answers
+    ]
+    results = decide(scores, longer, rule(0.10, ARMS), 0).results
+    tuned, base = results.arm("tuned"), results.arm("base")
+    assert tuned is not None
+    assert base is not None
+    assert tuned.length_correlation == pytest.approx(1, abs=0.02)
+    assert base.length_correlation is None  # all of one length
+    declined = [s.model_copy(update={"metrics": s.metrics | {"answerable": 0.0}}) for s in scores]
+    only_refusals = decide(declined, longer, rule(0.10, ARMS), 0).results.arm("tuned")
+    assert only_refusals is not None
+    assert only_refusals.length_correlation is None
+
+
 def test_false_ship_is_rare_without_an_effect_and_comparing_means_is_not() -> None:
     """With no effect, comparing the means announces a win half of the time; the rule hardly ever."""
     rng = np.random.default_rng(4)

@@ -7,6 +7,7 @@ from faulty_server import Answer, completion, fake_teacher
 from synthesis_run import asked_sentence, make_run, question_writer, recipe_for
 
 from tunewright.errors import RecipeError, StageError, UserError
+from tunewright.power import detectable_on
 from tunewright.records import Chunk, Document, Question, Rejection
 from tunewright.rundir import file_digest
 from tunewright.settings import ExamSettings
@@ -44,6 +45,13 @@ def test_both_rings_are_written_and_sealed(run):
             assert question.answerable == (question.passage is not None)
         if question.passage:
             assert any(question.passage.endswith(text) for text in texts)
+
+
+def test_what_the_exam_can_prove_is_said_before_training(run, capsys):
+    with fake_teacher(question_writer) as server:
+        summary = exam(run, recipe_for(server.url))
+    assert summary.figures["mde"] == round(detectable_on([1, 1, 1, 1, 4, 4]), 3)
+    assert "12 question(s) on 6 document(s) can prove a difference of" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_unseen_question_is_asked_without_and_with_its_passage(run):

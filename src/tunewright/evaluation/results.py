@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from tunewright.errors import StageError
-from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, sign_flip
+from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
 from tunewright.records import Answer, Record, Score
 
 BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
@@ -27,6 +27,8 @@ class ArmResult(Record):
     """One arm's exam: primary score, by ring too, and means of the metrics, of the gold NLL and of the cost.
 
     ``gold_nll`` is in nats per token over the answerable questions; tokens and seconds are per answer.
+    ``length_correlation`` is Spearman's between an answer's tokens and its score: far above zero, longer answers
+    may have scored for their length.
     """
 
     arm: str
@@ -37,10 +39,14 @@ class ArmResult(Record):
     num_prompt_tokens: float
     num_tokens: float
     duration_s: float
+    length_correlation: float | None = None
 
 
 class Difference(Record):
-    """First arm minus second on one measure; ``p_holm`` only where several are explored together."""
+    """First arm minus second on one measure: the t interval, and the cluster sign-flip test beside it.
+
+    ``p_holm`` only where several are explored together.
+    """
 
     first: str
     second: str
@@ -152,7 +158,18 @@ def _arm_result(arm: str, sheet: Sheet, answers: Sequence[Answer], level: float)
         num_prompt_tokens=_mean([a.num_prompt_tokens for a in answers]),
         num_tokens=_mean([a.num_tokens for a in answers]),
         duration_s=_mean([a.duration_s for a in answers]),
+        length_correlation=_length_correlation(sheet, answers),
     )
+
+
+def _length_correlation(sheet: Sheet, answers: Sequence[Answer]) -> float | None:
+    """Over the answerable questions: a refusal is short and rightly so."""
+    pairs = [
+        (answer.num_tokens, sheet[answer.question].primary)
+        for answer in answers
+        if answer.question in sheet and sheet[answer.question].metrics.get("answerable", 1.0)
+    ]
+    return rank_correlation([tokens for tokens, _ in pairs], [score for _, score in pairs])
 
 
 def _guards(sheets: Mapping[str, Sheet], margins: Mapping[str, float], level: float) -> list[Guard]:

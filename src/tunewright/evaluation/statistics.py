@@ -1,4 +1,4 @@
-"""Intervals and tests for questions in clusters (documents), and the smallest effect that an exam shows."""
+"""Intervals and tests for questions in clusters (documents), and the smallest effect that a sat exam shows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+from tunewright.power import noncentrality, t_quantile
 from tunewright.records import Record
 
 _EXACT_CLUSTERS = 16  # 2^16 sign patterns are counted one by one; above, they are drawn
@@ -32,10 +33,18 @@ def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[H
     return groups
 
 
-def _t_quantile(level: float, df: int) -> float:
-    from scipy.special import stdtrit
+def standard_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Return the cluster-robust standard error of a mean (CR1); infinite for a single cluster.
 
-    return float(stdtrit(df, 0.5 + level / 2))
+    With one value per cluster it is the usual sqrt(variance / n), the variance on n - 1.
+    """
+    groups = _by_cluster(values, clusters)
+    num, count = len(values), len(groups)
+    if count == 1:
+        return math.inf
+    mean = math.fsum(values) / num
+    sums = [math.fsum(value - mean for value in group) for group in groups.values()]
+    return math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
 
 
 def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
@@ -58,19 +67,17 @@ def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: fl
     """
     from scipy.special import stdtr
 
-    groups = _by_cluster(differences, clusters)
-    num, count = len(differences), len(groups)
+    error = standard_error(differences, clusters)
+    num, count = len(differences), len(set(clusters))
     mean = math.fsum(differences) / num
     scale = max(1.0, *(abs(d) for d in differences))
     if count == 1:
         return Interval(mean=mean, low=-scale, high=scale, p=1.0, num=num, num_clusters=1)
-    sums = [math.fsum(d - mean for d in group) for group in groups.values()]
-    error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
     if error <= 1e-12 * scale:
         half = scale * (1 - (1 - level) ** (1 / num))
         p = max(0.0, 1 - abs(mean) / scale) ** num
     else:
-        half = _t_quantile(level, count - 1) * error
+        half = t_quantile(level, count - 1) * error
         p = float(2 * stdtr(count - 1, -abs(mean) / error))
     return Interval(mean=mean, low=mean - half, high=mean + half, p=p, num=num, num_clusters=count)
 
@@ -85,12 +92,19 @@ def sign_flip(differences: Sequence[float], clusters: Sequence[Hashable], seed: 
     """Return the two-sided p-value of flipping the sign of whole clusters.
 
     Exact up to 16 clusters, which cannot go below 2^(1 - G); above, the share of 9,999 seeded draws, with the
-    observed one counted among them (Phipson & Smyth 2010).
+    observed one counted among them (Phipson & Smyth 2010). Where all clusters that differ do so by the same
+    amount, as right and wrong answers to one question per document do, this is the exact McNemar test, and
+    computed as such for any number of clusters.
     """
     import numpy as np
 
     sums = np.array([math.fsum(group) for group in _by_cluster(differences, clusters).values()])
-    observed = abs(sums.sum()) - 1e-9 * max(1.0, float(np.abs(sums).sum()))
+    sizes = np.abs(sums)
+    tiny = 1e-9 * max(1.0, float(sizes.sum()))
+    differing = sizes[sizes > tiny]
+    if not len(differing) or differing.max() - differing.min() <= tiny:
+        return mcnemar_exact(int(np.sum(sums > tiny)), int(np.sum(sums < -tiny)))
+    observed = abs(sums.sum()) - tiny
     if len(sums) <= _EXACT_CLUSTERS:
         totals = sums[:1]  # the first sign may stay: the other half of the patterns mirrors this one
         for value in sums[1:]:
@@ -107,6 +121,23 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return min(1.0, float(2 * sum(math.comb(num, k) for k in range(few + 1)) / 2**num))
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation, equal values sharing their mean rank; None where one side never varies."""
+    import numpy as np
+
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} values with {len(second)}")
+    centered = []
+    for values in (first, second):
+        _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+        if len(counts) < 2:
+            return None
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+        centered.append(ranks - ranks.mean())
+    left, right = centered
+    return float(left @ right / math.sqrt((left @ left) * (right @ right)))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's (1979) adjusted p-values, in the given order."""
     adjusted = [0.0] * len(p_values)
@@ -117,41 +148,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _noncentrality(df: int, power: float, level: float) -> float:
-    """The true effect, in standard errors, that a two-sided t-test finds with the given power."""
-    from scipy.special import nctdtrinc
-
-    return float(nctdtrinc(df, 1 - power, _t_quantile(level, df)))
-
-
-def detectable(
-    sd: float, num_questions: int, num_clusters: int, icc: float, power: float = 0.8, level: float = 0.95
-) -> float:
-    """Return the smallest true mean difference that an exam finds with the given power.
-
-    The variance is inflated by Kish's design effect, 1 + (n / G - 1) * icc; the test has G - 1 degrees of
-    freedom.
-
-    Args:
-        sd: standard deviation of the paired differences, in score units.
-        num_questions: n, in all.
-        num_clusters: G, documents; at least 2.
-        icc: correlation of two differences of the same document.
-        power: chance of finding it.
-        level: confidence level of the test.
-    """
-    effect = 1 + (num_questions / num_clusters - 1) * icc
-    error = sd * math.sqrt(effect / num_questions)
-    return _noncentrality(num_clusters - 1, power, level) * error
-
-
 def detectable_after(interval: Interval, power: float = 0.8, level: float = 0.95) -> float:
     """Return the smallest true difference that an exam with this interval's standard error finds."""
     if interval.num_clusters < 2:
         return math.inf
     df = interval.num_clusters - 1
-    error = (interval.high - interval.low) / 2 / _t_quantile(level, df)
-    return _noncentrality(df, power, level) * error
+    error = (interval.high - interval.low) / 2 / t_quantile(level, df)
+    return noncentrality(df, power, level) * error
 
 
 def questions_needed(interval: Interval, margin: float, level: float = 0.95) -> int | None:

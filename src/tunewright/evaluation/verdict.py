@@ -225,7 +225,7 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
     return why, needed
 
 
-def _apply(
+def apply_rule(
     results: Results, rule: dict[str, Any], leaks: int, promising: bool
 ) -> tuple[VerdictName, list[str], int | None]:
     """Go down the steps of the rule; the first that holds is the verdict."""
@@ -284,7 +284,7 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
     """
     results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"])
     promising = results.nll_learned is not None and results.nll_learned.interval.low > 0
-    name, why, needed = _apply(results, rule, leaks, promising)
+    name, why, needed = apply_rule(results, rule, leaks, promising)
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
     return Verdict(
         name=name,

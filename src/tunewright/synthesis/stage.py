@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tunewright import console
 from tunewright.errors import RecipeError, StageError
 from tunewright.injection import PLANTED, injection_fault
+from tunewright.power import detectable_on, exam_power, question_counts
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
 from tunewright.rundir import RunFolder, file_digest
@@ -87,6 +88,7 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     if not questions:
         raise _nothing("exam question", rejected, recipe.exam.learned_per_document + recipe.exam.unseen_per_document)
     counts = _seal(run, questions)
+    figures |= _provable(questions)
     num_in = len(questions) + sum(rejected.values())  # an unseen question is asked without and with its passage
     return StageSummary(num_in=num_in, num_out=len(questions), rejected=rejected, figures={**counts, **figures})
 
@@ -97,6 +99,13 @@ def _seal(run: RunFolder, questions: Sequence[Question]) -> dict[str, int]:
     counts: dict[str, int] = {ring: sum(question.ring == ring for question in questions) for ring in _RINGS.values()}
     run.write_json(SEAL, {"exam": file_digest(run.file(EXAM)), "num_questions": len(questions), **counts})
     return counts
+
+
+def _provable(questions: Sequence[Question]) -> dict[str, float]:
+    """Say what the exam could prove; return the smallest difference, in score, as a figure where there is one."""
+    sizes = question_counts(question.document for question in questions)
+    console.line(f"  {exam_power(sizes)}")
+    return {"mde": round(detectable_on(sizes), 3)} if len(sizes) > 1 else {}
 
 
 def synth(run: RunFolder, recipe: Recipe) -> StageSummary:

@@ -1,0 +1,283 @@
+"""How often the whole verdict rule errs, and how often it finds what is there: simulated exams of known truth.
+
+    python benchmarks/verdict_simulation.py [--runs 40000] [--seed 0]
+
+A score is its arm's mean + an effect of the document + an effect of the question, the last two drawn for each arm from
+normal distributions, so that differences of two arms have an intraclass correlation of ICC. The powers to reproduce came
+without the standard deviation behind them: SD, of a difference, is the one number that was fitted to those four powers.
+False positives do not depend on it. No arm declines an answerable question, so that the guard rests on the rule of
+three. Intervals are computed for all runs at once by ``intervals``, which tests hold against the project's own
+``paired``; the verdict of each run is the project's own ``apply_rule`` on the project's own records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from scipy.special import ndtr, stdtr
+
+from tunewright.evaluation.results import PAIRS, ArmResult, Difference, Guard, Results
+from tunewright.evaluation.statistics import Interval, paired, sign_flip
+from tunewright.evaluation.verdict import apply_rule, rule
+from tunewright.power import t_quantile
+
+RESULTS = Path(__file__).parent / "results" / "verdict_simulation.json"
+ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
+SD, ICC, BATCH = 0.383, 0.3, 5000
+DESIGNS = ((30, 5), (30, 10), (100, 20))  # questions, documents
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is so in a simulated world: the arms' true means, and the size of its exam."""
+
+    means: tuple[float, float, float, float, float]  # of ARMS
+    num_questions: int = 30
+    num_documents: int = 10
+    binary: bool = False  # right or wrong, above or below one half, in place of a score
+
+
+def clusters_of(num_questions: int, num_documents: int) -> np.ndarray:
+    """Return the document of each question, as even as they go."""
+    return np.arange(num_questions) % num_documents
+
+
+def draw_scores(truth: Truth, runs: int, draw: np.random.Generator) -> np.ndarray:
+    """Return scores by run, arm and question."""
+    documents = clusters_of(truth.num_questions, truth.num_documents)
+    spread = SD / math.sqrt(2)  # of one arm; the difference of two has SD
+    of_document = draw.normal(size=(runs, len(ARMS), truth.num_documents))[:, :, documents]
+    of_question = draw.normal(size=(runs, len(ARMS), truth.num_questions))
+    noise = math.sqrt(ICC) * of_document + math.sqrt(1 - ICC) * of_question
+    scores = np.asarray(truth.means)[None, :, None] + spread * noise
+    return (scores > 0.5).astype(float) if truth.binary else scores
+
+
+def intervals(differences: np.ndarray, clusters: np.ndarray) -> dict[str, np.ndarray]:
+    """Return mean, low, high and p of each row: the formula of ``paired``, for all runs at once.
+
+    Rows whose documents agree to the last digit go to ``paired`` itself, one by one.
+    """
+    count, num = len(set(clusters.tolist())), differences.shape[1]
+    mean = differences.mean(axis=1)
+    sums = (differences - mean[:, None]) @ np.eye(count)[clusters]
+    error = np.sqrt(count / (count - 1) * (sums**2).sum(axis=1)) / num
+    half = t_quantile(0.95, count - 1) * error
+    agreed = error <= 1e-12 * np.maximum(1.0, np.abs(differences).max(axis=1))
+    p = 2 * stdtr(count - 1, -np.abs(mean) / np.where(agreed, 1.0, error))
+    found = {"mean": mean, "low": mean - half, "high": mean + half, "p": p}
+    for row in np.flatnonzero(agreed):
+        one = paired(differences[row].tolist(), clusters.tolist())
+        for name, values in found.items():
+            values[row] = getattr(one, name)
+    return found
+
+
+def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
+    """Yield what the exam of each run measured, in the project's own records."""
+    clusters = clusters_of(truth.num_questions, truth.num_documents)
+    found = {
+        pair: intervals(scores[:, ARMS.index(pair[0])] - scores[:, ARMS.index(pair[1])], clusters) for pair in PAIRS
+    }
+    size = {"num": truth.num_questions, "num_clusters": truth.num_documents}
+    none = paired([0.0] * truth.num_questions, clusters.tolist())
+    margin = rule(0.10, ARMS)["guards"]["false_refusal"]
+    guards = tuple(
+        Guard(
+            measure="false_refusal",
+            first=first,
+            second=second,
+            interval=none,
+            margin=margin,
+            state="inside" if none.high < margin else "unclear",
+        )
+        for first, second in (("tuned", "base"), ("tuned+rag", "rag"))
+    )
+    sat = tuple(
+        ArmResult(
+            arm=arm,
+            primary=none,
+            rings={},
+            metrics={},
+            gold_nll=None,
+            num_prompt_tokens=0,
+            num_tokens=0,
+            duration_s=0,
+        )
+        for arm in ARMS
+    )
+    for run in range(len(scores)):
+        differences = tuple(
+            Difference(
+                first=first,
+                second=second,
+                measure="primary",
+                interval=Interval(**{name: float(of[run]) for name, of in found[first, second].items()}, **size),
+                sign_flip_p=1.0,
+            )
+            for first, second in PAIRS
+        )
+        yield Results(
+            num_questions=truth.num_questions,
+            num_documents=truth.num_documents,
+            arms=sat,
+            differences=differences,
+            guards=guards,
+            nll_learned=None,
+            nll_closed_book=None,
+            exploratory=(),
+        )
+
+
+def verdicts(truth: Truth, runs: int, draw: np.random.Generator) -> dict[str, Any]:
+    """Return the share of each verdict, in percent, and how often simpler rules announce a win."""
+    written = rule(0.10, ARMS)
+    names: Counter[str] = Counter()
+    plain = means = best = 0
+    for start in range(0, runs, BATCH):
+        scores = draw_scores(truth, min(BATCH, runs - start), draw)
+        for results in results_of(truth, scores):
+            names[apply_rule(results, written, 0, False)[0]] += 1
+            against = results.difference("tuned", "base")
+            assert against is not None
+            plain += against.interval.low > 0
+            means += against.interval.mean > 0
+        by_arm = scores.mean(axis=2)
+        best += int((by_arm[:, 3] > by_arm[:, :3].max(axis=1)).sum())
+    return {
+        "true_means": dict(zip(ARMS, truth.means, strict=True)),
+        "questions": truth.num_questions,
+        "documents": truth.num_documents,
+        "verdict_percent": {name: percent(count, runs) for name, count in names.most_common()},
+        "ship_percent": percent(names["SHIP"], runs),
+        "ship_or_ship_with_rag_percent": percent(names["SHIP"] + names["SHIP WITH RAG"], runs),
+        "test_of_tuned_against_base_percent": percent(plain, runs),
+        "higher_mean_than_base_percent": percent(means, runs),
+        "highest_mean_percent": percent(best, runs),
+    }
+
+
+def percent(count: float, runs: int) -> float:
+    return round(100 * count / runs, 3)
+
+
+def false_positives(
+    num_questions: int, num_documents: int, runs: int, draw: np.random.Generator, binary: bool = False
+) -> dict[str, Any]:
+    """Return how often each test at 5 % finds a difference where there is none.
+
+    The sign flip is the project's own function, run by run, on as many of the runs as time allows.
+    """
+    flips, flipped = min(runs, 20_000 if num_documents <= 10 else 4_000), 0
+    clusters = clusters_of(num_questions, num_documents)
+    counts: Counter[str] = Counter()
+    truth = Truth((0.5,) * 5, num_questions, num_documents, binary)
+    for start in range(0, runs, BATCH):
+        scores = draw_scores(truth, min(BATCH, runs - start), draw)
+        differences = scores[:, 3] - scores[:, 0]
+        found = intervals(differences, clusters)
+        error = (found["high"] - found["mean"]) / t_quantile(0.95, num_documents - 1)
+        items = intervals(differences, np.arange(num_questions))
+        counts["cluster_t"] += int((found["p"] < 0.05).sum())
+        counts["item_t"] += int((items["p"] < 0.05).sum())
+        if start < flips:
+            flipped += sum(sign_flip(row, clusters.tolist()) < 0.05 for row in differences[: flips - start].tolist())
+        counts["cluster_z"] += int((2 * ndtr(-np.abs(found["mean"]) / error) < 0.05).sum())
+    return {
+        "questions": num_questions,
+        "documents": num_documents,
+        **{f"{name}_percent": percent(count, runs) for name, count in sorted(counts.items())},
+        "sign_flip_percent": percent(flipped, flips),
+        "runs_of_sign_flip": flips,
+    }
+
+
+WORLDS = {
+    "no effect": Truth((0.5, 0.5, 0.5, 0.5, 0.5)),
+    "RAG equals tuned, both +0.3": Truth((0.3, 0.3, 0.6, 0.6, 0.6)),
+    "RAG equals tuned, far above the others": Truth((0.0, 0.0, 0.9, 0.9, 0.9)),
+    "no effect, right or wrong": Truth((0.5, 0.5, 0.5, 0.5, 0.5), binary=True),
+    "RAG equals tuned, both +0.3, right or wrong": Truth((0.3, 0.3, 0.6, 0.6, 0.6), binary=True),
+    "+0.3 over all rivals": Truth((0.3, 0.3, 0.3, 0.6, 0.6)),
+    "+0.3 over all rivals, 100/20": Truth((0.3, 0.3, 0.3, 0.6, 0.6), 100, 20),
+    "+0.2 over base, RAG +0.3 over tuned": Truth((0.2, 0.2, 0.7, 0.4, 0.7)),
+    "+0.2 over base, RAG +0.3 over tuned, 100/20": Truth((0.2, 0.2, 0.7, 0.4, 0.7), 100, 20),
+}
+
+
+def bars(worlds: dict[str, Any], tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each bar with what was found: the lowest and highest percentage that passes."""
+    wanted = []
+    for name, most in (
+        ("no effect", 1),
+        ("RAG equals tuned, both +0.3", 3),
+        ("RAG equals tuned, far above the others", 3),
+    ):
+        wanted.append((f"false SHIP: {name}", worlds[name]["ship_percent"], 0, most))
+        wanted.append((f"false SHIP or SHIP WITH RAG: {name}", worlds[name]["ship_or_ship_with_rag_percent"], 0, most))
+    wanted += [
+        ("SHIP, +0.3, 30/10: 68 +- 3", worlds["+0.3 over all rivals"]["ship_percent"], 65, 71),
+        ("SHIP, +0.3, 100/20: 99.9 +- 3", worlds["+0.3 over all rivals, 100/20"]["ship_percent"], 96.9, 100),
+    ]
+    for key, expected in (("", 51), (", 100/20", 94)):
+        world = worlds[f"+0.2 over base, RAG +0.3 over tuned{key}"]
+        found = world["test_of_tuned_against_base_percent"]
+        wanted.append((f"plain test, +0.2{key}: {expected} +- 3", found, expected - 3, expected + 3))
+        wanted.append((f"SHIP though RAG is +0.3 better{key}: never", world["ship_percent"], 0, 0))
+    wanted += [
+        (f"false positives, {test['questions']}/{test['documents']}", test["cluster_t_percent"], 4, 6) for test in tests
+    ]
+    return [
+        {"bar": name, "percent": found, "from": low, "to": high, "passed": low <= found <= high}
+        for name, found, low, high in wanted
+    ]
+
+
+def simulate(runs: int, seed: int) -> dict[str, Any]:
+    start = time.process_time()
+    draw = np.random.default_rng(seed)
+    worlds = {name: verdicts(truth, runs, draw) for name, truth in WORLDS.items()}
+    tests = [false_positives(questions, documents, 5 * runs, draw) for questions, documents in DESIGNS]
+    coins = [false_positives(questions, documents, 5 * runs, draw, binary=True) for questions, documents in DESIGNS]
+    return {
+        "runs_of_each_world": runs,
+        "runs_of_each_test": 5 * runs,
+        "seed": seed,
+        "sd_of_a_difference": SD,
+        "icc": ICC,
+        "bars": bars(worlds, tests),
+        "worlds": worlds,
+        "false_positives_at_5_percent": tests,
+        "false_positives_at_5_percent_right_or_wrong": coins,
+        "cpu_s": round(time.process_time() - start, 1),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=int, default=40_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    found = simulate(options.runs, options.seed)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for bar in found["bars"]:
+        print(
+            f"{'passed' if bar['passed'] else 'FAILED'}  {bar['percent']:7.2f} % of {bar['from']}-{bar['to']}  {bar['bar']}"
+        )
+    print(f"{options.runs:,} runs of each world, {found['cpu_s']} s of one core")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The simulation of the verdict rule is the project's own statistics and rule, and the rule errs as rarely as recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunewright.evaluation.statistics import paired
+from tunewright.evaluation.verdict import apply_rule, decide, rule
+from tunewright.records import Score
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from verdict_simulation import (  # noqa: E402
+    ARMS,
+    RESULTS,
+    WORLDS,
+    clusters_of,
+    draw_scores,
+    false_positives,
+    intervals,
+    results_of,
+    verdicts,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 40), st.booleans())
+def test_intervals_of_many_runs_are_those_of_the_project(seed: int, documents: int, extra: int, binary: bool) -> None:
+    draw = np.random.default_rng(seed)
+    clusters = np.concatenate([np.arange(documents), draw.integers(0, documents, extra)])
+    rows = draw.normal(0.2, 0.5, (3, len(clusters)))
+    if binary:  # and one row that does not vary at all
+        rows = np.vstack([np.sign(rows.round()), np.ones(len(clusters))])
+    found = intervals(rows, clusters)
+    for place, row in enumerate(rows):
+        one = paired(row.tolist(), clusters.tolist())
+        theirs = [found[name][place] for name in ("mean", "low", "high", "p")]
+        assert theirs == pytest.approx([one.mean, one.low, one.high, one.p], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_each_simulated_verdict_is_the_one_of_the_whole_path(name: str) -> None:
+    """From scores through ``decide``: intervals, guards and rule, as in a real run."""
+    truth = WORLDS[name]
+    drawn = draw_scores(truth, 6, np.random.default_rng(7))
+    documents = clusters_of(truth.num_questions, truth.num_documents)
+    written = rule(0.10, ARMS)
+    for run, results in enumerate(results_of(truth, drawn)):
+        scores = [
+            Score(
+                question=f"q{place}",
+                arm=arm,
+                ring="learned",
+                document=f"d{documents[place]}",
+                primary=float(drawn[run, row, place]),
+                metrics={"false_refusal": 0.0, "cut_or_empty": 0.0},
+            )
+            for row, arm in enumerate(ARMS)
+            for place in range(truth.num_questions)
+        ]
+        verdict = decide(scores, [], written, 0)
+        simulated, _, needed = apply_rule(results, written, 0, False)
+        assert simulated == verdict.name
+        assert needed == verdict.questions_needed
+        assert [guard.state for guard in results.guards] == [guard.state for guard in verdict.results.guards]
+
+
+def test_drawn_scores_have_the_spread_and_the_correlation_that_they_claim() -> None:
+    truth = WORLDS["no effect"]
+    drawn = draw_scores(truth, 4000, np.random.default_rng(1))
+    differences = drawn[:, 3] - drawn[:, 0]
+    assert differences.std() == pytest.approx(0.383, abs=0.005)
+    assert np.corrcoef(differences[:, 0], differences[:, 10])[0, 1] == pytest.approx(0.3, abs=0.06)  # one document
+    assert np.corrcoef(differences[:, 0], differences[:, 1])[0, 1] == pytest.approx(0.0, abs=0.06)
+
+
+def test_false_ship_is_rare() -> None:
+    draw = np.random.default_rng(3)
+    assert verdicts(WORLDS["no effect"], 2000, draw)["ship_or_ship_with_rag_percent"] <= 1
+    equal = verdicts(WORLDS["RAG equals tuned, far above the others"], 2000, draw)["ship_percent"]
+    assert 1 < equal <= 2.5 + 3 * 0.35  # 2.5 % is what the rule allows; one standard error of 2,000 runs is 0.35 %
+
+
+def test_the_difference_test_holds_its_level_where_the_item_t_test_does_not() -> None:
+    found = false_positives(30, 10, 10_000, np.random.default_rng(4))
+    assert 4.2 < found["cluster_t_percent"] < 5.8
+    assert found["item_t_percent"] > 10
+
+
+def test_the_record_has_enough_runs_and_passed_every_bar() -> None:
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert min(record["runs_of_each_world"], record["runs_of_each_test"]) >= 20_000
+    assert set(record["worlds"]) == set(WORLDS)
+    for bar in record["bars"]:
+        assert bar["from"] <= bar["percent"] <= bar["to"], bar
+        assert bar["passed"]
