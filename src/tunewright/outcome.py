@@ -14,12 +14,14 @@ def show(run: RunFolder, until: str) -> None:
     if until not in ("evaluate", "report") or not run.file("verdict.json").exists():
         console.line(f"done up to {until}; the files are in {run.path}")
         return
-    from tunewright.evaluation.report import summary_table
+    from tunewright.evaluation.report import structured_table, summary_table
     from tunewright.evaluation.verdict import Verdict
 
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     columns, rows = summary_table(verdict)
     console.table("", columns, rows)
+    if fields := structured_table(verdict):
+        console.table("", *fields)
     console.heading(f"verdict: {verdict.name}")
     for sentence in verdict.why:
         console.line(f"  {sentence}")

@@ -122,7 +122,7 @@ STAGES = (
         (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
         ("tunewright.stages:base_identity",),
-        version=2,
+        version=3,
     ),
     Stage(
         "report",

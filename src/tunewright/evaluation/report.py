@@ -58,6 +58,24 @@ def summary_table(verdict: Verdict) -> tuple[list[str], list[list[str]]]:
     ]
 
 
+def structured_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | None:
+    """Return columns and rows, base against tuned by measure and field, where gold answers are JSON objects."""
+    base, tuned = verdict.results.arm(BASE), verdict.results.arm(TUNED)
+    if base is None or tuned is None or not verdict.results.structured:
+        return None
+    columns = ["structured answers", BASE, TUNED, "tuned − base", f"{1 - verdict.rule['alpha']:.0%} interval"]
+    return columns, [
+        [
+            d.measure.replace("_", " ", 1) if ":" not in d.measure else d.measure.partition(":")[2],
+            f"{base.metrics[d.measure]:.0%}",
+            f"{tuned.metrics[d.measure]:.0%}",
+            signed(d.interval.mean),
+            f"{signed(d.interval.low)} to {signed(d.interval.high)}",
+        ]
+        for d in verdict.results.structured
+    ]
+
+
 def _required(run: RunFolder, name: str) -> Path:
     path = run.file(name)
     if not path.is_file():
@@ -245,6 +263,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "tone": _TONES[verdict.name],
         "scores_figure": _forest_scores(verdict.results.arms),
         "differences_figure": _forest_differences(verdict.results.differences, verdict.rule["margin"]),
+        "structured": structured_table(verdict),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
         "examples": _examples(run, exam, answers, scores, arms),
         "recipe": recipe,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from tunewright.errors import StageError
+from tunewright.evaluation.metrics import is_structured
 from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, sign_flip
 from tunewright.records import Answer, Record, Score
 
@@ -62,7 +63,10 @@ class Guard(Record):
 
 
 class Results(Record):
-    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better."""
+    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
+
+    ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects; empty without such.
+    """
 
     num_questions: int
     num_documents: int
@@ -72,6 +76,7 @@ class Results(Record):
     nll_learned: Difference | None
     nll_closed_book: Difference | None
     exploratory: tuple[Difference, ...]
+    structured: tuple[Difference, ...] = ()
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not sit the exam."""
@@ -207,6 +212,15 @@ def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, adjusted, strict=True)]
 
 
+def _structured(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
+    """Tuned minus base on format, label match and each field, in the order of the fields."""
+    if BASE not in sheets or TUNED not in sheets:
+        return []
+    named = [name for score in sheets[TUNED].values() for name in score.metrics if is_structured(name)]
+    looked = [compare(sheets[TUNED], sheets[BASE], _metric(name), name, level) for name in dict.fromkeys(named)]
+    return [difference for difference in looked if difference is not None]
+
+
 def measure(
     scores: Sequence[Score],
     answers: Sequence[Answer],
@@ -248,4 +262,5 @@ def measure(
         nll_learned=_nll(sheets, answers, "learned", level),
         nll_closed_book=_nll(sheets, answers, None, level),
         exploratory=tuple(_exploratory(sheets, level)),
+        structured=tuple(_structured(sheets, level)),
     )
