@@ -127,15 +127,10 @@ def status(folder: Path) -> None:
 @folder_argument
 def report(folder: Path) -> None:
     """Write report.html anew from a finished run, and print the verdict."""
-    from tunewright import outcome, pipeline
-    from tunewright.recipe import load_recipe
+    from tunewright import outcome
     from tunewright.rundir import RunFolder
 
-    opened = RunFolder.open(folder)
-    pipeline.require(opened, "recipe.toml", "verdict.json")
-    pipeline.require_untouched(opened)
-    recipe = load_recipe(opened.file("recipe.toml"))
-    outcome.show(pipeline.run(recipe, folder, only=("report",)), "report")
+    outcome.show_report(RunFolder.open(folder))
 
 
 @commands.command()

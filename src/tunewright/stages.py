@@ -132,6 +132,7 @@ STAGES = (
             *_RESULTS,
             *_DOCUMENTS,
             "seal.json",
+            "rule.json",
             "exam.jsonl",
             "samples.jsonl",
             "train.jsonl",
@@ -141,7 +142,7 @@ STAGES = (
             "recipe.toml",
         ),
         ("report.html", "data.html"),
-        version=3,
+        version=4,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -9,7 +9,8 @@ import pytest
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
 from tunewright.evaluation.metrics import score
-from tunewright.evaluation.report import report, structured_table
+from tunewright.evaluation.report import report
+from tunewright.evaluation.structured import structured_table
 from tunewright.evaluation.verdict import decide, rule
 from tunewright.evaluation.wording import duration, number, p_value, signed
 from tunewright.records import Answer, Document, Question, Span
@@ -128,7 +129,8 @@ def test_hostile_documents_answers_and_names_stay_text(tmp_path: Path) -> None:
     answers = run.file("answers.jsonl").read_text()
     run.write("answers.jsonl", answers.replace('"text":"', '"text":"</style></pre></dd><script>alert(2)</script>'))
     run.write("recipe.toml", f"# </code></pre>{PAYLOAD}\n")
-    run.write_json("seal.json", {PAYLOAD: PAYLOAD})
+    finished_run.reseal(run)
+    run.write_json("seal.json", {**run.read_json("seal.json"), PAYLOAD: PAYLOAD})
     curate = run.read_json("stages/curate.json")
     curate["summary"]["rejected"] = {PAYLOAD: 27}
     curate["outputs"] = {PAYLOAD: PAYLOAD}
@@ -139,7 +141,6 @@ def test_hostile_documents_answers_and_names_stay_text(tmp_path: Path) -> None:
     assert "alert(2)" in page.text
     assert page.text.count(PAYLOAD) > 40
     assert "<script" not in text
-    assert "differs from the sealed one" in page.text
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,7 @@ def test_structured_answers_have_their_columns_and_a_row_per_field(
     for name, records in (("exam", exam), ("answers", told), ("scores", scores)):
         run.write_records(f"{name}.jsonl", records)
     run.write("verdict.json", found.model_dump_json())
+    finished_run.reseal(run)
     rows = {row[0]: row[1:4] for row in structured_table(found)[1]}
     assert rows == {
         "format": ["0%", "100%", "+1.00"],

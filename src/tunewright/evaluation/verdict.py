@@ -89,8 +89,7 @@ def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
     return {
         "version": 1,
         "metrics_version": METRICS_VERSION,
-        "primary": "label match if the gold is a JSON object, else token-F1, if answerable and answered; "
-        "1 for declining the unanswerable; else 0",
+        "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
         "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
         "margin": margin,
         "alpha": 0.05,
