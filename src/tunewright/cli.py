@@ -135,6 +135,22 @@ def report(folder: Path) -> None:
 
 @commands.command()
 @folder_argument
+@click.option("--export", type=click.Path(path_type=Path), help="Write it to this .csv or .jsonl, for you to edit.")
+def exam(folder: Path, export: Path | None) -> None:
+    """Show the exam of a run and check its seal; exported and edited, it goes into a recipe as exam.file."""
+    from tunewright.evaluation import exam_view
+    from tunewright.rundir import RunFolder
+
+    opened = RunFolder.open(folder)
+    if export is None:
+        exam_view.show_exam(opened)
+        return
+    exam_view.export_exam(opened, export)
+    exam_view.check_exam(opened)
+
+
+@commands.command()
+@folder_argument
 def inspect(folder: Path) -> None:
     """Say what the training data holds: funnel, refusals, diversity, coverage; the whole in data.html."""
     from tunewright.evaluation.data_report import inspect_run
