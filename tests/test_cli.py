@@ -248,6 +248,19 @@ def test_report_says_invalid_of_what_was_tampered_with(finished, tmp_path, name,
     assert "The seal is broken" not in (copy / "report.html").read_text()
 
 
+def test_changed_facts_are_scored_beside_the_gold_answers(finished):
+    run, _, _ = finished
+    answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    scored = {
+        arm: {a["question"] for a in answers if a["arm"] == arm and "contrast_nll" in a} for arm in ("base", "tuned")
+    }
+    assert len(scored["base"]) >= 5
+    assert scored["base"] == scored["tuned"]
+    contrast = json.loads((run / "verdict.json").read_text())["results"]["contrast"]
+    assert contrast["interval"]["num"] > 0
+    assert "Style or knowledge?" in (run / "report.html").read_text()
+
+
 def test_exam_is_shown_and_its_seal_checked(finished, tmp_path):
     import shutil
 

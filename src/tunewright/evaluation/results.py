@@ -65,7 +65,8 @@ class Guard(Record):
 class Results(Record):
     """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
 
-    ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects; empty without such.
+    ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
+    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects.
     """
 
     num_questions: int
@@ -77,6 +78,7 @@ class Results(Record):
     nll_closed_book: Difference | None
     exploratory: tuple[Difference, ...]
     structured: tuple[Difference, ...] = ()
+    contrast: Difference | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not sit the exam."""
@@ -200,6 +202,18 @@ def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | Non
     return compare(sheets[BASE], sheets[TUNED], value, "gold_nll", level)
 
 
+def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
+    """Contrast margin, tuned minus base, on the questions asked without a passage whose gold has a fact to change."""
+    if BASE not in sheets or TUNED not in sheets:
+        return None
+    margin = {(a.arm, a.question): a.contrast_nll - a.gold_nll for a in answers if a.contrast_nll is not None}
+
+    def value(score: Score) -> float | None:
+        return margin.get((score.arm, score.question)) if score.metrics.get("closed_book", 1.0) else None
+
+    return compare(sheets[TUNED], sheets[BASE], value, "contrast_margin", level)
+
+
 def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     """Tuned minus base on each ring and on the other metrics, with Holm's correction over all of them."""
     if BASE not in sheets or TUNED not in sheets:
@@ -263,4 +277,5 @@ def measure(
         nll_closed_book=_nll(sheets, answers, None, level),
         exploratory=tuple(_exploratory(sheets, level)),
         structured=tuple(_structured(sheets, level)),
+        contrast=_contrast(sheets, answers, level),
     )

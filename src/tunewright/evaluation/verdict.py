@@ -49,7 +49,7 @@ _UNMEASURED = (
     "human marks: fill the empty winner column of comparison.csv",
     "a judge model's opinion",
     "forgetting: what the model could do before, outside these documents",
-    "style against knowledge: no placebo adapter (shuffled answers), no likelihood of changed facts",
+    "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
 )
 
