@@ -149,7 +149,7 @@ def test_long_texts_do_not_blow_up() -> None:
     assert not metrics.is_refusal("not " * 20_000, REFUSAL)
 
 
-TRIAGE = {"severity": "SEV2", "component": None, "customer_impact": "nobody could pay", "count": 3}
+TRIAGE = {"severity": "SEV2", "component": None, "customer_impact": "nobody could pay", "count": 1}
 
 
 def structured_score(text: str, finish: str = "stop") -> Score:
@@ -161,7 +161,7 @@ def structured_score(text: str, finish: str = "stop") -> Score:
     [
         ({}, 1, 1.0),
         ({"customer_impact": "  Nobody could  pay"}, 1, 1.0),
-        ({"count": 3.0}, 1, 1.0),
+        ({"count": 1.0}, 1, 1.0),
         ({"severity": "SEV1"}, 1, 0.75),
         ({"component": "null"}, 1, 0.75),  # the word is not the value
         ({"count": True}, 1, 0.75),
