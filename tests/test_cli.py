@@ -14,6 +14,7 @@ from faulty_server import Answer, fake_teacher
 from whole_path import asks, write_recipe
 
 COMMANDS = (
+    "exam",
     "inspect",
     "demo",
     "init",
@@ -222,14 +223,61 @@ def test_a_finished_run_is_fresh_by_its_own_recipe_too(finished):
     assert result.stderr.count(": fresh") == 8
 
 
-def test_report_refuses_what_was_tampered_with(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "before", "after", "told"),
+    [
+        ("verdict.json", '"name"', '"name" ', "verdict.json was changed"),
+        ("exam.jsonl", "What", "Who", "exam.jsonl was changed after it was sealed"),
+        ("rule.json", '"alpha": 0.05', '"alpha": 0.5', "alpha was 0.05 and is 0.5"),
+        ("recipe.toml", "margin = 0.1", "margin = 0.2", "evaluation.margin was 0.1 and is 0.2"),
+    ],
+)
+def test_report_says_invalid_of_what_was_tampered_with(finished, tmp_path, name, before, after, told):
     import shutil
 
-    for name, before, after in (("verdict.json", '"name"', '"name" '), ("exam.jsonl", "What", "Who")):
-        copy = tmp_path / name
-        shutil.copytree(finished[0], copy)
-        (copy / name).write_text((copy / name).read_text().replace(before, after))
-        refused(tunewright("report", copy), 1, name, "was changed", "hint: make it anew")
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    text = (copy / name).read_text()
+    assert before in text
+    (copy / name).write_text(text.replace(before, after))
+    result = tunewright("report", copy)
+    refused(result, 1, "verdict: INVALID", name, told, "was changed", "hint: make it anew")
+    assert told in (copy / "report.html").read_text()
+    (copy / name).write_text(text)
+    assert tunewright("report", copy).returncode == 0
+    assert "The seal is broken" not in (copy / "report.html").read_text()
+
+
+def test_changed_facts_are_scored_beside_the_gold_answers(finished):
+    run, _, _ = finished
+    answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    scored = {
+        arm: {a["question"] for a in answers if a["arm"] == arm and "contrast_nll" in a} for arm in ("base", "tuned")
+    }
+    assert len(scored["base"]) >= 5
+    assert scored["base"] == scored["tuned"]
+    contrast = json.loads((run / "verdict.json").read_text())["results"]["contrast"]
+    assert contrast["interval"]["num"] > 0
+    assert "Style or knowledge?" in (run / "report.html").read_text()
+
+
+def test_exam_is_shown_and_its_seal_checked(finished, tmp_path):
+    import shutil
+
+    shown = tunewright("exam", finished[0])
+    assert shown.returncode == 0, shown.stderr
+    for word in ("learned", "unseen", "answerable", "10. [", "the seal holds"):
+        assert word in shown.stderr
+    shutil.copytree(finished[0], tmp_path / "run")
+    exam = tmp_path / "run" / "exam.jsonl"
+    exam.write_text(exam.read_text().replace("What", "Who"))
+    refused(tunewright("exam", tmp_path / "run"), 1, "is not the sealed one", "exam.jsonl was changed", "--export")
+    edited = tmp_path / "own.csv"
+    refused(tunewright("exam", finished[0], "--export", tmp_path / "own.txt"), 1, "neither .csv nor .jsonl")
+    assert tunewright("exam", finished[0], "--export", edited).returncode == 0
+    refused(tunewright("exam", finished[0], "--export", edited), 1, "exists", "hint:")
+    (tmp_path / "run" / "exam.jsonl").unlink()
+    refused(tunewright("exam", tmp_path / "run"), 1, "has no exam yet", "--until exam")
 
 
 def test_damaged_records_of_stages_are_made_anew(finished, tmp_path):

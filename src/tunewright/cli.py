@@ -127,15 +127,26 @@ def status(folder: Path) -> None:
 @folder_argument
 def report(folder: Path) -> None:
     """Write report.html anew from a finished run, and print the verdict."""
-    from tunewright import outcome, pipeline
-    from tunewright.recipe import load_recipe
+    from tunewright import outcome
+    from tunewright.rundir import RunFolder
+
+    outcome.show_report(RunFolder.open(folder))
+
+
+@commands.command()
+@folder_argument
+@click.option("--export", type=click.Path(path_type=Path), help="Write it to this .csv or .jsonl, for you to edit.")
+def exam(folder: Path, export: Path | None) -> None:
+    """Show the exam of a run and check its seal; exported and edited, it goes into a recipe as exam.file."""
+    from tunewright.evaluation import exam_view
     from tunewright.rundir import RunFolder
 
     opened = RunFolder.open(folder)
-    pipeline.require(opened, "recipe.toml", "verdict.json")
-    pipeline.require_untouched(opened)
-    recipe = load_recipe(opened.file("recipe.toml"))
-    outcome.show(pipeline.run(recipe, folder, only=("report",)), "report")
+    if export is None:
+        exam_view.show_exam(opened)
+        return
+    exam_view.export_exam(opened, export)
+    exam_view.check_exam(opened)
 
 
 @commands.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunewright import console, pipeline
+from tunewright.errors import RunFolderError
 from tunewright.recipe import load_recipe
 from tunewright.rundir import RunFolder
 
@@ -14,12 +15,22 @@ def show(run: RunFolder, until: str) -> None:
     if until not in ("evaluate", "report") or not run.file("verdict.json").exists():
         console.line(f"done up to {until}; the files are in {run.path}")
         return
+    if faults := broken(run):
+        console.heading("verdict: INVALID")
+        console.line("  The seal is broken: this run is no longer what its verdict was given on.")
+        for fault in faults:
+            console.line(f"  {fault}")
+        console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
+        return
     from tunewright.evaluation.report import summary_table
+    from tunewright.evaluation.structured import structured_table
     from tunewright.evaluation.verdict import Verdict
 
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     columns, rows = summary_table(verdict)
     console.table("", columns, rows)
+    if fields := structured_table(verdict):
+        console.table("", *fields)
     console.heading(f"verdict: {verdict.name}")
     for sentence in verdict.why:
         console.line(f"  {sentence}")
@@ -27,6 +38,32 @@ def show(run: RunFolder, until: str) -> None:
     for name in _FILES:
         if run.file(name).exists():
             console.line(f"  {name.ljust(16)}{run.file(name).absolute()}")
+
+
+def broken(run: RunFolder) -> list[str]:
+    """Return what of a run with a verdict is not as it was sealed, a sentence each."""
+    from tunewright.evaluation.seal import seal_faults
+
+    return seal_faults(run, load_recipe(run.file("recipe.toml")))
+
+
+def show_report(run: RunFolder) -> None:
+    """Write the report anew and print the verdict.
+
+    Raises:
+        RunFolderError: the seal is broken (the report then says INVALID), or another file is not as its stage left it.
+    """
+    pipeline.require(run, "recipe.toml", "verdict.json")
+    faults = broken(run)
+    if not faults:
+        pipeline.require_untouched(run)
+    show(pipeline.run(load_recipe(run.file("recipe.toml")), run.path, only=("report",)), "report")
+    if faults:
+        raise RunFolderError(
+            f"the seal of {run.path} is broken",
+            "; ".join(faults),
+            f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'; or undo the change",
+        )
 
 
 def show_status(run: RunFolder) -> None:

@@ -155,7 +155,10 @@ class Question(Record):
 
 
 class Answer(Record):
-    """One arm's answer to one question; ``gold_nll`` in nats per gold token, ``finish`` as the field says it."""
+    """One arm's answer to one question; ``gold_nll`` in nats per gold token, ``finish`` as the field says it.
+
+    ``contrast_nll`` is that of the gold answer with one fact changed; None where no fact can be changed.
+    """
 
     question: str
     arm: str
@@ -165,6 +168,7 @@ class Answer(Record):
     num_tokens: int
     duration_s: float
     gold_nll: float
+    contrast_nll: float | None = None
 
 
 class Score(Record):

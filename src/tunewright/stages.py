@@ -132,6 +132,7 @@ STAGES = (
             *_RESULTS,
             *_DOCUMENTS,
             "seal.json",
+            "rule.json",
             "exam.jsonl",
             "samples.jsonl",
             "train.jsonl",

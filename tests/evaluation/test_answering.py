@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from tunewright.evaluation.answering import false_gold
+from tunewright.evaluation.results import measure
 from tunewright.models import generate
 from tunewright.models.generate import Job, Output, answer_or_halve
+from tunewright.records import Answer, Question, Score
 
 
 def jobs(number):
@@ -35,3 +38,34 @@ def test_one_question_that_does_not_fit_is_an_error(monkeypatch):
     with_memory_for(0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
         answer_or_halve(None, jobs(4), 8, [2], 2)
+
+
+def question(gold, answerable=True, passage=None):
+    content = {"id": "q", "ring": "learned", "document": "d", "question": "How many?", "passage": passage}
+    return Question(**content, gold=gold, answerable=answerable)
+
+
+def test_a_false_gold_differs_in_one_fact_that_the_passage_does_not_hold():
+    changed = false_gold(question("It had 40 patients.", passage="10, 16, 20, 24, 30, 52 and 60."), 0)
+    assert changed.startswith("It had ")
+    assert changed.endswith(" patients.")
+    assert changed.split()[2] in {"68", "80"}
+    assert false_gold(question("It rose."), 0) is None
+    assert false_gold(question("It had 40 patients.", answerable=False), 0) is None
+
+
+def test_the_contrast_margin_is_told_of_questions_without_a_passage_and_with_a_fact():
+    scores, answers = [], []
+    for arm, gain in (("base", 0.0), ("tuned", 0.5)):
+        for n in range(12):
+            metrics = {"answerable": 1.0, "closed_book": float(n < 10)}
+            content = {"question": f"q{n}", "arm": arm}
+            scores.append(Score(**content, ring="learned", document=f"d{n}", primary=0.5, metrics=metrics))
+            nll = {"gold_nll": 2.0 - gain, "contrast_nll": None if n == 0 else 2.5 + 0.1 * n}
+            cost = {"num_prompt_tokens": 1, "num_tokens": 1, "duration_s": 0.1}
+            answers.append(Answer(**content, text="x", finish="stop", **cost, **nll))
+    found = measure(scores, answers, ["base", "tuned"], {}).contrast
+    assert (found.first, found.second, found.interval.num) == ("tuned", "base", 9)
+    assert found.interval.mean == pytest.approx(0.5)
+    without = [answer.model_copy(update={"contrast_nll": None}) for answer in answers]
+    assert measure(scores, without, ["base", "tuned"], {}).contrast is None

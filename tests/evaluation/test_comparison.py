@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.errors import UserError
-from tunewright.evaluation.comparison import comparison_csv, escape, read_comparison, unescape
+from tunewright.evaluation.comparison import comparison_csv, read_comparison
 from tunewright.records import Answer, Question
+from tunewright.spreadsheet import escape, unescape
 
 # Texts likely to meet the escape: triggers, apostrophes, digits, quotes, separators and line ends.
 TEXT = st.text(alphabet="=+-@\t\r\n' \"',;12.eE%＝＋aß", max_size=12) | st.text(

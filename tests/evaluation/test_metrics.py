@@ -1,10 +1,12 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.evaluation import metrics
 from tunewright.evaluation.metrics import METRICS, evidence_support, exact, fuzzy, is_refusal, score, token_f1
-from tunewright.records import Answer, Question, Span
+from tunewright.records import Answer, Question, Score, Span
 from tunewright.settings import REFUSAL
 
 TEXT = st.text(alphabet="abc de,.0123 the", max_size=30)
@@ -145,3 +147,92 @@ def test_every_metric_of_any_text_is_in_range(text: str, answerable: bool, finis
 
 def test_long_texts_do_not_blow_up() -> None:
     assert not metrics.is_refusal("not " * 20_000, REFUSAL)
+
+
+TRIAGE = {"severity": "SEV2", "component": None, "customer_impact": "nobody could pay", "count": 1}
+
+
+def structured_score(text: str, finish: str = "stop") -> Score:
+    return score(question(gold=json.dumps(TRIAGE)), answer(text, finish), REFUSAL)
+
+
+@pytest.mark.parametrize(
+    ("change", "form", "match"),
+    [
+        ({}, 1, 1.0),
+        ({"customer_impact": "  Nobody could  pay"}, 1, 1.0),
+        ({"count": 1.0}, 1, 1.0),
+        ({"severity": "SEV1"}, 1, 0.75),
+        ({"component": "null"}, 1, 0.75),  # the word is not the value
+        ({"count": True}, 1, 0.75),
+        ({"severity": None, "component": "payments", "customer_impact": None, "count": None}, 1, 0.0),
+        ({"extra": 1}, 0, 1.0),
+        ({"severity": ["SEV2"]}, 1, 0.75),
+    ],
+)
+def test_fields_that_match(change: dict[str, object], form: int, match: float) -> None:
+    found = structured_score(json.dumps(TRIAGE | change))
+    assert (found.metrics["format"], found.metrics["label_match"], found.primary) == (form, match, match)
+    assert found.metrics["unparsable"] == 0
+    by_field = [value for name, value in found.metrics.items() if name.startswith("label_match:")]
+    assert len(by_field) == 4
+    assert sum(by_field) / 4 == match
+
+
+def test_a_missing_field_is_not_null() -> None:
+    found = structured_score('{"severity": "SEV2"}')
+    assert (found.primary, found.metrics["format"], found.metrics["label_match:component"]) == (0.25, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        ("", "stop"),
+        (REFUSAL, "stop"),
+        ("SEV2", "stop"),
+        ('["SEV2"]', "stop"),
+        ('{"severity": "SEV2", "comp', "length"),
+        (json.dumps(TRIAGE), "length"),
+        ("Here it is: " + json.dumps(TRIAGE), "stop"),
+        ('{"severity": "SEV1", "severity": "SEV2"}', "stop"),
+        ('{"a":' * 5000, "stop"),
+    ],
+)
+def test_what_is_no_object_or_cut_scores_nothing_and_is_counted(text: str, finish: str) -> None:
+    found = structured_score(text, finish)
+    assert found.primary == 0
+    assert {found.metrics[name] for name in ("format", "label_match", "label_match:severity")} == {0}
+    assert found.metrics["unparsable"] == 1
+
+
+def test_a_code_block_is_read_but_is_not_the_format() -> None:
+    found = structured_score(f"```json\n{json.dumps(TRIAGE)}\n```")
+    assert (found.primary, found.metrics["format"], found.metrics["unparsable"]) == (1, 0, 0)
+
+
+def test_an_object_is_no_refusal_whatever_its_values_say() -> None:
+    said = structured_score(json.dumps(TRIAGE | {"customer_impact": "The text does not mention it."}))
+    assert (said.metrics["refusal"], said.metrics["false_refusal"], said.metrics["refusal_right"]) == (0, 0, 1)
+    assert structured_score(REFUSAL).metrics["false_refusal"] == 1
+
+
+@pytest.mark.parametrize("gold", ["plain words", "{}", "[1]", "3", '{"a": 1', '{"a": 1} and more'])
+def test_other_golds_are_scored_as_before(gold: str) -> None:
+    found = score(question(gold=gold), answer("150 ulcers"), REFUSAL)
+    assert set(found.metrics) == set(METRICS)
+    assert found.primary == token_f1("150 ulcers", gold)
+
+
+def test_an_unanswerable_question_is_about_declining_even_with_an_object_as_gold() -> None:
+    asked = question().model_copy(update={"gold": '{"a": 1}', "answerable": False})
+    assert score(asked, answer(REFUSAL), REFUSAL).primary == 1
+    assert score(asked, answer('{"a": 1}'), REFUSAL).primary == 0
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(max_size=5), min_size=1)
+)
+def test_the_gold_itself_is_right_in_every_field(gold: dict[str, object]) -> None:
+    text = json.dumps(gold)
+    found = score(question(gold=text), answer(text), REFUSAL)
+    assert found.primary == found.metrics["format"] == 1

@@ -8,9 +8,12 @@ import pytest
 
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
+from tunewright.evaluation.metrics import score
 from tunewright.evaluation.report import report
+from tunewright.evaluation.structured import structured_table
+from tunewright.evaluation.verdict import decide, rule
 from tunewright.evaluation.wording import duration, number, p_value, signed
-from tunewright.records import Document, Question, Span
+from tunewright.records import Answer, Document, Question, Span
 from tunewright.rundir import RunFolder
 
 PAYLOAD = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
@@ -126,7 +129,8 @@ def test_hostile_documents_answers_and_names_stay_text(tmp_path: Path) -> None:
     answers = run.file("answers.jsonl").read_text()
     run.write("answers.jsonl", answers.replace('"text":"', '"text":"</style></pre></dd><script>alert(2)</script>'))
     run.write("recipe.toml", f"# </code></pre>{PAYLOAD}\n")
-    run.write_json("seal.json", {PAYLOAD: PAYLOAD})
+    finished_run.reseal(run)
+    run.write_json("seal.json", {**run.read_json("seal.json"), PAYLOAD: PAYLOAD})
     curate = run.read_json("stages/curate.json")
     curate["summary"]["rejected"] = {PAYLOAD: 27}
     curate["outputs"] = {PAYLOAD: PAYLOAD}
@@ -137,7 +141,6 @@ def test_hostile_documents_answers_and_names_stay_text(tmp_path: Path) -> None:
     assert "alert(2)" in page.text
     assert page.text.count(PAYLOAD) > 40
     assert "<script" not in text
-    assert "differs from the sealed one" in page.text
 
 
 @pytest.mark.parametrize(
@@ -179,6 +182,40 @@ def test_an_invalid_run_without_base_still_gets_its_report(tmp_path: Path) -> No
     assert verdict.name == "INVALID"
     assert "differences" not in page.headings
     assert "nll" not in page.headings
+
+
+def test_structured_answers_have_their_columns_and_a_row_per_field(
+    finished: tuple[Page, str, str], tmp_path: Path
+) -> None:
+    assert "label match" not in finished[0].text
+    run, _ = finished_run.write(tmp_path / "run")
+    gold = '{"severity": "SEV1", "started_at": null}'
+    said = {"base": "SEV1", "tuned": gold, "rag": '{"severity": "SEV1", "started_at": "noon"}'}
+    exam = [q.model_copy(update={"gold": gold, "answerable": True}) for q in run.read_records("exam.jsonl", Question)]
+    told = [
+        a.model_copy(update={"text": said.get(a.arm, ""), "finish": "stop"})
+        for a in run.read_records("answers.jsonl", Answer)
+    ]
+    known = {q.id: q for q in exam}
+    scores = [score(known[a.question], a, finished_run.RECIPE.refusal) for a in told]
+    found = decide(scores, told, rule(0.10, list(finished_run.QUALITY)), leaks=0)
+    for name, records in (("exam", exam), ("answers", told), ("scores", scores)):
+        run.write_records(f"{name}.jsonl", records)
+    run.write("verdict.json", found.model_dump_json())
+    finished_run.reseal(run)
+    rows = {row[0]: row[1:4] for row in structured_table(found)[1]}
+    assert rows == {
+        "format": ["0%", "100%", "+1.00"],
+        "label match": ["0%", "100%", "+1.00"],
+        "unparsable": ["100%", "0%", "−1.00"],
+        "severity": ["0%", "100%", "+1.00"],
+        "started_at": ["0%", "100%", "+1.00"],
+    }
+    rag = found.results.arm("rag")
+    assert (rag.primary.mean, rag.metrics["label_match:severity"], rag.metrics["format"]) == (0.5, 1, 1)
+    page, text = render(run)
+    assert "share of right fields" in page.text
+    assert '<th scope="row">started_at</th><td>0%</td><td>100%</td>' in text
 
 
 @pytest.mark.parametrize("file", ["exam.jsonl", "answers.jsonl", "scores.jsonl", "verdict.json"])

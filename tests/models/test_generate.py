@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -110,3 +112,20 @@ def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(loaded):
     assert together[0].token_ids != together[1].token_ids  # one prompt, two seeds
     greedy = answer_batch(model, jobs, 12, [2], 2)
     assert greedy[0].token_ids == greedy[1].token_ids != together[0].token_ids
+
+
+def test_a_false_answer_is_scored_beside_the_gold_one_and_changes_nothing_else(loaded):
+    model, tokenizer = loaded
+    jobs = jobs_for(tokenizer)
+    swapped = [replace(job, gold_ids=jobs[n - 1].gold_ids) for n, job in enumerate(jobs)]
+    both = [replace(job, contrast_ids=other.gold_ids) for job, other in zip(jobs, swapped, strict=True)]
+    both[2] = jobs[2]
+    plain, other, found = (
+        answer_batch(model, asked, 8, [2], tokenizer.pad_token_id) for asked in (jobs, swapped, both)
+    )
+    assert [output.token_ids for output in found] == [output.token_ids for output in plain]
+    assert [output.gold_nll for output in found] == pytest.approx([output.gold_nll for output in plain], abs=1e-5)
+    assert found[2].contrast_nll is None
+    told = [output.contrast_nll for n, output in enumerate(found) if n != 2]
+    assert told == pytest.approx([output.gold_nll for n, output in enumerate(other) if n != 2], abs=1e-5)
+    assert all(output.contrast_nll is None for output in plain)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright import console
+from tunewright.edits import false_versions
 from tunewright.evaluation.arms import TUNED, arm_prompt, few_shot_examples, retriever
 from tunewright.models.generate import Job, answer_or_halve, batches
 from tunewright.models.load import for_inference, load_adapter, pick_device
@@ -51,13 +52,27 @@ def _sheets(
     retrieve = retriever(_training_chunks(run), settings.rag_passages)
     shots = few_shot_examples(training_samples(run), settings.few_shot, recipe.seed)
 
+    def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
+        whole = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
+        return [label for label in whole.labels[skip:] if label != IGNORED]
+
     def job(arm: str, question: Question) -> Job:
         prompt = arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
         prompt_ids = encode_prompt(tokenizer, prompt)
-        whole = encode(tokenizer, (*prompt, Message(role="assistant", content=question.gold)))
-        return Job(prompt_ids, [label for label in whole.labels[len(prompt_ids) :] if label != IGNORED])
+        changed = false_gold(question, recipe.seed)
+        contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else ()
+        return Job(prompt_ids, answer_ids(prompt, len(prompt_ids), question.gold), contrast_ids=contrast)
 
     return {arm: [job(arm, question) for question in questions] for arm in arms}
+
+
+def false_gold(question: Question, seed: int) -> str | None:
+    """Return the gold answer with one number or one comparing word changed; None where there is none to change."""
+    if not question.answerable:
+        return None
+    quote = question.evidence.quote if question.evidence else ""
+    source = f"{question.gold}\n{quote}\n{question.passage or ''}"
+    return next(false_versions(question.gold, source, seed), None)
 
 
 def training_samples(run: RunFolder) -> list[Sample]:
@@ -78,7 +93,12 @@ def _key(run: RunFolder, recipe: Recipe, with_adapter: bool) -> Key:
     base = student_identity(recipe, pick_device())
     weights = {False: base, True: f"{base} {file_digest(run.file('adapter'))}" if with_adapter else base}
     limit = recipe.evaluation.max_new_tokens
-    return lambda tuned, job: digest(weights[tuned], limit, list(job.prompt_ids), list(job.gold_ids))
+
+    def key(tuned: bool, job: Job) -> str:
+        contrast = [list(job.contrast_ids)] if job.contrast_ids else []
+        return digest(weights[tuned], limit, list(job.prompt_ids), list(job.gold_ids), *contrast)
+
+    return key
 
 
 def _plan(sheets: Sheets, key: Key, batch_size: int) -> list[_Batch]:
@@ -120,6 +140,7 @@ def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Bat
                     "num_tokens": len(output.token_ids),
                     "duration_s": round(output.duration_s, 4),
                     "gold_nll": output.gold_nll,
+                    "contrast_nll": output.contrast_nll,
                 }
             journal.append({"outputs": outputs})
             told |= outputs

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
+from tunewright.spreadsheet import escape, unescape
 
 WINNER = "winner"
 
 _BOM = "\ufeff"
-# What a spreadsheet runs as a formula, full-width forms too; apostrophes before it are counted in, so that a text
-# which starts with our own escape is escaped once more and unescape is its exact inverse.
-_FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]|'*[\t\r\n]")
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?%?")
-
-
-def _runs(text: str) -> bool:
-    return _FORMULA.match(text) is not None and _NUMBER.fullmatch(text) is None
-
-
-def escape(text: str) -> str:
-    """Return the text with a leading apostrophe when a spreadsheet would run it; plain numbers stay as they are."""
-    return f"'{text}" if _runs(text) else text
-
-
-def unescape(text: str) -> str:
-    """Return what ``escape`` was given."""
-    return text[1:] if text.startswith("'") and _runs(text[1:]) else text
 
 
 def comparison_csv(questions: Sequence[Question], answers: Sequence[Answer], arms: Sequence[str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rapidfuzz import fuzz
 
@@ -10,7 +13,11 @@ from tunewright.answers import is_refusal, token_f1, tokens
 from tunewright.records import Answer, Question, Score
 from tunewright.text import normalize, words
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
+
+FORMAT, LABEL_MATCH, UNPARSABLE = "format", "label_match", "unparsable"
+
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
 
 _STOPWORDS = frozenset(
     words(
@@ -44,6 +51,78 @@ def _source(question: Question) -> str:
     return f"{question.passage or ''}\n{quote}".strip()
 
 
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a field stands twice")
+    return dict(pairs)
+
+
+def read_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, or None; one with a field twice is none."""
+    try:
+        found = json.loads(text, object_pairs_hook=_no_repeats)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def gold_fields(question: Question) -> dict[str, Any] | None:
+    """Return the fields of a gold answer that is a JSON object with at least one; None of any other gold."""
+    return (read_object(question.gold) if question.answerable else None) or None
+
+
+def _answer_fields(answer: Answer) -> dict[str, Any] | None:
+    """Return the fields of an answer: of the object that it is, or that is all of its one code block."""
+    if answer.finish == "length":
+        return None
+    fenced = _FENCED.fullmatch(answer.text.strip())
+    return read_object(fenced[1] if fenced else answer.text)
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value as it is compared: text normalized, true and false apart from 1 and 0."""
+    if isinstance(value, str):
+        return normalize(value)
+    if isinstance(value, bool):
+        return (bool, value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def structured(gold: Mapping[str, Any], answer: Answer) -> dict[str, float]:
+    """Return the metrics of an answer whose gold is a JSON object; all are in [0, 1].
+
+    ``format``: the answer is a JSON object with exactly the gold's fields, and nothing around it. ``label_match``: the
+    share of the gold's fields whose value is the gold's after normalization, null against null too, also where the
+    object stands in a code block; by field beside it. A cut answer, or one without an object, is ``unparsable`` and
+    matches nothing.
+    """
+    fields = _answer_fields(answer)
+    right = {
+        name: float(fields is not None and name in fields and _plain(fields[name]) == _plain(value))
+        for name, value in gold.items()
+    }
+    bare = read_object(answer.text) if fields is not None else None
+    return {
+        FORMAT: float(bare is not None and bare.keys() == gold.keys()),
+        LABEL_MATCH: sum(right.values()) / len(right),
+        UNPARSABLE: float(fields is None),
+        **{f"{LABEL_MATCH}:{name}": match for name, match in right.items()},
+    }
+
+
+def is_structured(metric: str) -> bool:
+    """Return whether a metric is one of structured answers."""
+    return metric in (FORMAT, UNPARSABLE) or metric.partition(":")[0] == LABEL_MATCH
+
+
+# What an object is by its form: it answers, whatever its values say; and its names and labels stand in no evidence.
+_OF_OBJECTS = {"refusal": 0.0, "refusal_right": 1.0, "false_refusal": 0.0}
+_NOT_OF_OBJECTS = frozenset({"evidence_support"})
+
 Metric = Callable[[Question, Answer, str], float | None]
 
 # None: the metric does not apply to this question. All are in [0, 1].
@@ -68,6 +147,7 @@ def primary(question: Question, text: str, refusal: str) -> float:
     """Return the primary score in [0, 1].
 
     Unanswerable: 1 when the text declines, else 0. Answerable: 0 when it declines or is empty, else token-F1.
+    Where the gold is a JSON object, ``score`` takes the label match in its place.
     """
     declines = is_refusal(text, refusal)
     if not question.answerable:
@@ -84,11 +164,18 @@ def score(question: Question, answer: Answer, refusal: str) -> Score:
         refusal: the recipe's refusal sentence.
     """
     values = {name: metric(question, answer, refusal) for name, metric in METRICS.items()}
+    metrics = {name: value for name, value in values.items() if value is not None}
+    main, gold = primary(question, answer.text, refusal), gold_fields(question)
+    if gold is not None:
+        found = structured(gold, answer)
+        main = found[LABEL_MATCH]
+        metrics = {name: value for name, value in metrics.items() if name not in _NOT_OF_OBJECTS} | found
+        metrics |= {} if found[UNPARSABLE] else _OF_OBJECTS
     return Score(
         question=question.id,
         arm=answer.arm,
         ring=question.ring,
         document=question.document,
-        primary=primary(question, answer.text, refusal),
-        metrics={name: value for name, value in values.items() if value is not None},
+        primary=main,
+        metrics=metrics,
     )

@@ -12,10 +12,12 @@ from pydantic import ValidationError
 from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
-from tunewright.evaluation.data_report import write_page
+from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
 from tunewright.evaluation.page import render
 from tunewright.evaluation.results import BASE, TUNED, ArmResult, Difference
+from tunewright.evaluation.seal import seal_faults
+from tunewright.evaluation.structured import structured_table
 from tunewright.evaluation.training_log import advice, plans, training
 from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.wording import number, signed, spread
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 STAGES = ("ingest", "split", "exam", "synth", "curate", "train", "evaluate")
 
+_NEEDED = ("exam.jsonl", "answers.jsonl", "scores.jsonl", "verdict.json")
 _NUM_EXAMPLES = 10
 _TONES = {
     "SHIP": "good",
@@ -245,6 +248,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "tone": _TONES[verdict.name],
         "scores_figure": _forest_scores(verdict.results.arms),
         "differences_figure": _forest_differences(verdict.results.differences, verdict.rule["margin"]),
+        "structured": structured_table(verdict),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
         "examples": _examples(run, exam, answers, scores, arms),
         "recipe": recipe,
@@ -257,9 +261,20 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
 def report(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Write report.html and data.html from the run folder's files: no network, no script, everything escaped.
 
+    Where the seal is broken the page says INVALID and what was changed, and no score.
+
     Raises:
         RunFolderError: exam, answers, scores or verdict are missing, or a file is damaged.
     """
+    for name in _NEEDED:
+        _required(run, name)
+    _verdict(run)
+    if faults := seal_faults(run, recipe):
+        page = render("invalid.html", {"title": run.path.resolve().name, "version": __version__, "faults": faults})
+        run.write(REPORT, page)
+        if not run.file(PAGE).is_file():
+            write_page(run, data_view(run, recipe))
+        return StageSummary(num_in=0, num_out=0, figures={"verdict": "INVALID", "seal_faults": len(faults)})
     view = _view(run, recipe)
     page = render(REPORT, view)
     run.write(REPORT, page)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from tunewright.errors import StageError
+from tunewright.evaluation.metrics import is_structured
 from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
 from tunewright.records import Answer, Record, Score
 
@@ -68,7 +69,11 @@ class Guard(Record):
 
 
 class Results(Record):
-    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better."""
+    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
+
+    ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
+    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects.
+    """
 
     num_questions: int
     num_documents: int
@@ -78,6 +83,8 @@ class Results(Record):
     nll_learned: Difference | None
     nll_closed_book: Difference | None
     exploratory: tuple[Difference, ...]
+    structured: tuple[Difference, ...] = ()
+    contrast: Difference | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not sit the exam."""
@@ -212,6 +219,18 @@ def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | Non
     return compare(sheets[BASE], sheets[TUNED], value, "gold_nll", level)
 
 
+def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
+    """Contrast margin, tuned minus base, on the questions asked without a passage whose gold has a fact to change."""
+    if BASE not in sheets or TUNED not in sheets:
+        return None
+    margin = {(a.arm, a.question): a.contrast_nll - a.gold_nll for a in answers if a.contrast_nll is not None}
+
+    def value(score: Score) -> float | None:
+        return margin.get((score.arm, score.question)) if score.metrics.get("closed_book", 1.0) else None
+
+    return compare(sheets[TUNED], sheets[BASE], value, "contrast_margin", level)
+
+
 def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     """Tuned minus base on each ring and on the other metrics, with Holm's correction over all of them."""
     if BASE not in sheets or TUNED not in sheets:
@@ -222,6 +241,15 @@ def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     found = [difference for difference in looked if difference is not None]
     adjusted = holm([difference.interval.p for difference in found])
     return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, adjusted, strict=True)]
+
+
+def _structured(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
+    """Tuned minus base on format, label match and each field, in the order of the fields."""
+    if BASE not in sheets or TUNED not in sheets:
+        return []
+    named = [name for score in sheets[TUNED].values() for name in score.metrics if is_structured(name)]
+    looked = [compare(sheets[TUNED], sheets[BASE], _metric(name), name, level) for name in dict.fromkeys(named)]
+    return [difference for difference in looked if difference is not None]
 
 
 def measure(
@@ -265,4 +293,6 @@ def measure(
         nll_learned=_nll(sheets, answers, "learned", level),
         nll_closed_book=_nll(sheets, answers, None, level),
         exploratory=tuple(_exploratory(sheets, level)),
+        structured=tuple(_structured(sheets, level)),
+        contrast=_contrast(sheets, answers, level),
     )

@@ -49,7 +49,7 @@ _UNMEASURED = (
     "human marks: fill the empty winner column of comparison.csv",
     "a judge model's opinion",
     "forgetting: what the model could do before, outside these documents",
-    "style against knowledge: no placebo adapter (shuffled answers), no likelihood of changed facts",
+    "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
 )
 
@@ -89,7 +89,7 @@ def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
     return {
         "version": 1,
         "metrics_version": METRICS_VERSION,
-        "primary": "token-F1 if answerable and answered; 1 for declining the unanswerable; else 0",
+        "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
         "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
         "margin": margin,
         "alpha": 0.05,

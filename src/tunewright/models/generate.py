@@ -14,11 +14,15 @@ _LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt to answer, the gold answer's tokens (with its end token) to score, and the seed of its draws."""
+    """A prompt to answer, the gold answer's tokens (with its end token) to score, and the seed of its draws.
+
+    ``contrast_ids`` are those of a false answer to score beside the gold one, if any.
+    """
 
     prompt_ids: Sequence[int]
     gold_ids: Sequence[int]
     seed: int = 0
+    contrast_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Output:
-    """What came of a job; ``gold_nll`` in nats per gold token (0 without gold), ``duration_s`` its share."""
+    """What came of a job; ``gold_nll`` in nats per gold token (0 without gold), ``duration_s`` its share.
+
+    ``contrast_nll`` is that of the false answer; None without one.
+    """
 
     token_ids: list[int]
     finish: Literal["stop", "length"]
     gold_nll: float
     duration_s: float
+    contrast_nll: float | None = None
 
 
 def batches(jobs: Sequence[Job], batch_size: int) -> list[list[int]]:
@@ -202,6 +210,7 @@ def answer_batch(
     with torch.inference_mode():
         decoder = Decoder(model, [job.prompt_ids for job in jobs], pad_id)
         losses = decoder.score([job.gold_ids for job in jobs])
+        contrasts = decoder.score([job.contrast_ids for job in jobs])
         texts: list[list[int]] = [[] for _ in jobs]
         done = [False] * len(jobs)
         rows = list(range(len(jobs)))
@@ -223,8 +232,8 @@ def answer_batch(
             decoder.step(tokens)
     share = (time.monotonic() - start) / len(jobs)
     return [
-        Output(text, "stop" if end else "length", loss, share)
-        for text, end, loss in zip(texts, done, losses, strict=True)
+        Output(text, "stop" if end else "length", loss, share, contrast if job.contrast_ids else None)
+        for job, text, end, loss, contrast in zip(jobs, texts, done, losses, contrasts, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from tunewright.errors import UserError
 from tunewright.recipe import Recipe
 from tunewright.records import Document, Question, Ring, digest
+from tunewright.spreadsheet import unescape
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _FORM = "each row needs question and answer (or gold); answerable, document (or source), passage and ring are optional"
@@ -62,7 +63,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for row in reader:
                 if None in row:
                     raise _fault(path, reader.line_num, "more cells than columns: put text with commas in quotes")
-                yield reader.line_num, {str(k).strip().lower(): v for k, v in row.items()}
+                yield reader.line_num, {str(k).strip().lower(): unescape(v or "") for k, v in row.items()}
         except csv.Error as error:
             raise _fault(path, reader.line_num, str(error)) from error
         return
