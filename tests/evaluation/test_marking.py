@@ -1,0 +1,335 @@
+"""The marking page and its way back: blind, balanced, inert, and nothing lost or read wrongly."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections import Counter
+from pathlib import Path
+
+import finished_run
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunewright.errors import UserError
+from tunewright.evaluation.marking import KEY, read_marks, write_page
+from tunewright.evaluation.marking_page import PAGE
+from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs
+from tunewright.records import Answer, Mark, Question, read_jsonl
+from tunewright.rundir import RunFolder
+
+ARMS = ("base", "tuned")
+
+
+def question(number: int, document: str = "d", **more: object) -> Question:
+    text = f"Question {number}?"
+    fields = {
+        "id": f"q{number}",
+        "ring": "unseen",
+        "document": document,
+        "question": text,
+        "gold": "g",
+        "answerable": True,
+    }
+    return Question.model_validate(fields | more)
+
+
+def pair(number: int, first: str, second: str, document: str = "d") -> Pair:
+    return Pair(question(number, document), {"base": first, "tuned": second})
+
+
+def page_content(run: RunFolder) -> dict:
+    html = run.file(PAGE).read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', html, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def key_of(run: RunFolder) -> MarkingKey:
+    return MarkingKey.model_validate_json(run.file(KEY).read_text())
+
+
+def downloaded(run: RunFolder, path: Path, choose, marker: str = "Ann", num: int | None = None) -> Path:  # type: ignore[no-untyped-def]
+    """Write what the page would download; ``choose`` sees an item as it stands in the page, and returns a mark."""
+    content = page_content(run)
+    marks = [
+        {
+            "item": item["item"],
+            "choice": choose(item),
+            "at": f"2026-01-01T00:{n // 60:02}:{n % 60:02}.000Z",
+            "seconds": 1.5,
+        }
+        for n, item in enumerate(content["items"][:num])
+    ]
+    path.write_text(
+        json.dumps({"format": "tunewright marks 1", "page": content["page"], "marker": marker, "marks": marks})
+    )
+    return path
+
+
+def prefers(run: RunFolder, arm: str):  # type: ignore[no-untyped-def]
+    """A marker who knows an arm's answers and always prefers them."""
+    told = {(a.question, a.text.strip()) for a in run.read_records("answers.jsonl", Answer) if a.arm == arm}
+    ids = {q.question + (q.passage or ""): q.id for q in run.read_records("exam.jsonl", Question)}
+
+    def choose(item: dict) -> str:
+        number = ids[item["question"] + (item["passage"] or "")]
+        return next(side["name"] for side in item["sides"] if (number, side["text"]) in told)
+
+    return choose
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    opened, _ = finished_run.write(tmp_path / "run")
+    write_page(opened, ARMS)
+    return opened
+
+
+def test_the_file_names_no_arm_document_or_question(run: RunFolder) -> None:
+    html = run.file(PAGE).read_text(encoding="utf-8")
+    assert not re.search(r"\b(base|tuned|few-shot|rag|arm|adapter|salt|seed)s?\b", html, re.I)
+    key = key_of(run)
+    for secret in (key.salt, run.path.name + "/", *(q.id for q in run.read_records("exam.jsonl", Question))):
+        assert secret not in html
+    assert not re.search(r"""<[^>]*\s(src|href)\s*=|https?:|\burl\(|@import|fetch\(|XMLHttp|WebSocket""", html)
+    assert {name for item in page_content(run)["items"] for name in item} == {
+        "item", "question", "passage", "gold", "evidence", "sides",
+    }  # fmt: skip
+
+
+def test_only_the_owner_reads_the_key(run: RunFolder) -> None:
+    assert stat.S_IMODE(run.file(KEY).stat().st_mode) == 0o600
+
+
+def test_names_in_the_page_are_all_different(run: RunFolder) -> None:
+    items = page_content(run)["items"]
+    names = [item["item"] for item in items] + [side["name"] for item in items for side in item["sides"]]
+    assert len(set(names)) == 3 * len(items)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60),
+    st.text(max_size=5),
+)
+def test_sides_are_balanced_wherever_one_stops(rows: list[tuple[int, int, int]], salt: str) -> None:
+    found = [pair(n, "x" * a, "y" * b, f"d{d}") for n, (d, a, b) in enumerate(rows)]
+    known = {p.question.id: p for p in found}
+    key = make_key(found, ARMS, "answers", 1, salt)
+    originals = [item for item in key.items if not item.repeat]
+    assert {item.question for item in originals} | set(key.same) == set(known)
+    tally: Counter[str | None] = Counter()
+    for item in originals:
+        tally[known[item.question].longer()] += 1 if item.left == "base" else -1
+        assert all(abs(value) <= 1 for value in tally.values())
+        assert {item.left, item.right} == set(ARMS)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
+def test_every_document_has_one_before_any_has_a_second(documents: list[int]) -> None:
+    found = [pair(n, "x", "yy", f"d{d}") for n, d in enumerate(documents)]
+    seen: Counter[str] = Counter()
+    whole = Counter(f"d{d}" for d in documents)
+    for item in make_key(found, ARMS, "a", 1, "s").items:
+        if not item.repeat:
+            document = found[int(item.question[1:])].question.document
+            assert all(seen[other] >= min(seen[document], whole[other]) for other in whole)
+            seen[document] += 1
+    assert seen == whole
+
+
+@pytest.mark.parametrize("num", [9, 10, 57, 100])
+def test_one_in_ten_is_shown_again_later_with_its_sides_swapped(num: int) -> None:
+    items = make_key([pair(n, "x", "yy", f"d{n % 7}") for n in range(num)], ARMS, "a", 1, "s").items
+    assert sum(item.repeat for item in items) == num // 10
+    for at, item in enumerate(items):
+        if item.repeat:
+            first = next(n for n, other in enumerate(items) if other.question == item.question)
+            assert at - first >= 5
+            assert (items[first].left, items[first].right) == (item.right, item.left)
+            assert items[first].item != item.item
+
+
+def test_another_salt_gives_other_sides_order_and_names() -> None:
+    found = [pair(n, "x", "yy", f"d{n}") for n in range(40)]
+    one, again, other = (make_key(found, ARMS, "a", 1, salt) for salt in ("s", "s", "t"))
+    assert one == again
+    assert [i.question for i in one.items] != [i.question for i in other.items]
+    assert not {i.item for i in one.items} & {i.item for i in other.items}
+
+
+def test_blank_space_that_could_tell_is_taken_away() -> None:
+    told = [
+        Answer(
+            question="q0",
+            arm=arm,
+            text=text,
+            finish="stop",
+            num_prompt_tokens=1,
+            num_tokens=1,
+            duration_s=1,
+            gold_nll=1,
+        )
+        for arm, text in (("base", " \n yes  \nno \n"), ("tuned", "yes\nno"))
+    ]
+    found = pairs([question(0)], told, ARMS)
+    assert found[0].texts == {"base": "yes\nno", "tuned": "yes\nno"}
+    key = make_key(found, ARMS, "a", 1, "s")
+    assert key.same == ("q0",) and not key.items
+
+
+def test_a_second_call_keeps_key_order_and_sides(run: RunFolder) -> None:
+    before = run.file(KEY).read_bytes(), run.file(PAGE).read_bytes()
+    write_page(run, ("tuned", "base"))
+    assert (run.file(KEY).read_bytes(), run.file(PAGE).read_bytes()) == before
+    with pytest.raises(UserError, match="made for base and tuned"):
+        write_page(run, ("base", "rag"))
+
+
+def test_an_arm_without_answers_is_refused(run: RunFolder) -> None:
+    for arms in (("base", "nobody"), ("base", "base")):
+        with pytest.raises(UserError, match="cannot compare") as failure:
+            write_page(run, arms)
+        assert "few-shot" in str(failure.value)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_marks_come_back_to_their_arm(run: RunFolder, tmp_path: Path, arm: str) -> None:
+    summary = read_marks(run, [downloaded(run, tmp_path / "marks-Ann.json", prefers(run, arm))], ARMS)
+    key = key_of(run)
+    num = sum(not item.repeat for item in key.items)
+    loser = ARMS[1 - ARMS.index(arm)]
+    assert summary.wins == {arm: num, loser: 0, "neither": 0}
+    assert summary.e_value.stop and summary.e_value.wins + summary.e_value.losses <= 24
+    assert summary.self_agreement.share == 1.0 and summary.self_agreement.of == num // 10
+    assert summary.blind and summary.num_marks == len(key.items)
+    assert abs(summary.left_chosen.share - 0.5) < 0.1  # type: ignore[operator]
+    marks = list(read_jsonl(run.file("marks.jsonl"), Mark))
+    assert {mark.winner for mark in marks} == {arm} and {mark.seconds for mark in marks} == {1.5}
+    assert json.loads(run.file("marking.json").read_text())["wins"][arm] == num
+
+
+def test_who_always_takes_the_left_is_seen(run: RunFolder, tmp_path: Path) -> None:
+    file = downloaded(run, tmp_path / "a.json", lambda item: item["sides"][0]["name"])
+    summary = read_marks(run, [file], ARMS)
+    assert summary.left_chosen.share == 1.0 and summary.left_chosen.low > 0.85
+    assert summary.self_agreement.num == 0  # sides were swapped
+    assert abs(summary.wins["base"] - summary.wins["tuned"]) <= 3 and not summary.e_value.stop
+
+
+def test_several_markers_and_a_second_download_of_one(run: RunFolder, tmp_path: Path) -> None:
+    tuned = prefers(run, "tuned")
+    ann = downloaded(run, tmp_path / "ann.json", tuned)
+    early = downloaded(run, tmp_path / "ann-early.json", tuned, num=8)
+    bob = downloaded(run, tmp_path / "bob.json", lambda item: "both bad", marker="Bob", num=12)
+    summary = read_marks(run, [bob, early, ann], ARMS)
+    assert summary.markers == {"Ann": len(key_of(run).items), "Bob": 12}
+    assert summary.alpha is not None and summary.alpha < 0
+    agreeing = downloaded(run, tmp_path / "cy.json", tuned, marker="Cy", num=12)
+    assert read_marks(run, [ann, agreeing], ARMS).alpha is None  # nothing but one value: chance would agree too
+
+
+def test_metrics_and_length_are_weighed_against_the_marks(run: RunFolder, tmp_path: Path) -> None:
+    content = page_content(run)
+    longest = {i["item"]: max(i["sides"], key=lambda side: len(side["text"]))["name"] for i in content["items"]}
+    summary = read_marks(run, [downloaded(run, tmp_path / "a.json", lambda item: longest[item["item"]])], ARMS)
+    equal = summary.longest.equal
+    assert summary.longest.opposed == 0 and summary.longest.share == 1 - equal / 2 / summary.win_share.of
+    names = {metric.name for metric in summary.metrics}
+    assert {"primary", "token_f1", "gold_nll"} <= names and "answerable" not in names
+    assert summary.better_than_longest == ()
+    by_metric = read_marks(run, [downloaded(run, tmp_path / "b.json", best_by_primary(run))], ARMS)
+    primary = next(metric for metric in by_metric.metrics if metric.name == "primary")
+    assert primary.share == 1.0 and primary.agreed > 10 and "primary" in by_metric.better_than_longest
+
+
+def best_by_primary(run: RunFolder):  # type: ignore[no-untyped-def]
+    """A marker whose marks follow the primary score exactly, and who ties where it is equal."""
+    from tunewright.records import Score
+
+    told = {(s.question, s.arm): s.primary for s in run.read_records("scores.jsonl", Score)}
+    key = {item.item: item for item in key_of(run).items}
+
+    def choose(item: dict) -> str:
+        known = key[item["item"]]
+        left, right = told[known.question, known.left], told[known.question, known.right]
+        return "tie" if left == right else known.left_name if left > right else known.right_name
+
+    return choose
+
+
+def edited(file: Path, **more: object) -> Path:
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    return file
+
+
+def test_files_that_hold_no_marks_of_this_page_are_refused(run: RunFolder, tmp_path: Path) -> None:
+    def file() -> Path:
+        return downloaded(run, tmp_path / "m.json", lambda item: "tie", num=3)
+
+    mark = {"item": "0" * 20, "choice": "tie", "at": "", "seconds": 1}
+    other = page_content(run)["items"]
+    foreign = {"item": other[0]["item"], "choice": other[1]["sides"][0]["name"], "at": "", "seconds": 1}
+    for damaged, word in (
+        (edited(file(), page="another"), "another page"),
+        (edited(file(), marks=[mark]), "mark 1"),
+        (edited(file(), marks=[foreign]), "mark 1"),
+        (edited(file(), format="x"), "format"),
+    ):
+        content = damaged.read_text()
+        path = tmp_path / "again.json"
+        path.write_text(content)
+        with pytest.raises(UserError, match="holds no marks") as failure:
+            read_marks(run, [path], ARMS)
+        assert word in str(failure.value) or "page" in str(failure.value)
+    with pytest.raises(UserError, match="no mark in the files"):
+        read_marks(run, [edited(file(), marks=[])], ARMS)
+    assert not run.file("marks.jsonl").exists()
+
+
+def test_answers_that_changed_after_the_page_are_noticed(run: RunFolder, tmp_path: Path) -> None:
+    file = downloaded(run, tmp_path / "m.json", lambda item: "tie")
+    answers = run.read_records("answers.jsonl", Answer)
+    run.write_records("answers.jsonl", [answers[0].model_copy(update={"text": "other"}), *answers[1:]])
+    with pytest.raises(UserError, match="not for what stands here now"):
+        read_marks(run, [file], ARMS)
+    run.file(KEY).unlink()
+    with pytest.raises(UserError, match="is missing"):
+        read_marks(run, [file], ARMS)
+
+
+def filled(run: RunFolder, path: Path, winners: list[str], delimiter: str = ",") -> Path:
+    """Write comparison.csv as a spreadsheet would save it, with the winners typed in."""
+    import csv
+    import io
+
+    rows = list(csv.reader(io.StringIO(run.file("comparison.csv").read_text(encoding="utf-8").removeprefix("\ufeff"))))
+    for row, winner in zip(rows[1:], winners, strict=False):
+        row[-1] = winner
+    with path.open("w", encoding="utf-8-sig", newline="") as table:
+        csv.writer(table, delimiter=delimiter).writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_winners_typed_in_a_spreadsheet(run: RunFolder, tmp_path: Path, delimiter: str) -> None:
+    winners = ["tuned", " Tuned ", "base", "tie", "both_bad", "cannot tell", "rag", ""]
+    summary = read_marks(run, [filled(run, tmp_path / "eve.csv", winners, delimiter)], ARMS)
+    assert summary.choices == {"tuned": 2, "base": 1, "tie": 1, "both bad": 1, "cannot tell": 1}
+    assert summary.others == 1 and not summary.blind and list(summary.markers) == ["eve"]
+    marks = list(read_jsonl(run.file("marks.jsonl"), Mark))
+    questions = run.read_records("exam.jsonl", Question)
+    assert [mark.question for mark in marks] == [q.id for q in questions[:6]]
+
+
+def test_a_spreadsheet_with_a_strange_winner_or_row_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="row 2: winner 'tunned' is unknown"):
+        read_marks(run, [filled(run, tmp_path / "e.csv", ["tunned"])], ARMS)
+    text = filled(run, tmp_path / "f.csv", ["tuned"]).read_text(encoding="utf-8").replace("What is", "Who is", 1)
+    (tmp_path / "g.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="holds no marks"):
+        read_marks(run, [tmp_path / "g.csv"], ARMS)
