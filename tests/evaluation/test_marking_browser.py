@@ -65,14 +65,16 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def start(page: Any, run: RunFolder, marker: str = "Ann") -> None:
+    """Open the page and start; without a marker, the page must remember the name by itself."""
     page.goto(run.file(PAGE).as_uri())
     page.keyboard.type(marker)
+    playwright.expect(page.locator("#marker")).to_have_value("Ann")
     page.keyboard.press("Enter")
     page.wait_for_selector("#task:not([hidden])")
 
 
 def saved(page: Any, num: int) -> None:
-    page.wait_for_function(f"document.getElementById('saved').textContent === 'saved: {num}'")
+    page.get_by_text(f"saved: {num}", exact=True).wait_for(timeout=20_000)
 
 
 def wanted(item: Any) -> str:

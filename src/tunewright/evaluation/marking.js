@@ -42,11 +42,12 @@ async function inDatabase(mode, action) {
 function save() {
   state.revision += 1;
   const copy = JSON.stringify(state);
-  const name = nameOf(state.marker);
+  const marker = state.marker;
+  const name = nameOf(marker);
   const count = state.marks.length;
-  const kept = local((storage) => { storage.setItem(name, copy); storage.setItem(LAST, state.marker); return true; });
+  const kept = local((storage) => { storage.setItem(name, copy); storage.setItem(LAST, marker); return true; });
   at("saved").textContent = "saving";
-  written = written.then(() => inDatabase("readwrite", (store) => store.put(copy, name))).then(() => true, () => kept);
+  written = written.then(() => inDatabase("readwrite", (store) => { store.put(marker, LAST); return store.put(copy, name); })).then(() => true, () => kept);
   written.then((safe) => {
     if (copy !== JSON.stringify(state)) return;
     at("saved").textContent = safe ? `saved: ${count}` : "This browser keeps nothing: download your marks before you close the page.";
@@ -166,5 +167,11 @@ window.addEventListener("storage", (event) => {
   const other = JSON.parse(event.newValue);
   if (other.revision > state.revision) { state = other; show(); }
 });
-at("marker").value = local((storage) => storage.getItem(LAST)) || "";
+// The name of who marked last is filled in, so that one key goes on after a closed tab.
+function remember(marker) {
+  if (marker && !at("marker").value) at("marker").value = marker;
+}
+
+remember(local((storage) => storage.getItem(LAST)));
+inDatabase("readonly", (store) => store.get(LAST)).then(remember, () => null);
 at("marker").focus();
