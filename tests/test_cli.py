@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "status",
     "report",
+    "mark",
     "trace",
     "chat",
     "doctor",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -297,6 +300,9 @@ def test_answers_that_changed_after_the_page_are_noticed(run: RunFolder, tmp_pat
     run.write_records("answers.jsonl", [answers[0].model_copy(update={"text": "other"}), *answers[1:]])
     with pytest.raises(UserError, match="not for what stands here now"):
         read_marks(run, [file], ARMS)
+    run.write(KEY, run.file(KEY).read_text()[:-40])
+    with pytest.raises(UserError, match="is damaged"):
+        read_marks(run, [file], ARMS)
     run.file(KEY).unlink()
     with pytest.raises(UserError, match="is missing"):
         read_marks(run, [file], ARMS)
@@ -333,3 +339,25 @@ def test_a_spreadsheet_with_a_strange_winner_or_row_is_refused(run: RunFolder, t
     (tmp_path / "g.csv").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="holds no marks"):
         read_marks(run, [tmp_path / "g.csv"], ARMS)
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    told = [sys.executable, "-m", "tunewright", "mark", *map(str, arguments)]
+    return subprocess.run(told, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_the_command_writes_and_reads(tmp_path: Path) -> None:
+    run, _ = finished_run.write(tmp_path / "a run")
+    written = command(run.path, "--arms", "rag", "tuned")
+    assert written.returncode == 0 and str(run.file(PAGE)) in written.stderr
+    file = downloaded(run, tmp_path / "marks Ann.json", prefers(run, "rag"))
+    table = filled(run, tmp_path / "bob.csv", ["rag"] * 5)
+    read = command(run.path, "--arms", "tuned", "rag", "--read", file, table)
+    assert read.returncode == 0, read.stderr
+    assert "marking may stop" in read.stderr and "not blind" in read.stderr
+    assert json.loads(run.file("marking.json").read_text())["arms"] == ["tuned", "rag"]
+    assert command(run.path, "--read").returncode == 2
+    assert command(run.path, file).returncode == 2
+    refused = command(run.path, "--arms", "rag", "tuned", "--read", tmp_path / "none.json")
+    assert refused.returncode == 1 and "cannot read" in refused.stderr

@@ -128,6 +128,28 @@ def test_a_hundred_marks_by_keyboard_alone_without_a_lost_one(browser: Any, run:
     assert errors == [] and all(url.startswith(("file:", "blob:")) for url in requests)
 
 
+def test_a_downloaded_file_goes_on_in_another_browser(browser: Any, run: RunFolder, tmp_path: Path) -> None:
+    first, second = browser.new_context(accept_downloads=True), browser.new_context()
+    page = first.new_page()
+    start(page, run)
+    for _ in range(3):
+        page.keyboard.press("x")
+    file = download(page, tmp_path / "marks-Ann.json")
+    page = second.new_page()
+    page.goto(run.file(PAGE).as_uri())
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text(file.read_text().replace('"page": "', '"page": "0'))
+    page.set_input_files("#upload", foreign)
+    page.get_by_text("This file cannot be used").wait_for()
+    assert page.locator("#task").is_hidden()
+    page.set_input_files("#upload", file)
+    page.wait_for_selector("#task:not([hidden])")
+    assert page.text_content("#progress-text") == "3 of 101 marked"
+    saved(page, 3)
+    first.close()
+    second.close()
+
+
 def test_hostile_answers_are_shown_as_text_and_stay_folded_until_asked(browser: Any, run: RunFolder) -> None:
     page = browser.new_page()
     start(page, run)

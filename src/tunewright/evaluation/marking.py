@@ -7,8 +7,10 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tunewright import console
-from tunewright.errors import UserError
+from tunewright.errors import RunFolderError, UserError
 from tunewright.evaluation.marking_page import PAGE, marking_page
 from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs
 from tunewright.evaluation.marking_read import is_download, latest, page_marks, read_text, table_marks
@@ -16,7 +18,7 @@ from tunewright.evaluation.marking_summary import Agreement, Markings, metric_di
 from tunewright.evaluation.wording import number
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score, digest
-from tunewright.rundir import RunFolder
+from tunewright.rundir import RunFolder, disk_errors
 
 KEY = "marking.key.json"
 
@@ -44,17 +46,25 @@ def _write_private(path: Path, content: str) -> None:
     """Write a file that from its first byte only its owner can read."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with disk_errors(path, len(content)):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def _key(run: RunFolder) -> MarkingKey | None:
     path = run.file(KEY)
-    return MarkingKey.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return MarkingKey.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunFolderError(
+            f"{path} is damaged", error.errors()[0]["msg"], "restore it from a copy: its marks need it"
+        ) from error
 
 
 def _fitting_key(run: RunFolder, arms: tuple[str, str], shown: str, must_exist: bool) -> MarkingKey | None:
