@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewright.errors import UserError
+from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.marking import KEY, read_marks, write_page
 from tunewright.evaluation.marking_page import PAGE
 from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs
@@ -310,9 +313,6 @@ def test_answers_that_changed_after_the_page_are_noticed(run: RunFolder, tmp_pat
 
 def filled(run: RunFolder, path: Path, winners: list[str], delimiter: str = ",") -> Path:
     """Write comparison.csv as a spreadsheet would save it, with the winners typed in."""
-    import csv
-    import io
-
     rows = list(csv.reader(io.StringIO(run.file("comparison.csv").read_text(encoding="utf-8").removeprefix("\ufeff"))))
     for row, winner in zip(rows[1:], winners, strict=False):
         row[-1] = winner
@@ -330,6 +330,26 @@ def test_winners_typed_in_a_spreadsheet(run: RunFolder, tmp_path: Path, delimite
     marks = list(read_jsonl(run.file("marks.jsonl"), Mark))
     questions = run.read_records("exam.jsonl", Question)
     assert [mark.question for mark in marks] == [q.id for q in questions[:6]]
+
+
+def test_a_sorted_spreadsheet_and_questions_of_the_same_words(run: RunFolder, tmp_path: Path) -> None:
+    first, second, *others = run.read_records("exam.jsonl", Question)
+    run.write_records(
+        "exam.jsonl", [first, second.model_copy(update={"question": first.question, "gold": first.gold}), *others]
+    )
+    answers = run.read_records("answers.jsonl", Answer)
+    told = [a.model_copy(update={"text": f"  {a.arm}, {a.question}\r\n"}) for a in answers]
+    run.write_records("answers.jsonl", told)
+    run.write("comparison.csv", comparison_csv(run.read_records("exam.jsonl", Question), told, ARMS))
+    lines = list(csv.reader(io.StringIO(run.file("comparison.csv").read_text(encoding="utf-8").removeprefix("\ufeff"))))
+    lines[1][-1], lines[2][-1] = "tuned", "base"
+    with (tmp_path / "eve.csv").open("w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows([lines[0], *reversed(lines[1:])])
+    read_marks(run, [tmp_path / "eve.csv"], ARMS)
+    assert {(m.question, m.winner) for m in read_jsonl(run.file("marks.jsonl"), Mark)} == {
+        (first.id, "tuned"),
+        (second.id, "base"),
+    }
 
 
 def test_a_spreadsheet_with_a_strange_winner_or_row_is_refused(run: RunFolder, tmp_path: Path) -> None:

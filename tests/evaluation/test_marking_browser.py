@@ -165,6 +165,28 @@ def test_hostile_answers_are_shown_as_text_and_stay_folded_until_asked(browser: 
     page.close()
 
 
+def test_the_page_lets_nothing_else_run_or_be_fetched(browser: Any, run: RunFolder) -> None:
+    page = browser.new_page()
+    start(page, run)
+    barred = page.evaluate(
+        """() => new Promise((done) => {
+          const barred = new Set();
+          document.addEventListener("securitypolicyviolation", (event) => {
+            barred.add(event.effectiveDirective);
+            if (barred.size === 3) done([...barred].sort());
+          });
+          setTimeout(() => done([...barred].sort()), 5000);
+          const script = document.createElement("script");
+          script.textContent = "window.broken = 1";
+          document.body.append(script);
+          new Image().src = "http://127.0.0.1:9/x.png";
+          fetch("http://127.0.0.1:9/x").catch(() => null);
+        })"""
+    )
+    assert barred == ["connect-src", "img-src", "script-src-elem"] and page.evaluate("window.broken") is None
+    page.close()
+
+
 def test_the_script_state_names_no_arm(browser: Any, run: RunFolder) -> None:
     context = browser.new_context()
     page = context.new_page()

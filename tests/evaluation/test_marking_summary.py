@@ -30,7 +30,7 @@ def mark(question: str, told: str, marker: str = "Ann", document: str = "d", **m
 
 def test_the_majority_of_markers_decides_a_question() -> None:
     marks = [
-        *(mark("q1", told, who) for who, told in (("a", "tuned"), ("b", "tuned"), ("c", "base"))),
+        *(mark("q1", told, who) for who, told in (("a", "tuned"), ("b", "tuned"), ("c", "base"), ("d", "tuned"))),
         *(mark("q2", told, who) for who, told in (("a", "tuned"), ("b", "base"))),
         *(mark("q3", told, who) for who, told in (("a", "both bad"), ("b", "base"), ("c", "cannot tell"))),
         mark("q4", "cannot tell"),

@@ -136,7 +136,7 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
             assert key is not None
             marks += page_marks(path, text, key, documents)
         else:
-            told, num = table_marks(path, text, questions, arms)
+            told, num = table_marks(path, text, questions, answers, arms)
             marks, others = marks + told, others + num
     marks = latest(marks)
     if not marks:

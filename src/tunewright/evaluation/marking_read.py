@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tunewright.errors import UserError
 from tunewright.evaluation.comparison import WINNER, read_comparison
 from tunewright.evaluation.marking_plan import MarkingKey
-from tunewright.records import Mark, Question, Record
+from tunewright.records import Answer, Mark, Question, Record
 
 FORMAT = "tunewright marks 1"
 UNDECIDED = ("tie", "both bad", "cannot tell")
@@ -100,33 +100,48 @@ def _plain(text: str) -> str:
     return "\n".join(text.splitlines()).strip()
 
 
-def table_marks(path: Path, text: str, questions: Sequence[Question], arms: tuple[str, str]) -> tuple[list[Mark], int]:
+def _take(same: list[Question], row: Mapping[str, str], told: Mapping[tuple[str, str], str]) -> Question:
+    """Take the row's question out of those with its question and gold: by the answers beside it, else the first."""
+
+    def fits(question: Question) -> bool:
+        return all(
+            _plain(told.get((question.id, name), "")) == _plain(cell) for name, cell in row.items() if name in arms
+        )
+
+    arms = {arm for _, arm in told}
+    found = next(filter(fits, same), same[0])
+    same.remove(found)
+    return found
+
+
+def table_marks(
+    path: Path, text: str, questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[str, str]
+) -> tuple[list[Mark], int]:
     """Return the marks of a comparison table, and how many rows name a winner other than the two arms.
 
-    The marker is named after the file. Rows are found again by question and gold, in the exam's order where several
-    have the same.
+    The marker is named after the file. Rows are found again by question and gold, and by the answers where several
+    have the same: a spreadsheet may have sorted them.
 
     Raises:
-        UserError: a winner is no column of the table, or a row is not of this exam.
+        UserError: a winner is no column of the table, or a marked row is not of this exam.
     """
     waiting: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for question in questions:
         waiting[_plain(question.question), _plain(question.gold)].append(question)
+    told = {(answer.question, answer.arm): answer.text for answer in answers}
     marks, num_others = [], 0
     for number, row in enumerate(read_comparison(text), 2):
-        same = waiting.get((_plain(row["question"]), _plain(row["gold"])))
         winner = " ".join(row[WINNER].replace("_", " ").split()).lower()
-        if not same:
-            if winner:
-                raise _refused(path, f"row {number} has a question that the exam does not have: {row['question']:.60}")
-            continue
-        question = same.pop(0)
-        known = {name.lower(): name for name in row if name not in ("question", "gold", WINNER)}
+        same = waiting.get((_plain(row["question"]), _plain(row["gold"])))
         if not winner:
             continue
+        if not same:
+            raise _refused(path, f"row {number} has a question that the exam does not have: {row['question']:.60}")
+        known = {name.lower(): name for name in row if name not in ("question", "gold", WINNER)}
         if winner not in known and winner not in UNDECIDED:
             choices = ", ".join([*known.values(), *UNDECIDED])
             raise UserError(f"{path} row {number}: winner {winner!r} is unknown", "", f"write one of: {choices}")
+        question = _take(same, row, told)
         if winner in known and known[winner] not in arms:
             num_others += 1
             continue
