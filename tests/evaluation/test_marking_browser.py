@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 ARMS = ("base", "tuned")
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "tie": "ArrowDown", "both bad": "x", "cannot tell": "c"}
 HOSTILE = (
-    "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'><!-- & &lt;b&gt; ]]> \u2028 \ud83d"
+    "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'><!-- & &lt;b&gt; ]]> \u2028"
 )
 
 
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> RunFolder:
         for n in range(92)
     ]  # fmt: skip
     answers = [
-        Answer(question=q.id, arm=arm, text=f"{HOSTILE.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')} {q.id} {'one' if arm == 'base' else 'other'}",
+        Answer(question=q.id, arm=arm, text=f"{HOSTILE} {q.id} {'one' if arm == 'base' else 'other'}",
                finish="stop", num_prompt_tokens=1, num_tokens=1, duration_s=1, gold_nll=1)
         for q in questions for arm in ARMS
     ]  # fmt: skip

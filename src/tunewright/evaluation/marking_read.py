@@ -102,13 +102,11 @@ def _plain(text: str) -> str:
 
 def _take(same: list[Question], row: Mapping[str, str], told: Mapping[tuple[str, str], str]) -> Question:
     """Take the row's question out of those with its question and gold: by the answers beside it, else the first."""
+    arms = {arm for _, arm in told} & row.keys()
 
     def fits(question: Question) -> bool:
-        return all(
-            _plain(told.get((question.id, name), "")) == _plain(cell) for name, cell in row.items() if name in arms
-        )
+        return all(_plain(told.get((question.id, arm), "")) == _plain(row[arm]) for arm in arms)
 
-    arms = {arm for _, arm in told}
     found = next(filter(fits, same), same[0])
     same.remove(found)
     return found
