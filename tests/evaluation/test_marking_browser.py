@@ -29,9 +29,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 
 ARMS = ("base", "tuned")
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "tie": "ArrowDown", "both bad": "x", "cannot tell": "c"}
-HOSTILE = (
-    "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'><!-- & &lt;b&gt; ]]> \u2028"
-)
+HOSTILE = "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'><!-- & &lt;b&gt; ]]> \u2028"
 
 
 @pytest.fixture(scope="module")

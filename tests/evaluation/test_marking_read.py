@@ -8,7 +8,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import finished_run
 import pytest
@@ -79,33 +81,32 @@ def test_metrics_and_length_are_weighed_against_the_marks(run: RunFolder, tmp_pa
     assert primary.share == 1.0 and primary.agreed > 10 and "primary" in by_metric.better_than_longest
 
 
-def edited(file: Path, **more: object) -> Path:
-    file.write_text(json.dumps(json.loads(file.read_text()) | more))
-    return file
-
-
-def test_files_that_hold_no_marks_of_this_page_are_refused(run: RunFolder, tmp_path: Path) -> None:
-    def file() -> Path:
-        return downloaded(run, tmp_path / "m.json", lambda item: "tie", num=3)
-
-    mark = {"item": "0" * 20, "choice": "tie", "at": "", "seconds": 1}
-    other = page_content(run)["items"]
-    foreign = {"item": other[0]["item"], "choice": other[1]["sides"][0]["name"], "at": "", "seconds": 1}
-    for damaged, word in (
-        (edited(file(), page="another"), "another page"),
-        (edited(file(), marks=[mark]), "mark 1"),
-        (edited(file(), marks=[foreign]), "mark 1"),
-        (edited(file(), format="x"), "format"),
-    ):
-        content = damaged.read_text()
-        path = tmp_path / "again.json"
-        path.write_text(content)
-        with pytest.raises(UserError, match="holds no marks") as failure:
-            read_marks(run, [path], ARMS)
-        assert word in str(failure.value) or "page" in str(failure.value)
-    with pytest.raises(UserError, match="no mark in the files"):
-        read_marks(run, [edited(file(), marks=[])], ARMS)
-    assert not run.file("marks.jsonl").exists()
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda file, items: file | {"page": "0"}, "made on another page"),
+        (lambda file, items: file | {"format": "x"}, "format: "),
+        (lambda file, items: file | {"extra": 1}, "extra: "),
+        (lambda file, items: [file], "missing column"),
+        (lambda file, items: file | {"marks": [file["marks"][0], file["marks"][1] | {"item": "0"}]}, "mark 2 names"),
+        (lambda file, items: file | {"marks": [file["marks"][0] | {"choice": "better"}]}, "mark 1 names"),
+        # An answer of this page, but of another question.
+        (
+            lambda file, items: file | {"marks": [file["marks"][0] | {"choice": items[1]["sides"][0]["name"]}]},
+            "mark 1 names",
+        ),
+        (lambda file, items: file | {"marks": []}, "read: "),
+    ],
+)
+def test_files_that_hold_no_marks_of_this_page_are_refused(
+    run: RunFolder, tmp_path: Path, change: Callable[[Any, Any], Any], cause: str
+) -> None:
+    path = downloaded(run, tmp_path / "m.json", lambda item: "tie", num=3)
+    path.write_text(json.dumps(change(json.loads(path.read_text()), page_content(run)["items"])))
+    with pytest.raises(UserError) as failure:
+        read_marks(run, [path], ARMS)
+    assert cause in str(failure.value)
+    assert not run.file("marks.jsonl").exists() and not run.file("marking.json").exists()
 
 
 def test_answers_that_changed_after_the_page_are_noticed(run: RunFolder, tmp_path: Path) -> None:
