@@ -27,6 +27,7 @@ COMMANDS = (
     "evaluate",
     "status",
     "report",
+    "mark",
     "trace",
     "chat",
     "doctor",

@@ -186,6 +186,29 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
     converse(RunFolder.open(folder), voices, prompt)
 
 
+@commands.command()
+@folder_argument
+@click.argument("files", metavar="[--read FILE...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."
+)
+@click.option("--read", is_flag=True, help="Unseal the marks in FILE...: downloads of the page, or comparison.csv.")
+def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: bool) -> None:
+    """Write a page for marking answers blind, by keyboard and offline; then read the marks back."""
+    from tunewright import pipeline
+    from tunewright.evaluation import marking
+    from tunewright.rundir import RunFolder
+
+    if read != bool(files):
+        raise click.UsageError("--read and FILE... go together. Name the files of marks after --read.")
+    opened = RunFolder.open(folder)
+    pipeline.require(opened, "exam.jsonl", "answers.jsonl", "scores.jsonl")
+    if read:
+        marking.read_marks(opened, files, arms)
+    else:
+        marking.write_page(opened, arms)
+
+
 @commands.command("verify-the-verifier")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(

@@ -182,6 +182,25 @@ class Score(Record):
     metrics: dict[str, float]
 
 
+class Mark(Record):
+    """One person's judgment of two arms' answers to one question.
+
+    ``winner`` is an arm, None when there is none. ``left`` is the arm that stood on the left, None where the marker saw
+    the arms by name (a spreadsheet). A hidden ``repeat`` shows the same question to the same marker again. ``seconds``
+    from sight to mark.
+    """
+
+    question: str
+    document: str
+    marker: str
+    choice: Literal["better", "tie", "both bad", "cannot tell"]
+    winner: str | None = None
+    left: str | None = None
+    repeat: bool = False
+    at: str = ""
+    seconds: float | None = None
+
+
 class Rejection(Record):
     """A record that left the path: by which stage, which one, and why; ``task`` is the sample's, where it is one."""
 
