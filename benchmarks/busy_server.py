@@ -1,6 +1,6 @@
 """Is a teacher with many slots kept busy? The share of its slots in use, seen from the server.
 
-    python benchmarks/teacher.py [--calls 12000] [--out benchmarks/results/teacher.json]
+    python benchmarks/busy_server.py [--calls 12000] [--out benchmarks/results/busy_server.json]
 
 A server with 50 ms latency and 64 slots is asked through the same code as in a run: one thread per call under way,
 adaptive concurrency from 8 up, every reply on disk (fsync) before its thread goes on. Counted over the middle half of
@@ -74,7 +74,7 @@ def restart_s(folder: Path, number: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=12000)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/teacher.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/busy_server.json"))
     options = parser.parse_args()
     requests = [
         Request((Message(role="user", content=PROMPT.format(number=n)),), 64, 0.0, 0) for n in range(options.calls)
