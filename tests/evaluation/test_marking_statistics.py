@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.evaluation.marking_statistics import STOP, e_value, exact_share, nominal_alpha
+from tunewright.evaluation.agreement import krippendorff_alpha
+from tunewright.evaluation.marking_statistics import STOP, e_value, exact_share
 
 # Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units.
 PUBLISHED = (
@@ -18,6 +19,11 @@ PUBLISHED = (
     (None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None),
     (1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None),
 )
+
+
+def nominal_alpha(units):
+    numbers = {value: place for place, value in enumerate(sorted({str(v) for unit in units for v in unit}))}
+    return krippendorff_alpha([[numbers[str(v)] for v in unit] for unit in units], "nominal")
 
 
 def units(rows: tuple[tuple[int | None, ...], ...]) -> list[list[int]]:

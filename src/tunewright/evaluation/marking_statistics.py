@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Sequence
 
 from tunewright.records import Record
 
@@ -42,25 +40,3 @@ def e_value(wins: int, losses: int) -> float:
     num = wins + losses
     log = num * math.log(2) - math.log(num + 1) - math.lgamma(num + 1) + math.lgamma(wins + 1) + math.lgamma(losses + 1)
     return math.exp(min(log, 700.0))
-
-
-def nominal_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
-    """Return Krippendorff's alpha for names without order (Krippendorff 2011); 1 is full agreement, 0 is chance.
-
-    Args:
-        units: for each thing that was marked, the values that it got; units with fewer than two say nothing.
-
-    Returns:
-        None when no two values can be compared, or when all are the same, so that chance alone would agree too.
-    """
-    totals: Counter[Hashable] = Counter()
-    apart = 0.0
-    for unit in units:
-        if len(unit) < 2:
-            continue
-        counts = Counter(unit)
-        totals.update(counts)
-        apart += (len(unit) ** 2 - sum(num * num for num in counts.values())) / (len(unit) - 1)
-    whole = sum(totals.values())
-    by_chance = whole**2 - sum(num * num for num in totals.values())
-    return 1 - (whole - 1) * apart / by_chance if by_chance else None

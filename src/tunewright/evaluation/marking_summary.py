@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from tunewright.evaluation.agreement import krippendorff_alpha
 from tunewright.evaluation.marking_plan import Pair
-from tunewright.evaluation.marking_statistics import STOP, Share, e_value, exact_share, nominal_alpha
+from tunewright.evaluation.marking_statistics import STOP, Share, e_value, exact_share
 from tunewright.evaluation.statistics import Interval, mcnemar_exact, paired
 from tunewright.records import Answer, Mark, Record, Score
 
@@ -102,11 +103,12 @@ def self_agreement(marks: Sequence[Mark]) -> Share:
 
 def alpha(marks: Sequence[Mark]) -> float | None:
     """Return Krippendorff's nominal alpha between markers; "cannot tell" is a missing value, repeats are left out."""
-    units: dict[str, list[str]] = defaultdict(list)
+    units: dict[str, list[float]] = defaultdict(list)
+    numbers: dict[str, float] = {}
     for mark in marks:
         if not mark.repeat and mark.choice != "cannot tell":
-            units[mark.question].append(verdict_of(mark))
-    return nominal_alpha(list(units.values()))
+            units[mark.question].append(numbers.setdefault(verdict_of(mark), len(numbers)))
+    return krippendorff_alpha(list(units.values()), "nominal")
 
 
 def agreement(name: str, people: Mapping[str, float], differences: Mapping[str, float]) -> Agreement:
