@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 # A busy machine is no fault of a test: what is slow is told by --durations.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# Started in the background, a shell has Ctrl-C ignored, and every process that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for folder in (".", "teacher", "evaluation", "training"):  # where the tests' own servers, models and runs are made
     sys.path.insert(0, str(Path(__file__).parent / folder))
