@@ -59,6 +59,16 @@ def test_the_teacher_decides_on_the_doubtful(text, is_same, num_unclear):
     assert EXAM[0].question in teacher.asked[0] and FILLER[0].question in teacher.asked[0]
 
 
+def test_of_a_dialogue_the_turn_that_is_near_is_shown_to_the_teacher():
+    near = "what did the hound in a house eat"
+    turns = [("user", "what did the rose by"), ("assistant", ANSWER), ("user", near), ("assistant", ANSWER)]
+    dialogue = Sample(id="d", task="dialogue", messages=tuple(Message(role=role, content=text) for role, text in turns))
+    pairs = [one for one in Nearness([*FILLER, dialogue], EXAM, vectors()).doubtful() if one.sample == len(FILLER)]
+    teacher = Teacher(*["Yes"] * len(pairs))
+    found, _ = said_same(pairs, EXAM, teacher, 1)
+    assert any(f"Question 2: {near}" in asked for asked in teacher.asked) and set(found) == {len(FILLER)}
+
+
 def test_only_the_nearest_below_the_bound_are_doubtful():
     near = [sample(f"what did the hound in the house {word}") for word in ("ran", "slept", "rose", "stone", "by")]
     same = sample("in the house what did the hound saw")

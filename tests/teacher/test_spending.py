@@ -118,3 +118,25 @@ def test_a_budget_needs_prices(tmp_path):
     with pytest.raises(RecipeError, match="wrong setting") as caught:
         parse_recipe({"teacher": {"budget": 5.0}}, tmp_path)
     assert "teacher.price_prompt" in caught.value.cause
+
+
+def test_a_reply_that_does_not_tell_its_tokens_costs_its_worst_case(run):
+    silent = {"choices": [{"message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}]}
+    worst = most_prompt_tokens(asks(1)[0]) + 16 * 10
+    with fake_teacher(lambda seen: Answer(200, silent)) as server:
+        with (
+            open_teacher(run, priced(server.url, 3 * worst, concurrency=1), "synth") as teacher,
+            pytest.raises(TeacherError, match="budget of"),
+        ):
+            teacher.ask_all(asks(9), "asking")
+        assert len(server.seen) == 3
+
+
+def test_an_answer_that_is_all_thought_is_paid_once_and_is_no_sample(run):
+    thought = {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
+    thought["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
+    with fake_teacher(lambda seen: Answer(200, thought)) as server:
+        with open_teacher(run, priced(server.url), "synth") as teacher:
+            (reply,) = teacher.ask_all(asks(1), "asking")
+        assert (reply.text, reply.finish, len(server.seen)) == ("", "length", 1)
+    assert [entry["cost"] for entry in run.journal("teacher.jsonl").entries] == [COST]
