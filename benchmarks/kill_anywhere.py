@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx
+import urllib3
 
 from tunewright.models.embedded import gguf_path
 from tunewright.rundir import file_digest
@@ -66,12 +66,12 @@ def counting_proxy(upstream: str) -> Iterator[tuple[str, list[float]]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             calls.append(time.time())
-            reply = httpx.post(upstream + self.path, content=body, timeout=120)
+            reply = urllib3.request("POST", upstream + self.path, body=body, timeout=120)
             try:
-                self.send_response(reply.status_code)
-                self.send_header("Content-Length", str(len(reply.content)))
+                self.send_response(reply.status)
+                self.send_header("Content-Length", str(len(reply.data)))
                 self.end_headers()
-                self.wfile.write(reply.content)
+                self.wfile.write(reply.data)
             except ConnectionError:
                 pass  # the caller was killed meanwhile
 
@@ -84,14 +84,14 @@ def counting_proxy(upstream: str) -> Iterator[tuple[str, list[float]]]:
     server.shutdown()
 
 
-def start(recipe: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tunewright", "run", str(recipe), "--dir", str(folder)]
+def start(recipe: Path, folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tunewright", "run", str(recipe), "--dir", str(folder), *more]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def run_whole(recipe: Path, folder: Path) -> float:
+def run_whole(recipe: Path, folder: Path, *more: str) -> float:
     began = time.monotonic()
-    if start(recipe, folder).wait() != 0:
+    if start(recipe, folder, *more).wait() != 0:
         raise SystemExit(f"the run in {folder} failed; look with: tunewright status {folder}")
     return time.monotonic() - began
 

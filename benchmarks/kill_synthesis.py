@@ -17,14 +17,15 @@ import os
 import platform
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from kill_anywhere import run_whole, start
 from slow_teacher import num_calls, slow_teacher
 
+UNTIL = ("--until", "synth")
 NUM_DOCUMENTS, NUM_SENTENCES, CONCURRENCY, LATENCY_S = 600, 10, 2, 0.01
 RECIPE = f"""
 [documents]
@@ -59,23 +60,11 @@ def write_inputs(folder: Path, url: str, seed: int) -> Path:
     return path
 
 
-def start(recipe: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tunewright", "run", str(recipe), "--dir", str(folder), "--until", "synth"]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-
-
-def run_whole(recipe: Path, folder: Path) -> float:
-    began = time.monotonic()
-    if start(recipe, folder).wait() != 0:
-        raise SystemExit(f"the run in {folder} failed; look with: tunewright status {folder}")
-    return time.monotonic() - began
-
-
 def run_killed(recipe: Path, folder: Path, url: str, moments: list[int]) -> list[int]:
     """Run, with a kill as soon as each of these numbers of calls is seen; return the replies on disk after each."""
     kept, before = [], num_calls(url)
     for wanted in moments:
-        process = start(recipe, folder)
+        process = start(recipe, folder, *UNTIL)
         moment = max(wanted, num_calls(url) - before + 1)  # at least one new call: the synthesis is under way
         while num_calls(url) - before < moment:
             if process.poll() is not None:
@@ -85,7 +74,7 @@ def run_killed(recipe: Path, folder: Path, url: str, moments: list[int]) -> list
         process.wait()
         kept.append((folder / "teacher.jsonl").read_bytes().count(b"\n"))
         print(f"kill {len(kept)}: {kept[-1]} replies on disk", file=sys.stderr, flush=True)
-    run_whole(recipe, folder)
+    run_whole(recipe, folder, *UNTIL)
     return kept
 
 
@@ -103,7 +92,7 @@ def main() -> None:
     with TemporaryDirectory() as work, slow_teacher(LATENCY_S, 64) as url:
         recipe = write_inputs(Path(work), url, options.seed)
         whole, killed = Path(work) / "whole", Path(work) / "killed"
-        took = run_whole(recipe, whole)
+        took = run_whole(recipe, whole, *UNTIL)
         undisturbed = num_calls(url)
         print(f"undisturbed: {took:.0f} s, {undisturbed} calls", file=sys.stderr, flush=True)
         began = time.monotonic()

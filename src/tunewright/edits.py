@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from tunewright.records import digest
 from tunewright.text import normalize
@@ -25,6 +26,7 @@ _BEFORE_BOUND = re.compile(
 _AFTER_BOUND = re.compile(
     r"\s?(?:%|percent)?\s?(?:or|and) (?:more|less|fewer|older|younger|above|below|higher|lower)\b|\+"
 )
+_FACTORS = (0.25, 0.4, 0.5, 0.6, 0.75, 1.3, 1.5, 1.7, 2.0)  # what a changed number is of the true one
 _TURNED = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 _TURNABLE = re.compile(rf"\b(?:{'|'.join(_TURNED)})\b", re.IGNORECASE)
 
@@ -41,7 +43,10 @@ def false_versions(sentence: str, source: str, seed: int) -> Iterator[str]:
     edits += [(match, "word") for match in _TURNABLE.finditer(sentence)]
     for match, kind in sorted(edits, key=lambda edit: digest(seed, sentence, edit[0].start())):
         old = match.group()
-        new = other_number(old, source, seed) if kind == "number" else _like(old, _TURNED[old.casefold()])
+        if kind == "number":
+            new = other_number(old, partial(_holds, source), int(digest(seed, old, source), 16))
+        else:
+            new = _like(old, _TURNED[old.casefold()])
         if new:
             yield sentence[: match.start()] + new + sentence[match.end() :]
 
@@ -51,10 +56,15 @@ def is_bound(text: str, start: int, end: int) -> bool:
     return bool(_BEFORE_BOUND.search(text[:start]) or _AFTER_BOUND.match(text[end:]))
 
 
-def other_number(number: str, source: str, seed: int) -> str | None:
-    """Return a number of the same form, a quarter to twice as large, that the source does not hold; None if none fits.
+def other_number(number: str, is_taken: Callable[[str], bool], draw: int) -> str | None:
+    """Return a number of the same form, a quarter to twice as large, that is not taken; None if none fits.
 
     Years stay years, and what may be a percentage stays below 100.
+
+    Args:
+        number: in digits, with or without thousands separators and decimals.
+        is_taken: tells whether a candidate would not do, as the source holds it.
+        draw: which candidate is tried first; any whole number.
     """
     plain = number.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number) else number
     try:
@@ -63,15 +73,13 @@ def other_number(number: str, source: str, seed: int) -> str | None:
         return None  # a list such as 1.2.3, or a decimal comma
     places = len(plain.partition(".")[2])
     is_year = places == 0 and 1900 <= value <= 2100 and plain == number
-    factors = (0.25, 0.4, 0.5, 0.6, 0.75, 1.3, 1.5, 1.7, 2.0)
-    start = int(digest(seed, number, source), 16)
-    for step in range(len(factors)):
-        factor = factors[(start + step) % len(factors)]
+    for step in range(len(_FACTORS)):
+        factor = _FACTORS[(draw + step) % len(_FACTORS)]
         new = value + round(10 * (factor - 1)) if is_year else value * factor
         if value <= 100 < new:
             continue
         told = f"{new:,.{places}f}" if "," in number else f"{new:.{places}f}"
-        if told != number and float(told.replace(",", "")) > 0 and not _holds(source, told):
+        if told != number and float(told.replace(",", "")) > 0 and not is_taken(told):
             return told
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from rapidfuzz import fuzz
 
@@ -41,6 +41,12 @@ def words(text: str) -> list[str]:
 def ngrams(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
     """Return the runs of ``size`` words."""
     return {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
+
+
+def jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
+    """Return the shared part of two sets of word runs, in [0, 1]; two empty sets are the same."""
+    union = len(one | other)
+    return len(one & other) / union if union else 1.0
 
 
 def sentences(text: str) -> list[tuple[int, int]]:

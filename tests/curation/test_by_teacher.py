@@ -4,7 +4,7 @@ import pytest
 from faulty_server import Answer, Seen, completion, fake_teacher
 
 from tunewright.curation.by_teacher import agrees, check_by_teacher
-from tunewright.curation.judging import Judged, compare, judge
+from tunewright.curation.judging import Judged, judge
 from tunewright.curation.rules import Sources
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
@@ -130,31 +130,6 @@ def test_a_reply_that_is_no_verdict_is_none(tmp_path, reply):
         open_teacher(RunFolder.create(tmp_path), teacher_settings(server.url), "curate") as teacher,
     ):
         assert judge([Judged("q", "a", "p")], teacher) == [None]
-
-
-@pytest.mark.parametrize(
-    ("prefers", "expected"),
-    [
-        (lambda a, b: "A" if a > b else "B", "first"),
-        (lambda a, b: "A" if a < b else "B", "second"),
-        (lambda a, b: "A", "tie"),  # whatever stands first
-        (lambda a, b: "tie", "tie"),
-        (lambda a, b: "neither" if a > b else "A", None),
-    ],
-)
-def test_two_answers_are_compared_in_both_orders(tmp_path, prefers, expected):
-    def respond(seen: Seen) -> Answer:
-        asked = seen.body["messages"][-1]["content"]
-        first, second = (asked.split(f"Answer {place}: ")[1].split("\n")[0] for place in "AB")
-        return Answer(body=completion(json.dumps({"better": prefers(first, second)})))
-
-    pair = (Judged("q", "zebra", "p"), Judged("q", "ant", "p"))
-    with (
-        fake_teacher(respond) as server,
-        open_teacher(RunFolder.create(tmp_path), teacher_settings(server.url), "curate") as teacher,
-    ):
-        assert compare([pair], teacher) == [expected]
-        assert len(server.seen) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@ import random
 
 import pytest
 
-from tunewright.curation.duplicates import Duplicates, answered_prompts, jaccard, prompt_key, shingles
+from tunewright.curation.duplicates import Duplicates, answered_prompts, prompt_key, shingles
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
+from tunewright.text import jaccard
 
 QUESTION = "Which share of the adults in the three communities of the region had an ulcer of the skin?"
 ANSWER = "In the three communities, 31.9 % of the adults who were screened had an ulcer of the skin."

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.documents.split import exam_groups, jaccard, near_duplicate_groups, shingles, split_documents
+from tunewright.documents.split import exam_groups, near_duplicate_groups, shingles, split_documents
 from tunewright.errors import DocumentError
 from tunewright.records import Document, digest
+from tunewright.text import jaccard
 
 WORDS = [f"w{number}" for number in range(500)]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from tunewright.evaluation import data_measures as dm
+from tunewright.text import jaccard
 
 WORDS = st.lists(st.sampled_from("abcdef"), max_size=7)
 
@@ -73,8 +74,8 @@ def test_leaders_against_every_pair(raw: list[tuple[str, list[str], list[str]]],
             for m in range(n)
             if slow[m] == m
             and items[m][0] == g
-            and dm.jaccard(items[m][1], a) >= threshold
-            and dm.jaccard(items[m][2], b) >= threshold
+            and jaccard(items[m][1], a) >= threshold
+            and jaccard(items[m][2], b) >= threshold
         )
         slow.append(next(first, n))
     assert dm.leaders(items, threshold) == slow

@@ -32,12 +32,6 @@ def shingles(text: str) -> Shingles:
     return frozenset(tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)) if tokens else frozenset()
 
 
-def jaccard(first: Shingles, second: Shingles) -> float:
-    """Return the shared part of two sets, in [0, 1]; two empty sets are the same."""
-    union = len(first | second)
-    return len(first & second) / union if union else 1.0
-
-
 def prompt_key(sample: Sample) -> str:
     """Return a digest of everything before the last answer, normalized."""
     return digest([(message.role, normalize(message.content)) for message in sample.messages[:-1]])

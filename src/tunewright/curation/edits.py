@@ -8,13 +8,11 @@ from collections.abc import Callable, Sequence
 
 from tunewright.curation.facts import Fact, name_words, names, number_values, numbers, plain_number
 from tunewright.curation.rules import Sources, split_prompt
-from tunewright.edits import is_bound
+from tunewright.edits import is_bound, other_number
 from tunewright.records import Sample, digest
 from tunewright.text import words
 
 _LEAST_CHANGE = 0.1  # of the number: 12.3 and 12 may be the same figure, rounded
-_FACTORS = (1.2, 0.8, 1.5, 0.6, 2.0, 0.4, 3.0)  # what a made-up number is of the true one
-_YEARS = (1, -1, 2, -2, 3, -3, 5, -5)
 _CITATION = re.compile(r"\s*(?:\[\d+(?:\s*[,;-]\s*\d+)*\]|\(\s*[\"“][^\"”]{10,}[\"”]\s*\))")
 
 
@@ -61,11 +59,12 @@ def swapped_number(sample: Sample, sources: Sources) -> str | None:
     chance = _chance(sample, sources, "number")
     target = chance.choice(own)
     taken = evidence | question | number_values(sample.answer)
-    new = _other_number(target, taken, _elsewhere(sample, sources)) or _made_up(target, taken, chance)
+    new = _number_elsewhere(target, taken, _elsewhere(sample, sources))
+    new = new or other_number(target.text, lambda made: plain_number(made) in taken, chance.randrange(1 << 30))
     return _replaced(sample.answer, told, target.text, new) if new else None
 
 
-def _other_number(target: Fact, taken: set[str], texts: Sequence[str]) -> str | None:
+def _number_elsewhere(target: Fact, taken: set[str], texts: Sequence[str]) -> str | None:
     size = _size(target.text)
     for text in texts:
         found = {
@@ -85,24 +84,6 @@ def _size(number: str) -> float:
         return float(plain_number(number))
     except ValueError:  # 1.2.3
         return 0.0
-
-
-def _made_up(target: Fact, taken: set[str], chance: random.Random) -> str | None:
-    """Return a changed number in the same form, or None when all that are tried are taken."""
-    size, decimals = _size(target.text), len(target.text.partition(".")[2])
-    if target.text.count(".") > 1 or ("," in target.text and plain_number(target.text) != target.text.replace(",", "")):
-        return None
-    if target.kind == "year":
-        tried = [size + step for step in chance.sample(_YEARS, len(_YEARS))]
-    else:
-        tried = [size * factor for factor in chance.sample(_FACTORS, len(_FACTORS))] + [size + 1, size + 2]
-    if target.kind == "percent" and size <= 100:
-        tried = [value for value in tried if value <= 100]
-    for value in tried:
-        new = f"{value:,.{decimals}f}" if "," in target.text else f"{value:.{decimals}f}"
-        if plain_number(new) not in taken and plain_number(new) != "0":
-            return new
-    return None
 
 
 def swapped_name(sample: Sample, sources: Sources) -> str | None:

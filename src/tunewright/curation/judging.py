@@ -1,4 +1,4 @@
-"""The teacher as a judge: a verdict per claim of an answer, and which of two answers is better."""
+"""The teacher as a judge: a verdict per claim of an answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from tunewright.prompting import fill, load_prompt
 from tunewright.teacher.protocol import Asks, Reply, Request
 
 Finding = Literal["supported", "contradicted", "not mentioned"]
-Better = Literal["first", "second", "tie"]
 
 _PACKAGE = "tunewright.curation"
 _VERDICT_TOKENS = 512
-_CHOICE_TOKENS = 24
 _FINDINGS: tuple[Finding, ...] = ("contradicted", "not mentioned", "supported")  # the worst first
 
 
@@ -28,10 +26,6 @@ class _Finding(BaseModel):
 
 class _Findings(BaseModel):
     claims: list[_Finding]
-
-
-class _Choice(BaseModel):
-    better: Literal["A", "B", "tie"]
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -62,7 +56,6 @@ _CLAIMS_SCHEMA = _object(
         "items": _object(claim={"type": "string"}, verdict={"type": "string", "enum": list(_FINDINGS)}),
     }
 )
-_CHOICE_SCHEMA = _object(better={"type": "string", "enum": ["A", "B", "tie"]})
 
 
 def judge(items: Sequence[Judged], teacher: Asks, seed: int = 0) -> list[Finding | None]:
@@ -101,28 +94,3 @@ def read_reply(reply: Reply | None, kind: type[Parsed]) -> Parsed | None:
         return kind.model_validate(content)
     except (ValueError, ValidationError, RecursionError):
         return None
-
-
-def compare(pairs: Sequence[tuple[Judged, Judged]], teacher: Asks, seed: int = 0) -> list[Better | None]:
-    """Return which of two answers to the same question is better, asked in both orders.
-
-    A judge favors a place (Zheng et al. 2023, "Judging LLM-as-a-Judge"): where the two orders disagree it is a tie;
-    where either brings no verdict it is None.
-    """
-    turns = load_prompt("compare", _PACKAGE)
-    requests = []
-    for first, second in pairs:
-        for one, other in ((first, second), (second, first)):
-            filled = fill(turns, passage=first.passage, question=first.question, first=one.answer, second=other.answer)
-            requests.append(Request(filled, _CHOICE_TOKENS, 0.0, seed, _CHOICE_SCHEMA))
-    replies = teacher.ask_all(requests, "comparing") if requests else []
-    choices = [read_reply(reply, _Choice) for reply in replies]
-    return [_settle(*both) for both in zip(choices[::2], choices[1::2], strict=True)]
-
-
-def _settle(straight: _Choice | None, turned: _Choice | None) -> Better | None:
-    if straight is None or turned is None:
-        return None
-    if (straight.better, turned.better) == ("A", "B"):
-        return "first"
-    return "second" if (straight.better, turned.better) == ("B", "A") else "tie"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tunewright.curation.quantities import quantities
 from tunewright.curation.verify import Claim
+from tunewright.edits import other_number
 from tunewright.records import digest
 from tunewright.text import find_quote
 
@@ -54,11 +55,10 @@ def with_other_number(claim: Claim, follow: bool = False) -> Claim | None:
 
 
 def _other(number: str, claim: Claim) -> str | None:
-    """Return the number with its first digit changed to one whose value neither passage nor question holds."""
+    """Return another number whose value neither passage, title nor question holds."""
     known = {quantity.value for quantity in quantities(f"{claim.passage}\n{claim.title}\n{claim.question}")}
-    for step in range(1, 9):
-        first = (int(number[0]) + step - 1) % 9 + 1
-        candidate = f"{first}{number[1:]}"
-        if candidate != number and not {quantity.value for quantity in quantities(candidate)} & known:
-            return candidate
-    return None
+    return other_number(
+        number,
+        lambda made: bool({quantity.value for quantity in quantities(made)} & known),
+        int(digest(number, claim.question), 16),
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from tunewright.errors import DocumentError
 from tunewright.records import Document, Side, SplitEntry, digest
-from tunewright.text import ngrams, words
+from tunewright.text import jaccard, ngrams, words
 
 _SHINGLE_WORDS = 5
 _NUM_HASHES = 128
@@ -17,12 +17,6 @@ def shingles(text: str) -> set[tuple[str, ...]]:
     """Return the runs of five words, or all the words of a shorter text."""
     tokens = words(text)
     return ngrams(tokens, min(_SHINGLE_WORDS, max(1, len(tokens))))
-
-
-def jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
-    """Return the share of the union that both hold; 0 for two empty sets."""
-    union = len(one | other)
-    return len(one & other) / union if union else 0.0
 
 
 def _bands(threshold: float) -> tuple[int, int]:
@@ -63,7 +57,7 @@ def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> li
         for other in index.query(signature):
             low, high = sorted((find(number), find(other)))
             # Shingles are made again for the rare candidate: keeping them all would fill the memory.
-            if low != high and jaccard(own, shingles(ordered[other].text)) >= threshold:
+            if low != high and own and jaccard(own, shingles(ordered[other].text)) >= threshold:
                 leader[high] = low
         index.insert(number, signature)
     groups: dict[int, list[Document]] = {}

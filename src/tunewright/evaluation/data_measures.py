@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tunewright.text import words
+from tunewright.text import jaccard, words
 
 VENDI_TEXTS = 500  # the eigenvalues cost the cube of this
 DIVERSITY_TEXTS = 10_000
@@ -113,12 +113,6 @@ def shingles(text: str) -> Shingles:
     """Return the pairs of neighboring words; of a text of one word, that word."""
     tokens = words(text)
     return frozenset(_runs(tokens, min(2, len(tokens)))) if tokens else frozenset()
-
-
-def jaccard(first: Shingles, second: Shingles) -> float:
-    """Return the shared part of two sets, in [0, 1]; two empty sets are the same."""
-    union = len(first | second)
-    return len(first & second) / union if union else 1.0
 
 
 def leaders(items: Sequence[tuple[str, Shingles, Shingles]], threshold: float) -> list[int]:

@@ -30,13 +30,17 @@ def section_name(path: Sequence[str]) -> str:
 
 def render(name: str, view: Mapping[str, Any]) -> str:
     """Return the template of this name filled with the view; a name that the view lacks is an error."""
-    from jinja2 import StrictUndefined
+    from jinja2 import FunctionLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from markupsafe import Markup
 
     environment = ImmutableSandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(number=number, signed=signed, p_value=p_value, spread=spread, duration=duration)
     environment.filters.update(share=share, count=count, section_name=section_name)
-    return str(environment.from_string(_read(name)).render({**view, "style": Markup(_read("style.css"))}))
+    return str(environment.get_template(name).render({**view, "style": Markup(_read("style.css"))}))
