@@ -71,6 +71,17 @@ def init(documents: tuple[Path, ...], output: Path, force: bool) -> None:
     write_recipe(documents, output, force)
 
 
+@commands.command("import-config")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Where to write it (default: stdout).")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def import_config(file: Path, output: Path | None, force: bool) -> None:
+    """Turn an Axolotl, LLaMA-Factory or Unsloth configuration into a recipe; list what has no counterpart."""
+    from tunewright.elsewhere.import_config import import_config as write_imported
+
+    write_imported(file, output, force)
+
+
 @commands.command()
 @recipe_argument
 @folder_option

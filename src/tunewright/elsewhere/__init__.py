@@ -1,0 +1,1 @@
+"""Recipes from other tools, and for other machines."""
