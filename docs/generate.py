@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import coming_from
 import speed
 
 from tunewright.recipe import Recipe, sections
@@ -93,10 +94,19 @@ def readme() -> str:
     return _between(_between(text, "tree", f"```\n{tree()}\n```"), "speed", speed.table())
 
 
+def coming_from_others() -> str:
+    """Return docs/coming-from.md with its tables made anew from those that the conversion uses."""
+    text = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    for name, table in coming_from.tables().items():
+        text = _between(text, name, table)
+    return text
+
+
 PAGES = {
     "README.md": readme,
     "docs/recipe.md": recipe_reference,
     "docs/commands.md": command_reference,
+    "docs/coming-from.md": coming_from_others,
     "docs/images/speed.svg": speed.chart,
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunewright.elsewhere import values
-from tunewright.elsewhere.rules import Decision, Joint, Rule, Tool
+from tunewright.elsewhere.rules import Decision, Joint, Rule, Tool, Unlike
 
 _CHATS = ("chat_template", "sharegpt", "alpaca")
 _PAIRS = {"dpo": "sigmoid", "ipo": "ipo"}
@@ -60,7 +60,7 @@ def _targets(given: Mapping[str, Any]) -> Decision:
         if given.get("lora_target_modules"):
             result.settings["training.targets"] = values.targets(given["lora_target_modules"])
             result.taken["lora_target_modules"] = ours
-    except values.Unlike as error:
+    except Unlike as error:
         result.remarks["lora_target_modules"] = str(error)
     if given.get("lora_target_linear") is not None:
         result.remarks["lora_target_linear"] = "off: the named modules, or all linear layers where none is named"

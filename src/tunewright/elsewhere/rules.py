@@ -1,4 +1,4 @@
-"""What becomes of the settings of another tool: rules for single ones, for several that decide together, and for the rest."""
+"""What becomes of another tool's settings: rules for single ones, for several that decide together, for the rest."""
 
 from __future__ import annotations
 

@@ -185,6 +185,6 @@ def data(files: Iterable[str], preference: bool) -> dict[str, Any]:
     """Return where the data goes: chats to train on, or pairs alone."""
     found = tuple(dict.fromkeys(files))
     if preference:
-        # Without supervised training, a recipe has to name pairs; until they are saved there, a run says what is missing.
+        # A recipe without supervised training has to name pairs; until they lie there, a run says that they do not.
         return {"preference.data": found or ("pairs.jsonl",), "training.epochs": 0}
     return {"synthesis.data": found} if found else {}

@@ -1,0 +1,44 @@
+"""The tables of docs/coming-from.md, from those that ``tunewright import-config`` follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunewright.elsewhere.import_config import TOOLS
+from tunewright.elsewhere.rules import Tool
+
+
+def tables() -> dict[str, str]:
+    """Return each tool's two tables by the name of their marks: what becomes what, and what has no counterpart."""
+    made = {}
+    for tool in TOOLS:
+        mark = tool.name.lower()
+        made[mark] = "\n".join([f"| {tool.name} | recipe | note |", "|---|---|---|", *_counterparts(tool)])
+        made[f"{mark}-without"] = "\n".join(
+            [f"| {tool.name} | why, or what happens instead |", "|---|---|", *_without(tool)]
+        )
+    return made
+
+
+def _code(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _counterparts(tool: Tool) -> Iterator[str]:
+    for joint in tool.joints:
+        yield f"| {_code(joint.theirs)} | {_code(joint.ours)} | {joint.note} |"
+    for name, rule in tool.rules.items():
+        if rule.ours:
+            yield f"| `{name}` | `{rule.ours}` | {rule.note} |"
+
+
+def _without(tool: Tool) -> Iterator[str]:
+    """Yield a row per reason: the settings that share it stand together, families by their beginning."""
+    reasons: dict[str, list[str]] = {}
+    for name, rule in tool.rules.items():
+        if not rule.ours:
+            reasons.setdefault(rule.note, []).append(f"`{name}`")
+    for beginning, why in tool.families.items():
+        reasons.setdefault(why, []).append(f"`{beginning}…`")
+    for why, names in reasons.items():
+        yield f"| {', '.join(names)} | {why} |"
