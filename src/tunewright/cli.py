@@ -100,6 +100,23 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
 @commands.command()
 @recipe_argument
 @folder_option
+@set_option
+@click.option("--print", "shown", is_flag=True, help="Write it to stdout.")
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Write it to this file.")
+@click.option("--for", "scheduler", type=click.Choice(["skypilot", "slurm"]), default="skypilot", show_default=True)
+@click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to ask for (default: the smallest that will do).")
+def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **asked: Any) -> None:
+    """Write the file that runs RECIPE on a rented or a shared machine; nothing is started."""
+    from tunewright.elsewhere import launch as elsewhere
+
+    if shown == (output is not None):
+        raise click.UsageError("launch starts nothing by itself. Add --print to see the file, or -o FILE to keep it.")
+    elsewhere.launch(recipe, _default_folder(recipe, folder), output=output, **asked)
+
+
+@commands.command()
+@recipe_argument
+@folder_option
 @click.option("--until", default="report", metavar="STAGE", help="Last stage to run.")
 @set_option
 def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...]) -> None:

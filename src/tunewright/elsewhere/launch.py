@@ -1,0 +1,234 @@
+"""Files that run a recipe on another machine: a SkyPilot task or a Slurm script. Nothing is started here."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tunewright import __version__, console
+from tunewright.elsewhere.machines import GPUS, Machine, machine_of
+from tunewright.errors import DocumentError, RecipeError
+from tunewright.recipe import Recipe, load_recipe
+from tunewright.records import digest
+from tunewright.rundir import write_atomic
+from tunewright.settings import EMBEDDED, LOCAL
+
+# The settings that may name files or folders of this machine.
+_INPUTS = (
+    "documents.paths",
+    "exam.file",
+    "synthesis.data",
+    "synthesis.extraction_schema",
+    "preference.data",
+    "model.base",
+    "curation.reward",
+    "teacher.model",
+)
+_THERE = "~/tunewright"
+_STOPPING = """\
+# As Ctrl-C does: training writes a checkpoint of the step that is under way.
+# shellcheck disable=SC2317 # called by the traps
+stop() {
+  again=$1
+  kill -INT -- "-$child" 2>/dev/null
+}
+trap 'stop yes' USR1 # the time is nearly over
+trap 'stop no' TERM  # preempted: Slurm queues it again by itself
+
+while :; do
+  code=0
+  wait "$child" || code=$?
+  kill -0 "$child" 2>/dev/null || break # the wait itself ends at each signal
+done
+if [ "$again" = yes ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe that is to run elsewhere.
+
+    Attributes:
+        path: of the recipe, absolute.
+        folder: the run folder here, absolute.
+        recipe: loaded, with the assignments.
+        assignments: KEY=VALUE, as given.
+        machine: to ask for.
+    """
+
+    path: Path
+    folder: Path
+    recipe: Recipe
+    assignments: tuple[str, ...]
+    machine: Machine
+
+    @property
+    def name(self) -> str:
+        """A name that schedulers and buckets take."""
+        return "tunewright-" + (re.sub(r"[^a-z0-9]+", "-", self.path.stem.lower()).strip("-")[:24] or "run")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The environment variables that it needs; their values are never looked at."""
+        tracked = ("WANDB_API_KEY",) if self.recipe.training.tracker == "wandb" else ()
+        return tuple(name for name in (self.recipe.teacher.api_key_env, *tracked) if name)
+
+
+def launch(
+    path: Path, folder: Path, *, assignments: Sequence[str], scheduler: str, gpu: str, output: Path | None
+) -> None:
+    """Write the file for a scheduler to stdout or to a file, and tell on stderr what to type.
+
+    Raises:
+        RecipeError: the recipe is wrong, or no machine is large enough.
+        DocumentError: the recipe names a file that is not there.
+        ModelError: the base's shape cannot be known from here.
+    """
+    recipe = load_recipe(path, assignments)
+    job = Job(path.absolute(), folder.absolute(), recipe, tuple(assignments), machine_of(recipe, gpu))
+    text = SCHEDULERS[scheduler](job)
+    if output is None:
+        console.data(text)
+    else:
+        try:
+            write_atomic(output, text.encode())
+        except OSError as error:
+            raise RecipeError(f"cannot write {output}", str(error), "name another place with -o") from error
+    console.line(f"{job.machine.gpu} x {job.machine.count}: {job.machine.why}")
+    for note in _notes(recipe):
+        console.warning(note)
+    console.line(f"nothing was started; start it with: {_START[scheduler]} {output or 'FILE'}")
+
+
+def _notes(recipe: Recipe) -> Iterator[str]:
+    for url in recipe.teacher.urls:
+        if url not in (EMBEDDED, LOCAL) and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
+            yield f"teacher.url is {url!r}: of this machine, that is; there, it has to be served too, or be another one"
+
+
+def _inputs(recipe: Recipe) -> Iterator[tuple[str, list[Path], bool]]:
+    """Yield (setting, its paths on this machine, whether it is a list).
+
+    Raises:
+        DocumentError: a path does not exist.
+    """
+    whole = recipe.with_absolute_paths()
+    for name in _INPUTS:
+        section, _, key = name.partition(".")
+        value: Any = getattr(getattr(whole, section), key)
+        paths = [
+            Path(one).resolve()
+            for one in (value if isinstance(value, tuple) else (value,))
+            if one and Path(one).is_absolute()
+        ]
+        for path in paths:
+            if not path.exists():
+                raise DocumentError(f"there is nothing at {path}", f"{name} names it", "mend the path in the recipe")
+        if paths:
+            yield name, paths, isinstance(value, tuple)
+
+
+def _skypilot(job: Job) -> str:
+    """Return a SkyPilot task: a spot machine that is replaced when it is taken away, the run folder in a bucket."""
+    import yaml
+
+    mounts: dict[str, Any] = {f"{_THERE}/recipe.toml": str(job.path)}
+    assignments = list(job.assignments)
+    for name, paths, many in _inputs(job.recipe):
+        there = [f"inputs/{len(mounts) + place}-{path.name}" for place, path in enumerate(paths)]
+        mounts |= {f"{_THERE}/{to}": str(path) for to, path in zip(there, paths, strict=True)}
+        assignments.append(f"{name}={json.dumps(there if many else there[0], ensure_ascii=False)}")
+    # Written through a cache: a plain mount of a bucket can neither append to a file nor rename one.
+    bucket = f"{job.name}-{digest(platform.node(), str(job.path), str(job.folder))[:10]}"
+    mounts[f"{_THERE}/run"] = {"name": bucket, "mode": "MOUNT_CACHED"}
+    task: dict[str, Any] = {
+        "name": job.name,
+        "resources": {
+            "accelerators": f"{job.machine.gpu}:{job.machine.count}",
+            "use_spot": True,
+            "job_recovery": {"strategy": "EAGER_NEXT_REGION"},
+        },
+        "file_mounts": mounts,
+        "setup": f"python -m pip install --quiet 'tunewright=={__version__}'\n",
+        "run": f"cd {_THERE}\n{_command('python', job.machine.count, 'recipe.toml', 'run', assignments)}\n",
+    }
+    if job.secrets:
+        task["secrets"] = dict.fromkeys(job.secrets)
+    asked = "".join(f" --secret {name}" for name in job.secrets)
+    header = [
+        f"# {job.machine.gpu} x {job.machine.count}: {job.machine.why}.",
+        f"# Start:      sky jobs launch FILE{asked}",
+        "# A gated base: add --secret HF_TOKEN. Values of secrets come from your environment and stand nowhere here.",
+        "# Preempted, the job is started anew elsewhere with the same command, and goes on from what the bucket holds.",
+        f"# Results:    the bucket {bucket}; report.html is in it.",
+        *(f"# Note: {note}" for note in _notes(job.recipe)),
+    ]
+
+    class Readable(yaml.SafeDumper):
+        """Writes text of several lines as a block."""
+
+    def block(dumper: Any, text: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Readable.add_representer(str, block)
+    return "\n".join(header) + "\n" + yaml.dump(task, Dumper=Readable, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _slurm(job: Job) -> str:
+    """Return a Slurm script: stopped before its time is over or when it is preempted, it is queued again and goes on."""
+    list(_inputs(job.recipe))  # what the recipe names has to be there: the file system is shared
+    machine = job.machine
+    kind = f"{machine.gpu}:" if machine.named else ""
+    size = (
+        "" if machine.named else f"; a {machine.gpu} ({GPUS[machine.gpu]} GB) or larger: its site's name goes before :N"
+    )
+    command = _command(shlex.quote(sys.executable), machine.count, str(job.path), str(job.folder), job.assignments)
+    secrets = "".join(f': "${{{name}:?export it before sbatch}}"\n' for name in job.secrets)
+    notes = "".join(f"# Note: {note}\n" for note in _notes(job.recipe))
+    return f"""\
+#!/bin/bash
+# Start: sbatch FILE. The file system is taken to be shared: recipe, documents, run folder and this Python.
+# {machine.gpu} x {machine.count}: {machine.why}{size}.
+# Stopped for whatever reason, the same command goes on: sbatch FILE.
+{notes}#SBATCH --job-name={job.name}
+#SBATCH --gres=gpu:{kind}{machine.count}
+#SBATCH --cpus-per-task={8 * machine.count}
+#SBATCH --mem={64 * machine.count}G
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={job.name}-%j.log
+#SBATCH --signal=B:USR1@180
+
+set -uo pipefail
+set -m # job control: without it, a command in the background is deaf to the interrupt below
+{secrets}
+{command} &
+child=$!
+again=no
+
+{_STOPPING}"""
+
+
+def _command(python: str, count: int, recipe: str, folder: str, assignments: Sequence[str]) -> str:
+    """Return the command that runs it, and that goes on after any stop."""
+    start = f"{python} -m tunewright"
+    if count > 1:
+        start = f"{python} -m torch.distributed.run --nproc-per-node {count} -m tunewright"
+    words = ["run", recipe, "--dir", folder, *(word for one in assignments for word in ("--set", one))]
+    return f"{start} {shlex.join(words)}"
+
+
+SCHEDULERS: dict[str, Callable[[Job], str]] = {"skypilot": _skypilot, "slurm": _slurm}
+_START = {"skypilot": "sky jobs launch", "slurm": "sbatch"}
