@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import coming_from
 import speed
 
+from tunewright.elsewhere.notebooks import notebook
 from tunewright.recipe import Recipe, sections
 
 ROOT = Path(__file__).parent.parent
@@ -102,12 +103,31 @@ def coming_from_others() -> str:
     return text
 
 
+def t4_notebook() -> str:
+    """Return the notebook of the recipe for one T4."""
+    return notebook(_recipe("t4_7b"), "t4_7b", "T4")
+
+
+def a100_notebook() -> str:
+    """Return the notebook of the recipe for an A100; its teacher is in the notebook, since no server is there."""
+    note = "The teacher, Qwen2.5-7B-Instruct, works in this process, before the training and never beside it."
+    settings = ("teacher.url=local", "teacher.quantization=nf4-double", "teacher.api_key_env=")
+    recipe = _recipe("academic_qa_zephyr")
+    return notebook(recipe, "academic_qa_zephyr", "A100", documents="", settings=settings, note=note)
+
+
+def _recipe(name: str) -> str:
+    return (ROOT / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+
+
 PAGES = {
     "README.md": readme,
     "docs/recipe.md": recipe_reference,
     "docs/commands.md": command_reference,
     "docs/coming-from.md": coming_from_others,
     "docs/images/speed.svg": speed.chart,
+    "notebooks/t4_7b.ipynb": t4_notebook,
+    "notebooks/academic_qa_zephyr_a100.ipynb": a100_notebook,
 }
 
 

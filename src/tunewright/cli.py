@@ -103,7 +103,9 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
 @set_option
 @click.option("--print", "shown", is_flag=True, help="Write it to stdout.")
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write it to this file.")
-@click.option("--for", "scheduler", type=click.Choice(["skypilot", "slurm"]), default="skypilot", show_default=True)
+@click.option(
+    "--for", "scheduler", type=click.Choice(["skypilot", "slurm", "notebook"]), default="skypilot", show_default=True
+)
 @click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to ask for (default: the smallest that will do).")
 def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **asked: Any) -> None:
     """Write the file that runs RECIPE on a rented or a shared machine; nothing is started."""

@@ -133,7 +133,17 @@ def test_a_skypilot_task(job: Path, capsys: pytest.CaptureFixture[str], monkeypa
     enter, command = task["run"].splitlines()
     words = shlex.split(command)
     assert enter == "cd ~/tunewright"
-    assert words[:9] == ["python", "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tunewright", "run", "recipe.toml"]
+    assert words[:9] == [
+        "python",
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tunewright",
+        "run",
+        "recipe.toml",
+    ]
     assert words[9:11] == ["--dir", "run"]
     assignments = [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
     settings = {

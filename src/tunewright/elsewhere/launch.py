@@ -1,4 +1,4 @@
-"""Files that run a recipe on another machine: a SkyPilot task or a Slurm script. Nothing is started here."""
+"""Files that run a recipe elsewhere: a SkyPilot task, a Slurm script, a notebook. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tunewright import __version__, console
 from tunewright.elsewhere.machines import GPUS, Machine, machine_of
+from tunewright.elsewhere.notebooks import notebook
 from tunewright.errors import DocumentError, RecipeError
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
@@ -175,18 +176,18 @@ def _skypilot(job: Job) -> str:
         *(f"# Note: {note}" for note in _notes(job.recipe)),
     ]
 
-    class Readable(yaml.SafeDumper):
-        """Writes text of several lines as a block."""
+    readable: Any = type("Readable", (yaml.SafeDumper,), {})  # of its own, so that no other writer is changed
 
     def block(dumper: Any, text: str) -> Any:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
-    Readable.add_representer(str, block)
-    return "\n".join(header) + "\n" + yaml.dump(task, Dumper=Readable, sort_keys=False, allow_unicode=True, width=1000)
+    readable.add_representer(str, block)
+    told = yaml.dump(task, Dumper=readable, sort_keys=False, allow_unicode=True, width=1000)
+    return "\n".join(header) + f"\n{told}"
 
 
 def _slurm(job: Job) -> str:
-    """Return a Slurm script: stopped before its time is over or when it is preempted, it is queued again and goes on."""
+    """Return a Slurm script: stopped when its time is nearly over, or preempted, it is queued again and goes on."""
     list(_inputs(job.recipe))  # what the recipe names has to be there: the file system is shared
     machine = job.machine
     kind = f"{machine.gpu}:" if machine.named else ""
@@ -221,6 +222,19 @@ again=no
 {_STOPPING}"""
 
 
+def _notebook(job: Job) -> str:
+    """Return a notebook; documents are put into it there, and what else the recipe names has to lie beside it."""
+    moved, files = list(job.assignments), []
+    for name, paths, many in _inputs(job.recipe):
+        if name != "documents.paths":
+            moved.append(f"{name}={json.dumps([path.name for path in paths] if many else paths[0].name)}")
+            files += [f"`{path.name}`" for path in paths]
+    note = f"Put into the work folder first: {', '.join(files)}." if files else ""
+    recipe = job.path.read_text(encoding="utf-8")
+    gpu = job.machine.gpu.partition("-")[0]
+    return notebook(recipe, job.path.stem, gpu, settings=moved, note=note)
+
+
 def _command(python: str, count: int, recipe: str, folder: str, assignments: Sequence[str]) -> str:
     """Return the command that runs it, and that goes on after any stop."""
     start = f"{python} -m tunewright"
@@ -230,5 +244,5 @@ def _command(python: str, count: int, recipe: str, folder: str, assignments: Seq
     return f"{start} {shlex.join(words)}"
 
 
-SCHEDULERS: dict[str, Callable[[Job], str]] = {"skypilot": _skypilot, "slurm": _slurm}
-_START = {"skypilot": "sky jobs launch", "slurm": "sbatch"}
+SCHEDULERS: dict[str, Callable[[Job], str]] = {"skypilot": _skypilot, "slurm": _slurm, "notebook": _notebook}
+_START = {"skypilot": "sky jobs launch", "slurm": "sbatch", "notebook": "jupyter lab"}

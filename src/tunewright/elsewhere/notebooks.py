@@ -1,0 +1,218 @@
+"""A notebook from a recipe: for Colab, for Kaggle, and for any Jupyter; run again, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tunewright import __version__
+
+_KAGGLE = {"T4": "nvidiaTeslaT4"}
+_QUESTION = "What was measured, and what was found?"
+
+_INSTALL = """\
+import importlib.util
+
+if importlib.util.find_spec("tunewright") is None:
+    %pip install --quiet {INSTALL}
+"""
+
+_WHERE = """\
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COLAB = "google.colab" in sys.modules
+if COLAB:
+    from google.colab import drive, userdata
+
+    drive.mount("/content/drive")
+    WORK = Path("/content/drive/MyDrive/tunewright")
+    for name in SECRETS:
+        try:
+            os.environ[name] = userdata.get(name)
+        except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
+            print(f"no secret {name}: it is needed for a gated base or a teacher with a key alone")
+elif Path("/kaggle/working").is_dir():
+    WORK = Path("/kaggle/working")
+else:
+    WORK = Path.cwd()
+documents, run, recipe = WORK / DOCUMENTS, WORK / RUN, WORK / "recipe.toml"
+WORK.mkdir(parents=True, exist_ok=True)
+print("run folder:", run)
+"""
+
+_DOCUMENTS = """\
+if not DOCUMENTS:
+    from tunewright.examples import abstracts_folder
+
+    documents = abstracts_folder()
+elif not documents.exists():
+    documents.mkdir(parents=True)
+if COLAB and documents.is_dir() and not any(documents.iterdir()):
+    from google.colab import files
+
+    for name, content in files.upload().items():
+        (documents / name).write_bytes(content)
+if documents.is_dir() and not any(documents.iterdir()):
+    raise RuntimeError(f"put your documents into {documents}, then run this cell again")
+print("documents:", documents)
+"""
+
+_COMMAND = """\
+chosen = [f"documents.paths={json.dumps([str(documents)])}", *SETTINGS]
+if BASE:
+    chosen.append(f"model.base={BASE}")
+chosen = [word for setting in chosen for word in ("--set", setting)]
+
+
+def tunewright(*words):
+    \"\"\"Run a command, show its lines as they come, and stop here when it fails.\"\"\"
+    command = [sys.executable, "-m", "tunewright", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
+    with subprocess.Popen(command, env={**os.environ, "COLUMNS": "110"}, **pipes) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise RuntimeError(f"tunewright {words[0]} ended with {process.returncode}; what was done is kept")
+
+
+tunewright("plan", recipe, "--dir", run, *chosen)
+"""
+
+_RUN = """\
+tunewright("run", recipe, "--dir", run, *chosen)
+"""
+
+_REPORT = """\
+import html
+
+from IPython.display import HTML, display
+
+page = html.escape((run / "report.html").read_text(encoding="utf-8"))
+display(HTML(f'<iframe srcdoc="{page}" style="width: 100%; height: 800px; border: 0"></iframe>'))
+"""
+
+_CHAT = """\
+tunewright("chat", run, "--side-by-side", "--prompt", QUESTION)
+"""
+
+_TAKE = """\
+import shutil
+
+archive = shutil.make_archive(str(WORK / "adapter"), "zip", run, "adapter")
+print("the adapter:", archive)
+if COLAB:
+    from google.colab import files
+
+    files.download(archive)
+"""
+
+
+def notebook(
+    recipe: str, name: str, gpu: str, *, documents: str = "papers", settings: Sequence[str] = (), note: str = ""
+) -> str:
+    """Return a notebook (nbformat 4.5) that runs a recipe; the same arguments give the same bytes.
+
+    Args:
+        recipe: its text.
+        name: its file's name, without ending.
+        gpu: the kind that Colab is to offer, such as "T4".
+        documents: the folder with the user's documents; empty for the shipped abstracts.
+        settings: KEY=VALUE that the notebook begins with.
+        note: a paragraph more for the top.
+    """
+    about = recipe.partition("\n")[0].removeprefix("#").strip()
+    cells = [
+        _text("what-this-does", _top(name, about, gpu, note)),
+        _code("parameters", _parameters(documents, settings), tags=["parameters"]),
+        _text("install-text", "## Install"),
+        _code("install", _INSTALL),
+        _text("where-text", _WHERE_TEXT),
+        _code("where", _WHERE),
+        _text("documents-text", "## Your documents\n\nAn empty folder asks for an upload in Colab."),
+        _code("documents", _DOCUMENTS),
+        _text("recipe-text", "## The recipe\n\nEvery number that matters; change it here."),
+        _code("recipe", f'%%writefile "{{recipe}}"\n{recipe}'),
+        _text("plan-text", "## What will happen\n\nCalls, tokens, memory and time, before any of them is spent."),
+        _code("plan", _COMMAND),
+        _text("run-text", _RUN_TEXT),
+        _code("run", _RUN),
+        _text("report-text", "## The verdict, with its evidence"),
+        _code("report", _REPORT),
+        _text("chat-text", "## Ask base and tuned the same"),
+        _code("chat", _CHAT),
+        _text("take-text", "## Take it with you\n\nThe adapter in peft's format; on Kaggle it is under *Output*."),
+        _code("take", _TAKE),
+    ]
+    metadata: dict[str, Any] = {
+        "accelerator": "GPU",
+        "colab": {"gpuType": gpu, "provenance": []},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    if gpu in _KAGGLE:
+        metadata["kaggle"] = {"accelerator": _KAGGLE[gpu], "isGpuEnabled": True, "isInternetEnabled": True}
+    content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+_WHERE_TEXT = """\
+## Where the work is kept
+
+In Colab on your Drive, which asks for leave; on Kaggle in the working folder (*Persistence: Files* keeps it);
+elsewhere in the current folder."""
+
+_RUN_TEXT = """\
+## Documents to verdict
+
+**Disconnected? Run all cells again.** What is done is in the run folder: no written sample is asked for twice, and
+the training goes on from its last checkpoint."""
+
+
+def _top(name: str, about: str, gpu: str, note: str) -> str:
+    made = f"The recipe is `{name}`, the GPU a {gpu}: in Colab *Runtime, Change runtime type*; on Kaggle *Accelerator*."
+    told = (
+        "An exam is set aside and sealed, samples are written, an adapter is trained, and base, few-shot, retrieval and"
+    )
+    return "\n\n".join(
+        part
+        for part in (f"# {about}", f"{told} tuned model sit the exam: was the fine-tune worth it?", made, note)
+        if part
+    )
+
+
+def _parameters(documents: str, settings: Sequence[str]) -> str:
+    listed = "".join(f"    {json.dumps(setting, ensure_ascii=False)},\n" for setting in settings)
+    return f"""\
+DOCUMENTS = {json.dumps(documents)}  # a folder, under the work folder or anywhere; empty: the shipped abstracts
+RUN = "run"  # the run folder, under the work folder
+BASE = ""  # another base model, a folder or a hub name; empty: the recipe's
+SETTINGS = [{chr(10) if listed else ""}{listed}]  # other settings than the recipe's, such as "training.epochs=1"
+QUESTION = {json.dumps(_QUESTION)}
+SECRETS = ["HF_TOKEN", "TEACHER_API_KEY"]  # taken from Colab's secrets, if they are there
+INSTALL = "tunewright=={__version__}"
+"""
+
+
+def _text(name: str, source: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": _lines(source)}
+
+
+def _code(name: str, source: str, tags: Sequence[str] = ()) -> dict[str, Any]:
+    metadata = {"tags": list(tags)} if tags else {}
+    code: dict[str, Any] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": metadata,
+        "outputs": [],
+    }
+    return {**code, "source": _lines(source)}
+
+
+def _lines(source: str) -> list[str]:
+    return source.rstrip("\n").splitlines(keepends=True)
