@@ -99,6 +99,7 @@ def test_llama_factory_dpo_as_json_takes_the_defaults_of_there(here: Path) -> No
     assert (recipe.training.schedule, recipe.training.warmup_share) == ("linear", 0.0)
     written = (here / "recipe.toml").read_text()
     assert 'pref_loss = "simpo": no such loss' in written
+    assert "quantization_bit = 4: every weight is trained" in written
     assert 'optim = "adafactor": no such optimizer' in written
     assert "# LLaMA-Factory's default" in written
 

@@ -61,6 +61,9 @@ def _executed(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, 
 def test_a_notebook_goes_from_documents_to_adapter_and_run_again_does_nothing_twice(
     tiny_model: Path, tmp_path: Path
 ) -> None:
+    student = Path(shutil.copytree(tiny_model, tmp_path / "student"))
+    ends = {"eos_token_id": [2, *range(200, 400)]}  # at one token or another, soon: a random model hardly ever would
+    (student / "generation_config.json").write_text(json.dumps(ends))
     (tmp_path / "papers").mkdir()
     for path in sorted(abstracts_folder().glob("*.md"))[:4]:
         shutil.copy(path, tmp_path / "papers" / f"{path.stem}.txt")
@@ -68,7 +71,7 @@ def test_a_notebook_goes_from_documents_to_adapter_and_run_again_does_nothing_tw
         settings = [f"teacher.url={server.url}", "teacher.model=fake", "training.epochs=1", "training.batch_size=4"]
         settings += ["synthesis.samples_per_document=3", "exam.unseen_per_document=1", "exam.learned_per_document=1"]
         settings += ["evaluation.arms=['base','tuned']", "evaluation.max_new_tokens=4", "training.max_tokens=1024"]
-        parameters = {"BASE": str(tiny_model), "SETTINGS": settings, "INSTALL": "nothing-is-to-be-installed"}
+        parameters = {"BASE": str(student), "SETTINGS": settings, "INSTALL": "nothing-is-to-be-installed"}
         first = _executed("notebooks/t4_7b.ipynb", tmp_path, parameters)
         calls, adapter = len(server.seen), tmp_path / "run" / "adapter" / "adapter_model.safetensors"
         trained = adapter.stat().st_mtime_ns

@@ -48,7 +48,7 @@ def _method(given: Mapping[str, Any]) -> Decision:
         result.taken["bnb_config_kwargs.bnb_4bit_quant_type"] = ("model.quantization",)
     elif "bnb_4bit_quant_type" in config:
         result.remarks["bnb_config_kwargs.bnb_4bit_quant_type"] = "4 bit is NF4 here"
-    return result
+    return values.without_quantization(result, "load_in_4bit", "load_in_8bit")
 
 
 def _targets(given: Mapping[str, Any]) -> Decision:

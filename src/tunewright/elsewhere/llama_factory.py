@@ -45,7 +45,7 @@ def _method(given: Mapping[str, Any]) -> Decision:
         result.remarks["finetuning_type"] = "no such method: lora instead"
     if given.get("quantization_bit") is not None and bits not in ("4", "8"):
         result.remarks["quantization_bit"] = "4 and 8 bit are known: the base stays unquantized"
-    return result
+    return values.without_quantization(result, "quantization_bit", "double_quantization")
 
 
 def _scale(given: Mapping[str, Any]) -> Decision:

@@ -38,7 +38,7 @@ def _method(given: Mapping[str, Any]) -> Decision:
     if kind not in ("lora", "full", None):
         result.taken.pop("training.training_type")
         result.remarks["training.training_type"] = "no such method: lora instead"
-    return result
+    return values.without_quantization(result, "training.load_in_4bit")
 
 
 def _data(given: Mapping[str, Any]) -> Decision:

@@ -174,6 +174,15 @@ def method(*, full: bool, rslora: bool, dora: bool, quantization: str) -> dict[s
     return {"training.method": kind, "model.quantization": quantization}
 
 
+def without_quantization(decision: Decision, *switches: str) -> Decision:
+    """Return the decision with the switches that quantize listed, where every weight is trained."""
+    if decision.settings["training.method"] == "full":
+        for key in switches:
+            if decision.taken.pop(key, None):
+                decision.remarks[key] = "every weight is trained: the base is not quantized"
+    return decision
+
+
 def is_data_file(path: Any) -> bool:
     """Return whether it is a file or folder of this machine that chats or pairs can be read from."""
     if not isinstance(path, str) or "://" in path or "\0" in path:
