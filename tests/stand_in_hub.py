@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs" if file["size"] >= LARGE else "regular",
+                "uploadMode": "lfs" if file["size"] >= LARGE and not file["path"].endswith(".md") else "regular",
                 "shouldIgnore": False,
                 "oid": git_digest(repo.files[file["path"]]) if file["path"] in repo.files else None,
             }

@@ -212,15 +212,16 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
 @commands.command()
 @folder_argument
 @click.argument("repo", metavar="REPO")
+@click.option("--to", "target", default="adapter", show_default=True, help="The adapter, or an export in DIR/exports.")
 @click.option("--yes", is_flag=True, help="Send it; without this, everything is only shown.")
 @click.option("--private/--public", default=True, show_default=True, help="Who may read it.")
 @click.option("--with-data", is_flag=True, help="Push the training set too, to REPO-data.")
-def push(folder: Path, repo: str, yes: bool, private: bool, with_data: bool) -> None:
+def push(folder: Path, repo: str, target: str, yes: bool, private: bool, with_data: bool) -> None:
     """Put the tuned model on the hub as REPO (OWNER/NAME), with a card of what the exam said."""
     from tunewright.publishing import push as push_run
     from tunewright.rundir import RunFolder
 
-    push_run(RunFolder.open(folder), repo, yes, not private, with_data)
+    push_run(RunFolder.open(folder), repo, target, yes, not private, with_data)
 
 
 @commands.command("verify-the-verifier")

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tunewright import console, outcome, pipeline
+from tunewright import console, pipeline
 from tunewright.errors import HubError, RunFolderError
 from tunewright.export import card, hub
 from tunewright.export.base import read_base
-from tunewright.export.parcel import CARD, File, of_text, trained_weights, training_data
+from tunewright.export.parcel import CARD, File, Parcel, exported, of_text, trained_weights, training_data
 from tunewright.models.hub import endpoint
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_ADAPTER = "adapter"
 _MESSAGE = "Push of a run of tunewright"
 
 
-def push(run: RunFolder, repo: str, yes: bool, public: bool, with_data: bool) -> None:
+def push(run: RunFolder, repo: str, to: str, yes: bool, public: bool, with_data: bool) -> None:
     """Show what a push would send; with ``yes`` send it.
 
     Raises:
@@ -27,14 +28,15 @@ def push(run: RunFolder, repo: str, yes: bool, public: bool, with_data: bool) ->
     """
     if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         raise HubError(f"{repo!r} is no repository's name", "it is OWNER/NAME", "for example: me/my-model")
-    recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else None
+    pipeline.require(run, "recipe.toml", "verdict.json")
+    recipe = load_recipe(run.file("recipe.toml"))
     verdict = _verdict(run, recipe)
-    assert recipe is not None
     with run.lock():
         data_repo = f"{repo}-data" if with_data else ""
         data = training_data(run) if with_data else ()
-        parcel = trained_weights(run, read_base(recipe.model.base, recipe.folder))
-        pushed = card.Pushed(repo, parcel.kind, data_repo, same=True)
+        parcel = _parcel(run, recipe, to)
+        ggufs = tuple(file.name for file in parcel.files if file.name.endswith(".gguf"))
+        pushed = card.Pushed(repo, parcel.kind, parcel.is_examined, parcel.parity, ggufs, data_repo)
         text = card.model_card(run, recipe, verdict, pushed)
         files = (*parcel.files, of_text(CARD, text))
         data_files = (*data, of_text(CARD, card.data_card(run, recipe, repo, data_repo))) if data else ()
@@ -43,21 +45,33 @@ def push(run: RunFolder, repo: str, yes: bool, public: bool, with_data: bool) ->
             _show(data_repo, "dataset", data_files, public)
         if not yes:
             console.data(text)
-            console.line(f"\nnothing was sent; this was a look at it. To push: {_command(run, repo, public, with_data)}")
+            console.line(
+                f"\nnothing was sent; this was a look at it. To push: {_command(run, repo, to, public, with_data)}"
+            )
             return
         if data_files:
             _send(data_repo, "dataset", data_files, public)
         _send(repo, "model", files, public)
 
 
-def _verdict(run: RunFolder, recipe: Recipe | None) -> dict[str, object]:
+def _parcel(run: RunFolder, recipe: Recipe, to: str) -> Parcel:
+    """Return what is to be pushed, checked right now."""
+    if to == _ADAPTER:
+        return trained_weights(run, read_base(recipe.model.base, recipe.folder))
+    parcel = exported(run, to)
+    if parcel.kind not in card.KINDS:
+        told = ", ".join(card.KINDS)
+        raise RunFolderError(f"no card can be written for an export {parcel.kind!r}", "", f"the kinds are: {told}")
+    return parcel
+
+
+def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
     """Return the content of verdict.json when it may be published."""
+    from tunewright.evaluation.seal import seal_faults
     from tunewright.evaluation.verdict import Verdict
 
-    pipeline.require(run, "recipe.toml", "verdict.json")
-    assert recipe is not None
     again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
-    if faults := outcome.broken(run):
+    if faults := seal_faults(run, recipe):
         raise RunFolderError(
             f"the seal of {run.path} is broken, so nothing is pushed",
             "; ".join(faults),
@@ -77,7 +91,7 @@ def _show(repo: str, kind: hub.RepoType, files: Sequence[File], public: bool) ->
     who = "public: everybody can read it" if public else "private"
     place = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repo}"
     console.heading(f"{kind} {place} ({who})")
-    rows = [(file.name, f"{file.size:,}", file.digest) for file in files]
+    rows = [(file.name, f"{file.size:,}", file.sha256) for file in files]
     total = ("together", f"{sum(file.size for file in files):,}", "")
     console.table("", ("file", "bytes", "SHA-256"), [*rows, total])
 
@@ -88,9 +102,11 @@ def _send(repo: str, kind: hub.RepoType, files: Sequence[File], public: bool) ->
     console.line(f"{pushed.url}: {told}, {pushed.num_there} there already; the hub's digests are those above")
     if pushed.others:
         shown = ", ".join(pushed.others[:5]) + (" ..." if len(pushed.others) > 5 else "")
-        console.warning(f"{repo} also holds {len(pushed.others)} file(s) of earlier, which the card is not about: {shown}")
+        console.warning(
+            f"{repo} also holds {len(pushed.others)} file(s) of earlier, which the card is not about: {shown}"
+        )
 
 
-def _command(run: RunFolder, repo: str, public: bool, with_data: bool) -> str:
-    flags = " --public" * public + " --with-data" * with_data
+def _command(run: RunFolder, repo: str, to: str, public: bool, with_data: bool) -> str:
+    flags = f" --to {to}" * (to != _ADAPTER) + " --public" * public + " --with-data" * with_data
     return f"tunewright push '{run.path}' {repo} --yes{flags}"

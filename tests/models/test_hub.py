@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from stand_in_hub import Fault, stand_in_hub
 
 CODE = """

@@ -24,7 +24,7 @@ _LINK = re.compile(r"https://[\w./%-]{1,300}|LICENSE[\w.-]{0,40}", re.ASCII)
 class Base:
     """A base model: ``name`` as it is told, ``hub_name`` where it is known, and what its own card says of its license.
 
-    ``license`` holds the keys license, license_name and license_link of that card, those that are there and well-formed.
+    ``license`` holds that card's license, license_name and license_link, those that are there and well-formed.
     ``note`` says in what the hub's model is not the one that was trained on.
     """
 
@@ -43,7 +43,7 @@ def read_base(base: str, root: Path = Path()) -> Base:
         root: where a relative folder starts.
     """
     if base == EMBEDDED:
-        note = f"the base as the hub has it: training and exam had a copy in 4 bit ({embedded.GGUF_FORMAT}), expanded again"
+        note = f"the base as the hub has it: training and exam had a copy of it in 4 bit ({embedded.GGUF_FORMAT})"
         return Base(embedded.NAME, embedded.HUB_NAME, {"license": embedded.LICENSE}, "known to tunewright", note)
     folder = root / Path(base).expanduser()
     if folder.is_dir():
@@ -53,7 +53,9 @@ def read_base(base: str, root: Path = Path()) -> Base:
     from huggingface_hub import try_to_load_from_cache
 
     card = try_to_load_from_cache(base, "README.md")
-    return _with_license(base, base if _HUB_NAME.fullmatch(base) else None, Path(card) if isinstance(card, str) else None)
+    return _with_license(
+        base, base if _HUB_NAME.fullmatch(base) else None, Path(card) if isinstance(card, str) else None
+    )
 
 
 def _with_license(name: str, hub_name: str | None, card: Path | None) -> Base:
@@ -68,11 +70,10 @@ def _with_license(name: str, hub_name: str | None, card: Path | None) -> Base:
 
 def _front_matter(card: Path) -> dict[str, Any]:
     from huggingface_hub import metadata_load
-    from yaml import YAMLError
 
     try:
         found = metadata_load(card)
-    except (OSError, ValueError, YAMLError):
+    except Exception:  # not a card at all; the parser's errors have no class in common with the others
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tunewright.export.base import NOT_STATED, Base, documents_license, read_base
@@ -27,6 +27,7 @@ _WHAT = {
     "merged": "an adapter merged into",
     "gguf": "an adapter merged into, and converted to GGUF,",
 }
+KINDS = tuple(_WHAT)
 _NOT_MEASURED = (
     "bias, safety, and what it says outside its documents",
     "languages other than that of the documents",
@@ -38,15 +39,15 @@ Rows = list[tuple[str, str]]
 class Pushed:
     """What is pushed: its kind, the repository, and what is known of how equal it is to what sat the exam.
 
-    ``same`` says that these are the very files of the exam; ``parity`` holds the rows of a measured comparison.
+    ``is_examined`` says that these are the very files of the exam; ``parity`` holds what a comparison of others found.
     """
 
     repo: str
     kind: str
-    data_repo: str = ""
-    same: bool = False
-    parity: Rows = field(default_factory=list)
+    is_examined: bool
+    parity: tuple[str, ...] = ()
     gguf_files: tuple[str, ...] = ()
+    data_repo: str = ""
 
 
 def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushed: Pushed) -> str:
@@ -175,7 +176,9 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     curation, own = recipe.curation, sum(sample.task == OWN for sample in samples)
     told = []
     if own < len(samples):
-        told.append(f"Evidence had to stand in its document: fuzzy score of {curation.evidence_match:g} or more of 100.")
+        told.append(
+            f"Evidence had to stand in its document: fuzzy score of {curation.evidence_match:g} or more of 100."
+        )
     if own:
         told.append(f"{own:,} are the author's own data; they rest on no document and were not checked against one.")
     told.append(f"Near duplicates left out: Jaccard similarity of {curation.near_duplicate:g} or more.")

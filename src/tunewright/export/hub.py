@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from tunewright import console
 from tunewright.errors import HubError
 from tunewright.export.parcel import File
-from tunewright.models.hub import clean, endpoint, explain, read_token
+from tunewright.models.hub import Words, clean, endpoint, explain, read_token
 from tunewright.rundir import file_digest
 
 RepoType = Literal["model", "dataset"]
@@ -82,7 +84,7 @@ def _same(file: File, remote: Any) -> bool:
     if remote is None or remote.size != file.size:
         return False
     if remote.lfs is not None:
-        return bool(remote.lfs.sha256 == file.digest)
+        return bool(remote.lfs.sha256 == file.sha256)
     return bool(remote.blob_id == _git_digest(_content(file)))
 
 
@@ -98,7 +100,7 @@ def _commit(api: Any, repo: str, kind: RepoType, files: Sequence[File], message:
     from huggingface_hub import CommitOperationAdd
 
     for file in files:
-        if file.path is not None and file_digest(file.path) != file.digest:
+        if file.path is not None and file_digest(file.path) != file.sha256:
             raise HubError(f"{file.path} changed while it was pushed", "nothing of it is published", "push again")
     additions = [CommitOperationAdd(file.name, file.path or _content(file)) for file in files]
     # First alone: the library asks again by itself here, and a failed commit then repeats none of it.
@@ -144,7 +146,7 @@ def _in_words(repo: str) -> Iterator[None]:
     except Exception as error:
         words = explain(error, repo, writing=True)
         if words is None and isinstance(error, ValueError | RuntimeError):  # its own checks, and those of its storage
-            words = (f"the hub's library could not push to {repo}", clean(str(error)), "push again: it goes on")
+            words = Words(f"the hub's library could not push to {repo}", clean(str(error)), "push again: it goes on")
         if words is None:
             raise
         raise HubError(*words) from error
@@ -153,24 +155,18 @@ def _in_words(repo: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Let the library wait no longer than is sensible, and print no addresses: those of its storage are signed."""
-    import sys
-
     from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-        logging,
-    )
+    from huggingface_hub.utils import logging as library
     from huggingface_hub.utils._http import default_client_factory  # the public function only takes another one
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     def patient() -> Any:
         client = default_client_factory()
         client.timeout = _TIMEOUT_S
         return client
 
-    verbosity, silent = logging.get_verbosity(), are_progress_bars_disabled()
-    logging.set_verbosity_error()
+    verbosity, silent = library.get_verbosity(), are_progress_bars_disabled()
+    library.set_verbosity(logging.ERROR)
     set_client_factory(patient)
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -178,6 +174,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         set_client_factory(default_client_factory)
-        logging.set_verbosity(verbosity)
+        library.set_verbosity(verbosity)
         if not silent:
             enable_progress_bars()

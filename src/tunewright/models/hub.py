@@ -222,7 +222,9 @@ _OFFLINE = {
     ),
 }
 _TIMEOUT = {
-    False: Words("the hub did not answer in time for REPO", "the connection stood still", "check the network, " + _SAME),
+    False: Words(
+        "the hub did not answer in time for REPO", "the connection stood still", "check the network, " + _SAME
+    ),
     True: Words(
         "the hub did not answer in time, and REPO is not pushed whole",
         "the connection stood still",
