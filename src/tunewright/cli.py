@@ -249,6 +249,7 @@ def _stop(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
     from tunewright.errors import TunewrightError
+    from tunewright.secrecy import without_secrets
 
     if isinstance(error, KeyboardInterrupt):
         console.line("\ninterrupted; what was done is kept: the same command goes on from here")
@@ -256,7 +257,7 @@ def _stop(error: BaseException) -> int:
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback
 
-        traceback.print_exception(error)
+        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
     if isinstance(error, TunewrightError):
         console.error(error)
         return error.exit_code

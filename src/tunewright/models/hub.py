@@ -7,6 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from tunewright.errors import HubError
+from tunewright.secrecy import without_secrets
 
 _CHAIN = 12  # causes that are followed; the libraries wrap an answer two or three times
 _MOST = 240  # characters of the hub's own message that are passed on
@@ -74,7 +75,7 @@ def explain(error: BaseException, repo: str, writing: bool) -> Words | None:
 
 def clean(text: str) -> str:
     """Return a message of the hub on one line, without token or signature, not too long."""
-    line = _SECRET.sub("…", " ".join(text.split()))
+    line = _SECRET.sub("…", without_secrets(" ".join(text.split())))
     return line if len(line) <= _MOST else f"{line[:_MOST]}…"
 
 
