@@ -15,6 +15,11 @@ import pytest
 from faulty_server import Answer, fake_teacher
 
 from stand_in_hub import Fault, stand_in_hub
+from tunewright.errors import UserError
+from tunewright.records import Message
+from tunewright.secrecy import without_secrets
+from tunewright.teacher.endpoint import Endpoint
+from tunewright.teacher.protocol import Request
 from whole_path import asks, write_recipe
 
 TEACHER_KEY = "sk-canary-teacher-4711-never-stored"
@@ -144,3 +149,25 @@ def test_the_search_finds_a_key_where_there_is_one():
         for pad in range(3):
             assert found(b"..." + secret.encode()) == [name]
             assert found(base64.b64encode(b"?" * pad + secret.encode() + b"more")) == [name]
+
+
+def test_what_is_named_as_a_key_is_taken_out_and_nothing_else(monkeypatch):
+    for name, value in (
+        ("MY_API_KEY", "a-key-of-mine"),
+        ("AWS_SECRET_ACCESS_KEY", "a-key-of-mine-that-is-longer\n"),
+        ("HF_TOKEN_PATH", "/home/me/token-file"),
+        ("SHORT_KEY", "true"),
+        ("TOKENIZERS_PARALLELISM", "false-and-long"),
+    ):
+        monkeypatch.setenv(name, value)
+    told = "a-key-of-mine-that-is-longer, a-key-of-mine, /home/me/token-file, true, false-and-long"
+    assert without_secrets(told) == "[AWS_SECRET_ACCESS_KEY], [MY_API_KEY], /home/me/token-file, true, false-and-long"
+
+
+def test_a_teacher_that_repeats_a_key_under_any_name_is_not_quoted():
+    with fake_teacher(lambda seen: Answer(401, {"error": {"message": "no such key: plain-canary"}})) as server:
+        endpoint = Endpoint(server.url, "m", 5, "plain-canary", {}, 1)
+        with pytest.raises(UserError) as told:
+            endpoint.attempt(Request((Message(role="user", content="?"),), 4, 0.0, 0))
+        endpoint.close()
+    assert "no such key: …" in told.value.cause
