@@ -12,11 +12,12 @@ from tunewright.errors import RunFolderError
 from tunewright.evaluation import report_parts as parts
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
+from tunewright.evaluation.opinions import opinions
 from tunewright.evaluation.page import render
 from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.structured import structured_table
 from tunewright.evaluation.training_log import advice, plans, training
-from tunewright.evaluation.verdict import Verdict
+from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.evaluation.wording import number, spread
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, AnyRecord, Question, Score, StageSummary
@@ -113,9 +114,13 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
     }
+    said = opinions(run)
+    measured = {name for name, there in ((NO_MARKS, said["marked"]), (NO_JUDGE, said["judged"])) if there}
     recipe_file = run.file("recipe.toml")
     return {
         **found,
+        **said,
+        "not_measured": [item for item in verdict.not_measured if item not in measured],
         "advice": advice(next((stage["summary"] for stage in stages if stage["stage"] == "train"), None)),
         "title": run.path.resolve().name,
         "version": __version__,

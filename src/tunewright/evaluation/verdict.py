@@ -23,9 +23,11 @@ _ADVICE: dict[VerdictName, str] = {
     "PROMPT INSTEAD": "A few examples in the prompt do the job without training.",
     "NOT PROVEN": "The exam does not settle whether the fine-tune was worth it.",
 }
+NO_MARKS = "human marks: tunewright mark DIR, or the empty winner column of comparison.csv"
+NO_JUDGE = "a judge model's opinion"
 _UNMEASURED = (
-    "human marks: fill the empty winner column of comparison.csv",
-    "a judge model's opinion",
+    NO_MARKS,
+    NO_JUDGE,
     "forgetting: what the model could do before, outside these documents",
     "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
