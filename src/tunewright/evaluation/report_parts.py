@@ -110,7 +110,7 @@ def funnel(stages: Sequence[dict[str, Any]]) -> Markup | None:
 
 
 def _most_changed(scores: Sequence[Score], exam: Sequence[Question]) -> list[str]:
-    """Up to ten questions that tuned gained most over base, then up to ten that it lost most; any ten if none moved."""
+    """Up to ten questions that tuned gained most over base, then up to ten that it lost most; ten at least in all."""
     by_arm = {arm: {s.question: s.primary for s in scores if s.arm == arm} for arm in (BASE, TUNED)}
     change = {
         q.id: by_arm[TUNED][q.id] - by_arm[BASE][q.id] for q in exam if q.id in by_arm[TUNED] and q.id in by_arm[BASE]
@@ -118,7 +118,8 @@ def _most_changed(scores: Sequence[Score], exam: Sequence[Question]) -> list[str
     ranked = sorted(change, key=lambda q: -change[q])
     gains = [q for q in ranked if change[q] > 0][:_NUM_EXAMPLES]
     losses = [q for q in reversed(ranked) if change[q] < 0][:_NUM_EXAMPLES]
-    return gains + losses or ranked[:_NUM_EXAMPLES]
+    shown = gains + losses
+    return shown + [q for q in ranked if change[q] == 0][: max(0, _NUM_EXAMPLES - len(shown))]
 
 
 def types(exam: Sequence[Question], scores: Sequence[Score], arms: Sequence[str]) -> list[dict[str, Any]]:
