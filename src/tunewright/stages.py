@@ -150,6 +150,7 @@ STAGES = (
             "recipe.toml",
             "judge.json",
             "marking.json",
+            "benchmarks.json",
         ),
         ("report.html", "data.html"),
         version=5,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import report_parts as parts
+from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, benchmark_table
 from tunewright.evaluation.costs import costs
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
@@ -89,6 +90,17 @@ def _seal(run: RunFolder) -> dict[str, Any] | None:
     return {"entries": seal, "intact": seal.get("exam") == file_digest(run.file("exam.jsonl"))}
 
 
+def _benchmarks(run: RunFolder) -> tuple[list[str], list[list[str]]] | None:
+    """The table of public benchmarks that base and tuned played, if any."""
+    if not run.file(RESULTS).is_file():
+        return None
+    try:
+        return benchmark_table(BenchmarkResults.model_validate(run.read_json(RESULTS)))
+    except ValidationError as error:
+        hint = f"delete it, then: tunewright benchmark '{run.path}' TASK..."
+        raise RunFolderError(f"{run.file(RESULTS)} is damaged", str(error.errors()[0]["msg"]), hint) from error
+
+
 def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     """Everything that the page shows; a part whose files are missing is None and named under ``absent``."""
     verdict = _verdict(run)
@@ -130,6 +142,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "scores_figure": parts.forest_scores(verdict.results.arms),
         "differences_figure": parts.forest_differences(verdict.results.differences, verdict.rule["margin"]),
         "structured": structured_table(verdict),
+        "benchmarks": _benchmarks(run),
         "types": parts.types(exam, scores, arms),
         "costs": costs(verdict.results, stages),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
