@@ -14,8 +14,11 @@ from tunewright.evaluation.judge import judge_exam
 from tunewright.evaluation.judge_independence import check_independent, family_of_name
 from tunewright.evaluation.judge_summary import JudgeSummary, Judgment, judge_differences, summarize
 from tunewright.evaluation.marking import read_marks
-from tunewright.evaluation.opinions import opinions
+from tunewright.evaluation.measured import Results
+from tunewright.evaluation.opinions import disagreement, opinions
 from tunewright.evaluation.report import report
+from tunewright.evaluation.statistics import paired
+from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder
@@ -43,6 +46,10 @@ def by_length(longest: bool) -> Respond:
 def judging(url: str, **more: object) -> Recipe:
     judge = JudgeSettings.model_validate({"url": url, "model": "arbiter", **more})
     return finished_run.RECIPE.model_copy(update={"judge": judge})
+
+
+def results_of(run: RunFolder) -> Results:
+    return Verdict.model_validate(run.read_json("verdict.json")).results
 
 
 def judged_run(path: Path, respond: Respond) -> tuple[RunFolder, Recipe, int]:
@@ -140,7 +147,7 @@ def test_a_judge_no_better_than_a_ruler_is_shown_but_not_counted(tmp_path):
     report(run, recipe)
     assert "Nobody has marked answers" in run.file("report.html").read_text()
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("base", "tuned"))
-    found = opinions(run)["judged"]["trial"]
+    found = opinions(run, results_of(run))["judged"]["trial"]
     assert found["judge"].share == found["longest"].share == 1 and not found["counted"]
     report(run, recipe)
     page = run.file("report.html").read_text()
@@ -152,7 +159,7 @@ def test_a_judge_no_better_than_a_ruler_is_shown_but_not_counted(tmp_path):
 def test_a_judge_that_beats_the_ruler_is_counted(tmp_path):
     run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=False))
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
-    found = opinions(run)["judged"]["trial"]
+    found = opinions(run, results_of(run))["judged"]["trial"]
     assert found["judge"].share == 1 and found["longest"].share == 0 and found["counted"]
     report(run, recipe)
     assert "counts as evidence beside the verdict" in run.file("report.html").read_text()
@@ -179,3 +186,16 @@ def test_no_verdict_is_told_apart_from_a_tie_and_a_place_is_seen(tmp_path):
 def test_the_stage_exists_only_with_a_judge():
     assert "judge" not in [stage.name for stage in stages_of(Recipe())]
     assert "judge" in [stage.name for stage in stages_of(judging("http://x/v1"))]
+
+
+def test_people_and_score_that_disagree_beyond_chance_are_told_on_top(tmp_path):
+    run, verdict = finished_run.write(tmp_path / "run", quality={"base": 0.1, "tuned": 0.9})
+    assert verdict.results.difference("tuned", "base").interval.low > 0
+    marking = read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("base", "tuned"))
+    prefers = [paired([sign * 1.0] * 29 + [0.0], [str(n) for n in range(30)]) for sign in (-1, 1)]
+    base, tuned = (marking.model_copy(update={"preference": preference}) for preference in prefers)
+    assert "people prefer base, the score tuned" in disagreement(base, verdict.results)
+    assert disagreement(tuned, verdict.results) == disagreement(None, verdict.results) == ""
+    run.write("marking.json", base.model_dump_json())
+    report(run, finished_run.RECIPE)
+    assert "Take this verdict as NOT PROVEN" in run.file("report.html").read_text().split("<main>")[0]

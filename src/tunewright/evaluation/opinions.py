@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tunewright.errors import RunFolderError
 from tunewright.evaluation.judge_summary import LEAST_MARKS, SUMMARY, JudgeSummary
 from tunewright.evaluation.marking_summary import Agreement, Markings
+from tunewright.evaluation.measured import Results
 from tunewright.records import AnyRecord
 from tunewright.rundir import RunFolder
 
@@ -50,8 +51,22 @@ def trial(marking: Markings | None) -> dict[str, Any] | None:
     }
 
 
-def opinions(run: RunFolder) -> dict[str, Any]:
-    """Return the views ``judged`` and ``marked``, each None where nobody judged or marked.
+def disagreement(marking: Markings | None, results: Results) -> str:
+    """Return a sentence where people and the score prefer different arms, both beyond chance; else nothing."""
+    found = results.difference(marking.arms[1], marking.arms[0]) if marking else None
+    if marking is None or marking.preference is None or found is None:
+        return ""
+    people, score = marking.preference, found.interval
+    if not (people.low > 0 and score.high < 0 or people.high < 0 and score.low > 0):
+        return ""
+    return (
+        f"People and the score disagree, both beyond chance: people prefer {marking.arms[int(people.mean > 0)]}, the "
+        f"score {marking.arms[int(score.mean > 0)]}. Take this verdict as NOT PROVEN until you know why."
+    )
+
+
+def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
+    """Return the views ``judged``, ``marked``, each None where nobody judged or marked, and their ``disagreement``.
 
     Raises:
         RunFolderError: a file is damaged.
@@ -59,4 +74,5 @@ def opinions(run: RunFolder) -> dict[str, Any]:
     anew = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {anew}")
     marking = _read(run, MARKING, Markings, f"read the marks again: tunewright mark '{run.path}' --read FILE...")
-    return {"judged": {"summary": summary, "trial": trial(marking)} if summary else None, "marked": marking}
+    judged = {"summary": summary, "trial": trial(marking)} if summary else None
+    return {"judged": judged, "marked": marking, "disagreement": disagreement(marking, results)}

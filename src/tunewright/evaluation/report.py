@@ -127,7 +127,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
     }
-    said = opinions(run)
+    said = opinions(run, verdict.results)
     measured = {name for name, there in ((NO_MARKS, said["marked"]), (NO_JUDGE, said["judged"])) if there}
     recipe_file = run.file("recipe.toml")
     return {
