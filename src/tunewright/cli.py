@@ -188,6 +188,20 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
 
 @commands.command()
 @folder_argument
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Most items of each task (default: all).")
+@click.option("--shots", type=click.IntRange(0, 32), default=0, show_default=True, help="Worked examples before each.")
+def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int) -> None:
+    """Let base and tuned play TASKs: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
+    from tunewright.benchmarking.play import benchmark as play
+    from tunewright.benchmarking.tasks import Extent
+    from tunewright.rundir import RunFolder
+
+    play(RunFolder.open(folder), tasks, Extent(limit, shots))
+
+
+@commands.command()
+@folder_argument
 @click.argument("files", metavar="[--read FILE...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."
