@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 from tunewright import console, pipeline
 from tunewright.errors import HubError, RunFolderError
+from tunewright.evaluation.marking_summary import Markings
+from tunewright.evaluation.opinions import opinions
+from tunewright.evaluation.seal import seal_faults
+from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
+from tunewright.evaluation.wording import plain
 from tunewright.export import card, hub
 from tunewright.export.base import read_base
 from tunewright.export.parcel import CARD, File, Parcel, exported, of_text, trained_weights, training_data
@@ -66,10 +71,7 @@ def _parcel(run: RunFolder, recipe: Recipe, to: str) -> Parcel:
 
 
 def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
-    """Return the content of verdict.json when it may be published."""
-    from tunewright.evaluation.seal import seal_faults
-    from tunewright.evaluation.verdict import Verdict
-
+    """Return the content of verdict.json when it may be published, with what people and a judge said since."""
     again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     if faults := seal_faults(run, recipe):
         raise RunFolderError(
@@ -84,7 +86,23 @@ def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
             " ".join(verdict.why),
             f"mend what it names, then: {again}",
         )
-    return verdict.model_dump(mode="json")
+    said = opinions(run, verdict.results)
+    asked = {NO_MARKS: said["marked"], NO_JUDGE: said["judged"]}
+    changed = {
+        "why": tuple(filter(None, (said["disagreement"], *verdict.why, _people(said["marked"])))),
+        "not_measured": tuple(item for item in verdict.not_measured if not asked.get(item)),
+    }
+    return verdict.model_copy(update=changed).model_dump(mode="json")
+
+
+def _people(marked: Markings | None) -> str:
+    """Return whom people preferred, or nothing where nobody marked."""
+    if marked is None or marked.preference is None:
+        return ""
+    first, second = marked.arms
+    blind = "blind" if marked.blind else "seeing the arms' names"
+    told = plain(marked.preference)
+    return f"People marked {marked.num_questions} questions {blind}: {second} over {first} {told}, from -1 to 1."
 
 
 def _show(repo: str, kind: hub.RepoType, files: Sequence[File], public: bool) -> None:

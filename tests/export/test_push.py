@@ -166,6 +166,42 @@ def test_a_worse_model_is_pushed_and_its_card_says_so(hub, tmp_path, capsys):
     assert "- verdict-worse" in card
 
 
+def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, capsys):
+    verdict = run.read_json("verdict.json")
+    score = next(d for d in verdict["results"]["differences"] if (d["first"], d["second"]) == ("tuned", "base"))
+    assert score["interval"]["low"] > 0
+    nothing = {"num": 0, "of": 0, "share": None, "low": 0.0, "high": 1.0}
+    marking = {
+        "arms": ["base", "tuned"],
+        "num_marks": 30,
+        "markers": {"Ann": 30},
+        "blind": True,
+        "choices": {"better": 30},
+        "others": 0,
+        "same": 0,
+        "num_questions": 30,
+        "wins": {"base": 30},
+        "win_share": nothing,
+        "p": 0.001,
+        "preference": {**score["interval"], "mean": -0.9, "low": -1.0, "high": -0.8},
+        "e_value": {"wins": 0, "losses": 30, "value": 99.0, "stop": True},
+        "left_chosen": nothing,
+        "self_agreement": nothing,
+        "alpha": None,
+        "longest": {"name": "longest", "agreed": 0, "opposed": 30, "equal": 0, "share": 0.0},
+        "metrics": [],
+        "better_than_longest": [],
+    }
+    run.write_json("marking.json", marking)
+    code, told = push(capsys, run)
+    assert code == 0, told
+    reasons = told.partition("## Verdict: USE RAG")[2].strip().splitlines()
+    assert reasons[0].startswith("- People and the score disagree")
+    assert "People marked 30 questions blind: tuned over base" in told
+    assert "human marks" not in told
+    assert "a judge model's opinion" in told
+
+
 @pytest.mark.parametrize(
     "pattern, status, words",
     [
