@@ -63,11 +63,12 @@ def upload(repo: str, kind: RepoType, files: Sequence[File], public: bool, messa
 
 def _check_visibility(api: Any, repo: str, kind: RepoType, public: bool) -> None:
     private = _retried(lambda: api.repo_info(repo, repo_type=kind)).private
+    place = f"datasets/{repo}" if kind == "dataset" else repo
     if not private and not public:
         raise HubError(
             f"{repo} is public, and nothing was said of publishing",
             "it existed before this push, and everybody can read it",
-            f"publish with --public; or make it private first: {endpoint()}/{repo}/settings",
+            f"publish with --public; or make it private first: {endpoint()}/{place}/settings",
         )
     if private and public:
         console.warning(f"{repo} existed and is private; it stays so until its settings are changed on the hub")
