@@ -24,6 +24,7 @@ for folder in (
     "evaluation",
     "training",
     "elsewhere",
+    "export",
 ):  # where the tests' own servers, models and runs are made
     sys.path.insert(0, str(Path(__file__).parent / folder))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -32,6 +32,7 @@ COMMANDS = (
     "mark",
     "trace",
     "chat",
+    "push",
     "doctor",
 )
 

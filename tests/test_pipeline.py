@@ -4,7 +4,7 @@ import json
 import tomllib
 
 import pytest
-from faulty_server import fake_teacher
+from faulty_server import Answer, completion, fake_teacher
 
 from tunewright import pipeline
 from tunewright.errors import StageError, UserError
@@ -13,7 +13,7 @@ from tunewright.records import Question, Sample
 from tunewright.rundir import RunFolder, file_digest
 from whole_path import asks, write_recipe
 
-FINISHED = [name for name in pipeline.STAGE_NAMES if name != "pairs"]  # no preferences there
+FINISHED = [name for name in pipeline.STAGE_NAMES if name not in ("pairs", "judge")]  # asked for by neither
 
 
 def load(path):
@@ -183,3 +183,22 @@ def test_own_chat_data_alone_trains(tmp_path, tiny_model, teacher):
     assert not teacher.seen
     assert run.file("report.html").exists()
     assert len(run.read_records("train.jsonl", Sample)) == 20
+
+
+def test_a_judge_added_later_reads_the_answers_that_stand(tmp_path, recipe_file, tiny_model, teacher, abstracts):
+    run = pipeline.run(load(recipe_file), tmp_path / "run")
+    before, told = len(started(run)), run.file("verdict.json").read_bytes()
+
+    def judges(seen):
+        pair = "Answer A: " in seen.body["messages"][-1]["content"]
+        claims = {"claims": [{"claim": "c", "verdict": "not mentioned"}]}
+        return Answer(body=completion(json.dumps({"better": "tie"} if pair else claims)))
+
+    with fake_teacher(judges) as server:
+        judge = {"url": server.url, "model": "arbiter"}
+        judged = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, judge=judge)
+        pipeline.run(load(judged), run.path)
+        pipeline.run(load(judged), run.path)
+        assert started(run)[before:] == ["judge", "report"] and server.seen
+    assert run.file("verdict.json").read_bytes() == told  # a judge decides nothing
+    assert "What a judge said" in run.file("report.html").read_text()

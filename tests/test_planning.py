@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tunewright.planning import Sizes, _calls, _teaching
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder
-from tunewright.settings import ExamSettings, SynthesisSettings, TeacherSettings
+from tunewright.settings import ExamSettings, JudgeSettings, SynthesisSettings, TeacherSettings
 
 SIZES = Sizes(num_train_documents=10, num_exam_documents=4, num_samples=0, num_tokens=0, num_questions=0, num_chunks=0)
 
@@ -47,3 +49,12 @@ def test_what_is_journalled_may_be_of_other_settings(tmp_path):
         "0–15 calls, 0–4,500 tokens, $0.0000–$0.0030",
         pytest.approx(15 * 4.0 / 64),
     )
+
+
+def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):
+    judge = JudgeSettings(url="http://y/v1", model="j", price_prompt=2.0, price_completion=4.0)
+    asked = recipe().model_copy(update={"judge": judge})
+    sizes = replace(SIZES, num_questions=10)
+    assert _calls("judge", asked, sizes) == (0, 10 * (5 + 2 * 3))
+    told, _ = _teaching("judge", asked, RunFolder.create(tmp_path / "run"), 0, 110)
+    assert "110 calls" in told and "$" in told

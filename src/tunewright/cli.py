@@ -218,6 +218,20 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
 
 @commands.command()
 @folder_argument
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Most items of each task (default: all).")
+@click.option("--shots", type=click.IntRange(0, 32), default=0, show_default=True, help="Worked examples before each.")
+def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int) -> None:
+    """Let base and tuned play TASKs: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
+    from tunewright.benchmarking.play import benchmark as play
+    from tunewright.benchmarking.tasks import Extent
+    from tunewright.rundir import RunFolder
+
+    play(RunFolder.open(folder), tasks, Extent(limit, shots))
+
+
+@commands.command()
+@folder_argument
 @click.argument("files", metavar="[--read FILE...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."
@@ -237,6 +251,21 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
         marking.read_marks(opened, files, arms)
     else:
         marking.write_page(opened, arms)
+
+
+@commands.command()
+@folder_argument
+@click.argument("repo", metavar="REPO")
+@click.option("--to", "target", default="adapter", show_default=True, help="The adapter, or an export in DIR/exports.")
+@click.option("--yes", is_flag=True, help="Send it; without this, everything is only shown.")
+@click.option("--private/--public", default=True, show_default=True, help="Who may read it.")
+@click.option("--with-data", is_flag=True, help="Push the training set too, to REPO-data.")
+def push(folder: Path, repo: str, target: str, yes: bool, private: bool, with_data: bool) -> None:
+    """Put the tuned model on the hub as REPO (OWNER/NAME), with a card of what the exam said."""
+    from tunewright.publishing import push as push_run
+    from tunewright.rundir import RunFolder
+
+    push_run(RunFolder.open(folder), repo, target, yes, not private, with_data)
 
 
 @commands.command("verify-the-verifier")
@@ -264,6 +293,7 @@ def _stop(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
     from tunewright.errors import TunewrightError
+    from tunewright.secrecy import without_secrets
 
     if isinstance(error, KeyboardInterrupt):
         console.line("\ninterrupted; what was done is kept: the same command goes on from here")
@@ -271,7 +301,7 @@ def _stop(error: BaseException) -> int:
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback
 
-        traceback.print_exception(error)
+        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
     if isinstance(error, TunewrightError):
         console.error(error)
         return error.exit_code

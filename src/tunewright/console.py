@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.errors import TunewrightError, UserError
+from tunewright.secrecy import without_secrets
 
 _SILENT_SECONDS = 10.0  # between two progress lines where no terminal redraws a bar
 
@@ -78,13 +79,13 @@ def warning(text: str) -> None:
 
 
 def error(failure: TunewrightError) -> None:
-    """Write an error with its cause and hint to stderr."""
+    """Write an error with its cause and hint to stderr, without the keys that a server may have repeated."""
     console = _stderr(quiet=False)
-    console.print(Text(f"error: {failure.headline}", style="bold red"))
+    console.print(Text(without_secrets(f"error: {failure.headline}"), style="bold red"))
     if failure.cause:
-        console.print(Text(f"  {failure.cause}"))
+        console.print(Text(without_secrets(f"  {failure.cause}")))
     if failure.hint:
-        console.print(Text(f"\n  hint: {failure.hint}", style="cyan"))
+        console.print(Text(without_secrets(f"\n  hint: {failure.hint}"), style="cyan"))
 
 
 def duration(seconds: float) -> str:

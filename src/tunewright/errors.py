@@ -5,6 +5,7 @@ TunewrightError            exit code
 │   ├── RecipeError
 │   ├── DocumentError
 │   ├── ModelError
+│   ├── HubError
 │   └── RunFolderError
 └── StageError             3    a stage failed; what was done is kept and the run can be resumed
     ├── TeacherError
@@ -49,6 +50,10 @@ class DocumentError(UserError):
 
 class ModelError(UserError):
     """A base model that is missing, gated, offline or of an unsupported kind."""
+
+
+class HubError(UserError):
+    """A push that the hub refuses or cannot take; what it has already is not sent again."""
 
 
 class RunFolderError(UserError):

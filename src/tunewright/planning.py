@@ -11,6 +11,7 @@ from typing import Any
 from tunewright import console, pipeline
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
+from tunewright.evaluation.judge_summary import PREFERENCES
 from tunewright.models.budget import choose, predict_memory, told
 from tunewright.models.memory import Shape, free_bytes
 from tunewright.models.source import locate, read_config
@@ -145,6 +146,10 @@ def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
         per_sample = {"answerable": 2, "judge": 1}
         near = 3 * sizes.num_questions if recipe.curation.paraphrase_check else 0
         return 0, near + sizes.num_samples * sum(per_sample[check] for check in recipe.curation.checks)
+    if stage == "judge":  # each answer's claims, and tuned against each rival in both orders
+        arms = set(recipe.evaluation.arms)
+        pairs = sum({first, second} <= arms for first, second in PREFERENCES)
+        return 0, sizes.num_questions * (len(arms) + 2 * pairs)
     return 0, 0
 
 
@@ -178,7 +183,7 @@ _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
 
 def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
     """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
-    teacher = recipe.teacher
+    teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
     journal = run.file("teacher.jsonl")
     # Read line by line, not as a Journal: another process may be writing to it.
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []

@@ -23,6 +23,7 @@ from tunewright.settings import (
     DocumentSettings,
     EvaluationSettings,
     ExamSettings,
+    JudgeSettings,
     ModelSettings,
     PreferenceSettings,
     Settings,
@@ -49,6 +50,7 @@ class Recipe(Settings):
     training: TrainingSettings = TrainingSettings()
     preference: PreferenceSettings = PreferenceSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    judge: JudgeSettings = JudgeSettings()
     folder: Path = Field(Path(), exclude=True)
 
     @model_validator(mode="after")
@@ -112,6 +114,9 @@ class Recipe(Settings):
 
         model = self.model.model_copy(update={"base": local(self.model.base)})
         curation = self.curation.model_copy(update={"reward": local(self.curation.reward)})
+        judge = self.judge
+        if judge.url == LOCAL:
+            judge = judge.model_copy(update={"model": local(judge.model)})
         teacher = self.teacher
         if teacher.url == LOCAL:
             teacher = teacher.model_copy(update={"model": local(teacher.model)})
@@ -124,6 +129,7 @@ class Recipe(Settings):
                 "exam": exam,
                 "model": model,
                 "teacher": teacher,
+                "judge": judge,
             }
         )
 

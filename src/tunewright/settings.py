@@ -96,6 +96,31 @@ class TeacherSettings(Settings):
         return self
 
 
+class JudgeSettings(Settings):
+    """[judge]: a model that reads the exam's answers beside the metrics; it never decides the verdict."""
+
+    url: str = Field("", description='OpenAI-compatible URL, or "local" (in this process); empty: no judge')
+    model: str = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
+    api_key_env: str = Field("", description="environment variable that holds the key; the key is never stored")
+    price_prompt: float = Field(0.0, ge=0, description="US dollars per million prompt tokens")
+    price_completion: float = Field(0.0, ge=0, description="US dollars per million written tokens")
+    budget: float = Field(0.0, ge=0, description="most US dollars that its calls may cost; 0: no limit")
+    forced: bool = Field(False, description="take it even where it is the teacher, or of the student's family")
+
+    @property
+    def as_teacher(self) -> TeacherSettings:
+        """The judge as what is asked: its connection and its purse."""
+        return TeacherSettings.model_validate(self.model_dump(exclude={"forced"}))
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> JudgeSettings:
+        if self.url == EMBEDDED:
+            raise ValueError("the embedded model is too small to judge; name a strong one in judge.url")
+        if self.url and not self.model:
+            raise ValueError("judge.url needs judge.model, the model's name there")
+        return self
+
+
 class SynthesisSettings(Settings):
     """[synthesis]: the training samples that the teacher writes."""
 

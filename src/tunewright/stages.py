@@ -125,6 +125,14 @@ STAGES = (
         version=3,
     ),
     Stage(
+        "judge",
+        "tunewright.evaluation.judge:judge_exam",
+        ("seed", "refusal"),
+        ("exam.jsonl", "chunks.jsonl", "answers.jsonl"),
+        ("judgments.jsonl", "judge.json"),
+        ("tunewright.stages:judge_name",),
+    ),
+    Stage(
         "report",
         "tunewright.evaluation.report:report",
         (),
@@ -140,9 +148,12 @@ STAGES = (
             "metrics.jsonl",
             "plan.json",
             "recipe.toml",
+            "judge.json",
+            "marking.json",
+            "benchmarks.json",
         ),
         ("report.html", "data.html"),
-        version=4,
+        version=5,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -160,6 +171,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without |= {"synth", "curate"}
     if not recipe.preference.wanted:
         without.add("pairs")
+    if not recipe.judge.url:
+        without.add("judge")
     more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.wanted else ()
     more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
     stages = (_with_needs(stage, recipe, more) for stage in STAGES)
@@ -220,6 +233,13 @@ def teacher_name(recipe: Recipe) -> str:
     from tunewright.teacher.identity import teacher_identity
 
     return teacher_identity(recipe.teacher, recipe.folder)
+
+
+def judge_name(recipe: Recipe) -> str:
+    """Return what names the judge, as in its journal."""
+    from tunewright.teacher.identity import teacher_identity
+
+    return teacher_identity(recipe.judge.as_teacher, recipe.folder)
 
 
 def reward_identity(recipe: Recipe) -> str:

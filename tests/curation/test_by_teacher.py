@@ -4,7 +4,6 @@ import pytest
 from faulty_server import Answer, Seen, completion, fake_teacher
 
 from tunewright.curation.by_teacher import agrees, check_by_teacher
-from tunewright.curation.judging import Judged, judge
 from tunewright.curation.rules import Sources
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
@@ -12,6 +11,7 @@ from tunewright.rundir import RunFolder
 from tunewright.settings import CurationSettings, TeacherSettings
 from tunewright.stages import stages_of
 from tunewright.teacher import open_teacher
+from tunewright.teacher.judging import Judged, judge
 
 TEXT = "In Keri, 29.8% of 3,440 adults had an ulcer. Zinc raised yields by 14%. The team met in May."
 EVIDENCE = "In Keri, 29.8% of 3,440 adults had an ulcer."

@@ -73,7 +73,13 @@ def test_a_local_teacher_counts(tmp_path: Path) -> None:
     teacher = {"url": "local", "model": _base(tmp_path / "teacher", _70B), "quantization": "nf4"}
     machine = machines.machine_of(_recipe(tmp_path, _7B, teacher=teacher), "")
     assert machine.gpu == "A100-80GB"
-    assert "the local teacher" in machine.why
+    assert "a local teacher" in machine.why
+
+
+def test_a_local_judge_counts_with_all_its_bits(tmp_path: Path) -> None:
+    judge = {"url": "local", "model": _base(tmp_path / "judge", _70B)}
+    with pytest.raises(RecipeError, match="no machine of T4"):
+        machines.machine_of(_recipe(tmp_path, _7B, judge=judge), "")
 
 
 def test_a_base_too_large_for_all_is_refused_with_what_to_change(tmp_path: Path) -> None:
@@ -100,6 +106,7 @@ def job(tmp_path: Path) -> Path:
     (folder / "recipe.toml").write_text(
         'documents.paths = ["papers"]\nexam.file = "exam.jsonl"\ntraining.tracker = "wandb"\n'
         '[teacher]\nurl = "http://localhost:8000/v1"\nmodel = "m"\napi_key_env = "TEACHER_API_KEY"\n'
+        '[judge]\nurl = "http://judges.example/v1"\nmodel = "j"\napi_key_env = "JUDGE_API_KEY"\n'
     )
     return folder / "recipe.toml"
 
@@ -124,7 +131,7 @@ def test_a_skypilot_task(job: Path, capsys: pytest.CaptureFixture[str], monkeypa
         "use_spot": True,
         "job_recovery": {"strategy": "EAGER_NEXT_REGION"},
     }
-    assert task["secrets"] == {"TEACHER_API_KEY": None, "WANDB_API_KEY": None}
+    assert task["secrets"] == {"TEACHER_API_KEY": None, "JUDGE_API_KEY": None, "WANDB_API_KEY": None}
     mounts = task["file_mounts"]
     bucket = mounts.pop("~/tunewright/run")
     assert bucket["mode"] == "MOUNT_CACHED"
@@ -209,7 +216,7 @@ def test_a_slurm_script_stops_the_run_as_ctrl_c_does_and_is_queued_again(
     for line in ("--gres=gpu:a100:1", "--requeue", "--signal=B:USR1@180", "--job-name=tunewright-recipe"):
         assert f"#SBATCH {line}\n" in text
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
-    secrets = {"TEACHER_API_KEY": "x", "WANDB_API_KEY": "y"}
+    secrets = {"TEACHER_API_KEY": "x", "WANDB_API_KEY": "y", "JUDGE_API_KEY": "z"}
     without = subprocess.run(
         ["bash", script], env=environment, cwd=script.parent, capture_output=True, text=True, check=False
     )

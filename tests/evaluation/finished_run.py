@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
-from tunewright.evaluation.verdict import Verdict, decide, rule
+from tunewright.evaluation.rule import rule
+from tunewright.evaluation.verdict import Verdict, decide
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, Document, Question, Span, StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest

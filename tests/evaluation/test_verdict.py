@@ -6,7 +6,8 @@ import pytest
 
 from tunewright.errors import StageError
 from tunewright.evaluation.report import summary_table
-from tunewright.evaluation.verdict import Verdict, decide, rule, rule_digest
+from tunewright.evaluation.rule import rule, rule_digest
+from tunewright.evaluation.verdict import Verdict, decide
 from tunewright.records import Answer, Score
 
 ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")

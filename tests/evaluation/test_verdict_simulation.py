@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunewright.evaluation.rule import rule
 from tunewright.evaluation.statistics import paired
-from tunewright.evaluation.verdict import apply_rule, decide, rule
+from tunewright.evaluation.verdict import apply_rule, decide
 from tunewright.records import Score
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

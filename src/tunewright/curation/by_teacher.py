@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tunewright.curation.judging import Judged, judge
 from tunewright.curation.quantities import quantities
 from tunewright.curation.rules import Sources, claims_of
 from tunewright.curation.verify import NEGATORS, Claim, stems
 from tunewright.prompting import fill, load_prompt
 from tunewright.records import VIEW, Rejection, Sample
+from tunewright.teacher.judging import Judged, judge
 from tunewright.teacher.protocol import Asks, Reply, Request
 from tunewright.text import normalize, words
 

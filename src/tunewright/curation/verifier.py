@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tunewright import console
 from tunewright.curation.by_teacher import judged_claim
-from tunewright.curation.judging import judge
 from tunewright.curation.perturb import with_other_number, without_evidence
 from tunewright.curation.rates import Estimate, Outcome, Rate, corrected, rate
 from tunewright.curation.rules import Sources, anchor, claims_of
@@ -21,6 +20,7 @@ from tunewright.records import AnyRecord, Chunk, Document, Record, Sample
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.teacher import open_teacher
+from tunewright.teacher.judging import judge
 
 _STAGE = "verify-the-verifier"
 
@@ -146,7 +146,7 @@ def verify_the_verifier(folder: Path | None, recipe_path: Path | None, default_f
 
 def _judging_recipe(run: RunFolder | None, path: Path | None) -> Recipe | None:
     if path:
-        return load_recipe(path)
+        return load_recipe(path).with_absolute_paths()
     if run is None or not run.file("recipe.toml").exists():
         return None
     recipe = load_recipe(run.file("recipe.toml"))

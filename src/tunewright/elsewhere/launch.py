@@ -32,6 +32,7 @@ _INPUTS = (
     "model.base",
     "curation.reward",
     "teacher.model",
+    "judge.model",
 )
 _THERE = "~/tunewright"
 _STOPPING = """\
@@ -83,7 +84,8 @@ class Job:
     def secrets(self) -> tuple[str, ...]:
         """The environment variables that it needs; their values are never looked at."""
         tracked = ("WANDB_API_KEY",) if self.recipe.training.tracker == "wandb" else ()
-        return tuple(name for name in (self.recipe.teacher.api_key_env, *tracked) if name)
+        named = (self.recipe.teacher.api_key_env, self.recipe.judge.api_key_env, *tracked)
+        return tuple(dict.fromkeys(name for name in named if name))
 
 
 def launch(
@@ -113,9 +115,9 @@ def launch(
 
 
 def _notes(recipe: Recipe) -> Iterator[str]:
-    for url in recipe.teacher.urls:
-        if url not in (EMBEDDED, LOCAL) and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
-            yield f"teacher.url is {url!r}: of this machine, that is; there, it has to be served too, or be another one"
+    for name, url in [*(("teacher", url) for url in recipe.teacher.urls), ("judge", recipe.judge.url)]:
+        if url not in ("", EMBEDDED, LOCAL) and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
+            yield f"{name}.url is {url!r}: of this machine, that is; there, it has to be served too, or be another one"
 
 
 def _inputs(recipe: Recipe) -> Iterator[tuple[str, list[Path], bool]]:

@@ -62,7 +62,7 @@ def _smallest(recipe: Recipe) -> Machine:
     shape = Shape.of(read_config(base))
     # The path is told from the folder, so that a base on the hub is not fetched for it.
     fast = not expected_path(_with_base(recipe, str(base), recipe.model.quantization))
-    teacher = _teacher_bytes(recipe)
+    helper = _helper_bytes(recipe)
     least = 0.0
     for count in _COUNTS if recipe.model.sharded else (1,):
         for name, size in GPUS.items():
@@ -70,10 +70,10 @@ def _smallest(recipe: Recipe) -> Machine:
                 continue
             free = size * _GIVEN
             memory = predict_memory(recipe, shape, choose(recipe, shape, free, fast, gpu=True), fast)
-            taken = max(_per_gpu(memory, count), teacher)
+            taken = max(_per_gpu(memory, count), helper)
             least = min(least or taken, taken)
             if taken <= free * (1 - SPARE):
-                beside = f", the local teacher {teacher / 2**30:.1f} before it" if teacher else ""
+                beside = f", a local teacher or judge {helper / 2**30:.1f}" if helper else ""
                 told = f"training is predicted to take {_per_gpu(memory, count) / 2**30:.1f} GiB{beside}"
                 return Machine(name, count, f"{told}, of {free / 2**30:.1f} on each")
     raise RecipeError(
@@ -88,14 +88,16 @@ def _per_gpu(memory: Memory, count: int) -> float:
     return memory.total - (memory.base + memory.trained) * (1 - 1 / count)
 
 
-def _teacher_bytes(recipe: Recipe) -> float:
-    """Return what a local teacher takes: as a student that is not trained on."""
-    if recipe.teacher.url != LOCAL:
-        return 0.0
-    shape = Shape.of(read_config(_described(recipe.teacher.model, recipe)))
-    as_student = _with_base(recipe, recipe.teacher.model, recipe.teacher.quantization)
-    memory = predict_memory(as_student, shape, Choice(512, 0), fast=False)
-    return memory.total - memory.trained
+def _helper_bytes(recipe: Recipe) -> float:
+    """Return what a local teacher or judge takes, the larger of them: as a student that is not trained on."""
+    helpers = [(recipe.teacher.model, recipe.teacher.quantization)] if recipe.teacher.url == LOCAL else []
+    helpers += [(recipe.judge.model, recipe.judge.as_teacher.quantization)] if recipe.judge.url == LOCAL else []
+    sizes = [0.0]
+    for name, quantization in helpers:
+        shape = Shape.of(read_config(_described(name, recipe)))
+        memory = predict_memory(_with_base(recipe, name, quantization), shape, Choice(512, 0), fast=False)
+        sizes.append(memory.total - memory.trained)
+    return max(sizes)
 
 
 def _with_base(recipe: Recipe, base: str, quantization: str) -> Recipe:

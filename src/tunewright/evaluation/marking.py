@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError
+from tunewright.evaluation.judge_summary import JUDGMENTS, Judgment, judge_differences
 from tunewright.evaluation.marking_page import PAGE, marking_page
 from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs
 from tunewright.evaluation.marking_read import is_download, latest, page_marks, read_text, table_marks
@@ -142,6 +143,8 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     if not marks:
         raise UserError("there is no mark in the files", f"read: {', '.join(map(str, files))}", "mark at least one")
     differences = metric_differences(run.read_records("scores.jsonl", Score), answers, arms)
+    if run.file(JUDGMENTS).is_file():
+        differences["judge"] = judge_differences(run.read_records(JUDGMENTS, Judgment), arms)
     summary = summarize(marks, arms, found, differences, others)
     with run.lock():
         run.write_records("marks.jsonl", marks)

@@ -1,4 +1,4 @@
-"""What the exam measured: scores by arm, paired differences, guards, gold-answer likelihood."""
+"""Measuring the exam: scores by arm, paired differences, guards, gold-answer likelihood."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from tunewright.errors import StageError
+from tunewright.evaluation.measured import (
+    BASE,
+    FEW_SHOT,
+    RAG,
+    TUNED,
+    TUNED_RAG,
+    ArmResult,
+    Difference,
+    Guard,
+    Results,
+)
 from tunewright.evaluation.metrics import is_structured
 from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
-from tunewright.records import Answer, Record, Score
+from tunewright.records import Answer, Score
 
-BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
 PAIRS = (
     (TUNED, BASE),
     (TUNED, FEW_SHOT),
@@ -22,81 +32,6 @@ PAIRS = (
 )
 _GUARDED = ((TUNED, BASE), (TUNED_RAG, RAG))
 _EXPLORED = ("token_f1", "fuzzy", "evidence_support", "refusal_right")
-
-
-class ArmResult(Record):
-    """One arm's exam: primary score, by ring too, and means of the metrics, of the gold NLL and of the cost.
-
-    ``gold_nll`` is in nats per token over the answerable questions; tokens and seconds are per answer.
-    ``length_correlation`` is Spearman's between an answer's tokens and its score: far above zero, longer answers
-    may have scored for their length.
-    """
-
-    arm: str
-    primary: Interval
-    rings: dict[str, Interval]
-    metrics: dict[str, float]
-    gold_nll: float | None
-    num_prompt_tokens: float
-    num_tokens: float
-    duration_s: float
-    length_correlation: float | None = None
-
-
-class Difference(Record):
-    """First arm minus second on one measure: the t interval, and the cluster sign-flip test beside it.
-
-    ``p_holm`` only where several are explored together.
-    """
-
-    first: str
-    second: str
-    measure: str
-    interval: Interval
-    sign_flip_p: float
-    p_holm: float | None = None
-
-
-class Guard(Record):
-    """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval."""
-
-    measure: str
-    first: str
-    second: str
-    interval: Interval
-    margin: float
-    state: Literal["inside", "beyond", "unclear"]
-
-
-class Results(Record):
-    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
-
-    ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
-    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects.
-    """
-
-    num_questions: int
-    num_documents: int
-    arms: tuple[ArmResult, ...]
-    differences: tuple[Difference, ...]
-    guards: tuple[Guard, ...]
-    nll_learned: Difference | None
-    nll_closed_book: Difference | None
-    exploratory: tuple[Difference, ...]
-    structured: tuple[Difference, ...] = ()
-    contrast: Difference | None = None
-
-    def arm(self, name: str) -> ArmResult | None:
-        """Return an arm's result, or None when it did not sit the exam."""
-        return next((arm for arm in self.arms if arm.arm == name), None)
-
-    def difference(self, first: str, second: str) -> Difference | None:
-        """Return the difference of two arms' primary scores, or None when either did not sit the exam."""
-        return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
-
-    def guards_of(self, first: str) -> list[Guard]:
-        """Return the guards over an arm."""
-        return [guard for guard in self.guards if guard.first == first]
 
 
 Sheet = Mapping[str, Score]  # one arm's scores by question

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunewright.errors import RunFolderError
-from tunewright.evaluation.verdict import rule_digest
+from tunewright.evaluation.rule import rule_digest
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder, file_digest
 

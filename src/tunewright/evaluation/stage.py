@@ -8,7 +8,8 @@ from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import RETRIEVING, few_shot_examples
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
-from tunewright.evaluation.verdict import decide, rule
+from tunewright.evaluation.rule import rule
+from tunewright.evaluation.verdict import decide
 from tunewright.recipe import Recipe
 from tunewright.records import Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.evaluation.results import BASE, TUNED
+from tunewright.evaluation.measured import BASE, TUNED
 from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.wording import signed
 

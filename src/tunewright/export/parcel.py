@@ -1,0 +1,188 @@
+"""What a push sends: each file with its size and digest, taken from a run only as its stages left it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import RunFolderError
+from tunewright.export.base import Base
+from tunewright.models.load import is_full
+from tunewright.records import digest
+from tunewright.rundir import RunFolder, file_digest
+
+CARD = "README.md"
+RECEIPT = "receipt.json"
+_NAMES_BASE = ("base_model_name_or_path", "_name_or_path", "name_or_path")
+_DATA = {"train.jsonl": "curate", "pairs.jsonl": "pairs"}  # files of the training set and the stages that write them
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to send, its content on disk or in ``content``."""
+
+    name: str
+    size: int
+    sha256: str
+    path: Path | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """All files of one repository but the card.
+
+    ``kind`` is "adapter", "full" (a whole model as it was trained), or the target of an export. ``parity`` holds the
+    sentences of an export's certificate; the weights of the run itself need none.
+    """
+
+    kind: str
+    files: tuple[File, ...]
+    parity: tuple[str, ...] = ()
+
+    @property
+    def is_examined(self) -> bool:
+        """Whether these are the very files that sat the exam, no export of them."""
+        return self.kind in ("adapter", "full")
+
+
+def of_text(name: str, text: str) -> File:
+    """Return a file of this text."""
+    content = text.encode()
+    return File(name, len(content), hashlib.sha256(content).hexdigest(), content=content)
+
+
+def of_path(name: str, path: Path) -> File:
+    """Return a file of the disk under the name that it gets in the repository."""
+    return File(name, path.stat().st_size, file_digest(path), path=path)
+
+
+def trained_weights(run: RunFolder, base: Base) -> Parcel:
+    """Return the run's adapter, or whole model, as it sat the exam.
+
+    Where a configuration names a folder of this machine as its base, it names the base's hub name instead.
+
+    Raises:
+        RunFolderError: it is not what its training left, or not what was examined.
+    """
+    folder = run.file("adapter")
+    found = file_digest(folder) if folder.is_dir() else "absent"
+    made = _record(run, "train", "outputs").get("adapter")
+    examined = _record(run, "evaluate", "ingredients").get("adapter")
+    for expected, what in ((made, "the training wrote it"), (examined, "it sat the exam")):
+        if found != expected:
+            raise RunFolderError(
+                f"{folder} is not what was examined, so it is not pushed",
+                f"it was changed after {what}: its digest is not the recorded one",
+                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+            )
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = (_sent(path.relative_to(folder).as_posix(), path, base) for path in paths)
+    kind = "full" if is_full(folder) else "adapter"
+    return Parcel(kind, tuple(file for file in files if file.name != CARD))
+
+
+def exported(run: RunFolder, target: str) -> Parcel:
+    """Return an export of the run, every file as its receipt has it.
+
+    Args:
+        run: a run folder with exports.
+        target: the name of a folder in exports/, or the first part of it where only one begins so.
+
+    Raises:
+        RunFolderError: there is no such export, several are, one was changed, or it is of an earlier adapter.
+    """
+    folder = _export_folder(run, target)
+    receipt = _verified(run, folder)
+    names = [*receipt["files"], RECEIPT]
+    told = folder / "certificate.md"
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    files = tuple(of_path(name, folder / name) for name in sorted(names) if name != CARD)
+    return Parcel(str(receipt["target"]), files, tuple(line[2:] for line in lines if line.startswith("- ")))
+
+
+def _export_folder(run: RunFolder, target: str) -> Path:
+    folders = sorted(path.parent for path in run.file("exports").glob(f"*/{RECEIPT}"))
+    found = [path for path in folders if path.name == target] or [
+        path for path in folders if path.name.startswith(f"{target}-")
+    ]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(path.name for path in found or folders)
+    hint = f"name one with --to: {there}" if there else f"make it: tunewright export '{run.path}' --to {target}"
+    raise RunFolderError(
+        f"{run.path} has {'several exports' if found else 'no export'} {target}", f"in {run.file('exports')}", hint
+    )
+
+
+def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
+    """Return an export's receipt, if all stands as it was written and is of the adapter that is there now."""
+    faults = []
+    try:
+        receipt = dict(json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
+        expected, adapter, target = dict(receipt["files"]), receipt["made_of"]["adapter"], receipt["target"]
+        if digest({key: value for key, value in receipt.items() if key != "digest"}) != receipt["digest"]:
+            faults.append(f"{RECEIPT} was changed")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder / RECEIPT} is damaged", str(error), _anew(run, folder.name)) from error
+    paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT]
+    found = {path.relative_to(folder).as_posix(): file_digest(path) for path in paths}
+    faults += [f"{name} is not as it was written" for name in expected if found.get(name) != expected[name]]
+    faults += [f"{name} was added" for name in found if name not in expected]
+    if adapter != file_digest(run.file("adapter")):
+        faults.append("it was made of an earlier adapter")
+    if faults:
+        told = "; ".join(faults)
+        raise RunFolderError(f"{folder} is not what was exported, so it is not pushed", told, _anew(run, target))
+    return receipt
+
+
+def _anew(run: RunFolder, target: str) -> str:
+    return f"export it anew: tunewright export '{run.path}' --to {target}"
+
+
+def training_data(run: RunFolder) -> tuple[File, ...]:
+    """Return the training set's files, as curation left them; the exam stays here, or it would examine nobody again.
+
+    Raises:
+        RunFolderError: a file was changed, or there is none.
+    """
+    files = []
+    for name, stage in _DATA.items():
+        recorded = _record(run, stage, "outputs").get(name)
+        if recorded is None:
+            continue
+        path = run.file(name)
+        if not path.is_file() or file_digest(path) != recorded:
+            raise RunFolderError(
+                f"{path} is not what was trained on, so it is not pushed",
+                f"it was changed after the stage {stage} wrote it",
+                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+            )
+        if path.stat().st_size:
+            files.append(of_path(f"data/{name}", path))
+    if not files:
+        raise RunFolderError(
+            f"{run.path} has no training set to push", "it was trained on raw text alone", "push without --with-data"
+        )
+    return tuple(files)
+
+
+def _record(run: RunFolder, stage: str, part: str) -> dict[str, Any]:
+    name = f"stages/{stage}.json"
+    return dict(run.read_json(name).get(part, {})) if run.file(name).is_file() else {}
+
+
+def _sent(name: str, path: Path, base: Base) -> File:
+    """Return a file as it is sent; a configuration without the folders of this machine."""
+    if name not in ("adapter_config.json", "config.json", "tokenizer_config.json"):
+        return of_path(name, path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    public = base.hub_name or base.name
+    renamed = {key: public for key in _NAMES_BASE if content.get(key) not in (None, "", public)}
+    if not renamed:
+        return of_path(name, path)
+    return of_text(name, json.dumps({**content, **renamed}, indent=2, sort_keys=True) + "\n")

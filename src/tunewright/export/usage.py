@@ -1,0 +1,121 @@
+"""How to use what was pushed: code that runs as it stands, for each kind of artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_QUANTIZED = {
+    "nf4-double": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
+    "bnb_4bit_compute_dtype=torch.bfloat16",
+    "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16',
+    "int8": "load_in_8bit=True",
+}
+_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
+_ASK = """\
+messages = [
+    {{"role": "system", "content": {system_prompt}}},
+    {{"role": "user", "content": "..."}},
+]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+output = model.generate(**inputs.to(model.device), max_new_tokens={max_new_tokens}, do_sample=False)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the code depends on: names on the hub, how the base was loaded for the exam, what was asked.
+
+    ``rank`` is that of an adapter that vLLM takes, 0 of one that it does not (DoRA, or with tokens of its own).
+    ``resized``: the adapter brings tokens that the base lacks. ``files``: names of the pushed GGUF files.
+    """
+
+    repo: str
+    base: str
+    quantization: str
+    system_prompt: str
+    max_new_tokens: int
+    rank: int = 0
+    resized: bool = False
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One way of use: what it is for, its code and the language of it."""
+
+    title: str
+    code: str
+    language: str
+
+
+def examples(kind: str, usage: Usage) -> list[Example]:
+    """Return the ways of use of an artefact of this kind.
+
+    Raises:
+        KeyError: there is no such kind.
+    """
+    return _KINDS[kind](usage)
+
+
+def _ask(usage: Usage) -> str:
+    text = ascii(usage.system_prompt)  # a Python literal, whatever the prompt holds
+    return _ASK.format(system_prompt=text, max_new_tokens=usage.max_new_tokens)
+
+
+def _load(name: str, quantization: str) -> str:
+    """Return the call that loads weights as the exam had them."""
+    settings = _QUANTIZED.get(quantization)
+    options = [ascii(name), 'dtype="auto"', 'device_map="auto"']
+    options += [f"quantization_config=BitsAndBytesConfig({settings})"] if settings else []
+    return "AutoModelForCausalLM.from_pretrained(\n" + "".join(f"    {option},\n" for option in options) + ")\n"
+
+
+def _imports(usage: Usage, *lines: str) -> str:
+    quantized = usage.quantization in _QUANTIZED
+    names = ["AutoModelForCausalLM", "AutoTokenizer", *(["BitsAndBytesConfig"] if quantized else [])]
+    torch = ["import torch"] if "torch." in _QUANTIZED.get(usage.quantization, "") else []
+    return "\n".join([*torch, *lines, f"from transformers import {', '.join(names)}"]) + "\n\n"
+
+
+def _adapter(usage: Usage) -> list[Example]:
+    code = _imports(usage, "from peft import PeftModel")
+    code += f"tokenizer = AutoTokenizer.from_pretrained({ascii(usage.repo)})\n"
+    code += f"base = {_load(usage.base, usage.quantization)}"
+    if usage.resized:
+        code += "base.resize_token_embeddings(len(tokenizer), mean_resizing=False)\n"
+    code += f"model = PeftModel.from_pretrained(base, {ascii(usage.repo)})\n\n{_ask(usage)}"
+    found = [Example("transformers and peft", code, "python")]
+    rank = next((rank for rank in _VLLM_RANKS if rank >= usage.rank), 0)
+    if usage.rank and rank:
+        command = f"vllm serve {usage.base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={usage.repo}\n"
+        found.append(Example('vLLM (ask for the model "tuned")', command, "sh"))
+    return found
+
+
+def _whole(usage: Usage) -> list[Example]:
+    code = _imports(usage) + f"tokenizer = AutoTokenizer.from_pretrained({ascii(usage.repo)})\n"
+    code += f"model = {_load(usage.repo, usage.quantization)}\n{_ask(usage)}"
+    return [Example("transformers", code, "python"), Example("vLLM", f"vllm serve {usage.repo}\n", "sh")]
+
+
+def _gguf(usage: Usage) -> list[Example]:
+    file = usage.files[0] if usage.files else "MODEL.gguf"
+    server = f"hf download {usage.repo} {file} --local-dir .\nllama-server -m {file} --jinja\n"
+    prompt = " ".join(usage.system_prompt.split()).replace('"""', "'''")
+    modelfile = f'FROM ./{file}\nPARAMETER temperature 0\nSYSTEM """{prompt}"""\n'
+    ollama = f"hf download {usage.repo} {file} --local-dir .\nollama create tuned -f Modelfile\nollama run tuned\n"
+    return [
+        Example("llama.cpp", server, "sh"),
+        Example("Ollama, with this Modelfile", modelfile, "text"),
+        Example("and then", ollama, "sh"),
+    ]
+
+
+_KINDS: dict[str, Callable[[Usage], list[Example]]] = {
+    "adapter": _adapter,
+    "full": _whole,
+    "merged": _whole,
+    "gguf": _gguf,
+}
