@@ -12,6 +12,7 @@ from tunewright.errors import RunFolderError
 from tunewright.evaluation import report_parts as parts
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
+from tunewright.evaluation.kept_view import kept_view
 from tunewright.evaluation.page import render
 from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.structured import structured_table
@@ -116,6 +117,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     recipe_file = run.file("recipe.toml")
     return {
         **found,
+        "kept": kept_view(run, verdict),
         "advice": advice(next((stage["summary"] for stage in stages if stage["stage"] == "train"), None)),
         "title": run.path.resolve().name,
         "version": __version__,
