@@ -99,7 +99,7 @@ def kept_answers(items: Sequence[KeptItem], lost: float = 0.03, rise: float = 0.
         lost: share of the base's right choices and formats that the tuned model has wrong; half as many are gained.
         rise: of the cross-entropy of passages, in nats per token.
     """
-    rng = random.Random(11)
+    rng = random.Random(12)
     found = []
     for item in items:
         if item.kind == "passage":
@@ -109,9 +109,7 @@ def kept_answers(items: Sequence[KeptItem], lost: float = 0.03, rise: float = 0.
             values = [float(right), float(right != (rng.random() < (lost if right else lost / 2)))]
         for arm, value in zip(("base", "tuned"), values, strict=True):
             text = "" if item.kind == "passage" else f"What {arm} says"
-            found.append(
-                KeptAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text)
-            )
+            found.append(KeptAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text))
     return found
 
 

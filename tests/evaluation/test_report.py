@@ -72,7 +72,7 @@ def test_the_verdict_stands_on_top_and_every_section_is_there(finished: tuple[Pa
     assert page.headings == [
         "scores", "differences", "nll", "kept", "training", "data", "examples", "unmeasured", "rule", "recipe"
     ]  # fmt: skip
-    assert len(list(page.tags("article"))) == 10 + 6  # answers, and formats lost or gained
+    assert len(list(page.tags("article"))) == 10 + 4  # answers, and formats lost or gained
     assert "is the sealed one" in page.text
     assert "11 near duplicate; 9 question refers to the text" in page.text
     assert "max_new_tokens = 64" in page.text

@@ -9,7 +9,7 @@ from tunewright.evaluation import figures
 from tunewright.evaluation.guards import guard_name, harm_of
 from tunewright.evaluation.measured import BASE, KEPT, TUNED, Guard, Kept, KeptGroup
 from tunewright.evaluation.verdict import Verdict
-from tunewright.evaluation.wording import number, signed, spread
+from tunewright.evaluation.wording import signed
 from tunewright.records import KeptAnswer, KeptItem, KeptKind
 from tunewright.rundir import RunFolder
 
@@ -31,7 +31,9 @@ def kept_view(run: RunFolder, verdict: Verdict) -> dict[str, Any] | None:
     guards = [guard for guard in verdict.results.guards if guard.measure.startswith(KEPT)]
     return {
         "found": kept,
-        "figures": [{"figure": guard_figure(guard), "guard": guard, "name": guard_name(guard.measure)} for guard in guards],
+        "figures": [
+            {"figure": guard_figure(guard), "guard": guard, "name": guard_name(guard.measure)} for guard in guards
+        ],
         "judged": [*_rows(kept, "choice", "questions"), *_rows(kept, "format", "formats")],
         "read": _rows(kept, "passage", "texts"),
         "chance": sum(1 / len(item.options) for item in choices) / len(choices) if choices else None,

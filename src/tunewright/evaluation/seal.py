@@ -27,7 +27,9 @@ def exam_faults(run: RunFolder) -> list[str]:
         if not file.is_file():
             faults.append(f"{file.name} is missing, and the seal names it")
         elif seal.get(name) != file_digest(file):
-            faults.append(f"{file.name} was changed after it was sealed: it has not the digest that stands in seal.json")
+            faults.append(
+                f"{file.name} was changed after it was sealed: it has not the digest that stands in seal.json"
+            )
     return faults
 
 

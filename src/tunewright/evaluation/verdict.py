@@ -113,7 +113,9 @@ def _beats(results: Results, first: str, rivals: Sequence[str]) -> list[str]:
     won = all(d.interval.low > 0 for d in differences) and all(guard.state == "inside" for guard in guards)
     if missing or not won:
         return []
-    return [f"{first} beats {d.second} by {plain(d.interval)}." for d in differences] + [guard_sentence(g) for g in guards]
+    return [f"{first} beats {d.second} by {plain(d.interval)}." for d in differences] + [
+        guard_sentence(g) for g in guards
+    ]
 
 
 def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
@@ -244,7 +246,11 @@ def decide(
         leaks=leaks,
         promising=promising,
         questions_needed=needed,
-        not_measured=(*[f"the {arm} arm did not run" for arm in absent], _FORGETTING[results.kept is not None], *_UNMEASURED),
+        not_measured=(
+            *[f"the {arm} arm did not run" for arm in absent],
+            _FORGETTING[results.kept is not None],
+            *_UNMEASURED,
+        ),
         rule=rule,
         rule_digest=rule_digest(rule),
     )

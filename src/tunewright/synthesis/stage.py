@@ -11,7 +11,18 @@ from tunewright.injection import PLANTED, injection_fault
 from tunewright.kept.suite import draw, load_suite
 from tunewright.power import detectable_on, exam_power, kept_power, question_counts
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, KeptItem, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
+from tunewright.records import (
+    Chunk,
+    Document,
+    KeptItem,
+    Question,
+    Rejection,
+    Ring,
+    Sample,
+    Side,
+    SplitEntry,
+    StageSummary,
+)
 from tunewright.rundir import RunFolder, file_digest
 from tunewright.settings import ANSWERING
 from tunewright.synthesis import exam as exam_writing
@@ -92,7 +103,9 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     counts = _seal(run, questions, kept)
     figures |= _provable(questions)
     if kept:
-        console.line(f"  {kept_power(sum(item.kind != 'passage' for item in kept), recipe.evaluation.forgetting_margin)}")
+        console.line(
+            f"  {kept_power(sum(item.kind != 'passage' for item in kept), recipe.evaluation.forgetting_margin)}"
+        )
     num_in = len(questions) + sum(rejected.values())  # an unseen question is asked without and with its passage
     return StageSummary(num_in=num_in, num_out=len(questions), rejected=rejected, figures={**counts, **figures})
 
