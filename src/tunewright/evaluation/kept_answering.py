@@ -1,9 +1,10 @@
 """The third ring: base and tuned on general questions, formats and texts that have nothing to do with the documents.
 
 A choice is scored as lm-evaluation-harness does for "acc_norm": each option's text is put behind the question as the
-assistant's answer, and the option with the highest log-likelihood per character is the chosen one. Asked for the letter of a
-listed option instead, the embedded 135M model answers at chance, and there would be nothing to forget. Questions, formats
-and options go through the tokenizer's own chat template, without the recipe's system text; passages are raw text.
+assistant's answer, and the option with the highest log-likelihood per character is the chosen one. Asked for the
+letter of a listed option instead, the embedded 135M model answers at chance, and there would be nothing to forget.
+Questions, formats and options go through the tokenizer's own chat template, without the recipe's system text; passages
+are raw text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from tunewright.evaluation.arms import BASE_AND_TUNED, TUNED
 from tunewright.evaluation.format_checks import passes
 from tunewright.evaluation.sitting import Batch, Outputs, batch_size
-from tunewright.models.generate import Decoder, Job, answer_or_halve, or_halve
+from tunewright.models.generate import Decoder, Job, answer_or_halve
+from tunewright.models.memory import or_halve
 from tunewright.models.template import IGNORED, encode, encode_prompt
 from tunewright.records import KeptAnswer, KeptItem, Message, digest
 

@@ -83,7 +83,7 @@ def _rows(kept: Kept, kind: KeptKind, name: str) -> list[tuple[str, bool, KeptGr
 def _examples(items: Sequence[KeptItem], answers: Sequence[KeptAnswer]) -> list[dict[str, Any]]:
     """Return format prompts that base or tuned alone has right: those lost first, then those gained."""
     told = {(answer.item, answer.arm): answer for answer in answers if answer.kind == "format"}
-    both = [
+    both: list[dict[str, Any]] = [
         {"item": item, "base": told[item.id, BASE], "tuned": told[item.id, TUNED]}
         for item in items
         if (item.id, BASE) in told and (item.id, TUNED) in told

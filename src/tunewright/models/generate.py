@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from tunewright.models.memory import is_out_of_memory
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
+from tunewright.models.memory import or_halve
 
 _LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
 
@@ -265,22 +263,6 @@ def answer_or_halve(
 ) -> list[Output]:
     """Answer a batch as ``answer_batch`` does; out of memory, its halves one after the other."""
     return or_halve(lambda part: answer_batch(model, part, max_new_tokens, end_ids, pad_id, sample), jobs)
-
-
-def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """Return the work's results, one per item; out of memory, it is done in halves one after the other."""
-    import torch
-
-    try:
-        return work(items)
-    except Exception as error:
-        if len(items) == 1 or not is_out_of_memory(error):
-            raise
-    # Outside of the handler: its traceback would keep the failed batch's tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    half = len(items) // 2
-    return [result for part in (items[:half], items[half:]) for result in or_halve(work, part)]
 
 
 def stream(
