@@ -6,8 +6,9 @@ A score is its arm's mean + an effect of the document + an effect of the questio
 normal distributions, so that differences of two arms have an intraclass correlation of ICC. The powers to reproduce came
 without the standard deviation behind them: SD, of a difference, is the one number that was fitted to those four powers.
 False positives do not depend on it. No arm declines an answerable question, so that the guard rests on the rule of
-three. Intervals are computed for all runs at once by ``intervals``, which tests hold against the project's own
-``paired``; the verdict of each run is the project's own ``apply_rule`` on the project's own records.
+three; the third ring is not sat, so that the guards on forgetting are absent. Intervals are computed for all runs at
+once by ``intervals``, which tests hold against the project's own ``paired``; the verdict of each run is the project's
+own ``apply_rule`` on the project's own records.
 """
 
 from __future__ import annotations

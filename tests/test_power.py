@@ -17,6 +17,7 @@ from tunewright.power import (
     detectable_on,
     detectable_unclustered,
     exam_power,
+    kept_power,
     question_counts,
     questions_for,
 )
@@ -118,3 +119,10 @@ def test_the_plan_counts_an_exam_of_ones_own_before_anything_ran(tmp_path) -> No
 
 def question(name: str, document: str) -> Question:
     return Question(id=name, ring="learned", document=document, question="What?", gold="That.", answerable=True)
+
+
+def test_what_forgetting_can_be_ruled_out_is_told_and_what_not() -> None:
+    assert "can rule out a loss of 0.033 or more" in kept_power(360, 0.05)  # 1.967 * sqrt(0.1 / 360)
+    assert "raise exam.kept" not in kept_power(360, 0.05)
+    assert kept_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.kept")
+    assert "no forgetting" in kept_power(1, 0.05)

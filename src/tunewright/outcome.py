@@ -22,6 +22,7 @@ def show(run: RunFolder, until: str) -> None:
             console.line(f"  {fault}")
         console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
         return
+    from tunewright.evaluation.kept_view import kept_line
     from tunewright.evaluation.report import summary_table
     from tunewright.evaluation.structured import structured_table
     from tunewright.evaluation.verdict import Verdict
@@ -31,6 +32,8 @@ def show(run: RunFolder, until: str) -> None:
     console.table("", columns, rows)
     if fields := structured_table(verdict):
         console.table("", *fields)
+    if kept := kept_line(verdict):
+        console.line(kept)
     console.heading(f"verdict: {verdict.name}")
     for sentence in verdict.why:
         console.line(f"  {sentence}")

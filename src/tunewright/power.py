@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 EXPECTED_SD = 0.4
 EXPECTED_ICC = 0.3
 POWER = 0.8
+EXPECTED_DISCORDANCE = 0.1  # a guess too: the share of general items that training turns right or wrong
 
 
 def t_quantile(level: float, df: float) -> float:
@@ -151,3 +152,22 @@ def exam_power(sizes: Sequence[int]) -> str:
         f"{told} can prove a difference of {detectable_on(sizes):.2f} in score with {POWER:.0%} power "
         f"(spread {EXPECTED_SD}, ICC {EXPECTED_ICC} guessed); {lower}: more documents before more questions"
     )
+
+
+def kept_power(num_items: int, margin: float, level: float = 0.95) -> str:
+    """Return which forgetting the third ring can rule out, in one line.
+
+    Where base and tuned differ on a share d of n items and equally often either way, the interval of the difference
+    reaches t * sqrt(d / n) to each side: a loss beyond that is excluded.
+
+    Args:
+        num_items: those that are right or wrong; each is its own cluster.
+        margin: the largest harmless loss of accuracy.
+        level: confidence level of the interval.
+    """
+    told = f"the third ring: {num_items:,} item(s) of general ability"
+    if num_items < 2:
+        return f"{told}; they can rule no forgetting out: raise exam.kept"
+    reach = t_quantile(level, num_items - 1) * math.sqrt(EXPECTED_DISCORDANCE / num_items)
+    told += f" can rule out a loss of {reach:.3f} or more ({EXPECTED_DISCORDANCE:.0%} of them changed, guessed)"
+    return told if reach < margin else f"{told}; that is not within the margin of {margin}: raise exam.kept"

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,7 @@ from tunewright.errors import RunFolderError
 Side = Literal["train", "exam"]
 Ring = Literal["learned", "unseen"]
 Role = Literal["system", "user", "assistant"]
+KeptKind = Literal["choice", "format", "passage"]
 
 # Tasks that later stages treat apart: the user's own data, general instructions, and rewrites trained on as raw text.
 OWN, GENERAL, VIEW = "own", "general", "view"
@@ -180,6 +181,39 @@ class Score(Record):
     document: str
     primary: float
     metrics: dict[str, float]
+
+
+class KeptItem(Record):
+    """One item of the third ring: a multiple choice, a prompt whose answer must have a form, or a general text.
+
+    ``options`` and ``right``, the place of the right one, are a choice's; ``checks`` are a format's, each an object
+    with its ``kind``. ``topic`` of a passage is what kind of text it is, of a format the kind of its first check.
+    """
+
+    id: str
+    kind: KeptKind
+    topic: str
+    text: str
+    level: int = 0
+    options: tuple[str, ...] = ()
+    right: int = 0
+    checks: tuple[dict[str, Any], ...] = ()
+
+
+class KeptAnswer(Record):
+    """What base or tuned made of one item of the third ring.
+
+    ``value`` is 1 or 0 for a choice or a format, right or wrong, and nats per token for a passage. ``text`` is a
+    format's answer or the chosen option; ``nll`` holds the nats of each option, whole.
+    """
+
+    item: str
+    arm: str
+    kind: KeptKind
+    topic: str
+    value: float
+    text: str = ""
+    nll: tuple[float, ...] = ()
 
 
 class Mark(Record):

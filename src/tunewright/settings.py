@@ -54,6 +54,7 @@ class ExamSettings(Settings):
     file: str = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
     learned_per_document: int = Field(2, ge=0, description="questions on each training document")
     unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
+    kept: int = Field(480, ge=0, description="bundled items of general ability, to see forgetting; 0: none")
 
 
 class TeacherSettings(Settings):
@@ -253,6 +254,9 @@ class EvaluationSettings(Settings):
     rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")
     margin: float = Field(0.10, gt=0, lt=1, description="smallest difference worth having (the verdict's delta)")
+    forgetting_margin: float = Field(
+        0.05, gt=0, lt=1, description="largest harmless loss of accuracy in general ability"
+    )
 
     @field_validator("arms")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tunewright.errors import RecipeError
+from tunewright.kept.suite import suite_digest
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.rundir import file_digest
@@ -54,7 +55,7 @@ _SYNTHESIS = (
     "teacher.turn_end",
 )
 _DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
-_RESULTS = ("answers.jsonl", "scores.jsonl", "verdict.json")
+_RESULTS = ("answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
 
 STAGES = (
     Stage(
@@ -71,9 +72,9 @@ STAGES = (
         "tunewright.synthesis.stage:exam",
         (*_PROMPT, *_TEACHER, "exam"),
         _DOCUMENTS,
-        ("exam.jsonl", "seal.json"),
-        ("tunewright.stages:exam_file_digest", _TEACHER_NAME),
-        version=2,
+        ("exam.jsonl", "kept.jsonl", "seal.json"),
+        ("tunewright.stages:exam_file_digest", "tunewright.stages:kept_digest", _TEACHER_NAME),
+        version=3,
     ),
     Stage(
         "synth",
@@ -119,10 +120,10 @@ STAGES = (
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation"),
-        (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
+        (*_DOCUMENTS, "exam.jsonl", "kept.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
         ("tunewright.stages:base_identity",),
-        version=3,
+        version=4,
     ),
     Stage(
         "judge",
@@ -142,6 +143,7 @@ STAGES = (
             "seal.json",
             "rule.json",
             "exam.jsonl",
+            "kept.jsonl",
             "samples.jsonl",
             "train.jsonl",
             "rejected.jsonl",
@@ -245,6 +247,11 @@ def judge_name(recipe: Recipe) -> str:
 def reward_identity(recipe: Recipe) -> str:
     """Return what names the reward model's content."""
     return identity(recipe.curation.reward, recipe.folder)
+
+
+def kept_digest(recipe: Recipe) -> str:
+    """Return the digest of the third ring's bundled items, or nothing when the recipe takes none."""
+    return suite_digest() if recipe.exam.kept else ""
 
 
 def exam_file_digest(recipe: Recipe) -> str:

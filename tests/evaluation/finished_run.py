@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
+from tunewright.kept.suite import draw, load_suite
 from tunewright.recipe import Recipe, dump_recipe
-from tunewright.records import Answer, Document, Question, Span, StageSummary, digest
+from tunewright.records import Answer, Document, KeptAnswer, KeptItem, Question, Span, StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
 from tunewright.text import sentences
 
@@ -88,6 +89,28 @@ def answers(questions: list[Question], refusal: str, quality: Mapping[str, float
     """Return every arm's answers; ``quality`` is the chance of knowing one."""
     rng = random.Random(7)
     return [_answer(q, arm, share, refusal, rng) for arm, share in quality.items() for q in questions]
+
+
+def kept_answers(items: Sequence[KeptItem], lost: float = 0.03, rise: float = 0.02) -> list[KeptAnswer]:
+    """Return base's and tuned's answers to the third ring.
+
+    Args:
+        items: of the ring.
+        lost: share of the base's right choices and formats that the tuned model has wrong; half as many are gained.
+        rise: of the cross-entropy of passages, in nats per token.
+    """
+    rng = random.Random(12)
+    found = []
+    for item in items:
+        if item.kind == "passage":
+            values = [base := rng.gauss(3.2, 0.5), base + rng.gauss(rise, 0.05)]
+        else:
+            right = rng.random() < 0.6
+            values = [float(right), float(right != (rng.random() < (lost if right else lost / 2)))]
+        for arm, value in zip(("base", "tuned"), values, strict=True):
+            text = "" if item.kind == "passage" else f"What {arm} says"
+            found.append(KeptAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text))
+    return found
 
 
 def _stage(run: RunFolder, name: str, summary: StageSummary, duration_s: float, outputs: tuple[str, ...]) -> None:
@@ -195,6 +218,7 @@ def write(
     recipe: Recipe = RECIPE,
     quality: Mapping[str, float] = QUALITY,
     docs: list[Document] | None = None,
+    lost: float = 0.03,
 ) -> tuple[RunFolder, Verdict]:
     """Write a finished run folder and return it with its verdict."""
     run = RunFolder.create(path)
@@ -203,13 +227,18 @@ def write(
     told = answers(questions, recipe.refusal, quality)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in told]
-    verdict = decide(scores, told, rule(recipe.evaluation.margin, list(quality)), leaks=0)
+    kept = draw(load_suite(), recipe.exam.kept, recipe.seed)
+    answers_to_kept = kept_answers(kept, lost)
+    written = rule(recipe.evaluation.margin, list(quality), recipe.evaluation.forgetting_margin if kept else None)
+    verdict = decide(scores, told, written, 0, answers_to_kept)
     for name, records in (("documents", docs), ("exam", questions), ("answers", told), ("scores", scores)):
         run.write_records(f"{name}.jsonl", records)
+    run.write_records("kept.jsonl", kept)
+    run.write_records("kept-answers.jsonl", answers_to_kept)
     run.write("verdict.json", verdict.model_dump_json(indent=2))
     run.write("comparison.csv", comparison_csv(questions, told, list(quality)))
     run.write("recipe.toml", dump_recipe(recipe))
-    run.write_json("seal.json", {"exam": file_digest(run.file("exam.jsonl"))})
+    run.write_json("seal.json", {name: file_digest(run.file(f"{name}.jsonl")) for name in ("exam", "kept")})
     run.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics()))
     run.write_json("plan.json", PLANS)
     _stages(run, len(docs), len(questions))
@@ -218,6 +247,6 @@ def write(
 
 def reseal(run: RunFolder) -> None:
     """Let a run that was edited by hand pass for one that was made so."""
-    run.write_json("seal.json", {"exam": file_digest(run.file("exam.jsonl"))})
+    run.write_json("seal.json", {name: file_digest(run.file(f"{name}.jsonl")) for name in ("exam", "kept")})
     record = run.read_json("stages/evaluate.json")
     run.write_json("stages/evaluate.json", {**record, "outputs": {}})

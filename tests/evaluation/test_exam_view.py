@@ -8,8 +8,9 @@ import finished_run
 import pytest
 
 from tunewright.errors import RunFolderError
-from tunewright.evaluation.exam_view import count_rows, export_exam, show_exam, some
-from tunewright.records import Question
+from tunewright.evaluation.exam_view import count_rows, export_exam, kept_rows, show_exam, some
+from tunewright.evaluation.kept_view import kept_line
+from tunewright.records import KeptItem, Question
 from tunewright.rundir import RunFolder
 from tunewright.synthesis.own_exam import read_own_exam
 
@@ -90,3 +91,20 @@ def test_a_broken_or_missing_seal_is_an_error(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(RunFolderError, match="not the sealed one") as failure:
         show_exam(run)
     assert "no seal" in failure.value.cause
+
+
+def test_the_third_ring_is_shown_and_guarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, verdict = finished_run.write(tmp_path / "run")
+    show_exam(run)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "what the adapter must not forget" in told
+    assert "kept.jsonl has the sealed SHA-256" in told
+    rows = {row[0]: row[1:] for row in kept_rows(run.read_records("kept.jsonl", KeptItem))}
+    assert {kind: row[0] for kind, row in rows.items()} == {"choice": "300", "format": "60", "passage": "120"}
+    assert "geography 23" in rows["choice"][1]
+    line = kept_line(verdict)
+    assert line.startswith("kept, base → tuned: ")
+    assert "of 360 general questions and formats right; general text 3." in line
+    run.write("kept.jsonl", run.file("kept.jsonl").read_text(encoding="utf-8") + "\n")
+    with pytest.raises(RunFolderError, match="not the sealed one"):
+        show_exam(run)

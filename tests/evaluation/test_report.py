@@ -70,9 +70,9 @@ def test_the_verdict_stands_on_top_and_every_section_is_there(finished: tuple[Pa
     page, text, name = finished
     assert re.search(rf"<h1[^>]*>{name}</h1>", text)
     assert page.headings == [
-        "scores", "differences", "nll", "training", "data", "costs", "examples", "unmeasured", "rule", "recipe"
+        "scores", "differences", "nll", "kept", "training", "data", "costs", "examples", "unmeasured", "rule", "recipe"
     ]  # fmt: skip
-    assert 10 < len(list(page.tags("article"))) <= 20
+    assert 10 + 4 < len(list(page.tags("article"))) <= 20 + 4  # answers, and formats lost or gained
     assert "is the sealed one" in page.text
     assert "11 near duplicate; 9 question refers to the text" in page.text
     assert "max_new_tokens = 64" in page.text
@@ -93,7 +93,7 @@ def test_it_can_be_read_by_machines_for_people(finished: tuple[Page, str, str]) 
     assert next(page.tags("html"))["lang"] == "en"
     assert all(len(list(page.tags(tag))) == 1 for tag in ("h1", "header", "main", "footer", "title"))
     named = [a for a in page.tags("svg") if a.get("role") == "img"]
-    assert len(named) == 7
+    assert len(named) == 9
     assert all(a["aria-label"] for a in named)
     ids = {a["id"] for _, a in page.elements if "id" in a}
     assert all(a["aria-labelledby"] in ids for a in page.tags("section"))

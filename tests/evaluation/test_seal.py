@@ -10,7 +10,7 @@ import pytest
 from tunewright.evaluation.report import report
 from tunewright.evaluation.seal import exam_faults, seal_faults
 from tunewright.recipe import load_recipe
-from tunewright.records import Question
+from tunewright.records import KeptItem, Question
 from tunewright.rundir import RunFolder, file_digest
 
 PAYLOAD = "<script>alert(1)</script>"
@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> RunFolder:
     """A finished run with the records that the stages exam and evaluate leave."""
     run, verdict = finished_run.write(tmp_path / "run")
     run.write_json("rule.json", verdict.rule)
-    names = ("rule.json", "answers.jsonl", "scores.jsonl", "verdict.json")
+    names = ("rule.json", "answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
     record = run.read_json("stages/evaluate.json")
     record["outputs"] = {name: file_digest(run.file(name)) for name in names}
     record["ingredients"] = {
@@ -45,9 +45,14 @@ def another_gold(run: RunFolder) -> None:
     run.write_records("exam.jsonl", [first.model_copy(update={"gold": PAYLOAD}), *rest])
 
 
+def another_item(run: RunFolder) -> None:
+    first, *rest = run.read_records("kept.jsonl", KeptItem)
+    run.write_records("kept.jsonl", [first.model_copy(update={"right": (first.right + 1) % 4}), *rest])
+
+
 def another_gold_sealed_anew(run: RunFolder) -> None:
     another_gold(run)
-    run.write_json("seal.json", {"exam": file_digest(run.file("exam.jsonl"))})
+    run.write_json("seal.json", {**run.read_json("seal.json"), "exam": file_digest(run.file("exam.jsonl"))})
 
 
 def another_setting(before: str, after: str) -> Callable[[RunFolder], None]:
@@ -71,11 +76,18 @@ def appended(name: str) -> Callable[[RunFolder], None]:
 CHANGES: dict[str, tuple[Callable[[RunFolder], None], tuple[str, ...]]] = {
     "gold": (another_gold, ("exam.jsonl was changed after it was sealed",)),
     "gold and seal": (another_gold_sealed_anew, ("seal.json was changed",)),
+    "item of the third ring": (another_item, ("kept.jsonl was changed after it was sealed",)),
+    "no third ring": (lambda run: run.file("kept.jsonl").unlink(), ("kept.jsonl is missing",)),
+    "answer to the third ring": (appended("kept-answers.jsonl"), ("kept-answers.jsonl was changed",)),
+    "forgetting margin": (
+        another_setting("forgetting_margin = 0.05", "forgetting_margin = 0.2"),
+        ("recipe.toml was changed", "evaluation.forgetting_margin was 0.05 and is 0.2"),
+    ),
     "no seal": (lambda run: run.file("seal.json").unlink(), ("seal.json is missing",)),
     "rule": (edit("rule.json", alpha=0.2), ("rule.json was changed", "alpha was 0.05 and is 0.2")),
     "rule's step": (edit("rule.json", steps=["SHIP"]), ("rule.json was changed", "steps was", 'is ["SHIP"]')),
     "guard's margin": (
-        edit("rule.json", guards={"false_refusal": 0.5}),
+        edit("rule.json", guards={"false_refusal": 0.5, "kept_accuracy": 0.05, "kept_cross_entropy": 0.1}),
         ("rule.json was changed", "guards.false_refusal was 0.1 and is 0.5"),
     ),
     "no rule": (lambda run: run.file("rule.json").unlink(), ("rule.json is missing",)),

@@ -1,47 +1,41 @@
-"""Answers of all arms from one loaded base: batches are journalled, and none is ever answered twice."""
+"""The exam's questions as every arm is asked them, and the answers that came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from tunewright import console
 from tunewright.edits import false_versions
 from tunewright.evaluation.arms import TUNED, arm_prompt, few_shot_examples, retriever
+from tunewright.evaluation.kept_answering import ThirdRing
+from tunewright.evaluation.sitting import Batch, Outputs, answer_all, batch_size, weights_names
 from tunewright.models.generate import Job, answer_or_halve, batches
-from tunewright.models.load import for_inference, load_adapter, pick_device
-from tunewright.models.student import student_base, student_identity, student_tokenizer
-from tunewright.models.template import IGNORED, encode, encode_prompt, end_ids
+from tunewright.models.student import student_tokenizer
+from tunewright.models.template import IGNORED, encode, encode_prompt
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Chunk, Message, Question, Sample, SplitEntry, digest
-from tunewright.rundir import RunFolder, file_digest
-
-JOURNAL = "answers-journal.jsonl"
-BATCH_SIZE = {"cpu": 48, "cuda": 128}
+from tunewright.records import Answer, Chunk, KeptAnswer, KeptItem, Message, Question, Sample, SplitEntry, digest
+from tunewright.rundir import RunFolder
 
 Sheets = Mapping[str, Sequence[Job]]  # arm → one job per question, in the exam's order
 Key = Callable[[bool, Job], str]  # (with adapter, job) → what names the job's answer
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Jobs that the same weights answer together."""
-
-    tuned: bool
-    jobs: tuple[Job, ...]
-
-
-def all_answers(run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str]) -> Iterator[Answer]:
-    """Yield every arm's answer to every question, in the order of the arms and of the exam."""
+def all_answers(
+    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str], kept: Sequence[KeptItem] = ()
+) -> tuple[list[Answer], list[KeptAnswer]]:
+    """Return every arm's answer to every question, in the order of the arms and of the exam, and the third ring's."""
     tokenizer = student_tokenizer(recipe)
     sheets = _sheets(run, recipe, questions, arms, tokenizer)
-    key = _key(run, recipe, any(arm in TUNED for arm in sheets))
-    told = _tell(run, recipe, tokenizer, _plan(sheets, key, BATCH_SIZE[pick_device().partition(":")[0]]), key)
-    for arm, jobs in sheets.items():
-        for question, job in zip(questions, jobs, strict=True):
-            output = told[key(arm in TUNED, job)]
-            yield Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **output)
+    weights = weights_names(run, recipe, any(arm in TUNED for arm in sheets))
+    key, third = _key(weights, recipe), ThirdRing(kept, tokenizer, weights)
+    told = answer_all(run, recipe, tokenizer, [*_plan(sheets, key, batch_size(), recipe, tokenizer), *third.plan()])
+    answers = [
+        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **told[key(arm in TUNED, job)])
+        for arm, jobs in sheets.items()
+        for question, job in zip(questions, jobs, strict=True)
+    ]
+    return answers, third.answers(told)
 
 
 def _sheets(
@@ -88,10 +82,8 @@ def _training_chunks(run: RunFolder) -> list[Chunk]:
     return [chunk for chunk in run.read_records("chunks.jsonl", Chunk) if chunk.document in train_side]
 
 
-def _key(run: RunFolder, recipe: Recipe, with_adapter: bool) -> Key:
+def _key(weights: Mapping[bool, str], recipe: Recipe) -> Key:
     """Return the function that names a job's answer by all that it depends on."""
-    base = student_identity(recipe, pick_device())
-    weights = {False: base, True: f"{base} {file_digest(run.file('adapter'))}" if with_adapter else base}
     limit = recipe.evaluation.max_new_tokens
 
     def key(tuned: bool, job: Job) -> str:
@@ -101,48 +93,32 @@ def _key(run: RunFolder, recipe: Recipe, with_adapter: bool) -> Key:
     return key
 
 
-def _plan(sheets: Sheets, key: Key, batch_size: int) -> list[_Batch]:
-    """Batch the jobs arm by arm, base weights first; what another arm of the same weights asks too is left out."""
-    planned: list[_Batch] = []
+def _plan(sheets: Sheets, key: Key, size: int, recipe: Recipe, tokenizer: Any) -> list[Batch]:
+    """Batch the jobs arm by arm; what another arm of the same weights asks too is left out."""
+    planned: list[Batch] = []
     seen: set[str] = set()
     for arm, jobs in sorted(sheets.items(), key=lambda sheet: sheet[0] in TUNED):
         tuned = arm in TUNED
         own = {key(tuned, job): job for job in jobs if key(tuned, job) not in seen}
         seen |= set(own)
-        fresh = list(own.values())
-        planned += [_Batch(tuned, tuple(fresh[n] for n in batch)) for batch in batches(fresh, batch_size)]
+        names, fresh = list(own), list(own.values())
+        for places in batches(fresh, size):
+            asked = [fresh[place] for place in places]
+            answer = partial(_outputs, tokenizer, recipe.evaluation.max_new_tokens, asked)
+            planned.append(Batch(tuned, tuple(names[place] for place in places), answer))
     return planned
 
 
-def _tell(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[_Batch], key: Key) -> dict[str, Any]:
-    """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
-    journal = run.journal(JOURNAL)
-    told: dict[str, Any] = {}
-    for entry in journal.entries:
-        told |= entry.get("outputs", {})  # a line of another kind answers nothing, and is answered anew
-    missing = [batch for batch in planned if any(key(batch.tuned, job) not in told for job in batch.jobs)]
-    if not missing:
-        return told
-    device = pick_device()
-    console.line(f"loading {recipe.model.base} on {device}")
-    model = for_inference(student_base(recipe, device, tokenizer))
-    ends, limit, adapted = end_ids(tokenizer, model), recipe.evaluation.max_new_tokens, False
-    with console.progress("answers", sum(len(batch.jobs) for batch in missing)) as bar:
-        for batch in missing:
-            if batch.tuned and not adapted:
-                model, adapted = load_adapter(model, run.file("adapter")), True
-            outputs = {}
-            answered = answer_or_halve(model, batch.jobs, limit, ends, tokenizer.pad_token_id)
-            for job, output in zip(batch.jobs, answered, strict=True):
-                outputs[key(batch.tuned, job)] = {
-                    "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),
-                    "finish": output.finish,
-                    "num_tokens": len(output.token_ids),
-                    "duration_s": round(output.duration_s, 4),
-                    "gold_nll": output.gold_nll,
-                    "contrast_nll": output.contrast_nll,
-                }
-            journal.append({"outputs": outputs})
-            told |= outputs
-            bar.advance(len(batch.jobs))
-    return told
+def _outputs(tokenizer: Any, limit: int, jobs: Sequence[Job], model: Any, ends: Sequence[int]) -> Outputs:
+    """Answer the jobs; return what an ``Answer`` holds beside its question and arm."""
+    return [
+        {
+            "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),
+            "finish": output.finish,
+            "num_tokens": len(output.token_ids),
+            "duration_s": round(output.duration_s, 4),
+            "gold_nll": output.gold_nll,
+            "contrast_nll": output.contrast_nll,
+        }
+        for output in answer_or_halve(model, jobs, limit, ends, tokenizer.pad_token_id)
+    ]

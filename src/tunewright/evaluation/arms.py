@@ -8,6 +8,7 @@ from tunewright.models.prompts import chat, passage_text
 from tunewright.records import Chunk, Message, Question, Sample, digest
 
 TUNED = frozenset({"tuned", "tuned+rag"})  # arms that answer with the adapter on
+BASE_AND_TUNED = ("base", "tuned")  # who sits the third ring
 RETRIEVING = frozenset({"rag", "tuned+rag"})
 
 Retrieve = Callable[[str], Sequence[str]]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError
 from tunewright.evaluation.seal import exam_faults
-from tunewright.records import Document, Question
+from tunewright.records import Document, KeptItem, Question
 from tunewright.rundir import RunFolder, file_digest, write_atomic
 from tunewright.spreadsheet import escape
 
@@ -110,7 +111,20 @@ def show_exam(run: RunFolder) -> None:
         console.line(
             f"    ({len(shown)} of {len(questions)}; all of them: tunewright exam '{run.path}' --export FILE.csv)"
         )
+    if kept := run.read_records("kept.jsonl", KeptItem) if run.file("kept.jsonl").is_file() else []:
+        console.table("the third ring: what the adapter must not forget", ("kind", "items", "topics"), kept_rows(kept))
     check_exam(run)
+
+
+def kept_rows(items: Sequence[KeptItem]) -> list[list[str]]:
+    """Return kind, number and topics of the third ring, a row by kind."""
+    groups: dict[str, Counter[str]] = {}
+    for item in items:
+        groups.setdefault(item.kind, Counter())[item.topic] += 1
+    return [
+        [kind, str(topics.total()), ", ".join(f"{topic.replace('_', ' ')} {num}" for topic, num in topics.items())]
+        for kind, topics in groups.items()
+    ]
 
 
 def check_exam(run: RunFolder) -> None:
@@ -127,6 +141,8 @@ def check_exam(run: RunFolder) -> None:
             "to change the exam, edit an export: tunewright exam DIR --export my-exam.csv",
         )
     console.line(f"the seal holds: exam.jsonl has the sealed SHA-256 {file_digest(run.file('exam.jsonl'))}")
+    if "kept" in run.read_json("seal.json"):
+        console.line(f"                kept.jsonl has the sealed SHA-256 {file_digest(run.file('kept.jsonl'))}")
 
 
 def _questions(run: RunFolder) -> list[Question]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from tunewright.evaluation.statistics import Interval
-from tunewright.records import Record
+from tunewright.records import KeptKind, Record
 
 BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
+KEPT = "kept_"  # what the names of the third ring's measures begin with
 
 
 class ArmResult(Record):
@@ -44,7 +45,10 @@ class Difference(Record):
 
 
 class Guard(Record):
-    """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval."""
+    """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval.
+
+    ``interval`` is of the measure itself, first arm minus second; which way it does harm, ``guards.py`` says.
+    """
 
     measure: str
     first: str
@@ -52,6 +56,32 @@ class Guard(Record):
     interval: Interval
     margin: float
     state: Literal["inside", "beyond", "unclear"]
+
+
+class KeptGroup(Record):
+    """Means of base and tuned over a kind of the third ring or, with a ``topic``, over a part of it.
+
+    Shares right of choices and formats, nats per token of passages.
+    """
+
+    kind: KeptKind
+    topic: str
+    num: int
+    base: float
+    tuned: float
+
+
+class Kept(Record):
+    """What became of the general ability, tuned minus base: a loss of accuracy and a rise of cross-entropy do harm.
+
+    ``num_lost`` and ``num_gained`` count the choices and formats that base or tuned alone has right.
+    """
+
+    accuracy: Difference | None
+    cross_entropy: Difference | None
+    groups: tuple[KeptGroup, ...]
+    num_lost: int
+    num_gained: int
 
 
 class Results(Record):
@@ -71,6 +101,7 @@ class Results(Record):
     exploratory: tuple[Difference, ...]
     structured: tuple[Difference, ...] = ()
     contrast: Difference | None = None
+    kept: Kept | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not sit the exam."""
@@ -81,5 +112,9 @@ class Results(Record):
         return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
 
     def guards_of(self, first: str) -> list[Guard]:
-        """Return the guards over an arm."""
-        return [guard for guard in self.guards if guard.first == first]
+        """Return the guards over an arm; what the adapter forgot counts with retrieval as without."""
+        return [
+            guard
+            for guard in self.guards
+            if guard.first == first or (first == TUNED_RAG and guard.measure.startswith(KEPT))
+        ]

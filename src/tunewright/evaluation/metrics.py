@@ -66,6 +66,12 @@ def read_object(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def unfenced(text: str) -> str:
+    """Return what stands in the code block that is all of a text; any other text as it is."""
+    fenced = _FENCED.fullmatch(text.strip())
+    return fenced[1] if fenced else text
+
+
 def gold_fields(question: Question) -> dict[str, Any] | None:
     """Return the fields of a gold answer that is a JSON object with at least one; None of any other gold."""
     return (read_object(question.gold) if question.answerable else None) or None
@@ -75,8 +81,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any] | None:
     """Return the fields of an answer: of the object that it is, or that is all of its one code block."""
     if answer.finish == "length":
         return None
-    fenced = _FENCED.fullmatch(answer.text.strip())
-    return read_object(fenced[1] if fenced else answer.text)
+    return read_object(unfenced(answer.text))
 
 
 def _plain(value: Any) -> Any:

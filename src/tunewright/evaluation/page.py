@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from tunewright.evaluation.guards import guard_name
 from tunewright.evaluation.wording import duration, number, p_value, signed, spread
 
 
@@ -42,5 +43,5 @@ def render(name: str, view: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, signed=signed, p_value=p_value, spread=spread, duration=duration)
-    environment.filters.update(share=share, count=count, section_name=section_name)
+    environment.filters.update(share=share, count=count, section_name=section_name, guard_name=guard_name)
     return str(environment.get_template(name).render({**view, "style": Markup(_read("style.css"))}))

@@ -14,6 +14,7 @@ from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, b
 from tunewright.evaluation.costs import costs
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
+from tunewright.evaluation.kept_view import kept_view
 from tunewright.evaluation.opinions import opinions
 from tunewright.evaluation.page import render
 from tunewright.evaluation.seal import seal_faults
@@ -134,6 +135,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         **found,
         **said,
         "not_measured": [item for item in verdict.not_measured if item not in measured],
+        "kept": kept_view(run, verdict),
         "advice": advice(next((stage["summary"] for stage in stages if stage["stage"] == "train"), None)),
         "title": run.path.resolve().name,
         "version": __version__,

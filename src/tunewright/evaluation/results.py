@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 from tunewright.errors import StageError
+from tunewright.evaluation.guards import guard
+from tunewright.evaluation.kept_results import measure_kept
 from tunewright.evaluation.measured import (
     BASE,
     FEW_SHOT,
@@ -16,11 +17,12 @@ from tunewright.evaluation.measured import (
     ArmResult,
     Difference,
     Guard,
+    Kept,
     Results,
 )
 from tunewright.evaluation.metrics import is_structured
 from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
-from tunewright.records import Answer, Score
+from tunewright.records import Answer, KeptAnswer, Score
 
 PAIRS = (
     (TUNED, BASE),
@@ -114,8 +116,9 @@ def _length_correlation(sheet: Sheet, answers: Sequence[Answer]) -> float | None
     return rank_correlation([tokens for tokens, _ in pairs], [score for _, score in pairs])
 
 
-def _guards(sheets: Mapping[str, Sheet], margins: Mapping[str, float], level: float) -> list[Guard]:
-    guards = []
+def _guards(sheets: Mapping[str, Sheet], kept: Kept | None, margins: Mapping[str, float], level: float) -> list[Guard]:
+    forgotten = [kept.accuracy, kept.cross_entropy] if kept else []
+    guards = [guard(found, margins[found.measure]) for found in forgotten if found and found.measure in margins]
     for measure, margin in margins.items():
         for first, second in _GUARDED:
             if first not in sheets or second not in sheets:
@@ -123,21 +126,7 @@ def _guards(sheets: Mapping[str, Sheet], margins: Mapping[str, float], level: fl
             found = compare(sheets[first], sheets[second], _metric(measure), measure, level)
             if found is None:
                 continue
-            state: Literal["inside", "beyond", "unclear"] = "unclear"
-            if found.interval.high < margin:
-                state = "inside"
-            elif found.interval.low > margin:
-                state = "beyond"
-            guards.append(
-                Guard(
-                    measure=measure,
-                    first=first,
-                    second=second,
-                    interval=found.interval,
-                    margin=margin,
-                    state=state,
-                )
-            )
+            guards.append(guard(found, margin))
     return guards
 
 
@@ -193,6 +182,7 @@ def measure(
     arms: Sequence[str],
     guard_margins: Mapping[str, float],
     level: float = 0.95,
+    kept_answers: Sequence[KeptAnswer] = (),
 ) -> Results:
     """Return everything that the exam measured.
 
@@ -200,8 +190,9 @@ def measure(
         scores: of every arm and question.
         answers: the answers behind them, for likelihood and cost.
         arms: the arms that the rule declared; others are left out.
-        guard_margins: metric name to the largest harmless increase over the arm's rival.
+        guard_margins: measure to the largest harm that is allowed, over the arm's rival.
         level: confidence level of every interval.
+        kept_answers: of base and tuned to the third ring, where it was sat.
 
     Raises:
         StageError: there is no score of any declared arm.
@@ -216,6 +207,7 @@ def measure(
         for first, second in PAIRS
         if first in sheets and second in sheets
     ]
+    kept = measure_kept(kept_answers, level)
     documents = {score.question: score.document for sheet in sheets.values() for score in sheet.values()}
     return Results(
         num_questions=len(documents),
@@ -224,10 +216,11 @@ def measure(
             _arm_result(arm, sheet, [a for a in answers if a.arm == arm], level) for arm, sheet in sheets.items()
         ),
         differences=tuple(difference for difference in pairs if difference is not None),
-        guards=tuple(_guards(sheets, guard_margins, level)),
+        guards=tuple(_guards(sheets, kept, guard_margins, level)),
         nll_learned=_nll(sheets, answers, "learned", level),
         nll_closed_book=_nll(sheets, answers, None, level),
         exploratory=tuple(_exploratory(sheets, level)),
         structured=tuple(_structured(sheets, level)),
         contrast=_contrast(sheets, answers, level),
+        kept=kept,
     )

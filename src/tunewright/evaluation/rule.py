@@ -7,23 +7,29 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tunewright.evaluation.guards import CROSS_ENTROPY_MARGIN
+from tunewright.evaluation.kept_results import ACCURACY, CROSS_ENTROPY
 from tunewright.evaluation.measured import TUNED, TUNED_RAG
 from tunewright.evaluation.metrics import METRICS_VERSION
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
-    "more than max_cut of the answers of one of max_cut_arms truncated or empty",
+    "more than max_cut of the answers of one of max_cut_arms truncated or empty; a kept guard without its measure",
     "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
     "SHIP: lower(tuned - k) > 0 for every k in base, few-shot, rag, and the interval of every guard on tuned "
     "lies inside its margin",
-    "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned",
+    "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned; the kept guards, on tuned, count here too",
     "USE RAG / PROMPT INSTEAD: upper(tuned - cheap) < 0, or lower(tuned - base) > 0 and "
     "upper(tuned - cheap) < margin, for a cheap in rag, few-shot",
     "NOT PROVEN: otherwise",
 )
+_KEPT = (
+    "general items, each its own cluster, tuned - base: a loss of accuracy (choices by log-likelihood per character of "
+    "the options, formats by their checks) and a rise of cross-entropy (passages, nats per token)"
+)
 
 
-def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
+def rule(margin: float, arms: Sequence[str], forgetting_margin: float | None = None) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
     Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag). A small
@@ -33,9 +39,14 @@ def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
     Args:
         margin: delta, the smallest difference worth having, in primary score.
         arms: the arms that will sit the exam.
+        forgetting_margin: the largest harmless loss of accuracy in the third ring; None where it is not sat, and
+            then forgetting is not measured.
     """
+    forgetting: dict[str, float] = {}
+    if forgetting_margin is not None:
+        forgetting = {ACCURACY: forgetting_margin, CROSS_ENTROPY: CROSS_ENTROPY_MARGIN}
     return {
-        "version": 1,
+        "version": 2,
         "metrics_version": METRICS_VERSION,
         "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
         "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
@@ -47,7 +58,8 @@ def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
         "max_cut": 0.05,
         "max_cut_arms": [TUNED, TUNED_RAG],
         "max_leaks": 0,
-        "guards": {"false_refusal": 0.10},
+        "guards": {"false_refusal": 0.10, **forgetting},
+        "kept": _KEPT if forgetting else "",
         "steps": list(_STEPS),
     }
 

@@ -21,8 +21,15 @@ def exam_faults(run: RunFolder) -> list[str]:
     faults = list(_changed_outputs(run, "exam", ("seal.json",)))
     if not run.file("seal.json").is_file():
         return faults
-    if _object(run, "seal.json").get("exam") != file_digest(run.file("exam.jsonl")):
-        faults.append("exam.jsonl was changed after it was sealed: it has not the digest that stands in seal.json")
+    seal = _object(run, "seal.json")
+    for name in ("exam", *(["kept"] if "kept" in seal else [])):  # seals of before the third ring have none
+        file = run.file(f"{name}.jsonl")
+        if not file.is_file():
+            faults.append(f"{file.name} is missing, and the seal names it")
+        elif seal.get(name) != file_digest(file):
+            faults.append(
+                f"{file.name} was changed after it was sealed: it has not the digest that stands in seal.json"
+            )
     return faults
 
 
@@ -35,7 +42,7 @@ def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
     """
     faults = [*exam_faults(run), *_rule_faults(run, recipe), *_changed_settings(run, recipe)]
     known = " ".join(faults)
-    outputs = ("rule.json", "answers.jsonl", "scores.jsonl", "verdict.json")
+    outputs = ("rule.json", "answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
     return faults + [fault for fault in _changed_outputs(run, "evaluate", outputs) if fault.split()[0] not in known]
 
 

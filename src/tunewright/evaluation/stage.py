@@ -5,35 +5,39 @@ from __future__ import annotations
 from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
-from tunewright.evaluation.arms import RETRIEVING, few_shot_examples
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, few_shot_examples
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import decide
 from tunewright.recipe import Recipe
-from tunewright.records import Question, StageSummary
+from tunewright.records import KeptItem, Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest
 
 
 def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Answer the exam with every arm, score the answers, apply the rule that was written before.
 
-    Writes rule.json (before the first answer), answers.jsonl, scores.jsonl, verdict.json and comparison.csv.
+    Writes rule.json (before the first answer), answers.jsonl, kept-answers.jsonl, scores.jsonl,
+    verdict.json and comparison.csv.
     """
     questions = _sealed_exam(run)
     arms = _possible_arms(run, recipe)
-    the_rule = rule(recipe.evaluation.margin, arms)
+    kept = _sealed_kept(run) if set(BASE_AND_TUNED) <= set(arms) else []
+    the_rule = rule(recipe.evaluation.margin, arms, recipe.evaluation.forgetting_margin if kept else None)
     run.write_json("rule.json", the_rule)
-    answers = list(all_answers(run, recipe, questions, arms))
+    answers, kept_answers = all_answers(run, recipe, questions, arms, kept)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
-    verdict = decide(scores, answers, the_rule, _leaks(run))
+    verdict = decide(scores, answers, the_rule, _leaks(run), kept_answers)
     run.write_records("answers.jsonl", answers)
+    run.write_records("kept-answers.jsonl", kept_answers)
     run.write_records("scores.jsonl", scores)
     run.write("comparison.csv", comparison_csv(questions, answers, arms))
     run.write("verdict.json", verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),
+        "kept_answers": len(kept_answers),
         "generated_tokens": sum(answer.num_tokens for answer in answers),
         "verdict": verdict.name,
     }
@@ -59,13 +63,28 @@ def _sealed_exam(run: RunFolder) -> list[Question]:
     Raises:
         StageError: the exam is not the one that was sealed.
     """
-    if run.read_json("seal.json").get("exam") != file_digest(run.file("exam.jsonl")):
-        raise StageError(
-            "the exam was changed after it was sealed",
-            "exam.jsonl has not the digest that stands in seal.json",
-            'to sit another exam, give it in the recipe: exam.file = "my-exam.jsonl"',
-        )
+    _require_sealed(run, "exam", 'to sit another exam, give it in the recipe: exam.file = "my-exam.jsonl"')
     return run.read_records("exam.jsonl", Question)
+
+
+def _sealed_kept(run: RunFolder) -> list[KeptItem]:
+    """Return the third ring's items; none where the recipe took none.
+
+    Raises:
+        StageError: they are not those that were sealed.
+    """
+    _require_sealed(run, "kept", "delete kept.jsonl and run the recipe again: its items are drawn anew")
+    return run.read_records("kept.jsonl", KeptItem)
+
+
+def _require_sealed(run: RunFolder, name: str, hint: str) -> None:
+    file = run.file(f"{name}.jsonl")
+    if not file.is_file() or run.read_json("seal.json").get(name) != file_digest(file):
+        raise StageError(
+            f"the exam was changed after it was sealed: {file.name}",
+            f"{file.name} has not the digest that stands in seal.json",
+            hint,
+        )
 
 
 def _leaks(run: RunFolder) -> int:

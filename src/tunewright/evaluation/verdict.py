@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tunewright.evaluation.measured import BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG, Difference, Guard, Results
+from tunewright.evaluation.guards import guard_name, guard_sentence
+from tunewright.evaluation.measured import BASE, FEW_SHOT, KEPT, RAG, TUNED, TUNED_RAG, Difference, Results
 from tunewright.evaluation.results import measure
 from tunewright.evaluation.rule import rule_digest
 from tunewright.evaluation.statistics import questions_needed
 from tunewright.evaluation.wording import plain
-from tunewright.records import Answer, Record, Score
+from tunewright.records import Answer, KeptAnswer, Record, Score
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]
 
@@ -28,11 +29,13 @@ NO_JUDGE = "a judge model's opinion"
 _UNMEASURED = (
     NO_MARKS,
     NO_JUDGE,
-    "forgetting: what the model could do before, outside these documents",
     "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
 )
-
+_FORGETTING = {
+    False: "forgetting: what the model could do before, outside these documents (exam.kept)",
+    True: "forgetting of what the third ring does not ask for, such as long dialogues or other languages",
+}
 
 _UNCHANGED = 0.95  # share of equal answers from which on it is told; a remark only, so it is no part of the rule
 
@@ -74,6 +77,10 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int) -> list[str]:
     for arm in (BASE, TUNED):
         if results.arm(arm) is None:
             faults.append(f"The {arm} arm did not sit the exam, so there is nothing to compare.")
+    measured = {guard.measure for guard in results.guards}
+    unsat = [name for name in rule["guards"] if name.startswith(KEPT) and name not in measured]
+    if unsat and results.arm(BASE) and results.arm(TUNED):
+        faults.append(f"The third ring gave no measure of {' and '.join(map(guard_name, unsat))} (raise exam.kept).")
     for found in results.arms:
         if found.primary.num < results.num_questions:
             faults.append(f"{found.arm} answered {found.primary.num} of {results.num_questions} questions.")
@@ -92,15 +99,7 @@ def _harms(results: Results) -> list[str]:
     against = results.difference(TUNED, BASE)
     if against and against.interval.high < 0:
         harms.append(f"The tuned model scores lower than the base: {plain(against.interval)}.")
-    return harms + [_told(guard) for guard in results.guards_of(TUNED) if guard.state == "beyond"]
-
-
-def _told(guard: Guard) -> str:
-    verb = {"inside": "is shown to stay within", "beyond": "lies beyond", "unclear": "may exceed"}[guard.state]
-    return (
-        f"Declining answerable questions, {guard.first} over {guard.second}: {plain(guard.interval)}; "
-        f"that {verb} the margin of {guard.margin:.2f}."
-    )
+    return harms + [guard_sentence(guard) for guard in results.guards_of(TUNED) if guard.state == "beyond"]
 
 
 def _against(results: Results, first: str, rivals: Sequence[str]) -> tuple[list[Difference], list[str]]:
@@ -116,7 +115,9 @@ def _beats(results: Results, first: str, rivals: Sequence[str]) -> list[str]:
     won = all(d.interval.low > 0 for d in differences) and all(guard.state == "inside" for guard in guards)
     if missing or not won:
         return []
-    return [f"{first} beats {d.second} by {plain(d.interval)}." for d in differences] + [_told(g) for g in guards]
+    return [f"{first} beats {d.second} by {plain(d.interval)}." for d in differences] + [
+        guard_sentence(g) for g in guards
+    ]
 
 
 def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
@@ -148,8 +149,9 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
             needs.append(questions_needed(difference.interval, rule["margin"], 1 - rule["alpha"]))
     for guard in results.guards_of(TUNED):
         if guard.state == "unclear":
-            why.append(_told(guard))
-            needs.append(questions_needed(guard.interval, guard.margin, 1 - rule["alpha"]))
+            why.append(guard_sentence(guard))
+            if not guard.measure.startswith(KEPT):  # the third ring grows by exam.kept, not by questions
+                needs.append(questions_needed(guard.interval, guard.margin, 1 - rule["alpha"]))
     if missing:
         why.append(f"Rivals not run: {', '.join(missing)}; without them the rule cannot say SHIP.")
     needed = max((n for n in needs if n is not None), default=None)
@@ -213,7 +215,13 @@ def _unchanged(answers: Sequence[Answer]) -> list[str]:
     ]
 
 
-def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, Any], leaks: int) -> Verdict:
+def decide(
+    scores: Sequence[Score],
+    answers: Sequence[Answer],
+    rule: dict[str, Any],
+    leaks: int,
+    kept: Sequence[KeptAnswer] = (),
+) -> Verdict:
     """Return the verdict that the rule gives.
 
     The rule holds every constant; none is taken from the code of the day. Without few-shot or RAG among the
@@ -224,11 +232,12 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
         answers: the answers behind them.
         rule: as ``rule`` returned it before the answers were generated.
         leaks: training samples found to share an exam question or its evidence.
+        kept: answers of base and tuned to the third ring, where the rule guards it.
 
     Raises:
         StageError: there are no scores.
     """
-    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"])
+    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], kept)
     promising = results.nll_learned is not None and results.nll_learned.interval.low > 0
     name, why, needed = apply_rule(results, rule, leaks, promising)
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
@@ -239,7 +248,11 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
         leaks=leaks,
         promising=promising,
         questions_needed=needed,
-        not_measured=(*[f"the {arm} arm did not run" for arm in absent], *_UNMEASURED),
+        not_measured=(
+            *[f"the {arm} arm did not run" for arm in absent],
+            _FORGETTING[results.kept is not None],
+            *_UNMEASURED,
+        ),
         rule=rule,
         rule_digest=rule_digest(rule),
     )

@@ -1,14 +1,17 @@
-"""The shape of a model in numbers, and what devices hold and do per second."""
+"""The shape of a model in numbers, what devices hold and do per second, and work in halves where memory ends."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunewright.models.families import shape_of
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Dense 16-bit matrix products per second, from the makers' data sheets.
 _PEAK_FLOPS = {
@@ -122,3 +125,19 @@ def _allowed_bytes() -> float:
 def peak_flops(device_name: str) -> float:
     """Return a GPU's dense 16-bit operations per second by its name; 0 where it is not known."""
     return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_name), 0.0)
+
+
+def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    """Return the work's results, one per item; out of memory, it is done in halves one after the other."""
+    import torch
+
+    try:
+        return work(items)
+    except Exception as error:
+        if len(items) == 1 or not is_out_of_memory(error):
+            raise
+    # Outside of the handler: its traceback would keep the failed batch's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(items) // 2
+    return [result for part in (items[:half], items[half:]) for result in or_halve(work, part)]

@@ -8,9 +8,21 @@ from collections.abc import Sequence
 from tunewright import console
 from tunewright.errors import RecipeError, StageError
 from tunewright.injection import PLANTED, injection_fault
-from tunewright.power import detectable_on, exam_power, question_counts
+from tunewright.kept.suite import draw, load_suite
+from tunewright.power import detectable_on, exam_power, kept_power, question_counts
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Question, Rejection, Ring, Sample, Side, SplitEntry, StageSummary
+from tunewright.records import (
+    Chunk,
+    Document,
+    KeptItem,
+    Question,
+    Rejection,
+    Ring,
+    Sample,
+    Side,
+    SplitEntry,
+    StageSummary,
+)
 from tunewright.rundir import RunFolder, file_digest
 from tunewright.settings import ANSWERING
 from tunewright.synthesis import exam as exam_writing
@@ -20,7 +32,7 @@ from tunewright.synthesis.tasks import TASKS, check, tasks_of
 from tunewright.synthesis.work import STAGE, Work
 from tunewright.teacher import Teacher, open_teacher
 
-EXAM, SEAL, SAMPLES = "exam.jsonl", "seal.json", "samples.jsonl"
+EXAM, KEPT, SEAL, SAMPLES = "exam.jsonl", "kept.jsonl", "seal.json", "samples.jsonl"
 _RINGS: dict[Side, Ring] = {"train": "learned", "exam": "unseen"}
 
 
@@ -63,7 +75,7 @@ def _figures(teacher: Teacher) -> dict[str, float | int | str]:
 
 
 def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Write exam.jsonl and its seal, from the user's own exam or by the teacher.
+    """Write exam.jsonl, from the user's own exam or by the teacher, kept.jsonl, and the seal of both.
 
     Raises:
         UserError: the user's own exam is wrong.
@@ -87,18 +99,25 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejected = run.reject(exam_writing.STAGE, rejections)
     if not questions:
         raise _nothing("exam question", rejected, recipe.exam.learned_per_document + recipe.exam.unseen_per_document)
-    counts = _seal(run, questions)
+    kept = draw(load_suite(), recipe.exam.kept, recipe.seed)
+    counts = _seal(run, questions, kept)
     figures |= _provable(questions)
+    if kept:
+        console.line(
+            f"  {kept_power(sum(item.kind != 'passage' for item in kept), recipe.evaluation.forgetting_margin)}"
+        )
     num_in = len(questions) + sum(rejected.values())  # an unseen question is asked without and with its passage
     return StageSummary(num_in=num_in, num_out=len(questions), rejected=rejected, figures={**counts, **figures})
 
 
-def _seal(run: RunFolder, questions: Sequence[Question]) -> dict[str, int]:
-    """Write the exam and its seal: the exam's SHA-256 and its counts; return the counts by ring."""
+def _seal(run: RunFolder, questions: Sequence[Question], kept: Sequence[KeptItem]) -> dict[str, int]:
+    """Write the exam's three rings and their seal: SHA-256 and counts; return the counts by ring."""
     run.write_records(EXAM, questions)
+    run.write_records(KEPT, kept)
     counts: dict[str, int] = {ring: sum(question.ring == ring for question in questions) for ring in _RINGS.values()}
-    run.write_json(SEAL, {"exam": file_digest(run.file(EXAM)), "num_questions": len(questions), **counts})
-    return counts
+    digests = {"exam": file_digest(run.file(EXAM)), "kept": file_digest(run.file(KEPT))}
+    run.write_json(SEAL, {**digests, "num_questions": len(questions), **counts, "num_kept": len(kept)})
+    return {**counts, "kept": len(kept)}
 
 
 def _provable(questions: Sequence[Question]) -> dict[str, float]:
