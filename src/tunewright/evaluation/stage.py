@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
-from tunewright.evaluation.arms import RETRIEVING, few_shot_examples
+from tunewright.evaluation.arms import RETRIEVING, TUNED, few_shot_examples
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import decide
+from tunewright.evaluation.weights import Weights
 from tunewright.recipe import Recipe
 from tunewright.records import Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest
@@ -24,7 +27,7 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     arms = _possible_arms(run, recipe)
     the_rule = rule(recipe.evaluation.margin, arms)
     run.write_json("rule.json", the_rule)
-    answers = list(all_answers(run, recipe, questions, arms))
+    answers = list(all_answers(run, recipe, questions, _sitting(run, recipe, arms)))
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     verdict = decide(scores, answers, the_rule, _leaks(run))
@@ -51,6 +54,13 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
     for arm in sorted(missing & set(recipe.evaluation.arms)):
         console.warning(f"the {arm} arm has nothing to show with the question and is left out")
     return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
+
+
+def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, Weights]:
+    """Return the weights that answer for each arm."""
+    base = Weights.of(recipe)
+    tuned = Weights.of(recipe, run.file("adapter")) if TUNED & set(arms) else base
+    return {arm: tuned if arm in TUNED else base for arm in arms}
 
 
 def _sealed_exam(run: RunFolder) -> list[Question]:
