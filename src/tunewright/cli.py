@@ -108,9 +108,28 @@ for _name, _text in (
     ("synth", "Write and seal the exam, then the training samples."),
     ("curate", "Verify, deduplicate and decontaminate the training samples."),
     ("train", "Train the adapter."),
-    ("evaluate", "Let every arm sit the exam and give the verdict."),
 ):
     commands.add_command(_stage_command(_name, _text))
+
+
+@commands.command()
+@recipe_argument
+@folder_option
+@set_option
+@click.option(
+    "--compare",
+    "others",
+    multiple=True,
+    metavar="RUN",
+    help="Let the adapter of another run (or an adapter's or a model's folder, or a hub name) sit the exam too.",
+)
+def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Let every arm sit the exam and give the verdict."""
+    from tunewright import outcome, pipeline
+    from tunewright.recipe import load_recipe
+
+    loaded = load_recipe(recipe, assignments).comparing(others)
+    outcome.show(pipeline.run(loaded, _default_folder(recipe, folder), "evaluate"), "evaluate")
 
 
 @commands.command()

@@ -14,7 +14,7 @@ from tunewright.errors import RecipeError, RunFolderError
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
-from tunewright.stages import STAGE_NAMES, STAGES, Stage, stages_of
+from tunewright.stages import COMPARED, STAGE_NAMES, STAGES, Stage, stages_of
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,8 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         if not opened.file("recipe.toml").exists() or opened.file("recipe.toml").read_text(encoding="utf-8") != text:
             opened.write("recipe.toml", text)
         stages = stages_of(recipe)
+        if recipe.evaluation.compare:  # a wrong path is told before the hours of training, not after them
+            _load(COMPARED)(recipe)
         for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:
                 continue

@@ -90,6 +90,12 @@ class Recipe(Settings):
         """Return a path of this recipe, taken from the recipe's folder when relative."""
         return self.folder / Path(path).expanduser()
 
+    def comparing(self, others: Sequence[str]) -> Recipe:
+        """Return the recipe with these in ``evaluation.compare`` too; folders as seen from the current one."""
+        more = [str(Path(one).expanduser().absolute()) if Path(one).expanduser().is_dir() else one for one in others]
+        compare = tuple(dict.fromkeys([*self.evaluation.compare, *more]))
+        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"compare": compare})})
+
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with no path left that depends on where it stands."""
 
@@ -112,6 +118,8 @@ class Recipe(Settings):
 
         model = self.model.model_copy(update={"base": local(self.model.base)})
         curation = self.curation.model_copy(update={"reward": local(self.curation.reward)})
+        compare = tuple(local(name) for name in self.evaluation.compare)
+        evaluation = self.evaluation.model_copy(update={"compare": compare})
         teacher = self.teacher
         if teacher.url == LOCAL:
             teacher = teacher.model_copy(update={"model": local(teacher.model)})
@@ -124,6 +132,7 @@ class Recipe(Settings):
                 "exam": exam,
                 "model": model,
                 "teacher": teacher,
+                "evaluation": evaluation,
             }
         )
 

@@ -228,6 +228,16 @@ class EvaluationSettings(Settings):
     rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")
     margin: float = Field(0.10, gt=0, lt=1, description="smallest difference worth having (the verdict's delta)")
+    compare: tuple[str, ...] = Field(
+        (), description="who else sits the exam: run folders, adapters, other bases; they change no verdict"
+    )
+
+    @field_validator("compare")
+    @classmethod
+    def _compared_once(cls, compare: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(compare)) < len(compare) or not all(compare):
+            raise ValueError("names nothing, or the same twice")
+        return compare
 
     @field_validator("arms")
     @classmethod

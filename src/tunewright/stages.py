@@ -44,6 +44,7 @@ class Stage:
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
 _TEACHER_NAME = "tunewright.stages:teacher_name"  # in place of teacher.url: servers of a fleet come and go
+COMPARED = "tunewright.evaluation.compared:compared_digest"
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
@@ -121,7 +122,7 @@ STAGES = (
         (*_PROMPT, *_STUDENT, "evaluation"),
         (*_DOCUMENTS, "exam.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
-        ("tunewright.stages:base_identity",),
+        ("tunewright.stages:base_identity", COMPARED),
         version=3,
     ),
     Stage(

@@ -294,3 +294,19 @@ def test_a_tuned_model_that_answers_like_the_base_is_told(same: int, told: bool)
 
 def test_without_base_answers_nothing_is_said_of_them() -> None:
     assert not any("same answer" in reason for reason in judge({"tuned": 0.5}).why)
+
+
+def test_who_sits_the_exam_on_request_is_told_and_changes_no_verdict():
+    means = {**GOOD, "better": 0.95, "worse": 0.1}
+    scores, answers = sit({arm: means[arm] for arm in GOOD})
+    alone = decide(scores, answers, rule(0.10, list(GOOD)), 0)
+    assert alone.name == "SHIP"
+    for other, mean in (("better", 0.95), ("worse", 0.1)):
+        copied = [s.model_copy(update={"arm": other, "primary": mean}) for s in scores if s.arm == "tuned"]
+        # Even an incomplete sheet of theirs is no fault of the exam.
+        verdict = decide([*scores, *copied[1:]], answers, rule(0.10, list(GOOD), [other]), 0)
+        assert (verdict.name, verdict.why) == (alone.name, alone.why)
+        (difference,) = verdict.results.compared
+        assert (difference.first, difference.second) == ("tuned", other)
+        assert (difference.interval.mean < 0) == (other == "better")
+    assert rule(0.10, list(GOOD), ["better"]) != rule(0.10, list(GOOD))

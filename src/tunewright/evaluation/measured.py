@@ -58,7 +58,8 @@ class Results(Record):
     """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
 
     ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
-    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects.
+    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
+    tuned minus each that sat the exam on request, with Holm's correction; no verdict rests on it.
     """
 
     num_questions: int
@@ -71,6 +72,7 @@ class Results(Record):
     exploratory: tuple[Difference, ...]
     structured: tuple[Difference, ...] = ()
     contrast: Difference | None = None
+    compared: tuple[Difference, ...] = ()
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not sit the exam."""

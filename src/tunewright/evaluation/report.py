@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import report_parts as parts
+from tunewright.evaluation.compared import compared_table
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
 from tunewright.evaluation.page import render
@@ -124,6 +125,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "scores_figure": parts.forest_scores(verdict.results.arms),
         "differences_figure": parts.forest_differences(verdict.results.differences, verdict.rule["margin"]),
         "structured": structured_table(verdict),
+        "compared": compared_table(verdict),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
         "examples": parts.examples(run, exam, answers, scores, arms),
         "recipe": recipe,

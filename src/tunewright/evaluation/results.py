@@ -172,7 +172,18 @@ def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
         return []
     values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
     values |= {name: _metric(name) for name in _EXPLORED}
-    looked = [compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()]
+    return _adjusted([compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()])
+
+
+def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -> list[Difference]:
+    """Tuned minus each of these on the primary score, with Holm's correction over all of them."""
+    if TUNED not in sheets:
+        return []
+    asked = [name for name in names if name in sheets]
+    return _adjusted([compare(sheets[TUNED], sheets[name], _primary(), "primary", level) for name in asked])
+
+
+def _adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
     found = [difference for difference in looked if difference is not None]
     adjusted = holm([difference.interval.p for difference in found])
     return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, adjusted, strict=True)]
@@ -193,6 +204,7 @@ def measure(
     arms: Sequence[str],
     guard_margins: Mapping[str, float],
     level: float = 0.95,
+    compared: Sequence[str] = (),
 ) -> Results:
     """Return everything that the exam measured.
 
@@ -202,11 +214,12 @@ def measure(
         arms: the arms that the rule declared; others are left out.
         guard_margins: metric name to the largest harmless increase over the arm's rival.
         level: confidence level of every interval.
+        compared: who sat the exam on request, besides the arms.
 
     Raises:
         StageError: there is no score of any declared arm.
     """
-    sheets = _sheets(scores, arms)
+    sheets = _sheets(scores, [*arms, *compared])
     if not sheets:
         raise StageError(
             "there are no scores to judge", f"of the arms {', '.join(arms)}", "run the evaluate stage again"
@@ -230,4 +243,5 @@ def measure(
         exploratory=tuple(_exploratory(sheets, level)),
         structured=tuple(_structured(sheets, level)),
         contrast=_contrast(sheets, answers, level),
+        compared=tuple(_compared(sheets, compared, level)),
     )

@@ -23,7 +23,7 @@ _STEPS = (
 )
 
 
-def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
+def rule(margin: float, arms: Sequence[str], compared: Sequence[str] = ()) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
     Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag). A small
@@ -33,6 +33,7 @@ def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
     Args:
         margin: delta, the smallest difference worth having, in primary score.
         arms: the arms that will sit the exam.
+        compared: who else will sit it, on request; no step names them.
     """
     return {
         "version": 1,
@@ -49,6 +50,7 @@ def rule(margin: float, arms: Sequence[str]) -> dict[str, Any]:
         "max_leaks": 0,
         "guards": {"false_refusal": 0.10},
         "steps": list(_STEPS),
+        **({"compared": list(compared)} if compared else {}),
     }
 
 

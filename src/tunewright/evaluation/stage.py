@@ -8,6 +8,7 @@ from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import RETRIEVING, TUNED, few_shot_examples
+from tunewright.evaluation.compared import compared, weights_of
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
@@ -25,15 +26,17 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     questions = _sealed_exam(run)
     arms = _possible_arms(run, recipe)
-    the_rule = rule(recipe.evaluation.margin, arms)
+    others = {one.name: one for one in compared(recipe)}
+    the_rule = rule(recipe.evaluation.margin, arms, tuple(others))
     run.write_json("rule.json", the_rule)
-    answers = list(all_answers(run, recipe, questions, _sitting(run, recipe, arms)))
+    sitting = _sitting(run, recipe, arms) | {name: weights_of(one, recipe) for name, one in others.items()}
+    answers = list(all_answers(run, recipe, questions, sitting))
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     verdict = decide(scores, answers, the_rule, _leaks(run))
     run.write_records("answers.jsonl", answers)
     run.write_records("scores.jsonl", scores)
-    run.write("comparison.csv", comparison_csv(questions, answers, arms))
+    run.write("comparison.csv", comparison_csv(questions, answers, tuple(sitting)))
     run.write("verdict.json", verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),

@@ -73,7 +73,7 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int) -> list[str]:
         if results.arm(arm) is None:
             faults.append(f"The {arm} arm did not sit the exam, so there is nothing to compare.")
     for found in results.arms:
-        if found.primary.num < results.num_questions:
+        if found.arm in rule["arms"] and found.primary.num < results.num_questions:
             faults.append(f"{found.arm} answered {found.primary.num} of {results.num_questions} questions.")
         cut = _cut(results, found.arm)
         if found.arm in rule["max_cut_arms"] and cut > rule["max_cut"]:
@@ -226,7 +226,7 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
     Raises:
         StageError: there are no scores.
     """
-    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"])
+    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], rule.get("compared", ()))
     promising = results.nll_learned is not None and results.nll_learned.interval.low > 0
     name, why, needed = apply_rule(results, rule, leaks, promising)
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]

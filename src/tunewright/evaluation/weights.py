@@ -1,4 +1,4 @@
-"""The weights that answer: a base as it came or with an adapter on it; one base in memory serves all of its adapters."""
+"""The weights that answer: a base as it came or with an adapter on it; one base in memory serves all its adapters."""
 
 from __future__ import annotations
 
