@@ -13,7 +13,7 @@ from tunewright.records import Question, Sample
 from tunewright.rundir import RunFolder, file_digest
 from whole_path import asks, write_recipe
 
-FINISHED = [name for name in pipeline.STAGE_NAMES if name != "pairs"]  # no preferences there
+FINISHED = [name for name in pipeline.STAGE_NAMES if name not in ("pairs", "placebo")]  # nobody asked for them
 
 
 def load(path):

@@ -117,6 +117,15 @@ STAGES = (
         version=5,
     ),
     Stage(
+        "placebo",
+        "tunewright.training.placebo:train_placebo",
+        ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
+        ("train.jsonl",),
+        ("placebo/adapter",),
+        ("tunewright.stages:base_identity",),
+        shared=True,
+    ),
+    Stage(
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation"),
@@ -161,6 +170,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without |= {"synth", "curate"}
     if not recipe.preference.wanted:
         without.add("pairs")
+    if "placebo" not in recipe.evaluation.arms:
+        without.add("placebo")
     more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.wanted else ()
     more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
     stages = (_with_needs(stage, recipe, more) for stage in STAGES)
@@ -169,7 +180,9 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
     """Return the stage with what this recipe makes it depend on."""
-    if stage.name == "train":
+    if stage.name == "evaluate" and "placebo" in recipe.evaluation.arms:
+        return replace(stage, reads=(*stage.reads, "placebo/adapter"))
+    if stage.name in ("train", "placebo"):
         return replace(stage, reads=stage.reads + files_of_training)
     if stage.name == "pairs" and recipe.preference.make:
         return _making(stage, recipe)

@@ -12,7 +12,7 @@ from tunewright.records import Answer, Score
 
 ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
 RNG = np.random.default_rng(0)
-NOISE = RNG.normal(0, 0.05, (5, 60))
+NOISE = RNG.normal(0, 0.05, (6, 60))
 
 Metrics = Mapping[str, Callable[[int], float]]
 
@@ -310,3 +310,20 @@ def test_who_sits_the_exam_on_request_is_told_and_changes_no_verdict():
         assert (difference.first, difference.second) == ("tuned", other)
         assert (difference.interval.mean < 0) == (other == "better")
     assert rule(0.10, list(GOOD), ["better"]) != rule(0.10, list(GOOD))
+
+
+def test_where_a_placebo_sat_the_exam_shipping_means_beating_it_too():
+    without = judge(GOOD)
+    assert without.name == "SHIP"
+    assert any("no placebo adapter" in item for item in without.not_measured)
+    knows = judge({**GOOD, "placebo": 0.3})
+    assert knows.name == "SHIP"
+    assert any(sentence.startswith("tuned beats placebo") for sentence in knows.why)
+    assert any(sentence.startswith("Style against knowledge") for sentence in knows.why)
+    assert not any("placebo" in item for item in knows.not_measured)
+    form_alone = judge({**GOOD, "placebo": 0.7})
+    assert form_alone.name == "NOT PROVEN"
+    assert any(sentence.startswith("tuned against placebo") for sentence in form_alone.why)
+    ships = next(step for step in knows.rule["steps"] if step.startswith("SHIP:"))
+    assert "every k in base, few-shot, rag, placebo," in ships
+    assert "placebo" not in json.dumps(without.rule)

@@ -8,6 +8,7 @@ from tunewright.evaluation.statistics import Interval
 from tunewright.records import Record
 
 BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
+PLACEBO = "placebo"  # trained by the same recipe on shuffled answers
 
 
 class ArmResult(Record):

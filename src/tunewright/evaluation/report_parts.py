@@ -16,7 +16,7 @@ from tunewright.rundir import RunFolder
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-STAGES = ("ingest", "split", "exam", "synth", "curate", "train", "evaluate")
+STAGES = ("ingest", "split", "exam", "synth", "curate", "train", "placebo", "evaluate")
 
 _NUM_EXAMPLES = 10
 

@@ -10,6 +10,7 @@ from tunewright.errors import StageError
 from tunewright.evaluation.measured import (
     BASE,
     FEW_SHOT,
+    PLACEBO,
     RAG,
     TUNED,
     TUNED_RAG,
@@ -29,6 +30,8 @@ PAIRS = (
     (TUNED_RAG, RAG),
     (TUNED_RAG, FEW_SHOT),
     (TUNED_RAG, TUNED),
+    (TUNED, PLACEBO),
+    (PLACEBO, BASE),
 )
 _GUARDED = ((TUNED, BASE), (TUNED_RAG, RAG))
 _EXPLORED = ("token_f1", "fuzzy", "evidence_support", "refusal_right")

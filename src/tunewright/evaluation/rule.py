@@ -7,20 +7,28 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tunewright.evaluation.measured import TUNED, TUNED_RAG
+from tunewright.evaluation.measured import BASE, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
 from tunewright.evaluation.metrics import METRICS_VERSION
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
     "more than max_cut of the answers of one of max_cut_arms truncated or empty",
     "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
-    "SHIP: lower(tuned - k) > 0 for every k in base, few-shot, rag, and the interval of every guard on tuned "
+    "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and the interval of every guard on tuned "
     "lies inside its margin",
     "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned",
     "USE RAG / PROMPT INSTEAD: upper(tuned - cheap) < 0, or lower(tuned - base) > 0 and "
     "upper(tuned - cheap) < margin, for a cheap in rag, few-shot",
     "NOT PROVEN: otherwise",
 )
+
+
+_PLACEBO = "the same training on the same prompts, with their answers shuffled within each task"
+
+
+def rivals(arms: Sequence[str]) -> tuple[str, ...]:
+    """Return the arms that tuned has to beat: base and the cheap ones always, the placebo where it sits the exam."""
+    return (BASE, FEW_SHOT, RAG, *([PLACEBO] if PLACEBO in arms else []))
 
 
 def rule(margin: float, arms: Sequence[str], compared: Sequence[str] = ()) -> dict[str, Any]:
@@ -49,7 +57,8 @@ def rule(margin: float, arms: Sequence[str], compared: Sequence[str] = ()) -> di
         "max_cut_arms": [TUNED, TUNED_RAG],
         "max_leaks": 0,
         "guards": {"false_refusal": 0.10},
-        "steps": list(_STEPS),
+        "steps": [step.replace("{rivals}", ", ".join(rivals(arms))) for step in _STEPS],
+        **({PLACEBO: _PLACEBO} if PLACEBO in arms else {}),
         **({"compared": list(compared)} if compared else {}),
     }
 

@@ -10,6 +10,7 @@ from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import RETRIEVING, TUNED, few_shot_examples
 from tunewright.evaluation.compared import compared, weights_of
 from tunewright.evaluation.comparison import comparison_csv
+from tunewright.evaluation.measured import BASE, PLACEBO
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import decide
@@ -61,9 +62,12 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
 
 def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, Weights]:
     """Return the weights that answer for each arm."""
-    base = Weights.of(recipe)
-    tuned = Weights.of(recipe, run.file("adapter")) if TUNED & set(arms) else base
-    return {arm: tuned if arm in TUNED else base for arm in arms}
+    weights = {BASE: Weights.of(recipe)}
+    if TUNED & set(arms):
+        weights |= dict.fromkeys(TUNED, Weights.of(recipe, run.file("adapter")))
+    if PLACEBO in arms:
+        weights[PLACEBO] = Weights.of(recipe, run.file("placebo/adapter"))
+    return {arm: weights.get(arm, weights[BASE]) for arm in arms}
 
 
 def _sealed_exam(run: RunFolder) -> list[Question]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tunewright.evaluation.measured import BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG, Difference, Guard, Results
+from tunewright.evaluation.measured import BASE, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG, Difference, Guard, Results
 from tunewright.evaluation.results import measure
-from tunewright.evaluation.rule import rule_digest
+from tunewright.evaluation.rule import rivals, rule_digest
 from tunewright.evaluation.statistics import questions_needed
 from tunewright.evaluation.wording import plain
 from tunewright.records import Answer, Record, Score
@@ -23,11 +23,11 @@ _ADVICE: dict[VerdictName, str] = {
     "PROMPT INSTEAD": "A few examples in the prompt do the job without training.",
     "NOT PROVEN": "The exam does not settle whether the fine-tune was worth it.",
 }
+_NO_PLACEBO = "style against knowledge: no placebo adapter (shuffled answers)"
 _UNMEASURED = (
     "human marks: fill the empty winner column of comparison.csv",
     "a judge model's opinion",
     "forgetting: what the model could do before, outside these documents",
-    "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
 )
 
@@ -135,7 +135,7 @@ def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
 
 def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> tuple[list[str], int | None]:
     """Step 6: what stays open, and how many questions would settle it."""
-    differences, missing = _against(results, TUNED, (BASE, FEW_SHOT, RAG))
+    differences, missing = _against(results, TUNED, rivals(rule["arms"]))
     why, needs = [], []
     for difference in differences:
         settled = difference.interval.low > 0
@@ -177,7 +177,7 @@ def apply_rule(
         return "INVALID", faults, None
     if harms := _harms(results):
         return "WORSE", harms, None
-    if wins := _beats(results, TUNED, (BASE, FEW_SHOT, RAG)):
+    if wins := _beats(results, TUNED, rivals(rule["arms"])):
         return "SHIP", wins, None
     if wins := _beats(results, TUNED_RAG, (RAG, FEW_SHOT, TUNED)):
         return "SHIP WITH RAG", wins, None
@@ -195,7 +195,18 @@ def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) 
         for found in results.arms
         if found.arm not in rule["max_cut_arms"] and _cut(results, found.arm) > rule["max_cut"]
     ]
-    return [*_unchanged(answers), *cut]
+    return [*_unchanged(answers), *_style(results), *cut]
+
+
+def _style(results: Results) -> list[str]:
+    """Return what the placebo tells apart, where it sat the exam: form learned, and answers learned."""
+    form, knowledge = results.difference(PLACEBO, BASE), results.difference(TUNED, PLACEBO)
+    if form is None or knowledge is None:
+        return []
+    return [
+        f"Style against knowledge: the same training on shuffled answers changes the base's score by "
+        f"{plain(form.interval)}; the right answers add {plain(knowledge.interval)}."
+    ]
 
 
 def _unchanged(answers: Sequence[Answer]) -> list[str]:
@@ -237,7 +248,11 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
         leaks=leaks,
         promising=promising,
         questions_needed=needed,
-        not_measured=(*[f"the {arm} arm did not run" for arm in absent], *_UNMEASURED),
+        not_measured=(
+            *[f"the {arm} arm did not run" for arm in absent],
+            *([_NO_PLACEBO] if results.arm(PLACEBO) is None else []),
+            *_UNMEASURED,
+        ),
         rule=rule,
         rule_digest=rule_digest(rule),
     )
