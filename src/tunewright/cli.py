@@ -133,6 +133,18 @@ def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], ot
 
 
 @commands.command()
+@recipe_argument
+@folder_option
+@set_option
+def curve(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+    """Train on 25 and 50 % of the data too, and say what twice the data would bring."""
+    from tunewright.curving import draw_curve
+    from tunewright.recipe import load_recipe
+
+    draw_curve(load_recipe(recipe, assignments), _default_folder(recipe, folder))
+
+
+@commands.command()
 @folder_argument
 def status(folder: Path) -> None:
     """Show what stands in a run folder, and what a stopped run does next."""
@@ -150,6 +162,15 @@ def report(folder: Path) -> None:
     from tunewright.rundir import RunFolder
 
     outcome.show_report(RunFolder.open(folder))
+
+
+@commands.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def table(folders: tuple[Path, ...]) -> None:
+    """Put finished runs that sat the same exam side by side, such as one for each base model."""
+    from tunewright.evaluation.standings import show_standings
+
+    show_standings(folders)
 
 
 @commands.command()

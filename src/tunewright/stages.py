@@ -149,10 +149,11 @@ STAGES = (
             "rejected.jsonl",
             "metrics.jsonl",
             "plan.json",
+            "curve.json",
             "recipe.toml",
         ),
         ("report.html", "data.html"),
-        version=4,
+        version=5,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

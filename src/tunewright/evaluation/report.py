@@ -13,6 +13,7 @@ from tunewright.evaluation import report_parts as parts
 from tunewright.evaluation.compared import compared_table
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
+from tunewright.evaluation.learning_curve import curve_absence, curve_view
 from tunewright.evaluation.page import render
 from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.structured import structured_table
@@ -104,6 +105,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "samples": data_view(run, recipe),
         "stages": stages or None,
         "seal": _seal(run),
+        "curve": curve_view(run, verdict),
     }
     labels = {
         "nll": "gold-answer likelihood: base and tuned did not both answer a closed-book question",
@@ -113,6 +115,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "samples": "what the training data holds: no samples in the run folder",
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
+        "curve": curve_absence(run),
     }
     recipe_file = run.file("recipe.toml")
     return {
