@@ -327,3 +327,13 @@ def test_where_a_placebo_sat_the_exam_shipping_means_beating_it_too():
     ships = next(step for step in knows.rule["steps"] if step.startswith("SHIP:"))
     assert "every k in base, few-shot, rag, placebo," in ships
     assert "placebo" not in json.dumps(without.rule)
+
+
+def test_gold_answers_that_the_placebo_finds_as_likely_promise_nothing():
+    means = {**scored(0.2, 0.4, 0.4, 0.4, 0.4), "placebo": 0.4}
+    nll = {"base": 3.0, "tuned": 1.0, "placebo": 2.0}
+    assert judge(means, nll=nll).promising
+    formed = judge(means, nll={**nll, "placebo": 1.0})
+    assert not formed.promising
+    assert formed.results.nll_placebo.first == "placebo"
+    assert judge(scored(0.2, 0.4, 0.4, 0.4, 0.4), nll=nll).promising

@@ -144,9 +144,11 @@ def _guards(sheets: Mapping[str, Sheet], margins: Mapping[str, float], level: fl
     return guards
 
 
-def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float) -> Difference | None:
-    """Gold NLL, base minus tuned, on answerable questions asked without a passage, of one ring or of all."""
-    if BASE not in sheets or TUNED not in sheets:
+def _nll(
+    sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float, rival: str = BASE
+) -> Difference | None:
+    """Gold NLL, rival minus tuned, on answerable questions asked without a passage, of one ring or of all."""
+    if rival not in sheets or TUNED not in sheets:
         return None
     nll = {(answer.arm, answer.question): answer.gold_nll for answer in answers}
 
@@ -154,7 +156,7 @@ def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | Non
         asked = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
         return nll.get((score.arm, score.question)) if asked and ring in (None, score.ring) else None
 
-    return compare(sheets[BASE], sheets[TUNED], value, "gold_nll", level)
+    return compare(sheets[rival], sheets[TUNED], value, "gold_nll", level)
 
 
 def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
@@ -247,4 +249,5 @@ def measure(
         structured=tuple(_structured(sheets, level)),
         contrast=_contrast(sheets, answers, level),
         compared=tuple(_compared(sheets, compared, level)),
+        nll_placebo=_nll(sheets, answers, "learned", level, PLACEBO) or _nll(sheets, answers, None, level, PLACEBO),
     )

@@ -39,7 +39,8 @@ class Verdict(Record):
     """The verdict, why, what it rests on, and what was not measured.
 
     ``questions_needed`` is n * (MDE / margin)^2, only when NOT PROVEN; ``promising`` says that the gold
-    answers of the learned questions became likelier (the whole interval above zero), which alone never ships.
+    answers of the learned questions became likelier (the whole interval above zero), than through the placebo too
+    where one sat the exam; which alone never ships.
     """
 
     name: VerdictName
@@ -238,7 +239,8 @@ def decide(scores: Sequence[Score], answers: Sequence[Answer], rule: dict[str, A
         StageError: there are no scores.
     """
     results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], rule.get("compared", ()))
-    promising = results.nll_learned is not None and results.nll_learned.interval.low > 0
+    likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
+    promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
     return Verdict(
