@@ -60,8 +60,9 @@ class Results(Record):
 
     ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
     both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
-    tuned minus each that sat the exam on request, with Holm's correction; no verdict rests on it. ``nll_placebo`` is placebo minus
-    tuned on the learned questions, or on all where there are none: what of the gold NLL is no matter of form.
+    tuned minus each that sat the exam on request, with Holm's correction; no verdict rests on it.
+    ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: what of the gold
+    NLL is no matter of form.
     """
 
     num_questions: int
