@@ -12,6 +12,7 @@ import click
 from tunewright import __version__
 
 _DIR_HELP = "Run folder (default: runs/RECIPE-NAME)."
+_COMPARE_HELP = "Let another run's adapter (or an adapter's or a model's folder, or a hub name) sit the exam too."
 _INTERRUPTED = 130
 
 # OpenMP threads meet thousands of times per training step. Long spinning there makes a step thirty times slower as
@@ -41,11 +42,13 @@ def _default_folder(recipe: Path, folder: Path | None) -> Path:
     return folder or Path("runs") / recipe.stem
 
 
-def _run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...] = ()) -> None:
+def _run(
+    recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> None:
     from tunewright import outcome, pipeline
     from tunewright.recipe import load_recipe
 
-    run = pipeline.run(load_recipe(recipe, assignments), _default_folder(recipe, folder), until)
+    run = pipeline.run(load_recipe(recipe, assignments).comparing(others), _default_folder(recipe, folder), until)
     outcome.show(run, until)
 
 
@@ -116,20 +119,10 @@ for _name, _text in (
 @recipe_argument
 @folder_option
 @set_option
-@click.option(
-    "--compare",
-    "others",
-    multiple=True,
-    metavar="RUN",
-    help="Let the adapter of another run (or an adapter's or a model's folder, or a hub name) sit the exam too.",
-)
+@click.option("--compare", "others", multiple=True, metavar="RUN", help=_COMPARE_HELP)
 def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], others: tuple[str, ...]) -> None:
     """Let every arm sit the exam and give the verdict."""
-    from tunewright import outcome, pipeline
-    from tunewright.recipe import load_recipe
-
-    loaded = load_recipe(recipe, assignments).comparing(others)
-    outcome.show(pipeline.run(loaded, _default_folder(recipe, folder), "evaluate"), "evaluate")
+    _run(recipe, folder, "evaluate", assignments, others)
 
 
 @commands.command()

@@ -155,7 +155,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         if not opened.file("recipe.toml").exists() or opened.file("recipe.toml").read_text(encoding="utf-8") != text:
             opened.write("recipe.toml", text)
         stages = stages_of(recipe)
-        if recipe.evaluation.compare:  # a wrong path is told before the hours of training, not after them
+        if recipe.evaluation.compare and not only:  # a wrong path is told before the hours of training, not after
             _load(COMPARED)(recipe)
         for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:

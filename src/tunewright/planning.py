@@ -121,7 +121,7 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
     if stage in ("train", "placebo"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", 0.0
     if stage == "evaluate":
-        answers = sizes.num_questions * len(recipe.evaluation.arms)
+        answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
         return f"{answers} answers", answers * (0.5 if _device() == "cpu" else 0.1)
     return "", 2.0
 

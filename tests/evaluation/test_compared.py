@@ -122,6 +122,18 @@ def test_a_whole_tuned_model_sits_as_another_base(home, tiny_model):
     assert verdict_of(run).results.arm("run") is not None
 
 
+def test_a_report_is_written_anew_although_what_was_compared_is_gone(home, tiny_model, tmp_path):
+    from tunewright import outcome
+
+    bare = tmp_path / "bare"
+    shutil.copytree(home / "two/run/adapter", bare)
+    run = pipeline.run(with_compared(home, tiny_model, bare), home / "one/run")
+    shutil.rmtree(bare)
+    run.file("report.html").unlink()
+    outcome.show_report(run)
+    assert "tuned − bare" in run.file("report.html").read_text()
+
+
 def test_the_flag_is_the_setting(home, tiny_model, tmp_path, monkeypatch):
     from tunewright.cli import main
     from tunewright.recipe import dump_recipe, load_recipe

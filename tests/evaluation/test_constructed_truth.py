@@ -23,7 +23,9 @@ def test_a_model_that_learned_the_facts_ships(student, tmp_path):
     assert knowledge.interval.low > 0.2
 
 
-def test_a_model_that_learned_their_form_alone_does_not_although_it_beats_every_rival_but_the_placebo(student, tmp_path):
+def test_a_model_that_learned_their_form_alone_does_not_although_it_beats_every_rival_but_the_placebo(
+    student, tmp_path
+):
     verdict = sit(tmp_path / "shuffled", student, true_facts=False)
     assert all(verdict.results.difference("tuned", rival).interval.low > 0 for rival in ("base", "few-shot", "rag"))
     assert verdict.name != "SHIP"
