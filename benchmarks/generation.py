@@ -33,7 +33,7 @@ def main() -> None:
     import torch
     from shapes import make_base
 
-    from tunewright.evaluation.answering import BATCH_SIZE
+    from tunewright.evaluation.sitting import BATCH_SIZE
     from tunewright.models.generate import Job, answer_batch, batches
     from tunewright.models.load import quiet_libraries
 

@@ -13,7 +13,8 @@ from tunewright.records import Question, Sample
 from tunewright.rundir import RunFolder, file_digest
 from whole_path import asks, write_recipe
 
-FINISHED = [name for name in pipeline.STAGE_NAMES if name not in ("pairs", "judge")]  # asked for by neither
+UNASKED = ("pairs", "placebo", "judge")
+FINISHED = [name for name in pipeline.STAGE_NAMES if name not in UNASKED]
 
 
 def load(path):

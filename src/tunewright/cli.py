@@ -12,6 +12,7 @@ import click
 from tunewright import __version__
 
 _DIR_HELP = "Run folder (default: runs/RECIPE-NAME)."
+_COMPARE_HELP = "Let another run's adapter (or an adapter's or a model's folder, or a hub name) sit the exam too."
 _INTERRUPTED = 130
 
 # OpenMP threads meet thousands of times per training step. Long spinning there makes a step thirty times slower as
@@ -41,11 +42,13 @@ def _default_folder(recipe: Path, folder: Path | None) -> Path:
     return folder or Path("runs") / recipe.stem
 
 
-def _run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...] = ()) -> None:
+def _run(
+    recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> None:
     from tunewright import outcome, pipeline
     from tunewright.recipe import load_recipe
 
-    run = pipeline.run(load_recipe(recipe, assignments), _default_folder(recipe, folder), until)
+    run = pipeline.run(load_recipe(recipe, assignments).comparing(others), _default_folder(recipe, folder), until)
     outcome.show(run, until)
 
 
@@ -138,9 +141,30 @@ for _name, _text in (
     ("synth", "Write and seal the exam, then the training samples."),
     ("curate", "Verify, deduplicate and decontaminate the training samples."),
     ("train", "Train the adapter."),
-    ("evaluate", "Let every arm sit the exam and give the verdict."),
 ):
     commands.add_command(_stage_command(_name, _text))
+
+
+@commands.command()
+@recipe_argument
+@folder_option
+@set_option
+@click.option("--compare", "others", multiple=True, metavar="RUN", help=_COMPARE_HELP)
+def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Let every arm sit the exam and give the verdict."""
+    _run(recipe, folder, "evaluate", assignments, others)
+
+
+@commands.command()
+@recipe_argument
+@folder_option
+@set_option
+def curve(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+    """Train on 25 and 50 % of the data too, and say what twice the data would bring."""
+    from tunewright.curving import draw_curve
+    from tunewright.recipe import load_recipe
+
+    draw_curve(load_recipe(recipe, assignments), _default_folder(recipe, folder))
 
 
 @commands.command()
@@ -161,6 +185,15 @@ def report(folder: Path) -> None:
     from tunewright.rundir import RunFolder
 
     outcome.show_report(RunFolder.open(folder))
+
+
+@commands.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def table(folders: tuple[Path, ...]) -> None:
+    """Put finished runs that sat the same exam side by side, such as one for each base model."""
+    from tunewright.evaluation.standings import show_standings
+
+    show_standings(folders)
 
 
 @commands.command()

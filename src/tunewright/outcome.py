@@ -22,6 +22,7 @@ def show(run: RunFolder, until: str) -> None:
             console.line(f"  {fault}")
         console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
         return
+    from tunewright.evaluation.compared import compared_table
     from tunewright.evaluation.kept_view import kept_line
     from tunewright.evaluation.report import summary_table
     from tunewright.evaluation.structured import structured_table
@@ -34,6 +35,8 @@ def show(run: RunFolder, until: str) -> None:
         console.table("", *fields)
     if kept := kept_line(verdict):
         console.line(kept)
+    if others := compared_table(verdict):
+        console.table("exploratory, with Holm's correction; no part of the verdict", *others)
     console.heading(f"verdict: {verdict.name}")
     for sentence in verdict.why:
         console.line(f"  {sentence}")

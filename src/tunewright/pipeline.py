@@ -14,7 +14,7 @@ from tunewright.errors import RecipeError, RunFolderError
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
-from tunewright.stages import STAGE_NAMES, STAGES, Stage, stages_of
+from tunewright.stages import COMPARED, STAGE_NAMES, STAGES, Stage, stages_of
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,14 @@ def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> S
     return summary
 
 
+def refresh(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> None:
+    """Run a stage unless it is fresh; ``position`` is told beside its name."""
+    if stage_state(run, recipe, stage).state == "fresh":
+        console.line(f"{position} {stage.name}: fresh", "dim")
+    else:
+        _run_stage(run, recipe, stage, position)
+
+
 def summary_line(summary: StageSummary) -> str:
     """Return one line: in → out, what was rejected and why, and the figures."""
     parts = [f"{summary.num_in} in → {summary.num_out} out"]
@@ -147,15 +155,12 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         if not opened.file("recipe.toml").exists() or opened.file("recipe.toml").read_text(encoding="utf-8") != text:
             opened.write("recipe.toml", text)
         stages = stages_of(recipe)
+        if recipe.evaluation.compare and not only:  # a wrong path is told before the hours of training, not after
+            _load(COMPARED)(recipe)
         for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:
                 continue
-            position = f"[{number}/{len(stages)}]"
-            state = stage_state(opened, recipe, stage)
-            if state.state == "fresh":
-                console.line(f"{position} {stage.name}: fresh", "dim")
-            else:
-                _run_stage(opened, recipe, stage, position)
+            refresh(opened, recipe, stage, f"[{number}/{len(stages)}]")
             if stage.name == until:
                 break
     group.call("")

@@ -114,15 +114,15 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
     least, most = _calls(stage, recipe, sizes)
     if most:
         return _teaching(stage, recipe, run, least, most)
-    if stage == "train" and shape:
+    if stage in ("train", "placebo") and shape:
         steps = -(-sizes.num_samples // recipe.training.batch_size) * recipe.training.epochs
         tokens = sizes.num_tokens * recipe.training.epochs
         operations = shape.flops_per_token(recipe.training.method == "full", checkpointing=False) * tokens
         return f"{steps} steps, {tokens:,} tokens", operations / _FLOPS[_device()]
-    if stage == "train":
+    if stage in ("train", "placebo"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", 0.0
     if stage == "evaluate":
-        answers = sizes.num_questions * len(recipe.evaluation.arms)
+        answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
         return f"{answers} answers", answers * (0.5 if _device() == "cpu" else 0.1)
     return "", 2.0
 

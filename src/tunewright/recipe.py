@@ -72,6 +72,8 @@ class Recipe(Settings):
             )
         if self.training.text_share and not self.documents.paths:
             raise ValueError("training.text_share needs documents.paths: the text comes from them")
+        if "placebo" in self.evaluation.arms and self.training.text_share:
+            raise ValueError("the placebo arm shuffles the answers of chats; raw text (training.text_share) has none")
         built = set(self.synthesis.tasks) & set(BUILDING)
         if built and not set(self.synthesis.tasks) & set(ANSWERING):
             told = ", ".join(sorted(built))
@@ -91,6 +93,12 @@ class Recipe(Settings):
     def resolve(self, path: str) -> Path:
         """Return a path of this recipe, taken from the recipe's folder when relative."""
         return self.folder / Path(path).expanduser()
+
+    def comparing(self, others: Sequence[str]) -> Recipe:
+        """Return the recipe with these in ``evaluation.compare`` too; folders as seen from the current one."""
+        more = [str(Path(one).expanduser().absolute()) if Path(one).expanduser().is_dir() else one for one in others]
+        compare = tuple(dict.fromkeys([*self.evaluation.compare, *more]))
+        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"compare": compare})})
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with no path left that depends on where it stands."""
@@ -117,6 +125,8 @@ class Recipe(Settings):
         judge = self.judge
         if judge.url == LOCAL:
             judge = judge.model_copy(update={"model": local(judge.model)})
+        compare = tuple(local(name) for name in self.evaluation.compare)
+        evaluation = self.evaluation.model_copy(update={"compare": compare})
         teacher = self.teacher
         if teacher.url == LOCAL:
             teacher = teacher.model_copy(update={"model": local(teacher.model)})
@@ -130,6 +140,7 @@ class Recipe(Settings):
                 "model": model,
                 "teacher": teacher,
                 "judge": judge,
+                "evaluation": evaluation,
             }
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag"]
+Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag", "placebo"]
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
 ANSWERING = ("answer-first", "free-qa")  # what they write, the next four build on
 BUILDING = ("refusal", "unanswerable", "premise", "dialogue")
@@ -248,7 +248,9 @@ class EvaluationSettings(Settings):
     """[evaluation]: the arms that sit the exam, and the margin of the verdict."""
 
     arms: tuple[Arm, ...] = Field(
-        get_args(Arm), min_length=1, description="who sits the exam; a verdict needs base and tuned"
+        tuple(arm for arm in get_args(Arm) if arm != "placebo"),
+        min_length=1,
+        description="who sits the exam; a verdict needs base and tuned; placebo trains on shuffled answers",
     )
     few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot arm")
     rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
@@ -257,6 +259,16 @@ class EvaluationSettings(Settings):
     forgetting_margin: float = Field(
         0.05, gt=0, lt=1, description="largest harmless loss of accuracy in general ability"
     )
+    compare: tuple[str, ...] = Field(
+        (), description="who else sits the exam: run folders, adapters, other bases; they change no verdict"
+    )
+
+    @field_validator("compare")
+    @classmethod
+    def _compared_once(cls, compare: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(compare)) < len(compare) or not all(compare):
+            raise ValueError("names nothing, or the same twice")
+        return compare
 
     @field_validator("arms")
     @classmethod

@@ -45,6 +45,7 @@ class Stage:
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
 _TEACHER_NAME = "tunewright.stages:teacher_name"  # in place of teacher.url: servers of a fleet come and go
+COMPARED = "tunewright.evaluation.compared:compared_digest"
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
@@ -117,13 +118,22 @@ STAGES = (
         version=5,
     ),
     Stage(
+        "placebo",
+        "tunewright.training.placebo:train_placebo",
+        ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
+        ("train.jsonl",),
+        ("placebo/adapter",),
+        ("tunewright.stages:base_identity",),
+        shared=True,
+    ),
+    Stage(
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation"),
         (*_DOCUMENTS, "exam.jsonl", "kept.jsonl", "seal.json", "train.jsonl", "adapter"),
         (*_RESULTS, "rule.json", "comparison.csv"),
-        ("tunewright.stages:base_identity",),
-        version=4,
+        ("tunewright.stages:base_identity", COMPARED),
+        version=5,
     ),
     Stage(
         "judge",
@@ -149,6 +159,7 @@ STAGES = (
             "rejected.jsonl",
             "metrics.jsonl",
             "plan.json",
+            "curve.json",
             "recipe.toml",
             "judge.json",
             "marking.json",
@@ -175,6 +186,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without.add("pairs")
     if not recipe.judge.url:
         without.add("judge")
+    if "placebo" not in recipe.evaluation.arms:
+        without.add("placebo")
     more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.wanted else ()
     more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
     stages = (_with_needs(stage, recipe, more) for stage in STAGES)
@@ -183,7 +196,9 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
     """Return the stage with what this recipe makes it depend on."""
-    if stage.name == "train":
+    if stage.name == "evaluate" and "placebo" in recipe.evaluation.arms:
+        return replace(stage, reads=(*stage.reads, "placebo/adapter"))
+    if stage.name in ("train", "placebo"):
         return replace(stage, reads=stage.reads + files_of_training)
     if stage.name == "pairs" and recipe.preference.make:
         return _making(stage, recipe)

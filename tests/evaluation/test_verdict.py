@@ -12,7 +12,7 @@ from tunewright.records import Answer, Score
 
 ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
 RNG = np.random.default_rng(0)
-NOISE = RNG.normal(0, 0.05, (5, 60))
+NOISE = RNG.normal(0, 0.05, (6, 60))
 
 Metrics = Mapping[str, Callable[[int], float]]
 
@@ -294,3 +294,46 @@ def test_a_tuned_model_that_answers_like_the_base_is_told(same: int, told: bool)
 
 def test_without_base_answers_nothing_is_said_of_them() -> None:
     assert not any("same answer" in reason for reason in judge({"tuned": 0.5}).why)
+
+
+def test_who_sits_the_exam_on_request_is_told_and_changes_no_verdict():
+    means = {**GOOD, "better": 0.95, "worse": 0.1}
+    scores, answers = sit({arm: means[arm] for arm in GOOD})
+    alone = decide(scores, answers, rule(0.10, list(GOOD)), 0)
+    assert alone.name == "SHIP"
+    for other, mean in (("better", 0.95), ("worse", 0.1)):
+        copied = [s.model_copy(update={"arm": other, "primary": mean}) for s in scores if s.arm == "tuned"]
+        # Even an incomplete sheet of theirs is no fault of the exam.
+        verdict = decide([*scores, *copied[1:]], answers, rule(0.10, list(GOOD), compared=[other]), 0)
+        assert (verdict.name, verdict.why) == (alone.name, alone.why)
+        (difference,) = verdict.results.compared
+        assert (difference.first, difference.second) == ("tuned", other)
+        assert (difference.interval.mean < 0) == (other == "better")
+    assert rule(0.10, list(GOOD), compared=["better"]) != rule(0.10, list(GOOD))
+
+
+def test_where_a_placebo_sat_the_exam_shipping_means_beating_it_too():
+    without = judge(GOOD)
+    assert without.name == "SHIP"
+    assert any("no placebo adapter" in item for item in without.not_measured)
+    knows = judge({**GOOD, "placebo": 0.3})
+    assert knows.name == "SHIP"
+    assert any(sentence.startswith("tuned beats placebo") for sentence in knows.why)
+    assert any(sentence.startswith("Style against knowledge") for sentence in knows.why)
+    assert not any("placebo" in item for item in knows.not_measured)
+    form_alone = judge({**GOOD, "placebo": 0.7})
+    assert form_alone.name == "NOT PROVEN"
+    assert any(sentence.startswith("tuned against placebo") for sentence in form_alone.why)
+    ships = next(step for step in knows.rule["steps"] if step.startswith("SHIP:"))
+    assert "every k in base, few-shot, rag, placebo," in ships
+    assert "placebo" not in json.dumps(without.rule)
+
+
+def test_gold_answers_that_the_placebo_finds_as_likely_promise_nothing():
+    means = {**scored(0.2, 0.4, 0.4, 0.4, 0.4), "placebo": 0.4}
+    nll = {"base": 3.0, "tuned": 1.0, "placebo": 2.0}
+    assert judge(means, nll=nll).promising
+    formed = judge(means, nll={**nll, "placebo": 1.0})
+    assert not formed.promising
+    assert formed.results.nll_placebo.first == "placebo"
+    assert judge(scored(0.2, 0.4, 0.4, 0.4, 0.4), nll=nll).promising

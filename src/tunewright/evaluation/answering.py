@@ -2,62 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from tunewright.edits import false_versions
-from tunewright.evaluation.arms import TUNED, arm_prompt, few_shot_examples, retriever
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, arm_prompt, few_shot_examples, retriever
 from tunewright.evaluation.kept_answering import ThirdRing
-from tunewright.evaluation.sitting import Batch, Outputs, answer_all, batch_size, weights_names
+from tunewright.evaluation.sitting import Batch, Outputs, answer_all, batch_size
+from tunewright.evaluation.weights import Memory, Weights
 from tunewright.models.generate import Job, answer_or_halve, batches
-from tunewright.models.student import student_tokenizer
 from tunewright.models.template import IGNORED, encode, encode_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, KeptAnswer, KeptItem, Message, Question, Sample, SplitEntry, digest
 from tunewright.rundir import RunFolder
 
-Sheets = Mapping[str, Sequence[Job]]  # arm → one job per question, in the exam's order
-Key = Callable[[bool, Job], str]  # (with adapter, job) → what names the job's answer
+Sitting = Mapping[str, Weights]  # arm → the weights that answer for it
+Sheet = Sequence[tuple[str, Job]]  # for each question, in the exam's order: the key of its answer, and the job
 
 
 def all_answers(
-    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str], kept: Sequence[KeptItem] = ()
+    run: RunFolder, recipe: Recipe, questions: Sequence[Question], sitting: Sitting, kept: Sequence[KeptItem] = ()
 ) -> tuple[list[Answer], list[KeptAnswer]]:
-    """Return every arm's answer to every question, in the order of the arms and of the exam, and the third ring's."""
-    tokenizer = student_tokenizer(recipe)
-    sheets = _sheets(run, recipe, questions, arms, tokenizer)
-    weights = weights_names(run, recipe, any(arm in TUNED for arm in sheets))
-    key, third = _key(weights, recipe), ThirdRing(kept, tokenizer, weights)
-    told = answer_all(run, recipe, tokenizer, [*_plan(sheets, key, batch_size(), recipe, tokenizer), *third.plan()])
+    """Return every arm's answer to every question, in the order of the arms and of the exam, and the third ring's.
+
+    The third ring is sat by base and tuned; ``kept`` is empty where one of them is not there.
+    """
+    memory = Memory()
+    sheets = {arm: _sheet(run, recipe, questions, arm, weights, memory) for arm, weights in sitting.items()}
+    third = ThirdRing(kept, {arm: sitting[arm] for arm in BASE_AND_TUNED} if kept else {}, memory)
+    told = answer_all(run, [*_plan(sheets, sitting, memory, recipe.evaluation.max_new_tokens), *third.plan()], memory)
     answers = [
-        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **told[key(arm in TUNED, job)])
-        for arm, jobs in sheets.items()
-        for question, job in zip(questions, jobs, strict=True)
+        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **told[key])
+        for arm, sheet in sheets.items()
+        for question, (key, job) in zip(questions, sheet, strict=True)
     ]
     return answers, third.answers(told)
 
 
-def _sheets(
-    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arms: Sequence[str], tokenizer: Any
-) -> Sheets:
-    """Return the prompt and gold tokens of each question for each arm."""
-    settings = recipe.evaluation
-    retrieve = retriever(_training_chunks(run), settings.rag_passages)
+def _sheet(
+    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arm: str, weights: Weights, memory: Memory
+) -> Sheet:
+    """Return an arm's jobs: prompt and gold tokens in the tokens of its own base, each with its answer's key.
+
+    The key is a digest of all that the answer depends on.
+    """
+    settings, tokenizer = recipe.evaluation, memory.tokenizer(weights)
+    retrieve = retriever(_training_chunks(run) if arm in RETRIEVING else [], settings.rag_passages)
     shots = few_shot_examples(training_samples(run), settings.few_shot, recipe.seed)
 
     def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
         whole = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
         return [label for label in whole.labels[skip:] if label != IGNORED]
 
-    def job(arm: str, question: Question) -> Job:
+    def job(question: Question) -> Job:
         prompt = arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
         prompt_ids = encode_prompt(tokenizer, prompt)
         changed = false_gold(question, recipe.seed)
         contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else ()
         return Job(prompt_ids, answer_ids(prompt, len(prompt_ids), question.gold), contrast_ids=contrast)
 
-    return {arm: [job(arm, question) for question in questions] for arm in arms}
+    def key(job: Job) -> str:
+        contrast = [list(job.contrast_ids)] if job.contrast_ids else []
+        return digest(weights.identity, settings.max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast)
+
+    return [(key(asked), asked) for asked in map(job, questions)]
 
 
 def false_gold(question: Question, seed: int) -> str | None:
@@ -82,30 +91,17 @@ def _training_chunks(run: RunFolder) -> list[Chunk]:
     return [chunk for chunk in run.read_records("chunks.jsonl", Chunk) if chunk.document in train_side]
 
 
-def _key(weights: Mapping[bool, str], recipe: Recipe) -> Key:
-    """Return the function that names a job's answer by all that it depends on."""
-    limit = recipe.evaluation.max_new_tokens
-
-    def key(tuned: bool, job: Job) -> str:
-        contrast = [list(job.contrast_ids)] if job.contrast_ids else []
-        return digest(weights[tuned], limit, list(job.prompt_ids), list(job.gold_ids), *contrast)
-
-    return key
-
-
-def _plan(sheets: Sheets, key: Key, size: int, recipe: Recipe, tokenizer: Any) -> list[Batch]:
+def _plan(sheets: Mapping[str, Sheet], sitting: Sitting, memory: Memory, limit: int) -> list[Batch]:
     """Batch the jobs arm by arm; what another arm of the same weights asks too is left out."""
     planned: list[Batch] = []
     seen: set[str] = set()
-    for arm, jobs in sorted(sheets.items(), key=lambda sheet: sheet[0] in TUNED):
-        tuned = arm in TUNED
-        own = {key(tuned, job): job for job in jobs if key(tuned, job) not in seen}
-        seen |= set(own)
-        names, fresh = list(own), list(own.values())
-        for places in batches(fresh, size):
-            asked = [fresh[place] for place in places]
-            answer = partial(_outputs, tokenizer, recipe.evaluation.max_new_tokens, asked)
-            planned.append(Batch(tuned, tuple(names[place] for place in places), answer))
+    for arm, sheet in sheets.items():
+        weights, tokenizer = sitting[arm], memory.tokenizer(sitting[arm])
+        fresh = [(key, job) for key, job in dict(sheet).items() if key not in seen]
+        seen |= {key for key, _ in fresh}
+        for places in batches([job for _, job in fresh], batch_size()):
+            answer = partial(_outputs, tokenizer, limit, [fresh[place][1] for place in places])
+            planned.append(Batch(weights, tuple(fresh[place][0] for place in places), answer))
     return planned
 
 

@@ -66,5 +66,5 @@ def costs(results: Results, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for arm in results.arms
         ],
         "dollars": math.fsum(float(amount) for amount in dollars),
-        "even": break_even(results, {stage["stage"]: float(stage["duration_s"]) for stage in stages}),
+        "even": break_even(results, {s["stage"]: float(s["duration_s"]) for s in stages if "duration_s" in s}),
     }

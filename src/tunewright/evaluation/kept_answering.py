@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tunewright.evaluation.arms import BASE_AND_TUNED, TUNED
 from tunewright.evaluation.format_checks import passes
 from tunewright.evaluation.sitting import Batch, Outputs, batch_size
+from tunewright.evaluation.weights import Memory, Weights
 from tunewright.models.generate import Decoder, Job, answer_or_halve
 from tunewright.models.memory import or_halve
 from tunewright.models.template import IGNORED, encode, encode_prompt
@@ -42,33 +42,33 @@ class Task:
 
 
 class ThirdRing:
-    """The ring's items as base and tuned sit them, with the given names of their weights."""
+    """The ring's items as base and tuned sit them, each with its own weights."""
 
-    def __init__(self, items: Sequence[KeptItem], tokenizer: Any, weights: Mapping[bool, str]) -> None:
-        self._tokenizer, self._weights = tokenizer, weights
-        self._tasks = [task_of(item, tokenizer) for item in items]
+    def __init__(self, items: Sequence[KeptItem], sitting: Mapping[str, Weights], memory: Memory) -> None:
+        self._sitting, self._memory = sitting, memory
+        self._tasks = {arm: [task_of(item, memory.tokenizer(sitting[arm])) for item in items] for arm in sitting}
 
     def plan(self) -> list[Batch]:
         """Return the batches, a pure function of the items: those of the base, then those of the tuned model."""
         return [
-            Batch(tuned, tuple(self._key(tuned, task) for task in tasks), partial(answer_tasks, self._tokenizer, tasks))
-            for tuned in (False, True)
-            for tasks in _in_batches(self._tasks, batch_size())
+            Batch(weights, tuple(_key(weights, task) for task in tasks), partial(answer_tasks, tokenizer, tasks))
+            for arm, weights in self._sitting.items()
+            for tokenizer in (self._memory.tokenizer(weights),)
+            for tasks in _in_batches(self._tasks[arm], batch_size())
         ]
 
     def answers(self, told: Mapping[str, Any]) -> list[KeptAnswer]:
         """Return the answers of base and tuned, in the order of the items."""
         return [
-            kept_answer(task.item, arm, told[self._key(arm in TUNED, task)])
-            for arm in BASE_AND_TUNED
-            for task in self._tasks
+            kept_answer(task.item, arm, told[_key(weights, task)])
+            for arm, weights in self._sitting.items()
+            for task in self._tasks[arm]
         ]
 
-    def _key(self, tuned: bool, task: Task) -> str:
-        limit = [] if task.continuations else [FORMAT_TOKENS]
-        return digest(
-            "kept", self._weights[tuned], *limit, list(task.prompt_ids), [list(c) for c in task.continuations]
-        )
+
+def _key(weights: Weights, task: Task) -> str:
+    limit = [] if task.continuations else [FORMAT_TOKENS]
+    return digest("kept", weights.identity, *limit, list(task.prompt_ids), [list(c) for c in task.continuations])
 
 
 def task_of(item: KeptItem, tokenizer: Any) -> Task:

@@ -9,6 +9,7 @@ from tunewright.records import KeptKind, Record
 
 BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
 KEPT = "kept_"  # what the names of the third ring's measures begin with
+PLACEBO = "placebo"  # trained by the same recipe on shuffled answers
 
 
 class ArmResult(Record):
@@ -88,7 +89,10 @@ class Results(Record):
     """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
 
     ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
-    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects.
+    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
+    tuned minus each that sat the exam on request, with Holm's correction; no verdict rests on it.
+    ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: what of the gold
+    NLL is no matter of form.
     """
 
     num_questions: int
@@ -102,6 +106,8 @@ class Results(Record):
     structured: tuple[Difference, ...] = ()
     contrast: Difference | None = None
     kept: Kept | None = None
+    compared: tuple[Difference, ...] = ()
+    nll_placebo: Difference | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not sit the exam."""

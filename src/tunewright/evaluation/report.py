@@ -11,10 +11,12 @@ from tunewright import __version__
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import report_parts as parts
 from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, benchmark_table
+from tunewright.evaluation.compared import compared_table
 from tunewright.evaluation.costs import costs
 from tunewright.evaluation.data_report import PAGE, write_page
 from tunewright.evaluation.data_view import data_view
 from tunewright.evaluation.kept_view import kept_view
+from tunewright.evaluation.learning_curve import curve_absence, curve_view
 from tunewright.evaluation.opinions import opinions
 from tunewright.evaluation.page import render
 from tunewright.evaluation.seal import seal_faults
@@ -118,6 +120,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "samples": data_view(run, recipe),
         "stages": stages or None,
         "seal": _seal(run),
+        "curve": curve_view(run, verdict),
     }
     labels = {
         "nll": "gold-answer likelihood: base and tuned did not both answer a closed-book question",
@@ -127,6 +130,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "samples": "what the training data holds: no samples in the run folder",
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
+        "curve": curve_absence(run),
     }
     said = opinions(run, verdict.results)
     measured = {name for name, there in ((NO_MARKS, said["marked"]), (NO_JUDGE, said["judged"])) if there}
@@ -147,6 +151,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "benchmarks": _benchmarks(run),
         "types": parts.types(exam, scores, arms),
         "costs": costs(verdict.results, stages),
+        "compared": compared_table(verdict),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
         "examples": parts.examples(run, exam, answers, scores, arms),
         "recipe": recipe,

@@ -11,6 +11,7 @@ from tunewright.evaluation.kept_results import measure_kept
 from tunewright.evaluation.measured import (
     BASE,
     FEW_SHOT,
+    PLACEBO,
     RAG,
     TUNED,
     TUNED_RAG,
@@ -31,6 +32,8 @@ PAIRS = (
     (TUNED_RAG, RAG),
     (TUNED_RAG, FEW_SHOT),
     (TUNED_RAG, TUNED),
+    (TUNED, PLACEBO),
+    (PLACEBO, BASE),
 )
 _GUARDED = ((TUNED, BASE), (TUNED_RAG, RAG))
 _EXPLORED = ("token_f1", "fuzzy", "evidence_support", "refusal_right")
@@ -130,9 +133,11 @@ def _guards(sheets: Mapping[str, Sheet], kept: Kept | None, margins: Mapping[str
     return guards
 
 
-def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float) -> Difference | None:
-    """Gold NLL, base minus tuned, on answerable questions asked without a passage, of one ring or of all."""
-    if BASE not in sheets or TUNED not in sheets:
+def _nll(
+    sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float, rival: str = BASE
+) -> Difference | None:
+    """Gold NLL, rival minus tuned, on answerable questions asked without a passage, of one ring or of all."""
+    if rival not in sheets or TUNED not in sheets:
         return None
     nll = {(answer.arm, answer.question): answer.gold_nll for answer in answers}
 
@@ -140,7 +145,7 @@ def _nll(sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | Non
         asked = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
         return nll.get((score.arm, score.question)) if asked and ring in (None, score.ring) else None
 
-    return compare(sheets[BASE], sheets[TUNED], value, "gold_nll", level)
+    return compare(sheets[rival], sheets[TUNED], value, "gold_nll", level)
 
 
 def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
@@ -161,7 +166,18 @@ def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
         return []
     values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
     values |= {name: _metric(name) for name in _EXPLORED}
-    looked = [compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()]
+    return _adjusted([compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()])
+
+
+def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -> list[Difference]:
+    """Tuned minus each of these on the primary score, with Holm's correction over all of them."""
+    if TUNED not in sheets:
+        return []
+    asked = [name for name in names if name in sheets]
+    return _adjusted([compare(sheets[TUNED], sheets[name], _primary(), "primary", level) for name in asked])
+
+
+def _adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
     found = [difference for difference in looked if difference is not None]
     adjusted = holm([difference.interval.p for difference in found])
     return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, adjusted, strict=True)]
@@ -183,6 +199,7 @@ def measure(
     guard_margins: Mapping[str, float],
     level: float = 0.95,
     kept_answers: Sequence[KeptAnswer] = (),
+    compared: Sequence[str] = (),
 ) -> Results:
     """Return everything that the exam measured.
 
@@ -193,11 +210,12 @@ def measure(
         guard_margins: measure to the largest harm that is allowed, over the arm's rival.
         level: confidence level of every interval.
         kept_answers: of base and tuned to the third ring, where it was sat.
+        compared: who sat the exam on request, besides the arms.
 
     Raises:
         StageError: there is no score of any declared arm.
     """
-    sheets = _sheets(scores, arms)
+    sheets = _sheets(scores, [*arms, *compared])
     if not sheets:
         raise StageError(
             "there are no scores to judge", f"of the arms {', '.join(arms)}", "run the evaluate stage again"
@@ -223,4 +241,6 @@ def measure(
         structured=tuple(_structured(sheets, level)),
         contrast=_contrast(sheets, answers, level),
         kept=kept,
+        compared=tuple(_compared(sheets, compared, level)),
+        nll_placebo=_nll(sheets, answers, "learned", level, PLACEBO) or _nll(sheets, answers, None, level, PLACEBO),
     )

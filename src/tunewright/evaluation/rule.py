@@ -9,14 +9,14 @@ from typing import Any
 
 from tunewright.evaluation.guards import CROSS_ENTROPY_MARGIN
 from tunewright.evaluation.kept_results import ACCURACY, CROSS_ENTROPY
-from tunewright.evaluation.measured import TUNED, TUNED_RAG
+from tunewright.evaluation.measured import BASE, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
 from tunewright.evaluation.metrics import METRICS_VERSION
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
     "more than max_cut of the answers of one of max_cut_arms truncated or empty; a kept guard without its measure",
     "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
-    "SHIP: lower(tuned - k) > 0 for every k in base, few-shot, rag, and the interval of every guard on tuned "
+    "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and the interval of every guard on tuned "
     "lies inside its margin",
     "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned; the kept guards, on tuned, count here too",
     "USE RAG / PROMPT INSTEAD: upper(tuned - cheap) < 0, or lower(tuned - base) > 0 and "
@@ -29,7 +29,17 @@ _KEPT = (
 )
 
 
-def rule(margin: float, arms: Sequence[str], forgetting_margin: float | None = None) -> dict[str, Any]:
+_PLACEBO = "the same training on the same prompts, with their answers shuffled within each task"
+
+
+def rivals(arms: Sequence[str]) -> tuple[str, ...]:
+    """Return the arms that tuned has to beat: base and the cheap ones always, the placebo where it sits the exam."""
+    return (BASE, FEW_SHOT, RAG, *([PLACEBO] if PLACEBO in arms else []))
+
+
+def rule(
+    margin: float, arms: Sequence[str], forgetting_margin: float | None = None, compared: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
     Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag). A small
@@ -41,6 +51,7 @@ def rule(margin: float, arms: Sequence[str], forgetting_margin: float | None = N
         arms: the arms that will sit the exam.
         forgetting_margin: the largest harmless loss of accuracy in the third ring; None where it is not sat, and
             then forgetting is not measured.
+        compared: who else will sit it, on request; no step names them.
     """
     forgetting: dict[str, float] = {}
     if forgetting_margin is not None:
@@ -60,7 +71,9 @@ def rule(margin: float, arms: Sequence[str], forgetting_margin: float | None = N
         "max_leaks": 0,
         "guards": {"false_refusal": 0.10, **forgetting},
         "kept": _KEPT if forgetting else "",
-        "steps": list(_STEPS),
+        "steps": [step.replace("{rivals}", ", ".join(rivals(arms))) for step in _STEPS],
+        **({PLACEBO: _PLACEBO} if PLACEBO in arms else {}),
+        **({"compared": list(compared)} if compared else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""The exam room: one loaded base answers batch by batch, every batch is journalled, and none is answered twice."""
+"""The exam room: batch by batch the weights answer, every batch is journalled, and none is answered twice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright import console
-from tunewright.models.load import for_inference, load_adapter, pick_device
-from tunewright.models.student import student_base, student_identity
+from tunewright.evaluation.weights import Memory, Weights
+from tunewright.models.load import pick_device
 from tunewright.models.template import end_ids
-from tunewright.recipe import Recipe
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 JOURNAL = "answers-journal.jsonl"
 BATCH_SIZE = {"cpu": 48, "cuda": 128}
@@ -24,12 +23,12 @@ class Batch:
     """What the same weights answer together.
 
     Attributes:
-        tuned: whether the adapter is on.
+        weights: whose answers they are.
         keys: names each answer by all that it depends on.
         answer: (model, tokens that end an answer) -> an output for each key, JSON-able.
     """
 
-    tuned: bool
+    weights: Weights
     keys: tuple[str, ...]
     answer: Callable[[Any, Sequence[int]], Outputs]
 
@@ -39,33 +38,26 @@ def batch_size() -> int:
     return BATCH_SIZE[pick_device().partition(":")[0]]
 
 
-def weights_names(run: RunFolder, recipe: Recipe, with_adapter: bool) -> dict[bool, str]:
-    """Return what names the weights without (False) and with the adapter (True)."""
-    base = student_identity(recipe, pick_device())
-    return {False: base, True: f"{base} {file_digest(run.file('adapter'))}" if with_adapter else base}
+def _in_order(planned: Sequence[Batch]) -> list[Batch]:
+    """Return the batches model by model, so that each is loaded once, and bases before their adapters."""
+    models = list(dict.fromkeys(batch.weights.loaded_as for batch in planned))
+    return sorted(planned, key=lambda b: (models.index(b.weights.loaded_as), b.weights.adapter is not None))
 
 
-def answer_all(run: RunFolder, recipe: Recipe, tokenizer: Any, planned: Sequence[Batch]) -> dict[str, Any]:
-    """Return all outputs by key: from the journal where they stand there, else by answering their batch now.
-
-    The base is loaded once, when the first batch is missing; those of the base come before those of the adapter.
-    """
+def answer_all(run: RunFolder, planned: Sequence[Batch], memory: Memory) -> dict[str, Any]:
+    """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
     journal = run.journal(JOURNAL)
     told: dict[str, Any] = {}
     for entry in journal.entries:
         told |= entry.get("outputs", {})  # a line of another kind answers nothing, and is answered anew
-    missing = [batch for batch in planned if any(key not in told for key in batch.keys)]
+    missing = [batch for batch in _in_order(planned) if any(key not in told for key in batch.keys)]
     if not missing:
         return told
-    device = pick_device()
-    console.line(f"loading {recipe.model.base} on {device}")
-    model = for_inference(student_base(recipe, device, tokenizer))
-    ends, adapted = end_ids(tokenizer, model), False
     with console.progress("answers", sum(len(batch.keys) for batch in missing)) as bar:
-        for batch in sorted(missing, key=lambda batch: batch.tuned):
-            if batch.tuned and not adapted:
-                model, adapted = load_adapter(model, run.file("adapter")), True
-            outputs = dict(zip(batch.keys, batch.answer(model, ends), strict=True))
+        for batch in missing:
+            with memory.holding(batch.weights) as model:
+                ends = end_ids(memory.tokenizer(batch.weights), model)
+                outputs = dict(zip(batch.keys, batch.answer(model, ends), strict=True))
             journal.append({"outputs": outputs})
             told |= outputs
             bar.advance(len(batch.keys))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, few_shot_examples
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, TUNED, few_shot_examples
+from tunewright.evaluation.compared import compared, weights_of
 from tunewright.evaluation.comparison import comparison_csv
+from tunewright.evaluation.measured import BASE, PLACEBO
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import decide
+from tunewright.evaluation.weights import Weights
 from tunewright.recipe import Recipe
 from tunewright.records import KeptItem, Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest
@@ -24,16 +29,19 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     questions = _sealed_exam(run)
     arms = _possible_arms(run, recipe)
     kept = _sealed_kept(run) if set(BASE_AND_TUNED) <= set(arms) else []
-    the_rule = rule(recipe.evaluation.margin, arms, recipe.evaluation.forgetting_margin if kept else None)
+    others = {one.name: one for one in compared(recipe)}
+    forgetting = recipe.evaluation.forgetting_margin if kept else None
+    the_rule = rule(recipe.evaluation.margin, arms, forgetting, tuple(others))
     run.write_json("rule.json", the_rule)
-    answers, kept_answers = all_answers(run, recipe, questions, arms, kept)
+    sitting = _sitting(run, recipe, arms) | {name: weights_of(one, recipe) for name, one in others.items()}
+    answers, kept_answers = all_answers(run, recipe, questions, sitting, kept)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     verdict = decide(scores, answers, the_rule, _leaks(run), kept_answers)
     run.write_records("answers.jsonl", answers)
     run.write_records("kept-answers.jsonl", kept_answers)
     run.write_records("scores.jsonl", scores)
-    run.write("comparison.csv", comparison_csv(questions, answers, arms))
+    run.write("comparison.csv", comparison_csv(questions, answers, tuple(sitting)))
     run.write("verdict.json", verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),
@@ -55,6 +63,16 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
     for arm in sorted(missing & set(recipe.evaluation.arms)):
         console.warning(f"the {arm} arm has nothing to show with the question and is left out")
     return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
+
+
+def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, Weights]:
+    """Return the weights that answer for each arm."""
+    weights = {BASE: Weights.of(recipe)}
+    if TUNED & set(arms):
+        weights |= dict.fromkeys(TUNED, Weights.of(recipe, run.file("adapter")))
+    if PLACEBO in arms:
+        weights[PLACEBO] = Weights.of(recipe, run.file("placebo/adapter"))
+    return {arm: weights.get(arm, weights[BASE]) for arm in arms}
 
 
 def _sealed_exam(run: RunFolder) -> list[Question]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from tunewright.evaluation.guards import guard_name, guard_sentence
-from tunewright.evaluation.measured import BASE, FEW_SHOT, KEPT, RAG, TUNED, TUNED_RAG, Difference, Results
+from tunewright.evaluation.measured import BASE, FEW_SHOT, KEPT, PLACEBO, RAG, TUNED, TUNED_RAG, Difference, Results
 from tunewright.evaluation.results import measure
-from tunewright.evaluation.rule import rule_digest
+from tunewright.evaluation.rule import rivals, rule_digest
 from tunewright.evaluation.statistics import questions_needed
 from tunewright.evaluation.wording import plain
 from tunewright.records import Answer, KeptAnswer, Record, Score
@@ -26,10 +26,10 @@ _ADVICE: dict[VerdictName, str] = {
 }
 NO_MARKS = "human marks: tunewright mark DIR, or the empty winner column of comparison.csv"
 NO_JUDGE = "a judge model's opinion"
+_NO_PLACEBO = "style against knowledge: no placebo adapter (shuffled answers)"
 _UNMEASURED = (
     NO_MARKS,
     NO_JUDGE,
-    "style against knowledge: no placebo adapter (shuffled answers)",
     "variation between training seeds: one seed, greedy answers",
 )
 _FORGETTING = {
@@ -44,7 +44,8 @@ class Verdict(Record):
     """The verdict, why, what it rests on, and what was not measured.
 
     ``questions_needed`` is n * (MDE / margin)^2, only when NOT PROVEN; ``promising`` says that the gold
-    answers of the learned questions became likelier (the whole interval above zero), which alone never ships.
+    answers of the learned questions became likelier (the whole interval above zero), than through the placebo too
+    where one sat the exam; which alone never ships.
     """
 
     name: VerdictName
@@ -82,7 +83,7 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int) -> list[str]:
     if unsat and results.arm(BASE) and results.arm(TUNED):
         faults.append(f"The third ring gave no measure of {' and '.join(map(guard_name, unsat))} (raise exam.kept).")
     for found in results.arms:
-        if found.primary.num < results.num_questions:
+        if found.arm in rule["arms"] and found.primary.num < results.num_questions:
             faults.append(f"{found.arm} answered {found.primary.num} of {results.num_questions} questions.")
         cut = _cut(results, found.arm)
         if found.arm in rule["max_cut_arms"] and cut > rule["max_cut"]:
@@ -138,7 +139,7 @@ def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
 
 def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> tuple[list[str], int | None]:
     """Step 6: what stays open, and how many questions would settle it."""
-    differences, missing = _against(results, TUNED, (BASE, FEW_SHOT, RAG))
+    differences, missing = _against(results, TUNED, rivals(rule["arms"]))
     why, needs = [], []
     for difference in differences:
         settled = difference.interval.low > 0
@@ -181,7 +182,7 @@ def apply_rule(
         return "INVALID", faults, None
     if harms := _harms(results):
         return "WORSE", harms, None
-    if wins := _beats(results, TUNED, (BASE, FEW_SHOT, RAG)):
+    if wins := _beats(results, TUNED, rivals(rule["arms"])):
         return "SHIP", wins, None
     if wins := _beats(results, TUNED_RAG, (RAG, FEW_SHOT, TUNED)):
         return "SHIP WITH RAG", wins, None
@@ -199,7 +200,18 @@ def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) 
         for found in results.arms
         if found.arm not in rule["max_cut_arms"] and _cut(results, found.arm) > rule["max_cut"]
     ]
-    return [*_unchanged(answers), *cut]
+    return [*_unchanged(answers), *_style(results), *cut]
+
+
+def _style(results: Results) -> list[str]:
+    """Return what the placebo tells apart, where it sat the exam: form learned, and answers learned."""
+    form, knowledge = results.difference(PLACEBO, BASE), results.difference(TUNED, PLACEBO)
+    if form is None or knowledge is None:
+        return []
+    return [
+        f"Style against knowledge: the same training on shuffled answers changes the base's score by "
+        f"{plain(form.interval)}; the right answers add {plain(knowledge.interval)}."
+    ]
 
 
 def _unchanged(answers: Sequence[Answer]) -> list[str]:
@@ -237,8 +249,10 @@ def decide(
     Raises:
         StageError: there are no scores.
     """
-    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], kept)
-    promising = results.nll_learned is not None and results.nll_learned.interval.low > 0
+    compared = rule.get("compared", ())
+    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], kept, compared)
+    likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
+    promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
     return Verdict(
@@ -251,6 +265,7 @@ def decide(
         not_measured=(
             *[f"the {arm} arm did not run" for arm in absent],
             _FORGETTING[results.kept is not None],
+            *([_NO_PLACEBO] if results.arm(PLACEBO) is None else []),
             *_UNMEASURED,
         ),
         rule=rule,

@@ -188,8 +188,11 @@ def is_full(folder: Path) -> bool:
     return not (folder / "adapter_config.json").exists() and (folder / "config.json").exists()
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """Put a saved adapter on the base, for inference; a whole tuned model takes the base's place.
+
+    Further adapters on the same base each take a name of their own; the one loaded last is in force until peft's
+    ``set_adapter`` names another.
 
     Raises:
         ModelError: the adapter belongs to another base.
@@ -199,8 +202,13 @@ def load_adapter(model: Any, folder: Path) -> Any:
 
     if is_full(folder):
         return load_base(folder, "none", str(model.device), model.dtype).eval()
+    adapted = model
     try:
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
+        if isinstance(model, PeftModel):
+            model.load_adapter(folder, name, is_trainable=False)
+            model.set_adapter(name)
+        else:
+            adapted = PeftModel.from_pretrained(model, folder, name, is_trainable=False)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"the adapter in {folder} does not fit the base model",

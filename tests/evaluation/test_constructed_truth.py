@@ -1,0 +1,32 @@
+"""The verdict where the truth is known: a model that learned the facts ships, one that learned their form does not."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from constructed_truth import make_student, sit
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return make_student(tmp_path_factory.mktemp("constructed") / "student", 0)
+
+
+def test_a_model_that_learned_the_facts_ships(student, tmp_path):
+    verdict = sit(tmp_path / "true", student, true_facts=True)
+    assert verdict.name == "SHIP"
+    assert verdict.promising
+    knowledge = verdict.results.difference("tuned", "placebo")
+    assert knowledge.interval.low > 0.2
+
+
+def test_a_model_that_learned_their_form_alone_does_not_although_it_beats_every_rival_but_the_placebo(
+    student, tmp_path
+):
+    verdict = sit(tmp_path / "shuffled", student, true_facts=False)
+    assert all(verdict.results.difference("tuned", rival).interval.low > 0 for rival in ("base", "few-shot", "rag"))
+    assert verdict.name != "SHIP"
+    assert not verdict.promising
