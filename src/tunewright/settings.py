@@ -54,7 +54,7 @@ class ExamSettings(Settings):
     file: str = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
     learned_per_document: int = Field(2, ge=0, description="questions on each training document")
     unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
-    kept: int = Field(480, ge=0, description="bundled items of general ability, to see forgetting; 0: none")
+    kept: int = Field(400, ge=0, description="items of general ability, of the 480 bundled, to see forgetting; 0: none")
 
 
 class TeacherSettings(Settings):

@@ -13,7 +13,7 @@ from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
-from tunewright.kept.suite import draw, load_suite
+from tunewright.kept.suite import load_suite
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, Document, KeptAnswer, KeptItem, Question, Span, StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
@@ -227,9 +227,9 @@ def write(
     told = answers(questions, recipe.refusal, quality)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in told]
-    kept = draw(load_suite(), recipe.exam.kept, recipe.seed)
+    kept = load_suite()
     answers_to_kept = kept_answers(kept, lost)
-    written = rule(recipe.evaluation.margin, list(quality), recipe.evaluation.forgetting_margin if kept else None)
+    written = rule(recipe.evaluation.margin, list(quality), recipe.evaluation.forgetting_margin)
     verdict = decide(scores, told, written, 0, answers_to_kept)
     for name, records in (("documents", docs), ("exam", questions), ("answers", told), ("scores", scores)):
         run.write_records(f"{name}.jsonl", records)

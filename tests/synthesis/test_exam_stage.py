@@ -32,7 +32,7 @@ def test_both_rings_are_written_and_sealed(run):
     assert summary.num_in == summary.num_out + sum(summary.rejected.values())
     seal = run.read_json("seal.json")
     digests = {name: file_digest(run.file(f"{name}.jsonl")) for name in ("exam", "kept")}
-    assert seal == {**digests, "num_questions": 12, "learned": 4, "unseen": 8, "num_kept": 480}
+    assert seal == {**digests, "num_questions": 12, "learned": 4, "unseen": 8, "num_kept": 400}
     documents = {document.id: document for document in run.read_records("documents.jsonl", Document)}
     texts = {chunk.text for chunk in run.read_records("chunks.jsonl", Chunk)}
     assert len({question.id for question in questions}) == 12

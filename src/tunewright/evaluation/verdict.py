@@ -34,7 +34,7 @@ _UNMEASURED = (
 )
 _FORGETTING = {
     False: "forgetting: what the model could do before, outside these documents (exam.kept)",
-    True: "forgetting of what the third ring does not ask for, such as long dialogues or other languages",
+    True: "forgetting of what the third ring does not ask for, such as long dialogues and long texts",
 }
 
 _UNCHANGED = 0.95  # share of equal answers from which on it is told; a remark only, so it is no part of the rule
