@@ -90,7 +90,7 @@ def test_an_adapter_that_does_nothing_forgets_nothing_and_is_asked_once(
     assert (verdict.results.kept.num_lost, verdict.results.kept.num_gained) == (0, 0)
 
     journal = run.file(sitting.JOURNAL).read_bytes()
-    monkeypatch.setattr(sitting, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
+    monkeypatch.setattr(weights, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
     assert sat(run, recipe).results == verdict.results
     assert run.file(sitting.JOURNAL).read_bytes() == journal
 
