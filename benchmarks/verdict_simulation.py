@@ -90,9 +90,7 @@ def intervals(differences: np.ndarray, clusters: np.ndarray) -> dict[str, np.nda
 def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
     """Yield what the exam of each run measured, in the project's own records."""
     clusters = clusters_of(truth.num_questions, truth.num_documents)
-    found = {
-        pair: intervals(scores[:, ARMS.index(pair[0])] - scores[:, ARMS.index(pair[1])], clusters) for pair in SAT
-    }
+    found = {pair: intervals(scores[:, ARMS.index(pair[0])] - scores[:, ARMS.index(pair[1])], clusters) for pair in SAT}
     size = {"num": truth.num_questions, "num_clusters": truth.num_documents}
     none = paired([0.0] * truth.num_questions, clusters.tolist())
     margin = rule(0.10, ARMS)["guards"]["false_refusal"]
