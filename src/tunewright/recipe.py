@@ -95,8 +95,15 @@ class Recipe(Settings):
         return self.folder / Path(path).expanduser()
 
     def comparing(self, others: Sequence[str]) -> Recipe:
-        """Return the recipe with these in ``evaluation.compare`` too; folders as seen from the current one."""
-        more = [str(Path(one).expanduser().absolute()) if Path(one).expanduser().is_dir() else one for one in others]
+        """Return the recipe with these in ``evaluation.compare`` too; folders as seen from the current one.
+
+        What lies in a folder that is there is a path, also when it is missing itself; else it may be a hub name.
+        """
+        paths = {one: Path(one).expanduser() for one in others}
+        local = {
+            one for one, path in paths.items() if path.is_dir() or (path.parent != Path() and path.parent.is_dir())
+        }
+        more = [str(paths[one].absolute()) if one in local else one for one in others]
         compare = tuple(dict.fromkeys([*self.evaluation.compare, *more]))
         return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"compare": compare})})
 

@@ -134,7 +134,7 @@ def test_a_report_is_written_anew_although_what_was_compared_is_gone(home, tiny_
     assert "tuned − bare" in run.file("report.html").read_text()
 
 
-def test_the_flag_is_the_setting(home, tiny_model, tmp_path, monkeypatch):
+def test_the_flag_is_the_setting(home, tiny_model, tmp_path, monkeypatch, capsys):
     from tunewright.cli import main
     from tunewright.recipe import dump_recipe, load_recipe
 
@@ -150,3 +150,7 @@ def test_the_flag_is_the_setting(home, tiny_model, tmp_path, monkeypatch):
         str(home / "other model"),
     )
     assert file_digest(home / "one/run/adapter") == adapter
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", str(path), "--dir", "one/run", "--compare", "two/nowhere"])
+    assert left.value.code == 1
+    assert "no such folder" in capsys.readouterr().err

@@ -82,3 +82,21 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
     twin.file("verdict.json").unlink()
     with pytest.raises(RunFolderError, match="has no verdict.json yet"):
         entries([run.path, twin.path])
+
+
+def test_two_bases_before_one_exam_stand_in_one_table(tiny_model, tmp_path):
+    from finished_training import own_recipe
+
+    from tiny import make_model
+    from tunewright import pipeline
+
+    few = {"evaluation": {"arms": ["base", "tuned"]}, "training": {"epochs": 1}}
+    students = {"first": tiny_model, "second": make_model(tmp_path / "other", seed=5)}
+    runs = [
+        pipeline.run(own_recipe(tmp_path / "sources", student, **few), tmp_path / name, until="evaluate")
+        for name, student in students.items()
+    ]
+    found = entries([run.path for run in runs])
+    assert [row[1] for row in score_table(found)[1]] == [student.name for student in students.values()]
+    assert [(d.first, d.second) for d in differences(found)] == [("first", "second")]
+    assert found[0].verdict.results.arm("base").gold_nll != found[1].verdict.results.arm("base").gold_nll

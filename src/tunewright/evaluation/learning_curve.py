@@ -89,12 +89,12 @@ def forecast(samples: Sequence[int], scores: Sequence[Mapping[str, float]], docu
         raise ValueError(f"the parts must differ in size: {samples}")
     at = [math.log2(count / samples[-1]) for count in samples]
     middle = math.fsum(at) / len(at)
-    spread_of_at = math.fsum((x - middle) ** 2 for x in at)
+    width = math.fsum((x - middle) ** 2 for x in at)
     names, slopes, values, bends = list(documents), [], [], []
     for name in names:
         told = [sheet[name] for sheet in scores]
         mean = math.fsum(told) / len(told)
-        slope = math.fsum((x - middle) * y for x, y in zip(at, told, strict=True)) / spread_of_at
+        slope = math.fsum((x - middle) * y for x, y in zip(at, told, strict=True)) / width
         slopes.append(slope)
         values.append(mean + slope * (1 - middle))
         rises = [

@@ -52,12 +52,16 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
         if faults := seal_faults(run, recipe):
             hint = f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{folder}'"
             raise RunFolderError(f"the seal of {folder} is broken", "; ".join(faults), hint)
-        name, number_ = folder.resolve().name, 2
-        while name in {entry.name for entry in found}:
-            name, number_ = f"{folder.resolve().name}-{number_}", number_ + 1
+        name = _free(folder.resolve().name, {entry.name for entry in found})
         found.append(Entry(name, run, recipe, Verdict.model_validate(run.read_json("verdict.json"))))
     _require_same_exam(found)
     return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return the name, with a number after it where it is taken."""
+    more = (f"{name}-{place}" for place in range(2, len(taken) + 3))
+    return next(one for one in (name, *more) if one not in taken)
 
 
 def _require_same_exam(found: Sequence[Entry]) -> None:
@@ -68,8 +72,8 @@ def _require_same_exam(found: Sequence[Entry]) -> None:
             raise UserError(
                 f"{first.name} and {entry.name} sat different exams, whose scores say nothing about each other",
                 f"exam.jsonl is {exams[0][:12]} there and {exams[1][:12]} here",
-                f"give the second run the first one's exam: tunewright exam '{first.run.path}' --export exam.jsonl, "
-                'then exam.file = "exam.jsonl" in its recipe',
+                f"give all runs one exam: tunewright exam '{first.run.path}' --export exam.jsonl, "
+                'then exam.file = "exam.jsonl" in all recipes',
             )
         for key, told in (("metrics_version", "metrics"), ("primary", "score")):
             if first.verdict.rule.get(key) != entry.verdict.rule.get(key):
