@@ -8,7 +8,7 @@ import pytest
 from test_kept import judge
 
 from tunewright.errors import StageError
-from tunewright.evaluation import sitting
+from tunewright.evaluation import sitting, weights
 from tunewright.evaluation.stage import evaluate
 from tunewright.evaluation.verdict import Verdict
 from tunewright.kept.suite import draw, load_suite
