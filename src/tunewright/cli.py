@@ -177,7 +177,7 @@ def trace(folder: Path, identifier: str) -> None:
 @click.option("--prompt", help="Ask this one question and leave.")
 def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> None:
     """Talk to the tuned model; answers are streamed."""
-    from tunewright.chatting import converse
+    from tunewright.chatting.loop import converse
     from tunewright.rundir import RunFolder
 
     if base and side_by_side:
