@@ -22,15 +22,18 @@ _ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 @contextmanager
-def serve(gguf: Path) -> Iterator[str]:
+def serve(gguf: Path, slots: int = 1, adapter: Path | None = None) -> Iterator[str]:
     """Start the server on a free port of the loopback; yield its address (http://host:port).
+
+    ``slots``: how many requests it computes together; ``adapter``: a LoRA in GGUF to put on the model.
 
     Call it from the thread that will also end it: on Linux the child is killed when that thread ends.
 
     Raises:
         TeacherError: it does not start; llama.cpp's last words are the cause.
     """
-    command = [sys.executable, "-P", "-m", "tunewright.teacher.server", str(gguf)]
+    command = [sys.executable, "-P", "-m", "tunewright.teacher.server", str(gguf), str(slots)]
+    command += [str(adapter)] if adapter else []
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             command,

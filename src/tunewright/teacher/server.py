@@ -1,6 +1,6 @@
 """The embedded teacher's process: llama.cpp behind an OpenAI-compatible address; ends with its parent.
 
-Run as ``python -m tunewright.teacher.server GGUF``. The address is the one line on stdout, written once the model
+Run as ``python -m tunewright.teacher.server GGUF [SLOTS [ADAPTER]]``. The address is the one line on stdout, written once the model
 answers; llama.cpp's own log goes to stderr.
 """
 
@@ -43,28 +43,33 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _parameters(gguf: str) -> Any:
-    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone."""
+def _parameters(gguf: str, slots: int = 1, adapter: str = "") -> Any:
+    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone.
+
+    More slots compute together; then the last digits of an answer's numbers depend on its neighbors.
+    """
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = gguf
-    parameters.n_parallel = 1
-    parameters.n_ctx = _CONTEXT_TOKENS
+    parameters.n_parallel = slots
+    parameters.n_ctx = _CONTEXT_TOKENS * slots
+    if adapter:
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     parameters.cache_prompt = False
     parameters.port = 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_threads()
     return parameters
 
 
-def main(gguf: str) -> None:
-    """Serve the model until stdin closes."""
+def main(gguf: str, slots: str = "1", adapter: str = "") -> None:
+    """Serve the model, with the adapter on it where there is one, until stdin closes."""
     _die_with_parent()
     address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     import xllamacpp
 
-    server = xllamacpp.Server(_parameters(gguf))
+    server = xllamacpp.Server(_parameters(gguf, int(slots), adapter))
     address_out.write(f"{server.listening_address}\n")
     address_out.flush()
     sys.stdin.read()
@@ -72,4 +77,4 @@ def main(gguf: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

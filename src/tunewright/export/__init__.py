@@ -1,0 +1,1 @@
+"""Export: the tuned model as files that other programs load."""
