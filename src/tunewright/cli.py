@@ -176,7 +176,7 @@ def trace(folder: Path, identifier: str) -> None:
 @click.option("--side-by-side", is_flag=True, help="Get each answer from base and tuned.")
 @click.option("--prompt", help="Ask this one question and leave.")
 def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> None:
-    """Talk to the tuned model; answers are streamed."""
+    """Talk to the tuned model; answers are streamed, and /help lists what else can be typed."""
     from tunewright.chatting.loop import converse
     from tunewright.rundir import RunFolder
 
@@ -184,6 +184,25 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
         raise click.UsageError("--base and --side-by-side exclude each other. Choose one.")
     voices = ("base", "tuned") if side_by_side else ("base",) if base else ("tuned",)
     converse(RunFolder.open(folder), voices, prompt)
+
+
+@commands.command()
+@folder_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Any but the loopback needs a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["q8_0", "f16", "f32"]),
+    default="q8_0",
+    show_default=True,
+    help="Of the GGUF, where llama.cpp serves.",
+)
+def serve(folder: Path, host: str, port: int, dtype: str) -> None:
+    """Serve the tuned model to OpenAI's clients, once a canary has shown that it is the tuned one."""
+    from tunewright.rundir import RunFolder
+    from tunewright.serving import serve as serving
+
+    serving.serve(RunFolder.open(folder), host, port, dtype)
 
 
 @commands.command()
