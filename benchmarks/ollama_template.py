@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "export"), str(ROOT / "tests"), str(ROOT / "src")]
 
 from exported import digest_of, random_conversations  # noqa: E402
+
 from families import WORDS  # noqa: E402
 from tunewright.export.gguf_vocabulary import adds_bos  # noqa: E402
 from tunewright.export.ollama import go_template  # noqa: E402

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-
 from exported import digest_of, make_exportable, random_conversations
+
 from families import SYSTEM, WORDS, turns
 from tiny import make_tokenizer
 from tunewright.errors import ModelError
 from tunewright.export.chat_shape import Place, shape_of_template
-from tunewright.export.go_template import quote, render_go
 from tunewright.export.gguf_model import write_gguf
 from tunewright.export.gguf_vocabulary import adds_bos
+from tunewright.export.go_template import quote, render_go
 from tunewright.export.llama_runner import LlamaRunner
 from tunewright.export.ollama import go_template, modelfile, write_ollama
 from tunewright.export.probes import conversations
@@ -36,7 +36,9 @@ def kind(request, tmp_path_factory):
 def test_our_renderer_gives_what_go_gave(kind):
     name, tokenizer = kind
     template, shape = go_template(tokenizer, adds_bos(tokenizer))
-    assert digest_of([render_go(template, messages) for messages in random_conversations()]) == RECORDED[name]["go_digest"]
+    assert (
+        digest_of([render_go(template, messages) for messages in random_conversations()]) == RECORDED[name]["go_digest"]
+    )
     assert sorted(shape.trimmed) == RECORDED[name]["trimmed_roles"]
 
 
@@ -116,7 +118,10 @@ def test_a_trimming_template_is_told_in_the_file(tmp_path):
         ("{% for m in messages %}{{ loop.index ~ m['role'] ~ m['content'] }}{% endfor %}", "question's place"),
         ("{% for m in messages %}{{ m['role'] ~ (m['content'] | upper) }}{% endfor %}", "changes their text"),
         ("{{ messages[-1]['content'] }}", "leaves out turns"),
-        ("{% for m in messages %}{{ m['role'] ~ (m['content'] | replace('risk', 'r')) }}{% endfor %}", "way of its own"),
+        (
+            "{% for m in messages %}{{ m['role'] ~ (m['content'] | replace('risk', 'r')) }}{% endfor %}",
+            "way of its own",
+        ),
         ("{% for m in messages %}{{ m['content'] ~ m['role'] ~ (m['content'] | length) }}{% endfor %}", "place|own"),
     ],
 )
@@ -148,7 +153,9 @@ def test_neighbors_of_one_role_are_joined_as_ollama_joins_them():
     assert render_go(template, [user, user.model_copy(update={"content": "b"})]) == "a\n\nb|"
 
 
-@pytest.mark.parametrize("template", ["{{ .Tools }}", "{{ if eq .Role }}x{{ end }}", "{{ if true }}x", "{{ template }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ .Tools }}", "{{ if eq .Role }}x{{ end }}", "{{ if true }}x", "{{ template }}"]
+)
 def test_what_exported_templates_never_have_is_an_error(template):
     with pytest.raises(ValueError, match="unknown|do not close"):
         render_go(template, turns("a"))

@@ -7,10 +7,10 @@ import random
 import unicodedata
 
 import pytest
+from exported import make_exportable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exported import make_exportable
 from families import SYSTEM, TINY, turns
 from tunewright.export.gguf_model import write_gguf
 from tunewright.export.gguf_vocabulary import PRE_TOKENIZERS
@@ -19,7 +19,28 @@ from tunewright.export.probes import TEXTS, conversations
 from tunewright.export.sentencepiece import Pieces
 from tunewright.models.template import encode_prompt, load_tokenizer
 
-WORDS = ("don't", "'LL ", "3.141592", "  ", "\n", "\r\n\n", "\t", "naïve", "東京都", "ñ", "🦙🦙", "<|im_end|>", "</s>", "_a/b", " 12", "!!!", "ǅ", "\u0301", "²", "Ⅷ")
+WORDS = (
+    "don't",
+    "'LL ",
+    "3.141592",
+    "  ",
+    "\n",
+    "\r\n\n",
+    "\t",
+    "naïve",
+    "東京都",
+    "ñ",
+    "🦙🦙",
+    "<|im_end|>",
+    "</s>",
+    "_a/b",
+    " 12",
+    "!!!",
+    "ǅ",
+    "\u0301",
+    "²",
+    "Ⅷ",
+)
 MIXED = "camelCase camelCase HeLLO'S in 2024: 12345,\n\n 3rd-rate's//\n"
 texts = st.lists(st.one_of(st.sampled_from((*WORDS, MIXED)), st.text(max_size=8)), max_size=8).map("".join)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tunewright.export.gguf_architectures import (
     place_of,
     settings_of,
 )
-from tunewright.export.gguf_file import Tensor, choose_dtype, file_type, write_file
+from tunewright.export.gguf_file import Tensor, choose_dtype, constant, file_type, write_file
 from tunewright.export.gguf_vocabulary import vocabulary_of
 from tunewright.models.families import shape_of
 from tunewright.models.source import read_config
@@ -114,7 +114,7 @@ def _tensors(weights: Weights, config: Config, dtype: str) -> Iterator[Tensor]:
             logits = place.name == ("output.weight" if has_head else "token_embd.weight")
             yield Tensor(place.name, shape, choose_dtype(dtype, shape, logits), _reader(weights, name, place))
     for name, values in extra_tensors(config):
-        yield Tensor(name, values.shape, "f32", lambda start, end, values=values: values[start:end])
+        yield constant(name, values, "f32")
 
 
 def _reader(weights: Weights, name: str, place: Place) -> Callable[[int, int], Array]:
@@ -140,5 +140,3 @@ def _check_complete(folder: Path, config: Config, names: set[str]) -> None:
             f"{len(missing)} tensors are missing, the first: {missing[0]}",
             "export the model again",
         )
-
-

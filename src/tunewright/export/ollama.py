@@ -106,9 +106,7 @@ def _by_last(shape: ChatShape, first: bool, bos: str) -> str:
 
 
 def _by_system(shape: ChatShape, first: bool, last: bool, bos: str) -> str:
-    with_system, without = (
-        _pieces(shape.before_user[Place(first, last, system)], bos) for system in (True, False)
-    )
+    with_system, without = (_pieces(shape.before_user[Place(first, last, system)], bos) for system in (True, False))
     return _choose("$.System", with_system, without)
 
 

@@ -1,7 +1,7 @@
 """The embedded teacher's process: llama.cpp behind an OpenAI-compatible address; ends with its parent.
 
-Run as ``python -m tunewright.teacher.server GGUF [SLOTS [ADAPTER]]``. The address is the one line on stdout, written once the model
-answers; llama.cpp's own log goes to stderr.
+Run as ``python -m tunewright.teacher.server GGUF [SLOTS [ADAPTER]]``. The address is the one line on stdout, written
+once the model answers; llama.cpp's own log goes to stderr.
 """
 
 from __future__ import annotations
