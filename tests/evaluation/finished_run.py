@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from tunewright.evaluation.comparison import comparison_csv
-from tunewright.evaluation.metrics import score
+from tunewright.metrics import score
 from tunewright.evaluation.verdict import Verdict, decide, rule
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, Document, Question, Span, StageSummary, digest

@@ -8,7 +8,7 @@ import pytest
 
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
-from tunewright.evaluation.metrics import score
+from tunewright.metrics import score
 from tunewright.evaluation.report import report
 from tunewright.evaluation.structured import structured_table
 from tunewright.evaluation.verdict import decide, rule

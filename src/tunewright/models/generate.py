@@ -261,6 +261,15 @@ def answer_or_halve(
     return [out for part in halves for out in answer_or_halve(model, part, max_new_tokens, end_ids, pad_id, sample)]
 
 
+def next_log_probs(model: Any, jobs: Sequence[Job], pad_id: int) -> Any:
+    """Return the natural logarithms of the next token's distribution after each prompt, [job, vocabulary], fp32."""
+    import torch
+
+    with torch.inference_mode():
+        logits = Decoder(model, [job.prompt_ids for job in jobs], pad_id).logits
+        return logits.float().log_softmax(-1).cpu().numpy()
+
+
 def stream(
     model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
 ) -> Iterator[str]:
