@@ -197,6 +197,7 @@ FLOORS: Mapping[str, Floor] = {
     "fp32": Floor(agreement=1.0, tie_nats=1e-3),
     "bf16": Floor(agreement=0.995, tie_nats=0.05),
     "fp16": Floor(agreement=0.995, tie_nats=0.02),
+    "f16": Floor(agreement=0.995, tie_nats=0.02),  # GGUF's name for it
     "q8_0": Floor(agreement=0.98, tie_nats=0.05),
     "q6_k": Floor(agreement=0.95, tie_nats=0.05),
     "q5_k_m": Floor(agreement=0.90, tie_nats=0.05),

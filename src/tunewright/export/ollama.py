@@ -30,9 +30,7 @@ def write_ollama(gguf: Path, tokenizer_folder: Path, out_folder: Path) -> None:
         ModelError: Ollama's language cannot express the template, or the GGUF cannot be read.
         DiskFullError: no space; an older folder of that name stands.
     """
-    tokenizer = load_tokenizer(tokenizer_folder)
-    context, bos_added = _read_header(gguf)
-    content = modelfile(tokenizer, context, bos_added)
+    content = modelfile(load_tokenizer(tokenizer_folder), *read_header(gguf))
     with disk_errors(out_folder, gguf.stat().st_size), atomic_folder(out_folder) as folder:
         try:
             os.link(gguf, folder / MODEL_FILE)
@@ -65,6 +63,11 @@ def modelfile(tokenizer: Any, context_tokens: int, bos_added: bool) -> str:
         roles = ", ".join(sorted(shape.trimmed))
         lines.insert(0, f"# Trained without white space at the ends of these turns: {roles}. Ollama sends it as it is.")
     return "\n".join(lines) + "\n"
+
+
+def template_in(content: str) -> str:
+    """Return the template of a Modelfile."""
+    return content.partition('TEMPLATE """')[2].partition('"""\n')[0]
 
 
 def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
@@ -125,7 +128,7 @@ def _literal(text: str) -> str:
     return f"{{{{ {quote(text)} }}}}" if text else ""
 
 
-def _read_header(gguf: Path) -> tuple[int, bool]:
+def read_header(gguf: Path) -> tuple[int, bool]:
     """Return the model's context length in tokens, and whether the first token is put before every prompt."""
     from gguf import GGUFReader
 

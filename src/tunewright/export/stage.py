@@ -8,7 +8,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError
-from tunewright.export import adapter, merge, receipt
+from tunewright.export import adapter, gguf, merge, receipt
 from tunewright.export.certificate import certify, write_certificate
 from tunewright.export.reference import reference
 from tunewright.export.swap import replaced
@@ -94,4 +94,7 @@ def _facts(run: RunFolder, folder: Path, target: str, dtype: str, base: Base) ->
 TARGETS: Mapping[str, Target] = {
     "adapter": Target(adapter.write_adapter, adapter.adapter_runner, adapter.adapter_bytes),
     "merged": Target(merge.write_merged, merge.merged_runner, merge.merged_bytes, ("bf16", "fp16", "fp32")),
+    "gguf": Target(gguf.write_model_file, gguf.model_runner, gguf.model_bytes, gguf.MODEL_DTYPES),
+    "gguf-adapter": Target(gguf.write_adapter_file, gguf.on_base_runner, gguf.adapter_file_bytes, ("f16",)),
+    "ollama": Target(gguf.write_ollama_folder, gguf.ollama_runner, gguf.model_bytes, gguf.MODEL_DTYPES),
 }
