@@ -50,11 +50,11 @@ class Chat:
 
     def answer(self, question: str) -> tuple[str, list[int], list[int]]:
         """Return (text, prompt tokens, answer tokens)."""
-        from tunewright.models.generate import _greedy, whole_characters
+        from tunewright.models.streaming import greedy, whole_characters
 
         tokenizer = self.voices.tokenizer
         prompt = self.voices.prompt_ids("tuned", question, ())
-        ids = list(_greedy(self.model, prompt, self.limit, self.ends, tokenizer.pad_token_id))
+        ids = list(greedy(self.model, prompt, self.limit, self.ends, tokenizer.pad_token_id))
         return "".join(whole_characters(tokenizer, ids)), prompt, ids
 
     def parting(self, prompt: list[int], ids: list[int], served: str) -> dict[str, Any]:

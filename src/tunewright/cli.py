@@ -207,6 +207,47 @@ def serve(folder: Path, host: str, port: int, dtype: str) -> None:
 
 @commands.command()
 @folder_argument
+@click.option("--to", "target", required=True, metavar="TARGET", help="adapter, or merged.")
+@click.option("--dtype", default="", metavar="TYPE", help="Type of the weights (merged: bf16, fp16, fp32).")
+@click.option(
+    "--base",
+    type=click.Choice(["trained", "original"]),
+    default="trained",
+    show_default=True,
+    help="The base as training saw it, or the unquantized one.",
+)
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Folder to write (default: DIR/exports/TARGET).")
+def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None) -> None:
+    """Export the tuned model, with a certificate that it is what was examined."""
+    from tunewright.export.certificate import show
+    from tunewright.export.stage import export as write
+    from tunewright.rundir import RunFolder
+
+    show(write(RunFolder.open(folder), target, output, dtype, base))
+
+
+@commands.command()
+@click.argument("folder", metavar="EXPORT", type=click.Path(path_type=Path))
+def verify(folder: Path) -> None:
+    """Check that every file of an export is as it was written."""
+    from tunewright import console
+    from tunewright.export.receipt import verify as check
+
+    console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
+
+
+@commands.command()
+@click.argument("receipt", metavar="RECEIPT", type=click.Path(path_type=Path))
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Run folder with the recipe and the data.")
+def replay(receipt: Path, folder: Path | None) -> None:
+    """Train again what RECEIPT names (an export, or its receipt.json), and compare the adapters."""
+    from tunewright.replaying import replay as train_again
+
+    train_again(receipt, folder)
+
+
+@commands.command()
+@folder_argument
 @click.argument("files", metavar="[--read FILE...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."

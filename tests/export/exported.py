@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from families import TINY, logits_of
+from tunewright.export.probes import TEXTS
+from tunewright.records import Message
 
 # Sizes that divide into the blocks of 32 that quantization needs, and the layers' order that llama.cpp knows.
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -68,3 +72,31 @@ def divergences(expected: list[Any], got: list[Any]) -> list[float]:
     import numpy as np
 
     return [float((np.exp(p) * (p - q)).sum()) for p, q in zip(expected, got, strict=True)]
+
+
+def random_conversations(spaced: bool = False) -> list[list[Message]]:
+    """Return the same 200 conversations each time: 1 to 4 questions, half with a system turn, words of several scripts.
+
+    Args:
+        spaced: put white space around each text, as careless clients do.
+    """
+    draw = random.Random(3)
+    words = " ".join(TEXTS).split(" ") + ["{{ .System }}", "<b>&amp;</b>", '"""', "\\n", "user", "[INST]", "%d"]
+
+    def text() -> str:
+        some = draw.choices([word for word in words if word], k=draw.randint(1, 12))
+        said = draw.choice([" ", "\n", "  "]).join(some).strip()
+        return f" {said}\n" if spaced else said
+
+    told = []
+    for _ in range(200):
+        turns = [Message(role="system", content=text())] if draw.random() < 0.5 else []
+        for _ in range(draw.randint(1, 4)):
+            turns += [Message(role="user", content=text()), Message(role="assistant", content=text())]
+        told.append(turns[:-1])
+    return told
+
+
+def digest_of(prompts: list[str]) -> str:
+    """Return a digest of rendered prompts."""
+    return sha256(json.dumps(prompts).encode()).hexdigest()[:16]

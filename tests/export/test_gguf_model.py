@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from exported import divergences, log_probs_of, make_exportable, prompts_of
+
 from families import TINY
 from tiny import make_model
 from tunewright.errors import ModelError

@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         import torch
 
-        from tunewright.models.generate import stream
+        from tunewright.models.streaming import stream
 
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         well = self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}" and body["model"] == "tuned"

@@ -189,16 +189,16 @@ def test_the_file_is_made_once_and_anew_for_another_adapter(run, server, monkeyp
     from tunewright.serving.gguf import tuned_gguf
 
     recipe = load_recipe(run.file("recipe.toml"))
-    before = run.file("serving/tuned-f32.gguf").stat().st_mtime_ns
+    before = run.file("serving/f32/model.gguf").stat().st_mtime_ns
     assert tuned_gguf(run, recipe, "f32").stat().st_mtime_ns == before
     copy = RunFolder.create(run.path.parent / "copy")
     for name in ("adapter", "serving"):
         shutil.copytree(run.file(name), copy.file(name))
     config = json.loads(copy.file("adapter/adapter_config.json").read_text())
     copy.write_json("adapter/adapter_config.json", {**config, "lora_alpha": 1})
-    old = copy.file("serving/tuned-f32.gguf").read_bytes()
+    old = copy.file("serving/f32/model.gguf").read_bytes()
     assert tuned_gguf(copy, recipe, "f32").read_bytes() != old
-    assert {path.suffix for path in copy.file("serving").iterdir()} == {".gguf", ".made-from"}
+    assert {path.name for path in copy.file("serving").rglob("*")} == {"f32", "model.gguf", "made-from"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -221,7 +221,7 @@ def test_however_it_ends_no_child_is_left(run, number):
 def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
-    file = copy / "serving" / "tuned-f32.gguf"
+    file = copy / "serving" / "f32" / "model.gguf"
     student = run.path.parent / "student"
     write_gguf(student, file, "f32")
     code, told = refused(copy, "--dtype", "f32")
@@ -252,7 +252,7 @@ def test_a_family_that_llama_cpp_does_not_know_names_vllm(run, monkeypatch):
     def unknown(*arguments):
         raise ModelError("no GGUF is written of this family")
 
-    monkeypatch.setattr("tunewright.serving.gguf.write_gguf", unknown)
+    monkeypatch.setattr("tunewright.serving.gguf.write_model_file", unknown)
     with pytest.raises(ModelError, match="vLLM may serve it, but vLLM is not installed"):
         serve(run, "127.0.0.1", 0, "q8_0")
 

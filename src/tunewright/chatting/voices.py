@@ -10,8 +10,8 @@ from typing import Any
 from tunewright import console
 from tunewright.chatting.conversation import Turn, prompt_for
 from tunewright.errors import UserError
-from tunewright.models.generate import stream
 from tunewright.models.load import for_inference, is_full, load_adapter, pick_device
+from tunewright.models.streaming import stream
 from tunewright.models.student import student_base, student_tokenizer
 from tunewright.models.template import encode_prompt, end_ids
 from tunewright.pipeline import require

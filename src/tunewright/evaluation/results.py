@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from tunewright.errors import StageError
-from tunewright.evaluation.metrics import is_structured
 from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
+from tunewright.metrics import is_structured
 from tunewright.records import Answer, Record, Score
 
 BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"

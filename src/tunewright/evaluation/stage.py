@@ -7,8 +7,8 @@ from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import RETRIEVING, few_shot_examples
 from tunewright.evaluation.comparison import comparison_csv
-from tunewright.evaluation.metrics import score
 from tunewright.evaluation.verdict import decide, rule
+from tunewright.metrics import score
 from tunewright.recipe import Recipe
 from tunewright.records import Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest

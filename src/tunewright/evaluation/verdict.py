@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tunewright.evaluation.metrics import METRICS_VERSION
 from tunewright.evaluation.results import (
     BASE,
     FEW_SHOT,
@@ -21,6 +20,7 @@ from tunewright.evaluation.results import (
 )
 from tunewright.evaluation.statistics import questions_needed
 from tunewright.evaluation.wording import plain
+from tunewright.metrics import METRICS_VERSION
 from tunewright.records import Answer, Record, Score
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]

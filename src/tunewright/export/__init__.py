@@ -1,1 +1,1 @@
-"""Export: the tuned model as files that other programs load."""
+"""Export: a run's tuned model as files that other programs load, each proven equal to what was examined."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.export.gguf_architectures import Place, architecture_of, place_of, refuse
-from tunewright.export.gguf_file import DTYPES, Tensor, write_file
+from tunewright.export.gguf_architectures import Place, architecture_of, place_of
+from tunewright.export.gguf_file import DTYPES, Tensor, constant, write_file
 from tunewright.models.load import is_full
 
 Array = Any  # numpy.ndarray
@@ -118,18 +118,7 @@ def _pair(place: Place, pair: Mapping[str, Array], settings: Mapping[str, Any], 
         )
     if place.order is not None:
         second = second[place.order]
-    return [
-        _tensor(f"{place.name}.lora_{half}", values, dtype) for half, values in (("a", first), ("b", second))
-    ]
-
-
-def _tensor(name: str, values: Array, dtype: str) -> Tensor:
-    narrow = dtype == "q8_0" and values.shape[1] % 32
-    return Tensor(name, values.shape, "f16" if narrow else dtype, _rows(values))
-
-
-def _rows(values: Array) -> Callable[[int, int], Array]:
-    return lambda start, end: values[start:end]
+    return [constant(f"{place.name}.lora_{half}", values, dtype) for half, values in (("a", first), ("b", second))]
 
 
 assert set(_DTYPES) <= set(DTYPES)

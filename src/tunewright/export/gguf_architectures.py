@@ -122,8 +122,8 @@ def rope_of(shape: Config) -> dict[str, Any]:
 def context_length(config: Config) -> int:
     """Return how many tokens llama.cpp computes as transformers does.
 
-    Where the family has a sliding window that llama.cpp does not apply (Llama's and Phi-3's), that is the window. Of the
-    two sets of factors that LongRoPE has, llama.cpp takes the long one as soon as there is room for long texts,
+    Where the family has a sliding window that llama.cpp does not apply (Llama's and Phi-3's), that is the window. Of
+    the two sets of factors that LongRoPE has, llama.cpp takes the long one as soon as there is room for long texts,
     transformers once there is a long text: so room is left for short ones only.
     """
     shape = shape_of(config)

@@ -47,6 +47,11 @@ def choose_dtype(dtype: str, shape: Sequence[int], sensitive: bool = False) -> s
     return "q8_0" if sensitive and dtype in ("q4_0", "q4_1") else dtype
 
 
+def constant(name: str, values: Array, dtype: str) -> Tensor:
+    """Return a tensor whose values are in memory already."""
+    return Tensor(name, values.shape, choose_dtype(dtype, values.shape), lambda start, end: values[start:end])
+
+
 def write_file(out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
     """Write the file: beside its place first, then on disk, then under its name.
 
@@ -119,7 +124,7 @@ def _add_info(writer: Any, tensor: Tensor) -> int:
 
     kind = DTYPES[tensor.dtype]()
     block, block_bytes = GGML_QUANT_SIZES[kind]
-    num_bytes = int(np.prod(tensor.shape)) // block * block_bytes
+    num_bytes: int = int(np.prod(tensor.shape)) // block * block_bytes
     writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), num_bytes, raw_dtype=kind)
     return num_bytes
 

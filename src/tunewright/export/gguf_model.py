@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunewright.errors import ModelError
 from tunewright.export.gguf_architectures import (
@@ -16,7 +16,7 @@ from tunewright.export.gguf_architectures import (
     place_of,
     settings_of,
 )
-from tunewright.export.gguf_file import Tensor, choose_dtype, file_type, write_file
+from tunewright.export.gguf_file import Tensor, choose_dtype, constant, file_type, write_file
 from tunewright.export.gguf_vocabulary import vocabulary_of
 from tunewright.models.families import shape_of
 from tunewright.models.source import read_config
@@ -41,13 +41,32 @@ def write_gguf(model_folder: Path, out: Path, dtype: str) -> None:
             that do not fit the type; nothing is written.
         DiskFullError: no space; an older file of that name stands.
     """
-    config = read_config(model_folder)
+    write_model(Weights(model_folder), read_config(model_folder), load_tokenizer(model_folder), out, dtype)
+
+
+class Source(Protocol):
+    """Where a model's tensors come from, under the names of its folder."""
+
+    folder: Path
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def rows(self, name: str, start: int, end: int) -> Array:
+        """Return rows of a tensor as fp32."""
+        ...
+
+
+def write_model(weights: Source, config: Config, tokenizer: Any, out: Path, dtype: str) -> None:
+    """Write a model as ``write_gguf`` does, its tensors from anywhere.
+
+    Raises:
+        ModelError: as ``write_gguf``.
+        DiskFullError: as ``write_gguf``.
+    """
     architecture = architecture_of(config)
-    weights = Weights(model_folder)
     tensors = list(_tensors(weights, config, dtype))
     num_rows = next((tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight"), 0)
-    _check_complete(model_folder, config, {tensor.name for tensor in tensors})
-    vocabulary = vocabulary_of(load_tokenizer(model_folder), num_rows)
+    _check_complete(weights.folder, config, {tensor.name for tensor in tensors})
+    vocabulary = vocabulary_of(tokenizer, num_rows)
     fields = {
         "general.type": "model",
         # llama.cpp reads a rule of tokenization off the name of one family.
@@ -101,11 +120,11 @@ class Weights:
         return self._slice(name)[start:end].float().numpy()
 
 
-def _tensors(weights: Weights, config: Config, dtype: str) -> Iterator[Tensor]:
+def _tensors(weights: Source, config: Config, dtype: str) -> Iterator[Tensor]:
     """Yield the tensors in the order of their files."""
     file_type(dtype)
     tied = bool(config.get("tie_word_embeddings", shape_of(config).get("tie_word_embeddings", False)))
-    has_head = any(name.endswith("lm_head.weight") for name in weights.files) and not tied
+    has_head = any(name.endswith("lm_head.weight") for name in weights.shapes) and not tied
     for name, shape in weights.shapes.items():
         if name.endswith("lm_head.weight") and tied:
             continue
@@ -114,10 +133,10 @@ def _tensors(weights: Weights, config: Config, dtype: str) -> Iterator[Tensor]:
             logits = place.name == ("output.weight" if has_head else "token_embd.weight")
             yield Tensor(place.name, shape, choose_dtype(dtype, shape, logits), _reader(weights, name, place))
     for name, values in extra_tensors(config):
-        yield Tensor(name, values.shape, "f32", lambda start, end, values=values: values[start:end])
+        yield constant(name, values, "f32")
 
 
-def _reader(weights: Weights, name: str, place: Place) -> Callable[[int, int], Array]:
+def _reader(weights: Source, name: str, place: Place) -> Callable[[int, int], Array]:
     """Return a function that reads rows as llama.cpp wants them."""
 
     def read(start: int, end: int) -> Array:
@@ -140,5 +159,3 @@ def _check_complete(folder: Path, config: Config, names: set[str]) -> None:
             f"{len(missing)} tensors are missing, the first: {missing[0]}",
             "export the model again",
         )
-
-

@@ -44,7 +44,7 @@ def vocabulary_of(tokenizer: Any, num_rows: int) -> Vocabulary:
         raise refuse(f"tokenizers of the type {state['model']['type']} are not written", "only BPE and SentencePiece")
     if _has_bytes(state):
         kind = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": _pre_tokenizer(state)}
-        pieces = {"tokenizer.ggml.merges": [" ".join(pair) for pair in _merges(state)]}
+        pieces: dict[str, Any] = {"tokenizer.ggml.merges": [" ".join(pair) for pair in _merges(state)]}
         space_prefix = False
     else:
         kind = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default"}
@@ -107,8 +107,8 @@ def _is_byte(text: str) -> bool:
 
 def _merges(state: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the pairs in order; older files write them as one text."""
-    pairs = state["model"]["merges"]
-    return [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in pairs]
+    pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in state["model"]["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 def _special(tokenizer: Any) -> dict[str, int]:

@@ -33,11 +33,11 @@ class LlamaRunner:
         ModelError: llama.cpp does not load the files.
     """
 
-    name = "llama.cpp"
-
     def __init__(self, model: Path, adapter: Path | None = None) -> None:
         import urllib3
+        import xllamacpp
 
+        self.name = f"llama.cpp of xllamacpp {xllamacpp.__version__}, on the CPU"
         self._exit = ExitStack()
         for file in filter(None, (model, adapter)):
             if not file.is_file():
@@ -102,7 +102,7 @@ class LlamaRunner:
     def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Return the greedy answers; the prompts are sent together, so that llama.cpp computes them in one batch."""
         replies = self._pool.map(lambda prompt: self._complete(prompt, n_predict=max_new_tokens), prompts)
-        return [str(reply["content"]) for reply in replies]
+        return [str(reply["content"]).strip() for reply in replies]
 
     def _complete(self, prompt: Sequence[int], **wanted: Any) -> dict[str, Any]:
         return self._post("/completion", {"prompt": list(prompt), "temperature": 0.0, "cache_prompt": False, **wanted})

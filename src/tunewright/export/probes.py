@@ -9,7 +9,7 @@ TEXTS = (
     "In 2024, 17 of 426 patients (3.9%) did; 'twas  odd\u2014wasn't it?",
     "First line.\n\n- a list\n\t- tabbed\nJosé naïvely paid €5 for 東京 🦙 ñandú",
     "def f(x):\n        return x ** 2  # <b>bold</b>",
-    "We'll see: www.example.org/a_b?c=1&d=2 ... \"quoted\"",
+    'We\'ll see: www.example.org/a_b?c=1&d=2 ... "quoted"',
 )
 
 

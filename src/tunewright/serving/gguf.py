@@ -1,20 +1,21 @@
-"""The tuned model as one GGUF in the run folder: made at first use, and again when what it was made from changed."""
+"""The tuned model as one GGUF: a certified export where the run has one, else a file of its own, made at first use."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from tunewright import console
-from tunewright.export.gguf_model import write_gguf
-from tunewright.models.load import load_adapter
-from tunewright.models.student import student_base, student_identity, student_tokenizer
-from tunewright.models.template import end_ids
+from tunewright.export.gguf import write_model_file
+from tunewright.export.ollama import MODEL_FILE
+from tunewright.export.receipt import verify
+from tunewright.export.swap import RECEIPT
+from tunewright.models.student import student_identity
 from tunewright.recipe import Recipe
 from tunewright.records import digest
-from tunewright.rundir import RunFolder, file_digest, write_atomic
+from tunewright.rundir import RunFolder, atomic_folder, file_digest
 
 _FORMAT = 1  # raised when the same ingredients make another file
+_MADE_FROM = "made-from"
 
 
 def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
@@ -27,32 +28,19 @@ def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
 
     Raises:
         ModelError: a family that llama.cpp does not know.
+        ExportError: the run's export of this type is damaged.
         DiskFullError: no space; an older file stands.
     """
-    file = run.file(f"serving/tuned-{dtype}.gguf")
-    made_from = file.with_suffix(".made-from")
-    ingredients = digest(_FORMAT, file_digest(run.file("adapter")), student_identity(recipe, "cpu"), dtype)
-    if file.is_file() and made_from.is_file() and made_from.read_text(encoding="utf-8") == ingredients:
-        return file
-    console.line(f"writing {file} (once)")
-    made_from.unlink(missing_ok=True)
-    file.parent.mkdir(exist_ok=True)
-    with run.lock(), tempfile.TemporaryDirectory(dir=file.parent) as work:
-        _merge(run, recipe, Path(work))
-        write_gguf(Path(work), file, dtype)
-    write_atomic(made_from, ingredients.encode())
-    return file
-
-
-def _merge(run: RunFolder, recipe: Recipe, folder: Path) -> None:
-    """Write base and adapter as one model: the base in the numbers that training saw, merged in fp32."""
-    tokenizer = student_tokenizer(recipe)
-    model = student_base(recipe, "cpu", tokenizer)
-    if getattr(model, "is_quantized", False):
-        model = model.dequantize()
-    model = load_adapter(model.float(), run.file("adapter"))
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.generation_config.eos_token_id = end_ids(tokenizer, model)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    adapter = file_digest(run.file("adapter"))
+    exported = run.file(f"exports/gguf-{dtype}")
+    if (exported / RECEIPT).is_file() and verify(exported)["made_of"]["adapter"] == adapter:
+        return exported / MODEL_FILE
+    folder = run.file(f"serving/{dtype}")
+    made_from, ingredients = folder / _MADE_FROM, digest(_FORMAT, adapter, student_identity(recipe, "cpu"), dtype)
+    if made_from.is_file() and made_from.read_text(encoding="utf-8") == ingredients:
+        return folder / MODEL_FILE
+    console.line(f"writing {folder / MODEL_FILE} (once)")
+    with run.lock(), atomic_folder(folder) as fresh:
+        write_model_file(run, recipe, fresh, dtype, "trained")
+        (fresh / _MADE_FROM).write_text(ingredients, encoding="utf-8")
+    return folder / MODEL_FILE
