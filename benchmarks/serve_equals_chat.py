@@ -1,10 +1,10 @@
 """Served answers against chat's: how many of 200 greedy answers are the same, and how near the tie was where they part.
 
-Run: python benchmarks/serve_equals_chat.py RUN [-o benchmarks/results/serve_equals_chat.json] [--dtypes f32 f16 q8_0]
+Run: GOMP_SPINCOUNT=1000 python benchmarks/serve_equals_chat.py RUN [-o benchmarks/results/serve_equals_chat.json] [--dtypes f32 f16 q8_0]
 
 RUN is a finished run folder on the embedded model: tunewright demo --dir RUN. Chat's answers come from its own path
 (base in NF4, adapter on top, transformers), the served ones through ``tunewright serve`` and HTTP. Where two answers
-part, the gap is what chat's logits put between the two next tokens; the other gaps are those of all its tokens.
+part, the gap is what chat's logits put between the two next tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +78,35 @@ class Chat:
         }
 
 
-def served(run: Path, dtype: str, asked: list[str], limit: int) -> tuple[list[str], float]:
-    """Return the answers of a server of this run, and its seconds for them."""
+@contextmanager
+def server(run: Path, dtype: str) -> Iterator[str]:
+    """Start a server of this run; yield its address."""
     command = [sys.executable, "-c", SERVE, "serve", str(run), "--port", "0", "--dtype", dtype]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        start = time.monotonic()
-        answers = []
-        for question in asked:
-            body = {"messages": [{"role": "user", "content": question}], "max_tokens": limit}
-            reply = urllib3.request("POST", f"{address}/chat/completions", json=body, timeout=600.0)
-            answers.append(reply.json()["choices"][0]["message"]["content"])
-        seconds = time.monotonic() - start
-        process.terminate()
-    return answers, seconds
+        if not address:
+            raise SystemExit(f"the server of {dtype} does not start")
+        try:
+            yield address
+        finally:
+            process.terminate()
+
+
+def ask(address: str, question: str, limit: int) -> str:
+    body = {"messages": [{"role": "user", "content": question}], "max_tokens": limit}
+    reply = urllib3.request("POST", f"{address}/chat/completions", json=body, timeout=600.0)
+    return str(reply.json()["choices"][0]["message"]["content"])
+
+
+def summary(parted: list[dict[str, Any]], asked: int) -> dict[str, Any]:
+    gaps = sorted(abs(entry["gap"]) for entry in parted)
+    return {
+        "equal": asked - len(parted),
+        "median_gap": round(statistics.median(gaps), 4) if gaps else None,
+        "largest_gap": gaps[-1] if gaps else None,
+        "parted": parted,
+    }
 
 
 def main() -> None:
@@ -107,35 +121,29 @@ def main() -> None:
 
     run = RunFolder.open(options.run)
     asked = questions(run, options.questions)
-    chat = Chat(run, options.new_tokens)
-    start = time.monotonic()
-    own = [chat.answer(question) for question in asked]
-    seconds = time.monotonic() - start
-    result: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "questions": len(asked),
-        "new_tokens": options.new_tokens,
-        "tokens": sum(len(ids) for _, _, ids in own),
-        "chat_seconds": round(seconds, 1),
-        "chat_dtype": str(next(chat.model.parameters()).dtype),
-    }
-    for dtype in options.dtypes:
-        answers, took = served(options.run, dtype, asked, options.new_tokens)
-        parted = [
-            {"question": question, **chat.parting(prompt, ids, answer)}
-            for question, answer, (text, prompt, ids) in zip(asked, answers, own, strict=True)
-            if answer != text
-        ]
-        gaps = [abs(entry["gap"]) for entry in parted]
-        result[dtype] = {
-            "equal": len(asked) - len(parted),
-            "seconds": round(took, 1),
-            "largest_gap": max(gaps, default=None),
-            "median_gap": round(statistics.median(gaps), 4) if gaps else None,
-            "parted": parted,
-        }
-        print(dtype, {name: value for name, value in result[dtype].items() if name != "parted"}, flush=True)
-        options.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    parted: dict[str, list[dict[str, Any]]] = {dtype: [] for dtype in options.dtypes}
+    tokens = 0
+    with ExitStack() as stack:
+        addresses = {dtype: stack.enter_context(server(options.run, dtype)) for dtype in options.dtypes}
+        chat = Chat(run, options.new_tokens)
+        for done, question in enumerate(asked, 1):
+            text, prompt, ids = chat.answer(question)
+            tokens += len(ids)
+            for dtype, address in addresses.items():
+                told = ask(address, question, options.new_tokens)
+                if told != text:
+                    parted[dtype].append({"question": question, **chat.parting(prompt, ids, told)})
+            result = {
+                "date": datetime.date.today().isoformat(),
+                "questions": done,
+                "new_tokens": options.new_tokens,
+                "tokens": tokens,
+                "chat_dtype": str(next(chat.model.parameters()).dtype).removeprefix("torch."),
+                **{dtype: summary(entries, done) for dtype, entries in parted.items()},
+            }
+            # Written after each question: a run that is stopped has counted as far as it came.
+            options.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(done, {dtype: done - len(entries) for dtype, entries in parted.items()}, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ COMMANDS = (
     "mark",
     "trace",
     "chat",
+    "serve",
     "doctor",
 )
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import FrameType
 from typing import Any
 
@@ -49,8 +50,9 @@ class Student:
         except TemplateError as error:
             raise RequestError(400, "invalid_request", f"the model's template refuses the turns: {error}") from error
 
+    @cached_property
     def strips_first_space(self) -> bool:
-        """Return whether its decoder drops the space before a text, as SentencePiece's does."""
+        """Whether its decoder drops the space before a text, as SentencePiece's does."""
         pieces = self.tokenizer.get_vocab()
         worded = next(
             (number for piece, number in pieces.items() if piece[:1] == "\u2581" and piece[1:].isalpha()), None
@@ -126,7 +128,7 @@ def _answer(engine: Engine, student: Student, prompt_ids: list[int], request: Ch
     """Yield an answer as ``chat`` would print it."""
     pieces = engine.answer(prompt_ids, request)
     first = next(pieces)
-    if first.text.startswith(" ") and student.strips_first_space():
+    if first.text.startswith(" ") and student.strips_first_space:
         first = Piece(first.text[1:], first.finish, first.num_tokens)
     yield first
     yield from pieces
