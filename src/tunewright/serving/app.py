@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tunewright import console
 from tunewright.serving.engine import Engine, Piece
 from tunewright.serving.replies import completion, events
 from tunewright.serving.requests import MODEL, ChatRequest, RequestError, read_request
@@ -97,7 +98,7 @@ def application(engine: Engine, answer: Answer, token: str, host: str) -> ASGIAp
         Route("/v1/models/{name}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown, Exception: _defect})
     return Guard(app, token, frozenset({"localhost", "127.0.0.1", "[::1]", host}))
 
 
@@ -135,3 +136,9 @@ async def _unknown(request: Request, error: Any) -> Response:
     there = "GET /health, GET /v1/models, POST /v1/chat/completions"
     told = f"{request.method} {request.url.path}: {error.detail}; there is {there}"
     return JSONResponse(RequestError(error.status_code, "not_found", told).body(), error.status_code)
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    told = f"unexpected {type(error).__name__}: {error}"
+    console.warning(f"{request.method} {request.url.path}: {told}")
+    return JSONResponse(RequestError(500, "defect", told).body(), 500)

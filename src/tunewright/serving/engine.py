@@ -53,7 +53,9 @@ class Engine:
         import urllib3
 
         try:
-            return bool(self._http.request("GET", "/health", timeout=5.0).status == 200)
+            return bool(
+                self._http.request("GET", "/health", timeout=5.0, headers={"Connection": "close"}).status == 200
+            )
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -83,7 +85,8 @@ class Engine:
             **({"stop": request.stop} if request.stop else {}),
             **self.extra,
         }
-        headers = {"Authorization": f"Bearer {self.key}"}
+        # A connection of its own: one that was kept may be closed by the engine while a request is on its way.
+        headers = {"Authorization": f"Bearer {self.key}", "Connection": "close"}
         try:
             response = self._http.request("POST", "/v1/completions", json=body, headers=headers, preload_content=False)
             try:
