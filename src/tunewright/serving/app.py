@@ -6,6 +6,7 @@ import hmac
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
@@ -109,7 +110,8 @@ async def _stream(asked: ChatRequest, num_prompt: int, first: Piece, pieces: Ite
         while (event := await run_in_threadpool(next, told, None)) is not None:
             yield event
     finally:
-        told.close()
+        with suppress(ValueError):  # a thread is still at its next piece: the server is ending, and the engine with it
+            told.close()
 
 
 async def _body(request: Request) -> bytes:
