@@ -4,7 +4,9 @@ Run: GOMP_SPINCOUNT=1000 python benchmarks/serve_equals_chat.py RUN [-o benchmar
 
 RUN is a finished run folder on the embedded model: tunewright demo --dir RUN. Chat's answers come from its own path
 (base in NF4, adapter on top, transformers), the served ones through ``tunewright serve`` and HTTP. Where two answers
-part, the gap is what chat's logits put between the two next tokens.
+part, the gap is what chat's logits put between the two next tokens. A CPU with bf16 units lets chat compute in bf16, where
+logits near 20 lie 0.125 apart and ties are common; a copy of RUN with compute = "fp32" in its recipe.toml shows what is left
+without them (-o benchmarks/results/serve_equals_chat_fp32.json).
 """
 
 from __future__ import annotations
