@@ -33,6 +33,7 @@ COMMANDS = (
     "trace",
     "chat",
     "push",
+    "serve",
     "doctor",
 )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -182,3 +183,53 @@ class ProgressBar:
 def progress(label: str, total: int) -> ProgressBar:
     """Return a progress bar to use in a ``with`` statement."""
     return ProgressBar(label, total)
+
+
+_NARROWEST = 80  # two columns below that would break nearly every line
+
+
+def has_columns() -> bool:
+    """Return whether stdout is a terminal that has room for two texts side by side."""
+    console = Console()
+    return console.is_terminal and not console.is_dumb_terminal and console.width >= _NARROWEST
+
+
+class Columns:
+    """Texts on stdout that grow side by side, each under its name; while they grow, their ends are in sight."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._console = Console(highlight=False)
+        self._texts = dict.fromkeys(names, "")
+        self._live = Live(console=self._console, refresh_per_second=12, get_renderable=self._growing)
+
+    def add(self, name: str, piece: str) -> None:
+        """Append to one text."""
+        self._texts[name] += piece
+
+    def _growing(self) -> Table:
+        return self._grid(max(1, self._console.height - 3))
+
+    def _grid(self, most_lines: int | None) -> Table:
+        width = (self._console.width - 3 * (len(self._texts) - 1)) // len(self._texts)
+        grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        cells = []
+        for name, text in self._texts.items():
+            grid.add_column(name, width=width, overflow="fold")
+            lines = Text(text).wrap(self._console, width, overflow="fold")
+            cells.append(Text("\n").join(lines if most_lines is None else lines[-most_lines:]))
+        grid.add_row(*cells)
+        return grid
+
+    def __enter__(self) -> Columns:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.transient = True
+        self._live.stop()
+        self._console.print(self._grid(None))

@@ -8,8 +8,8 @@ from tunewright import console, parallel, pipeline
 from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.learning_curve import CURVE, LearningCurve, forecast, part, table, told
-from tunewright.evaluation.metrics import score
 from tunewright.evaluation.weights import Weights
+from tunewright.metrics import score
 from tunewright.recipe import Recipe
 from tunewright.records import Question
 from tunewright.rundir import RunFolder, file_digest

@@ -10,6 +10,7 @@ TunewrightError            exit code
 └── StageError             3    a stage failed; what was done is kept and the run can be resumed
     ├── TeacherError
     ├── TrainingError
+    ├── ExportError
     └── DiskFullError
 """
 
@@ -72,6 +73,10 @@ class TeacherError(StageError):
 
 class TrainingError(StageError):
     """Training stopped: a non-finite loss, a damaged checkpoint, nothing to train on."""
+
+
+class ExportError(StageError):
+    """An exported artefact is not what was examined, or is not as it was written; an earlier one still stands."""
 
 
 class DiskFullError(StageError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tunewright import console, parallel
+from tunewright import console, environment, parallel
 from tunewright.errors import RecipeError, RunFolderError
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
@@ -101,6 +101,8 @@ def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> S
             "outputs": {name: file_digest(run.file(name)) for name in stage.writes},
             "summary": summary.model_dump(mode="json"),
             "duration_s": duration_s,
+            "versions": environment.versions(),
+            "machine": environment.machine(),
         },
     )
     run.log("finish", stage=stage.name, fingerprint=digest(ingredients), duration_s=duration_s)

@@ -41,7 +41,8 @@ def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
         ) from error
 
 
-def _fsync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -67,7 +68,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-    _fsync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -85,12 +86,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        _fsync_folder(temporary)
+        sync_folder(temporary)
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
             path.rename(old)
         temporary.rename(path)
-        _fsync_folder(path.parent)
+        sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 
 from tunewright.evaluation.comparison import comparison_csv
-from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
 from tunewright.kept.suite import load_suite
+from tunewright.metrics import score
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, Document, KeptAnswer, KeptItem, Question, Span, StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest

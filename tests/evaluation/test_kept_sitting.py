@@ -34,9 +34,9 @@ def make(folder: Path, model: Path, num_kept: int, noise: float = 0.0) -> tuple[
     run.write_json("seal.json", {name: file_digest(run.file(f"{name}.jsonl")) for name in ("exam", "kept")})
     adapted = attach_adapter(load_base(model, "none", "cpu"), TrainingSettings(rank=4), 0)
     torch.manual_seed(1)
-    for name, weights in adapted.named_parameters():
+    for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
-            weights.data.normal_(0, noise)
+            parameter.data.normal_(0, noise)
     save_adapter(adapted, run.file("adapter"), "tiny")
     return run, Recipe(
         model=ModelSettings(base=str(model), quantization="none"), evaluation=EvaluationSettings(max_new_tokens=4)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tunewright.models.generate import Job, Sampling, _drawn, answer_batch, batches, stream
+from tunewright.models.generate import Job, Sampling, _drawn, answer_batch, batches
+from tunewright.models.streaming import stream
 from tunewright.models.template import encode_prompt, end_ids, load_tokenizer
 from tunewright.records import Message
 

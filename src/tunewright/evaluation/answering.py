@@ -48,7 +48,7 @@ def _sheet(
     The key is a digest of all that the answer depends on.
     """
     settings, tokenizer = recipe.evaluation, memory.tokenizer(weights)
-    retrieve = retriever(_training_chunks(run) if arm in RETRIEVING else [], settings.rag_passages)
+    retrieve = retriever(training_chunks(run) if arm in RETRIEVING else [], settings.rag_passages)
     shots = few_shot_examples(training_samples(run), settings.few_shot, recipe.seed)
 
     def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
@@ -83,7 +83,7 @@ def training_samples(run: RunFolder) -> list[Sample]:
     return run.read_records("train.jsonl", Sample) if run.file("train.jsonl").exists() else []
 
 
-def _training_chunks(run: RunFolder) -> list[Chunk]:
+def training_chunks(run: RunFolder) -> list[Chunk]:
     """Return the chunks of the training documents; none where a run has only the user's own data."""
     if not run.file("split.jsonl").exists():
         return []

@@ -12,24 +12,31 @@ BASE_AND_TUNED = ("base", "tuned")  # who sits the third ring
 RETRIEVING = frozenset({"rag", "tuned+rag"})
 
 Retrieve = Callable[[str], Sequence[str]]
+Rank = Callable[[str, int], list[tuple[int, float]]]
+
+
+def ranking(texts: Sequence[str]) -> Rank:
+    """Return a function from (query, number) to the best texts by BM25 (Lù 2024): (place, score), best first."""
+    import bm25s
+
+    if not texts:
+        return lambda query, number: []
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(list(texts), stopwords="en", show_progress=False), show_progress=False)
+
+    def rank(query: str, number: int) -> list[tuple[int, float]]:
+        tokens = bm25s.tokenize(query, stopwords="en", show_progress=False)
+        places, scores = index.retrieve(tokens, k=min(number, len(texts)), show_progress=False)
+        return [(int(place), float(score)) for place, score in zip(places[0], scores[0], strict=True)]
+
+    return rank
 
 
 def retriever(chunks: Sequence[Chunk], num_passages: int) -> Retrieve:
-    """Return a function from a question to the best passages by BM25 (Lù 2024), over the training documents."""
-    import bm25s
-
-    if not chunks:
-        return lambda question: ()
+    """Return a function from a question to the best passages by BM25, over the training documents."""
     texts = [passage_text(chunk) for chunk in chunks]
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
-
-    def retrieve(question: str) -> Sequence[str]:
-        tokens = bm25s.tokenize(question, stopwords="en", show_progress=False)
-        found, _ = index.retrieve(tokens, k=min(num_passages, len(texts)), show_progress=False)
-        return [texts[number] for number in found[0]]
-
-    return retrieve
+    rank = ranking(texts)
+    return lambda question: [texts[place] for place, _ in rank(question, num_passages)]
 
 
 def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list[Sample]:

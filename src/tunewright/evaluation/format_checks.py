@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 
 from tunewright.errors import UserError
-from tunewright.evaluation.metrics import read_object, unfenced
+from tunewright.metrics import read_object, unfenced
 from tunewright.text import sentences
 
 _NUMBERED = re.compile(r"(\d+)[.)]\s+\S")

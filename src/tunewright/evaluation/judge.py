@@ -9,7 +9,7 @@ from tunewright import console
 from tunewright.answers import is_refusal
 from tunewright.evaluation.judge_independence import check_independent
 from tunewright.evaluation.judge_summary import JUDGMENTS, PREFERENCES, SUMMARY, Judgment, summarize
-from tunewright.evaluation.metrics import gold_fields
+from tunewright.metrics import gold_fields
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, StageSummary
 from tunewright.rundir import RunFolder

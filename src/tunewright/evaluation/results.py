@@ -21,8 +21,8 @@ from tunewright.evaluation.measured import (
     Kept,
     Results,
 )
-from tunewright.evaluation.metrics import is_structured
 from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
+from tunewright.metrics import is_structured
 from tunewright.records import Answer, KeptAnswer, Score
 
 PAIRS = (

@@ -10,7 +10,7 @@ from typing import Any
 from tunewright.evaluation.guards import CROSS_ENTROPY_MARGIN
 from tunewright.evaluation.kept_results import ACCURACY, CROSS_ENTROPY
 from tunewright.evaluation.measured import BASE, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
-from tunewright.evaluation.metrics import METRICS_VERSION
+from tunewright.metrics import METRICS_VERSION
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "

@@ -11,10 +11,10 @@ from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, TUNED, few_sh
 from tunewright.evaluation.compared import compared, weights_of
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.measured import BASE, PLACEBO
-from tunewright.evaluation.metrics import score
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import decide
 from tunewright.evaluation.weights import Weights
+from tunewright.metrics import score
 from tunewright.recipe import Recipe
 from tunewright.records import KeptItem, Question, StageSummary
 from tunewright.rundir import RunFolder, file_digest

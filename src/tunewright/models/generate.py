@@ -265,23 +265,10 @@ def answer_or_halve(
     return or_halve(lambda part: answer_batch(model, part, max_new_tokens, end_ids, pad_id, sample), jobs)
 
 
-def stream(
-    model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
-) -> Iterator[str]:
-    """Yield a greedy answer piece by piece, in whole characters."""
+def next_log_probs(model: Any, jobs: Sequence[Job], pad_id: int) -> Any:
+    """Return the natural logarithms of the next token's distribution after each prompt, [job, vocabulary], fp32."""
     import torch
 
-    told = ""
-    ids: list[int] = []
     with torch.inference_mode():
-        decoder = Decoder(model, [prompt_ids], tokenizer.pad_token_id)
-        for _ in range(max_new_tokens):
-            token = int(decoder.logits.argmax(-1)[0])
-            if token in end_ids:
-                break
-            ids.append(token)
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            if not text.endswith("\ufffd"):  # the middle of a multi-byte character
-                yield text[len(told) :]
-                told = text
-            decoder.step(torch.tensor([token], device=model.device))
+        logits = Decoder(model, [job.prompt_ids for job in jobs], pad_id).logits
+        return logits.float().log_softmax(-1).cpu().numpy()

@@ -53,7 +53,8 @@ def compute_dtype(device: str, name: str = "auto") -> Any:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def _quantization_config(quantization: str, dtype: Any) -> Any:
+def quantization_config(quantization: str, dtype: Any) -> Any:
+    """Return what transformers needs to quantize a base so while it loads."""
     from transformers import BitsAndBytesConfig
 
     if quantization == "int8":
@@ -83,7 +84,7 @@ def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, n
     from transformers import AutoModelForCausalLM
 
     dtype = dtype or compute_dtype(device)
-    extra = {} if quantization == "none" else {"quantization_config": _quantization_config(quantization, dtype)}
+    extra = {} if quantization == "none" else {"quantization_config": quantization_config(quantization, dtype)}
     family = family_of(read_config(folder))
     try:
         model = AutoModelForCausalLM.from_pretrained(

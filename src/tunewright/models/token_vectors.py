@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from tunewright.errors import ModelError
 from tunewright.models.source import locate
+from tunewright.models.weights import weight_files
 
 _NAMES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight")
 _WIDEST = 1024
@@ -74,17 +74,7 @@ def _tokenizer(folder: Path) -> Any:
 
 def _place(folder: Path) -> tuple[Path, str]:
     """Return the file that holds the embedding, and the tensor's name."""
-    from safetensors import safe_open
-
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        named = {name: folder / part for name, part in parts.items()}
-    else:
-        named = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            with safe_open(file, framework="numpy") as weights:
-                named.update(dict.fromkeys(weights.keys(), file))
+    named = weight_files(folder)
     for name, file in named.items():
         if name.endswith(_NAMES):
             return file, name

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from tunewright.errors import TeacherError
+from tunewright.teacher.server import FULL_PRECISION, KEY
 
 _START_TIMEOUT_S = 120.0
 # llama.cpp's threads meet several times per layer. Spinning there makes a call 10 to 30 times slower as soon as another
@@ -22,22 +23,28 @@ _ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 @contextmanager
-def serve(gguf: Path) -> Iterator[str]:
+def serve(
+    gguf: Path, slots: int = 1, adapter: Path | None = None, key: str = "", full_precision: bool = False
+) -> Iterator[str]:
     """Start the server on a free port of the loopback; yield its address (http://host:port).
+
+    ``slots``: how many requests it computes together; ``adapter``: a LoRA in GGUF to put on the model;
+    ``key``: what requests must bring as their API key; ``full_precision``: keep keys and values in fp32, not fp16.
 
     Call it from the thread that will also end it: on Linux the child is killed when that thread ends.
 
     Raises:
         TeacherError: it does not start; llama.cpp's last words are the cause.
     """
-    command = [sys.executable, "-P", "-m", "tunewright.teacher.server", str(gguf)]
+    command = [sys.executable, "-P", "-m", "tunewright.teacher.server", str(gguf), str(slots)]
+    command += [str(adapter)] if adapter else []
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, KEY: key, FULL_PRECISION: "1" if full_precision else ""},
         )
         try:
             yield _address(child, log)

@@ -1,7 +1,7 @@
 """The embedded teacher's process: llama.cpp behind an OpenAI-compatible address; ends with its parent.
 
-Run as ``python -m tunewright.teacher.server GGUF``. The address is the one line on stdout, written once the model
-answers; llama.cpp's own log goes to stderr.
+Run as ``python -m tunewright.teacher.server GGUF [SLOTS [ADAPTER]]``. The address is the one line on stdout, written
+once the model answers; llama.cpp's own log goes to stderr.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_CONTEXT_TOKENS = 4096
+CONTEXT_TOKENS = 4096
 _MOST_THREADS = 8  # a model this small gains nothing from more
 _PR_SET_PDEATHSIG = 1
+# In the environment: what requests must bring, where that is not nothing; and whether keys and values are kept in fp32.
+KEY, FULL_PRECISION = "TUNEWRIGHT_LLAMA_KEY", "TUNEWRIGHT_LLAMA_FULL_PRECISION"
 
 
 def num_threads() -> int:
@@ -37,34 +39,43 @@ def _cgroup_cores() -> int:
     return 1 << 16 if quota == "max" else max(1, int(quota) // int(period))
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel for a SIGKILL when the parent ends, however it ends (Linux only; stdin's end serves elsewhere)."""
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends (Linux only; stdin's end serves elsewhere)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
-def _parameters(gguf: str) -> Any:
-    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone."""
+def _parameters(gguf: str, slots: int = 1, adapter: str = "") -> Any:
+    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone.
+
+    More slots compute together; then the last digits of an answer's numbers depend on its neighbors.
+    """
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = gguf
-    parameters.n_parallel = 1
-    parameters.n_ctx = _CONTEXT_TOKENS
+    parameters.n_parallel = slots
+    parameters.n_ctx = CONTEXT_TOKENS * slots
+    if adapter:
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     parameters.cache_prompt = False
     parameters.port = 0
+    if os.environ.get(KEY):
+        parameters.api_keys = [os.environ[KEY]]
+    if os.environ.get(FULL_PRECISION):
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_threads()
     return parameters
 
 
-def main(gguf: str) -> None:
-    """Serve the model until stdin closes."""
-    _die_with_parent()
+def main(gguf: str, slots: str = "1", adapter: str = "") -> None:
+    """Serve the model, with the adapter on it where there is one, until stdin closes."""
+    die_with_parent()
     address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     import xllamacpp
 
-    server = xllamacpp.Server(_parameters(gguf))
+    server = xllamacpp.Server(_parameters(gguf, int(slots), adapter))
     address_out.write(f"{server.listening_address}\n")
     address_out.flush()
     sys.stdin.read()
@@ -72,4 +83,4 @@ def main(gguf: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.evaluation import metrics
-from tunewright.evaluation.metrics import METRICS, evidence_support, exact, fuzzy, is_refusal, score, token_f1
+from tunewright import metrics
+from tunewright.metrics import METRICS, evidence_support, exact, fuzzy, is_refusal, score, token_f1
 from tunewright.records import Answer, Question, Score, Span
 from tunewright.settings import REFUSAL
 

@@ -1,0 +1,120 @@
+"""The export targets that llama.cpp runs: the model, the adapter alone, and a folder for Ollama."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunewright.export.gguf_adapter import write_gguf_adapter
+from tunewright.export.gguf_model import write_model
+from tunewright.export.go_template import render_go
+from tunewright.export.llama_runner import LlamaRunner
+from tunewright.export.merge import Merge, open_merge
+from tunewright.export.ollama import MODEL_FILE, modelfile, read_header, template_in
+from tunewright.export.runners import Runner
+from tunewright.export.target import Base
+from tunewright.models.source import read_config
+from tunewright.models.student import student_tokenizer
+from tunewright.recipe import Recipe
+from tunewright.records import Message
+from tunewright.rundir import RunFolder
+
+MODEL_DTYPES = ("f16", "q8_0", "q4_0", "bf16")
+
+_ADAPTER_FILE = "adapter.gguf"
+_BITS = {"f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
+_SLACK = 1.25  # matrices that keep more bits than the rest
+_VOCABULARY_BYTES = 20_000_000
+
+Array = Any  # numpy.ndarray
+
+
+class _Merged:
+    """A merge read in rows: each tensor is made once, when its first row is asked for."""
+
+    def __init__(self, merge: Merge) -> None:
+        self._merge = merge
+        self.folder = merge.folder
+        self.shapes = {name: tuple(merge.shape(name)) for name in merge.files}
+        self._last: tuple[str, Array] = ("", None)
+
+    def rows(self, name: str, start: int, end: int) -> Array:
+        """Return rows of a tensor as fp32."""
+        if self._last[0] != name:
+            self._last = (name, self._merge.tensor(name).float().numpy())
+        return self._last[1][start:end]
+
+
+def write_model_file(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
+    """Write the tuned model as one GGUF file, merged on the way: no merged folder is needed."""
+    _write(open_merge(run, recipe, base), recipe, folder / MODEL_FILE, dtype)
+
+
+def _write(merge: Merge, recipe: Recipe, out: Path, dtype: str) -> None:
+    write_model(_Merged(merge), read_config(merge.folder), student_tokenizer(recipe), out, dtype)
+
+
+def model_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
+    """Return about how large the file gets."""
+    shapes = _Merged(open_merge(run, recipe, "original")).shapes.values()
+    num = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes)
+    return int(num * _BITS[dtype] / 8 * _SLACK) + _VOCABULARY_BYTES
+
+
+@contextmanager
+def model_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
+    """Open the file with stock llama.cpp."""
+    with LlamaRunner(folder / MODEL_FILE) as runner:
+        yield runner
+
+
+def write_adapter_file(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
+    """Write the adapter alone, for the base's own GGUF."""
+    config = read_config(open_merge(run, recipe, "original").folder)
+    write_gguf_adapter(run.file("adapter"), config, folder / _ADAPTER_FILE, dtype)
+
+
+def adapter_file_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
+    """Return the room for the adapter, and for the base's file that it is tried on."""
+    return (run.file("adapter") / "adapter_model.safetensors").stat().st_size + model_bytes(run, recipe, dtype)
+
+
+@contextmanager
+def on_base_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
+    """Open the adapter with stock llama.cpp on the base's GGUF, which is written for that and removed again."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".base-") as work:
+        model = Path(work) / MODEL_FILE
+        _write(dataclasses.replace(open_merge(run, recipe, base), deltas=None), recipe, model, dtype)
+        with LlamaRunner(model, folder / _ADAPTER_FILE) as runner:
+            yield runner
+
+
+def write_ollama_folder(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
+    """Write the GGUF and the Modelfile beside it."""
+    write_model_file(run, recipe, folder, dtype, base)
+    content = modelfile(student_tokenizer(recipe), *read_header(folder / MODEL_FILE))
+    (folder / "Modelfile").write_text(content, encoding="utf-8")
+
+
+@contextmanager
+def ollama_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
+    """Open the folder as Ollama does: prompts by the Modelfile's template, numbers by llama.cpp."""
+    with LlamaRunner(folder / MODEL_FILE) as runner:
+        yield _OllamaRunner(runner, template_in((folder / "Modelfile").read_text(encoding="utf-8")))
+
+
+class _OllamaRunner:
+    """llama.cpp under Ollama's template."""
+
+    def __init__(self, runner: LlamaRunner, template: str) -> None:
+        self._runner, self._template = runner, template
+        self.name = f"the Modelfile's template, {runner.name}"
+        self.log_probs, self.answers = runner.log_probs, runner.answers
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the prompt that the Modelfile's template gives, as llama.cpp tokenizes it."""
+        return self._runner.tokenize(render_go(self._template, messages), with_first=True)

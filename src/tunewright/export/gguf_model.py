@@ -1,0 +1,161 @@
+"""A merged Hugging Face folder as one GGUF file for llama.cpp, and what is built on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunewright.errors import ModelError
+from tunewright.export.gguf_architectures import (
+    Config,
+    Place,
+    architecture_of,
+    extra_tensors,
+    place_of,
+    settings_of,
+)
+from tunewright.export.gguf_file import Tensor, choose_dtype, constant, file_type, write_file
+from tunewright.export.gguf_vocabulary import vocabulary_of
+from tunewright.models.families import shape_of
+from tunewright.models.source import read_config
+from tunewright.models.template import load_tokenizer
+
+Array = Any  # numpy.ndarray
+
+
+def write_gguf(model_folder: Path, out: Path, dtype: str) -> None:
+    """Write the model as one GGUF file.
+
+    Everything that llama.cpp needs to prompt it as it was trained is in the file: vocabulary, template, the tokens that
+    end an answer. The tensors go through memory piece by piece.
+
+    Args:
+        model_folder: config.json, safetensors (in one file or in shards), tokenizer and template.
+        out: the file.
+        dtype: of the matrices: "f32", "f16", "bf16", "q8_0", "q4_0" or "q4_1".
+
+    Raises:
+        ModelError: a family, tokenizer or setting that llama.cpp would treat otherwise, damaged weights, or values
+            that do not fit the type; nothing is written.
+        DiskFullError: no space; an older file of that name stands.
+    """
+    write_model(Weights(model_folder), read_config(model_folder), load_tokenizer(model_folder), out, dtype)
+
+
+class Source(Protocol):
+    """Where a model's tensors come from, under the names of its folder."""
+
+    folder: Path
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def rows(self, name: str, start: int, end: int) -> Array:
+        """Return rows of a tensor as fp32."""
+        ...
+
+
+def write_model(weights: Source, config: Config, tokenizer: Any, out: Path, dtype: str) -> None:
+    """Write a model as ``write_gguf`` does, its tensors from anywhere.
+
+    Raises:
+        ModelError: as ``write_gguf``.
+        DiskFullError: as ``write_gguf``.
+    """
+    architecture = architecture_of(config)
+    tensors = list(_tensors(weights, config, dtype))
+    num_rows = next((tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight"), 0)
+    _check_complete(weights.folder, config, {tensor.name for tensor in tensors})
+    vocabulary = vocabulary_of(tokenizer, num_rows)
+    fields = {
+        "general.type": "model",
+        # llama.cpp reads a rule of tokenization off the name of one family.
+        "general.name": "tuned phi-3 model" if vocabulary.strips_after_special else "tuned model",
+        "general.file_type": file_type(dtype),
+        "general.quantization_version": 2,
+        **settings_of(config),
+        f"{architecture.name}.vocab_size": num_rows,
+        **vocabulary.fields,
+    }
+    write_file(out, architecture.name, fields, tensors)
+
+
+class Weights:
+    """The tensors of a folder's safetensors, read in rows.
+
+    Raises:
+        ModelError: there are none, or a file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: tuple[Path, Any] | None = None
+        index = folder / "model.safetensors.index.json"
+        try:
+            if index.is_file():
+                parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                self.files = {name: folder / part for name, part in parts.items()}
+            else:
+                files = sorted(folder.glob("*.safetensors"))
+                self.files = {name: file for file in files for name in self._file(file).keys()}  # noqa: SIM118
+            # A first look at each: what is damaged is told before anything is written.
+            self.shapes = {name: tuple(self._slice(name).get_shape()) for name in self.files}
+        except Exception as error:  # the library's own classes of errors, and the operating system's
+            raise ModelError(f"cannot read the weights in {folder}", str(error), "export the model again") from error
+        if not self.files:
+            raise ModelError(f"{folder} holds no weights", "it has no *.safetensors", "name the folder that has")
+
+    def _file(self, path: Path) -> Any:
+        from safetensors import safe_open
+
+        if self._open is None or self._open[0] != path:
+            self._open = path, safe_open(path, framework="pt")
+        return self._open[1]
+
+    def _slice(self, name: str) -> Any:
+        return self._file(self.files[name]).get_slice(name)
+
+    def rows(self, name: str, start: int, end: int) -> Array:
+        """Return rows of a tensor as fp32."""
+        return self._slice(name)[start:end].float().numpy()
+
+
+def _tensors(weights: Source, config: Config, dtype: str) -> Iterator[Tensor]:
+    """Yield the tensors in the order of their files."""
+    file_type(dtype)
+    tied = bool(config.get("tie_word_embeddings", shape_of(config).get("tie_word_embeddings", False)))
+    has_head = any(name.endswith("lm_head.weight") for name in weights.shapes) and not tied
+    for name, shape in weights.shapes.items():
+        if name.endswith("lm_head.weight") and tied:
+            continue
+        place = place_of(name, config)
+        if place is not None:
+            logits = place.name == ("output.weight" if has_head else "token_embd.weight")
+            yield Tensor(place.name, shape, choose_dtype(dtype, shape, logits), _reader(weights, name, place))
+    for name, values in extra_tensors(config):
+        yield constant(name, values, "f32")
+
+
+def _reader(weights: Source, name: str, place: Place) -> Callable[[int, int], Array]:
+    """Return a function that reads rows as llama.cpp wants them."""
+
+    def read(start: int, end: int) -> Array:
+        if place.order is None:
+            return weights.rows(name, start, end) + place.offset
+        return weights.rows(name, 0, len(place.order))[place.order[start:end]]
+
+    return read
+
+
+def _check_complete(folder: Path, config: Config, names: set[str]) -> None:
+    """Check that every layer has the tensors of the first: a lost shard would give a model that llama.cpp refuses."""
+    layers = range(int(shape_of(config)["num_hidden_layers"]))
+    kinds = {name.split(".", 2)[2] for name in names if name.startswith("blk.")}
+    wanted = {f"blk.{number}.{kind}" for number in layers for kind in kinds} | {"token_embd.weight"}
+    missing = sorted(wanted - names) or ([] if kinds else ["every layer"])
+    if missing:
+        raise ModelError(
+            f"the weights in {folder} are not complete",
+            f"{len(missing)} tensors are missing, the first: {missing[0]}",
+            "export the model again",
+        )

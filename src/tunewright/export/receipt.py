@@ -1,0 +1,157 @@
+"""The receipt of an export: what it was made of, and the digest of every file; and the check that all still stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunewright import environment
+from tunewright.errors import ExportError, RunFolderError
+from tunewright.export.swap import RECEIPT, recover
+from tunewright.models.source import locate
+from tunewright.recipe import Recipe, dump_recipe
+from tunewright.records import digest
+from tunewright.rundir import RunFolder, file_digest, write_atomic
+
+DATA = ("train.jsonl", "pairs.jsonl", "documents.jsonl", "split.jsonl")  # what a training may read
+_EXAM = ("exam.jsonl", "seal.json", "verdict.json")
+_OF_BASE = (".safetensors", ".json", ".model", ".jinja", ".txt")
+
+
+def base_digest(recipe: Recipe) -> str:
+    """Return the digest of the base model's files, by their content."""
+    folder = locate(recipe.model.base, recipe.folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _OF_BASE)
+    return digest(*[(path.name, file_digest(path)) for path in files])
+
+
+def file_digests(run: RunFolder, names: tuple[str, ...]) -> dict[str, str]:
+    """Return the digests of those files that the run has."""
+    return {name: file_digest(run.file(name)) for name in names if run.file(name).is_file()}
+
+
+def ingredients(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
+    """Return all that the adapter was made of, and the digest of what came of it.
+
+    Versions and machine are those of the training, as its stage noted them; a run of an earlier tunewright has none.
+    """
+    record = run.read_json("stages/train.json") if run.file("stages/train.json").is_file() else {}
+    return {
+        "settings": training_settings(recipe),
+        "base": {"name": public_name(recipe.model.base), "digest": base_digest(recipe)},
+        "data": file_digests(run, DATA),
+        "versions": record.get("versions", {}),
+        "machine": record.get("machine", {}),
+        "adapter": file_digest(run.file("adapter")),
+    }
+
+
+def training_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that an adapter depends on."""
+    model = recipe.model.model_dump(mode="json", exclude={"base"})
+    preference = recipe.preference.model_dump(mode="json", exclude={"data"})
+    training = recipe.training.model_dump(mode="json")
+    return {"seed": recipe.seed, "model": model, "training": training, "preference": preference}
+
+
+def public_name(path: str) -> str:
+    """Return a name without the folders that lead to it on this machine; a hub name stays as it is."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def public_recipe(recipe: Recipe) -> str:
+    """Return the recipe's text with every path cut to its last part: a receipt travels with its export."""
+    cut = {
+        "documents": {"paths": tuple(map(public_name, recipe.documents.paths))},
+        "synthesis": {
+            "data": tuple(map(public_name, recipe.synthesis.data)),
+            "extraction_schema": public_name(recipe.synthesis.extraction_schema),
+        },
+        "preference": {"data": tuple(map(public_name, recipe.preference.data))},
+        "exam": {"file": public_name(recipe.exam.file)},
+        "model": {"base": public_name(recipe.model.base)},
+        "curation": {"reward": public_name(recipe.curation.reward)},
+        "teacher": {"model": public_name(recipe.teacher.model)},
+    }
+    sections = {name: getattr(recipe, name).model_copy(update=values) for name, values in cut.items()}
+    return dump_recipe(recipe.model_copy(update=sections))
+
+
+def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any]) -> None:
+    """Write the receipt of a finished export: its facts, its ingredients, and the digest of every file."""
+    content = {
+        "format": 1,
+        **facts,
+        "made_of": ingredients(run, recipe),
+        "exam": file_digests(run, _EXAM),
+        "recipe": public_recipe(recipe),
+        "exported_with": {"versions": environment.versions(), "machine": environment.machine()},
+    }
+    _write(folder, content)
+
+
+def add_file(folder: Path, name: str, content: str) -> None:
+    """Add a file to an export, or replace one, and enter it in the receipt."""
+    receipt = verify(folder)
+    write_atomic(folder / name, content.encode())
+    _write(folder, {key: value for key, value in receipt.items() if key not in ("files", "digest")})
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    whole = {**content, "files": manifest(folder)}
+    write_atomic(folder / RECEIPT, _text({**whole, "digest": digest(whole)}))
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def manifest(folder: Path) -> dict[str, str]:
+    """Return the digest of every file of an export except the receipt."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT)
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """Return an export's receipt.
+
+    Raises:
+        RunFolderError: the folder has none.
+        ExportError: it is not as it was written.
+    """
+    recover(folder)
+    path = folder / RECEIPT
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not an export", f"it has no {RECEIPT}", "tunewright export DIR --to merged")
+    raw = path.read_bytes()
+    try:
+        content: dict[str, Any] = json.loads(raw)
+        whole = {key: value for key, value in content.items() if key != "digest"}
+        sound = digest(whole) == content["digest"] and _text(content) == raw
+    except (ValueError, KeyError, AttributeError, TypeError):
+        sound = False
+    if not sound:
+        raise ExportError(f"{path} was changed after it was written", "its digest does not fit", _ANEW)
+    return content
+
+
+_ANEW = "export it anew, or copy it again: tunewright export DIR --to TARGET"
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Return the receipt of an export whose files all are as they were written.
+
+    Raises:
+        RunFolderError: the folder is not an export.
+        ExportError: a file was changed, is missing, or was added; each is named.
+    """
+    receipt = read_receipt(folder)
+    expected, found = receipt["files"], manifest(folder)
+    faults = [f"{name} was changed" for name in expected if name in found and found[name] != expected[name]]
+    faults += [f"{name} is missing" for name in expected if name not in found]
+    faults += [f"{name} was added" for name in found if name not in expected]
+    if faults:
+        raise ExportError(f"{folder} is not what was exported", "; ".join(faults), _ANEW)
+    return receipt

@@ -1,0 +1,45 @@
+"""Greedy answers token by token, told in whole characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tunewright.models.generate import Decoder
+
+
+def whole_characters(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
+    """Yield the text of a growing answer piece by piece, never half a character."""
+    told = ""
+    ids: list[int] = []
+    for token in tokens:
+        ids.append(token)
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):  # the middle of a multi-byte character
+            yield text[len(told) :]
+            told = text
+
+
+def stream(
+    model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
+) -> Iterator[str]:
+    """Yield a greedy answer piece by piece, in whole characters."""
+    return whole_characters(tokenizer, greedy(model, prompt_ids, max_new_tokens, end_ids, tokenizer.pad_token_id))
+
+
+def greedy(
+    model: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
+) -> Iterator[int]:
+    """Yield the tokens of a greedy answer; between two of them torch is as it was, so that answers may alternate."""
+    import torch
+
+    with torch.inference_mode():
+        decoder = Decoder(model, [prompt_ids], pad_id)
+    for position in range(max_new_tokens):
+        token = int(decoder.logits.argmax(-1)[0])
+        if token in end_ids:
+            return
+        yield token
+        if position < max_new_tokens - 1:
+            with torch.inference_mode():
+                decoder.step(torch.tensor([token], device=model.device))

@@ -1,0 +1,13 @@
+"""A program that ends with its parent, however that ends: run as ``python -m tunewright.serving.child PROGRAM ...``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from tunewright.teacher.server import die_with_parent
+
+if __name__ == "__main__":
+    die_with_parent(signal.SIGTERM)
+    os.execvp(sys.argv[1], sys.argv[1:])

@@ -1,0 +1,119 @@
+"""The program that computes: an address that continues token ids, whoever stands behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunewright.serving.requests import ChatRequest, RequestError
+
+_READ_TIMEOUT_S = 3600.0  # of a request that waits for those before it: a large model on a CPU is slow
+_WAITING = 64  # requests under way or in line
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next characters of an answer; the last piece says why it ended and how many tokens were written."""
+
+    text: str
+    finish: str | None = None
+    num_tokens: int | None = None
+
+
+@dataclass
+class Engine:
+    """A server of completions (OpenAI's older form, which takes token ids) that is ours alone.
+
+    Prompts reach it as tokens that training's own code made: no second template, no second tokenizer.
+
+    Args:
+        name: "llama.cpp" or "vLLM".
+        address: http://host:port.
+        key: what it asks for, so that no other program of this machine asks it past our token.
+        context: tokens that prompt and answer may have together.
+        extra: what it needs to be told with each request.
+    """
+
+    name: str
+    address: str
+    key: str
+    context: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import urllib3
+
+        timeout = urllib3.Timeout(connect=10.0, read=_READ_TIMEOUT_S)
+        self._http = urllib3.connection_from_url(self.address, maxsize=_WAITING, timeout=timeout, retries=False)
+
+    def is_well(self) -> bool:
+        """Return whether it says so itself."""
+        import urllib3
+
+        try:
+            return bool(
+                self._http.request("GET", "/health", timeout=5.0, headers={"Connection": "close"}).status == 200
+            )
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def answer(self, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
+        """Yield an answer piece by piece; closed before its end, the engine stops computing it.
+
+        Raises:
+            RequestError: the prompt does not fit, or the engine fails.
+        """
+        import urllib3
+
+        room = self.context - len(prompt_ids)
+        if room < 1:
+            told = f"the prompt has {len(prompt_ids)} tokens; prompt and answer have room for {self.context}"
+            raise RequestError(400, "context_length_exceeded", told)
+        body = {
+            "model": "tuned",
+            "prompt": prompt_ids,
+            "max_tokens": min(request.most_tokens, room),
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **({"seed": request.seed} if request.seed is not None else {}),
+            **({"stop": request.stop} if request.stop else {}),
+            **self.extra,
+        }
+        # A connection of its own: one that was kept may be closed by the engine while a request is on its way.
+        headers = {"Authorization": f"Bearer {self.key}", "Connection": "close"}
+        try:
+            response = self._http.request("POST", "/v1/completions", json=body, headers=headers, preload_content=False)
+            try:
+                if response.status != 200:
+                    told = response.data.decode("utf-8", "replace")[:300]
+                    raise RequestError(502, "engine_error", f"{self.name} refuses: {told}")
+                yield from _pieces(response)
+            finally:
+                response.close()
+        except urllib3.exceptions.HTTPError as error:
+            raise RequestError(502, "engine_error", f"{self.name} does not answer: {error}") from error
+
+
+def _pieces(lines: Iterator[bytes]) -> Iterator[Piece]:
+    """Yield the pieces of a stream of server-sent events; the end comes once the tokens are counted too."""
+    finish, num_tokens = None, None
+    for line in lines:
+        if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
+            continue
+        event = json.loads(line[5:])
+        if "error" in event:
+            raise RequestError(502, "engine_error", str(event["error"])[:300])
+        num_tokens = (event.get("usage") or {}).get("completion_tokens", num_tokens)
+        for choice in event.get("choices", ()):
+            finish = choice.get("finish_reason") or finish
+            if choice.get("text"):
+                yield Piece(choice["text"])
+    if finish is None:
+        raise RequestError(502, "engine_error", "the answer broke off")
+    yield Piece("", finish, num_tokens)

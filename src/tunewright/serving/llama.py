@@ -1,0 +1,44 @@
+"""The tuned model in llama.cpp: a GGUF behind the server that the embedded teacher runs in, too."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import StageError, TeacherError
+from tunewright.export.gguf_architectures import context_length
+from tunewright.serving.engine import Engine
+from tunewright.teacher import embedded
+from tunewright.teacher.server import CONTEXT_TOKENS
+
+# llama.cpp's own defaults cut the tail of the distribution off; OpenAI's have no such thing.
+_WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
+
+
+@contextmanager
+def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engine]:
+    """Serve a GGUF on a free port of the loopback while the block lasts.
+
+    Requests are answered one after the other: an answer then depends on its request alone.
+
+    Args:
+        gguf: the tuned model.
+        config: the model's config.json.
+        full_precision: keep keys and values in fp32, as a GGUF in fp32 deserves.
+
+    Raises:
+        StageError: llama.cpp does not load the file.
+    """
+    key = secrets.token_hex(16)
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(embedded.serve(gguf, key=key, full_precision=full_precision))
+        except TeacherError as error:
+            raise StageError(
+                f"llama.cpp does not load {gguf}", error.cause, f"delete it and start again: rm '{gguf}'"
+            ) from error
+        context = min(context_length(config), CONTEXT_TOKENS)
+        yield Engine("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)

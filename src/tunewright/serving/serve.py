@@ -1,0 +1,170 @@
+"""Serving a run's tuned model: the engine, the canary, and only then the port."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from types import FrameType
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import ModelError, StageError
+from tunewright.models.load import is_full
+from tunewright.models.source import locate, read_config
+from tunewright.models.student import student_tokenizer
+from tunewright.models.template import encode_prompt, end_ids
+from tunewright.pipeline import require
+from tunewright.recipe import Recipe, load_recipe
+from tunewright.rundir import RunFolder
+from tunewright.serving import vllm
+from tunewright.serving.address import TOKEN, take_port, token_for, url_of
+from tunewright.serving.canary import Canary, canaries, judge
+from tunewright.serving.engine import Engine, Piece
+from tunewright.serving.gguf import tuned_gguf
+from tunewright.serving.llama import llama_engine
+from tunewright.serving.requests import ChatRequest, RequestError
+
+_GRACE_S = 3  # for answers under way when the server is stopped
+
+
+@dataclass(frozen=True)
+class Student:
+    """What turns a chat into the tokens that training would have made of it."""
+
+    tokenizer: Any
+    system_prompt: str
+
+    def prompt_ids(self, request: ChatRequest) -> list[int]:
+        """Return the prompt's tokens.
+
+        Raises:
+            RequestError: the model's template refuses the turns.
+        """
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return encode_prompt(self.tokenizer, request.conversation(self.system_prompt))
+        except TemplateError as error:
+            raise RequestError(400, "invalid_request", f"the model's template refuses the turns: {error}") from error
+
+    @cached_property
+    def strips_first_space(self) -> bool:
+        """Whether its decoder drops the space before a text, as SentencePiece's does."""
+        pieces = self.tokenizer.get_vocab()
+        worded = next(
+            (number for piece, number in pieces.items() if piece[:1] == "\u2581" and piece[1:].isalpha()), None
+        )
+        return worded is not None and not self.tokenizer.decode([worded]).startswith(" ")
+
+
+def serve(run: RunFolder, host: str, port: int, dtype: str) -> None:
+    """Serve the tuned model until it is stopped; the address goes to stdout once a canary has proven the model.
+
+    Args:
+        run: a run folder whose exam was sat.
+        host: the address to listen on; other than the loopback it needs a token in the environment.
+        port: 0 takes a free one.
+        dtype: of the GGUF, where llama.cpp serves it.
+
+    Raises:
+        UserError: no token, a port in use, nothing that tells tuned from base.
+        StageError: the engine does not start, or does not answer as the tuned model did.
+    """
+    token = token_for(host)
+    require(run, "recipe.toml", "adapter")
+    recipe = load_recipe(run.file("recipe.toml"))
+    with _terminable(), take_port(host, port) as door:
+        student = Student(student_tokenizer(recipe), recipe.system_prompt)
+        asked = canaries(run, recipe, student.tokenizer)
+        with _engine(run, recipe, dtype, student) as engine:
+            again = "was the adapter changed after the exam? then run the recipe on this folder again"
+            rounded = "f32 rounds nothing: --dtype f32; " if engine.name == "llama.cpp" and dtype != "f32" else ""
+            console.line(judge(asked, _served(engine, asked, recipe, student), rounded + again))
+            door.listen(128)
+            console.line(f"serving {run.path} with {engine.name}; Ctrl-C stops it", "bold")
+            console.line(
+                f"model: tuned; system prompt where a chat has none: {recipe.system_prompt or '(none)'}", "dim"
+            )
+            console.line(f"requests need the token of {TOKEN}" if token else "open to this machine only", "dim")
+            console.data(url_of(door))
+            _listen(engine, student, token, host, door)
+    console.line("stopped")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block, a SIGTERM ends as Ctrl-C does, so that children are ended too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _engine(run: RunFolder, recipe: Recipe, dtype: str, student: Student) -> AbstractContextManager[Engine]:
+    """Choose vLLM where it serves this run, else llama.cpp."""
+    lacking = vllm.why_not(recipe)
+    if not lacking:
+        return vllm.vllm_engine(recipe, run.file("adapter"), end_ids(student.tokenizer, None))
+    console.line(f"llama.cpp serves: {lacking}", "dim")
+    folder = run.file("adapter") if is_full(run.file("adapter")) else locate(recipe.model.base, recipe.folder)
+    try:
+        return llama_engine(tuned_gguf(run, recipe, dtype), read_config(folder), dtype == "f32")
+    except ModelError as error:
+        hint = f"vLLM may serve it, but {lacking}"
+        raise ModelError(
+            "llama.cpp cannot serve this model", f"{error.headline} {error.cause}".strip(), hint
+        ) from error
+
+
+def _answer(engine: Engine, student: Student, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
+    """Yield an answer as ``chat`` would print it."""
+    pieces = engine.answer(prompt_ids, request)
+    first = next(pieces)
+    if first.text.startswith(" ") and student.strips_first_space:
+        first = Piece(first.text[1:], first.finish, first.num_tokens)
+    yield first
+    yield from pieces
+
+
+def _served(engine: Engine, asked: list[Canary], recipe: Recipe, student: Student) -> Iterator[str]:
+    """Yield what the engine answers to the canaries."""
+    limit = recipe.evaluation.max_new_tokens
+    request = ChatRequest.model_validate({"messages": [{"role": "user", "content": ""}], "max_tokens": limit})
+    for canary in asked:
+        try:
+            yield "".join(piece.text for piece in _answer(engine, student, canary.prompt_ids, request)).strip()
+        except RequestError as error:
+            raise StageError(f"{engine.name} does not answer", error.message, "try: tunewright doctor") from error
+
+
+def _listen(engine: Engine, student: Student, token: str, host: str, door: Any) -> None:
+    """Answer requests until a signal."""
+    import uvicorn
+
+    from tunewright.serving.app import application
+
+    def answer(request: ChatRequest) -> tuple[int, Iterator[Piece]]:
+        prompt_ids = student.prompt_ids(request)
+        return len(prompt_ids), _answer(engine, student, prompt_ids, request)
+
+    config = uvicorn.Config(
+        application(engine, answer, token, host),
+        log_level="critical",  # the application tells its own defects; answers cut by the end of the server are none
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[door])
+    except KeyboardInterrupt:  # uvicorn has shut down by now, and hands the signal on
+        console.line()

@@ -1,0 +1,130 @@
+"""The tuned model in vLLM: base and adapter as they are, in a child process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tunewright import console
+from tunewright.errors import StageError
+from tunewright.models.load import compute_dtype, is_full
+from tunewright.models.source import locate, read_config
+from tunewright.recipe import Recipe
+from tunewright.serving.engine import Engine
+
+_START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
+_END_TIMEOUT_S = 20.0
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def why_not(recipe: Recipe) -> str:
+    """Return why vLLM does not serve this run; empty where it does."""
+    import torch
+
+    if shutil.which("vllm") is None:
+        return "vLLM is not installed"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if recipe.model.added_tokens:
+        return "vLLM loads no base with added tokens"
+    if recipe.training.method == "dora":
+        return "vLLM loads no DoRA"
+    if recipe.training.method != "full" and recipe.training.rank > _RANKS[-1]:
+        return f"vLLM loads no rank above {_RANKS[-1]}"
+    if recipe.model.quantization == "int8":
+        return "vLLM does not compute the base in LLM.int8 as the exam did"
+    return ""
+
+
+def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
+    """Return the command line: the base in the types that were examined, the adapter under the name "tuned"."""
+    words = ["vllm", "serve"]
+    if is_full(adapter):
+        words += [str(adapter), "--served-model-name", "tuned"]
+    else:
+        rank = next(rank for rank in _RANKS if rank >= recipe.training.rank)
+        words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", "base"]
+        words += ["--enable-lora", "--lora-modules", f"tuned={adapter}", "--max-lora-rank", str(rank)]
+        words += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
+    computed = recipe.model.compute
+    name = _DTYPES.get(computed) or str(compute_dtype("cuda:0")).removeprefix("torch.")
+    return [*words, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
+
+
+@contextmanager
+def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterator[Engine]:
+    """Serve base and adapter on a free port of the loopback while the block lasts.
+
+    Raises:
+        StageError: vLLM does not start; its last words are the cause.
+    """
+    key = secrets.token_hex(16)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = command(recipe, adapter.resolve(), port)
+    console.line("starting " + " ".join(words))
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tunewright.serving.child", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "VLLM_API_KEY": key},
+            start_new_session=True,  # Ctrl-C is for us: it is ended in order below
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _await(child, address, log)
+            config = read_config(adapter if is_full(adapter) else locate(recipe.model.base, recipe.folder))
+            context = config.get("max_position_embeddings") or 4096
+            extra = {"stop_token_ids": list(end_ids)}
+            yield Engine("vLLM", address, key, context, extra)
+        finally:
+            _end(child)
+
+
+def _await(child: subprocess.Popen[Any], address: str, log: IO[bytes]) -> None:
+    """Wait until the server says that it is well."""
+    import urllib3
+
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while child.poll() is None and time.monotonic() < deadline:
+        try:
+            if urllib3.request("GET", f"{address}/health", timeout=5.0, retries=False).status == 200:
+                return
+        except urllib3.exceptions.HTTPError:
+            pass
+        time.sleep(0.2)
+    log.seek(0)
+    told = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    raise StageError(
+        "vLLM does not start",
+        told[-1][:300] if told else f"it said nothing within {_START_TIMEOUT_S:.0f} s",
+        "serve it with llama.cpp instead: hide the GPU with CUDA_VISIBLE_DEVICES=",
+    )
+
+
+def _end(child: subprocess.Popen[Any]) -> None:
+    """End the child and all that it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(_END_TIMEOUT_S)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    child.wait()

@@ -1,0 +1,107 @@
+"""Adapters as GGUF, on the base's GGUF, against the merged model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from exported import divergences, log_probs_of, make_exportable, prompts_of
+
+from families import adapted, base_of
+from tunewright.errors import ModelError
+from tunewright.export.gguf_adapter import write_gguf_adapter
+from tunewright.export.gguf_model import write_gguf
+from tunewright.export.llama_runner import LlamaRunner
+from tunewright.models.load import save_adapter
+from tunewright.models.source import read_config
+
+
+def make_adapter(base, folder, new_tokens=(), **changes):
+    """Write an adapter that changes every target's output."""
+    import torch
+
+    model = adapted(base_of(base), new_tokens, **changes)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.normal_(0, 0.2)
+    save_adapter(model, folder, "base")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama2", {}),
+        ("llama3", {"method": "rslora"}),
+        ("qwen2", {"alpha": 3}),
+        ("qwen3", {}),
+        ("gemma2", {}),
+        ("gemma3_text", {}),
+        ("gemma3", {}),
+        ("phi3", {}),
+    ],
+)
+def test_the_adapter_on_the_base_is_the_merged_model(family, changes, tmp_path):
+    base = make_exportable(family, tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", **changes)
+    config = read_config(base)
+    write_gguf(base, tmp_path / "base.gguf", "f32")
+    write_gguf_adapter(adapter, config, tmp_path / "adapter.gguf", "f32")
+    prompts = prompts_of(4)
+    expected = log_probs_of(base, prompts, adapter)
+    with LlamaRunner(tmp_path / "base.gguf", tmp_path / "adapter.gguf") as runner:
+        got = list(runner.log_probs(prompts))
+    assert max(divergences(expected, got)) < 1e-4
+    assert max(divergences(log_probs_of(base, prompts), got)) > 0.1  # the adapter does something
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
+def test_smaller_adapters_come_near(dtype, tmp_path):
+    base = make_exportable("smollm2", tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter")
+    write_gguf(base, tmp_path / "base.gguf", "f32")
+    write_gguf_adapter(adapter, read_config(base), tmp_path / "adapter.gguf", dtype)
+    prompts = prompts_of(5)
+    with LlamaRunner(tmp_path / "base.gguf", tmp_path / "adapter.gguf") as runner:
+        assert max(divergences(log_probs_of(base, prompts, adapter), list(runner.log_probs(prompts)))) < 0.01
+
+
+def _edited(folder, **changes):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return folder
+
+
+def _cut(folder):
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda base, folder: make_adapter(base, folder, method="dora"), "DoRA"),
+        (lambda base, folder: make_adapter(base, folder, new_tokens=(5,)), "more than pairs"),
+        (lambda base, folder: base, "fully tuned"),
+        (lambda base, folder: _edited(make_adapter(base, folder), peft_type="IA3"), "IA3"),
+        (lambda base, folder: _edited(make_adapter(base, folder), rank_pattern={"q_proj": 8}), "differs in rank"),
+        (lambda base, folder: _edited(make_adapter(base, folder), r=8), "do not have its rank"),
+        (lambda base, folder: _cut(make_adapter(base, folder)), "cannot read the adapter"),
+    ],
+)
+def test_what_is_no_plain_lora_is_refused_before_anything_is_written(made, said, tmp_path):
+    base = make_exportable("smollm2", tmp_path / "base")
+    adapter = made(base, tmp_path / "adapter")
+    with pytest.raises(ModelError, match=said) as caught:
+        write_gguf_adapter(adapter, read_config(base), tmp_path / "out.gguf", "f16")
+    assert caught.value.hint
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_an_unknown_type_lists_the_choices(tmp_path):
+    with pytest.raises(ModelError, match="q4_0") as caught:
+        write_gguf_adapter(tmp_path, {}, tmp_path / "out.gguf", "q4_0")
+    assert "bf16" in caught.value.hint

@@ -1,0 +1,331 @@
+"""The server itself: OpenAI's own client and ``llm`` talk to it, it says what chat says, and it proves itself first."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+import pytest
+import urllib3
+from serving_process import ENVIRONMENT, all_gone, children, refused, served
+
+from tuned_run import SYSTEM_PROMPT, make_speaking_model, make_tuned_run
+from tunewright.chatting.loop import converse
+from tunewright.errors import ModelError, RunFolderError, StageError, UserError
+from tunewright.export.gguf_model import write_gguf
+from tunewright.records import Answer, Question
+from tunewright.rundir import RunFolder
+from tunewright.serving.serve import serve
+
+TOKEN = "a token of twenty-eight char"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    return make_tuned_run(folder / "my run", make_speaking_model(folder / "student"))
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    with served(run.path, "--dtype", "f32") as (address, process):
+        yield address, process
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return openai.OpenAI(base_url=server[0], api_key="unused", max_retries=0)
+
+
+def exam(run, arm="tuned"):
+    """Return (question, answer) of an arm."""
+    texts = {a.question: a.text for a in run.read_records("answers.jsonl", Answer) if a.arm == arm}
+    return [(question.question, texts[question.id]) for question in run.read_records("exam.jsonl", Question)]
+
+
+def ask(client, text, **options):
+    turns = [{"role": "user", "content": text}]
+    return client.chat.completions.create(model="tuned", messages=turns, **{"max_tokens": 12, **options})
+
+
+def post(address, body, **headers):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
+    return urllib3.request("POST", f"{address}/chat/completions", body=content, headers=headers)
+
+
+def test_every_served_answer_is_the_examined_one_whole_and_streamed(run, client):
+    for question, answer in exam(run):
+        whole = ask(client, question)
+        assert whole.choices[0].message.content.strip() == answer
+        assert whole.choices[0].finish_reason == "length"
+        assert whole.usage.completion_tokens == 12
+        stream = list(ask(client, question, stream=True, stream_options={"include_usage": True}))
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+        assert "".join(pieces).strip() == answer
+        assert sum(bool(piece) for piece in pieces) > 3
+        assert stream[-1].usage == whole.usage
+
+
+def test_without_a_limit_it_says_what_chat_says(run, client, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Which group had it ?\nAnd why ?\n"))
+    converse(run, ("tuned",), None)
+    first, second = capsys.readouterr().out.split("\n")[:2]
+    turns = [{"role": "user", "content": "Which group had it ?"}]
+    told = client.chat.completions.create(model="tuned", messages=turns)
+    # Random weights come to a near tie sooner or later, and then two programs' roundings part.
+    assert told.choices[0].message.content[:300] == first[:300]
+    assert told.usage.completion_tokens == 512
+    turns += [{"role": "assistant", "content": first}, {"role": "user", "content": "And why ?"}]
+    told = client.chat.completions.create(model="tuned", messages=turns)
+    assert told.choices[0].message.content[:100] == second[:100]
+
+
+def test_the_system_prompt_of_training_is_put_in_where_a_chat_has_none(client):
+    bare = ask(client, "Which group had it ?")
+    turns = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": "Which group had it ?"}]
+    told = client.chat.completions.create(model="tuned", messages=turns, max_tokens=12)
+    assert (told.choices[0].message.content, told.usage) == (bare.choices[0].message.content, bare.usage)
+    turns[0] = {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}
+    other = client.chat.completions.create(model="tuned", messages=turns, max_tokens=12)
+    assert other.usage.prompt_tokens != bare.usage.prompt_tokens
+
+
+def test_sampling_stop_and_the_list_of_models(client):
+    drawn = {
+        ask(client, "Which group had it ?", temperature=2, seed=seed).choices[0].message.content for seed in (1, 2)
+    }
+    assert len(drawn) == 2
+    again = [ask(client, "Which group had it ?", temperature=2, seed=1).choices[0].message.content for _ in range(2)]
+    assert again[0] == again[1]
+    whole = ask(client, "Which group had it ?").choices[0].message.content
+    word = whole.split()[3]
+    stopped = ask(client, "Which group had it ?", stop=word).choices[0]
+    assert stopped.message.content.strip() == whole.partition(word)[0].strip()
+    assert stopped.finish_reason == "stop"
+    assert [model.id for model in client.models.list()] == ["tuned"]
+    assert client.models.retrieve("tuned").owned_by == "tunewright"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
+        ({"n": 2}, 400, "n is not supported"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"temperature": 3}, 400, "temperature"),
+        ({"model": "base"}, 404, "there is 'tuned'"),
+    ],
+)
+def test_what_is_not_supported_is_refused_not_ignored(client, options, code, word):
+    turns = [{"role": "user", "content": "Which ?"}]
+    with pytest.raises(openai.APIStatusError, match=word) as told:
+        client.chat.completions.create(**{"model": "tuned", "messages": turns, **options})
+    assert told.value.status_code == code
+
+
+def test_odd_requests_get_an_answer_that_says_what_is_wrong(server):
+    address, process = server
+    good = {"messages": [{"role": "user", "content": "Which ?"}], "max_tokens": 2}
+    assert post(address, good).status == 200
+    assert post(address, b"{").status == 400
+    assert post(address, {"messages": []}).status == 400
+    assert post(address, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}).status == 400
+    long = post(address, {"messages": [{"role": "user", "content": "found " * 5000}]})
+    assert (long.status, long.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert post(address, b"x" * (9 << 20)).status == 413
+    assert post(address, good, Content_Type="text/plain").status == 415
+    assert post(address, good, Host="evil.example").status == 403
+    assert post(address, good, Host="localhost:1").status == 200
+    reply = post(address, good, Origin="http://evil.example")
+    assert not any("access-control" in name.lower() for name in reply.headers)
+    asked = urllib3.request("OPTIONS", f"{address}/chat/completions", headers={"Origin": "http://evil.example"})
+    assert asked.status == 405
+    missing = urllib3.request("GET", f"{address}/embeddings")
+    assert (missing.status, "there is GET /health" in missing.json()["error"]["message"]) == (404, True)
+    health = urllib3.request("GET", f"{address.removesuffix('/v1')}/health")
+    assert health.json() == {"status": "ok", "model": "tuned", "engine": "llama.cpp"}
+    assert process.poll() is None
+
+
+def test_a_client_that_leaves_lets_the_next_one_in(client):
+    with ask(client, "Which group had it ?", stream=True, max_tokens=3000) as stream:
+        next(iter(stream))
+    assert ask(client, "Which group had it ?").choices[0].finish_reason == "length"
+
+
+def test_the_engine_itself_asks_for_a_key_too(server):
+    _, process = server
+    lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout.splitlines()
+    inner = [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in children(process.pid))]
+    assert len(inner) == 1
+    body = {"prompt": [1, 2], "max_tokens": 1}
+    assert urllib3.request("POST", f"http://{inner[0]}/v1/completions", json=body).status == 401
+
+
+def test_the_llm_command_talks_to_it(run, server, tmp_path):
+    address, _ = server
+    (tmp_path / "extra-openai-models.yaml").write_text(
+        f"- model_id: mine\n  model_name: tuned\n  api_base: {address}\n  api_key_name: mine\n"
+    )
+    question, answer = exam(run)[0]
+    environment = {**ENVIRONMENT, "LLM_USER_PATH": str(tmp_path)}
+    for options in ([], ["--no-stream"]):
+        words = [sys.executable, "-m", "llm", "-m", "mine", "--key", "unused", "-o", "max_tokens", "12", *options]
+        told = subprocess.run([*words, question], capture_output=True, text=True, env=environment, timeout=120)
+        assert told.stdout.strip() == answer, told.stderr
+
+
+def test_the_file_is_made_once_and_anew_for_another_adapter(run, server, monkeypatch):
+    from tunewright.recipe import load_recipe
+    from tunewright.serving.gguf import tuned_gguf
+
+    recipe = load_recipe(run.file("recipe.toml"))
+    before = run.file("serving/f32/model.gguf").stat().st_mtime_ns
+    assert tuned_gguf(run, recipe, "f32").stat().st_mtime_ns == before
+    copy = RunFolder.create(run.path.parent / "copy")
+    for name in ("adapter", "serving"):
+        shutil.copytree(run.file(name), copy.file(name))
+    config = json.loads(copy.file("adapter/adapter_config.json").read_text())
+    copy.write_json("adapter/adapter_config.json", {**config, "lora_alpha": 1})
+    old = copy.file("serving/f32/model.gguf").read_bytes()
+    assert tuned_gguf(copy, recipe, "f32").read_bytes() != old
+    assert {path.name for path in copy.file("serving").rglob("*")} == {"f32", "model.gguf", "made-from"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_however_it_ends_no_child_is_left(run, number):
+    with served(run.path, "--dtype", "f32") as (address, process):
+        engine = children(process.pid)
+        assert engine
+        with openai.OpenAI(base_url=address, api_key="unused").chat.completions.create(
+            model="tuned", messages=[{"role": "user", "content": "Which ?"}], stream=True, max_tokens=3000
+        ) as stream:
+            next(iter(stream))
+            process.send_signal(number)
+            assert process.wait(timeout=60) == 0
+        assert all_gone(engine)
+        told = process.stderr.read()
+        assert "stopped" in told
+        assert "Traceback" not in told
+
+
+def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    file = copy / "serving" / "f32" / "model.gguf"
+    student = run.path.parent / "student"
+    write_gguf(student, file, "f32")
+    code, told = refused(copy, "--dtype", "f32")
+    assert code == 3
+    assert "the adapter is not applied" in told
+    assert "it answers 0 word for word as tuned did, 6 as the base" in told
+
+
+def test_a_run_whose_tune_changed_nothing_is_refused(run, tmp_path):
+    same = make_tuned_run(tmp_path / "same", run.path.parent / "student", change=0.0)
+    with pytest.raises(RunFolderError, match="both gave the same answer to all 6 exam questions"):
+        serve(same, "127.0.0.1", 0, "f32")
+
+
+def test_an_adapter_that_was_not_examined_is_refused(run, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    file = copy / "adapter" / "adapter_model.safetensors"
+    save_file({name: value.flip(0) for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(StageError, match="not the one that was examined"):
+        serve(RunFolder(copy), "127.0.0.1", 0, "f16")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_family_that_llama_cpp_does_not_know_names_vllm(run, monkeypatch):
+    def unknown(*arguments):
+        raise ModelError("no GGUF is written of this family")
+
+    monkeypatch.setattr("tunewright.serving.gguf.write_model_file", unknown)
+    with pytest.raises(ModelError, match="vLLM may serve it, but vLLM is not installed"):
+        serve(run, "127.0.0.1", 0, "q8_0")
+
+
+def test_what_lacks_is_told_before_anything_is_loaded(run, tmp_path, monkeypatch):
+    def told(folder, host="127.0.0.1", port=0):
+        with pytest.raises(UserError) as error:
+            serve(folder, host, port, "f32")
+        assert error.value.hint
+        return str(error.value)
+
+    assert "no token protects 0.0.0.0" in told(run, "0.0.0.0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "in use" in told(run, port=taken.getsockname()[1])
+    bare = RunFolder.create(tmp_path / "bare")
+    bare.write("recipe.toml", run.file("recipe.toml").read_bytes())
+    assert "has no adapter yet" in told(bare)
+    shutil.copytree(run.file("adapter"), bare.file("adapter"))
+    assert "has no exam.jsonl yet" in told(bare)
+    bare.write("exam.jsonl", run.file("exam.jsonl").read_bytes())
+    alone = [a for a in run.read_records("answers.jsonl", Answer) if a.arm == "tuned"]
+    bare.write_records("answers.jsonl", alone)
+    assert "no question that both answered" in told(bare)
+    monkeypatch.setenv("TUNEWRIGHT_SERVE_TOKEN", "a short one")
+    short = told(run, "0.0.0.0")
+    assert "too short" in short
+    assert "a short one" not in short
+    monkeypatch.setenv("TUNEWRIGHT_SERVE_TOKEN", TOKEN)
+    assert "cannot listen on 203.0.113.7" in told(run, "203.0.113.7")
+
+
+def test_the_token_is_asked_for_at_every_door(run):
+    with served(run.path, "--dtype", "f32", "--host", "0.0.0.0", TUNEWRIGHT_SERVE_TOKEN=TOKEN) as (address, _):
+        address = address.replace("0.0.0.0", "127.0.0.1")
+        root = address.removesuffix("/v1")
+        for path in ("/health", "/v1/models", "/v1/models/tuned", "/v1/chat/completions", "/", "/nowhere"):
+            for method in ("GET", "POST", "OPTIONS"):
+                assert urllib3.request(method, root + path).status == 401
+                wrong = urllib3.request(method, root + path, headers={"Authorization": f"Bearer {TOKEN}x"})
+                assert (wrong.status, wrong.headers["WWW-Authenticate"]) == (401, "Bearer")
+        with pytest.raises(openai.AuthenticationError, match="token"):
+            ask(openai.OpenAI(base_url=address, api_key="wrong", max_retries=0), "Which ?")
+        told = ask(openai.OpenAI(base_url=address, api_key=TOKEN, max_retries=0), exam(run)[0][0])
+        assert told.choices[0].message.content.strip() == exam(run)[0][1]
+
+
+@pytest.fixture
+def vllm(tmp_path):
+    """A folder whose ``vllm`` is the stand-in."""
+    script = tmp_path / "bin" / "vllm"
+    script.parent.mkdir()
+    body = Path(__file__).with_name("stand_in_vllm.py").read_text(encoding="utf-8")
+    script.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
+    script.chmod(0o755)
+    return f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_vllm_serves_where_it_is_and_ends_with_us(run, vllm):
+    with served(run.path, cuda=True, PATH=vllm) as (address, process):
+        health = urllib3.request("GET", f"{address.removesuffix('/v1')}/health")
+        assert health.json()["engine"] == "vLLM"
+        told = ask(openai.OpenAI(base_url=address, api_key="unused"), exam(run)[1][0]).choices[0]
+        assert told.message.content.strip() == exam(run)[1][1]
+        engine = children(process.pid)
+        assert engine
+        process.kill()
+        process.wait(timeout=30)
+        assert all_gone(engine)
+
+
+def test_vllm_without_the_adapter_is_refused_and_one_that_fails_says_why(run, vllm):
+    code, told = refused(run.path, cuda=True, PATH=vllm, WITHHOLD_THE_ADAPTER="1")
+    assert (code, "the adapter is not applied" in told) == (3, True)
+    Path(vllm.split(os.pathsep)[0], "vllm").write_text("#!/bin/sh\necho no memory left >&2\nexit 1\n")
+    code, told = refused(run.path, cuda=True, PATH=vllm)
+    assert (code, "vLLM does not start" in told, "no memory left" in told) == (3, True, True)
