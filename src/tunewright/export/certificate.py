@@ -55,8 +55,8 @@ class Certificate(Record):
     @property
     def fault(self) -> str:
         """Why the artefact is not what was examined; nothing where it is."""
-        if self.prompts.identical < self.prompts.conversations:
-            differ = self.prompts.conversations - self.prompts.identical
+        differ = self.prompts.conversations - self.prompts.identical - self.prompts.limited
+        if differ:
             return f"{differ} of {self.prompts.conversations} prompts differ; the first in {self.prompts.first}"
         if self.distributions.agreement < self.floor:
             return (
@@ -176,6 +176,9 @@ def _told(certificate: Certificate) -> Sequence[str]:
         f"{near.ties} more (within {near.tie_nats:g} nats); floor {certificate.floor:.1%}",
         f"- KL(examined ‖ exported): mean {near.mean_kl:.2e}, largest {near.max_kl:.2e} nats",
     ]
+    if prompts.limited:
+        lines.append(f"- prompts of {prompts.limited} more are the same once their text avoids what the program lacks:")
+        lines[-1] += f" {'; '.join(prompts.limits)}"
     if certificate.original_base is not None:
         other = certificate.original_base
         lines.append(
