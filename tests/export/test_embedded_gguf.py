@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from exported import divergences, log_probs_of
+
 from families import turns
 from tunewright.export.gguf_model import write_gguf
 from tunewright.export.llama_runner import LlamaRunner

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from exported import adapted_run, make_exportable
+
 from tunewright.errors import ExportError, ModelError
 from tunewright.export.divergence import compare_prompts
 from tunewright.export.gguf import MODEL_DTYPES
