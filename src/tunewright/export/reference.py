@@ -23,7 +23,7 @@ from tunewright.rundir import RunFolder, file_digest
 if TYPE_CHECKING:
     import numpy as np
 
-NUM_POSITIONS = 128
+NUM_POSITIONS = 64
 
 
 @dataclass(frozen=True)
