@@ -18,7 +18,13 @@ hypothesis.settings.load_profile("unhurried")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-for folder in (".", "teacher", "evaluation", "training", "export"):  # where the tests' own servers, models and runs are made
+for folder in (
+    ".",
+    "teacher",
+    "evaluation",
+    "training",
+    "export",
+):  # where the tests' own servers, models and runs are made
     sys.path.insert(0, str(Path(__file__).parent / folder))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: threads of their own would only wait for each other

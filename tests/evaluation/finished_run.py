@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from tunewright.evaluation.comparison import comparison_csv
-from tunewright.metrics import score
 from tunewright.evaluation.verdict import Verdict, decide, rule
+from tunewright.metrics import score
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, Document, Question, Span, StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest

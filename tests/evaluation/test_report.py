@@ -8,11 +8,11 @@ import pytest
 
 from tunewright.errors import RunFolderError
 from tunewright.evaluation import figures
-from tunewright.metrics import score
 from tunewright.evaluation.report import report
 from tunewright.evaluation.structured import structured_table
 from tunewright.evaluation.verdict import decide, rule
 from tunewright.evaluation.wording import duration, number, p_value, signed
+from tunewright.metrics import score
 from tunewright.records import Answer, Document, Question, Span
 from tunewright.rundir import RunFolder
 

@@ -58,7 +58,9 @@ def peak_of_merge(source: Path, folder: Path, shard_bytes: int) -> int:
 def test_a_model_of_twelve_shards_is_merged_in_the_room_of_two(tmp_path):
     source = tmp_path / "model"
     source.mkdir()
-    weights = {f"model.layers.{n}.up_proj.weight": torch.full((1000, 1000), float(n), dtype=torch.bfloat16) for n in range(NUM)}
+    weights = {
+        f"model.layers.{n}.up_proj.weight": torch.full((1000, 1000), float(n), dtype=torch.bfloat16) for n in range(NUM)
+    }
     save_file(weights, source / "model.safetensors")
     assert peak_of_merge(source, tmp_path / "out", SHARD) <= 2 * SHARD + TENSOR
     shards = sorted((tmp_path / "out").glob("*.safetensors"))

@@ -10,6 +10,7 @@ from exported_run import adapted_run, make_recipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tunewright.cli import main
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.receipt import add_file, verify
 from tunewright.export.stage import export
@@ -80,3 +81,21 @@ def test_the_receipt_names_its_ingredients_and_no_folder_of_this_machine(run, ex
     assert "/home/someone" not in text
     assert str(run.path) not in text
     assert '"documents"' in receipt["recipe"]
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def test_the_commands_export_verify_and_refuse(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert exit_code("export", run.path, "--to", "adapter", "-o", out) == 0
+    assert "200 of 200 conversations give the same tokens" in capsys.readouterr().err
+    assert exit_code("verify", out) == 0
+    (out / "tokenizer.json").write_text("{}")
+    assert exit_code("verify", out) == 3
+    assert "tokenizer.json was changed" in capsys.readouterr().err
+    assert exit_code("replay", out) == 1  # written outside of the run folder: asks for --dir
+    assert "--dir DIR" in capsys.readouterr().err

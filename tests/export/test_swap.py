@@ -18,26 +18,31 @@ from tunewright.export.receipt import manifest, verify
 from tunewright.export.stage import export
 from tunewright.export.swap import RECEIPT, recover, replaced
 
-OPERATIONS = ("fsync", "rename", "mkdir", "rmtree", "write_text", "copyfile", "save_file")
+WRITES = ("fsync", "mkdir", "write_text", "save_file")
+OPERATIONS = (*WRITES, "rename", "rmtree", "copyfile")
 
 
-def dying(monkeypatch, at: int, how) -> list[int]:
-    """Let the n-th file operation of an export end it; return the list that counts them."""
+def dying(monkeypatch, at: int, how, names=OPERATIONS) -> None:
+    """Let the n-th file operation of an export end it."""
     import safetensors.torch
 
     calls: list[int] = []
     homes = {"fsync": os, "rename": Path, "mkdir": Path, "rmtree": shutil, "write_text": Path, "copyfile": shutil}
-    for name in OPERATIONS:
+    for name in names:
         home = homes.get(name, safetensors.torch)
+        monkeypatch.setattr(home, name, counting(getattr(home, name), calls, at, how))
 
-        def call(*args, original=getattr(home, name), **kwargs):
-            calls.append(1)
-            if len(calls) == at:
-                how()
-            return original(*args, **kwargs)
 
-        monkeypatch.setattr(home, name, call)
-    return calls
+def counting(original, calls: list[int], at: int, how):
+    """Return the operation with a look at the count before it is done."""
+
+    def call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            how()
+        return original(*args, **kwargs)
+
+    return call
 
 
 def uncompared(patch, folder: Path) -> None:
@@ -118,7 +123,7 @@ def test_ctrl_c_leaves_the_old_one_and_nothing_beside_it(run, monkeypatch, opera
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("operation", [2, 4, 6])
+@pytest.mark.parametrize("operation", [1, 2, 3, 12])
 def test_a_full_disk_is_told_with_the_bytes_and_leaves_the_old_one(run, monkeypatch, operation):
     folder = export(run, "merged", dtype="fp32")
     before = manifest(folder)
@@ -127,7 +132,7 @@ def test_a_full_disk_is_told_with_the_bytes_and_leaves_the_old_one(run, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        dying(patch, operation, full)
+        dying(patch, operation, full, WRITES)
         with pytest.raises(DiskFullError, match="no space left on the disk"):
             export(run, "merged", dtype="fp32")
     verify(folder)

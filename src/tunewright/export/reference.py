@@ -88,7 +88,7 @@ def reference(run: RunFolder, recipe: Recipe) -> Reference:
     name = f"exports/reference-{key}.npz"
     if not run.file(name).is_file():
         kept = _compute(run, recipe, tokenizer, prompts)
-        for old in run.path.glob("exports/reference-*.npz"):
+        for old in run.path.glob("exports/*reference-*.npz*"):
             old.unlink()
         run.write(name, _packed(kept))
     with np.load(run.file(name), allow_pickle=False) as kept:
