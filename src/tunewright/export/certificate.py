@@ -17,7 +17,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question, Record, Score, digest
 from tunewright.rundir import RunFolder
 
-NUM_QUESTIONS = 32
+NUM_QUESTIONS = 24
 
 
 class Floor(Record):
