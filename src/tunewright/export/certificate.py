@@ -71,7 +71,7 @@ def floor_of(recipe: Recipe, dtype: str, base: Base) -> Floor:
     """Return the floor for a type of number; merging into another base than the trained one lowers it."""
     floor = FLOORS[dtype]
     if base == "original" and recipe.model.quantization != "none":
-        floor = min(floor, FLOORS[_QUANTIZED[recipe.model.quantization]], key=lambda one: one.agreement)
+        floor = min(floor, ANOTHER_BASE[recipe.model.quantization], key=lambda one: one.agreement)
     elif recipe.model.quantization == "int8":  # LLM.int8 rounds activations too, which no merged weight can repeat
         floor = min(floor, FLOORS["q8_0"], key=lambda one: one.agreement)
     return floor
@@ -193,7 +193,12 @@ def _told(certificate: Certificate) -> Sequence[str]:
     return lines
 
 
-_QUANTIZED = {"nf4": "q4_k_m", "nf4-double": "q4_k_m", "int8": "q8_0"}
+# The adapter on the unquantized base, by the quantization that it was trained with: another model, and said to be.
+ANOTHER_BASE: Mapping[str, Floor] = {
+    "nf4": Floor(agreement=0.75, tie_nats=0.05),
+    "nf4-double": Floor(agreement=0.75, tie_nats=0.05),
+    "int8": Floor(agreement=0.95, tie_nats=0.05),
+}
 
 FLOORS: Mapping[str, Floor] = {
     "": Floor(agreement=1.0, tie_nats=1e-3),  # the adapter as it was trained
