@@ -11,7 +11,11 @@ from typing import Any
 
 from families import TINY, logits_of
 from tunewright.export.probes import TEXTS
+from tunewright.models.student import student_base, student_tokenizer
+from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Message
+from tunewright.rundir import RunFolder
+from tunewright.settings import DocumentSettings, ModelSettings, TrainingSettings
 
 # Sizes that divide into the blocks of 32 that quantization needs, and the layers' order that llama.cpp knows.
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -100,3 +104,26 @@ def random_conversations(spaced: bool = False) -> list[list[Message]]:
 def digest_of(prompts: list[str]) -> str:
     """Return a digest of rendered prompts."""
     return sha256(json.dumps(prompts).encode()).hexdigest()[:16]
+
+
+def adapted_run(folder: Path, base: Path, quantization: str = "none", **training: Any) -> RunFolder:
+    """Write a run folder with an adapter of random weights: no exam, no verdict."""
+    import torch
+
+    from tunewright.models.load import attach_adapter, save_adapter
+
+    recipe = Recipe(
+        documents=DocumentSettings(paths=("documents",)),
+        model=ModelSettings(base=str(base), quantization=quantization, compute="fp32"),
+        training=TrainingSettings(rank=4, alpha=8, **training),
+    )
+    run = RunFolder.create(folder)
+    run.write("recipe.toml", dump_recipe(recipe))
+    model = attach_adapter(student_base(recipe, "cpu", student_tokenizer(recipe)), recipe.training, 0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.1)
+    save_adapter(model, run.file("adapter"), recipe.model.base)
+    return run

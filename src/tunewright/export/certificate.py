@@ -17,7 +17,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question, Record, Score, digest
 from tunewright.rundir import RunFolder
 
-NUM_QUESTIONS = 32
+NUM_QUESTIONS = 24
 
 
 class Floor(Record):
@@ -55,8 +55,8 @@ class Certificate(Record):
     @property
     def fault(self) -> str:
         """Why the artefact is not what was examined; nothing where it is."""
-        if self.prompts.identical < self.prompts.conversations:
-            differ = self.prompts.conversations - self.prompts.identical
+        differ = self.prompts.conversations - self.prompts.identical - self.prompts.limited
+        if differ:
             return f"{differ} of {self.prompts.conversations} prompts differ; the first in {self.prompts.first}"
         if self.distributions.agreement < self.floor:
             return (
@@ -71,7 +71,7 @@ def floor_of(recipe: Recipe, dtype: str, base: Base) -> Floor:
     """Return the floor for a type of number; merging into another base than the trained one lowers it."""
     floor = FLOORS[dtype]
     if base == "original" and recipe.model.quantization != "none":
-        floor = min(floor, FLOORS[_QUANTIZED[recipe.model.quantization]], key=lambda one: one.agreement)
+        floor = min(floor, ANOTHER_BASE[recipe.model.quantization], key=lambda one: one.agreement)
     elif recipe.model.quantization == "int8":  # LLM.int8 rounds activations too, which no merged weight can repeat
         floor = min(floor, FLOORS["q8_0"], key=lambda one: one.agreement)
     return floor
@@ -176,6 +176,9 @@ def _told(certificate: Certificate) -> Sequence[str]:
         f"{near.ties} more (within {near.tie_nats:g} nats); floor {certificate.floor:.1%}",
         f"- KL(examined ‖ exported): mean {near.mean_kl:.2e}, largest {near.max_kl:.2e} nats",
     ]
+    if prompts.limited:
+        lines.append(f"- prompts of {prompts.limited} more are the same once their text avoids what the program lacks:")
+        lines[-1] += f" {'; '.join(prompts.limits)}"
     if certificate.original_base is not None:
         other = certificate.original_base
         lines.append(
@@ -190,7 +193,12 @@ def _told(certificate: Certificate) -> Sequence[str]:
     return lines
 
 
-_QUANTIZED = {"nf4": "q4_k_m", "nf4-double": "q4_k_m", "int8": "q8_0"}
+# The adapter on the unquantized base, by the quantization that it was trained with: another model, and said to be.
+ANOTHER_BASE: Mapping[str, Floor] = {
+    "nf4": Floor(agreement=0.75, tie_nats=0.05),
+    "nf4-double": Floor(agreement=0.75, tie_nats=0.05),
+    "int8": Floor(agreement=0.95, tie_nats=0.05),
+}
 
 FLOORS: Mapping[str, Floor] = {
     "": Floor(agreement=1.0, tie_nats=1e-3),  # the adapter as it was trained

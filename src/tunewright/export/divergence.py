@@ -17,10 +17,15 @@ _SHOWN = 40  # characters of a token or a conversation
 
 
 class PromptParity(Record):
-    """Whether prompts are the same tokens in training, chat and the artefact; the first that is not, in words."""
+    """Whether prompts are the same tokens in training, chat and the artefact; the first that is not, in words.
+
+    ``limited`` more are the same only once the text avoids ``limits``: what the program cannot do with any artefact.
+    """
 
     conversations: int
     identical: int
+    limited: int = 0
+    limits: tuple[str, ...] = ()
     first: str = ""
 
 
@@ -66,17 +71,34 @@ def _training_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
     """Compare the prompts of the fixed conversations: training's encoding, chat's, and the artefact's own."""
-    identical, first = 0, ""
+    identical, limited, first = 0, 0, ""
     told = conversations()
     for number, (kind, messages) in enumerate(told):
-        chat = encode_prompt(tokenizer, messages)
-        fault = _difference(tokenizer, "training", chat, _training_ids(tokenizer, messages))
-        fault = fault or _difference(tokenizer, runner.name, chat, runner.prompt_ids(messages))
-        identical += not fault
-        if fault and not first:
+        fault = _prompt_fault(tokenizer, runner, messages)
+        if not fault:
+            identical += 1
+        elif runner.limits and not _prompt_fault(tokenizer, runner, _avoiding(runner, messages)):
+            limited += 1
+        elif not first:
             shown = messages[-1].content[:_SHOWN]
             first = f"conversation {number} ({kind}, ending in {shown!r}): {fault}"
-    return PromptParity(conversations=len(told), identical=identical, first=first)
+    limits = tuple(limit.told for limit in runner.limits) if limited else ()
+    return PromptParity(conversations=len(told), identical=identical, limited=limited, limits=limits, first=first)
+
+
+def _prompt_fault(tokenizer: Any, runner: Runner, messages: Sequence[Message]) -> str:
+    """Return where a conversation's prompt is another in training, or in the artefact, than in chat."""
+    chat = encode_prompt(tokenizer, messages)
+    fault = _difference(tokenizer, "training", chat, _training_ids(tokenizer, messages))
+    return fault or _difference(tokenizer, runner.name, chat, runner.prompt_ids(messages))
+
+
+def _avoiding(runner: Runner, messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation in words that avoid what the program cannot do."""
+    avoiding = list(messages)
+    for limit in runner.limits:
+        avoiding = [message.model_copy(update={"content": limit.avoid(message.content)}) for message in avoiding]
+    return avoiding
 
 
 def _choices(tokenizer: Any, log_probs: np.ndarray, best: int, told: int) -> str:

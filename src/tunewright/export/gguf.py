@@ -12,10 +12,10 @@ from typing import Any
 from tunewright.export.gguf_adapter import write_gguf_adapter
 from tunewright.export.gguf_model import write_model
 from tunewright.export.go_template import render_go
-from tunewright.export.llama_runner import LlamaRunner
+from tunewright.export.llama_runner import COMPOSES_NOTHING, LlamaRunner
 from tunewright.export.merge import Merge, open_merge
 from tunewright.export.ollama import MODEL_FILE, modelfile, read_header, template_in
-from tunewright.export.runners import Runner
+from tunewright.export.runners import Limit, Runner
 from tunewright.export.target import Base
 from tunewright.models.source import read_config
 from tunewright.models.student import student_tokenizer
@@ -109,6 +109,8 @@ def ollama_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base
 
 class _OllamaRunner:
     """llama.cpp under Ollama's template."""
+
+    limits: Sequence[Limit] = (COMPOSES_NOTHING, Limit("Ollama's templates cannot trim white space", str.strip))
 
     def __init__(self, runner: LlamaRunner, template: str) -> None:
         self._runner, self._template = runner, template

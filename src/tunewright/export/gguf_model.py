@@ -48,7 +48,11 @@ class Source(Protocol):
     """Where a model's tensors come from, under the names of its folder."""
 
     folder: Path
-    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each tensor."""
+        ...
 
     def rows(self, name: str, start: int, end: int) -> Array:
         """Return rows of a tensor as fp32."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from tunewright.errors import ModelError, TeacherError
+from tunewright.export.runners import Limit
 from tunewright.records import Message
 from tunewright.teacher.embedded import serve
 
@@ -18,6 +20,14 @@ Array = Any  # numpy.ndarray
 
 _TOGETHER = 4
 _READ_TIMEOUT_S = 3600.0  # of one request: a large model on a CPU is slow
+
+
+# What llama.cpp lacks whatever file it is given.
+COMPOSES_NOTHING = Limit(
+    "llama.cpp does not compose characters (NFC), as some tokenizers do",
+    lambda text: unicodedata.normalize("NFC", text),
+)
+_TRIMS_ASCII = Limit("its templates trim white space of ASCII only", str.strip)
 
 
 class LlamaRunner:
@@ -32,6 +42,8 @@ class LlamaRunner:
     Raises:
         ModelError: llama.cpp does not load the files.
     """
+
+    limits: Sequence[Limit] = (COMPOSES_NOTHING, _TRIMS_ASCII)
 
     def __init__(self, model: Path, adapter: Path | None = None) -> None:
         import urllib3
@@ -95,9 +107,10 @@ class LlamaRunner:
         told = reply["completion_probabilities"][0]["top_logprobs"]
         if len(told) != self._num_tokens:
             raise ModelError("llama.cpp tells no whole distribution", f"{len(told)} of {self._num_tokens} tokens")
-        values = np.empty(self._num_tokens, dtype=np.float32)
+        values = np.empty(self._num_tokens, dtype=np.float64)
         values[[token["id"] for token in told]] = [token["logprob"] for token in told]
-        return values
+        # The server sums the vocabulary up in fp32, which is off by some 1e-4.
+        return (values - np.log(np.exp(values).sum())).astype(np.float32)
 
     def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Return the greedy answers; the prompts are sent together, so that llama.cpp computes them in one batch."""

@@ -164,20 +164,25 @@ def write_weights(merge: Merge, folder: Path, dtype: str, shard_bytes: int = SHA
     Raises:
         ModelError: a weight is not finite, or too large for the type.
     """
-    from safetensors.torch import save_file
-
     target = compute_dtype("cpu", dtype)
     shards = _shards(merge, dtype, shard_bytes)
     places: dict[str, str] = {}
     total = 0
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {name: _rounded(name, merge.tensor(name), target) for name in names}
-        total += sum(value.numel() * value.element_size() for value in tensors.values())
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        total += _write_shard(merge, names, folder / file, target)
         places |= dict.fromkeys(names, file)
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shard(merge: Merge, names: list[str], file: Path, dtype: Any) -> int:
+    """Write one shard and let go of it; return the bytes of its tensors."""
+    from safetensors.torch import save_file
+
+    tensors = {name: _rounded(name, merge.tensor(name), dtype) for name in names}
+    save_file(tensors, file, metadata={"format": "pt"})
+    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def _rounded(name: str, value: Any, dtype: Any) -> Any:

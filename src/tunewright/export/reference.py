@@ -23,7 +23,7 @@ from tunewright.rundir import RunFolder, file_digest
 if TYPE_CHECKING:
     import numpy as np
 
-NUM_POSITIONS = 128
+NUM_POSITIONS = 64
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def reference(run: RunFolder, recipe: Recipe) -> Reference:
     name = f"exports/reference-{key}.npz"
     if not run.file(name).is_file():
         kept = _compute(run, recipe, tokenizer, prompts)
-        for old in run.path.glob("exports/reference-*.npz"):
+        for old in run.path.glob("exports/*reference-*.npz*"):
             old.unlink()
         run.write(name, _packed(kept))
     with np.load(run.file(name), allow_pickle=False) as kept:

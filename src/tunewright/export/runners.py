@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunewright.models.generate import Job, answer_or_halve, batches, next_log_probs
@@ -15,8 +16,26 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 16
 
 
+@dataclass(frozen=True)
+class Limit:
+    """Text that a program treats otherwise than training did, whatever artefact it is given.
+
+    Attributes:
+        told: what it does not do, in words.
+        avoid: returns a text as a user would have to write it for the program to treat it alike.
+    """
+
+    told: str
+    avoid: Callable[[str], str]
+
+
 class Runner(Protocol):
     """A loaded artefact. Tokens are numbers of the student's vocabulary."""
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """What the program itself cannot do."""
+        ...
 
     @property
     def name(self) -> str:
@@ -38,6 +57,8 @@ class Runner(Protocol):
 
 class HFRunner:
     """A transformers model, asked as any program asks that loads it: the tokenizer's template as it stands."""
+
+    limits: Sequence[Limit] = ()
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer

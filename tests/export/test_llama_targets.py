@@ -1,0 +1,81 @@
+"""`tunewright export` to what llama.cpp and Ollama run, with the certificate."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from exported import adapted_run, make_exportable
+
+from tunewright.errors import ExportError, ModelError
+from tunewright.export.divergence import compare_prompts
+from tunewright.export.gguf import MODEL_DTYPES
+from tunewright.export.llama_runner import LlamaRunner
+from tunewright.export.receipt import verify
+from tunewright.export.runners import Limit
+from tunewright.export.stage import TARGETS, export
+from tunewright.models.template import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return adapted_run(folder / "run", make_exportable("llama3", folder / "base"), quantization="nf4")
+
+
+@pytest.mark.parametrize(
+    ("target", "files"),
+    [("gguf", {"model.gguf"}), ("gguf-adapter", {"adapter.gguf"}), ("ollama", {"model.gguf", "Modelfile"})],
+)
+def test_each_target_is_certified_on_the_base_that_was_examined(target, files, run):
+    folder = export(run, target)
+    assert files <= {file.name for file in folder.iterdir()}
+    assert verify(folder)
+    certificate = json.loads((folder / "certificate.json").read_text())
+    assert certificate["dtype"] == "f16"
+    assert certificate["exported"].startswith(("llama.cpp", "the Modelfile's template, llama.cpp"))
+    assert certificate["distributions"]["max_kl"] < 1e-3
+    prompts = certificate["prompts"]
+    assert prompts["identical"] + prompts["limited"] == prompts["conversations"]
+    # This family's template trims, and some of the conversations have white space around their text.
+    assert prompts["limited"] > 0
+    assert any("trim" in limit for limit in prompts["limits"])
+    assert "avoids what the program lacks" in (folder / "certificate.md").read_text()
+    assert not list(run.file("exports").glob(".base-*"))
+
+
+def test_every_listed_type_has_a_floor_and_a_size(run):
+    from tunewright.export.certificate import FLOORS
+    from tunewright.recipe import load_recipe
+
+    recipe = load_recipe(run.file("recipe.toml"))
+    sizes = [TARGETS["gguf"].num_bytes(run, recipe, dtype) for dtype in MODEL_DTYPES]
+    assert all(size > 0 for size in sizes)
+    assert set(MODEL_DTYPES) <= set(FLOORS)
+
+
+def test_a_worse_artefact_is_not_blessed_and_the_earlier_one_stands(run, monkeypatch):
+    folder = export(run, "gguf")
+    before = (folder / "model.gguf").read_bytes()
+    monkeypatch.setattr("tunewright.export.gguf_architectures._interleaved", lambda heads, dim: None)  # rows unturned
+    with pytest.raises(ExportError, match="not what was examined"):
+        export(run, "gguf")
+    assert (folder / "model.gguf").read_bytes() == before
+
+
+def test_dora_is_merged_but_has_no_adapter_file(tmp_path):
+    run = adapted_run(tmp_path / "run", make_exportable("smollm2", tmp_path / "base"), method="dora")
+    with pytest.raises(ModelError, match="DoRA"):
+        export(run, "gguf-adapter")
+    assert (export(run, "gguf") / "model.gguf").is_file()
+
+
+def test_a_limit_excuses_only_what_it_names(run):
+    tokenizer = load_tokenizer(export(run, "gguf") / ".." / ".." / ".." / "base")
+    with LlamaRunner(run.file("exports") / "gguf-f16" / "model.gguf") as runner:
+        whole = compare_prompts(tokenizer, runner)
+        runner.limits = (Limit("is loud", str.upper),)
+        other = compare_prompts(tokenizer, runner)
+    assert not whole.first
+    assert other.first
+    assert other.identical == whole.identical

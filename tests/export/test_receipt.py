@@ -1,0 +1,101 @@
+"""The receipt: what it names, what it keeps to itself, and that no byte of an export changes unseen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from exported_run import adapted_run, make_recipe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunewright.cli import main
+from tunewright.errors import ExportError, RunFolderError
+from tunewright.export.receipt import add_file, verify
+from tunewright.export.stage import export
+from tunewright.rundir import file_digest
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, tmp_path_factory):
+    return adapted_run(tmp_path_factory.mktemp("receipt") / "run", make_recipe(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    return export(run, "merged", dtype="fp32")
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+def test_a_flipped_byte_in_any_file_is_named_and_refused(copy, where, change):
+    for path in sorted(file for file in copy.rglob("*") if file.is_file()):
+        whole = path.read_bytes()
+        place = int(where * len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+        with pytest.raises(ExportError) as caught:
+            verify(copy)
+        assert path.name in str(caught.value)
+        path.write_bytes(whole)
+    verify(copy)
+
+
+def test_a_missing_and_an_added_file_are_named(copy):
+    (copy / "tokenizer.json").unlink()
+    (copy / "more.bin").write_bytes(b"x")
+    with pytest.raises(ExportError, match="not what was exported") as caught:
+        verify(copy)
+    assert caught.value.cause == "tokenizer.json is missing; more.bin was added"
+
+
+def test_a_folder_without_a_receipt_is_no_export(tmp_path):
+    with pytest.raises(RunFolderError, match="is not an export"):
+        verify(tmp_path)
+
+
+def test_a_file_that_is_added_through_the_receipt_belongs_to_it(copy):
+    add_file(copy, "README.md", "# A card\n")
+    assert "README.md" in verify(copy)["files"]
+    add_file(copy, "README.md", "# Another card\n")
+    assert verify(copy)["files"]["README.md"] == file_digest(copy / "README.md")
+    (copy / "README.md").write_text("# Changed by hand\n")
+    with pytest.raises(ExportError, match=r"not what was exported\n  README.md was changed"):
+        add_file(copy, "more.md", "")
+
+
+def test_the_receipt_names_its_ingredients_and_no_folder_of_this_machine(run, exported):
+    receipt = verify(exported)
+    made_of = receipt["made_of"]
+    assert made_of["adapter"] == file_digest(run.file("adapter"))
+    assert made_of["data"]["train.jsonl"] == file_digest(run.file("train.jsonl"))
+    assert set(receipt["exam"]) == {"exam.jsonl", "verdict.json"}
+    assert made_of["settings"]["training"]["rank"] == 4
+    assert receipt["exported_with"]["versions"]["torch"]
+    text = json.dumps(receipt)
+    assert "/home/someone" not in text
+    assert str(run.path) not in text
+    assert '"documents"' in receipt["recipe"]
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def test_the_commands_export_verify_and_refuse(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert exit_code("export", run.path, "--to", "adapter", "-o", out) == 0
+    assert "200 of 200 conversations give the same tokens" in capsys.readouterr().err
+    assert exit_code("verify", out) == 0
+    (out / "tokenizer.json").write_text("{}")
+    assert exit_code("verify", out) == 3
+    assert "tokenizer.json was changed" in capsys.readouterr().err
+    assert exit_code("replay", out) == 1  # written outside of the run folder: asks for --dir
+    assert "--dir DIR" in capsys.readouterr().err
