@@ -15,6 +15,8 @@ from tunewright.evaluation.wording import plain
 from tunewright.export import card, hub
 from tunewright.export.base import read_base
 from tunewright.export.parcel import CARD, File, Parcel, exported, of_text, trained_weights, training_data
+from tunewright.export.stage import TARGETS, export
+from tunewright.export.swap import RECEIPT
 from tunewright.models.hub import endpoint
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder
@@ -36,6 +38,8 @@ def push(run: RunFolder, repo: str, to: str, yes: bool, public: bool, with_data:
     pipeline.require(run, "recipe.toml", "verdict.json")
     recipe = load_recipe(run.file("recipe.toml"))
     verdict = _verdict(run, recipe)
+    if to != _ADAPTER and to in TARGETS and not any(run.file("exports").glob(f"{to}*/{RECEIPT}")):
+        export(run, to)
     with run.lock():
         data_repo = f"{repo}-data" if with_data else ""
         data = training_data(run) if with_data else ()

@@ -10,12 +10,12 @@ from typing import Any
 
 from tunewright.errors import RunFolderError
 from tunewright.export.base import Base
+from tunewright.export.receipt import verify
+from tunewright.export.swap import RECEIPT
 from tunewright.models.load import is_full
-from tunewright.records import digest
 from tunewright.rundir import RunFolder, file_digest
 
 CARD = "README.md"
-RECEIPT = "receipt.json"
 _NAMES_BASE = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 _DATA = {"train.jsonl": "curate", "pairs.jsonl": "pairs"}  # files of the training set and the stages that write them
 
@@ -93,7 +93,8 @@ def exported(run: RunFolder, target: str) -> Parcel:
         target: the name of a folder in exports/, or the first part of it where only one begins so.
 
     Raises:
-        RunFolderError: there is no such export, several are, one was changed, or it is of an earlier adapter.
+        RunFolderError: there is no such export, several are, or it is of an earlier adapter.
+        ExportError: a file of it was changed.
     """
     folder = _export_folder(run, target)
     receipt = _verified(run, folder)
@@ -120,23 +121,13 @@ def _export_folder(run: RunFolder, target: str) -> Path:
 
 def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
     """Return an export's receipt, if all stands as it was written and is of the adapter that is there now."""
-    faults = []
-    try:
-        receipt = dict(json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
-        expected, adapter, target = dict(receipt["files"]), receipt["made_of"]["adapter"], receipt["target"]
-        if digest({key: value for key, value in receipt.items() if key != "digest"}) != receipt["digest"]:
-            faults.append(f"{RECEIPT} was changed")
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder / RECEIPT} is damaged", str(error), _anew(run, folder.name)) from error
-    paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT]
-    found = {path.relative_to(folder).as_posix(): file_digest(path) for path in paths}
-    faults += [f"{name} is not as it was written" for name in expected if found.get(name) != expected[name]]
-    faults += [f"{name} was added" for name in found if name not in expected]
-    if adapter != file_digest(run.file("adapter")):
-        faults.append("it was made of an earlier adapter")
-    if faults:
-        told = "; ".join(faults)
-        raise RunFolderError(f"{folder} is not what was exported, so it is not pushed", told, _anew(run, target))
+    receipt = verify(folder)
+    if receipt["made_of"]["adapter"] != file_digest(run.file("adapter")):
+        raise RunFolderError(
+            f"{folder} is not what was exported, so it is not pushed",
+            "it was made of an earlier adapter",
+            _anew(run, receipt["target"]),
+        )
     return receipt
 
 

@@ -14,6 +14,7 @@ from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
 from tunewright.rundir import RunFolder, file_digest, write_atomic
+from tunewright.settings import EMBEDDED, LOCAL
 
 DATA = ("train.jsonl", "pairs.jsonl", "documents.jsonl", "split.jsonl")  # what a training may read
 _EXAM = ("exam.jsonl", "seal.json", "verdict.json")
@@ -61,8 +62,13 @@ def public_name(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
+def _public_url(url: str | tuple[str, ...]) -> str:
+    """Return a teacher's kind in place of its address, which may be nobody else's business."""
+    return url if isinstance(url, str) and url in ("", EMBEDDED, LOCAL) else "a server"
+
+
 def public_recipe(recipe: Recipe) -> str:
-    """Return the recipe's text with every path cut to its last part: a receipt travels with its export."""
+    """Return the recipe's text with every path cut to its last part, and no server's address: it travels."""
     cut = {
         "documents": {"paths": tuple(map(public_name, recipe.documents.paths))},
         "synthesis": {
@@ -73,7 +79,9 @@ def public_recipe(recipe: Recipe) -> str:
         "exam": {"file": public_name(recipe.exam.file)},
         "model": {"base": public_name(recipe.model.base)},
         "curation": {"reward": public_name(recipe.curation.reward)},
-        "teacher": {"model": public_name(recipe.teacher.model)},
+        "teacher": {"model": public_name(recipe.teacher.model), "url": _public_url(recipe.teacher.url)},
+        "judge": {"model": public_name(recipe.judge.model), "url": _public_url(recipe.judge.url)},
+        "evaluation": {"compare": tuple(map(public_name, recipe.evaluation.compare))},
     }
     sections = {name: getattr(recipe, name).model_copy(update=values) for name, values in cut.items()}
     return dump_recipe(recipe.model_copy(update=sections))
