@@ -1,0 +1,88 @@
+"""The commands: one short function each. Paths and verbs are flags; knobs live in the recipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from tunewright import __version__
+from tunewright.cli import looking, making, using
+
+_SECTIONS = (("Make", making.COMMANDS), ("Look", looking.COMMANDS), ("Use", using.COMMANDS))
+
+
+_INTERRUPTED = 130
+
+# OpenMP threads meet thousands of times per training step. Long spinning there makes a step thirty times slower as
+# soon as another program wants a core; a short spin costs nothing. Read when torch is loaded, so set before.
+_SPIN = ("GOMP_SPINCOUNT", "1000")
+
+
+class _BySection(click.Group):
+    """Lists the commands by what they are for, in the order in which they are needed."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list for each section."""
+        for title, listed in _SECTIONS:
+            with formatter.section(title):
+                formatter.write_dl([(str(command.name), command.get_short_help_str(100)) for command in listed])
+
+
+@click.group(cls=_BySection, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """Documents in, fine-tuned adapter and an honest verdict out: was the fine-tune worth it?
+
+    \b
+    Start here:
+      tunewright demo                        the whole path on 24 abstracts, a few minutes without a GPU
+      tunewright init DOCS -o recipe.toml    a recipe for your own documents
+      tunewright run recipe.toml             documents to verdict; run it again to go on after any stop
+    """  # noqa: D301 (click reads \b)
+
+
+for _, _listed in _SECTIONS:
+    for _command in _listed:
+        commands.add_command(_command)
+
+
+def _stop(error: BaseException) -> int:
+    """Print an error; return its exit code."""
+    from tunewright import console
+    from tunewright.errors import TunewrightError
+    from tunewright.secrecy import without_secrets
+
+    if isinstance(error, KeyboardInterrupt):
+        console.line("\ninterrupted; what was done is kept: the same command goes on from here")
+        return _INTERRUPTED
+    if os.environ.get("TUNEWRIGHT_TRACEBACK"):
+        import traceback
+
+        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
+    if isinstance(error, TunewrightError):
+        console.error(error)
+        return error.exit_code
+    console.error(
+        TunewrightError(
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a defect in tunewright; what was done is kept",
+            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + " ".join(["tunewright", *sys.argv[1:]]),
+        )
+    )
+    return 3
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run a command; the exit code is 0 done, 1 a user's error, 2 usage, 3 a failed stage, 130 interrupted."""
+    os.environ.setdefault(*_SPIN)
+    try:
+        commands.main(args=arguments, prog_name="tunewright", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (Exception, KeyboardInterrupt, click.Abort) as error:
+        sys.exit(_stop(KeyboardInterrupt() if isinstance(error, click.Abort) else error))
+    sys.exit(0)

@@ -1,0 +1,19 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DIR_HELP = "Run folder (default: runs/RECIPE-NAME)."
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+folder_option = click.option("--dir", "folder", type=click.Path(path_type=Path), help=DIR_HELP)
+set_option = click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
+
+
+def default_folder(recipe: Path, folder: Path | None) -> Path:
+    """Return the run folder that was named, or the recipe's own."""
+    return folder or Path("runs") / recipe.stem
