@@ -5,9 +5,9 @@ import hashlib
 import pushable
 import pytest
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.parcel import exported
-from tunewright.records import digest
+from tunewright.export.receipt import _write
 from tunewright.rundir import file_digest
 
 
@@ -17,9 +17,8 @@ def export(run, name="merged-bf16", target="merged"):
     run.write(f"exports/{name}/model.safetensors", b"w" * 3000)
     run.write(f"exports/{name}/README.md", "of the export")
     run.write(f"exports/{name}/certificate.md", "# Parity\n\n- prompts: 3 of 3\n- KL: 0\n")
-    files = {path.name: file_digest(path) for path in folder.iterdir()}
-    whole = {"target": target, "files": files, "made_of": {"adapter": file_digest(run.file("adapter"))}}
-    run.write_json(f"exports/{name}/receipt.json", {**whole, "digest": digest(whole)})
+    # A real receipt but for what it was made of: there is no base model behind these files.
+    _write(folder, {"target": target, "made_of": {"adapter": file_digest(run.file("adapter"))}})
     return folder
 
 
@@ -52,11 +51,11 @@ def test_several_or_none_are_told_with_their_names(run):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("model.safetensors", b"other", "model.safetensors is not as it was written"),
+        ("model.safetensors", b"other", "model.safetensors was changed"),
         ("extra.py", b"x", "extra.py was added"),
         ("receipt.json", None, "receipt.json was changed"),
-        ("receipt.json", b"{}", "damaged"),
-        ("receipt.json", b"\xff", "damaged"),
+        ("receipt.json", b"{}", "receipt.json was changed"),
+        ("receipt.json", b"\xff", "receipt.json was changed"),
     ],
 )
 def test_a_changed_export_is_refused(run, name, content, words):
@@ -64,7 +63,7 @@ def test_a_changed_export_is_refused(run, name, content, words):
     if content is None:
         content = (folder / name).read_bytes().replace(b'"merged"', b'"adapter"')
     (folder / name).write_bytes(content)
-    with pytest.raises(RunFolderError) as told:
+    with pytest.raises(ExportError) as told:
         exported(run, "merged")
     assert words in str(told.value)
 
