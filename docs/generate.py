@@ -77,8 +77,8 @@ def command_reference() -> str:
 
     lines = ["# The commands", "", "As `tunewright COMMAND --help` prints them.", ""]
     for name in sorted(commands.commands):
-        context = click.Context(commands.commands[name], info_name=f"tunewright {name}", max_content_width=100)
-        context.terminal_width = 100
+        parent = click.Context(commands, info_name="tunewright", **commands.context_settings)
+        context = click.Context(commands.commands[name], parent, info_name=name, terminal_width=100)
         lines += [f"## {name}", "", "```", commands.commands[name].get_help(context), "```", ""]
     return "\n".join(lines)
 

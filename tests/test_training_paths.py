@@ -17,7 +17,7 @@ from tunewright.records import PreferencePair, Question, Sample
 from tunewright.rundir import RunFolder
 from whole_path import asks, write_recipe
 
-STAGES = [name for name in pipeline.STAGE_NAMES if name != "placebo"]  # nobody asks for one here
+STAGES = [name for name in pipeline.STAGE_NAMES if name not in ("placebo", "judge")]  # nobody asks for them here
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunewright.evaluation.answering import all_answers
+from tunewright.evaluation.weights import Weights
 from tunewright.models.load import attach_adapter, load_base, save_adapter
 from tunewright.recipe import dump_recipe, parse_recipe
 from tunewright.records import Chunk, Document, Message, Question, Sample, Span, SplitEntry
@@ -66,7 +67,8 @@ def make_tuned_run(folder: Path, student: Path, change: float = 0.3, max_new_tok
         for number, word in enumerate(("had it", "was treated", "followed", "found", "answer", "lower risk"))
     ]
     run.write_records("exam.jsonl", questions)
-    run.write_records("answers.jsonl", list(all_answers(run, recipe, questions, ("base", "tuned"))))
+    sitting = {"base": Weights.of(recipe), "tuned": Weights.of(recipe, run.file("adapter"))}
+    run.write_records("answers.jsonl", all_answers(run, recipe, questions, sitting)[0])
     return run
 
 

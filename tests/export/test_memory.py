@@ -62,7 +62,9 @@ def test_a_model_of_twelve_shards_is_merged_in_the_room_of_two(tmp_path):
         f"model.layers.{n}.up_proj.weight": torch.full((1000, 1000), float(n), dtype=torch.bfloat16) for n in range(NUM)
     }
     save_file(weights, source / "model.safetensors")
-    assert peak_of_merge(source, tmp_path / "out", SHARD) <= 2 * SHARD + TENSOR
+    assert (
+        peak_of_merge(source, tmp_path / "out", SHARD) <= 2 * SHARD + TENSOR + 1_000_000
+    )  # and what Python itself takes
     shards = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(shards) == NUM * TENSOR // SHARD == 12
     found = {name: value for shard in shards for name, value in load_file(shard).items()}
