@@ -26,6 +26,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: threads of their
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what is not marked gpu on the CPU, whose numbers its bounds are about, on a machine with a GPU too."""
+    if "not gpu" in str(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Llama and its tokenizer."""
