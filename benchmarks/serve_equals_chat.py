@@ -28,13 +28,13 @@ SERVE = "import sys; from tunewright.cli import main; main(sys.argv[1:])"
 
 
 def questions(run: Any, number: int) -> list[str]:
-    """Return different questions: the exam's, the samples', and one for each document's title."""
+    """Return different questions: the exam's, the samples', and three for each document's title."""
     from tunewright.records import Document, Question, Sample
 
     asked = [question.question for question in run.read_records("exam.jsonl", Question)]
     asked += [sample.question for sample in run.read_records("samples.jsonl", Sample)]
-    asked += [f"What was found in: {document.title}?" for document in run.read_records("documents.jsonl", Document)]
-    asked += [f"Who was studied in: {document.title}?" for document in run.read_records("documents.jsonl", Document)]
+    for form in ("What was found in: {}?", "Who was studied in: {}?", "Where was this done: {}?"):
+        asked += [form.format(document.title) for document in run.read_records("documents.jsonl", Document)]
     return list(dict.fromkeys(asked))[:number]
 
 

@@ -1,0 +1,120 @@
+"""The exam room timed: all arms on 200 questions with the embedded model, a rerun, one arm more, and one at a time.
+
+    PYTHONPATH=src python benchmarks/all_arms.py RUN [--questions 200] [--alone 20] [-o FILE]
+
+RUN is a finished run folder of the demo (tunewright demo --dir RUN). Its exam is filled up to the wanted number with the
+questions of its samples and documents: timing needs questions of real lengths, not sealed ones. Answers are generated in
+a copy; RUN is not touched. ``alone`` questions are asked again one at a time, every arm, for the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+NEEDED = ("recipe.toml", "train.jsonl", "chunks.jsonl", "split.jsonl", "kept.jsonl")
+
+
+def questions_of(run: Any, number: int) -> list[Any]:
+    """Return that many questions: the exam's, the samples', and two for each document."""
+    from tunewright.records import Document, Question, Sample, digest
+
+    found = list(run.read_records("exam.jsonl", Question))
+
+    def add(text: str, gold: str, document: str) -> None:
+        name = digest("timing", text)
+        found.append(
+            Question(id=name, ring="learned", document=document, question=text, gold=gold, answerable=True)
+        )  # fmt: skip
+
+    for sample in run.read_records("samples.jsonl", Sample):
+        add(sample.question, sample.answer, sample.document or "none")
+    for document in run.read_records("documents.jsonl", Document):
+        add(f"What was found in: {document.title}?", document.text[:80], document.id)
+        add(f"Who was studied in: {document.title}?", document.text[80:160], document.id)
+    found = list({question.question + (question.passage or ""): question for question in found}.values())
+    if len(found) < number:
+        raise SystemExit(f"the run gives {len(found)} questions, not {number}")
+    return found[:number]
+
+
+def copy_of(run: Any, folder: Path) -> Any:
+    from tunewright.rundir import RunFolder
+
+    fresh = RunFolder.create(folder)
+    for name in NEEDED:
+        shutil.copy(run.file(name), fresh.file(name))
+    shutil.copytree(run.file("adapter"), fresh.file("adapter"))
+    return fresh
+
+
+def told(run: Any) -> dict[str, Any]:
+    from tunewright.evaluation.sitting import JOURNAL
+
+    outputs: dict[str, Any] = {}
+    for entry in run.journal(JOURNAL).entries if run.file(JOURNAL).exists() else ():
+        outputs |= entry["outputs"]
+    return outputs
+
+
+def timed(run: Any, recipe: Any, questions: Any, arms: tuple[str, ...], kept: Any = ()) -> dict[str, Any]:
+    """Answer; return the seconds, model loading included, and how many answers were generated anew."""
+    from tunewright.evaluation.answering import all_answers
+    from tunewright.evaluation.stage import _sitting
+
+    before = len(told(run))
+    began = time.perf_counter()
+    all_answers(run, recipe, questions, _sitting(run, recipe, arms), kept)
+    return {"seconds": round(time.perf_counter() - began, 1), "generated": len(told(run)) - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--alone", type=int, default=20)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/all_arms.json"))
+    options = parser.parse_args()
+    from tunewright.evaluation import sitting
+    from tunewright.models.load import pick_device, quiet_libraries
+    from tunewright.recipe import load_recipe
+    from tunewright.records import KeptItem
+    from tunewright.rundir import RunFolder
+
+    quiet_libraries()
+    source = RunFolder.open(options.run)
+    recipe = load_recipe(source.file("recipe.toml"))
+    questions, kept = questions_of(source, options.questions), source.read_records("kept.jsonl", KeptItem)
+    arms = ("base", "few-shot", "rag", "tuned", "tuned+rag")
+    with tempfile.TemporaryDirectory() as name:
+        run = copy_of(source, Path(name) / "run")
+        figures: dict[str, Any] = {"device": pick_device(), "cores": len(os.sched_getaffinity(0))}
+        figures |= {"questions": len(questions), "arms": list(arms)}
+        figures["all_but_rag"] = timed(run, recipe, questions, tuple(arm for arm in arms if arm != "rag"))
+        figures["rag_added"] = timed(run, recipe, questions, arms)
+        figures["minutes_all_arms"] = round(
+            (figures["all_but_rag"]["seconds"] + figures["rag_added"]["seconds"]) / 60, 2
+        )
+        figures["third_ring_added"] = timed(run, recipe, questions, arms, kept)
+        figures["rerun"] = timed(run, recipe, questions, arms, kept)
+        together = copy_of(source, Path(name) / "together")
+        batched = timed(together, recipe, questions[: sitting.BATCH_SIZE["cpu"]], arms)
+        few = questions[: options.alone]
+        alone = copy_of(source, Path(name) / "alone")
+        sitting.BATCH_SIZE[pick_device().partition(":")[0]] = 1
+        single = timed(alone, recipe, few, arms)
+        figures["one_batch"], figures["one_at_a_time"] = batched, single
+        rates = [found["seconds"] / found["generated"] for found in (batched, single)]
+        figures["times_faster"] = round(rates[1] / rates[0], 2)
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
