@@ -194,8 +194,8 @@ def _told(certificate: Certificate) -> Sequence[str]:
     return lines
 
 
-# The adapter on the unquantized base, by the quantization that it was trained with: another model. How far it is from the
-# examined one is told and not judged; the floor only catches a wrong merge, which agrees at chance.
+# The adapter on the unquantized base, by the quantization that it was trained with: another model. How far it is from
+# the examined one is told and not judged; the floor only catches a wrong merge, which agrees at chance.
 ANOTHER_BASE: Mapping[str, Floor] = {
     "nf4": Floor(agreement=0.5, tie_nats=0.05),
     "nf4-double": Floor(agreement=0.5, tie_nats=0.05),
