@@ -131,7 +131,7 @@ STAGES = (
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation"),
         (*_DOCUMENTS, "exam.jsonl", "kept.jsonl", "seal.json", "train.jsonl", "adapter"),
-        (*_RESULTS, "rule.json", "comparison.csv"),
+        (*_RESULTS, "rule.json"),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("tunewright.stages:base_identity", COMPARED),
         version=5,
     ),

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.errors import UserError
-from tunewright.evaluation.comparison import comparison_csv, read_comparison
+from tunewright.evaluation.comparison import comparison_csv, read_comparison, write_comparison
 from tunewright.records import Answer, Question
+from tunewright.rundir import RunFolder
 from tunewright.spreadsheet import escape, unescape
 
 # Texts likely to meet the escape: triggers, apostrophes, digits, quotes, separators and line ends.
@@ -77,3 +78,24 @@ def test_marks_survive_a_semicolon_spreadsheet() -> None:
 def test_another_table_is_refused_with_what_is_missing() -> None:
     with pytest.raises(UserError, match="winner"):
         read_comparison("question,gold\na,b\n")
+
+
+def test_typed_marks_survive_whatever_is_evaluated_next(tmp_path, capsys):
+    run, exam = RunFolder.create(tmp_path / "run"), [question("Q?", "g"), question("R?", "h")]
+    table = comparison_csv(exam, [answer("base", "b")], ["base", "tuned"])
+    write_comparison(run, table)
+    write_comparison(run, table)
+    path = run.file("comparison.csv")
+    assert path.read_bytes().decode() == table
+    marked = table[::-1].replace('""', '"esab"', 1)[::-1]
+    path.write_bytes(marked.encode())
+    write_comparison(run, table)
+    assert path.read_bytes().decode() == marked  # the answers are the same: nothing to write
+    other = comparison_csv(exam, [answer("base", "another")], ["base", "tuned"])
+    write_comparison(run, other)
+    assert path.read_bytes().decode() == other
+    assert run.file("comparison.marked-1.csv").read_bytes().decode() == marked
+    assert "comparison.marked-1.csv" in capsys.readouterr().err
+    path.write_bytes(b"\xff not a table")
+    write_comparison(run, table)
+    assert run.file("comparison.marked-2.csv").read_bytes() == b"\xff not a table"

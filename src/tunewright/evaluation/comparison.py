@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from tunewright import console
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
+from tunewright.rundir import RunFolder
 from tunewright.spreadsheet import escape, unescape
 
-WINNER = "winner"
+TABLE, WINNER = "comparison.csv", "winner"
 
 _BOM = "\ufeff"
 
@@ -29,6 +33,38 @@ def comparison_csv(questions: Sequence[Question], answers: Sequence[Answer], arm
         texts = [question.question, question.gold, *(told.get((question.id, arm), "") for arm in arms)]
         writer.writerow([*map(escape, texts), ""])
     return _BOM + table.getvalue()
+
+
+def write_comparison(run: RunFolder, table: str) -> None:
+    """Write comparison.csv; marks that somebody typed into the one that stands are never lost.
+
+    Where the answers are the same, the marked table stays; else it is put aside, and where is told.
+    """
+    path = run.file(TABLE)
+    if path.is_file():
+        marked = _rows(path)
+        if marked is None or any(row[WINNER].strip() for row in marked):
+            if marked is not None and [_unmarked(row) for row in marked] == [
+                _unmarked(row) for row in read_comparison(table)
+            ]:
+                return
+            names = (path.with_name(f"comparison.marked-{number}.csv") for number in itertools.count(1))
+            aside = next(name for name in names if not name.exists())
+            path.rename(aside)
+            console.warning(f"{TABLE} holds marks on other answers; it is kept as {aside.name}")
+    run.write(TABLE, table)
+
+
+def _rows(path: Path) -> list[Mapping[str, str]] | None:
+    """Return a table's rows; None where it cannot be read, so that nobody can say that it holds no marks."""
+    try:
+        return read_comparison(path.read_text(encoding="utf-8"))
+    except (UserError, UnicodeDecodeError):
+        return None
+
+
+def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
+    return {name: "\n".join(cell.splitlines()).strip() for name, cell in row.items() if name != WINNER}
 
 
 def read_comparison(text: str) -> list[Mapping[str, str]]:

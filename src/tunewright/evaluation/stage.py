@@ -9,7 +9,7 @@ from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, TUNED, few_shot_examples
 from tunewright.evaluation.compared import compared, weights_of
-from tunewright.evaluation.comparison import comparison_csv
+from tunewright.evaluation.comparison import comparison_csv, write_comparison
 from tunewright.evaluation.measured import BASE, PLACEBO
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import decide
@@ -41,7 +41,7 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     run.write_records("answers.jsonl", answers)
     run.write_records("kept-answers.jsonl", kept_answers)
     run.write_records("scores.jsonl", scores)
-    run.write("comparison.csv", comparison_csv(questions, answers, tuple(sitting)))
+    write_comparison(run, comparison_csv(questions, answers, tuple(sitting)))
     run.write("verdict.json", verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),
