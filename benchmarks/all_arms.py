@@ -22,7 +22,7 @@ NEEDED = ("recipe.toml", "train.jsonl", "chunks.jsonl", "split.jsonl", "kept.jso
 
 
 def questions_of(run: Any, number: int) -> list[Any]:
-    """Return that many questions: the exam's, the samples', and two for each document."""
+    """Return that many questions: the exam's, the samples', and three for each document."""
     from tunewright.records import Document, Question, Sample, digest
 
     found = list(run.read_records("exam.jsonl", Question))
@@ -38,6 +38,7 @@ def questions_of(run: Any, number: int) -> list[Any]:
     for document in run.read_records("documents.jsonl", Document):
         add(f"What was found in: {document.title}?", document.text[:80], document.id)
         add(f"Who was studied in: {document.title}?", document.text[80:160], document.id)
+        add(f"Where was this done: {document.title}?", document.text[160:240], document.id)
     found = list({question.question + (question.passage or ""): question for question in found}.values())
     if len(found) < number:
         raise SystemExit(f"the run gives {len(found)} questions, not {number}")
