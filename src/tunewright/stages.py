@@ -131,14 +131,18 @@ STAGES = (
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation"),
         (*_DOCUMENTS, "exam.jsonl", "kept.jsonl", "seal.json", "train.jsonl", "adapter"),
-        (*_RESULTS, "rule.json"),  # comparison.csv is the user's to fill in, and so no part of what must not change
+        (
+            *_RESULTS,
+            "rule.json",
+            "rules.jsonl",
+        ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("tunewright.stages:base_identity", COMPARED),
         version=5,
     ),
     Stage(
         "judge",
         "tunewright.evaluation.judge:judge_exam",
-        ("seed", "refusal"),
+        ("seed", "refusal", "judge.forced"),
         ("exam.jsonl", "chunks.jsonl", "answers.jsonl"),
         ("judgments.jsonl", "judge.json"),
         ("tunewright.stages:judge_name",),

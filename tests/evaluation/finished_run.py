@@ -249,4 +249,5 @@ def reseal(run: RunFolder) -> None:
     """Let a run that was edited by hand pass for one that was made so."""
     run.write_json("seal.json", {name: file_digest(run.file(f"{name}.jsonl")) for name in ("exam", "kept")})
     record = run.read_json("stages/evaluate.json")
-    run.write_json("stages/evaluate.json", {**record, "outputs": {}})
+    made = {name: file_digest(run.file(name)) for name in record["outputs"] if run.file(name).is_file()}
+    run.write_json("stages/evaluate.json", {**record, "outputs": made})

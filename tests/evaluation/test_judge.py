@@ -15,7 +15,7 @@ from tunewright.evaluation.judge_independence import check_independent, family_o
 from tunewright.evaluation.judge_summary import JudgeSummary, Judgment, judge_differences, summarize
 from tunewright.evaluation.marking import read_marks
 from tunewright.evaluation.measured import Results
-from tunewright.evaluation.opinions import disagreement, opinions
+from tunewright.evaluation.opinions import disagreement, opinions, trial
 from tunewright.evaluation.report import report
 from tunewright.evaluation.statistics import paired
 from tunewright.evaluation.verdict import Verdict
@@ -199,3 +199,29 @@ def test_people_and_score_that_disagree_beyond_chance_are_told_on_top(tmp_path):
     run.write("marking.json", base.model_dump_json())
     report(run, finished_run.RECIPE)
     assert "Take this verdict as NOT PROVEN" in run.file("report.html").read_text().split("<main>")[0]
+
+
+def test_what_was_said_of_earlier_answers_is_left_out(tmp_path):
+    run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=False))
+    read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
+    assert opinions(run, results_of(run))["marked"] and opinions(run, results_of(run))["judged"]
+    answers = run.file("answers.jsonl").read_text()
+    run.write("answers.jsonl", answers.replace("genre", "sort").replace("general", "common"))
+    said = opinions(run, results_of(run))
+    assert said["marked"] is said["judged"] is None and said["disagreement"] == ""
+
+
+def test_the_disagreement_is_told_whichever_arm_is_named_first(tmp_path):
+    run, verdict = finished_run.write(tmp_path / "run", quality={"base": 0.1, "tuned": 0.9})
+    marking = read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("tuned", "base"))
+    prefers_base = paired([1.0] * 29 + [0.0], [str(n) for n in range(30)])
+    turned = marking.model_copy(update={"preference": prefers_base})
+    assert "people prefer base, the score tuned" in disagreement(turned, verdict.results)
+
+
+def test_a_judge_that_agrees_no_better_than_a_coin_is_not_counted(tmp_path):
+    run, _, _ = judged_run(tmp_path / "run", by_length(longest=True))
+    marking = read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
+    worse = marking.model_copy(update={"longest": marking.longest.model_copy(update={"share": 0.0})})
+    found = trial(run, worse)
+    assert found["judge"].share == 0 and not found["counted"]

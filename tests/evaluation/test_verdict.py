@@ -7,7 +7,7 @@ import pytest
 from tunewright.errors import StageError
 from tunewright.evaluation.report import summary_table
 from tunewright.evaluation.rule import rule, rule_digest
-from tunewright.evaluation.verdict import Verdict, decide
+from tunewright.evaluation.verdict import Verdict, apply_rule, decide
 from tunewright.records import Answer, Score
 
 ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
@@ -63,7 +63,9 @@ def sit(
     return scores, answers
 
 
-def judge(means: Mapping[str, float], leaks: int = 0, arms: Sequence[str] | None = None, **how: object) -> Verdict:
+def judge(
+    means: Mapping[str, float], leaks: int | None = 0, arms: Sequence[str] | None = None, **how: object
+) -> Verdict:
     scores, answers = sit(means, **how)  # type: ignore[arg-type]
     return decide(scores, answers, rule(0.10, arms or list(means)), leaks)
 
@@ -337,3 +339,22 @@ def test_gold_answers_that_the_placebo_finds_as_likely_promise_nothing():
     assert not formed.promising
     assert formed.results.nll_placebo.first == "placebo"
     assert judge(scored(0.2, 0.4, 0.4, 0.4, 0.4), nll=nll).promising
+
+
+def test_a_cheap_arm_below_the_base_is_never_what_to_use_instead() -> None:
+    verdict = judge(scored(0.45, 0.30, 0.42, 0.50, 0.42), arms=ARMS)
+    results = verdict.results.model_copy(update={"guards": ()})
+    name, why, _ = apply_rule(results, verdict.rule, 0, False)
+    assert name == "NOT PROVEN" and any("without it nothing ships" in reason for reason in why)
+
+
+def test_nothing_ships_without_a_measure_of_every_guard() -> None:
+    shipped = judge(GOOD)
+    assert shipped.name == "SHIP"
+    results = shipped.results.model_copy(update={"guards": ()})
+    assert apply_rule(results, shipped.rule, 0, False)[0] != "SHIP"
+
+
+def test_leaks_are_not_said_to_be_none_where_nobody_looked() -> None:
+    verdict = judge(GOOD, leaks=None)
+    assert verdict.leaks is None and any(item.startswith("leaks") for item in verdict.not_measured)

@@ -38,6 +38,7 @@ def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> Benchmark
         results = BenchmarkResults(
             limit=extent.limit,
             shots=extent.shots,
+            adapter=file_digest(run.file("adapter")),
             results=tuple(
                 row for task in tasks for row in compare_values(task.name, played[BASE, task], played[TUNED, task])
             ),
@@ -50,11 +51,11 @@ def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> Benchmark
 
 
 def _with_earlier(run: RunFolder, new: BenchmarkResults) -> BenchmarkResults:
-    """Return the new results and the earlier ones of other tasks, if those were asked to the same extent."""
+    """Return the new results and the earlier ones of other tasks, if of the same adapter and to the same extent."""
     if not run.file(RESULTS).is_file():
         return new
     old = BenchmarkResults.model_validate(run.read_json(RESULTS))
-    if (old.limit, old.shots) != (new.limit, new.shots):
+    if (old.limit, old.shots, old.adapter) != (new.limit, new.shots, new.adapter):
         return new
     played = {row.task for row in new.results}
     return new.model_copy(update={"results": (*(r for r in old.results if r.task not in played), *new.results)})

@@ -8,6 +8,7 @@ from typing import Any
 from tunewright.evaluation.answering import training_chunks, training_samples
 from tunewright.evaluation.arms import ranking
 from tunewright.models.prompts import passage_text
+from tunewright.recipe import load_recipe
 from tunewright.records import Document, Sample
 from tunewright.rundir import RunFolder
 
@@ -20,7 +21,7 @@ class Sources:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._samples = training_samples(run)
+        self._samples = training_samples(run, load_recipe(run.file("recipe.toml")))
         self._chunks = training_chunks(run)
         documents = run.read_records("documents.jsonl", Document) if run.file("documents.jsonl").exists() else []
         self._titles: Mapping[str, str] = {document.id: document.title for document in documents}

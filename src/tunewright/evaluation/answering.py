@@ -49,7 +49,7 @@ def _sheet(
     """
     settings, tokenizer = recipe.evaluation, memory.tokenizer(weights)
     retrieve = retriever(training_chunks(run) if arm in RETRIEVING else [], settings.rag_passages)
-    shots = few_shot_examples(training_samples(run), settings.few_shot, recipe.seed)
+    shots = few_shot_examples(training_samples(run, recipe), settings.few_shot, recipe.seed)
 
     def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
         whole = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
@@ -78,9 +78,10 @@ def false_gold(question: Question, seed: int) -> str | None:
     return next(false_versions(question.gold, source, seed), None)
 
 
-def training_samples(run: RunFolder) -> list[Sample]:
+def training_samples(run: RunFolder, recipe: Recipe) -> list[Sample]:
     """Return the chats that were trained on; none after raw text or preferences alone."""
-    return run.read_records("train.jsonl", Sample) if run.file("train.jsonl").exists() else []
+    there = recipe.needs_samples and run.file("train.jsonl").exists()
+    return run.read_records("train.jsonl", Sample) if there else []
 
 
 def training_chunks(run: RunFolder) -> list[Chunk]:

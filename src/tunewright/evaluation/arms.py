@@ -49,7 +49,7 @@ def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list
     single = [sample for sample in ranked if sum(m.role == "user" for m in sample.messages) == 1]
     refusals = [sample for sample in single if sample.task == "refusal"][: int(number > 1)]
     plain = [sample for sample in single if sample.task not in ("refusal", "grounded")]
-    return [*plain[: number - len(refusals)], *refusals]
+    return [*plain[: number - len(refusals)], *refusals] if plain else []
 
 
 def arm_prompt(

@@ -20,10 +20,14 @@ class BenchmarkResult(Record):
 
 
 class BenchmarkResults(Record):
-    """The content of benchmarks.json; ``limit`` items of each task at most (0: all), after ``shots`` examples."""
+    """The content of benchmarks.json; ``limit`` items of each task at most (0: all), after ``shots`` examples.
+
+    ``adapter`` is the digest of the adapter that played.
+    """
 
     limit: int
     shots: int
+    adapter: str = ""
     results: tuple[BenchmarkResult, ...]
 
 

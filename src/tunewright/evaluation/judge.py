@@ -12,7 +12,7 @@ from tunewright.evaluation.judge_summary import JUDGMENTS, PREFERENCES, SUMMARY,
 from tunewright.metrics import gold_fields
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, StageSummary
-from tunewright.rundir import RunFolder
+from tunewright.rundir import RunFolder, file_digest
 from tunewright.teacher import open_teacher
 from tunewright.teacher.judging import Judged, compare, judge
 from tunewright.teacher.protocol import Asks
@@ -60,6 +60,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         for arm in arms
     }
     summary = summarize(judgments, sheet.told, declined, recipe.judge.model, forced)
+    summary = summary.model_copy(update={"answers": file_digest(run.file("answers.jsonl"))})
     run.write_records(JUDGMENTS, judgments)
     run.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
     missing = sum(judgment.outcome is None for judgment in judgments)

@@ -57,6 +57,7 @@ class JudgeSummary(Record):
     ``flipped``: comparisons of different answers whose two orders disagree. ``first_shown``: of the choices made, those
     of the answer shown first; one half shows no favor for a place. ``longer_won``: of the decided, those won by the
     longer answer. ``not_independent``: why, where the judge was forced.
+    ``answers``: the digest of answers.jsonl as it was judged.
     """
 
     model: str
@@ -66,6 +67,7 @@ class JudgeSummary(Record):
     first_shown: Share
     longer_won: Share
     not_independent: tuple[str, ...] = ()
+    answers: str = ""
 
 
 def summarize(

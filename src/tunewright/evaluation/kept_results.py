@@ -25,7 +25,6 @@ def measure_kept(answers: Sequence[KeptAnswer], level: float = 0.95) -> Kept | N
     """
     of_tuned = {answer.item: answer for answer in answers if answer.arm == TUNED}
     pairs = [(a, of_tuned[a.item]) for a in answers if a.arm == BASE and a.item in of_tuned]
-    pairs = [(base, tuned) for base, tuned in pairs if math.isfinite(tuned.value - base.value)]
     if not pairs:
         return None
     judged = [pair for pair in pairs if pair[0].kind != "passage"]

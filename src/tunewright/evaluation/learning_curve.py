@@ -190,7 +190,9 @@ def _fitting(run: RunFolder, verdict: Verdict) -> LearningCurve | None:
     except ValidationError:
         return None
     tuned = verdict.results.arm(TUNED)
-    last = curve.parts[-1]
+    last = curve.parts[-1] if curve.parts else None
+    if last is None:
+        return None
     same = curve.exam == file_digest(run.file("exam.jsonl")) and last.adapter == file_digest(run.file("adapter"))
     return curve if same and (tuned is None or tuned.primary == last.score) else None
 

@@ -19,7 +19,7 @@ from tunewright.evaluation.marking_summary import Agreement, Markings, metric_di
 from tunewright.evaluation.wording import number
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score, digest
-from tunewright.rundir import RunFolder, disk_errors
+from tunewright.rundir import RunFolder, disk_errors, file_digest
 
 KEY = "marking.key.json"
 
@@ -146,6 +146,7 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     if run.file(JUDGMENTS).is_file():
         differences["judge"] = judge_differences(run.read_records(JUDGMENTS, Judgment), arms)
     summary = summarize(marks, arms, found, differences, others)
+    summary = summary.model_copy(update={"answers": file_digest(run.file("answers.jsonl"))})
     with run.lock():
         run.write_records("marks.jsonl", marks)
         run.write("marking.json", summary.model_dump_json(indent=2) + "\n")

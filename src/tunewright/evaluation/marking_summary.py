@@ -43,6 +43,7 @@ class Markings(Record):
 
     ``preference`` is in [-1, 1], positive for the second arm, clustered by document; ties count 0, and "cannot tell"
     is left out.
+    ``answers`` is the digest of answers.jsonl as it was marked.
     ``same`` questions had the same answer from both arms and nobody's mark; they stand in no figure.
     """
 
@@ -52,6 +53,7 @@ class Markings(Record):
     blind: bool
     choices: dict[str, int]
     others: int
+    answers: str = ""
     same: int
     num_questions: int
     wins: dict[str, int]

@@ -7,13 +7,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewright.errors import RunFolderError
-from tunewright.evaluation.judge_summary import LEAST_MARKS, SUMMARY, JudgeSummary
-from tunewright.evaluation.marking_summary import Agreement, Markings
+from tunewright.evaluation.judge_summary import (
+    JUDGMENTS,
+    LEAST_MARKS,
+    SUMMARY,
+    JudgeSummary,
+    Judgment,
+    judge_differences,
+)
+from tunewright.evaluation.marking_statistics import exact_share
+from tunewright.evaluation.marking_summary import Agreement, Markings, agreement, consensus
 from tunewright.evaluation.measured import Results
-from tunewright.records import AnyRecord
-from tunewright.rundir import RunFolder
+from tunewright.evaluation.statistics import Interval
+from tunewright.records import AnyRecord, Mark
+from tunewright.rundir import RunFolder, file_digest
 
-MARKING = "marking.json"
+MARKING, MARKS = "marking.json", "marks.jsonl"
 _JUDGE = "judge"
 
 
@@ -30,33 +39,37 @@ def _decided(agreement: Agreement) -> int:
     return agreement.agreed + agreement.opposed + agreement.equal
 
 
-def trial(marking: Markings | None) -> dict[str, Any] | None:
+def trial(run: RunFolder, marking: Markings | None) -> dict[str, Any] | None:
     """Return how the judge fared against the marks, beside "the longest wins"; None without both.
 
-    It is counted only when, on at least 30 questions that people decided, it agrees with them more often than the rule
-    "the longest answer wins" does.
+    It is counted only when people decided at least 30 of the questions that it compared, it agrees with them beyond
+    chance (exact interval of its decided ones above one half), and more often than "the longest answer wins" does.
     """
-    judge = next((m for m in marking.metrics if m.name == _JUDGE), None) if marking else None
-    if marking is None or judge is None:
+    if marking is None or not (run.file(JUDGMENTS).is_file() and run.file(MARKS).is_file()):
         return None
-    beats = (judge.share or 0.0) > (marking.longest.share or 0.0)
-    enough = _decided(judge) >= LEAST_MARKS
+    people = consensus(run.read_records(MARKS, Mark), marking.arms)
+    found = judge_differences(run.read_records(JUDGMENTS, Judgment), marking.arms)
+    judge = agreement(_JUDGE, people, found)
+    beyond = exact_share(judge.agreed, judge.agreed + judge.opposed).low > 0.5
+    beats = beyond and (judge.share or 0.0) > (marking.longest.share or 0.0)
     return {
         "judge": judge,
         "longest": marking.longest,
         "decided": _decided(judge),
         "least": LEAST_MARKS,
-        "counted": beats and enough,
-        "beats": beats,
+        "counted": beats and _decided(judge) >= LEAST_MARKS,
     }
 
 
 def disagreement(marking: Markings | None, results: Results) -> str:
     """Return a sentence where people and the score prefer different arms, both beyond chance; else nothing."""
-    found = results.difference(marking.arms[1], marking.arms[0]) if marking else None
-    if marking is None or marking.preference is None or found is None:
+    if marking is None or marking.preference is None:
         return ""
-    people, score = marking.preference, found.interval
+    first, second = marking.arms
+    found, turned = results.difference(second, first), results.difference(first, second)
+    if found is None and turned is None:
+        return ""
+    people, score = marking.preference, found.interval if found else _negated(turned.interval)  # type: ignore[union-attr]
     if not (people.low > 0 and score.high < 0 or people.high < 0 and score.low > 0):
         return ""
     return (
@@ -65,8 +78,14 @@ def disagreement(marking: Markings | None, results: Results) -> str:
     )
 
 
+def _negated(interval: Interval) -> Interval:
+    return interval.model_copy(update={"mean": -interval.mean, "low": -interval.high, "high": -interval.low})
+
+
 def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
     """Return the views ``judged``, ``marked``, each None where nobody judged or marked, and their ``disagreement``.
+
+    What was said of other answers than those that stand is left out.
 
     Raises:
         RunFolderError: a file is damaged.
@@ -74,5 +93,9 @@ def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
     anew = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {anew}")
     marking = _read(run, MARKING, Markings, f"read the marks again: tunewright mark '{run.path}' --read FILE...")
-    judged = {"summary": summary, "trial": trial(marking)} if summary else None
+    answers = run.file("answers.jsonl")
+    now = file_digest(answers) if answers.is_file() else ""
+    summary = summary if summary and summary.answers == now else None
+    marking = marking if marking and marking.answers == now else None
+    judged = {"summary": summary, "trial": trial(run, marking)} if summary else None
     return {"judged": judged, "marked": marking, "disagreement": disagreement(marking, results)}

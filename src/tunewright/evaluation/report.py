@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -27,9 +27,6 @@ from tunewright.evaluation.wording import number, spread
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, AnyRecord, Question, Score, StageSummary
 from tunewright.rundir import RunFolder, file_digest
-
-if TYPE_CHECKING:
-    pass
 
 REPORT = "report.html"
 _NEEDED = ("exam.jsonl", "answers.jsonl", "scores.jsonl", "verdict.json")
@@ -98,7 +95,8 @@ def _benchmarks(run: RunFolder) -> tuple[list[str], list[list[str]]] | None:
     if not run.file(RESULTS).is_file():
         return None
     try:
-        return benchmark_table(BenchmarkResults.model_validate(run.read_json(RESULTS)))
+        found = BenchmarkResults.model_validate(run.read_json(RESULTS))
+        return benchmark_table(found) if found.adapter == file_digest(run.file("adapter")) else None
     except ValidationError as error:
         hint = f"delete it, then: tunewright benchmark '{run.path}' TASK..."
         raise RunFolderError(f"{run.file(RESULTS)} is damaged", str(error.errors()[0]["msg"]), hint) from error

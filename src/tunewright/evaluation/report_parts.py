@@ -16,7 +16,7 @@ from tunewright.rundir import RunFolder
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-STAGES = ("ingest", "split", "exam", "synth", "curate", "train", "placebo", "evaluate", "judge")
+STAGES = ("ingest", "split", "exam", "synth", "curate", "pairs", "train", "placebo", "evaluate", "judge")
 
 _NUM_EXAMPLES = 10
 

@@ -16,11 +16,11 @@ _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
     "more than max_cut of the answers of one of max_cut_arms truncated or empty; a kept guard without its measure",
     "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
-    "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and the interval of every guard on tuned "
+    "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and every guard is measured and its interval on tuned "
     "lies inside its margin",
     "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned; the kept guards, on tuned, count here too",
-    "USE RAG / PROMPT INSTEAD: upper(tuned - cheap) < 0, or lower(tuned - base) > 0 and "
-    "upper(tuned - cheap) < margin, for a cheap in rag, few-shot",
+    "USE RAG / PROMPT INSTEAD: for a cheap in rag, few-shot whose mean is above base's: upper(tuned - cheap) < 0, or "
+    "lower(tuned - base) > 0 and upper(tuned - cheap) < margin",
     "NOT PROVEN: otherwise",
 )
 _KEPT = (
@@ -57,7 +57,7 @@ def rule(
     if forgetting_margin is not None:
         forgetting = {ACCURACY: forgetting_margin, CROSS_ENTROPY: CROSS_ENTROPY_MARGIN}
     return {
-        "version": 2,
+        "version": 3,
         "metrics_version": METRICS_VERSION,
         "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
         "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",

@@ -12,6 +12,7 @@ from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder, file_digest
 
 _SETTINGS = ("seed", "system_prompt", "refusal", "evaluation")
+_JUDGED = ("judgments.jsonl", "judge.json")
 _MARGIN = "evaluation.margin"
 _SHOWN = 60  # characters of a value that is told
 
@@ -40,10 +41,22 @@ def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
         run: a run folder with a verdict.
         recipe: the recipe of the run folder.
     """
-    faults = [*exam_faults(run), *_rule_faults(run, recipe), *_changed_settings(run, recipe)]
+    faults = [*_missing_records(run), *exam_faults(run), *_rule_faults(run, recipe), *_changed_settings(run, recipe)]
     known = " ".join(faults)
-    outputs = ("rule.json", "answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
-    return faults + [fault for fault in _changed_outputs(run, "evaluate", outputs) if fault.split()[0] not in known]
+    outputs = ("rule.json", "rules.jsonl", "answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
+    changed = [*_changed_outputs(run, "evaluate", outputs), *_changed_outputs(run, "judge", _JUDGED)]
+    return faults + [fault for fault in changed if fault.split()[0] not in known]
+
+
+def _missing_records(run: RunFolder) -> list[str]:
+    """Return which records of a run that has some are gone: without them nobody can say what was changed."""
+    if not any(run.path.glob("stages/*.json")):
+        return []
+    return [
+        f"stages/{stage}.json is missing or damaged"
+        for stage in ("exam", "evaluate")
+        if not _object(run, f"stages/{stage}.json").get("outputs")
+    ]
 
 
 def _rule_faults(run: RunFolder, recipe: Recipe) -> list[str]:
@@ -87,8 +100,8 @@ def _changed_outputs(run: RunFolder, stage: str, names: tuple[str, ...]) -> Iter
 
 def _changed_settings(run: RunFolder, recipe: Recipe) -> list[str]:
     """Return the settings of asking and scoring that are not those that the evaluate stage recorded."""
-    recorded = _flat({k: v for k, v in _ingredients(run).items() if k in _SETTINGS})
-    now = _flat(recipe.model_dump(mode="json", include=set(_SETTINGS)))
+    recorded = _flat({k: v for k, v in _ingredients(run).items() if k in _SETTINGS or k.startswith("model.")})
+    now = _flat(recipe.model_dump(mode="json", include={*_SETTINGS, "model"}))
     common = [key for key in recorded if key in now and key != _MARGIN]  # the rule holds it
     return _differences(
         "recipe.toml was changed after the verdict",

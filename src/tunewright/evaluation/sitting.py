@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunewright import console
+from tunewright.errors import StageError
 from tunewright.evaluation.weights import Memory, Weights
 from tunewright.models.load import pick_device
 from tunewright.models.template import end_ids
@@ -44,6 +46,22 @@ def _in_order(planned: Sequence[Batch]) -> list[Batch]:
     return sorted(planned, key=lambda b: (models.index(b.weights.loaded_as), b.weights.adapter is not None))
 
 
+def _require_finite(outputs: Iterable[dict[str, Any]]) -> None:
+    """Refuse likelihoods that overflowed: left out, they would make what remains look better than it is.
+
+    Raises:
+        StageError: one is not finite; nothing of its batch is kept.
+    """
+    told = (output.get(name) for output in outputs for name in ("gold_nll", "contrast_nll", "nll"))
+    flat = (number for value in told for number in (value if isinstance(value, list) else [value]))
+    if not all(number is None or math.isfinite(number) for number in flat):
+        raise StageError(
+            "the likelihood of an answer is not a finite number",
+            "the model's numbers overflow in the type that it is computed in, or its training went wrong",
+            'look at the loss in metrics.jsonl; if it is finite, compute in 32 bit: --set model.compute="fp32"',
+        )
+
+
 def answer_all(run: RunFolder, planned: Sequence[Batch], memory: Memory) -> dict[str, Any]:
     """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
     journal = run.journal(JOURNAL)
@@ -58,6 +76,7 @@ def answer_all(run: RunFolder, planned: Sequence[Batch], memory: Memory) -> dict
             with memory.holding(batch.weights) as model:
                 ends = end_ids(memory.tokenizer(batch.weights), model)
                 outputs = dict(zip(batch.keys, batch.answer(model, ends), strict=True))
+            _require_finite(outputs.values())
             journal.append({"outputs": outputs})
             told |= outputs
             bar.advance(len(batch.keys))

@@ -12,6 +12,7 @@ from tunewright.evaluation.compared import compared, weights_of
 from tunewright.evaluation.comparison import comparison_csv, write_comparison
 from tunewright.evaluation.measured import BASE, PLACEBO
 from tunewright.evaluation.rule import rule
+from tunewright.evaluation.rule_history import note_rule
 from tunewright.evaluation.verdict import decide
 from tunewright.evaluation.weights import Weights
 from tunewright.metrics import score
@@ -32,12 +33,13 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     others = {one.name: one for one in compared(recipe)}
     forgetting = recipe.evaluation.forgetting_margin if kept else None
     the_rule = rule(recipe.evaluation.margin, arms, forgetting, tuple(others))
+    changes = note_rule(run, the_rule)
     run.write_json("rule.json", the_rule)
     sitting = _sitting(run, recipe, arms) | {name: weights_of(one, recipe) for name, one in others.items()}
     answers, kept_answers = all_answers(run, recipe, questions, sitting, kept)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
-    verdict = decide(scores, answers, the_rule, _leaks(run), kept_answers)
+    verdict = decide(scores, answers, the_rule, _leaks(run, recipe), kept_answers, changes)
     run.write_records("answers.jsonl", answers)
     run.write_records("kept-answers.jsonl", kept_answers)
     run.write_records("scores.jsonl", scores)
@@ -58,7 +60,7 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
     The verdict then names them as rivals that were not run, and cannot be SHIP.
     """
     missing = set() if run.file("split.jsonl").exists() else set(RETRIEVING)
-    if not few_shot_examples(training_samples(run), recipe.evaluation.few_shot, recipe.seed):
+    if not few_shot_examples(training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed):
         missing.add("few-shot")
     for arm in sorted(missing & set(recipe.evaluation.arms)):
         console.warning(f"the {arm} arm has nothing to show with the question and is left out")
@@ -105,8 +107,11 @@ def _require_sealed(run: RunFolder, name: str, hint: str) -> None:
         )
 
 
-def _leaks(run: RunFolder) -> int:
-    """Return how many training samples still overlap the exam, as curation counted them; texts have none."""
-    if not run.file("stages/curate.json").exists():
-        return 0
+def _leaks(run: RunFolder, recipe: Recipe) -> int | None:
+    """Return how many training samples still overlap the exam, as curation counted them; None where none was curated.
+
+    A record of earlier settings, under which samples were trained on, says nothing of this run.
+    """
+    if not recipe.needs_samples or not run.file("stages/curate.json").exists():
+        return None
     return int(run.read_json("stages/curate.json")["summary"]["figures"].get("leaks_left", 0))

@@ -107,7 +107,11 @@ def games(found: Sequence[Entry]) -> list[Game]:
             continue
         model = entry.recipe.model
         names = {TUNED: entry.name, BASE: f"{BASE} {model.base} {model.quantization}"}
-        first, second = entry.run.read_json("marking.json")["arms"]
+        marking = entry.run.read_json("marking.json")
+        if marking.get("answers") != file_digest(entry.run.file("answers.jsonl")):
+            console.warning(f"the marks of {entry.name} are of earlier answers and are left out")
+            continue
+        first, second = marking["arms"]
         for mark in entry.run.read_records("marks.jsonl", Mark):
             if mark.repeat or mark.choice == "cannot tell":
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -51,12 +52,13 @@ class Verdict(Record):
     name: VerdictName
     why: tuple[str, ...]
     results: Results
-    leaks: int
+    leaks: int | None
     promising: bool
     questions_needed: int | None
     not_measured: tuple[str, ...]
     rule: dict[str, Any]
     rule_digest: str
+    rule_changes: tuple[str, ...] = ()
 
 
 def _cut(results: Results, arm: str) -> float:
@@ -64,10 +66,10 @@ def _cut(results: Results, arm: str) -> float:
     return found.metrics.get("cut_or_empty", 0.0) if found else 0.0
 
 
-def _faults(results: Results, rule: dict[str, Any], leaks: int) -> list[str]:
+def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[str]:
     """Step 1: whatever forbids a conclusion."""
     faults = []
-    if leaks > rule["max_leaks"]:
+    if leaks is not None and leaks > rule["max_leaks"]:
         faults.append(f"{leaks} training sample(s) leak exam questions.")
     for key, count, label in (
         ("min_questions", results.num_questions, "question(s)"),
@@ -109,12 +111,13 @@ def _against(results: Results, first: str, rivals: Sequence[str]) -> tuple[list[
     return [d for d in found.values() if d], [rival for rival, d in found.items() if d is None]
 
 
-def _beats(results: Results, first: str, rivals: Sequence[str]) -> list[str]:
+def _beats(results: Results, first: str, rivals: Sequence[str], guarded: Sequence[str]) -> list[str]:
     """Steps 3 and 4: why an arm ships, or nothing. All rivals must be beaten, so no correction is needed."""
     differences, missing = _against(results, first, rivals)
     guards = results.guards_of(first)
     won = all(d.interval.low > 0 for d in differences) and all(guard.state == "inside" for guard in guards)
-    if missing or not won:
+    unguarded = set(guarded) - {guard.measure for guard in guards}
+    if missing or unguarded or not won:
         return []
     return [f"{first} beats {d.second} by {plain(d.interval)}." for d in differences] + [
         guard_sentence(g) for g in guards
@@ -126,6 +129,8 @@ def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
     gain = results.difference(TUNED, BASE)
     cheap, _ = _against(results, TUNED, (FEW_SHOT, RAG))
     for difference in sorted(cheap, key=lambda d: d.interval.mean):
+        if gain and gain.interval.mean <= difference.interval.mean:
+            continue  # no better than the base as it came: nothing to take in place of tuning
         told = plain(difference.interval)
         if difference.interval.high < 0:
             return difference.second, [f"tuned scores lower than {difference.second}: {told}."]
@@ -152,20 +157,24 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
         if guard.state == "unclear":
             why.append(guard_sentence(guard))
             if not guard.measure.startswith(KEPT):  # the third ring grows by exam.kept, not by questions
-                needs.append(questions_needed(guard.interval, guard.margin, 1 - rule["alpha"]))
+                # Counted in answerable questions, of which the exam has the share that it has.
+                answerable = questions_needed(guard.interval, guard.margin, 1 - rule["alpha"])
+                needs.append(answerable and math.ceil(answerable * results.num_questions / guard.interval.num))
+    unguarded = set(rule["guards"]) - {guard.measure for guard in results.guards_of(TUNED)}
+    if unguarded:
+        why.append(
+            f"No question measures {' and '.join(map(guard_name, sorted(unguarded)))}: without it nothing ships."
+        )
     if missing:
         why.append(f"Rivals not run: {', '.join(missing)}; without them the rule cannot say SHIP.")
     needed = max((n for n in needs if n is not None), default=None)
     if needed is not None and needed > results.num_questions:
         why.append(
-            f"To show a difference of {rule['margin']:.2f}, the exam needs about {needed:,} questions in "
+            f"To show what is open at the margins of the rule, the exam needs about {needed:,} questions in "
             f"place of {results.num_questions}, on more documents in the same proportion."
         )
     elif needed is not None:
-        why.append(
-            f"The exam was large enough to show a difference of {rule['margin']:.2f}; "
-            "more questions alone may not help."
-        )
+        why.append("The exam was large enough for the margins of the rule; more questions alone may not help.")
     if promising:
         why.append(
             "Promising: the gold answers of the learned questions became likelier, "
@@ -175,16 +184,16 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
 
 
 def apply_rule(
-    results: Results, rule: dict[str, Any], leaks: int, promising: bool
+    results: Results, rule: dict[str, Any], leaks: int | None, promising: bool
 ) -> tuple[VerdictName, list[str], int | None]:
     """Go down the steps of the rule; the first that holds is the verdict."""
     if faults := _faults(results, rule, leaks):
         return "INVALID", faults, None
     if harms := _harms(results):
         return "WORSE", harms, None
-    if wins := _beats(results, TUNED, rivals(rule["arms"])):
+    if wins := _beats(results, TUNED, rivals(rule["arms"]), list(rule["guards"])):
         return "SHIP", wins, None
-    if wins := _beats(results, TUNED_RAG, (RAG, FEW_SHOT, TUNED)):
+    if wins := _beats(results, TUNED_RAG, (RAG, FEW_SHOT, TUNED), list(rule["guards"])):
         return "SHIP WITH RAG", wins, None
     if cheaper := _cheaper(results, rule["margin"]):
         return ("USE RAG" if cheaper[0] == RAG else "PROMPT INSTEAD"), cheaper[1], None
@@ -231,8 +240,9 @@ def decide(
     scores: Sequence[Score],
     answers: Sequence[Answer],
     rule: dict[str, Any],
-    leaks: int,
+    leaks: int | None,
     kept: Sequence[KeptAnswer] = (),
+    rule_changes: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict that the rule gives.
 
@@ -243,8 +253,9 @@ def decide(
         scores: of every arm and question.
         answers: the answers behind them.
         rule: as ``rule`` returned it before the answers were generated.
-        leaks: training samples found to share an exam question or its evidence.
+        leaks: training samples found to hold evidence of the unseen ring; None where no sample was curated.
         kept: answers of base and tuned to the third ring, where the rule guards it.
+        rule_changes: what was changed of the rule after answers existed.
 
     Raises:
         StageError: there are no scores.
@@ -257,17 +268,19 @@ def decide(
     absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
     return Verdict(
         name=name,
-        why=(_ADVICE[name], *why, *_remarks(results, answers, rule)),
+        why=(_ADVICE[name], *why, *rule_changes, *_remarks(results, answers, rule)),
         results=results,
         leaks=leaks,
         promising=promising,
         questions_needed=needed,
         not_measured=(
             *[f"the {arm} arm did not run" for arm in absent],
+            *(["leaks: no training sample was curated"] if leaks is None else []),
             _FORGETTING[results.kept is not None],
             *([_NO_PLACEBO] if results.arm(PLACEBO) is None else []),
             *_UNMEASURED,
         ),
         rule=rule,
         rule_digest=rule_digest(rule),
+        rule_changes=tuple(rule_changes),
     )
