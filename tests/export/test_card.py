@@ -163,6 +163,8 @@ def test_no_path_of_this_machine_and_no_address_is_in_a_card(tmp_path):
         teacher=TeacherSettings(url="http://teacher.internal:8000/v1", model="big-model", api_key_env="MY_KEY"),
     )
     card = card_of(pushable.write(tmp_path / "run", recipe))
+    local = recipe.model_copy(update={"teacher": TeacherSettings(url="http://localhost:8000/v1", model="/home/me/big")})
+    assert "/home/me" not in card_of(pushable.write(tmp_path / "other", local))
     front, _ = parse(card)
     assert str(tmp_path) not in card
     assert "secret-place" not in card

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunewright import environment
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.swap import RECEIPT, recover
+from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
@@ -129,7 +129,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
         RunFolderError: the folder has none.
         ExportError: it is not as it was written.
     """
-    recover(folder)
+    put_back(folder)
     path = folder / RECEIPT
     if not path.is_file():
         raise RunFolderError(f"{folder} is not an export", f"it has no {RECEIPT}", "tunewright export DIR --to merged")
