@@ -216,6 +216,20 @@ def test_exports_say_how_near_they_are_or_that_nobody_measured(run):
     assert parse(gguf)[0]["base_model_relation"] == "quantized"
 
 
+def test_code_has_the_system_prompt_to_the_letter_and_none_where_there_is_none(tmp_path):
+    def cards(name, prompt):
+        made = pushable.write(tmp_path / name, Recipe(system_prompt=prompt))
+        return card_of(made), card_of(made, Pushed("me/m", "gguf", False))
+
+    told, gguf = cards("with", "Answer.\n\n  Briefly.")
+    assert '{"role": "system", "content": \'Answer.\\n\\n  Briefly.\'}' in told
+    assert 'PARAMETER repeat_penalty 1\nSYSTEM """Answer.\n\n  Briefly."""\n' in gguf
+    told, gguf = cards("without", "")
+    assert '"system"' not in told
+    assert "SYSTEM" not in gguf
+    assert "examined without a system prompt" in told
+
+
 def test_the_data_card_names_its_files_and_the_rules(run):
     card = data_card(run, load_recipe(run.file("recipe.toml")), "me/m", "me/m-data")
     front, _ = parse(card)

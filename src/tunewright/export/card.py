@@ -85,7 +85,7 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         "exam": _exam(verdict),
         "not_measured": [*verdict["not_measured"], *([base.note] if base.note else []), *_NOT_MEASURED],
         "examples": _examples(recipe, base, pushed),
-        "system_prompt": fence(recipe.system_prompt, "text"),
+        "system_prompt": fence(recipe.system_prompt, "text") if recipe.system_prompt else "",
         "licenses": documents_license(learned),
         "not_stated": NOT_STATED,
         "quantization": recipe.model.quantization,

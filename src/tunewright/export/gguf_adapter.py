@@ -56,7 +56,7 @@ def write_gguf_adapter(adapter_folder: Path, model_config: Mapping[str, Any], ou
 
 
 def _merge_instead(what: str, why: str) -> ModelError:
-    return ModelError(what, why, "export the whole model: tunewright export --to gguf, or --to merged")
+    return ModelError(what, why, "export the whole model: tunewright export DIR --to gguf")
 
 
 def _settings(folder: Path) -> dict[str, Any]:

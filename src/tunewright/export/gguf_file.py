@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.rundir import disk_errors
+from tunewright.rundir import disk_errors, sync_folder
 
 Array = Any  # numpy.ndarray
 
@@ -76,11 +76,7 @@ def write_file(out: Path, architecture: str, fields: Mapping[str, Any], tensors:
     finally:
         writer.close()
         part.unlink(missing_ok=True)
-    folder = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(out.parent)
 
 
 def _write(writer: Any, tensors: Sequence[Tensor]) -> None:

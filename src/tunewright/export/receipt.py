@@ -59,7 +59,7 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
 
 def public_name(path: str) -> str:
     """Return a name without the folders that lead to it on this machine; a hub name stays as it is."""
-    return Path(path).name if Path(path).is_absolute() else path
+    return Path(path).name if Path(path).is_absolute() or path.startswith("~") else path
 
 
 def _public_url(url: str | tuple[str, ...]) -> str:
@@ -98,13 +98,6 @@ def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any])
         "exported_with": {"versions": environment.versions(), "machine": environment.machine()},
     }
     _write(folder, content)
-
-
-def add_file(folder: Path, name: str, content: str) -> None:
-    """Add a file to an export, or replace one, and enter it in the receipt."""
-    receipt = verify(folder)
-    write_atomic(folder / name, content.encode())
-    _write(folder, {key: value for key, value in receipt.items() if key not in ("files", "digest")})
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
