@@ -9,10 +9,10 @@ import pytest
 from exported import digest_of, make_exportable, random_conversations
 
 from families import SYSTEM, WORDS, turns
+from gguf_folder import write_gguf
 from tiny import make_tokenizer
 from tunewright.errors import ModelError
 from tunewright.export.chat_shape import Place, shape_of_template
-from tunewright.export.gguf_model import write_gguf
 from tunewright.export.gguf_vocabulary import adds_bos
 from tunewright.export.go_template import quote, render_go
 from tunewright.export.llama_runner import LlamaRunner

@@ -8,7 +8,6 @@ from exported_run import adapted_run, make_recipe
 from transformers import AutoTokenizer
 
 from families import TINY, WORDS
-
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.base import read_base
 from tunewright.export.parcel import exported, trained_weights

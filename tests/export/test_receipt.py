@@ -74,7 +74,12 @@ def test_the_receipt_names_its_ingredients_and_no_folder_of_this_machine(run, ex
 
 
 def test_a_name_tells_no_folder_that_leads_to_it():
-    names = {"/home/me/secret/llama": "llama", "~/secret/llama": "llama", "~me/llama": "llama", "owner/name": "owner/name"}
+    names = {
+        "/home/me/secret/llama": "llama",
+        "~/secret/llama": "llama",
+        "~me/llama": "llama",
+        "owner/name": "owner/name",
+    }
     assert {path: public_name(path) for path in names} == names
 
 

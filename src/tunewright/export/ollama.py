@@ -122,4 +122,6 @@ def read_header(gguf: Path) -> tuple[int, bool]:
         context = fields[f"{architecture}.context_length"].contents()
         return int(context), bool(fields["tokenizer.ggml.add_bos_token"].contents())
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelError(f"cannot read {gguf}", str(error), "export it first: tunewright export DIR --to gguf") from error
+        raise ModelError(
+            f"cannot read {gguf}", str(error), "export it first: tunewright export DIR --to gguf"
+        ) from error

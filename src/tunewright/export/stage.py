@@ -29,15 +29,15 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
         base: merge into the base as training saw it, or into the one of its files.
 
     Raises:
-        UserError: an unknown target or type, no folder to write to, no adapter, or one that was changed after it was examined.
+        UserError: an unknown target or type, no folder to write to, no adapter, or one that was changed after it was
+            examined.
         ExportError: the artefact is not what was examined; the earlier one stands.
         DiskFullError: no space; the earlier one stands.
     """
     chosen, dtype = _choose(target, dtype)
     recipe = _examined_recipe(run)
-    folder = run.file("exports") / "-".join(part for part in (target, dtype, "original" if base == "original" else "") if part)
-    if out is not None:
-        folder = _place(out)
+    parts = (target, dtype, "original" if base == "original" else "")
+    folder = _place(out) if out is not None else run.file("exports") / "-".join(filter(None, parts))
     require_replaceable(folder)
     with run.lock():
         examined = reference(run, recipe)
