@@ -127,7 +127,8 @@ def _export_folder(run: RunFolder, target: str) -> Path:
     if len(found) == 1:
         return found[0]
     there = ", ".join(path.name for path in found or exports_in(run.file("exports")))
-    hint = f"name one with --to: {there}" if there else f"make it: tunewright export '{run.path}' --to {target}"
+    name_one, make = f"name one with --to: {there}", f"make it: tunewright export '{run.path}' --to {target}"
+    hint = name_one if found else f"{make}; or {name_one}" if there else make
     raise RunFolderError(
         f"{run.path} has {'several exports' if found else 'no export'} {target}", f"in {run.file('exports')}", hint
     )
