@@ -14,9 +14,8 @@ from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.evaluation.wording import plain
 from tunewright.export import card, hub
 from tunewright.export.base import read_base
-from tunewright.export.parcel import CARD, File, Parcel, exported, of_text, trained_weights, training_data
+from tunewright.export.parcel import CARD, File, Parcel, exported, exports_of, of_text, trained_weights, training_data
 from tunewright.export.stage import TARGETS, export
-from tunewright.export.swap import RECEIPT
 from tunewright.models.hub import endpoint
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder
@@ -38,8 +37,10 @@ def push(run: RunFolder, repo: str, to: str, yes: bool, public: bool, with_data:
     pipeline.require(run, "recipe.toml", "verdict.json")
     recipe = load_recipe(run.file("recipe.toml"))
     verdict = _verdict(run, recipe)
-    if to != _ADAPTER and to in TARGETS and not any(run.file("exports").glob(f"{to}*/{RECEIPT}")):
-        export(run, to)
+    if to in TARGETS:
+        _require_card(to)
+        if yes and to != _ADAPTER and not exports_of(run, to):
+            export(run, to)
     with run.lock():
         data_repo = f"{repo}-data" if with_data else ""
         data = training_data(run) if with_data else ()
@@ -68,10 +69,14 @@ def _parcel(run: RunFolder, recipe: Recipe, to: str) -> Parcel:
     if to == _ADAPTER:
         return trained_weights(run, read_base(recipe.model.base, recipe.folder))
     parcel = exported(run, to)
-    if parcel.kind not in card.KINDS:
-        told = ", ".join(card.KINDS)
-        raise RunFolderError(f"no card can be written for an export {parcel.kind!r}", "", f"the kinds are: {told}")
+    _require_card(parcel.kind)
     return parcel
+
+
+def _require_card(kind: str) -> None:
+    if kind not in card.KINDS:
+        told = ", ".join(name for name in card.KINDS if name in TARGETS)
+        raise RunFolderError(f"no card can be written for an export {kind!r}", "", f"--to takes: {told}")
 
 
 def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:

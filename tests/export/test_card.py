@@ -163,6 +163,8 @@ def test_no_path_of_this_machine_and_no_address_is_in_a_card(tmp_path):
         teacher=TeacherSettings(url="http://teacher.internal:8000/v1", model="big-model", api_key_env="MY_KEY"),
     )
     card = card_of(pushable.write(tmp_path / "run", recipe))
+    local = recipe.model_copy(update={"teacher": TeacherSettings(url="http://localhost:8000/v1", model="/home/me/big")})
+    assert "/home/me" not in card_of(pushable.write(tmp_path / "other", local))
     front, _ = parse(card)
     assert str(tmp_path) not in card
     assert "secret-place" not in card
@@ -212,6 +214,20 @@ def test_exports_say_how_near_they_are_or_that_nobody_measured(run):
     assert "how equal their answers are was not measured" in gguf
     assert "llama-server -m model-q4_k_m.gguf" in gguf
     assert parse(gguf)[0]["base_model_relation"] == "quantized"
+
+
+def test_code_has_the_system_prompt_to_the_letter_and_none_where_there_is_none(tmp_path):
+    def cards(name, prompt):
+        made = pushable.write(tmp_path / name, Recipe(system_prompt=prompt))
+        return card_of(made), card_of(made, Pushed("me/m", "gguf", False))
+
+    told, gguf = cards("with", "Answer.\n\n  Briefly.")
+    assert '{"role": "system", "content": \'Answer.\\n\\n  Briefly.\'}' in told
+    assert 'PARAMETER repeat_penalty 1\nSYSTEM """Answer.\n\n  Briefly."""\n' in gguf
+    told, gguf = cards("without", "")
+    assert '"system"' not in told
+    assert "SYSTEM" not in gguf
+    assert "examined without a system prompt" in told
 
 
 def test_the_data_card_names_its_files_and_the_rules(run):

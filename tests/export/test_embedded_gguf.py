@@ -7,7 +7,7 @@ import pytest
 from exported import divergences, log_probs_of
 
 from families import turns
-from tunewright.export.gguf_model import write_gguf
+from gguf_folder import write_gguf
 from tunewright.export.llama_runner import LlamaRunner
 from tunewright.models.embedded import model_folder
 from tunewright.models.template import encode_prompt, load_tokenizer

@@ -15,6 +15,7 @@ from tunewright.export.receipt import verify
 from tunewright.export.runners import Limit
 from tunewright.export.stage import TARGETS, export
 from tunewright.models.template import load_tokenizer
+from tunewright.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,17 @@ def test_each_target_is_certified_on_the_base_that_was_examined(target, files, r
     assert prompts["limited"] > 0
     assert any("trim" in limit for limit in prompts["limits"])
     assert "avoids what the program lacks" in (folder / "certificate.md").read_text()
+    told = (folder / "certificate.md").read_text()
+    assert ("merged into the trained base" in told) == (target != "gguf-adapter")
+    if target == "ollama":
+        prompt = load_recipe(run.file("recipe.toml")).system_prompt
+        assert prompt
+        assert f'\nSYSTEM """{prompt}"""\n' in (folder / "Modelfile").read_text()
     assert not list(run.file("exports").glob(".base-*"))
 
 
 def test_every_listed_type_has_a_floor_and_a_size(run):
     from tunewright.export.certificate import FLOORS
-    from tunewright.recipe import load_recipe
 
     recipe = load_recipe(run.file("recipe.toml"))
     sizes = [TARGETS["gguf"].num_bytes(run, recipe, dtype) for dtype in MODEL_DTYPES]
@@ -65,8 +71,9 @@ def test_a_worse_artefact_is_not_blessed_and_the_earlier_one_stands(run, monkeyp
 
 def test_dora_is_merged_but_has_no_adapter_file(tmp_path):
     run = adapted_run(tmp_path / "run", make_exportable("smollm2", tmp_path / "base"), method="dora")
-    with pytest.raises(ModelError, match="DoRA"):
+    with pytest.raises(ModelError, match="DoRA") as caught:
         export(run, "gguf-adapter")
+    assert caught.value.hint.endswith("tunewright export DIR --to gguf")
     assert (export(run, "gguf") / "model.gguf").is_file()
 
 

@@ -9,14 +9,14 @@ import pytest
 from exported import digest_of, make_exportable, random_conversations
 
 from families import SYSTEM, WORDS, turns
+from gguf_folder import write_gguf
 from tiny import make_tokenizer
 from tunewright.errors import ModelError
 from tunewright.export.chat_shape import Place, shape_of_template
-from tunewright.export.gguf_model import write_gguf
 from tunewright.export.gguf_vocabulary import adds_bos
 from tunewright.export.go_template import quote, render_go
 from tunewright.export.llama_runner import LlamaRunner
-from tunewright.export.ollama import go_template, modelfile, write_ollama
+from tunewright.export.ollama import go_template, modelfile, read_header
 from tunewright.export.probes import conversations
 from tunewright.models.template import encode_prompt, load_tokenizer, render
 
@@ -89,16 +89,16 @@ def test_llama_cpp_adds_the_first_token_only_where_training_had_it(head, added, 
         for messages in conversations():
             assert runner.prompt_ids(messages) == encode_prompt(tokenizer, messages)
             assert (runner.prompt_ids(messages)[0] == 1) is added
-    write_ollama(tmp_path / "model.gguf", folder, tmp_path / "ollama")
-    assert '"<s>' not in (tmp_path / "ollama" / "Modelfile").read_text()
+    assert '"<s>' not in modelfile(tokenizer, *read_header(tmp_path / "model.gguf"))
 
 
-def test_the_folder_holds_the_model_and_a_file_that_ollama_reads(tmp_path):
+def test_the_modelfile_is_one_that_ollama_reads(tmp_path):
     folder = make_exportable("smollm2", tmp_path / "model")
     write_gguf(folder, tmp_path / "model.gguf", "q8_0")
-    write_ollama(tmp_path / "model.gguf", folder, tmp_path / "ollama")
-    assert (tmp_path / "ollama" / "model.gguf").read_bytes() == (tmp_path / "model.gguf").read_bytes()
-    lines = (tmp_path / "ollama" / "Modelfile").read_text().splitlines()
+    told = modelfile(load_tokenizer(folder), *read_header(tmp_path / "model.gguf"), 'Answer "x".\n\nBriefly.')
+    assert '\nSYSTEM """Answer "x".\n\nBriefly."""\n' in told
+    assert "SYSTEM" not in modelfile(load_tokenizer(folder), *read_header(tmp_path / "model.gguf"))
+    lines = told.splitlines()
     assert lines[0] == "FROM ./model.gguf"
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert {"PARAMETER temperature 0", "PARAMETER repeat_penalty 1", "PARAMETER num_ctx 2048"} <= set(lines)
@@ -130,14 +130,19 @@ def test_what_ollamas_language_cannot_say_is_refused_with_the_reason(template, s
     with pytest.raises(ModelError, match="Ollama's language") as caught:
         go_template(load_tokenizer(tmp_path), False)
     assert any(part in caught.value.cause for part in said.split("|"))
+    assert caught.value.hint.endswith("tunewright export DIR --to gguf")
 
 
-def test_a_file_that_is_no_gguf_is_an_error_and_leaves_no_folder(tmp_path):
-    folder = make_exportable("smollm2", tmp_path / "model")
+def test_a_system_prompt_that_would_end_its_own_text_is_refused(tmp_path):
+    WORDS["smollm2"].write(tmp_path)
+    with pytest.raises(ModelError, match="system prompt cannot be written in a Modelfile"):
+        modelfile(load_tokenizer(tmp_path), 8192, False, 'Say """ x.')
+
+
+def test_a_file_that_is_no_gguf_is_an_error(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"no model at all, but some bytes" * 9)
     with pytest.raises(ModelError, match="cannot read"):
-        write_ollama(tmp_path / "model.gguf", folder, tmp_path / "ollama")
-    assert not (tmp_path / "ollama").exists()
+        read_header(tmp_path / "model.gguf")
 
 
 def test_the_system_text_stands_where_the_template_puts_it(tmp_path):

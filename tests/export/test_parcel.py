@@ -4,10 +4,16 @@ import hashlib
 
 import pushable
 import pytest
+from exported_run import adapted_run, make_recipe
+from transformers import AutoTokenizer
 
+from families import TINY, WORDS
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.parcel import exported
+from tunewright.export.base import read_base
+from tunewright.export.parcel import exported, trained_weights
+from tunewright.export.probes import conversations
 from tunewright.export.receipt import _write
+from tunewright.models.template import load_tokenizer, render
 from tunewright.rundir import file_digest
 
 
@@ -46,6 +52,44 @@ def test_several_or_none_are_told_with_their_names(run):
         exported(run, "gguf")
     assert "gguf-q4_0, gguf-q8_0" in told.value.hint
     assert exported(run, "gguf-q4_0").kind == "gguf"
+
+
+def test_an_adapter_in_gguf_is_not_taken_for_the_model_in_gguf(run):
+    export(run, "gguf-adapter-f16", "gguf-adapter")
+    with pytest.raises(RunFolderError, match="has no export gguf"):
+        exported(run, "gguf")
+    export(run, "gguf-f16", "gguf")
+    assert exported(run, "gguf").kind == "gguf"
+    assert exported(run, "gguf-adapter").kind == "gguf-adapter"
+
+
+def test_an_export_that_a_stopped_swap_left_aside_is_found(run):
+    folder = export(run)
+    folder.rename(folder.with_name(f".{folder.name}.tunewright-old"))
+    assert exported(run, "merged").kind == "merged"
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("words", ["qwen3", "llama3.2", "gemma2"])
+def test_the_pushed_template_alone_makes_the_prompts_of_the_exam(words, tmp_path):
+    """No variables are given and no turn is moved by whoever loads it."""
+    WORDS[words].write(tmp_path / "words")
+    recipe = make_recipe(TINY["llama3"].write(tmp_path / "base"))
+    run = adapted_run(tmp_path / "run", recipe)
+    examined = load_tokenizer(tmp_path / "words")
+    examined.save_pretrained(run.file("adapter"))
+    for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
+        run.write_json(f"stages/{stage}.json", {kind: {"adapter": file_digest(run.file("adapter"))}})
+    for file in trained_weights(run, read_base(recipe.model.base)).files:
+        content = file.path.read_bytes() if file.content is None else file.content
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        (tmp_path / "pushed").mkdir(exist_ok=True)
+        (tmp_path / "pushed" / file.name).write_bytes(content)
+    pushed = AutoTokenizer.from_pretrained(tmp_path / "pushed", local_files_only=True)
+    for messages in conversations():
+        turns = [message.model_dump() for message in messages]
+        plain = pushed.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert plain == render(examined, messages, True)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,23 @@ def test_changed_data_is_not_pushed(hub, run, capsys):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("target", ["ollama", "gguf-adapter"])
+def test_what_no_card_can_be_written_for_is_told_before_it_is_exported(hub, run, capsys, monkeypatch, target):
+    monkeypatch.setattr("tunewright.publishing.export", None)
+    refused(capsys, run, f"no card can be written for an export '{target}'", "gguf", flags=("--yes", "--to", target))
+    assert hub.requests == []
+
+
+def test_a_look_at_an_export_that_is_not_there_makes_none_and_yes_does(hub, run, capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr("tunewright.publishing.export", lambda *args: made.append(args[1]))
+    run.write("exports/gguf-adapter-f16/receipt.json", "{}")  # of another target, which the name begins with
+    refused(capsys, run, "no export merged", f"tunewright export '{run.path}' --to merged", flags=("--to", "merged"))
+    assert made == []
+    refused(capsys, run, "no export merged", flags=("--to", "merged", "--yes"))
+    assert made == ["merged"]
+
+
 def test_an_invalid_verdict_and_a_broken_seal_are_not_pushed(hub, tmp_path, capsys):
     few = pushable.finished_run.documents(4)
     refused(capsys, pushable.write(tmp_path / "few", docs=few), "INVALID", "at least 5")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunewright.cli import main
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.receipt import add_file, verify
+from tunewright.export.receipt import public_name, verify
 from tunewright.export.stage import export
 from tunewright.rundir import file_digest
 
@@ -59,16 +59,6 @@ def test_a_folder_without_a_receipt_is_no_export(tmp_path):
         verify(tmp_path)
 
 
-def test_a_file_that_is_added_through_the_receipt_belongs_to_it(copy):
-    add_file(copy, "README.md", "# A card\n")
-    assert "README.md" in verify(copy)["files"]
-    add_file(copy, "README.md", "# Another card\n")
-    assert verify(copy)["files"]["README.md"] == file_digest(copy / "README.md")
-    (copy / "README.md").write_text("# Changed by hand\n")
-    with pytest.raises(ExportError, match=r"not what was exported\n  README.md was changed"):
-        add_file(copy, "more.md", "")
-
-
 def test_the_receipt_names_its_ingredients_and_no_folder_of_this_machine(run, exported):
     receipt = verify(exported)
     made_of = receipt["made_of"]
@@ -81,6 +71,16 @@ def test_the_receipt_names_its_ingredients_and_no_folder_of_this_machine(run, ex
     assert "/home/someone" not in text
     assert str(run.path) not in text
     assert '"documents"' in receipt["recipe"]
+
+
+def test_a_name_tells_no_folder_that_leads_to_it():
+    names = {
+        "/home/me/secret/llama": "llama",
+        "~/secret/llama": "llama",
+        "~me/llama": "llama",
+        "owner/name": "owner/name",
+    }
+    assert {path: public_name(path) for path in names} == names
 
 
 def exit_code(*arguments):

@@ -16,7 +16,7 @@ from tunewright.export import receipt, stage
 from tunewright.export.certificate import Certificate
 from tunewright.export.receipt import manifest, verify
 from tunewright.export.stage import export
-from tunewright.export.swap import RECEIPT, recover, replaced
+from tunewright.export.swap import RECEIPT, exports_in, put_back, recover, replaced
 
 WRITES = ("fsync", "mkdir", "write_text", "save_file")
 OPERATIONS = (*WRITES, "rename", "rmtree", "copyfile")
@@ -103,7 +103,7 @@ def test_a_half_written_folder_of_a_killed_export_is_cleaned_up_by_the_next(run,
     shutil.rmtree(folder)
     assert not killed(run, 4)
     left = [path.name for path in run.file("exports").iterdir() if path.name.startswith(".")]
-    assert left == [".adapter.new"]
+    assert left == [".adapter.tunewright-new"]
     assert not run.file("exports/adapter").exists()
     export(run, "adapter")
     assert sorted(path.suffix for path in run.file("exports").iterdir()) == ["", ".npz"]
@@ -189,6 +189,81 @@ def test_a_folder_that_is_not_an_export_is_not_replaced(run, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     with pytest.raises(RunFolderError, match="is not an export"), replaced(tmp_path / "mine" / "thesis.txt", 0):
         raise AssertionError("never begun")
+
+
+def test_what_others_keep_beside_a_folder_is_never_removed(run, tmp_path):
+    """Neither by a look at a folder nor by an export into it, whatever the neighbors are called."""
+    folder = tmp_path / "models"
+    kept = [tmp_path / f".models{end}" / "precious.txt" for end in (".old", ".new", ".tunewright-old")]
+    for path in kept:
+        path.parent.mkdir()
+        path.write_text("years of work")
+    folder.mkdir()
+    with pytest.raises(RunFolderError, match="is not an export"):
+        verify(folder)
+    with pytest.raises(RunFolderError, match="is not an export and is not replaced"), replaced(folder, 0):
+        raise AssertionError("never begun")
+    recover(folder)
+    assert [path.read_text() for path in kept] == ["years of work"] * 3
+
+
+def _made(folder: Path, said: str) -> Path:
+    folder.mkdir()
+    (folder / RECEIPT).write_text(said)
+    return folder
+
+
+def test_a_reader_puts_back_what_a_stopped_swap_left_and_deletes_nothing(tmp_path):
+    _made(tmp_path / ".one.tunewright-old", "old")
+    assert exports_in(tmp_path) == [tmp_path / "one"]
+    aside = _made(tmp_path / ".one.tunewright-old", "older")
+    put_back(tmp_path / "one")
+    assert (aside / RECEIPT).read_text() == "older"
+    recover(tmp_path / "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert (tmp_path / "one" / RECEIPT).read_text() == "old"
+
+
+def test_a_look_between_the_two_renames_does_not_keep_the_new_export_out(tmp_path, monkeypatch):
+    folder, rename = _made(tmp_path / "one", "old"), Path.rename
+
+    def looked_at(path, new):
+        if path.name.endswith("-new") and Path(new) == folder and not looks:
+            looks.append(1)
+            put_back(folder)
+            assert (folder / RECEIPT).read_text() == "old"
+        return rename(path, new)
+
+    looks: list[int] = []
+    monkeypatch.setattr(Path, "rename", looked_at)
+    with replaced(folder, 0) as fresh:
+        (fresh / RECEIPT).write_text("new")
+    assert looks
+    assert (folder / RECEIPT).read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_linked_folder_stays_a_link_and_the_current_folder_is_refused(run, tmp_path, monkeypatch):
+    (tmp_path / "disk" / "one").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "one")
+    assert export(run, "adapter", out=tmp_path / "link") == tmp_path / "disk" / "one"
+    assert (tmp_path / "link").is_symlink()
+    verify(tmp_path / "link")
+    monkeypatch.setattr(stage, "reference", None)  # told before anything is computed
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", "/", "../here"):
+        with pytest.raises(UserError, match="an export is not written to"):
+            export(run, "adapter", out=Path(out))
+    with pytest.raises(RunFolderError, match="is not an export and is not replaced"):
+        export(run, "adapter", out=tmp_path / "disk")
+
+
+def test_a_run_without_its_recipe_is_not_told_to_run_it(run):
+    run.file("recipe.toml").unlink()
+    with pytest.raises(RunFolderError, match="has no recipe.toml") as caught:
+        export(run, "adapter")
+    assert "run RECIPE.toml" in caught.value.hint
 
 
 def test_an_adapter_that_was_changed_after_its_exam_is_refused(run):

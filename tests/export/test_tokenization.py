@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from families import SYSTEM, TINY, turns
-from tunewright.export.gguf_model import write_gguf
+from gguf_folder import write_gguf
 from tunewright.export.gguf_vocabulary import PRE_TOKENIZERS
 from tunewright.export.llama_runner import LlamaRunner
 from tunewright.export.probes import TEXTS, conversations

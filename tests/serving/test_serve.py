@@ -17,10 +17,10 @@ import pytest
 import urllib3
 from serving_process import ENVIRONMENT, all_gone, children, refused, served
 
+from gguf_folder import write_gguf
 from tuned_run import SYSTEM_PROMPT, make_speaking_model, make_tuned_run
 from tunewright.chatting.loop import converse
 from tunewright.errors import ModelError, RunFolderError, StageError, UserError
-from tunewright.export.gguf_model import write_gguf
 from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder
 from tunewright.serving.serve import serve

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunewright.export.base import NOT_STATED, Base, documents_license, read_base
 from tunewright.export.markdown import Raw, fence, plain, render
+from tunewright.export.receipt import public_name
 from tunewright.export.usage import Usage, examples
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
@@ -84,7 +85,7 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         "exam": _exam(verdict),
         "not_measured": [*verdict["not_measured"], *([base.note] if base.note else []), *_NOT_MEASURED],
         "examples": _examples(recipe, base, pushed),
-        "system_prompt": fence(recipe.system_prompt, "text"),
+        "system_prompt": fence(recipe.system_prompt, "text") if recipe.system_prompt else "",
         "licenses": documents_license(learned),
         "not_stated": NOT_STATED,
         "quantization": recipe.model.quantization,
@@ -238,7 +239,7 @@ def _teacher(recipe: Recipe) -> str:
     teacher = recipe.teacher
     if teacher.url == EMBEDDED:
         return "SmolLM2-135M-Instruct (embedded)"
-    return read_base(teacher.model, recipe.folder).name if teacher.url == LOCAL else teacher.model
+    return read_base(teacher.model, recipe.folder).name if teacher.url == LOCAL else public_name(teacher.model)
 
 
 def _exam(verdict: Mapping[str, Any]) -> dict[str, Any]:

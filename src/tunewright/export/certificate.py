@@ -169,7 +169,7 @@ def _told(certificate: Certificate) -> Sequence[str]:
         "",
         f"- examined: {certificate.examined}",
         f"- exported: {certificate.exported}, merged into the {certificate.base} base"
-        if certificate.target != "adapter"
+        if certificate.target not in ("adapter", "gguf-adapter")
         else f"- exported: {certificate.exported}, on the {certificate.base} base",
         f"- prompts: {prompts.identical} of {prompts.conversations} conversations give the same tokens in training, "
         "in chat and here",

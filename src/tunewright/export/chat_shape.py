@@ -69,7 +69,7 @@ def _inexpressible(why: str) -> ModelError:
     return ModelError(
         "the chat template cannot be written in Ollama's language",
         why,
-        "serve the GGUF with llama.cpp, which reads the template itself: tunewright export --to gguf",
+        "serve the GGUF with llama.cpp, which reads the template itself: tunewright export DIR --to gguf",
     )
 
 

@@ -94,7 +94,7 @@ def read_deltas(folder: Path) -> Deltas:
         raise ModelError(
             f"the adapter in {folder} is of a kind that is not merged here",
             f"its adapter_config.json sets {', '.join(strange) or 'peft_type'}",
-            "export the adapter itself: --to adapter",
+            "export the adapter itself: tunewright export DIR --to adapter",
         )
     file = folder / "adapter_model.safetensors"
     layers: dict[str, dict[str, str]] = {}
@@ -102,7 +102,8 @@ def read_deltas(folder: Path) -> Deltas:
         for name in weights.keys():  # noqa: SIM118 (it is no mapping)
             part = next((part for part in _PARTS if part in name), None)
             if part is None:
-                raise ModelError(f"{file} holds {name}", "it is no part of a LoRA adapter", "export --to adapter")
+                hint = "export the adapter itself: tunewright export DIR --to adapter"
+                raise ModelError(f"{file} holds {name}", "it is no part of a LoRA adapter", hint)
             layers.setdefault(place(name.partition(part)[0]), {})[part] = name
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)

@@ -96,7 +96,7 @@ def on_base_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, bas
 def write_ollama_folder(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
     """Write the GGUF and the Modelfile beside it."""
     write_model_file(run, recipe, folder, dtype, base)
-    content = modelfile(student_tokenizer(recipe), *read_header(folder / MODEL_FILE))
+    content = modelfile(student_tokenizer(recipe), *read_header(folder / MODEL_FILE), recipe.system_prompt)
     (folder / "Modelfile").write_text(content, encoding="utf-8")
 
 
@@ -108,7 +108,11 @@ def ollama_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base
 
 
 class _OllamaRunner:
-    """llama.cpp under Ollama's template."""
+    """llama.cpp under Ollama's template.
+
+    A conversation is rendered as it is given: that Ollama puts the Modelfile's SYSTEM before one without a system turn
+    is what chat and serve do before they render, and no property of the template.
+    """
 
     limits: Sequence[Limit] = (COMPOSES_NOTHING, Limit("Ollama's templates cannot trim white space", str.strip))
 

@@ -11,12 +11,11 @@ from typing import Any
 
 from tunewright.errors import ModelError
 from tunewright.export.gguf_architectures import Place, architecture_of, place_of
-from tunewright.export.gguf_file import DTYPES, Tensor, constant, write_file
+from tunewright.export.gguf_file import Tensor, constant, write_file
 from tunewright.models.load import is_full
 
 Array = Any  # numpy.ndarray
 
-_DTYPES = ("f32", "f16", "bf16", "q8_0")
 _PART = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight$")
 
 
@@ -27,15 +26,13 @@ def write_gguf_adapter(adapter_folder: Path, model_config: Mapping[str, Any], ou
         adapter_folder: adapter_config.json and adapter_model.safetensors, as peft writes them.
         model_config: the base model's config.json.
         out: the file.
-        dtype: of the matrices: "f32", "f16", "bf16" or "q8_0".
+        dtype: of the matrices: "f16", or "f32", which rounds nothing.
 
     Raises:
         ModelError: the adapter is no plain LoRA (DoRA, a fully tuned model, trained embeddings), or is damaged;
             nothing is written.
         DiskFullError: no space; an older file of that name stands.
     """
-    if dtype not in _DTYPES:
-        raise ModelError(f"GGUF adapters of type {dtype!r} are not written", "", f"choose one of: {', '.join(_DTYPES)}")
     settings = _settings(adapter_folder)
     parts = _read_parts(adapter_folder)
     tensors = []
@@ -56,7 +53,7 @@ def write_gguf_adapter(adapter_folder: Path, model_config: Mapping[str, Any], ou
 
 
 def _merge_instead(what: str, why: str) -> ModelError:
-    return ModelError(what, why, "export the whole model: tunewright export --to gguf, or --to merged")
+    return ModelError(what, why, "export the whole model: tunewright export DIR --to gguf")
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -119,6 +116,3 @@ def _pair(place: Place, pair: Mapping[str, Array], settings: Mapping[str, Any], 
     if place.order is not None:
         second = second[place.order]
     return [constant(f"{place.name}.lora_{half}", values, dtype) for half, values in (("a", first), ("b", second))]
-
-
-assert set(_DTYPES) <= set(DTYPES)

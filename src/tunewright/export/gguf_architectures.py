@@ -49,7 +49,9 @@ class Place:
 
 def refuse(what: str, why: str) -> ModelError:
     """Return the error for a model that llama.cpp would not compute as it was trained."""
-    return ModelError(what, why, "export it as merged weights, which keep everything: tunewright export --to merged")
+    return ModelError(
+        what, why, "export it as merged weights, which keep everything: tunewright export DIR --to merged"
+    )
 
 
 def architecture_of(config: Config) -> Architecture:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.rundir import disk_errors
+from tunewright.rundir import disk_errors, sync_folder
 
 Array = Any  # numpy.ndarray
 
 _PIECE_BYTES = 1 << 26  # of fp32 values, converted at once
-_QUANTIZED = {"q8_0", "q4_0", "q4_1"}
+_QUANTIZED = {"q8_0", "q4_0"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def choose_dtype(dtype: str, shape: Sequence[int], sensitive: bool = False) -> s
         return "f32"
     if dtype in _QUANTIZED and shape[-1] % 32:
         return "f16"
-    return "q8_0" if sensitive and dtype in ("q4_0", "q4_1") else dtype
+    return "q8_0" if sensitive and dtype == "q4_0" else dtype
 
 
 def constant(name: str, values: Array, dtype: str) -> Tensor:
@@ -76,11 +76,7 @@ def write_file(out: Path, architecture: str, fields: Mapping[str, Any], tensors:
     finally:
         writer.close()
         part.unlink(missing_ok=True)
-    folder = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(out.parent)
 
 
 def _write(writer: Any, tensors: Sequence[Tensor]) -> None:
@@ -159,9 +155,7 @@ def file_type(dtype: str) -> int:
     """
     if dtype not in DTYPES:
         raise ModelError(f"GGUF files of type {dtype!r} are not written", "", f"choose one of: {', '.join(DTYPES)}")
-    return {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "bf16": 32}[dtype]
+    return {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}[dtype]
 
 
-DTYPES: Mapping[str, Callable[[], Any]] = {
-    name: _kind(name.upper()) for name in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")
-}
+DTYPES: Mapping[str, Callable[[], Any]] = {name: _kind(name.upper()) for name in ("f32", "f16", "bf16", "q8_0", "q4_0")}

@@ -1,8 +1,7 @@
-"""A merged Hugging Face folder as one GGUF file for llama.cpp, and what is built on it."""
+"""A merged model as one GGUF file for llama.cpp, and what is built on it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,29 +18,8 @@ from tunewright.export.gguf_architectures import (
 from tunewright.export.gguf_file import Tensor, choose_dtype, constant, file_type, write_file
 from tunewright.export.gguf_vocabulary import vocabulary_of
 from tunewright.models.families import shape_of
-from tunewright.models.source import read_config
-from tunewright.models.template import load_tokenizer
 
 Array = Any  # numpy.ndarray
-
-
-def write_gguf(model_folder: Path, out: Path, dtype: str) -> None:
-    """Write the model as one GGUF file.
-
-    Everything that llama.cpp needs to prompt it as it was trained is in the file: vocabulary, template, the tokens that
-    end an answer. The tensors go through memory piece by piece.
-
-    Args:
-        model_folder: config.json, safetensors (in one file or in shards), tokenizer and template.
-        out: the file.
-        dtype: of the matrices: "f32", "f16", "bf16", "q8_0", "q4_0" or "q4_1".
-
-    Raises:
-        ModelError: a family, tokenizer or setting that llama.cpp would treat otherwise, damaged weights, or values
-            that do not fit the type; nothing is written.
-        DiskFullError: no space; an older file of that name stands.
-    """
-    write_model(Weights(model_folder), read_config(model_folder), load_tokenizer(model_folder), out, dtype)
 
 
 class Source(Protocol):
@@ -60,11 +38,22 @@ class Source(Protocol):
 
 
 def write_model(weights: Source, config: Config, tokenizer: Any, out: Path, dtype: str) -> None:
-    """Write a model as ``write_gguf`` does, its tensors from anywhere.
+    """Write a model as one GGUF file.
+
+    Everything that llama.cpp needs to prompt it as it was trained is in the file: vocabulary, template, the tokens that
+    end an answer. The tensors go through memory piece by piece.
+
+    Args:
+        weights: the tensors.
+        config: the content of the model's config.json.
+        tokenizer: with its chat template.
+        out: the file.
+        dtype: of the matrices: "f32", "f16", "bf16", "q8_0" or "q4_0".
 
     Raises:
-        ModelError: as ``write_gguf``.
-        DiskFullError: as ``write_gguf``.
+        ModelError: a family, tokenizer or setting that llama.cpp would treat otherwise, missing tensors, or values that
+            do not fit the type; nothing is written.
+        DiskFullError: no space; an older file of that name stands.
     """
     architecture = architecture_of(config)
     tensors = list(_tensors(weights, config, dtype))
@@ -82,46 +71,6 @@ def write_model(weights: Source, config: Config, tokenizer: Any, out: Path, dtyp
         **vocabulary.fields,
     }
     write_file(out, architecture.name, fields, tensors)
-
-
-class Weights:
-    """The tensors of a folder's safetensors, read in rows.
-
-    Raises:
-        ModelError: there are none, or a file is damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._open: tuple[Path, Any] | None = None
-        index = folder / "model.safetensors.index.json"
-        try:
-            if index.is_file():
-                parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                self.files = {name: folder / part for name, part in parts.items()}
-            else:
-                files = sorted(folder.glob("*.safetensors"))
-                self.files = {name: file for file in files for name in self._file(file).keys()}  # noqa: SIM118
-            # A first look at each: what is damaged is told before anything is written.
-            self.shapes = {name: tuple(self._slice(name).get_shape()) for name in self.files}
-        except Exception as error:  # the library's own classes of errors, and the operating system's
-            raise ModelError(f"cannot read the weights in {folder}", str(error), "export the model again") from error
-        if not self.files:
-            raise ModelError(f"{folder} holds no weights", "it has no *.safetensors", "name the folder that has")
-
-    def _file(self, path: Path) -> Any:
-        from safetensors import safe_open
-
-        if self._open is None or self._open[0] != path:
-            self._open = path, safe_open(path, framework="pt")
-        return self._open[1]
-
-    def _slice(self, name: str) -> Any:
-        return self._file(self.files[name]).get_slice(name)
-
-    def rows(self, name: str, start: int, end: int) -> Array:
-        """Return rows of a tensor as fp32."""
-        return self._slice(name)[start:end].float().numpy()
 
 
 def _tensors(weights: Source, config: Config, dtype: str) -> Iterator[Tensor]:

@@ -1,9 +1,7 @@
-"""A folder for Ollama: the GGUF and a Modelfile whose template renders the very prompts of the exam."""
+"""Ollama's Modelfile, whose template renders the very prompts of the exam."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +9,34 @@ from tunewright.errors import ModelError
 from tunewright.export.chat_shape import ChatShape, Place, shape_of_template
 from tunewright.export.go_template import quote, render_go
 from tunewright.export.probes import conversations
-from tunewright.models.template import end_ids, load_tokenizer, render
-from tunewright.rundir import atomic_folder, disk_errors
+from tunewright.models.template import end_ids, render
 
 MODEL_FILE = "model.gguf"
 _MOST_CONTEXT_TOKENS = 8192  # Ollama takes the memory for all of them at once
 
 
-def write_ollama(gguf: Path, tokenizer_folder: Path, out_folder: Path) -> None:
-    """Write the folder; ``ollama create NAME -f Modelfile`` makes the model from it.
-
-    Args:
-        gguf: the exported model; linked into the folder where the disk allows it, else copied.
-        tokenizer_folder: whose tokenizer and template the model was examined with.
-        out_folder: takes the name once it is whole.
-
-    Raises:
-        ModelError: Ollama's language cannot express the template, or the GGUF cannot be read.
-        DiskFullError: no space; an older folder of that name stands.
-    """
-    content = modelfile(load_tokenizer(tokenizer_folder), *read_header(gguf))
-    with disk_errors(out_folder, gguf.stat().st_size), atomic_folder(out_folder) as folder:
-        try:
-            os.link(gguf, folder / MODEL_FILE)
-        except OSError:
-            shutil.copy(gguf, folder / MODEL_FILE)
-        (folder / "Modelfile").write_text(content, encoding="utf-8")
-
-
-def modelfile(tokenizer: Any, context_tokens: int, bos_added: bool) -> str:
+def modelfile(tokenizer: Any, context_tokens: int, bos_added: bool, system_prompt: str = "") -> str:
     """Return the Modelfile: greedy, without Ollama's penalty on repetition, which would change the answers.
 
     Args:
         tokenizer: with its chat template.
         context_tokens: what the model has been made for.
         bos_added: whether the GGUF says that the first token is put before every prompt: Ollama does then.
+        system_prompt: Ollama puts it before a chat that has no system turn, as chat and serve do.
 
     Raises:
-        ModelError: Ollama's language cannot express the template.
+        ModelError: Ollama's language cannot express the template, or a Modelfile the system prompt.
     """
+    if '"""' in system_prompt:
+        raise ModelError(
+            "the system prompt cannot be written in a Modelfile",
+            'it holds """, which ends a text there',
+            "serve the GGUF with llama.cpp: tunewright export DIR --to gguf",
+        )
     template, shape = go_template(tokenizer, bos_added)
     stops = [tokenizer.convert_ids_to_tokens(number) for number in end_ids(tokenizer, None)]
     lines = [f"FROM ./{MODEL_FILE}", f'TEMPLATE """{template}"""']
+    lines += [f'SYSTEM """{system_prompt}"""'] if system_prompt else []
     lines += [f'PARAMETER stop "{stop}"' for stop in stops]
     lines += [
         "PARAMETER temperature 0",
@@ -85,7 +69,7 @@ def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
             raise ModelError(
                 "the chat template cannot be written in Ollama's language",
                 f"it renders {messages[-1].content[:40]!r} in a way of its own",
-                "serve the GGUF with llama.cpp, which reads the template itself: tunewright export --to gguf",
+                "serve the GGUF with llama.cpp, which reads the template itself: tunewright export DIR --to gguf",
             )
     return template, shape
 
@@ -138,4 +122,6 @@ def read_header(gguf: Path) -> tuple[int, bool]:
         context = fields[f"{architecture}.context_length"].contents()
         return int(context), bool(fields["tokenizer.ggml.add_bos_token"].contents())
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelError(f"cannot read {gguf}", str(error), "export it first: tunewright export --to gguf") from error
+        raise ModelError(
+            f"cannot read {gguf}", str(error), "export it first: tunewright export DIR --to gguf"
+        ) from error

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.base import Base
-from tunewright.export.receipt import verify
-from tunewright.export.swap import RECEIPT
+from tunewright.export.receipt import read_receipt, verify
+from tunewright.export.swap import RECEIPT, exports_in
+from tunewright.export.words import portable_template
 from tunewright.models.load import is_full
+from tunewright.models.template import load_tokenizer
 from tunewright.rundir import RunFolder, file_digest
 
 CARD = "README.md"
+_TEMPLATE = "chat_template.jinja"
 _NAMES_BASE = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 _DATA = {"train.jsonl": "curate", "pairs.jsonl": "pairs"}  # files of the training set and the stages that write them
 
@@ -63,7 +66,8 @@ def of_path(name: str, path: Path) -> File:
 def trained_weights(run: RunFolder, base: Base) -> Parcel:
     """Return the run's adapter, or whole model, as it sat the exam.
 
-    Where a configuration names a folder of this machine as its base, it names the base's hub name instead.
+    Where a configuration names a folder of this machine as its base, it names the base's hub name instead. The chat
+    template gets what training adds to it from outside, as that of an export does.
 
     Raises:
         RunFolderError: it is not what its training left, or not what was examined.
@@ -90,7 +94,7 @@ def exported(run: RunFolder, target: str) -> Parcel:
 
     Args:
         run: a run folder with exports.
-        target: the name of a folder in exports/, or the first part of it where only one begins so.
+        target: the name of a folder in exports/, or an export target that only one of them is of.
 
     Raises:
         RunFolderError: there is no such export, several are, or it is of an earlier adapter.
@@ -105,15 +109,26 @@ def exported(run: RunFolder, target: str) -> Parcel:
     return Parcel(str(receipt["target"]), files, tuple(line[2:] for line in lines if line.startswith("- ")))
 
 
+def exports_of(run: RunFolder, target: str) -> list[Path]:
+    """Return the export of that name, or else all that were exported to that target."""
+    folders = exports_in(run.file("exports"))
+    return [path for path in folders if path.name == target] or [path for path in folders if _is_of(path, target)]
+
+
+def _is_of(folder: Path, target: str) -> bool:
+    try:
+        return bool(read_receipt(folder).get("target") == target)
+    except ExportError:  # a damaged one goes by its name: that it is damaged is told once it is asked for
+        return folder.name.startswith(f"{target}-")
+
+
 def _export_folder(run: RunFolder, target: str) -> Path:
-    folders = sorted(path.parent for path in run.file("exports").glob(f"*/{RECEIPT}"))
-    found = [path for path in folders if path.name == target] or [
-        path for path in folders if path.name.startswith(f"{target}-")
-    ]
+    found = exports_of(run, target)
     if len(found) == 1:
         return found[0]
-    there = ", ".join(path.name for path in found or folders)
-    hint = f"name one with --to: {there}" if there else f"make it: tunewright export '{run.path}' --to {target}"
+    there = ", ".join(path.name for path in found or exports_in(run.file("exports")))
+    name_one, make = f"name one with --to: {there}", f"make it: tunewright export '{run.path}' --to {target}"
+    hint = name_one if found else f"{make}; or {name_one}" if there else make
     raise RunFolderError(
         f"{run.path} has {'several exports' if found else 'no export'} {target}", f"in {run.file('exports')}", hint
     )
@@ -168,7 +183,9 @@ def _record(run: RunFolder, stage: str, part: str) -> dict[str, Any]:
 
 
 def _sent(name: str, path: Path, base: Base) -> File:
-    """Return a file as it is sent; a configuration without the folders of this machine."""
+    """Return a file as it is sent: a configuration without the folders of this machine, a template without needs."""
+    if name == _TEMPLATE:
+        return of_text(name, portable_template(load_tokenizer(path.parent)))
     if name not in ("adapter_config.json", "config.json", "tokenizer_config.json"):
         return of_path(name, path)
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunewright import environment
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.swap import RECEIPT, recover
+from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
@@ -59,7 +59,7 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
 
 def public_name(path: str) -> str:
     """Return a name without the folders that lead to it on this machine; a hub name stays as it is."""
-    return Path(path).name if Path(path).is_absolute() else path
+    return Path(path).name if Path(path).is_absolute() or path.startswith("~") else path
 
 
 def _public_url(url: str | tuple[str, ...]) -> str:
@@ -100,13 +100,6 @@ def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any])
     _write(folder, content)
 
 
-def add_file(folder: Path, name: str, content: str) -> None:
-    """Add a file to an export, or replace one, and enter it in the receipt."""
-    receipt = verify(folder)
-    write_atomic(folder / name, content.encode())
-    _write(folder, {key: value for key, value in receipt.items() if key not in ("files", "digest")})
-
-
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
     whole = {**content, "files": manifest(folder)}
     write_atomic(folder / RECEIPT, _text({**whole, "digest": digest(whole)}))
@@ -129,7 +122,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
         RunFolderError: the folder has none.
         ExportError: it is not as it was written.
     """
-    recover(folder)
+    put_back(folder)
     path = folder / RECEIPT
     if not path.is_file():
         raise RunFolderError(f"{folder} is not an export", f"it has no {RECEIPT}", "tunewright export DIR --to merged")

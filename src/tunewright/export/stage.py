@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tunewright.errors import RunFolderError, UserError
 from tunewright.export import adapter, gguf, merge, receipt
 from tunewright.export.certificate import certify, write_certificate
 from tunewright.export.reference import reference
-from tunewright.export.swap import replaced
+from tunewright.export.swap import replaced, require_replaceable
 from tunewright.export.target import Base, Target
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder, file_digest
@@ -28,15 +29,16 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
         base: merge into the base as training saw it, or into the one of its files.
 
     Raises:
-        UserError: an unknown target or type, no adapter, or one that was changed after it was examined.
+        UserError: an unknown target or type, no folder to write to, no adapter, or one that was changed after it was
+            examined.
         ExportError: the artefact is not what was examined; the earlier one stands.
         DiskFullError: no space; the earlier one stands.
     """
     chosen, dtype = _choose(target, dtype)
     recipe = _examined_recipe(run)
-    folder = out or run.file("exports") / "-".join(
-        part for part in (target, dtype, "original" if base == "original" else "") if part
-    )
+    parts = (target, dtype, "original" if base == "original" else "")
+    folder = _place(out) if out is not None else run.file("exports") / "-".join(filter(None, parts))
+    require_replaceable(folder)
     with run.lock():
         examined = reference(run, recipe)
         with replaced(folder, chosen.num_bytes(run, recipe, dtype)) as fresh:
@@ -60,6 +62,22 @@ def _choose(target: str, dtype: str) -> tuple[Target, str]:
     return TARGETS[target], dtype or (allowed[0] if allowed else "")
 
 
+def _place(out: Path) -> Path:
+    """Return the folder itself where a link is named: the link stays, and what it leads to is replaced.
+
+    Raises:
+        UserError: nothing can be put in its place.
+    """
+    folder = Path(os.path.realpath(out))
+    if not folder.name or folder == Path.cwd():
+        raise UserError(
+            f"an export is not written to {out} itself",
+            "the whole folder is put in place at the end, and this one is in use",
+            f"name a folder in it: -o {out / 'exported'}",
+        )
+    return folder
+
+
 def _examined_recipe(run: RunFolder) -> Recipe:
     """Return the run's recipe, if the adapter stands as it was trained and examined.
 
@@ -69,7 +87,8 @@ def _examined_recipe(run: RunFolder) -> Recipe:
     again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     for name in ("recipe.toml", "adapter"):
         if not run.file(name).exists():
-            raise RunFolderError(f"{run.path} has no {name} yet", "there is nothing to export", again)
+            hint = again if name != "recipe.toml" else f"tunewright run RECIPE.toml --dir '{run.path}'"
+            raise RunFolderError(f"{run.path} has no {name} yet", "there is nothing to export", hint)
     now = file_digest(run.file("adapter"))
     for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
         if not run.file(f"stages/{stage}.json").is_file():

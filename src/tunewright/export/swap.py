@@ -1,39 +1,65 @@
 """Putting a folder under its name in one go, so that a stop at any moment leaves the old one whole.
 
 The new folder is written beside the old one. The swap is two renames: the old one aside, the new one in. Between the
-two, which takes microseconds, nothing bears the name; ``recover`` then puts the old one back, and is called before
-anything is written to or read from an export.
+two, which takes microseconds, nothing bears the name; ``put_back`` then gives it to the old one again, and is called
+before an export is read. It deletes nothing: a reader holds no lock, and an exporter may be between its renames.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunewright.errors import DiskFullError, RunFolderError
 from tunewright.rundir import disk_errors, sync_folder
 
 RECEIPT = "receipt.json"
+_OLD, _NEW = ".tunewright-old", ".tunewright-new"  # names that nobody else gives: what bears them may be removed
+_TRIES = 10
 _SLACK = 1.02  # headers, tokenizers and the file system's own blocks
 
 
 def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
+    return target.with_name(f".{target.name}{_OLD}")
 
 
 def _fresh(target: Path) -> Path:
-    return target.with_name(f".{target.name}.new")
+    return target.with_name(f".{target.name}{_NEW}")
+
+
+def put_back(target: Path) -> None:
+    """Give an export its name again where a swap was stopped between its two renames."""
+    aside = _aside(target)
+    if (aside / RECEIPT).is_file() and not target.exists():
+        with suppress(OSError):  # an exporter that was not stopped at all was faster
+            aside.rename(target)
+
+
+def exports_in(folder: Path) -> list[Path]:
+    """Return the exports in a folder by name, those included that a stopped swap left aside."""
+    for aside in folder.glob(f".*{_OLD}"):
+        put_back(aside.with_name(aside.name.removeprefix(".").removesuffix(_OLD)))
+    return sorted(path.parent for path in folder.glob(f"*/{RECEIPT}") if not path.parent.name.startswith("."))
 
 
 def recover(target: Path) -> None:
-    """Undo or end what a stopped export left beside ``target``."""
-    aside = _aside(target)
-    if aside.exists() and not target.exists():
-        aside.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+    """Undo or end what a stopped export left beside ``target``; only for who is about to write there."""
+    put_back(target)
+    if target.exists() and (_aside(target) / RECEIPT).is_file():
+        _discard_aside(target)
+
+
+def _discard_aside(target: Path) -> None:
+    """Delete the replaced export, first taking its name away: half of it must never be put back."""
+    aside, fresh = _aside(target), _fresh(target)
+    shutil.rmtree(fresh, ignore_errors=True)
+    with suppress(OSError):
+        aside.rename(fresh)
+        shutil.rmtree(fresh)
 
 
 def require_room(target: Path, num_bytes: int) -> None:
@@ -77,6 +103,7 @@ def replaced(target: Path, num_bytes: int) -> Iterator[Path]:
     """
     recover(target)
     require_replaceable(target)
+    require_replaceable(_aside(target))
     fresh = _fresh(target)
     shutil.rmtree(fresh, ignore_errors=True)  # of an export that was killed
     require_room(target, num_bytes)
@@ -85,15 +112,28 @@ def replaced(target: Path, num_bytes: int) -> Iterator[Path]:
         try:
             yield fresh
             _to_disk(fresh)
-            if target.exists():
-                target.rename(_aside(target))
-            fresh.rename(target)
+            _swap(target, fresh)
             sync_folder(target.parent)
         except BaseException:
             recover(target)
             shutil.rmtree(fresh, ignore_errors=True)
             raise
-    shutil.rmtree(_aside(target), ignore_errors=True)
+    if _aside(target).exists():
+        _discard_aside(target)
+
+
+def _swap(target: Path, fresh: Path) -> None:
+    """Give ``fresh`` the name; a reader that met the moment without one may have put the old export back under it."""
+    for attempt in range(1, _TRIES + 1):
+        if target.exists():
+            target.rename(_aside(target))
+        try:
+            fresh.rename(target)
+        except OSError as error:
+            if attempt == _TRIES or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
 
 
 def _to_disk(folder: Path) -> None:

@@ -14,8 +14,7 @@ _QUANTIZED = {
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 _ASK = """\
 messages = [
-    {{"role": "system", "content": {system_prompt}}},
-    {{"role": "user", "content": "..."}},
+{system}    {{"role": "user", "content": "..."}},
 ]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 output = model.generate(**inputs.to(model.device), max_new_tokens={max_new_tokens}, do_sample=False)
@@ -61,7 +60,8 @@ def examples(kind: str, usage: Usage) -> list[Example]:
 
 def _ask(usage: Usage) -> str:
     text = ascii(usage.system_prompt)  # a Python literal, whatever the prompt holds
-    return _ASK.format(system_prompt=text, max_new_tokens=usage.max_new_tokens)
+    system = f'    {{"role": "system", "content": {text}}},\n' if usage.system_prompt else ""
+    return _ASK.format(system=system, max_new_tokens=usage.max_new_tokens)
 
 
 def _load(name: str, quantization: str) -> str:
@@ -103,8 +103,9 @@ def _whole(usage: Usage) -> list[Example]:
 def _gguf(usage: Usage) -> list[Example]:
     file = usage.files[0] if usage.files else "MODEL.gguf"
     server = f"hf download {usage.repo} {file} --local-dir .\nllama-server -m {file} --jinja\n"
-    prompt = " ".join(usage.system_prompt.split()).replace('"""', "'''")
-    modelfile = f'FROM ./{file}\nPARAMETER temperature 0\nSYSTEM """{prompt}"""\n'
+    modelfile = f"FROM ./{file}\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\n"
+    if prompt := usage.system_prompt.replace('"""', "'''"):  # which would end the text
+        modelfile += f'SYSTEM """{prompt}"""\n'
     ollama = f"hf download {usage.repo} {file} --local-dir .\nollama create tuned -f Modelfile\nollama run tuned\n"
     return [
         Example("llama.cpp", server, "sh"),

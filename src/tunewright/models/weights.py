@@ -13,8 +13,20 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
     """Return the file of each tensor, in the order of the files.
 
     Raises:
-        ModelError: the folder holds no safetensors.
+        ModelError: the folder holds no safetensors, or damaged ones.
     """
+    from safetensors import SafetensorError
+
+    try:
+        found = _files(folder)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"cannot read the weights in {folder}", str(error), "fetch or make the model again") from error
+    if not found:
+        raise ModelError(f"{folder} holds no weights", "there is no .safetensors file in it", "fetch the model again")
+    return found
+
+
+def _files(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"
@@ -25,6 +37,4 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as weights:
             found.update(dict.fromkeys(weights.keys(), file))
-    if not found:
-        raise ModelError(f"{folder} holds no weights", "there is no .safetensors file in it", "fetch the model again")
     return found
