@@ -60,6 +60,7 @@ def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
         words += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
     computed = recipe.model.compute
     name = _DTYPES.get(computed) or str(compute_dtype("cuda:0")).removeprefix("torch.")
+    words += ["--generation-config", "vllm"]  # the base's own file may have penalties and limits for all requests
     return [*words, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
 
 
