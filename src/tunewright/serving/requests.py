@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from tunewright.models.streaming import MAX_NEW_TOKENS
 from tunewright.records import Message
 
 MODEL = "tuned"
-MAX_NEW_TOKENS = 512  # as in chat
 
 
 class RequestError(Exception):

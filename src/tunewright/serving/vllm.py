@@ -26,7 +26,6 @@ from tunewright.serving.engine import Engine
 _START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
 _END_TIMEOUT_S = 20.0
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def why_not(recipe: Recipe) -> str:
@@ -58,8 +57,7 @@ def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
         words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", "base"]
         words += ["--enable-lora", "--lora-modules", f"tuned={adapter}", "--max-lora-rank", str(rank)]
         words += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
-    computed = recipe.model.compute
-    name = _DTYPES.get(computed) or str(compute_dtype("cuda:0")).removeprefix("torch.")
+    name = str(compute_dtype("cuda:0", recipe.model.compute)).removeprefix("torch.")
     words += ["--generation-config", "vllm"]  # the base's own file may have penalties and limits for all requests
     return [*words, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
 
