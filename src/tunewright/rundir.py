@@ -78,8 +78,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A previous folder of that name is replaced; on an error it stays and the new one is removed. The caller holds a
     lock: what a process left that was killed here bears fixed names, and is put back or removed first.
     """
-    temporary = path.with_name(f".{path.name}.tunewright-new")
-    old = path.with_name(f".{path.name}.tunewright-old")
+    temporary = path.with_name(f".{path.name}.tunewright.tmp")
+    old = path.with_name(f".{path.name}.tunewright.old")
     _restore(old, path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
