@@ -138,6 +138,12 @@ def test_copy_appends_and_says_so(run, piped, tmp_path):
     assert "**you**\n\nWhich group had it ?" in (tmp_path / "new.md").read_text()
 
 
+def test_copy_to_a_home_that_is_not_there_ends_no_chat(piped):
+    told = piped("Which group had it ?", "/copy ~nobody-here/x.md", "/copy a\0b", "/quit")
+    assert "cannot write ~nobody-here/x.md" in told.err
+    assert told.err.count("cannot write") == 2
+
+
 def test_help_and_unknown_commands_list_all_and_answer_nothing(piped):
     told = piped("/help", "/frobnicate now", "/quit", "never asked")
     assert told.out == ""

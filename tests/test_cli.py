@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,6 +94,17 @@ def test_a_traceback_is_there_for_those_who_ask(tmp_path):
     result = tunewright("run", tmp_path / "none.toml", env={"TUNEWRIGHT_TRACEBACK": "1"})
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+def test_the_command_that_shows_a_defect_can_be_pasted(monkeypatch, capsys):
+    from tunewright.cli import _stop
+
+    words = ["run", "my recipe.toml", "--set", "teacher.model='a b'"]
+    monkeypatch.setattr(sys, "argv", ["tunewright", *words])
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert _stop(ZeroDivisionError("x")) == 3
+    told = capsys.readouterr().err
+    assert shlex.split(told.partition("TUNEWRIGHT_TRACEBACK=1 ")[2]) == ["tunewright", *words]
 
 
 def test_init_writes_a_recipe_that_plan_understands(tmp_path, abstracts):

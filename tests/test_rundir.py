@@ -9,8 +9,10 @@ import pytest
 
 from tunewright import rundir
 from tunewright.errors import DiskFullError, RunFolderError
+from tunewright.parallel import Processes
 from tunewright.records import Rejection
 from tunewright.rundir import Journal, RunFolder, atomic_folder, file_digest, write_atomic
+from tunewright.training.resuming import make_room
 
 
 def test_a_journal_gives_back_what_was_appended(tmp_path):
@@ -145,3 +147,36 @@ def test_a_path_through_a_file(tmp_path):
     Path(tmp_path / "file").write_text("x")
     with pytest.raises(RunFolderError, match="cannot write"):
         RunFolder.create(tmp_path / "file" / "run")
+
+
+def test_what_a_killed_process_left_is_removed_and_the_old_folder_put_back(tmp_path):
+    target = tmp_path / "adapter"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from tunewright.rundir import atomic_folder\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if sys.argv[2] == 'swap':\n"
+        "    rename, renamed = Path.rename, []\n"
+        "    Path.rename = lambda *a: die() if renamed else (renamed.append(1), rename(*a))\n"
+        "with atomic_folder(Path(sys.argv[1])) as work:\n"
+        "    (work / 'new').write_text('2')\n"
+        "    sys.argv[2] == 'write' and die()\n"
+    )
+    for moment in ("write", "swap"):
+        with atomic_folder(target) as work:
+            (work / "old").write_text("1")
+        assert subprocess.run([sys.executable, "-c", code, str(target), moment], check=False).returncode == -9
+        assert len(list(tmp_path.iterdir())) == 2
+        with pytest.raises(RuntimeError), atomic_folder(target):
+            raise RuntimeError
+        assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["adapter", "adapter/old"]
+
+
+def test_a_training_removes_the_half_written_checkpoint_of_a_kill(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from tunewright.rundir import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "step-0000007")], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    make_room(tmp_path, {}, Processes())
+    assert list(tmp_path.iterdir()) == []

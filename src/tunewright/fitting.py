@@ -8,7 +8,7 @@ from pathlib import Path
 from tunewright import __version__, console
 from tunewright.documents.stage import source_files
 from tunewright.errors import DocumentError, RecipeError
-from tunewright.recipe import Recipe, dump_recipe
+from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.rundir import write_atomic
 from tunewright.settings import (
     DocumentSettings,
@@ -76,7 +76,7 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    absolute = path.expanduser().absolute()
+    absolute = at_home(path).absolute()
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
 
 

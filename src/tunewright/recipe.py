@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,11 @@ from tunewright.settings import (
     TeacherSettings,
     TrainingSettings,
 )
+
+
+def at_home(path: str | Path) -> Path:
+    """Return a path with "~" written out; that of a user who is not there stays, where pathlib raises."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 class Recipe(Settings):
@@ -92,14 +98,14 @@ class Recipe(Settings):
 
     def resolve(self, path: str) -> Path:
         """Return a path of this recipe, taken from the recipe's folder when relative."""
-        return self.folder / Path(path).expanduser()
+        return self.folder / at_home(path)
 
     def comparing(self, others: Sequence[str]) -> Recipe:
         """Return the recipe with these in ``evaluation.compare`` too; folders as seen from the current one.
 
         What lies in a folder that is there is a path, also when it is missing itself; else it may be a hub name.
         """
-        paths = {one: Path(one).expanduser() for one in others}
+        paths = {one: at_home(one) for one in others}
         local = {
             one for one, path in paths.items() if path.is_dir() or (path.parent != Path() and path.parent.is_dir())
         }

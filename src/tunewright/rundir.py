@@ -75,9 +75,12 @@ def write_atomic(path: Path, content: bytes) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the name ``path`` once the block ends and its files are on disk.
 
-    A previous folder of that name is replaced; on an error it stays and the new one is removed.
+    A previous folder of that name is replaced; on an error it stays and the new one is removed. The caller holds a
+    lock: what a process left that was killed here bears fixed names, and is put back or removed first.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tunewright.tmp")
+    old = path.with_name(f".{path.name}.tunewright.old")
+    _restore(old, path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -87,15 +90,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         sync_folder(temporary)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
             path.rename(old)
         temporary.rename(path)
         sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
+        _restore(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _restore(old: Path, path: Path) -> None:
+    """Put a folder that was moved aside back, unless its successor stands."""
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def file_digest(path: Path) -> str:

@@ -231,3 +231,48 @@ def test_the_tables_name_settings_that_exist() -> None:
         assert {rule.ours for rule in tool.rules.values() if rule.ours} <= known
         assert {ours for joint in tool.joints for ours in joint.ours} <= known
         assert all(rule.ours or rule.note for rule in tool.rules.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "ours", "value", "listed"),
+    [
+        ({"wandb_project": "x", "use_tensorboard": False}, "training.tracker", "wandb", "use_tensorboard"),
+        ({"wandb_project": "x", "use_tensorboard": True}, "training.tracker", "wandb", "use_tensorboard"),
+        ({"bf16": True, "fp16": True}, "model.compute", "bf16", "fp16"),
+        ({"bf16": True, "bfloat16": True}, "model.compute", "bf16", ""),
+    ],
+)
+def test_of_two_settings_that_disagree_the_first_stays_and_the_other_is_listed(
+    given: dict[str, Any], ours: str, value: str, listed: str, here: Path
+) -> None:
+    whole = {"base_model": "owner/name", "adapter": "lora", **given}
+    accounted(whole, here)
+    conversion = convert(tool_of(whole, here), whole)
+    assert conversion.settings[ours] == value
+    assert [one.key for one in conversion.listed if one.key in given] == ([listed] if listed else [])
+
+
+def test_both_lists_of_tokens_are_added(here: Path) -> None:
+    whole = {"model_name_or_path": "o/n", "template": "x", "add_tokens": "<a>,<b>", "add_special_tokens": "<b>,<c>"}
+    accounted(whole, here)
+    conversion = convert(tool_of(whole, here), whole)
+    assert conversion.settings["model.added_tokens"] == ("<a>", "<b>", "<c>")
+    assert {"add_tokens", "add_special_tokens"} <= set(conversion.taken)
+
+
+def test_the_home_of_nobody_is_a_path_like_any_other(here: Path) -> None:
+    conversion = convert(tool_of({"base_model": "~nobody-here/m"}, here), {"base_model": "~nobody-here/m"})
+    recipe = recipe_of(conversion, here)
+    assert recipe.resolve(recipe.model.base).name == "m"
+    assert recipe.comparing(["~nobody-here/run"]).evaluation.compare == ("~nobody-here/run",)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"base_model": "o/n", "adapter": "lora", "rl": [None]},
+        {"model_name_or_path": "o/n", "template": "x", "pref_loss": [None]},
+    ],
+)
+def test_a_list_in_the_place_of_a_name_is_listed(odd: dict[str, Any], here: Path) -> None:
+    accounted(odd, here)

@@ -21,6 +21,7 @@ from tunewright.elsewhere import machines
 from tunewright.errors import DocumentError, ModelError, RecipeError
 from tunewright.models.budget import SPARE, choose, predict_memory
 from tunewright.models.memory import Shape
+from tunewright.models.source import locate
 from tunewright.recipe import Recipe, load_recipe, parse_recipe
 
 _7B = {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
@@ -242,3 +243,61 @@ def test_what_is_launched_is_the_recipe_that_was_planned(job: Path, capsys: pyte
     there, here = load_recipe(job, assignments), load_recipe(job, ["training.rank=4"])
     moved = {"documents", "exam"}
     assert there.model_dump(exclude=moved) == here.model_dump(exclude=moved)
+
+
+def test_an_existing_file_is_kept_unless_forced_and_the_recipe_always(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, there = job.read_text(), job.parent / "task.yaml"
+    there.write_text("mine")
+    for output, force in ((there, []), (job, []), (job.parent / "papers" / ".." / job.name, ["--force"])):
+        with pytest.raises(SystemExit) as end:
+            main(["launch", str(job), "--gpu", "T4", "-o", str(output), *force])
+        assert end.value.code == 1
+    assert "--force" in capsys.readouterr().err
+    assert (job.read_text(), there.read_text()) == (kept, "mine")
+    _launched(capsys, job, "--gpu", "T4", "-o", there, "--force")
+    assert "tunewright" in there.read_text()
+
+
+def test_the_command_to_type_can_be_typed(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    _, told = _launched(capsys, job, "--gpu", "T4", "-o", tmp_path / "my task.yaml")
+    words = shlex.split(told.split("start it with: ")[1].splitlines()[0])
+    asked = [word for name in ("TEACHER", "JUDGE") for word in ("--secret", f"{name}_API_KEY")]
+    assert words == [*["sky", "jobs", "launch"], str(tmp_path / "my task.yaml"), *asked, "--secret", "WANDB_API_KEY"]
+    text, told = _launched(capsys, job, "--gpu", "T4", "--print", "--for", "notebook")
+    assert "--secret" not in told
+    cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(text)["cells"]}
+    assert 'SECRETS = ["HF_TOKEN", "TEACHER_API_KEY", "JUDGE_API_KEY", "WANDB_API_KEY"]' in cells["parameters"]
+
+
+def test_a_servers_model_is_no_file_and_what_is_compared_travels_too(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.parent / "other").mkdir()
+    served = job.read_text().replace('model = "m"', 'model = "/models/of the server"')
+    job.write_text(f'evaluation.compare = ["other", "owner/name"]\n{served}')
+    text, _ = _launched(capsys, job, "--print", "--gpu", "T4")
+    task = yaml.safe_load(text)
+    words = shlex.split(task["run"].splitlines()[1])
+    compared = next(word for word in words if word.startswith("evaluation.compare="))
+    there, name = json.loads(compared.partition("=")[2])
+    assert (task["file_mounts"][f"~/tunewright/{there}"], name) == (str(job.parent / "other"), "owner/name")
+    text, _ = _launched(capsys, job, "--print", "--gpu", "T4", "--for", "notebook")
+    assert json.dumps('evaluation.compare=["other", "owner/name"]') in "".join(json.loads(text)["cells"][1]["source"])
+
+
+def test_why_a_base_on_the_hub_is_unknown_is_told_in_the_words_of_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = parse_recipe({"model": {"base": "nobody/at-home"}}, tmp_path)
+    told = []
+    for ask in (lambda: machines.machine_of(recipe, ""), lambda: locate("nobody/at-home")):
+        with pytest.raises(ModelError) as error:
+            ask()
+        told.append((error.value.headline, error.value.cause))
+    assert told[0] == told[1]

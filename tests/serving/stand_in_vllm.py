@@ -13,7 +13,16 @@ def options():
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=["serve"])
     parser.add_argument("base")
-    for name in ("served-model-name", "lora-modules", "max-lora-rank", "quantization", "dtype", "host", "port"):
+    for name in (
+        "served-model-name",
+        "lora-modules",
+        "max-lora-rank",
+        "quantization",
+        "dtype",
+        "host",
+        "port",
+        "generation-config",
+    ):
         parser.add_argument(f"--{name}")
     parser.add_argument("--enable-lora", action="store_true")
     return parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -10,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 import urllib3
@@ -21,9 +24,15 @@ from gguf_folder import write_gguf
 from tuned_run import SYSTEM_PROMPT, make_speaking_model, make_tuned_run
 from tunewright.chatting.loop import converse
 from tunewright.errors import ModelError, RunFolderError, StageError, UserError
+from tunewright.recipe import load_recipe
 from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder
+from tunewright.serving.address import open_door, take_port
+from tunewright.serving.app import application
+from tunewright.serving.canary import Canary, judge
+from tunewright.serving.engine import WAITING, Engine, Piece
 from tunewright.serving.serve import serve
+from tunewright.serving.vllm import command
 
 TOKEN = "a token of twenty-eight char"
 
@@ -120,6 +129,12 @@ def test_sampling_stop_and_the_list_of_models(client):
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
         ({"n": 2}, 400, "n is not supported"),
+        ({"extra_body": {"top_k": 40}}, 400, "top_k is not supported"),
+        ({"extra_body": {"repetition_penalty": 1.1}}, 400, "repetition_penalty is not supported"),
+        ({"extra_body": {"best_of": 3}}, 400, "best_of is not supported"),
+        ({"function_call": {"name": "f"}}, 400, "function_call is not supported"),
+        ({"audio": {"voice": "alloy", "format": "wav"}}, 400, "audio is not supported"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, 400, "messages: tool_calls"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"temperature": 3}, 400, "temperature"),
         ({"model": "base"}, 404, "there is 'tuned'"),
@@ -156,6 +171,17 @@ def test_odd_requests_get_an_answer_that_says_what_is_wrong(server):
     assert process.poll() is None
 
 
+def test_what_changes_no_answer_is_let_in(client):
+    plain = ask(client, "Which group had it ?")
+    idle = {"user": "me", "store": False, "metadata": {"a": "b"}, "service_tier": "auto", "parallel_tool_calls": True}
+    same = {"n": 1, "tools": [], "logprobs": False, "tool_choice": "auto", "extra_body": {"top_k": -1, "best_of": 1}}
+    told = ask(client, "Which group had it ?", **idle, **same)
+    assert told.choices[0].message.content == plain.choices[0].message.content
+    turns = [{"role": "user", "content": "Which group had it ?", "name": "me"}, plain.choices[0].message.model_dump()]
+    turns.append({"role": "user", "content": "Why ?"})
+    assert client.chat.completions.create(model="tuned", messages=turns, max_tokens=2).usage.completion_tokens == 2
+
+
 def test_a_client_that_leaves_lets_the_next_one_in(client):
     with ask(client, "Which group had it ?", stream=True, max_tokens=3000) as stream:
         next(iter(stream))
@@ -185,7 +211,6 @@ def test_the_llm_command_talks_to_it(run, server, tmp_path):
 
 
 def test_the_file_is_made_once_and_anew_for_another_adapter(run, server, monkeypatch):
-    from tunewright.recipe import load_recipe
     from tunewright.serving.gguf import tuned_gguf
 
     recipe = load_recipe(run.file("recipe.toml"))
@@ -329,3 +354,60 @@ def test_vllm_without_the_adapter_is_refused_and_one_that_fails_says_why(run, vl
     Path(vllm.split(os.pathsep)[0], "vllm").write_text("#!/bin/sh\necho no memory left >&2\nexit 1\n")
     code, told = refused(run.path, cuda=True, PATH=vllm)
     assert (code, "vLLM does not start" in told, "no memory left" in told) == (3, True, True)
+
+
+@pytest.mark.parametrize(("base", "tuned"), [("Yes. It is.", "Yes."), ("Yes.", ""), ("Yes.", "Yes. It is.")])
+def test_the_examined_answer_leans_to_tuned_wherever_the_base_parts_from_it(base, tuned):
+    canary = Canary([1], base, tuned)
+    assert (canary.leans(tuned), canary.leans(base)) == ("tuned", "base")
+    assert judge([canary] * 4, [tuned] * 4, "") == (
+        "of 4 exam questions, it answers 4 word for word as tuned did, 0 as the base"
+    )
+
+
+def test_a_second_server_is_told_before_it_loads_anything_that_the_port_is_taken():
+    with take_port("127.0.0.1", 0) as door:
+        port = door.getsockname()[1]
+        with pytest.raises(UserError, match="cannot listen on 127.0.0.1"):
+            take_port("127.0.0.1", port)
+        open_door(door)
+        with socket.create_connection(("127.0.0.1", port)) as client, door.accept()[0] as ours:
+            ours.close()  # ours first, so that it is our end that lingers
+            assert client.recv(1) == b""
+    # At once, though the ended connection still bears the port; only then can two be bound to it.
+    with take_port("127.0.0.1", port) as again, take_port("127.0.0.1", port) as other:
+        open_door(again)
+        with pytest.raises(UserError, match="cannot listen on 127.0.0.1"):
+            open_door(other)
+
+
+def test_health_answers_while_many_wait_for_the_engine():
+    entered, gate = threading.Semaphore(0), threading.Event()
+
+    def answer(asked):
+        entered.release()
+        gate.wait(60)
+        return 1, iter([Piece("yes"), Piece("", "stop", 1)])
+
+    async def go():
+        app = application(Engine("an engine", "http://127.0.0.1:9", "", 64), answer, "", "127.0.0.1")
+        asked = {"messages": [{"role": "user", "content": "Which ?"}]}
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
+            waiting = [asyncio.create_task(client.post("/v1/chat/completions", json=asked)) for _ in range(WAITING + 5)]
+            try:
+                async with asyncio.timeout(30):
+                    for _ in range(WAITING):
+                        while not entered.acquire(blocking=False):
+                            await asyncio.sleep(0.01)
+                    assert (await client.get("/health")).json()["engine"] == "an engine"
+            finally:
+                gate.set()
+            assert {reply.status_code for reply in await asyncio.gather(*waiting)} == {200}
+
+    asyncio.run(go())
+
+
+def test_vllm_takes_no_sampling_settings_from_the_base(run):
+    words = command(load_recipe(run.file("recipe.toml")), run.file("adapter"), 1)
+    assert words[words.index("--generation-config") + 1] == "vllm"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunewright.benchmarking import database, harness
 from tunewright.errors import UserError
+from tunewright.recipe import at_home
 from tunewright.records import digest
 from tunewright.rundir import file_digest
 
@@ -50,7 +51,7 @@ def find_task(name: str) -> BenchmarkTask:
     """
     if name == database.NAME:
         return BenchmarkTask(name, database.content(), database.play)
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.suffix == ".jsonl":
         rows = _rows(path)
         return _through_harness(path.stem, digest(rows), lambda: _config(path.stem, rows))

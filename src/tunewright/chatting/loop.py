@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tunewright import console
 from tunewright.chatting.conversation import Turn, append_to, as_markdown
@@ -13,7 +12,7 @@ from tunewright.chatting.sources import Sources
 from tunewright.chatting.voices import Voices
 from tunewright.errors import TunewrightError
 from tunewright.pipeline import require
-from tunewright.recipe import load_recipe
+from tunewright.recipe import at_home, load_recipe
 from tunewright.rundir import RunFolder
 
 
@@ -138,11 +137,11 @@ def _copy(chat: Chat, name: str) -> None:
     if not name or not chat.turns:
         console.line("/copy FILE writes the conversation to FILE" if not name else "nothing was said yet")
         return
-    path = Path(name).expanduser()
+    path = at_home(name)
     try:
         existed = append_to(path, as_markdown(f"A conversation with {chat.run.path.resolve().name}", chat.turns))
-    except OSError as error:
-        console.line(f"cannot write {path}: {error.strerror or error}")
+    except (OSError, ValueError) as error:  # a null byte is the latter
+        console.line(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
         return
     console.line(f"{path} existed: the conversation was added at its end" if existed else f"written to {path}")
 

@@ -11,14 +11,12 @@ from tunewright import console
 from tunewright.chatting.conversation import Turn, prompt_for
 from tunewright.errors import UserError
 from tunewright.models.load import for_inference, is_full, load_adapter, pick_device
-from tunewright.models.streaming import stream
+from tunewright.models.streaming import MAX_NEW_TOKENS, stream
 from tunewright.models.student import student_base, student_tokenizer
 from tunewright.models.template import encode_prompt, end_ids
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder
-
-MAX_NEW_TOKENS = 512
 
 
 class Voices:

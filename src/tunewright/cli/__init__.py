@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -69,7 +70,7 @@ def _stop(error: BaseException) -> int:
         TunewrightError(
             f"unexpected {type(error).__name__}: {error}",
             "this is a defect in tunewright; what was done is kept",
-            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + " ".join(["tunewright", *sys.argv[1:]]),
+            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + shlex.join(["tunewright", *sys.argv[1:]]),
         )
     )
     return 3

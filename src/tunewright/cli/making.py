@@ -94,6 +94,7 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
 @click.option(
     "--for", "scheduler", type=click.Choice(["skypilot", "slurm", "notebook"]), default="skypilot", show_default=True
 )
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to ask for (default: the smallest that will do).")
 def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **asked: Any) -> None:
     """Write the file that runs RECIPE on a rented or a shared machine; nothing is started."""

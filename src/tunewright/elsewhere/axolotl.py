@@ -15,7 +15,7 @@ _SUPERVISED = "the recipe trains supervised alone"
 
 
 def _prefers(given: Mapping[str, Any]) -> bool:
-    return given.get("rl") in _PAIRS
+    return str(given.get("rl")) in _PAIRS
 
 
 def _method(given: Mapping[str, Any]) -> Decision:
@@ -145,7 +145,7 @@ _RULES: dict[str, Rule] = {
     "seed": Rule("seed", "also of the split and of the exam", values.whole),
     "wandb_project": Rule("training.tracker", "its name: export WANDB_PROJECT=...", lambda value: "wandb"),
     "mlflow_tracking_uri": Rule("training.tracker", "export MLFLOW_TRACKING_URI=...", lambda value: "mlflow"),
-    "use_tensorboard": Rule("training.tracker", "", lambda value: "tensorboard" if values.on(value) else ""),
+    "use_tensorboard": Rule("training.tracker", "", values.switch("tensorboard")),
     "rl_beta": Rule("preference.beta", "", values.number),
     "dpo_label_smoothing": Rule("preference.label_smoothing", "", values.number),
     "max_steps": Rule("", "the training is counted in epochs: training.epochs"),

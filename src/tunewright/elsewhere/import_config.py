@@ -14,7 +14,7 @@ from tunewright.elsewhere.llama_factory import LLAMA_FACTORY
 from tunewright.elsewhere.rules import Conversion, Listed, Tool, convert, is_secret
 from tunewright.elsewhere.unsloth import UNSLOTH
 from tunewright.errors import RecipeError
-from tunewright.recipe import Recipe, dump_recipe, parse_recipe
+from tunewright.recipe import Recipe, at_home, dump_recipe, parse_recipe
 from tunewright.rundir import write_atomic
 
 _WIDEST = 60  # characters of a value that is told
@@ -104,7 +104,7 @@ def recipe_of(conversion: Conversion, folder: Path) -> Recipe:
 
 
 def _from(folder: Path, path: str) -> str:
-    absolute = Path(path).expanduser().absolute()
+    absolute = at_home(path).absolute()
     return str(absolute) if Path(path).is_absolute() else os.path.relpath(absolute, folder)
 
 

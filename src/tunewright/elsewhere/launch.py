@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shlex
@@ -33,6 +34,7 @@ _INPUTS = (
     "curation.reward",
     "teacher.model",
     "judge.model",
+    "evaluation.compare",
 )
 _THERE = "~/tunewright"
 _STOPPING = """\
@@ -87,17 +89,31 @@ class Job:
         named = (self.recipe.teacher.api_key_env, self.recipe.judge.api_key_env, *tracked)
         return tuple(dict.fromkeys(name for name in named if name))
 
+    @property
+    def asked(self) -> str:
+        """The words that hand these to SkyPilot."""
+        return "".join(f" --secret {name}" for name in self.secrets)
+
 
 def launch(
-    path: Path, folder: Path, *, assignments: Sequence[str], scheduler: str, gpu: str, output: Path | None
+    path: Path,
+    folder: Path,
+    *,
+    assignments: Sequence[str],
+    scheduler: str,
+    gpu: str,
+    output: Path | None,
+    force: bool = False,
 ) -> None:
     """Write the file for a scheduler to stdout or to a file, and tell on stderr what to type.
 
     Raises:
-        RecipeError: the recipe is wrong, or no machine is large enough.
+        RecipeError: the recipe is wrong, no machine is large enough, or the output exists.
         DocumentError: the recipe names a file that is not there.
         ModelError: the base's shape cannot be known from here.
     """
+    if output is not None:
+        _require_free(output, path, force)
     recipe = load_recipe(path, assignments)
     job = Job(path.absolute(), folder.absolute(), recipe, tuple(assignments), machine_of(recipe, gpu))
     text = SCHEDULERS[scheduler](job)
@@ -111,7 +127,21 @@ def launch(
     console.line(f"{job.machine.gpu} x {job.machine.count}: {job.machine.why}")
     for note in _notes(recipe):
         console.warning(note)
-    console.line(f"nothing was started; start it with: {_START[scheduler]} {output or 'FILE'}")
+    asked = job.asked if scheduler == "skypilot" else ""
+    file = shlex.quote(str(output)) if output else "FILE"
+    console.line(f"nothing was started; start it with: {_START[scheduler]} {file}{asked}")
+
+
+def _require_free(output: Path, recipe: Path, force: bool) -> None:
+    """Refuse to write over a file that the user did not give up, and over the recipe in any case.
+
+    Raises:
+        RecipeError: it exists, or is the recipe.
+    """
+    if os.path.realpath(output) == os.path.realpath(recipe):
+        raise RecipeError(f"{output} is the recipe itself", "it would be overwritten", "choose another name with -o")
+    if output.exists() and not force:
+        raise RecipeError(f"{output} exists", "it may hold your changes", "choose another name with -o, or add --force")
 
 
 def _notes(recipe: Recipe) -> Iterator[str]:
@@ -120,8 +150,8 @@ def _notes(recipe: Recipe) -> Iterator[str]:
             yield f"{name}.url is {url!r}: of this machine, that is; there, it has to be served too, or be another one"
 
 
-def _inputs(recipe: Recipe) -> Iterator[tuple[str, list[Path], bool]]:
-    """Yield (setting, its paths on this machine, whether it is a list).
+def _inputs(recipe: Recipe) -> Iterator[tuple[str, list[Path | str], bool]]:
+    """Yield (setting, its paths on this machine, whether it is a list); among them, as text, names of the hub.
 
     Raises:
         DocumentError: a path does not exist.
@@ -129,17 +159,18 @@ def _inputs(recipe: Recipe) -> Iterator[tuple[str, list[Path], bool]]:
     whole = recipe.with_absolute_paths()
     for name in _INPUTS:
         section, _, key = name.partition(".")
-        value: Any = getattr(getattr(whole, section), key)
-        paths = [
-            Path(one).resolve()
-            for one in (value if isinstance(value, tuple) else (value,))
-            if one and Path(one).is_absolute()
-        ]
+        settings: Any = getattr(whole, section)
+        if key == "model" and settings.url != LOCAL:
+            continue  # a server's name for it, even where that looks like a path
+        value = getattr(settings, key)
+        named = value if isinstance(value, tuple) else (value,)
+        found = [Path(one).resolve() if Path(one).is_absolute() else one for one in named if one]
+        paths = [one for one in found if isinstance(one, Path)]
         for path in paths:
             if not path.exists():
                 raise DocumentError(f"there is nothing at {path}", f"{name} names it", "mend the path in the recipe")
         if paths:
-            yield name, paths, isinstance(value, tuple)
+            yield name, found, isinstance(value, tuple)
 
 
 def _skypilot(job: Job) -> str:
@@ -148,9 +179,12 @@ def _skypilot(job: Job) -> str:
 
     mounts: dict[str, Any] = {f"{_THERE}/recipe.toml": str(job.path)}
     assignments = list(job.assignments)
-    for name, paths, many in _inputs(job.recipe):
-        there = [f"inputs/{len(mounts) + place}-{path.name}" for place, path in enumerate(paths)]
-        mounts |= {f"{_THERE}/{to}": str(path) for to, path in zip(there, paths, strict=True)}
+    for name, found, many in _inputs(job.recipe):
+        there = []
+        for one in found:
+            there.append(one if isinstance(one, str) else f"inputs/{len(mounts)}-{one.name}")
+            if isinstance(one, Path):
+                mounts[f"{_THERE}/{there[-1]}"] = str(one)
         assignments.append(f"{name}={json.dumps(there if many else there[0], ensure_ascii=False)}")
     # Written through a cache: a plain mount of a bucket can neither append to a file nor rename one.
     bucket = f"{job.name}-{digest(platform.node(), str(job.path), str(job.folder))[:10]}"
@@ -168,10 +202,9 @@ def _skypilot(job: Job) -> str:
     }
     if job.secrets:
         task["secrets"] = dict.fromkeys(job.secrets)
-    asked = "".join(f" --secret {name}" for name in job.secrets)
     header = [
         f"# {job.machine.gpu} x {job.machine.count}: {job.machine.why}.",
-        f"# Start:      sky jobs launch FILE{asked}",
+        f"# Start:      sky jobs launch FILE{job.asked}",
         "# A gated base: add --secret HF_TOKEN. Values of secrets come from your environment and stand nowhere here.",
         "# Preempted, the job is started anew elsewhere with the same command, and goes on from what the bucket holds.",
         f"# Results:    the bucket {bucket}; report.html is in it.",
@@ -227,14 +260,15 @@ again=no
 def _notebook(job: Job) -> str:
     """Return a notebook; documents are put into it there, and what else the recipe names has to lie beside it."""
     moved, files = list(job.assignments), []
-    for name, paths, many in _inputs(job.recipe):
+    for name, found, many in _inputs(job.recipe):
         if name != "documents.paths":
-            moved.append(f"{name}={json.dumps([path.name for path in paths] if many else paths[0].name)}")
-            files += [f"`{path.name}`" for path in paths]
+            there = [one if isinstance(one, str) else one.name for one in found]
+            moved.append(f"{name}={json.dumps(there if many else there[0])}")
+            files += [f"`{one.name}`" for one in found if isinstance(one, Path)]
     note = f"Put into the work folder first: {', '.join(files)}." if files else ""
     recipe = job.path.read_text(encoding="utf-8")
     gpu = job.machine.gpu.partition("-")[0]
-    return notebook(recipe, job.path.stem, gpu, settings=moved, note=note)
+    return notebook(recipe, job.path.stem, gpu, settings=moved, note=note, secrets=job.secrets)
 
 
 def _command(python: str, count: int, recipe: str, folder: str, assignments: Sequence[str]) -> str:

@@ -123,7 +123,7 @@ def _stage(given: Mapping[str, Any], result: Decision) -> None:
 
 
 def _loss(value: Any) -> str:
-    if value not in _LOSSES:
+    if str(value) not in _LOSSES:
         raise Unlike("no such loss: sigmoid instead")
     return _LOSSES[value]
 
@@ -143,8 +143,6 @@ _RULES: dict[str, Rule] = {
     "bf16": Rule("model.compute", "true is bf16", values.compute("bf16")),
     "pure_bf16": Rule("model.compute", "true is bf16", values.compute("bf16")),
     "fp16": Rule("model.compute", "true is fp16", values.compute("fp16")),
-    "add_tokens": Rule("model.added_tokens", "their embeddings are trained too", values.names),
-    "add_special_tokens": Rule("model.added_tokens", "their embeddings are trained too", values.names),
     "default_system": Rule("system_prompt", "first message of written samples and of the exam", values.text),
     "cutoff_len": Rule("training.max_tokens", "a longer sample is left out and counted, never cut", values.whole),
     "lora_dropout": Rule("training.dropout", "above 0 takes the slower path", values.number),
@@ -269,6 +267,12 @@ LLAMA_FACTORY = Tool(
             ("synthesis.data", "preference.data", "training.epochs"),
             "local .jsonl and .json, also by dataset_info.json; pairs alone in the stage dpo",
             _data,
+        ),
+        Joint(
+            ("add_tokens", "add_special_tokens"),
+            ("model.added_tokens",),
+            "both lists; their embeddings are trained too",
+            values.united("model.added_tokens", "add_tokens", "add_special_tokens"),
         ),
     ),
     families=_FAMILIES,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewright.errors import ModelError, RecipeError
+from tunewright.models import hub
 from tunewright.models.budget import SPARE, Choice, Memory, choose, predict_memory
 from tunewright.models.memory import Shape
 from tunewright.models.source import locate, read_config
@@ -114,8 +115,10 @@ def _described(base: str, recipe: Recipe) -> Path:
     try:
         return Path(hf_hub_download(base, "config.json")).parent
     except Exception as error:  # the hub's library raises errors of four libraries below it
-        raise ModelError(
+        named = "name the machine yourself: --gpu A100-80GB"
+        headline, cause, hint = hub.explain(error, base, writing=False) or (
             f"the shape of {base} is not known here",
-            f"its config.json cannot be fetched: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            "connect and try again, or name the machine yourself: --gpu A100-80GB",
-        ) from error
+            f"its config.json cannot be fetched: {hub.clean(str(error)) or type(error).__name__}",
+            "try again",
+        )
+        raise ModelError(headline, cause, f"{hint}; or {named}") from error

@@ -9,6 +9,7 @@ from typing import Any
 from tunewright import __version__
 
 _KAGGLE = {"T4": "nvidiaTeslaT4"}
+_SECRETS = ("HF_TOKEN", "TEACHER_API_KEY")
 _QUESTION = "What was measured, and what was found?"
 
 _INSTALL = """\
@@ -113,7 +114,14 @@ if COLAB:
 
 
 def notebook(
-    recipe: str, name: str, gpu: str, *, documents: str = "papers", settings: Sequence[str] = (), note: str = ""
+    recipe: str,
+    name: str,
+    gpu: str,
+    *,
+    documents: str = "papers",
+    settings: Sequence[str] = (),
+    note: str = "",
+    secrets: Sequence[str] = (),
 ) -> str:
     """Return a notebook (nbformat 4.5) that runs a recipe; the same arguments give the same bytes.
 
@@ -124,11 +132,12 @@ def notebook(
         documents: the folder with the user's documents; empty for the shipped abstracts.
         settings: KEY=VALUE that the notebook begins with.
         note: a paragraph more for the top.
+        secrets: environment variables that it needs, beside those that any run may need.
     """
     about = recipe.partition("\n")[0].removeprefix("#").strip()
     cells = [
         _text("what-this-does", _top(name, about, gpu, note)),
-        _code("parameters", _parameters(documents, settings), tags=["parameters"]),
+        _code("parameters", _parameters(documents, settings, secrets), tags=["parameters"]),
         _text("install-text", "## Install"),
         _code("install", _INSTALL),
         _text("where-text", _WHERE_TEXT),
@@ -185,7 +194,8 @@ def _top(name: str, about: str, gpu: str, note: str) -> str:
     )
 
 
-def _parameters(documents: str, settings: Sequence[str]) -> str:
+def _parameters(documents: str, settings: Sequence[str], secrets: Sequence[str]) -> str:
+    names = list(dict.fromkeys([*_SECRETS, *secrets]))
     listed = "".join(f"    {json.dumps(setting, ensure_ascii=False)},\n" for setting in settings)
     return f"""\
 DOCUMENTS = {json.dumps(documents)}  # a folder, under the work folder or anywhere; empty: the shipped abstracts
@@ -193,7 +203,7 @@ RUN = "run"  # the run folder, under the work folder
 BASE = ""  # another base model, a folder or a hub name; empty: the recipe's
 SETTINGS = [{chr(10) if listed else ""}{listed}]  # other settings than the recipe's, such as "training.epochs=1"
 QUESTION = {json.dumps(_QUESTION)}
-SECRETS = ["HF_TOKEN", "TEACHER_API_KEY"]  # taken from Colab's secrets, if they are there
+SECRETS = {json.dumps(names)}  # taken from Colab's secrets, if they are there
 INSTALL = "tunewright=={__version__}"
 """
 

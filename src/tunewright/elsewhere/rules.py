@@ -193,18 +193,32 @@ def _single(tool: Tool, key: str, value: Any) -> Decision:
 
 
 def _settle(result: Conversion, decision: Decision, values: Mapping[str, Any], silent: Mapping[str, Any]) -> None:
-    """Enter a decision, as far as its values are in the range of ours; of their defaults, only what is taken over."""
-    faults = {name: fault for name, value in decision.settings.items() if (fault := _fault(name, value))}
-    result.settings |= {name: value for name, value in decision.settings.items() if name not in faults}
+    """Enter a decision, as far as its values are in the range of ours; of their defaults, only what is taken over.
+
+    What an earlier setting of theirs decided stays: a later one that says otherwise is listed.
+    """
+    faults = {
+        name: f"{name} cannot be that: {fault}"
+        for name, value in decision.settings.items()
+        if (fault := _fault(name, value))
+    }
+    first = {name: key for key, ours in reversed(result.taken.items()) for name in ours}
+    clashes = {
+        name: f"{first[name]} says otherwise, and comes first"
+        for name, value in decision.settings.items()
+        if name in first and result.settings.get(name) != value
+    }
+    left_out = faults | clashes
+    result.settings |= {name: value for name, value in decision.settings.items() if name not in left_out}
     for key, ours in decision.taken.items():
-        kept = tuple(name for name in ours if name not in faults)
+        kept = tuple(name for name in ours if name not in left_out)
         if kept and key in values:
             result.taken[key] = kept
         elif kept and key in silent:
             result.defaults += [name for name in kept if name not in result.defaults]
         for name in ours:
-            if name in faults and key in values and key not in decision.remarks:
-                result.listed.append(Listed(key, values[key], f"{name} cannot be that: {faults[name]}"))
+            if key in values and (name in clashes or (name in faults and key not in decision.remarks)):
+                result.listed.append(Listed(key, values[key], left_out[name]))
     for key, why in decision.remarks.items():
         if key in values:
             result.listed.append(Listed(key, values[key], why))

@@ -101,17 +101,21 @@ def schedule(value: Any) -> Any:
     raise Unlike("no such schedule: cosine instead")
 
 
-def compute(kind: str) -> Any:
-    """Return a conversion of a switch such as ``bf16: true`` into the compute type."""
+def switch(kind: str) -> Any:
+    """Return a conversion of a switch into the value that it stands for; off, it stands for none."""
 
-    def told(value: Any) -> Any:
-        if value == "auto":
-            return "auto"
-        if on(value) or value == "full":
+    def told(value: Any) -> str:
+        if on(value):
             return kind
         raise Unlike("off, as when it is not named")
 
     return told
+
+
+def compute(kind: str) -> Any:
+    """Return a conversion of a switch such as ``bf16: true`` into the compute type."""
+    told = switch(kind)
+    return lambda value: "auto" if value == "auto" else kind if value == "full" else told(value)
 
 
 def steps(value: Any) -> int:
@@ -161,6 +165,25 @@ def phase(rate: str, epochs: str, preference: Callable[[Mapping[str, Any]], bool
                 result.remarks[key], told = told.why, told.value
             result.settings[f"{section}.{name}"] = told
             result.taken[key] = (f"{section}.{name}",)
+        return result
+
+    return decide
+
+
+def united(ours: str, *theirs: str) -> Any:
+    """Return the decision on lists of names that become one."""
+
+    def decide(given: Mapping[str, Any]) -> Decision:
+        result = Decision()
+        for key in theirs:
+            try:
+                told = names(given[key]) if given.get(key) is not None else ()
+            except Unlike as error:
+                result.remarks[key] = str(error)
+                continue
+            if told:
+                result.taken[key] = (ours,)
+                result.settings[ours] = tuple(dict.fromkeys([*result.settings.get(ours, ()), *told]))
         return result
 
     return decide

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.models import embedded
+from tunewright.recipe import at_home
 from tunewright.records import Document
 from tunewright.settings import EMBEDDED
 
@@ -45,7 +46,7 @@ def read_base(base: str, root: Path = Path()) -> Base:
     if base == EMBEDDED:
         note = f"the base as the hub has it: training and exam had a copy of it in 4 bit ({embedded.GGUF_FORMAT})"
         return Base(embedded.NAME, embedded.HUB_NAME, {"license": embedded.LICENSE}, "known to tunewright", note)
-    folder = root / Path(base).expanduser()
+    folder = root / at_home(base)
     if folder.is_dir():
         cached = _IN_CACHE.search(folder.resolve().as_posix())
         hub_name = f"{cached[1]}/{cached[2]}" if cached else None

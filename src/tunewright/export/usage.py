@@ -11,7 +11,7 @@ _QUANTIZED = {
     "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16',
     "int8": "load_in_8bit=True",
 }
-_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 _ASK = """\
 messages = [
 {system}    {{"role": "user", "content": "..."}},
@@ -87,7 +87,7 @@ def _adapter(usage: Usage) -> list[Example]:
         code += "base.resize_token_embeddings(len(tokenizer), mean_resizing=False)\n"
     code += f"model = PeftModel.from_pretrained(base, {ascii(usage.repo)})\n\n{_ask(usage)}"
     found = [Example("transformers and peft", code, "python")]
-    rank = next((rank for rank in _VLLM_RANKS if rank >= usage.rank), 0)
+    rank = next((rank for rank in VLLM_RANKS if rank >= usage.rank), 0)
     if usage.rank and rank:
         command = f"vllm serve {usage.base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={usage.repo}\n"
         found.append(Example('vLLM (ask for the model "tuned")', command, "sh"))

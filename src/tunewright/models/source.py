@@ -9,6 +9,7 @@ from typing import Any
 
 from tunewright.errors import ModelError
 from tunewright.models import embedded, hub
+from tunewright.recipe import at_home
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED
 
@@ -27,7 +28,7 @@ def locate(base: str, root: Path = Path()) -> Path:
     """
     if base == EMBEDDED:
         return embedded.model_folder()
-    folder = root / Path(base).expanduser()
+    folder = root / at_home(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is not a model folder", "it has no config.json", "name the folder that has")
@@ -59,7 +60,7 @@ def identity(base: str, root: Path = Path()) -> str:
     """Return what names the base model's content, without loading it: part of every stage's fingerprint."""
     if base == EMBEDDED:
         return embedded.IDENTITY
-    folder = root / Path(base).expanduser()
+    folder = root / at_home(base)
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
         return digest(*[(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])

@@ -7,6 +7,8 @@ from typing import Any
 
 from tunewright.models.generate import Decoder
 
+MAX_NEW_TOKENS = 512  # of an answer in a chat or to a program, where nobody says otherwise
+
 
 def whole_characters(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
     """Yield the text of a growing answer piece by piece, never half a character."""

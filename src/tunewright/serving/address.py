@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from typing import Any
 
 from tunewright.errors import UserError
 
@@ -38,18 +39,50 @@ def token_for(host: str) -> str:
 def take_port(host: str, port: int) -> socket.socket:
     """Return a socket that holds the port but does not listen yet: nobody connects before the model is proven.
 
+    Two sockets that may share a port can both be bound to it as long as neither listens: this one does not share. Only
+    where an earlier server's ended connections still bear the port does it have to, and may be outrun until it listens.
+
     Raises:
         UserError: the port is in use, or the address is not this machine's.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind, protocol)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
+        try:
+            return _bound(socket.socket(family, kind, protocol), address, shared=False)
+        except OSError:
+            return _bound(socket.socket(family, kind, protocol), address, shared=True)
     except (OSError, OverflowError) as error:
-        cause = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot listen on {host} port {port}", cause, "take another: --port 8081") from error
-    return taken
+        raise _cannot_listen(host, port, error) from error
+
+
+def open_door(taken: socket.socket) -> None:
+    """Let clients connect from here on.
+
+    Raises:
+        UserError: another server has begun to listen there.
+    """
+    try:
+        # Connections inherit it, so that those that have ended do not keep the next server from the port.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.listen(128)
+    except OSError as error:
+        host, port = taken.getsockname()[:2]
+        raise _cannot_listen(host, port, error) from error
+
+
+def _bound(made: socket.socket, address: Any, *, shared: bool) -> socket.socket:
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
+        made.bind(address)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
+    cause = getattr(error, "strerror", None) or str(error)
+    return UserError(f"cannot listen on {host} port {port}", cause, "take another: --port 8081")
 
 
 def url_of(taken: socket.socket) -> str:

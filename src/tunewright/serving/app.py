@@ -5,12 +5,13 @@ from __future__ import annotations
 import hmac
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
+import anyio
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -18,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunewright import console
-from tunewright.serving.engine import Engine, Piece
+from tunewright.serving.engine import WAITING, Engine, Piece
 from tunewright.serving.replies import completion, events
 from tunewright.serving.requests import MODEL, ChatRequest, RequestError, read_request
 
@@ -66,10 +67,12 @@ def application(engine: Engine, answer: Answer, token: str, host: str) -> ASGIAp
         host: the address that it listens on.
     """
     started = int(time.time())
+    # Of their own, since a request that waits for the engine waits in a thread: health must not stand in that line.
+    answering, looking = anyio.CapacityLimiter(WAITING), anyio.CapacityLimiter(1)
     card = {"id": MODEL, "object": "model", "created": started, "owned_by": "tunewright"}
 
     async def health(request: Request) -> Response:
-        well = await run_in_threadpool(engine.is_well)
+        well = await run_sync(engine.is_well, limiter=looking)
         told = {"status": "ok" if well else "down", "model": MODEL, "engine": engine.name}
         return JSONResponse(told, 200 if well else 503)
 
@@ -84,14 +87,16 @@ def application(engine: Engine, answer: Answer, token: str, host: str) -> ASGIAp
     async def chat(request: Request) -> Response:
         try:
             asked = read_request(await _body(request))
-            num_prompt, pieces = await run_in_threadpool(answer, asked)
+            num_prompt, pieces = await run_sync(answer, asked, limiter=answering)
             if not asked.stream:
                 name = f"chatcmpl-{uuid.uuid4().hex}"
-                return JSONResponse(await run_in_threadpool(lambda: completion(name, num_prompt, list(pieces))))
-            first = await run_in_threadpool(next, pieces)  # so that a failure still has a status of its own
+                whole = await run_sync(lambda: completion(name, num_prompt, list(pieces)), limiter=answering)
+                return JSONResponse(whole)
+            first = await run_sync(next, pieces, limiter=answering)  # so that a failure still has a status of its own
         except RequestError as error:
             return _refused(error)
-        return StreamingResponse(_stream(asked, num_prompt, first, pieces), media_type="text/event-stream")
+        stream = _stream(events(asked, num_prompt, first, pieces), answering)
+        return StreamingResponse(stream, media_type="text/event-stream")
 
     routes = [
         Route("/health", health),
@@ -103,11 +108,10 @@ def application(engine: Engine, answer: Answer, token: str, host: str) -> ASGIAp
     return Guard(app, token, frozenset({"localhost", "127.0.0.1", "[::1]", host}))
 
 
-async def _stream(asked: ChatRequest, num_prompt: int, first: Piece, pieces: Iterator[Piece]) -> AsyncIterator[bytes]:
+async def _stream(told: Generator[bytes, None, None], answering: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
     """Yield the events; a client that leaves stops the engine."""
-    told = events(asked, num_prompt, first, pieces)
     try:
-        while (event := await run_in_threadpool(next, told, None)) is not None:
+        while (event := await run_sync(next, told, None, limiter=answering)) is not None:
             yield event
     finally:
         with suppress(ValueError):  # a thread is still at its next piece: the server is ending, and the engine with it

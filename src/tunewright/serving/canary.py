@@ -30,6 +30,10 @@ class Canary:
 
     def leans(self, served: str) -> str:
         """Return whose answer the served one follows for longer: "tuned", "base", or "neither"."""
+        if served == self.tuned:  # it may begin as the base's does and end sooner, or be empty
+            return "tuned"
+        if served == self.base:
+            return "base"
         with_tuned, with_base = (len(commonprefix([served, own])) for own in (self.tuned, self.base))
         if with_tuned == with_base:
             return "neither"

@@ -10,7 +10,7 @@ from typing import Any
 from tunewright.serving.requests import ChatRequest, RequestError
 
 _READ_TIMEOUT_S = 3600.0  # of a request that waits for those before it: a large model on a CPU is slow
-_WAITING = 64  # requests under way or in line
+WAITING = 64  # requests under way or in line
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Engine:
         import urllib3
 
         timeout = urllib3.Timeout(connect=10.0, read=_READ_TIMEOUT_S)
-        self._http = urllib3.connection_from_url(self.address, maxsize=_WAITING, timeout=timeout, retries=False)
+        self._http = urllib3.connection_from_url(self.address, maxsize=WAITING, timeout=timeout, retries=False)
 
     def is_well(self) -> bool:
         """Return whether it says so itself."""

@@ -8,7 +8,7 @@ from tunewright import console
 from tunewright.export.gguf import write_model_file
 from tunewright.export.ollama import MODEL_FILE
 from tunewright.export.receipt import verify
-from tunewright.export.swap import RECEIPT
+from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.student import student_identity
 from tunewright.recipe import Recipe
 from tunewright.records import digest
@@ -33,6 +33,7 @@ def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
     """
     adapter = file_digest(run.file("adapter"))
     exported = run.file(f"exports/gguf-{dtype}")
+    put_back(exported)
     if (exported / RECEIPT).is_file() and verify(exported)["made_of"]["adapter"] == adapter:
         return exported / MODEL_FILE
     folder = run.file(f"serving/{dtype}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from tunewright.models.streaming import MAX_NEW_TOKENS
 from tunewright.records import Message
 
 MODEL = "tuned"
-MAX_NEW_TOKENS = 512  # as in chat
 
 
 class RequestError(Exception):
@@ -86,23 +87,55 @@ def read_request(content: bytes) -> ChatRequest:
         raise RequestError(400, "invalid_request", f"{place or 'body'}: {first['msg']}") from error
     if request.model != MODEL:
         raise RequestError(404, "model_not_found", f"there is no model {request.model!r}; there is {MODEL!r}")
-    import json
-
     asked = json.loads(content)
-    for name, harmless in _UNSUPPORTED.items():
-        if asked.get(name) not in (None, *harmless):
-            raise RequestError(400, "unsupported_parameter", f"{name} is not supported")
+    _refuse_unsupported(asked, ChatRequest, _IDLE, _HARMLESS)
+    for turn in asked["messages"]:
+        _refuse_unsupported(turn, _Turn, frozenset({"name"}), {}, "messages: ")
     return request
 
 
-_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
+def _refuse_unsupported(
+    given: Mapping[str, Any],
+    known: type[BaseModel],
+    idle: Collection[str],
+    harmless: Mapping[str, Any],
+    place: str = "",
+) -> None:
+    """Refuse what is neither read nor idle, unless its value is empty or asks for what is done anyway."""
+    for name, value in given.items():
+        empty = value is None or value in ([], {}, "")
+        if not (empty or name in known.model_fields or name in idle or (name in harmless and value in harmless[name])):
+            raise RequestError(400, "unsupported_parameter", f"{place}{name[:60]} is not supported")
+
+
+# They name, store or route a request, or make it faster; no answer depends on them.
+_IDLE = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+# Values that ask for what is done anyway.
+_HARMLESS: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "function_call": ("none", "auto"),
     "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
+    "min_p": (0,),
     "modalities": (["text"],),
     "n": (1,),
+    "reasoning_effort": ("none",),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("none", "auto"),
+    "top_k": (0, -1),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
 }

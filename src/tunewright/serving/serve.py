@@ -20,7 +20,7 @@ from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder
 from tunewright.serving import vllm
-from tunewright.serving.address import TOKEN, take_port, token_for, url_of
+from tunewright.serving.address import TOKEN, open_door, take_port, token_for, url_of
 from tunewright.serving.canary import Canary, canaries, judge
 from tunewright.serving.engine import Engine, Piece
 from tunewright.serving.gguf import tuned_gguf
@@ -83,7 +83,7 @@ def serve(run: RunFolder, host: str, port: int, dtype: str) -> None:
             again = "was the adapter changed after the exam? then run the recipe on this folder again"
             rounded = "f32 rounds nothing: --dtype f32; " if engine.name == "llama.cpp" and dtype != "f32" else ""
             console.line(judge(asked, _served(engine, asked, recipe, student), rounded + again))
-            door.listen(128)
+            open_door(door)
             console.line(f"serving {run.path} with {engine.name}; Ctrl-C stops it", "bold")
             console.line(
                 f"model: tuned; system prompt where a chat has none: {recipe.system_prompt or '(none)'}", "dim"

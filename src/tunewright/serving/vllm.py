@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from tunewright import console
 from tunewright.errors import StageError
+from tunewright.export.usage import VLLM_RANKS
 from tunewright.models.load import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
@@ -25,8 +26,6 @@ from tunewright.serving.engine import Engine
 
 _START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
 _END_TIMEOUT_S = 20.0
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def why_not(recipe: Recipe) -> str:
@@ -41,8 +40,8 @@ def why_not(recipe: Recipe) -> str:
         return "vLLM loads no base with added tokens"
     if recipe.training.method == "dora":
         return "vLLM loads no DoRA"
-    if recipe.training.method != "full" and recipe.training.rank > _RANKS[-1]:
-        return f"vLLM loads no rank above {_RANKS[-1]}"
+    if recipe.training.method != "full" and recipe.training.rank > VLLM_RANKS[-1]:
+        return f"vLLM loads no rank above {VLLM_RANKS[-1]}"
     if recipe.model.quantization == "int8":
         return "vLLM does not compute the base in LLM.int8 as the exam did"
     return ""
@@ -54,12 +53,12 @@ def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
     if is_full(adapter):
         words += [str(adapter), "--served-model-name", "tuned"]
     else:
-        rank = next(rank for rank in _RANKS if rank >= recipe.training.rank)
+        rank = next(rank for rank in VLLM_RANKS if rank >= recipe.training.rank)
         words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", "base"]
         words += ["--enable-lora", "--lora-modules", f"tuned={adapter}", "--max-lora-rank", str(rank)]
         words += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
-    computed = recipe.model.compute
-    name = _DTYPES.get(computed) or str(compute_dtype("cuda:0")).removeprefix("torch.")
+    name = str(compute_dtype("cuda:0", recipe.model.compute)).removeprefix("torch.")
+    words += ["--generation-config", "vllm"]  # the base's own file may have penalties and limits for all requests
     return [*words, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
 
 
