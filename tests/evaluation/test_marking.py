@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import stat
+import threading
 from collections import Counter
 from pathlib import Path
 
 import finished_run
 import pytest
+import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marked_run import ARMS, key_of, page_content
@@ -17,6 +19,7 @@ from tunewright.errors import UserError
 from tunewright.evaluation.marking import KEY, write_page
 from tunewright.evaluation.marking_page import PAGE
 from tunewright.evaluation.marking_plan import Pair, make_key, pairs
+from tunewright.evaluation.marking_serve import page_server
 from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder
 
@@ -152,3 +155,22 @@ def test_an_arm_without_answers_is_refused(run: RunFolder) -> None:
         with pytest.raises(UserError, match="cannot compare") as failure:
             write_page(run, arms)
         assert "few-shot" in str(failure.value)
+
+
+def test_served_the_page_alone_is_given_and_only_under_this_machines_names(run: RunFolder) -> None:
+    server = page_server(run)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    try:
+        http = urllib3.PoolManager(retries=False)
+        got = http.request("GET", f"http://127.0.0.1:{port}/")
+        assert got.status == 200 and got.data == run.file(PAGE).read_bytes()
+        for path in (KEY, "answers.jsonl", "../run.json", "marking.html"):
+            assert http.request("GET", f"http://127.0.0.1:{port}/{path}").status == 404
+        foreign = http.request("GET", f"http://127.0.0.1:{port}/", headers={"Host": f"evil.example:{port}"})
+        assert foreign.status == 404 and foreign.data == b""
+        with pytest.raises(UserError, match="cannot be taken"):
+            page_server(run, port)
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -82,10 +82,12 @@ def trace(folder: Path, identifier: str) -> None:
     "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."
 )
 @click.option("--read", is_flag=True, help="Unseal the marks in FILE...: downloads of the page, or comparison.csv.")
-def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: bool) -> None:
+@click.option("--serve", is_flag=True, help="Also serve the page on this machine, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve (default: a free one).")
+def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: bool, serve: bool, port: int) -> None:
     """Write a page for marking answers blind, by keyboard and offline; then read the marks back."""
     from tunewright import pipeline
-    from tunewright.evaluation import marking
+    from tunewright.evaluation import marking, marking_serve
     from tunewright.rundir import RunFolder
 
     if read != bool(files):
@@ -94,8 +96,10 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
     pipeline.require(opened, "exam.jsonl", "answers.jsonl", "scores.jsonl")
     if read:
         marking.read_marks(opened, files, arms)
-    else:
-        marking.write_page(opened, arms)
+        return
+    marking.write_page(opened, arms)
+    if serve:
+        marking_serve.serve_page(opened, port)
 
 
 @click.command()
