@@ -1,10 +1,11 @@
 """The exam room timed: all arms on 200 questions with the embedded model, a rerun, one arm more, and one at a time.
 
-    PYTHONPATH=src python benchmarks/all_arms.py RUN [--questions 200] [--alone 20] [-o FILE]
+    PYTHONPATH=src python benchmarks/all_arms.py RUN [--questions 200] [-o FILE]
 
 RUN is a finished run folder of the demo (tunewright demo --dir RUN). Its exam is filled up to the wanted number with the
 questions of its samples and documents: timing needs questions of real lengths, not sealed ones. Answers are generated in
-a copy; RUN is not touched. ``alone`` questions are asked again one at a time, every arm, for the ratio.
+a copy; RUN is not touched. For the ratio, ``together`` questions are asked again of every arm in batches, and ``alone``
+of them one at a time; both with the time that loading takes.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--alone", type=int, default=20)
+    parser.add_argument("--together", type=int, default=24)
+    parser.add_argument("--alone", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/all_arms.json"))
     options = parser.parse_args()
     from tunewright.evaluation import sitting
@@ -104,8 +106,9 @@ def main() -> None:
         )
         figures["third_ring_added"] = timed(run, recipe, questions, arms, kept)
         figures["rerun"] = timed(run, recipe, questions, arms, kept)
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
         together = copy_of(source, Path(name) / "together")
-        batched = timed(together, recipe, questions[: sitting.BATCH_SIZE["cpu"]], arms)
+        batched = timed(together, recipe, questions[: options.together], arms)
         few = questions[: options.alone]
         alone = copy_of(source, Path(name) / "alone")
         sitting.BATCH_SIZE[pick_device().partition(":")[0]] = 1
