@@ -16,7 +16,7 @@ import pytest
 
 from stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
-from tunewright.rundir import RunFolder
+from tunewright.rundir import RunFolder, file_digest
 
 REPO = "me/my-model"
 
@@ -208,6 +208,7 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
         "longest": {"name": "longest", "agreed": 0, "opposed": 30, "equal": 0, "share": 0.0},
         "metrics": [],
         "better_than_longest": [],
+        "answers": file_digest(run.file("answers.jsonl")),
     }
     run.write_json("marking.json", marking)
     code, told = push(capsys, run)
