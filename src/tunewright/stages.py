@@ -137,7 +137,7 @@ STAGES = (
             "rules.jsonl",
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("tunewright.stages:base_identity", COMPARED),
-        version=5,
+        version=6,
     ),
     Stage(
         "judge",
@@ -170,7 +170,7 @@ STAGES = (
             "benchmarks.json",
         ),
         ("report.html", "data.html"),
-        version=5,
+        version=6,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
