@@ -76,7 +76,7 @@ class TrainingError(StageError):
 
 
 class ExportError(StageError):
-    """An exported artefact is not what was examined, or is not as it was written; an earlier one still stands."""
+    """An exported artifact is not what was examined, or is not as it was written; an earlier one still stands."""
 
 
 class DiskFullError(StageError):

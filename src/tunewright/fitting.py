@@ -25,7 +25,7 @@ _GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
 def demo_recipe() -> Recipe:
-    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and eight minutes."""
+    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and nine minutes."""
     from tunewright.examples import abstracts_folder
 
     return Recipe(

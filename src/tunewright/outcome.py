@@ -63,6 +63,7 @@ def show_report(run: RunFolder) -> None:
     faults = broken(run)
     if not faults:
         pipeline.require_untouched(run)
+    run.file("report.html").unlink(missing_ok=True)  # anew, whatever of what it rests on is recorded as read
     show(pipeline.run(load_recipe(run.file("recipe.toml")), run.path, only=("report",)), "report")
     if faults:
         raise RunFolderError(

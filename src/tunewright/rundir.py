@@ -50,8 +50,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
     """Replace a file so that a crash leaves either the old or the new content, never a half.
+
+    A ``private`` one can from its first byte be read by its owner alone.
 
     Raises:
         DiskFullError: no space; the old content stands.
@@ -60,7 +62,9 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, len(content)):
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+            with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

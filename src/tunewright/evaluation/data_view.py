@@ -13,6 +13,7 @@ from tunewright.evaluation import coverage, data_figures, data_funnel
 from tunewright.evaluation import data_measures as measures
 from tunewright.evaluation.data_examples import examples
 from tunewright.evaluation.page import section_name
+from tunewright.evaluation.report_parts import STAGES
 from tunewright.recipe import Recipe
 from tunewright.records import AnyRecord, Chunk, Document, Rejection, Sample, SplitEntry, StageSummary, read_jsonl
 from tunewright.rundir import REJECTED, RunFolder
@@ -20,7 +21,6 @@ from tunewright.rundir import REJECTED, RunFolder
 MOST_ROWS = 60
 _CHARACTERS_PER_TOKEN = 4.0  # of English text, when no chunk says better
 _GAINS = ("faithfulness", "context_gain")
-_STAGES = ("ingest", "split", "exam", "synth", "curate", "pairs", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_data(run: RunFolder) -> Data:
     learning = {entry.document for entry in _records(run, "split.jsonl", SplitEntry) if entry.side == "train"}
     documents = _records(run, "documents.jsonl", Document)
     states = {path.stem for path in run.file("stages").glob("*.json")} - {"report"}
-    names = [name for name in _STAGES if name in states] + sorted(states - set(_STAGES))
+    names = [name for name in STAGES if name in states] + sorted(states - set(STAGES))
     return Data(
         documents=[document for document in documents if document.id in learning or not learning],
         chunks=_records(run, "chunks.jsonl", Chunk),
@@ -72,7 +72,7 @@ def _teacher(run: RunFolder, data: Data) -> dict[str, Any] | None:
     if not journal.is_file():
         return None
     use = data_funnel.teacher_use(journal)
-    own = {stage: values for stage, values in use.items() if stage != "exam"}
+    own = {stage: values for stage, values in use.items() if stage not in ("exam", "judge")}
     num = sum(sample.task != data_funnel.OWN for sample in data.samples)
     spent: dict[str, float] = {}
     for values in own.values():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,7 @@ from tunewright.errors import RunFolderError, UserError
 from tunewright.evaluation.seal import exam_faults
 from tunewright.records import Document, KeptItem, Question
 from tunewright.rundir import RunFolder, file_digest, write_atomic
-from tunewright.spreadsheet import escape
+from tunewright.spreadsheet import write_table
 
 _NUM_SHOWN = 10
 _WIDTH = 90  # characters of a question or an answer that are shown
@@ -48,7 +46,8 @@ def some(questions: Sequence[Question], number: int = _NUM_SHOWN) -> list[Questi
 def own_rows(questions: Sequence[Question], documents: Sequence[Document]) -> list[dict[str, str | bool]]:
     """Return the questions as rows of an own exam (``exam.file``), which reads them back as they are.
 
-    A document is named by its source where that names it alone. A question that is its own cluster names none.
+    ``evidence`` is the sentence that carries the answer; where it stands in the document is found again. A document
+    is named by its source where that names it alone; a question that is its own cluster names none.
     """
     named: dict[str, str] = {name: d.id for d in documents for name in (d.title, d.source, d.id)}
     source = {d.id: d.source for d in documents if d.source and named[d.source] == d.id}
@@ -60,18 +59,15 @@ def own_rows(questions: Sequence[Question], documents: Sequence[Document]) -> li
             "ring": question.ring,
             "document": "" if question.document == question.id else source.get(question.document, question.document),
             "passage": question.passage or "",
+            "evidence": question.evidence.quote if question.evidence else "",
         }
         for question in questions
     ]
 
 
 def _table(rows: Sequence[Mapping[str, str | bool]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, quoting=csv.QUOTE_ALL)
-    writer.writerow(rows[0].keys())
-    for row in rows:
-        writer.writerow([escape(v) if isinstance(v, str) else str(v).lower() for v in row.values()])
-    return "\ufeff" + table.getvalue()  # spreadsheets read UTF-8 as the machine's old code page without the mark
+    cells = [[v if isinstance(v, str) else str(v).lower() for v in row.values()] for row in rows]
+    return write_table(list(rows[0]), cells)
 
 
 def export_exam(run: RunFolder, path: Path) -> None:

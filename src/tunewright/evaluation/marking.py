@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +10,15 @@ from pydantic import ValidationError
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError
-from tunewright.evaluation.judge_summary import JUDGMENTS, Judgment, judge_differences
+from tunewright.evaluation.judge_summary import JUDGMENTS, SUMMARY, Judgment, judge_differences
 from tunewright.evaluation.marking_page import PAGE, marking_page
-from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs
+from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs, shown_digest
 from tunewright.evaluation.marking_read import is_download, latest, page_marks, read_text, table_marks
 from tunewright.evaluation.marking_summary import Agreement, Markings, metric_differences, summarize
 from tunewright.evaluation.wording import number
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import Answer, Mark, Question, Score, digest
-from tunewright.rundir import RunFolder, disk_errors, file_digest
+from tunewright.records import Answer, Mark, Question, Score
+from tunewright.rundir import RunFolder, file_digest, write_atomic
 
 KEY = "marking.key.json"
 
@@ -39,21 +38,7 @@ def _shown(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], list[
     questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     _arms(answers, arms)
     found = pairs(questions, answers, arms)
-    content = [(pair.question.model_dump(), sorted(pair.texts.items())) for pair in found]
-    return questions, answers, found, digest(content)
-
-
-def _write_private(path: Path, content: str) -> None:
-    """Write a file that from its first byte only its owner can read."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with disk_errors(path, len(content)):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    return questions, answers, found, shown_digest(found)
 
 
 def _key(run: RunFolder) -> MarkingKey | None:
@@ -104,7 +89,7 @@ def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
         key = key or make_key(found, arms, shown, recipe.seed, secrets.token_hex(16))
         if not key.items:
             raise UserError("there is nothing to mark", "both arms gave the same answer to every question", "")
-        _write_private(run.file(KEY), key.model_dump_json(indent=1) + "\n")
+        write_atomic(run.file(KEY), (key.model_dump_json(indent=1) + "\n").encode(), private=True)
         run.write(PAGE, marking_page(key, found))
     repeats = sum(item.repeat for item in key.items)
     console.line(
@@ -143,10 +128,10 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     if not marks:
         raise UserError("there is no mark in the files", f"read: {', '.join(map(str, files))}", "mark at least one")
     differences = metric_differences(run.read_records("scores.jsonl", Score), answers, arms)
-    if run.file(JUDGMENTS).is_file():
+    if run.file(SUMMARY).is_file() and run.read_json(SUMMARY).get("answers") == file_digest(run.file("answers.jsonl")):
         differences["judge"] = judge_differences(run.read_records(JUDGMENTS, Judgment), arms)
     summary = summarize(marks, arms, found, differences, others)
-    summary = summary.model_copy(update={"answers": file_digest(run.file("answers.jsonl"))})
+    summary = summary.model_copy(update={"answers": shown})
     with run.lock():
         run.write_records("marks.jsonl", marks)
         run.write("marking.json", summary.model_dump_json(indent=2) + "\n")

@@ -27,11 +27,17 @@ def exam_faults(run: RunFolder) -> list[str]:
         file = run.file(f"{name}.jsonl")
         if not file.is_file():
             faults.append(f"{file.name} is missing, and the seal names it")
-        elif seal.get(name) != file_digest(file):
+        elif not is_sealed(run, name):
             faults.append(
                 f"{file.name} was changed after it was sealed: it has not the digest that stands in seal.json"
             )
     return faults
+
+
+def is_sealed(run: RunFolder, name: str) -> bool:
+    """Return whether a part of the exam ("exam" or "kept") has the digest that stands in seal.json."""
+    file = run.file(f"{name}.jsonl")
+    return file.is_file() and _object(run, "seal.json").get(name) == file_digest(file)
 
 
 def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
@@ -49,9 +55,7 @@ def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
 
 
 def _missing_records(run: RunFolder) -> list[str]:
-    """Return which records of a run that has some are gone: without them nobody can say what was changed."""
-    if not any(run.path.glob("stages/*.json")):
-        return []
+    """Return which records are gone: without them nobody can say what was changed."""
     return [
         f"stages/{stage}.json is missing or damaged"
         for stage in ("exam", "evaluate")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewright.errors import StageError, TeacherError
 from tunewright.export.gguf_architectures import context_length
-from tunewright.serving.engine import Engine
+from tunewright.serving.engine import Completions
 from tunewright.teacher import embedded
 from tunewright.teacher.server import CONTEXT_TOKENS
 
@@ -19,7 +19,7 @@ _WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
 
 
 @contextmanager
-def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engine]:
+def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Completions]:
     """Serve a GGUF on a free port of the loopback while the block lasts.
 
     Requests are answered one after the other: an answer then depends on its request alone.
@@ -41,4 +41,4 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engi
                 f"llama.cpp does not load {gguf}", error.cause, f"delete it and start again: rm '{gguf}'"
             ) from error
         context = min(context_length(config), CONTEXT_TOKENS)
-        yield Engine("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)
+        yield Completions("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)

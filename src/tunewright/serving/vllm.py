@@ -22,7 +22,7 @@ from tunewright.export.usage import VLLM_RANKS
 from tunewright.models.load import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
-from tunewright.serving.engine import Engine
+from tunewright.serving.engine import Completions
 
 _START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
 _END_TIMEOUT_S = 20.0
@@ -63,7 +63,7 @@ def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterator[Engine]:
+def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterator[Completions]:
     """Serve base and adapter on a free port of the loopback while the block lasts.
 
     Raises:
@@ -90,7 +90,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
             config = read_config(adapter if is_full(adapter) else locate(recipe.model.base, recipe.folder))
             context = config.get("max_position_embeddings") or 4096
             extra = {"stop_token_ids": list(end_ids)}
-            yield Engine("vLLM", address, key, context, extra)
+            yield Completions("vLLM", address, key, context, extra)
         finally:
             _end(child)
 

@@ -28,6 +28,11 @@ class _Entry:
     error: Exception | None = None
 
 
+def purse_of(stage: str) -> str:
+    """Return the section of the recipe whose budget pays for a stage's calls."""
+    return "judge" if stage == "judge" else "teacher"
+
+
 class CallJournal:
     """The replies of a run, by request key (:meth:`Request.key`). Safe between threads."""
 
@@ -58,13 +63,15 @@ class CallJournal:
         return Reply(entry["text"], entry["finish"], entry["num_prompt_tokens"], entry["num_tokens"])
 
     def get(self, key: str) -> Reply | None:
-        """Return the journalled reply to a request, or None."""
+        """Return the journaled reply to a request, or None."""
         return self._replies.get(key)
 
-    def spent(self, models: frozenset[str], price: Callable[[int, int], float]) -> float:
-        """Return what the journalled calls cost: as noted, or at the given price for these models where it was not."""
+    def spent(self, purse: str, models: frozenset[str], price: Callable[[int, int], float]) -> float:
+        """Return what a purse (:func:`purse_of`) has paid: as noted, or else at the price given for these models."""
         total = 0.0
         for entry in self._journal.entries:
+            if purse_of(str(entry.get("stage"))) != purse:
+                continue
             if "cost" in entry:
                 total += float(entry["cost"])
             elif entry.get("model") in models:
