@@ -245,7 +245,7 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     )
     yield f"  {told(choice, shape.layers)}: {choice.why}"
     yield f"  the plain path: {why_not}" if why_not else "  the fast path"
-    yield "  real steps tell it exactly: tunewright plan --prove"
+    yield "  real steps tell it exactly: tunewright plan RECIPE --prove"
 
 
 def prove_plan(recipe: Recipe, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunewright.errors import command
 from tunewright.evaluation.answering import training_chunks, training_samples
 from tunewright.evaluation.arms import ranking
 from tunewright.models.prompts import passage_text
@@ -41,7 +42,7 @@ class Sources:
             chunk = self._chunks[place]
             yield f"passage {chunk.id}  BM25 {score:.1f}  {self._title(chunk.document)}"
             yield f"  {_short(chunk.text)}"
-        yield f"follow one to its source: tunewright trace '{self._run.path}' ID"
+        yield f"follow one to its source: {command('trace', self._run.path, 'ID')}"
 
     @staticmethod
     def _best(ranked: list[tuple[int, float]]) -> list[tuple[int, float]]:

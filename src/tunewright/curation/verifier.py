@@ -14,7 +14,7 @@ from tunewright.curation.perturb import with_other_number, without_evidence
 from tunewright.curation.rates import Estimate, Outcome, Rate, corrected, rate
 from tunewright.curation.rules import Sources, anchor, claims_of
 from tunewright.curation.verify import Claim, unsupported
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import AnyRecord, Chunk, Document, Record, Sample
 from tunewright.rundir import RunFolder
@@ -78,7 +78,7 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
         raise RunFolderError(
             f"{run.path} has no samples",
             "there is neither samples.jsonl nor train.jsonl",
-            f"tunewright synth RECIPE --dir '{run.path}'",
+            command("synth", "RECIPE", "--dir", run.path),
         )
     recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else Recipe()
     documents = {document.id: document for document in _records(run, "documents.jsonl", Document)}

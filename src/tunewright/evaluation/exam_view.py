@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
 from tunewright.records import Document, KeptItem, Question
 from tunewright.rundir import RunFolder, file_digest, write_atomic
@@ -151,7 +151,7 @@ def _questions(run: RunFolder) -> list[Question]:
         raise RunFolderError(
             f"{run.path} has no exam yet",
             "exam.jsonl is missing or empty",
-            f"write it: tunewright run RECIPE --dir '{run.path}' --until exam",
+            f"write it: {command('run', 'RECIPE', '--dir', run.path, '--until', 'exam')}",
         )
     return questions
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import ExportError, RunFolderError
+from tunewright.errors import ExportError, RunFolderError, command
 from tunewright.export.base import Base
 from tunewright.export.receipt import read_receipt, verify
 from tunewright.export.swap import RECEIPT, exports_in
@@ -81,7 +81,7 @@ def trained_weights(run: RunFolder, base: Base) -> Parcel:
             raise RunFolderError(
                 f"{folder} is not what was examined, so it is not pushed",
                 f"it was changed after {what}: its digest is not the recorded one",
-                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+                f"make it anew: {run.again()}",
             )
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = (_sent(path.relative_to(folder).as_posix(), path, base) for path in paths)
@@ -127,7 +127,7 @@ def _export_folder(run: RunFolder, target: str) -> Path:
     if len(found) == 1:
         return found[0]
     there = ", ".join(path.name for path in found or exports_in(run.file("exports")))
-    name_one, make = f"name one with --to: {there}", f"make it: tunewright export '{run.path}' --to {target}"
+    name_one, make = f"name one with --to: {there}", f"make it: {command('export', run.path, '--to', target)}"
     hint = name_one if found else f"{make}; or {name_one}" if there else make
     raise RunFolderError(
         f"{run.path} has {'several exports' if found else 'no export'} {target}", f"in {run.file('exports')}", hint
@@ -147,7 +147,7 @@ def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
 
 
 def _anew(run: RunFolder, target: str) -> str:
-    return f"export it anew: tunewright export '{run.path}' --to {target}"
+    return f"export it anew: {command('export', run.path, '--to', target)}"
 
 
 def training_data(run: RunFolder) -> tuple[File, ...]:
@@ -166,7 +166,7 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
             raise RunFolderError(
                 f"{path} is not what was trained on, so it is not pushed",
                 f"it was changed after the stage {stage} wrote it",
-                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+                f"make it anew: {run.again()}",
             )
         if path.stat().st_size:
             files.append(of_path(f"data/{name}", path))
