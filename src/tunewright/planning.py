@@ -94,7 +94,7 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         kept = len(samples)
         tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
-    chunks = len(run.read_records("chunks.jsonl", Chunk)) if run.file("chunks.jsonl").exists() else 0
+    chunks = len(run.records_if_any("chunks.jsonl", Chunk))
     return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
 
 

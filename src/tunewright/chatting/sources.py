@@ -24,7 +24,7 @@ class Sources:
         self._run = run
         self._samples = training_samples(run, load_recipe(run.file("recipe.toml")))
         self._chunks = training_chunks(run)
-        documents = run.read_records("documents.jsonl", Document) if run.file("documents.jsonl").exists() else []
+        documents = run.records_if_any("documents.jsonl", Document)
         self._titles: Mapping[str, str] = {document.id: document.title for document in documents}
         self._rank_samples = ranking([f"{sample.question}\n{sample.answer}" for sample in self._samples])
         self._rank_chunks = ranking([passage_text(chunk) for chunk in self._chunks])

@@ -61,11 +61,11 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         pushed: what is pushed, and where.
     """
     base = read_base(recipe.model.base, recipe.folder)
-    documents = _read(run, "documents.jsonl", Document)
-    split = {entry.document: entry.side for entry in _read(run, "split.jsonl", SplitEntry)}
+    documents = run.records_if_any("documents.jsonl", Document)
+    split = {entry.document: entry.side for entry in run.records_if_any("split.jsonl", SplitEntry)}
     learned = [document for document in documents if split.get(document.id, "train") == "train"]
-    samples = _read(run, "train.jsonl", Sample)
-    pairs = _read(run, "pairs.jsonl", PreferencePair)
+    samples = run.records_if_any("train.jsonl", Sample)
+    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
     view = {
         "front": Raw(front_matter(base, verdict, pushed, samples, pairs)),
         "pushed": pushed,
@@ -98,9 +98,9 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
     """Return the card of a pushed training set."""
     from huggingface_hub import DatasetCardData
 
-    documents = _read(run, "documents.jsonl", Document)
-    samples = _read(run, "train.jsonl", Sample)
-    pairs = _read(run, "pairs.jsonl", PreferencePair)
+    documents = run.records_if_any("documents.jsonl", Document)
+    samples = run.records_if_any("train.jsonl", Sample)
+    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
     splits = [("samples", "train.jsonl", samples), ("pairs", "pairs.jsonl", pairs)]
     data = DatasetCardData(
         license="unknown",
@@ -119,10 +119,6 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
         "licenses": documents_license(documents),
     }
     return render("data_card.md", view)
-
-
-def _read(run: RunFolder, name: str, kind: Any) -> list[Any]:
-    return run.read_records(name, kind) if run.file(name).is_file() else []
 
 
 def front_matter(
