@@ -146,6 +146,12 @@ def test_changed_data_is_not_pushed(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_data_that_no_stage_vouches_for_is_not_pushed(hub, run, capsys):
+    run.write_json("stages/curate.json", [])
+    refused(capsys, run, "train.jsonl", "not what was trained on", flags=("--yes", "--with-data"))
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("target", ["ollama", "gguf-adapter"])
 def test_what_no_card_can_be_written_for_is_told_before_it_is_exported(hub, run, capsys, monkeypatch, target):
     monkeypatch.setattr("tunewright.publishing.export", None)

@@ -50,6 +50,7 @@ def read_data(run: RunFolder) -> Data:
     documents = run.records_if_any("documents.jsonl", Document)
     states = {path.stem for path in run.file("stages").glob("*.json")} - {"report"}
     names = [name for name in _STAGES if name in states] + sorted(states - set(_STAGES))
+    records = {name: run.stage_record(name) for name in names}
     return Data(
         documents=[document for document in documents if document.id in learning or not learning],
         chunks=run.records_if_any("chunks.jsonl", Chunk),

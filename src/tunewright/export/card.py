@@ -182,7 +182,7 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     told.append(f"Personal data and secrets that were found: {curation.privacy}.")
     if curation.checks:
         told.append(f"The teacher was asked about each sample as well: {', '.join(curation.checks)}.")
-    figures = _figures(run, "curate")
+    figures = _curated(run).get("figures", {})
     if "leaks_left" in figures:
         told.append(
             f"Decontaminated against the exam ({curation.ngram} words in a row and other detectors): "
@@ -191,17 +191,13 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     return told
 
 
-def _figures(run: RunFolder, stage: str) -> dict[str, Any]:
-    return dict(_summary(run, stage).get("figures", {}))
-
-
-def _summary(run: RunFolder, stage: str) -> dict[str, Any]:
-    name = f"stages/{stage}.json"
-    return dict(run.read_json(name).get("summary", {})) if run.file(name).is_file() else {}
+def _curated(run: RunFolder) -> dict[str, Any]:
+    """Return the summary of curation; empty where none was noted."""
+    return dict(run.stage_record("curate").get("summary", {}))
 
 
 def _rejected(run: RunFolder) -> list[tuple[str, int]]:
-    return sorted(_summary(run, "curate").get("rejected", {}).items(), key=lambda item: -item[1])
+    return sorted(_curated(run).get("rejected", {}).items(), key=lambda item: -item[1])
 
 
 def _settings(recipe: Recipe, base: Base) -> Rows:

@@ -74,8 +74,8 @@ def trained_weights(run: RunFolder, base: Base) -> Parcel:
     """
     folder = run.file("adapter")
     found = file_digest(folder) if folder.is_dir() else "absent"
-    made = _record(run, "train", "outputs").get("adapter")
-    examined = _record(run, "evaluate", "ingredients").get("adapter")
+    made = run.stage_record("train").get("outputs", {}).get("adapter")
+    examined = run.stage_record("evaluate").get("ingredients", {}).get("adapter")
     for expected, what in ((made, "the training wrote it"), (examined, "it sat the exam")):
         if found != expected:
             raise RunFolderError(
@@ -158,10 +158,10 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
     """
     files = []
     for name, stage in _DATA.items():
-        recorded = _record(run, stage, "outputs").get(name)
-        if recorded is None:
-            continue
+        recorded = run.stage_record(stage).get("outputs", {}).get(name)
         path = run.file(name)
+        if recorded is None and not path.exists():
+            continue
         if not path.is_file() or file_digest(path) != recorded:
             raise RunFolderError(
                 f"{path} is not what was trained on, so it is not pushed",
@@ -175,11 +175,6 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
             f"{run.path} has no training set to push", "it was trained on raw text alone", "push without --with-data"
         )
     return tuple(files)
-
-
-def _record(run: RunFolder, stage: str, part: str) -> dict[str, Any]:
-    name = f"stages/{stage}.json"
-    return dict(run.read_json(name).get(part, {})) if run.file(name).is_file() else {}
 
 
 def _sent(name: str, path: Path, base: Base) -> File:

@@ -92,7 +92,8 @@ def _examined_recipe(run: RunFolder) -> Recipe:
     for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
         if not run.file(f"stages/{stage}.json").is_file():
             continue
-        if run.read_json(f"stages/{stage}.json").get(kind, {}).get("adapter", now) != now:
+        record = run.stage_record(stage)  # a damaged one vouches for nothing
+        if not record or record.get(kind, {}).get("adapter", now) != now:
             done = {"train": "trained", "evaluate": "examined"}[stage]
             raise RunFolderError(
                 f"the adapter of {run.path} is not the one that was {done}",
