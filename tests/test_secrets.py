@@ -118,7 +118,7 @@ def watched(tmp_path_factory, tiny_model):
         watch("push", "EXAMINED", "them/their-model", "--yes", code=1)
         for step in STEPS:
             watch(*step)
-        (folder / "examined/stages/train.json").write_text("[]")
+        (folder / "examined/stages/train.json").write_text('{"outputs": []}')
         assert "Traceback" in watch("push", "EXAMINED", "me/my-model", code=3)
         yield watch, folder, hub, teacher
 

@@ -16,6 +16,8 @@ TunewrightError            exit code
 
 from __future__ import annotations
 
+import shlex
+
 
 class TunewrightError(Exception):
     """An error with a headline, the cause, and a hint that names the next command or edit."""
@@ -81,3 +83,13 @@ class ExportError(StageError):
 
 class DiskFullError(StageError):
     """A write failed for want of space; the previous version of the file is untouched."""
+
+
+def command(*words: object) -> str:
+    """Return a command line of tunewright that a shell takes as it stands."""
+    return shell("tunewright", *words)
+
+
+def shell(*words: object) -> str:
+    """Return a command line that a shell takes as it stands: what it would read otherwise is quoted."""
+    return shlex.join(map(str, words))

@@ -97,7 +97,7 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     asked = _asked(recipe, run)
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
     questions = questions if asked is None else sum(asked)
-    chunks = len(run.read_records("chunks.jsonl", Chunk)) if run.file("chunks.jsonl").exists() else 0
+    chunks = len(run.records_if_any("chunks.jsonl", Chunk))
     return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
 
 
@@ -258,7 +258,7 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     )
     yield f"  {told(choice, shape.layers)}: {choice.why}"
     yield f"  the plain path: {why_not}" if why_not else "  the fast path"
-    yield "  real steps tell it exactly: tunewright plan --prove"
+    yield "  real steps tell it exactly: tunewright plan RECIPE --prove"
 
 
 def prove_plan(recipe: Recipe, folder: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunewright import console, pipeline
-from tunewright.errors import HubError, RunFolderError
+from tunewright.errors import HubError, RunFolderError, command
 from tunewright.evaluation.marking_summary import Markings
 from tunewright.evaluation.opinions import opinions
 from tunewright.evaluation.seal import seal_faults
@@ -81,19 +81,18 @@ def _require_card(kind: str) -> None:
 
 def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
     """Return the content of verdict.json when it may be published, with what people and a judge said since."""
-    again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     if faults := seal_faults(run, recipe):
         raise RunFolderError(
             f"the seal of {run.path} is broken, so nothing is pushed",
             "; ".join(faults),
-            f"undo the change, or make it anew: {again}",
+            f"undo the change, or make it anew: {run.again()}",
         )
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     if verdict.name == "INVALID":
         raise RunFolderError(
             "the verdict is INVALID, so nothing is pushed: nobody could say what the model is worth",
             " ".join(verdict.why),
-            f"mend what it names, then: {again}",
+            f"mend what it names, then: {run.again()}",
         )
     said = opinions(run, verdict.results)
     asked = {NO_MARKS: said["marked"], NO_JUDGE: said["judged"]}
@@ -135,5 +134,5 @@ def _send(repo: str, kind: hub.RepoType, files: Sequence[File], public: bool) ->
 
 
 def _command(run: RunFolder, repo: str, to: str, public: bool, with_data: bool) -> str:
-    flags = f" --to {to}" * (to != _ADAPTER) + " --public" * public + " --with-data" * with_data
-    return f"tunewright push '{run.path}' {repo} --yes{flags}"
+    flags = ["--to", to] * (to != _ADAPTER) + ["--public"] * public + ["--with-data"] * with_data
+    return command("push", run.path, repo, "--yes", *flags)

@@ -103,6 +103,10 @@ CHANGES: dict[str, tuple[Callable[[RunFolder], None], tuple[str, ...]]] = {
     "verdict": (edit("verdict.json", name="SHIP", leaks=0), ("verdict.json was changed",)),
     "answers": (appended("answers.jsonl"), ("answers.jsonl was changed",)),
     "scores": (appended("scores.jsonl"), ("scores.jsonl was changed",)),
+    "record of the exam": (
+        lambda run: run.write("stages/exam.json", "[]"),
+        ("stages/exam.json is missing or damaged",),
+    ),
 }
 
 

@@ -76,7 +76,7 @@ def test_without_yes_everything_is_shown_and_nobody_is_asked(hub, run, capsys):
         "my-model-data",
     ):
         assert word in told, told
-    assert f"tunewright push '{run.path}' {REPO} --yes --with-data" in told
+    assert f"tunewright push {run.path} {REPO} --yes --with-data" in told
     assert hub.requests == []
 
 
@@ -146,6 +146,12 @@ def test_changed_data_is_not_pushed(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_data_that_no_stage_vouches_for_is_not_pushed(hub, run, capsys):
+    run.write_json("stages/curate.json", [])
+    refused(capsys, run, "train.jsonl", "not what was trained on", flags=("--yes", "--with-data"))
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("target", ["ollama", "gguf-adapter"])
 def test_what_no_card_can_be_written_for_is_told_before_it_is_exported(hub, run, capsys, monkeypatch, target):
     monkeypatch.setattr("tunewright.publishing.export", None)
@@ -157,7 +163,7 @@ def test_a_look_at_an_export_that_is_not_there_makes_none_and_yes_does(hub, run,
     made = []
     monkeypatch.setattr("tunewright.publishing.export", lambda *args: made.append(args[1]))
     run.write("exports/gguf-adapter-f16/receipt.json", "{}")  # of another target, which the name begins with
-    refused(capsys, run, "no export merged", f"tunewright export '{run.path}' --to merged", flags=("--to", "merged"))
+    refused(capsys, run, "no export merged", f"tunewright export {run.path} --to merged", flags=("--to", "merged"))
     assert made == []
     refused(capsys, run, "no export merged", flags=("--to", "merged", "--yes"))
     assert made == ["merged"]

@@ -266,8 +266,9 @@ def test_a_run_without_its_recipe_is_not_told_to_run_it(run):
     assert "run RECIPE.toml" in caught.value.hint
 
 
-def test_an_adapter_that_was_changed_after_its_exam_is_refused(run):
-    run.write_json("stages/evaluate.json", {"ingredients": {"adapter": "another"}})
+@pytest.mark.parametrize("record", [{"ingredients": {"adapter": "another"}}, []])
+def test_an_adapter_that_was_changed_after_its_exam_is_refused(run, record):
+    run.write_json("stages/evaluate.json", record)
     with pytest.raises(RunFolderError, match="is not the one that was examined"):
         export(run, "adapter")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tunewright import console
 from tunewright.benchmarking.tasks import BenchmarkTask, Extent, Values, find_task
+from tunewright.errors import command
 from tunewright.evaluation.benchmark_results import (
     RESULTS,
     BenchmarkResult,
@@ -49,7 +50,7 @@ def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> Benchmark
         results = _with_earlier(run, results)
         run.write(RESULTS, results.model_dump_json(indent=2) + "\n")
     console.table(extent_told(results), *benchmark_table(results))
-    console.line(f"all figures: {run.file(RESULTS).absolute()}; in the report: tunewright report '{run.path}'")
+    console.line(f"all figures: {run.file(RESULTS).absolute()}; in the report: {command('report', run.path)}")
     return results
 
 

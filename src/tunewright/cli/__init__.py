@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import Any
 
@@ -53,7 +52,7 @@ for _, _listed in _SECTIONS:
 def _stop(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
-    from tunewright.errors import TunewrightError
+    from tunewright.errors import TunewrightError, command
     from tunewright.secrecy import without_secrets
 
     if isinstance(error, KeyboardInterrupt):
@@ -70,7 +69,7 @@ def _stop(error: BaseException) -> int:
         TunewrightError(
             f"unexpected {type(error).__name__}: {error}",
             "this is a defect in tunewright; what was done is kept",
-            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + shlex.join(["tunewright", *sys.argv[1:]]),
+            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + command(*sys.argv[1:]),
         )
     )
     return 3

@@ -14,9 +14,9 @@ from tunewright.curation.perturb import with_other_number, without_evidence
 from tunewright.curation.rates import Estimate, Outcome, Rate, corrected, rate
 from tunewright.curation.rules import Sources, anchor, claims_of
 from tunewright.curation.verify import Claim, unsupported
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import AnyRecord, Chunk, Document, Record, Sample
+from tunewright.records import Chunk, Document, Record, Sample
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.teacher import open_teacher
@@ -78,18 +78,14 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
         raise RunFolderError(
             f"{run.path} has no samples",
             "there is neither samples.jsonl nor train.jsonl",
-            f"tunewright synth RECIPE --dir '{run.path}'",
+            command("synth", "RECIPE", "--dir", run.path),
         )
     recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else Recipe()
-    documents = {document.id: document for document in _records(run, "documents.jsonl", Document)}
-    chunks = {chunk.id: chunk for chunk in _records(run, "chunks.jsonl", Chunk)}
+    documents = {document.id: document for document in run.records_if_any("documents.jsonl", Document)}
+    chunks = {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)}
     sources = Sources(recipe, documents, chunks)
     anchored = [anchor(sample, sources) or sample for sample in run.read_records(name, Sample)]
     return [(sample.document or "", claim) for sample in anchored for claim in claims_of(sample, sources)]
-
-
-def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-    return run.read_records(name, kind) if run.file(name).exists() else []
 
 
 def perturbed_cases(claims: Iterable[tuple[str, Claim]]) -> list[Case]:

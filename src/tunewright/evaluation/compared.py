@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright.errors import UserError
+from tunewright.errors import UserError, command, shell
 from tunewright.evaluation.measured import Difference
 from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.weights import Weights
@@ -125,13 +125,13 @@ def _one(given: str, recipe: Recipe) -> Compared:
 def _of_run(path: Path, recipe: Recipe) -> Compared:
     adapter = path / _ADAPTER
     if not adapter.is_dir():
-        hint = f"train it first: tunewright train '{path / 'recipe.toml'}' --dir '{path}'"
+        hint = f"train it first: {command('train', path / 'recipe.toml', '--dir', path)}"
         raise UserError(f"the run {path} has no adapter to compare", "its training has not finished", hint)
     if is_full(adapter):
         raise UserError(
             f"the run {path} trained every weight and has no adapter",
             "its tuned model is a whole model of its own",
-            f"compare it as another base: --compare '{adapter}'",
+            f"compare it as another base: {shell('--compare', adapter)}",
         )
     theirs = load_recipe(path / "recipe.toml").model if (path / "recipe.toml").is_file() else None
     if theirs and theirs.added_tokens != recipe.model.added_tokens:

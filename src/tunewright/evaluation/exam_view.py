@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
 from tunewright.records import Document, KeptItem, Question
 from tunewright.rundir import RunFolder, file_digest, write_atomic
@@ -82,7 +82,7 @@ def export_exam(run: RunFolder, path: Path) -> None:
         raise UserError(f"{path} is neither .csv nor .jsonl", "", "tunewright exam DIR --export my-exam.csv")
     if path.exists():
         raise UserError(f"{path} exists", "it may hold your edits", "export to another name, or move it away")
-    documents = run.read_records("documents.jsonl", Document) if run.file("documents.jsonl").exists() else []
+    documents = run.records_if_any("documents.jsonl", Document)
     rows = own_rows(questions, documents)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(path, (_table(rows) if path.suffix.lower() == ".csv" else lines).encode())
@@ -104,10 +104,9 @@ def show_exam(run: RunFolder) -> None:
         console.line(f"{number:2}. [{question.ring}] {_short(question.question)}")
         console.line(f"    {_short(question.gold)}", "dim")
     if len(shown) < len(questions):
-        console.line(
-            f"    ({len(shown)} of {len(questions)}; all of them: tunewright exam '{run.path}' --export FILE.csv)"
-        )
-    if kept := run.read_records("kept.jsonl", KeptItem) if run.file("kept.jsonl").is_file() else []:
+        export = command("exam", run.path, "--export", "FILE.csv")
+        console.line(f"    ({len(shown)} of {len(questions)}; all of them: {export})")
+    if kept := run.records_if_any("kept.jsonl", KeptItem):
         console.table("the third ring: what the adapter must not forget", ("kind", "items", "topics"), kept_rows(kept))
     check_exam(run)
 
@@ -142,12 +141,12 @@ def check_exam(run: RunFolder) -> None:
 
 
 def _questions(run: RunFolder) -> list[Question]:
-    questions = run.read_records("exam.jsonl", Question) if run.file("exam.jsonl").is_file() else []
+    questions = run.records_if_any("exam.jsonl", Question)
     if not questions:
         raise RunFolderError(
             f"{run.path} has no exam yet",
             "exam.jsonl is missing or empty",
-            f"write it: tunewright run RECIPE --dir '{run.path}' --until exam",
+            f"write it: {command('run', 'RECIPE', '--dir', run.path, '--until', 'exam')}",
         )
     return questions
 

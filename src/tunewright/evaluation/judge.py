@@ -77,7 +77,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
 
 def _sheet(run: RunFolder, recipe: Recipe, answers: Sequence[Answer]) -> _Sheet:
     questions = run.read_records("exam.jsonl", Question)
-    chunks = run.read_records("chunks.jsonl", Chunk) if run.file("chunks.jsonl").exists() else []
+    chunks = run.records_if_any("chunks.jsonl", Chunk)
     told = {(answer.question, answer.arm): answer.text for answer in answers}
     return _Sheet(questions, {q.id: _passage(q, chunks) for q in questions}, told, recipe.refusal)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.evaluation.judge_summary import JUDGMENTS, SUMMARY, Judgment, judge_differences
 from tunewright.evaluation.marking_page import PAGE, marking_page
 from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs, shown_digest
@@ -64,13 +64,14 @@ def _fitting_key(run: RunFolder, arms: tuple[str, str], shown: str, must_exist: 
         raise UserError(
             f"{run.file(KEY)} is missing",
             "without it nobody can say which side was which",
-            f"restore it from a copy, or begin anew: tunewright mark '{run.path}'",
+            f"restore it from a copy, or begin anew: {command('mark', run.path)}",
         )
     if key is not None and (key.answers != shown or set(key.arms) != set(arms)):
+        begin, again = shell("rm", run.file(KEY)), shell("--arms", *key.arms)
         raise UserError(
             f"{run.file(PAGE)} was made for {key.arms[0]} and {key.arms[1]}, and not for what stands here now",
             "other arms were asked for" if set(key.arms) != set(arms) else "the answers or the exam changed since",
-            f"to give its marks up and begin anew: rm '{run.file(KEY)}'; for its marks: --arms {' '.join(key.arms)}",
+            f"to give its marks up and begin anew: {begin}; for its marks: {again}",
         )
     return key
 
@@ -98,7 +99,7 @@ def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
     )
     console.line(f"open or hand on: {run.file(PAGE).absolute()}")
     console.line(f"keep to yourself until the marks are in: {KEY}")
-    console.line(f"then: tunewright mark '{run.path}' --read marks-NAME.json")
+    console.line(f"then: {command('mark', run.path, '--read', 'marks-NAME.json')}")
 
 
 def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> Markings:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.judge_summary import (
     JUDGMENTS,
     LEAST_MARKS,
@@ -98,9 +98,9 @@ def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
     Raises:
         RunFolderError: a file is damaged.
     """
-    anew = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
-    summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {anew}")
-    marking = _read(run, MARKING, Markings, f"read the marks again: tunewright mark '{run.path}' --read FILE...")
+    summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {run.again()}")
+    again = command("mark", run.path, "--read", "FILE...")
+    marking = _read(run, MARKING, Markings, f"read the marks again: {again}")
     answers = run.file("answers.jsonl")
     now = file_digest(answers) if answers.is_file() else ""
     summary = summary if summary and summary.answers == now else None

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewright import __version__
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.evaluation import report_parts as parts
 from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, benchmark_table, extent_told
 from tunewright.evaluation.compared import compared_table
@@ -97,7 +97,7 @@ def _benchmarks(run: RunFolder) -> tuple[str, list[str], list[list[str]]] | None
             (extent_told(found), *benchmark_table(found)) if found.adapter == file_digest(run.file("adapter")) else None
         )
     except ValidationError as error:
-        hint = f"delete it, then: tunewright benchmark '{run.path}' TASK..."
+        hint = f"delete it, then: {command('benchmark', run.path, 'TASK...')}"
         raise RunFolderError(f"{run.file(RESULTS)} is damaged", str(error.errors()[0]["msg"]), hint) from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.bradley_terry import Game, Strength, bradley_terry
 from tunewright.evaluation.compared import difference_rows, free_name
 from tunewright.evaluation.marking_plan import pairs, shown_digest
@@ -48,11 +48,11 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
     for folder in folders:
         run = RunFolder.open(folder)
         if missing := [name for name in _NEEDED if not run.file(name).is_file()]:
-            hint = f"finish it: tunewright run RECIPE --dir '{folder}'"
+            hint = f"finish it: {command('run', 'RECIPE', '--dir', folder)}"
             raise RunFolderError(f"{folder} has no {missing[0]} yet", "only finished runs can be compared", hint)
         recipe = load_recipe(run.file("recipe.toml"))
         if faults := seal_faults(run, recipe):
-            hint = f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{folder}'"
+            hint = f"make it anew: {run.again()}"
             raise RunFolderError(f"the seal of {folder} is broken", "; ".join(faults), hint)
         name = free_name(folder.resolve().name, {entry.name.lower() for entry in found})
         found.append(Entry(name, run, recipe, Verdict.model_validate(run.read_json("verdict.json"))))
@@ -68,7 +68,7 @@ def _require_same_exam(found: Sequence[Entry]) -> None:
             raise UserError(
                 f"{first.name} and {entry.name} sat different exams, whose scores say nothing about each other",
                 f"exam.jsonl is {exams[0][:12]} there and {exams[1][:12]} here",
-                f"give all runs one exam: tunewright exam '{first.run.path}' --export exam.jsonl, "
+                f"give all runs one exam: {command('exam', first.run.path, '--export', 'exam.jsonl')}, "
                 'then exam.file = "exam.jsonl" in all recipes',
             )
         for key, told in (("metrics_version", "metrics"), ("primary", "score")):
@@ -76,7 +76,7 @@ def _require_same_exam(found: Sequence[Entry]) -> None:
                 raise UserError(
                     f"{first.name} and {entry.name} were scored differently",
                     f"the {told} of their rules differ: {first.verdict.rule.get(key)}, {entry.verdict.rule.get(key)}",
-                    f"evaluate both anew with this version: tunewright evaluate RECIPE --dir '{entry.run.path}'",
+                    f"evaluate both anew with this version: {command('evaluate', 'RECIPE', '--dir', entry.run.path)}",
                 )
 
 

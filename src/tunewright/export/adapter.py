@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.export.runners import HFRunner, Runner
 from tunewright.export.target import Base
 from tunewright.export.words import write_tokenizer
@@ -30,7 +30,7 @@ def write_adapter(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base
         raise RunFolderError(
             f"{run.path} has no adapter of its own",
             'training.method is "full": every weight was trained',
-            f"tunewright export '{run.path}' --to merged",
+            command("export", run.path, "--to", "merged"),
         )
     write_tokenizer(recipe, folder)
     for name in _FILES:

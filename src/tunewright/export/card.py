@@ -61,11 +61,11 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         pushed: what is pushed, and where.
     """
     base = read_base(recipe.model.base, recipe.folder)
-    documents = _read(run, "documents.jsonl", Document)
-    split = {entry.document: entry.side for entry in _read(run, "split.jsonl", SplitEntry)}
+    documents = run.records_if_any("documents.jsonl", Document)
+    split = {entry.document: entry.side for entry in run.records_if_any("split.jsonl", SplitEntry)}
     learned = [document for document in documents if split.get(document.id, "train") == "train"]
-    samples = _read(run, "train.jsonl", Sample)
-    pairs = _read(run, "pairs.jsonl", PreferencePair)
+    samples = run.records_if_any("train.jsonl", Sample)
+    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
     view = {
         "front": Raw(front_matter(base, verdict, pushed, samples, pairs)),
         "pushed": pushed,
@@ -98,9 +98,9 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
     """Return the card of a pushed training set."""
     from huggingface_hub import DatasetCardData
 
-    documents = _read(run, "documents.jsonl", Document)
-    samples = _read(run, "train.jsonl", Sample)
-    pairs = _read(run, "pairs.jsonl", PreferencePair)
+    documents = run.records_if_any("documents.jsonl", Document)
+    samples = run.records_if_any("train.jsonl", Sample)
+    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
     splits = [("samples", "train.jsonl", samples), ("pairs", "pairs.jsonl", pairs)]
     data = DatasetCardData(
         license="unknown",
@@ -119,10 +119,6 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
         "licenses": documents_license(documents),
     }
     return render("data_card.md", view)
-
-
-def _read(run: RunFolder, name: str, kind: Any) -> list[Any]:
-    return run.read_records(name, kind) if run.file(name).is_file() else []
 
 
 def front_matter(
@@ -186,7 +182,7 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     told.append(f"Personal data and secrets that were found: {curation.privacy}.")
     if curation.checks:
         told.append(f"The teacher was asked about each sample as well: {', '.join(curation.checks)}.")
-    figures = _figures(run, "curate")
+    figures = _curated(run).get("figures", {})
     if "leaks_left" in figures:
         told.append(
             f"Decontaminated against the exam ({curation.ngram} words in a row and other detectors): "
@@ -195,17 +191,13 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     return told
 
 
-def _figures(run: RunFolder, stage: str) -> dict[str, Any]:
-    return dict(_summary(run, stage).get("figures", {}))
-
-
-def _summary(run: RunFolder, stage: str) -> dict[str, Any]:
-    name = f"stages/{stage}.json"
-    return dict(run.read_json(name).get("summary", {})) if run.file(name).is_file() else {}
+def _curated(run: RunFolder) -> dict[str, Any]:
+    """Return the summary of curation; empty where none was noted."""
+    return dict(run.stage_record("curate").get("summary", {}))
 
 
 def _rejected(run: RunFolder) -> list[tuple[str, int]]:
-    return sorted(_summary(run, "curate").get("rejected", {}).items(), key=lambda item: -item[1])
+    return sorted(_curated(run).get("rejected", {}).items(), key=lambda item: -item[1])
 
 
 def _settings(recipe: Recipe, base: Base) -> Rows:

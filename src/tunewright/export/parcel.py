@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import ExportError, RunFolderError
+from tunewright.errors import ExportError, RunFolderError, command
 from tunewright.export.base import Base
 from tunewright.export.receipt import read_receipt, verify
 from tunewright.export.swap import RECEIPT, exports_in
@@ -74,14 +74,14 @@ def trained_weights(run: RunFolder, base: Base) -> Parcel:
     """
     folder = run.file("adapter")
     found = file_digest(folder) if folder.is_dir() else "absent"
-    made = _record(run, "train", "outputs").get("adapter")
-    examined = _record(run, "evaluate", "ingredients").get("adapter")
+    made = run.stage_record("train").get("outputs", {}).get("adapter")
+    examined = run.stage_record("evaluate").get("ingredients", {}).get("adapter")
     for expected, what in ((made, "the training wrote it"), (examined, "it sat the exam")):
         if found != expected:
             raise RunFolderError(
                 f"{folder} is not what was examined, so it is not pushed",
                 f"it was changed after {what}: its digest is not the recorded one",
-                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+                f"make it anew: {run.again()}",
             )
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = (_sent(path.relative_to(folder).as_posix(), path, base) for path in paths)
@@ -127,7 +127,7 @@ def _export_folder(run: RunFolder, target: str) -> Path:
     if len(found) == 1:
         return found[0]
     there = ", ".join(path.name for path in found or exports_in(run.file("exports")))
-    name_one, make = f"name one with --to: {there}", f"make it: tunewright export '{run.path}' --to {target}"
+    name_one, make = f"name one with --to: {there}", f"make it: {command('export', run.path, '--to', target)}"
     hint = name_one if found else f"{make}; or {name_one}" if there else make
     raise RunFolderError(
         f"{run.path} has {'several exports' if found else 'no export'} {target}", f"in {run.file('exports')}", hint
@@ -147,7 +147,7 @@ def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
 
 
 def _anew(run: RunFolder, target: str) -> str:
-    return f"export it anew: tunewright export '{run.path}' --to {target}"
+    return f"export it anew: {command('export', run.path, '--to', target)}"
 
 
 def training_data(run: RunFolder) -> tuple[File, ...]:
@@ -158,15 +158,15 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
     """
     files = []
     for name, stage in _DATA.items():
-        recorded = _record(run, stage, "outputs").get(name)
-        if recorded is None:
-            continue
+        recorded = run.stage_record(stage).get("outputs", {}).get(name)
         path = run.file(name)
+        if recorded is None and not path.exists():
+            continue
         if not path.is_file() or file_digest(path) != recorded:
             raise RunFolderError(
                 f"{path} is not what was trained on, so it is not pushed",
                 f"it was changed after the stage {stage} wrote it",
-                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+                f"make it anew: {run.again()}",
             )
         if path.stat().st_size:
             files.append(of_path(f"data/{name}", path))
@@ -175,11 +175,6 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
             f"{run.path} has no training set to push", "it was trained on raw text alone", "push without --with-data"
         )
     return tuple(files)
-
-
-def _record(run: RunFolder, stage: str, part: str) -> dict[str, Any]:
-    name = f"stages/{stage}.json"
-    return dict(run.read_json(name).get(part, {})) if run.file(name).is_file() else {}
 
 
 def _sent(name: str, path: Path, base: Base) -> File:

@@ -38,7 +38,7 @@ def ingredients(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
 
     Versions and machine are those of the training, as its stage noted them; a run of an earlier tunewright has none.
     """
-    record = run.read_json("stages/train.json") if run.file("stages/train.json").is_file() else {}
+    record = run.stage_record("train")
     return {
         "settings": training_settings(recipe),
         "base": {"name": public_name(recipe.model.base), "digest": base_digest(recipe)},

@@ -53,7 +53,7 @@ def exam_prompt(recipe: Recipe, question: Question) -> tuple[Message, ...]:
 
 def exam_questions(run: RunFolder) -> list[Question]:
     """Return the exam's questions, none where the run has no exam yet."""
-    return run.read_records("exam.jsonl", Question) if run.file("exam.jsonl").is_file() else []
+    return run.records_if_any("exam.jsonl", Question)
 
 
 def _positions(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[list[int]]:

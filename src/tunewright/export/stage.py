@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.export import adapter, gguf, merge, receipt
 from tunewright.export.certificate import certify, write_certificate
 from tunewright.export.reference import reference
@@ -73,7 +73,7 @@ def _place(out: Path) -> Path:
         raise UserError(
             f"an export is not written to {out} itself",
             "the whole folder is put in place at the end, and this one is in use",
-            f"name a folder in it: -o {out / 'exported'}",
+            f"name a folder in it: {shell('-o', out / 'exported')}",
         )
     return folder
 
@@ -84,19 +84,21 @@ def _examined_recipe(run: RunFolder) -> Recipe:
     Raises:
         RunFolderError: there is no adapter, or it is another one by now.
     """
-    again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     for name in ("recipe.toml", "adapter"):
         if not run.file(name).exists():
-            hint = again if name != "recipe.toml" else f"tunewright run RECIPE.toml --dir '{run.path}'"
+            hint = run.again() if name != "recipe.toml" else command("run", "RECIPE.toml", "--dir", run.path)
             raise RunFolderError(f"{run.path} has no {name} yet", "there is nothing to export", hint)
     now = file_digest(run.file("adapter"))
     for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
         if not run.file(f"stages/{stage}.json").is_file():
             continue
-        if run.read_json(f"stages/{stage}.json").get(kind, {}).get("adapter", now) != now:
+        record = run.stage_record(stage)  # a damaged one vouches for nothing
+        if not record or record.get(kind, {}).get("adapter", now) != now:
             done = {"train": "trained", "evaluate": "examined"}[stage]
             raise RunFolderError(
-                f"the adapter of {run.path} is not the one that was {done}", "its files were changed since", again
+                f"the adapter of {run.path} is not the one that was {done}",
+                "its files or the record of it were changed since",
+                run.again(),
             )
     if not run.file("verdict.json").is_file():
         console.warning("this run has no verdict: the export is compared with a model that no exam has seen")

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import StageError, TeacherError
+from tunewright.errors import StageError, TeacherError, shell
 from tunewright.export.gguf_architectures import context_length
 from tunewright.serving.engine import Completions
 from tunewright.teacher import embedded
@@ -38,7 +38,7 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Comp
             address = stack.enter_context(embedded.serve(gguf, key=key, full_precision=full_precision))
         except TeacherError as error:
             raise StageError(
-                f"llama.cpp does not load {gguf}", error.cause, f"delete it and start again: rm '{gguf}'"
+                f"llama.cpp does not load {gguf}", error.cause, f"delete it and start again: {shell('rm', gguf)}"
             ) from error
         context = min(context_length(config), CONTEXT_TOKENS)
         yield Completions("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)

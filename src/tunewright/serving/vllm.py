@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tunewright import console
-from tunewright.errors import StageError
+from tunewright.errors import StageError, shell
 from tunewright.export.usage import VLLM_RANKS
 from tunewright.models.load import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
@@ -74,7 +74,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = command(recipe, adapter.resolve(), port)
-    console.line("starting " + " ".join(words))
+    console.line("starting " + shell(*words))
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "tunewright.serving.child", *words],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, shell
 from tunewright.rundir import RunFolder
 from tunewright.teacher.protocol import Reply
 
@@ -58,7 +58,7 @@ class CallJournal:
             raise RunFolderError(
                 f"{path} line {number} is not a teacher's reply",
                 f"wrong or missing: {', '.join(wrong) or 'finish'}",
-                f"delete that line: its call is then made again (sed -i {number}d '{path}')",
+                f"delete that line: its call is then made again ({shell('sed', '-i', f'{number}d', path)})",
             )
         return Reply(entry["text"], entry["finish"], entry["num_prompt_tokens"], entry["num_tokens"])
 
