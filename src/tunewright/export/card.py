@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.export.base import NOT_STATED, Base, documents_license, read_base
+from tunewright.export.base import NOT_STATED, NamedBase, documents_license, read_base
 from tunewright.export.markdown import Raw, fence, plain, render
 from tunewright.export.receipt import public_name
 from tunewright.export.usage import Usage, examples
+from tunewright.models.vllm import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
 from tunewright.rundir import RunFolder, file_digest
@@ -126,7 +127,11 @@ def _read(run: RunFolder, name: str, kind: Any) -> list[Any]:
 
 
 def front_matter(
-    base: Base, verdict: Mapping[str, Any], pushed: Pushed, samples: Sequence[Sample], pairs: Sequence[PreferencePair]
+    base: NamedBase,
+    verdict: Mapping[str, Any],
+    pushed: Pushed,
+    samples: Sequence[Sample],
+    pairs: Sequence[PreferencePair],
 ) -> str:
     """Return the YAML that the hub reads; no free text of documents or recipe enters it."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -208,7 +213,7 @@ def _rejected(run: RunFolder) -> list[tuple[str, int]]:
     return sorted(_summary(run, "curate").get("rejected", {}).items(), key=lambda item: -item[1])
 
 
-def _settings(recipe: Recipe, base: Base) -> Rows:
+def _settings(recipe: Recipe, base: NamedBase) -> Rows:
     """Return the settings that made the weights; no path and no address is among them."""
     training, preference = recipe.training, recipe.preference
     rows = [
@@ -271,15 +276,14 @@ def _exam(verdict: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _examples(recipe: Recipe, base: Base, pushed: Pushed) -> list[tuple[str, Raw]]:
-    in_vllm = recipe.training.method in ("lora", "rslora") and not recipe.model.added_tokens
+def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str, Raw]]:
     usage = Usage(
         repo=pushed.repo,
         base=base.hub_name or f"path/to/{base.name}",
         quantization=recipe.model.quantization if pushed.kind == _ADAPTER_KIND else "none",
         system_prompt=recipe.system_prompt,
         max_new_tokens=recipe.evaluation.max_new_tokens,
-        rank=recipe.training.rank if in_vllm else 0,
+        rank=0 if unloadable(recipe) else lora_rank(recipe.training.rank),
         resized=bool(recipe.model.added_tokens),
         files=pushed.gguf_files,
     )

@@ -19,7 +19,7 @@ _WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
 
 
 @contextmanager
-def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engine]:
+def llama_engine(gguf: Path, config: Any, full_precision: bool, hint: str) -> Iterator[Engine]:
     """Serve a GGUF on a free port of the loopback while the block lasts.
 
     Requests are answered one after the other: an answer then depends on its request alone.
@@ -28,6 +28,7 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engi
         gguf: the tuned model.
         config: the model's config.json.
         full_precision: keep keys and values in fp32, as a GGUF in fp32 deserves.
+        hint: what to type where the file does not load.
 
     Raises:
         StageError: llama.cpp does not load the file.
@@ -37,8 +38,6 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engi
         try:
             address = stack.enter_context(embedded.serve(gguf, key=key, full_precision=full_precision))
         except TeacherError as error:
-            raise StageError(
-                f"llama.cpp does not load {gguf}", error.cause, f"delete it and start again: rm '{gguf}'"
-            ) from error
+            raise StageError(f"llama.cpp does not load {gguf}", error.cause, hint) from error
         context = min(context_length(config), CONTEXT_TOKENS)
         yield Engine("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)

@@ -23,7 +23,7 @@ from tunewright.serving import vllm
 from tunewright.serving.address import TOKEN, open_door, take_port, token_for, url_of
 from tunewright.serving.canary import Canary, canaries, judge
 from tunewright.serving.engine import Engine, Piece
-from tunewright.serving.gguf import tuned_gguf
+from tunewright.serving.gguf import renewal, tuned_gguf
 from tunewright.serving.llama import llama_engine
 from tunewright.serving.requests import ChatRequest, RequestError
 
@@ -116,7 +116,8 @@ def _engine(run: RunFolder, recipe: Recipe, dtype: str, student: Student) -> Abs
     console.line(f"llama.cpp serves: {lacking}", "dim")
     folder = run.file("adapter") if is_full(run.file("adapter")) else locate(recipe.model.base, recipe.folder)
     try:
-        return llama_engine(tuned_gguf(run, recipe, dtype), read_config(folder), dtype == "f32")
+        gguf = tuned_gguf(run, recipe, dtype)
+        return llama_engine(gguf, read_config(folder), dtype == "f32", renewal(run, gguf, dtype))
     except ModelError as error:
         hint = f"vLLM may serve it, but {lacking}"
         raise ModelError(
