@@ -69,6 +69,12 @@ def _parcel(run: RunFolder, recipe: Recipe, to: str) -> Parcel:
     if to == _ADAPTER:
         return trained_weights(run, read_base(recipe.model.base, recipe.folder))
     parcel = exported(run, to)
+    if parcel.kind == _ADAPTER:  # its certificate may be of another base, and its files are not those of the exam
+        raise RunFolderError(
+            f"{run.file('exports') / to} is an export of the adapter, and is not pushed",
+            "the adapter in the run folder is the one that sat the exam",
+            "push that one: leave --to out",
+        )
     _require_card(parcel.kind)
     return parcel
 
