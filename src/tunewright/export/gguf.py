@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tunewright.export.adapter import adapter_bytes
 from tunewright.export.gguf_adapter import write_gguf_adapter
+from tunewright.export.gguf_architectures import context_length
 from tunewright.export.gguf_model import write_model
+from tunewright.export.gguf_vocabulary import adds_bos
 from tunewright.export.go_template import render_go
 from tunewright.export.llama_runner import COMPOSES_NOTHING, LlamaRunner
 from tunewright.export.merge import Merge, open_merge
-from tunewright.export.ollama import MODEL_FILE, modelfile, read_header, template_in
+from tunewright.export.ollama import MODEL_FILE, modelfile, template_in
 from tunewright.export.runners import Limit, Runner
 from tunewright.export.target import Base
 from tunewright.models.source import read_config
@@ -74,19 +77,19 @@ def model_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base:
 
 def write_adapter_file(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
     """Write the adapter alone, for the base's own GGUF."""
-    config = read_config(open_merge(run, recipe, "original").folder)
-    write_gguf_adapter(run.file("adapter"), config, folder / _ADAPTER_FILE, dtype)
+    merge = open_merge(run, recipe, "original")
+    write_gguf_adapter(merge.deltas, read_config(merge.folder), folder / _ADAPTER_FILE, dtype)
 
 
 def adapter_file_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
     """Return the room for the adapter, and for the base's file that it is tried on."""
-    return (run.file("adapter") / "adapter_model.safetensors").stat().st_size + model_bytes(run, recipe, dtype)
+    return adapter_bytes(run, recipe, dtype) + model_bytes(run, recipe, dtype)
 
 
 @contextmanager
 def on_base_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
     """Open the adapter with stock llama.cpp on the base's GGUF, which is written for that and removed again."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".base-") as work:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".base-") as work:  # with the folder it goes after a kill, too
         model = Path(work) / MODEL_FILE
         _write(dataclasses.replace(open_merge(run, recipe, base), deltas=None), recipe, model, dtype)
         with LlamaRunner(model, folder / _ADAPTER_FILE) as runner:
@@ -94,9 +97,11 @@ def on_base_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, bas
 
 
 def write_ollama_folder(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
-    """Write the GGUF and the Modelfile beside it."""
-    write_model_file(run, recipe, folder, dtype, base)
-    content = modelfile(student_tokenizer(recipe), *read_header(folder / MODEL_FILE), recipe.system_prompt)
+    """Write the GGUF and the Modelfile beside it, which may be refused and is therefore made first."""
+    merge, tokenizer = open_merge(run, recipe, base), student_tokenizer(recipe)
+    context_tokens = context_length(read_config(merge.folder))
+    content = modelfile(tokenizer, context_tokens, adds_bos(tokenizer), recipe.system_prompt)
+    _write(merge, recipe, folder / MODEL_FILE, dtype)
     (folder / "Modelfile").write_text(content, encoding="utf-8")
 
 

@@ -51,9 +51,6 @@ class LlamaRunner:
 
         self.name = f"llama.cpp of xllamacpp {xllamacpp.__version__}, on the CPU"
         self._exit = ExitStack()
-        for file in filter(None, (model, adapter)):
-            if not file.is_file():
-                raise ModelError(f"there is no file {file}", "", "export it first: tunewright export DIR --to gguf")
         try:
             address = self._exit.enter_context(serve(model, _TOGETHER, adapter))
         except TeacherError as error:
