@@ -7,14 +7,15 @@ import json
 import exported_run
 import pytest
 from exported import adapted_run, make_exportable
-from exported_run import make_recipe
+from exported_run import make_recipe, questions
 from gguf import GGUFReader
 
 from tunewright.errors import ExportError, ModelError
 from tunewright.export.divergence import compare_prompts
 from tunewright.export.gguf import MODEL_DTYPES
-from tunewright.export.llama_runner import LlamaRunner
+from tunewright.export.llama_runner import LEAST_CONTEXT_TOKENS, LlamaRunner
 from tunewright.export.receipt import verify
+from tunewright.export.reference import most_tokens
 from tunewright.export.runners import Limit
 from tunewright.export.stage import TARGETS, export
 from tunewright.models.template import load_tokenizer
@@ -120,3 +121,14 @@ def test_what_is_refused_is_refused_before_the_examined_model_is_asked(tmp_path,
     monkeypatch.setattr("tunewright.export.gguf.write_model", None)
     with pytest.raises(ModelError, match="system prompt cannot be written"):
         export(run, "ollama")
+
+
+def test_an_exam_with_long_questions_is_compared_to_its_end(tmp_path):
+    """Prompt and answer get the room that they need, not that of a teacher."""
+    recipe = make_recipe(make_exportable("smollm2", tmp_path / "base", max_position_embeddings=8192))
+    run = exported_run.adapted_run(tmp_path / "run", recipe)
+    long = questions(recipe.refusal)[1].model_copy(update={"passage": "The treated group. " * 900, "gold": "Risk 1."})
+    run.write_records("exam.jsonl", [long])
+    assert most_tokens(run, recipe) > LEAST_CONTEXT_TOKENS
+    certificate = json.loads((export(run, "gguf") / "certificate.json").read_text())
+    assert certificate["distributions"]["positions"] > 1

@@ -50,6 +50,16 @@ def exam_questions(run: RunFolder) -> list[Question]:
     return run.read_records("exam.jsonl", Question) if run.file("exam.jsonl").is_file() else []
 
 
+def most_tokens(run: RunFolder, recipe: Recipe) -> int:
+    """Return how many tokens the exam's longest question takes with its answer, the gold one or one of the model's."""
+    tokenizer, found = student_tokenizer(recipe), [0]
+    for question in exam_questions(run):
+        asked = exam_prompt(recipe.system_prompt, question)
+        found.append(len(encode_prompt(tokenizer, asked)) + recipe.evaluation.max_new_tokens)
+        found.append(len(encode(tokenizer, (*asked, Message(role="assistant", content=question.gold))).input_ids))
+    return max(found)
+
+
 def _positions(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[list[int]]:
     """Return the prompts to compare after: each question's, then the places inside of its gold answer, in turns."""
     questions = exam_questions(run)
