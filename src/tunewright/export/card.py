@@ -10,7 +10,7 @@ from typing import Any
 from tunewright.export.base import NOT_STATED, NamedBase, documents_license, read_base
 from tunewright.export.markdown import Raw, fence, plain, render
 from tunewright.export.receipt import public_name
-from tunewright.export.usage import Usage, examples
+from tunewright.export.usage import KINDS, Usage
 from tunewright.models.vllm import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
@@ -21,15 +21,6 @@ _TITLES = 10  # documents that are named; the others are counted
 _TITLE_LENGTH = 160  # characters
 _TUNED = "tuned"
 _ADAPTER_KIND = "adapter"
-_LIBRARY = {"adapter": "peft", "full": "transformers", "merged": "transformers", "gguf": "gguf"}
-_RELATION = {"adapter": "adapter", "full": "finetune", "merged": "finetune", "gguf": "quantized"}
-_WHAT = {
-    "adapter": "an adapter for",
-    "full": "all weights, trained further, of",
-    "merged": "an adapter merged into",
-    "gguf": "an adapter merged into, and converted to GGUF,",
-}
-KINDS = tuple(_WHAT)
 _NOT_MEASURED = (
     "bias, safety, and what it says outside its documents",
     "languages other than that of the documents",
@@ -70,7 +61,7 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
     view = {
         "front": Raw(front_matter(base, verdict, pushed, samples, pairs)),
         "pushed": pushed,
-        "what": _WHAT[pushed.kind],
+        "what": KINDS[pushed.kind].what,
         "base": base,
         "link": Raw(f"[{base.hub_name}](https://huggingface.co/{base.hub_name})") if base.hub_name else base.name,
         "data_link": Raw(f"[{pushed.data_repo}](https://huggingface.co/datasets/{pushed.data_repo})"),
@@ -153,7 +144,7 @@ def front_matter(
     ]
     data = ModelCardData(
         base_model=base.hub_name,
-        library_name=_LIBRARY[pushed.kind],
+        library_name=KINDS[pushed.kind].library,
         pipeline_tag="text-generation",
         license=base.license.get("license", "unknown"),
         license_name=base.license.get("license_name"),
@@ -162,7 +153,7 @@ def front_matter(
         datasets=[pushed.data_repo] if pushed.data_repo else None,
         model_name=pushed.repo.rpartition("/")[2],
         eval_results=figures or None,
-        base_model_relation=_RELATION[pushed.kind] if base.hub_name else None,
+        base_model_relation=KINDS[pushed.kind].relation if base.hub_name else None,
     )
     return data.to_yaml()
 
@@ -287,7 +278,7 @@ def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str
         resized=bool(recipe.model.added_tokens),
         files=pushed.gguf_files,
     )
-    return [(one.title, fence(one.code, one.language)) for one in examples(pushed.kind, usage)]
+    return [(one.title, fence(one.code, one.language)) for one in KINDS[pushed.kind].examples(usage)]
 
 
 def _digests(run: RunFolder, verdict: Mapping[str, Any]) -> Rows:

@@ -1,8 +1,8 @@
-"""How to use what was pushed: code that runs as it stands, for each kind of artefact."""
+"""The kinds of artefact that are pushed: how the hub files each, and code to use it that runs as it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _QUANTIZED = {
@@ -48,13 +48,18 @@ class Example:
     language: str
 
 
-def examples(kind: str, usage: Usage) -> list[Example]:
-    """Return the ways of use of an artefact of this kind.
+@dataclass(frozen=True)
+class Kind:
+    """A kind of artefact.
 
-    Raises:
-        KeyError: there is no such kind.
+    ``library`` and ``relation`` (to the base) are the hub's words; ``what`` stands before the base's name;
+    ``examples`` gives the ways of use.
     """
-    return _KINDS[kind](usage)
+
+    library: str
+    relation: str
+    what: str
+    examples: Callable[[Usage], list[Example]]
 
 
 def _ask(usage: Usage) -> str:
@@ -105,9 +110,9 @@ def _gguf(usage: Usage) -> list[Example]:
     return [Example("llama.cpp", server, "sh")]
 
 
-_KINDS: dict[str, Callable[[Usage], list[Example]]] = {
-    "adapter": _adapter,
-    "full": _whole,
-    "merged": _whole,
-    "gguf": _gguf,
+KINDS: Mapping[str, Kind] = {
+    "adapter": Kind("peft", "adapter", "an adapter for", _adapter),
+    "full": Kind("transformers", "finetune", "all weights, trained further, of", _whole),
+    "merged": Kind("transformers", "finetune", "an adapter merged into", _whole),
+    "gguf": Kind("gguf", "quantized", "an adapter merged into, and converted to GGUF,", _gguf),
 }
