@@ -12,31 +12,10 @@ from pathlib import Path
 import pytest
 from faulty_server import Answer, fake_teacher
 
+from tunewright.cli import commands
 from whole_path import asks, write_recipe
 
-COMMANDS = (
-    "exam",
-    "inspect",
-    "demo",
-    "init",
-    "import-config",
-    "plan",
-    "launch",
-    "run",
-    "ingest",
-    "synth",
-    "curate",
-    "train",
-    "evaluate",
-    "status",
-    "report",
-    "mark",
-    "trace",
-    "chat",
-    "push",
-    "serve",
-    "doctor",
-)
+COMMANDS = tuple(commands.commands)
 
 
 def tunewright(*arguments, **options):
@@ -211,7 +190,7 @@ def test_a_second_process_on_the_folder_is_refused_and_ctrl_c_is_130(tmp_path, t
             first.send_signal(signal.SIGINT)
             told = first.communicate(timeout=60)[1]
         assert first.returncode == 130
-        assert "the same command goes on" in told
+        assert "a run keeps what was done" in told
         assert "Traceback" not in told
 
 

@@ -65,8 +65,8 @@ def stream(text: str) -> None:
 
 
 def line(text: str = "", style: str = "") -> None:
-    """Write one line to stderr."""
-    _stderr().print(Text(text, style=style))
+    """Write one line to stderr, without the keys that a server or a library may have repeated."""
+    _stderr().print(Text(without_secrets(text), style=style))
 
 
 def heading(text: str) -> None:

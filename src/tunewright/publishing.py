@@ -16,6 +16,7 @@ from tunewright.export import card, hub
 from tunewright.export.base import read_base
 from tunewright.export.parcel import CARD, File, Parcel, exported, exports_of, of_text, trained_weights, training_data
 from tunewright.export.stage import TARGETS, export
+from tunewright.export.usage import KINDS
 from tunewright.models.hub import endpoint
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder
@@ -69,13 +70,19 @@ def _parcel(run: RunFolder, recipe: Recipe, to: str) -> Parcel:
     if to == _ADAPTER:
         return trained_weights(run, read_base(recipe.model.base, recipe.folder))
     parcel = exported(run, to)
+    if parcel.kind == _ADAPTER:  # its certificate may be of another base, and its files are not those of the exam
+        raise RunFolderError(
+            f"{run.file('exports') / to} is an export of the adapter, and is not pushed",
+            "the adapter in the run folder is the one that sat the exam",
+            "push that one: leave --to out",
+        )
     _require_card(parcel.kind)
     return parcel
 
 
 def _require_card(kind: str) -> None:
-    if kind not in card.KINDS:
-        told = ", ".join(name for name in card.KINDS if name in TARGETS)
+    if kind not in KINDS:
+        told = ", ".join(name for name in KINDS if name in TARGETS)
         raise RunFolderError(f"no card can be written for an export {kind!r}", "", f"--to takes: {told}")
 
 

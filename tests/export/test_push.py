@@ -16,6 +16,7 @@ import pytest
 
 from stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
+from tunewright.export.receipt import _write
 from tunewright.rundir import RunFolder, file_digest
 
 REPO = "me/my-model"
@@ -334,3 +335,22 @@ def test_a_push_that_was_killed_goes_on_with_what_is_missing(run, tmp_path):
         assert len(hub.stored) == 2
         assert len(hub.repos[REPO].commits) == 1
         assert len(hub.repos[REPO].files) == 4
+
+
+def test_an_exported_adapter_is_not_passed_off_as_the_one_that_sat_the_exam(hub, run, capsys):
+    run.write("exports/adapter-original/adapter_model.safetensors", b"of another base")
+    made_of = {"adapter": file_digest(run.file("adapter"))}
+    _write(run.file("exports/adapter-original"), {"target": "adapter", "made_of": made_of})
+    for flags in (("--to", "adapter-original"), ("--to", "adapter-original", "--yes")):
+        refused(capsys, run, "adapter-original is an export of the adapter", "leave --to out", flags=flags)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(("stage", "told"), [("train", "that the training wrote it"), ("evaluate", "it sat the exam")])
+def test_an_adapter_without_a_record_is_not_said_to_have_been_changed(hub, run, capsys, stage, told):
+    content = run.read_json(f"stages/{stage}.json")
+    for part in ("outputs", "ingredients"):
+        content.get(part, {}).pop("adapter", None)
+    run.write_json(f"stages/{stage}.json", content)
+    text = refused(capsys, run, "is not what was examined", "no record says", told)
+    assert "was changed" not in text

@@ -159,7 +159,7 @@ def test_an_artefact_that_is_not_what_was_examined_never_takes_the_name(run, mon
 
     def wrong(path):
         deltas = right(path)
-        return type(deltas)(deltas.file, deltas.scale * 10, deltas.layers, deltas.tokens)
+        return type(deltas)(deltas.file, deltas.rank, deltas.scale * 10, deltas.layers, deltas.tokens)
 
     monkeypatch.setattr(merge, "read_deltas", wrong)
     with pytest.raises(ExportError, match="is not what was examined") as caught:

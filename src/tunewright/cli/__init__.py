@@ -56,7 +56,7 @@ def _stop(error: BaseException) -> int:
     from tunewright.secrecy import without_secrets
 
     if isinstance(error, KeyboardInterrupt):
-        console.line("\ninterrupted; what was done is kept: the same command goes on from here")
+        console.line("\ninterrupted; a run keeps what was done, and goes on with the same command")
         return _INTERRUPTED
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback

@@ -134,7 +134,8 @@ def notebook(
         note: a paragraph more for the top.
         secrets: environment variables that it needs, beside those that any run may need.
     """
-    about = recipe.partition("\n")[0].removeprefix("#").strip()
+    first = recipe.partition("\n")[0]
+    about = (first.removeprefix("#").strip() if first.startswith("#") else "") or name
     cells = [
         _text("what-this-does", _top(name, about, gpu, note)),
         _code("parameters", _parameters(documents, settings, secrets), tags=["parameters"]),

@@ -8,10 +8,11 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import ExportError
 from tunewright.export.divergence import Closeness, PromptParity, compare_distributions, compare_prompts
-from tunewright.export.reference import Reference, exam_prompt, exam_questions
+from tunewright.export.reference import Reference, exam_questions
 from tunewright.export.runners import Runner
 from tunewright.export.target import Base
 from tunewright.metrics import score
+from tunewright.models.prompts import exam_prompt
 from tunewright.models.template import encode_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question, Record, Score, digest
@@ -122,7 +123,7 @@ def _sit_exam(run: RunFolder, recipe: Recipe, runner: Runner, examined: Referenc
     if not questions:
         return None
     questions = sorted(questions, key=lambda one: digest("exported", recipe.seed, one.id))[:NUM_QUESTIONS]
-    prompts = [encode_prompt(examined.tokenizer, exam_prompt(recipe, question)) for question in questions]
+    prompts = [encode_prompt(examined.tokenizer, exam_prompt(recipe.system_prompt, question)) for question in questions]
     texts = runner.answers(prompts, recipe.evaluation.max_new_tokens)
     scores = [_primary(recipe, *pair) for pair in zip(questions, texts, strict=True)]
     return ExamParity(

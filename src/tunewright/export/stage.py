@@ -15,7 +15,7 @@ from tunewright.export.reference import reference
 from tunewright.export.swap import replaced, require_replaceable
 from tunewright.export.target import Base, Target
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 
 def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = "", base: Base = "trained") -> Path:
@@ -39,15 +39,14 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     parts = (target, dtype, "original" if base == "original" else "")
     folder = _place(out) if out is not None else run.file("exports") / "-".join(filter(None, parts))
     require_replaceable(folder)
-    with run.lock():
-        examined = reference(run, recipe)
-        with replaced(folder, chosen.num_bytes(run, recipe, dtype)) as fresh:
-            console.line(f"writing {folder}")
-            chosen.write(run, recipe, fresh, dtype, base)
-            with chosen.runner(run, recipe, fresh, dtype, base) as runner:
-                certificate = certify(run, recipe, runner, examined, target, dtype, base)
-            write_certificate(fresh, certificate)
-            receipt.seal(fresh, run, recipe, _facts(run, folder, target, dtype, base))
+    with run.lock(), replaced(folder, chosen.num_bytes(run, recipe, dtype)) as fresh:
+        console.line(f"writing {folder}")
+        chosen.write(run, recipe, fresh, dtype, base)
+        examined = reference(run, recipe)  # slow, so after all that refuses
+        with chosen.runner(run, recipe, fresh, dtype, base) as runner:
+            certificate = certify(run, recipe, runner, examined, target, dtype, base)
+        write_certificate(fresh, certificate)
+        receipt.seal(fresh, run, recipe, _facts(run, folder, target, dtype, base))
     return folder
 
 
@@ -88,18 +87,8 @@ def _examined_recipe(run: RunFolder) -> Recipe:
         if not run.file(name).exists():
             hint = run.again() if name != "recipe.toml" else command("run", "RECIPE.toml", "--dir", run.path)
             raise RunFolderError(f"{run.path} has no {name} yet", "there is nothing to export", hint)
-    now = file_digest(run.file("adapter"))
-    for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
-        if not run.file(f"stages/{stage}.json").is_file():
-            continue
-        record = run.stage_record(stage)  # a damaged one vouches for nothing
-        if not record or record.get(kind, {}).get("adapter", now) != now:
-            done = {"train": "trained", "evaluate": "examined"}[stage]
-            raise RunFolderError(
-                f"the adapter of {run.path} is not the one that was {done}",
-                "its files or the record of it were changed since",
-                run.again(),
-            )
+    if fault := receipt.adapter_fault(run, strict=False):
+        raise RunFolderError(f"the adapter of {run.path} is not the one that was examined", fault, run.again())
     if not run.file("verdict.json").is_file():
         console.warning("this run has no verdict: the export is compared with a model that no exam has seen")
     return load_recipe(run.file("recipe.toml"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tunewright.records import Chunk, Message
+from tunewright.records import Chunk, Message, Question
 
 
 def passage_text(chunk: Chunk) -> str:
@@ -41,3 +41,8 @@ def chat(
     if answer is not None:
         turns.append(Message(role="assistant", content=answer))
     return tuple(turns)
+
+
+def exam_prompt(system_prompt: str, question: Question) -> tuple[Message, ...]:
+    """Return the conversation that base and tuned are asked to continue: the question with its own passage alone."""
+    return chat(system_prompt, question.question, passages=() if question.passage is None else (question.passage,))

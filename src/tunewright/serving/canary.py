@@ -8,7 +8,7 @@ from os.path import commonprefix
 from typing import Any
 
 from tunewright.errors import RunFolderError, StageError, command
-from tunewright.evaluation.arms import arm_prompt
+from tunewright.models.prompts import exam_prompt
 from tunewright.models.template import encode_prompt
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe
@@ -56,7 +56,7 @@ def canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:
         if {"base", "tuned"} <= set(answers):
             num_both += 1
             if answers["base"] != answers["tuned"]:
-                prompt = arm_prompt("tuned", question, recipe.system_prompt, (), lambda _: ())
+                prompt = exam_prompt(recipe.system_prompt, question)
                 found.append(Canary(encode_prompt(tokenizer, prompt), answers["base"], answers["tuned"]))
     if not num_both:
         raise RunFolderError(

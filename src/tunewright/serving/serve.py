@@ -24,7 +24,7 @@ from tunewright.serving.address import TOKEN, open_door, take_port, token_for, u
 from tunewright.serving.canary import Canary, canaries, judge
 from tunewright.serving.engine import Engine, Piece
 from tunewright.serving.examined import examined_engine
-from tunewright.serving.gguf import tuned_gguf
+from tunewright.serving.gguf import renewal, tuned_gguf
 from tunewright.serving.llama import llama_engine
 from tunewright.serving.requests import ChatRequest, RequestError
 
@@ -130,7 +130,8 @@ def _engine(
     console.line(f"llama.cpp serves{f': {lacking}' if lacking else ''}", "dim")
     folder = run.file("adapter") if is_full(run.file("adapter")) else locate(recipe.model.base, recipe.folder)
     try:
-        return llama_engine(tuned_gguf(run, recipe, dtype), read_config(folder), dtype == "f32")
+        gguf = tuned_gguf(run, recipe, dtype)
+        return llama_engine(gguf, read_config(folder), dtype == "f32", renewal(run, gguf, dtype))
     except ModelError as error:
         cause = f"{error.headline} {error.cause}".strip()
         if wanted == "llama.cpp":
