@@ -225,6 +225,8 @@ def test_a_finished_run_is_fresh_by_its_own_recipe_too(finished):
         ("verdict.json", '"name"', '"name" ', "verdict.json was changed"),
         ("exam.jsonl", "What", "Who", "exam.jsonl was changed after it was sealed"),
         ("rule.json", '"alpha": 0.05', '"alpha": 0.5', "alpha was 0.05 and is 0.5"),
+        ("rules.jsonl", '"alpha":', '"alpha" :', "rules.jsonl was changed"),
+        ("stages/evaluate.json", "{", "[", "stages/evaluate.json is missing or damaged"),
         ("recipe.toml", "margin = 0.1", "margin = 0.2", "evaluation.margin was 0.1 and is 0.2"),
     ],
 )

@@ -115,6 +115,6 @@ def test_a_changed_export_is_refused(run, name, content, words):
 def test_an_export_of_an_earlier_adapter_is_refused(run):
     export(run, dtype="bf16", base="original")
     run.write("adapter/adapter_model.safetensors", b"trained anew")
-    with pytest.raises(RunFolderError, match="earlier adapter") as told:
+    with pytest.raises(RunFolderError, match="another adapter") as told:
         exported(run, "merged")
     assert told.value.hint.endswith("--to merged --dtype bf16 --base original")

@@ -16,7 +16,9 @@ import pytest
 
 from stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
+from tunewright.evaluation.marking_plan import pairs, shown_digest
 from tunewright.export.receipt import _write
+from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder, file_digest
 
 REPO = "me/my-model"
@@ -194,6 +196,7 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
     verdict = run.read_json("verdict.json")
     score = next(d for d in verdict["results"]["differences"] if (d["first"], d["second"]) == ("tuned", "base"))
     assert score["interval"]["low"] > 0
+    questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     nothing = {"num": 0, "of": 0, "share": None, "low": 0.0, "high": 1.0}
     marking = {
         "arms": ["base", "tuned"],
@@ -214,8 +217,7 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
         "alpha": None,
         "longest": {"name": "longest", "agreed": 0, "opposed": 30, "equal": 0, "share": 0.0},
         "metrics": [],
-        "better_than_longest": [],
-        "answers": file_digest(run.file("answers.jsonl")),
+        "answers": shown_digest(pairs(questions, answers, ("base", "tuned"))),
     }
     run.write_json("marking.json", marking)
     code, told = push(capsys, run)

@@ -59,7 +59,7 @@ def own_rows(questions: Sequence[Question], documents: Sequence[Document]) -> li
             "ring": question.ring,
             "document": "" if question.document == question.id else source.get(question.document, question.document),
             "passage": question.passage or "",
-            "evidence": question.evidence.quote if question.evidence else "",
+            "evidence": span.quote if (span := question.evidence) and span.document == question.document else "",
         }
         for question in questions
     ]

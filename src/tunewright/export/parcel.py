@@ -130,10 +130,11 @@ def _export_folder(run: RunFolder, target: str) -> Path:
 def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
     """Return an export's receipt, if all stands as it was written and is of the adapter that is there now."""
     receipt = verify(folder)
-    if receipt["made_of"]["adapter"] != file_digest(run.file("adapter")):
+    adapter = run.file("adapter")
+    if not adapter.is_dir() or receipt["made_of"]["adapter"] != file_digest(adapter):
         raise RunFolderError(
             f"{folder} is not what was exported, so it is not pushed",
-            "it was made of an earlier adapter",
+            "it was made of another adapter than the one that is there now",
             _anew(run, receipt),
         )
     return receipt

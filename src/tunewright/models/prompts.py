@@ -43,6 +43,12 @@ def chat(
     return tuple(turns)
 
 
-def exam_prompt(system_prompt: str, question: Question) -> tuple[Message, ...]:
-    """Return the conversation that base and tuned are asked to continue: the question with its own passage alone."""
-    return chat(system_prompt, question.question, passages=() if question.passage is None else (question.passage,))
+def exam_prompt(
+    system_prompt: str, question: Question, found: Sequence[str] = (), shots: Sequence[Message] = ()
+) -> tuple[Message, ...]:
+    """Return the conversation that an arm is asked to continue; base and tuned get nothing found and no shots.
+
+    A question that comes with its own passage is asked with that passage alone, whatever was found.
+    """
+    passages = found if question.passage is None else (question.passage,)
+    return chat(system_prompt, question.question, passages=passages, shots=shots)
