@@ -66,7 +66,7 @@ def test_every_listed_type_has_a_floor_and_a_size(run):
     assert set(MODEL_DTYPES) <= set(FLOORS)
 
 
-def test_a_worse_artefact_is_not_blessed_and_the_earlier_one_stands(run, monkeypatch):
+def test_a_worse_artifact_is_not_blessed_and_the_earlier_one_stands(run, monkeypatch):
     folder = export(run, "gguf")
     before = (folder / "model.gguf").read_bytes()
     monkeypatch.setattr("tunewright.export.gguf_architectures._interleaved", lambda heads, dim: None)  # rows unturned

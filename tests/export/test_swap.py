@@ -149,7 +149,7 @@ def test_too_little_space_is_told_before_anything_is_written(run, monkeypatch, t
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_an_artefact_that_is_not_what_was_examined_never_takes_the_name(run, monkeypatch):
+def test_an_artifact_that_is_not_what_was_examined_never_takes_the_name(run, monkeypatch):
     """A merge that forgets the adapter's scale: refused with the first difference, and the old export stands."""
     from tunewright.export import merge
 

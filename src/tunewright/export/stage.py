@@ -31,7 +31,7 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     Raises:
         UserError: an unknown target or type, no folder to write to, no adapter, or one that was changed after it was
             examined.
-        ExportError: the artefact is not what was examined; the earlier one stands.
+        ExportError: the artifact is not what was examined; the earlier one stands.
         DiskFullError: no space; the earlier one stands.
     """
     chosen, dtype = _choose(target, dtype)

@@ -1,4 +1,4 @@
-"""The kinds of artefact that are pushed: how the hub files each, and code to use it that runs as it stands."""
+"""The kinds of artifact that are pushed: how the hub files each, and code to use it that runs as it stands."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of artefact.
+    """A kind of artifact.
 
     ``library`` and ``relation`` (to the base) are the hub's words; ``what`` stands before the base's name;
     ``examples`` gives the ways of use.
