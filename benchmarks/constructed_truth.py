@@ -1,6 +1,6 @@
 """Is the verdict right where the truth is known? Two tiny models, made for it, through the real stages.
 
-Made-up facts ("The melting point of zorbium is 41 K.") stand in twelve documents. Each is asked in three ways: two
+Made-up facts ("The melting point of zorbium is 41 K.") stand in ten documents. Each is asked in three ways: two
 are trained on, the third is the exam. One model is trained on the facts, the other on the same facts with the numbers
 dealt out anew: it learns to answer in the right form, and nothing that is true. Both sit the same exam with a placebo
 of their own. The first must get SHIP (or be promising at least), the second must get neither.

@@ -1,6 +1,6 @@
 """Served answers against chat's: how many of 200 greedy answers are the same, and how near the tie was where they part.
 
-Run: GOMP_SPINCOUNT=1000 python benchmarks/serve_equals_chat.py RUN [-o benchmarks/results/serve_equals_chat.json] [--dtypes f32 f16 q8_0]
+Run: GOMP_SPINCOUNT=1000 python benchmarks/serve_equals_chat.py RUN [-o benchmarks/results/serve_equals_chat.json] [--ways transformers f32 f16 q8_0]
 
 RUN is a finished run folder on the embedded model: tunewright demo --dir RUN. Chat's answers come from its own path
 (base in NF4, adapter on top, transformers), the served ones through ``tunewright serve`` and HTTP. Where two answers
@@ -81,14 +81,15 @@ class Chat:
 
 
 @contextmanager
-def server(run: Path, dtype: str) -> Iterator[str]:
-    """Start a server of this run; yield its address."""
-    command = [sys.executable, "-c", SERVE, "serve", str(run), "--port", "0", "--dtype", dtype]
+def server(run: Path, way: str) -> Iterator[str]:
+    """Start a server of this run, by transformers or by llama.cpp with a GGUF of this type; yield its address."""
+    engine = [way] if way == "transformers" else ["llama.cpp", "--dtype", way]
+    command = [sys.executable, "-c", SERVE, "serve", str(run), "--port", "0", "--engine", *engine]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         if not address:
-            raise SystemExit(f"the server of {dtype} does not start")
+            raise SystemExit(f"the server of {way} does not start")
         try:
             yield address
         finally:
@@ -117,35 +118,35 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/serve_equals_chat.json"))
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=48)
-    parser.add_argument("--dtypes", nargs="+", default=["f32", "f16", "q8_0"])
+    parser.add_argument("--ways", nargs="+", default=["transformers", "f32", "f16", "q8_0"])
     options = parser.parse_args()
     from tunewright.rundir import RunFolder
 
     run = RunFolder.open(options.run)
     asked = questions(run, options.questions)
-    parted: dict[str, list[dict[str, Any]]] = {dtype: [] for dtype in options.dtypes}
+    parted: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     tokens = 0
     with ExitStack() as stack:
-        addresses = {dtype: stack.enter_context(server(options.run, dtype)) for dtype in options.dtypes}
+        addresses = {way: stack.enter_context(server(options.run, way)) for way in options.ways}
         chat = Chat(run, options.new_tokens)
         for done, question in enumerate(asked, 1):
             text, prompt, ids = chat.answer(question)
             tokens += len(ids)
-            for dtype, address in addresses.items():
+            for way, address in addresses.items():
                 told = ask(address, question, options.new_tokens)
                 if told != text:
-                    parted[dtype].append({"question": question, **chat.parting(prompt, ids, told)})
+                    parted[way].append({"question": question, **chat.parting(prompt, ids, told)})
             result = {
                 "date": datetime.date.today().isoformat(),
                 "questions": done,
                 "new_tokens": options.new_tokens,
                 "tokens": tokens,
                 "chat_dtype": str(next(chat.model.parameters()).dtype).removeprefix("torch."),
-                **{dtype: summary(entries, done) for dtype, entries in parted.items()},
+                **{way: summary(entries, done) for way, entries in parted.items()},
             }
             # Written after each question: a run that is stopped has counted as far as it came.
             options.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            print(done, {dtype: done - len(entries) for dtype, entries in parted.items()}, flush=True)
+            print(done, {way: done - len(entries) for way, entries in parted.items()}, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).parent))
 import coming_from
@@ -50,10 +51,17 @@ def recipe_reference() -> str:
         for name, field in fields:
             default = json.dumps(field.default, ensure_ascii=False)
             bounds = ", ".join(re.sub(r"[()]", " ", repr(m)).replace("=", " ").strip() for m in field.metadata)
-            told = f"{field.description}" + (f" ({_range(bounds)})" if bounds else "")
+            told = f"{field.description}" + (f" ({_range(bounds)})" if bounds else "") + _choices(field.annotation)
             lines.append(f"| `{name}` | `{default}` | {told} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _choices(annotation: object) -> str:
+    """Return what a setting can be, where it is one or some of a few words; where its help names them all, nothing."""
+    inner = [one for one in get_args(annotation) if get_origin(one) is Literal] or [annotation]
+    words = get_args(inner[0]) if get_origin(inner[0]) is Literal else ()
+    return " (one of: " + ", ".join(f"`{json.dumps(word)}`" for word in words) + ")" if words else ""
 
 
 def _range(bounds: str) -> str:

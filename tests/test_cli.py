@@ -12,31 +12,10 @@ from pathlib import Path
 import pytest
 from faulty_server import Answer, fake_teacher
 
+from tunewright.cli import commands
 from whole_path import asks, write_recipe
 
-COMMANDS = (
-    "exam",
-    "inspect",
-    "demo",
-    "init",
-    "import-config",
-    "plan",
-    "launch",
-    "run",
-    "ingest",
-    "synth",
-    "curate",
-    "train",
-    "evaluate",
-    "status",
-    "report",
-    "mark",
-    "trace",
-    "chat",
-    "push",
-    "serve",
-    "doctor",
-)
+COMMANDS = tuple(commands.commands)
 
 
 def tunewright(*arguments, **options):
@@ -211,7 +190,7 @@ def test_a_second_process_on_the_folder_is_refused_and_ctrl_c_is_130(tmp_path, t
             first.send_signal(signal.SIGINT)
             told = first.communicate(timeout=60)[1]
         assert first.returncode == 130
-        assert "the same command goes on" in told
+        assert "a run keeps what was done" in told
         assert "Traceback" not in told
 
 
@@ -246,6 +225,8 @@ def test_a_finished_run_is_fresh_by_its_own_recipe_too(finished):
         ("verdict.json", '"name"', '"name" ', "verdict.json was changed"),
         ("exam.jsonl", "What", "Who", "exam.jsonl was changed after it was sealed"),
         ("rule.json", '"alpha": 0.05', '"alpha": 0.5', "alpha was 0.05 and is 0.5"),
+        ("rules.jsonl", '"alpha":', '"alpha" :', "rules.jsonl was changed"),
+        ("stages/evaluate.json", "{", "[", "stages/evaluate.json is missing or damaged"),
         ("recipe.toml", "margin = 0.1", "margin = 0.2", "evaluation.margin was 0.1 and is 0.2"),
     ],
 )

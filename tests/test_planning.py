@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tunewright.planning import Sizes, _calls, _teaching
+from tunewright.planning import Sizes, _calls, _sizes, _teaching, _work
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder
-from tunewright.settings import ExamSettings, JudgeSettings, SynthesisSettings, TeacherSettings
+from tunewright.settings import DocumentSettings, ExamSettings, JudgeSettings, SynthesisSettings, TeacherSettings
 
 SIZES = Sizes(num_train_documents=10, num_exam_documents=4, num_samples=0, num_tokens=0, num_questions=0, num_chunks=0)
 
@@ -49,6 +49,21 @@ def test_what_is_journalled_may_be_of_other_settings(tmp_path):
         "0–15 calls, 0–4,500 tokens, $0.0000–$0.0030",
         pytest.approx(15 * 4.0 / 64),
     )
+
+
+def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp_path):
+    (tmp_path / "exam.csv").write_text("question,answer\n" + "".join(f"What is {n}?,{n}\n" for n in range(30)))
+    (tmp_path / "one.md").write_text("It rained.")
+    exam = ExamSettings(file=str(tmp_path / "exam.csv"), kept=100)
+    own = recipe().model_copy(update={"exam": exam, "documents": DocumentSettings(paths=(str(tmp_path / "one.md"),))})
+    sizes = _sizes(own, RunFolder(tmp_path / "run"))
+    assert sizes.num_questions == 30
+    told, seconds = _work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)
+    assert told == "150 answers, 200 of general ability"
+    compared = own.model_copy(update={"evaluation": own.evaluation.model_copy(update={"compare": ("other",)})})
+    more, longer = _work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, None)
+    assert more.startswith("180 answers") and longer > seconds
+    assert _calls("judge", compared, sizes) == (0, 30 * (6 + 2 * 3))
 
 
 def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):

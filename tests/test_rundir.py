@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunewright import rundir
-from tunewright.errors import DiskFullError, RunFolderError
+from tunewright.errors import DiskFullError, RunFolderError, command
 from tunewright.parallel import Processes
 from tunewright.records import Rejection
 from tunewright.rundir import Journal, RunFolder, atomic_folder, file_digest, write_atomic
@@ -180,3 +181,34 @@ def test_a_training_removes_the_half_written_checkpoint_of_a_kill(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     make_room(tmp_path, {}, Processes())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_in_hints_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+    folder = tmp_path / 'it\'s $HOME; "mine"'
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder.open(folder)
+    pasted = shlex.split(caught.value.hint.partition(": ")[2])
+    assert pasted == ["tunewright", "run", "RECIPE", "--dir", str(folder)]
+    run = RunFolder.create(folder)
+    assert shlex.split(run.again()) == ["tunewright", "run", str(folder / "recipe.toml"), "--dir", str(folder)]
+    assert command("mark", Path("/runs/one"), "--read", "FILE...") == "tunewright mark /runs/one --read FILE..."
+
+
+def test_records_that_are_missing_are_none_and_damaged_ones_are_told(tmp_path):
+    run = RunFolder.create(tmp_path)
+    assert run.records_if_any("rejected.jsonl", Rejection) == []
+    run.reject("curate", [Rejection(stage="curate", id="a", reason="short")])
+    assert [one.id for one in run.records_if_any("rejected.jsonl", Rejection)] == ["a"]
+    run.write("rejected.jsonl", '{"stage": "curate"\n')
+    with pytest.raises(RunFolderError):
+        run.records_if_any("rejected.jsonl", Rejection)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"null", b'{"outputs": ', b'"\xff"'])
+def test_a_stage_whose_record_is_missing_or_damaged_noted_nothing(tmp_path, content):
+    run = RunFolder.create(tmp_path)
+    if content is not None:
+        run.write("stages/train.json", content)
+    assert run.stage_record("train") == {}
+    run.write_json("stages/train.json", {"outputs": {"adapter": "0"}})
+    assert run.stage_record("train") == {"outputs": {"adapter": "0"}}

@@ -15,6 +15,7 @@ import pytest
 from faulty_server import Answer, fake_teacher
 
 from stand_in_hub import Fault, stand_in_hub
+from tunewright import console
 from tunewright.errors import UserError
 from tunewright.records import Message
 from tunewright.secrecy import without_secrets
@@ -118,7 +119,7 @@ def watched(tmp_path_factory, tiny_model):
         watch("push", "EXAMINED", "them/their-model", "--yes", code=1)
         for step in STEPS:
             watch(*step)
-        (folder / "examined/stages/train.json").write_text("[]")
+        (folder / "examined/stages/train.json").write_text('{"outputs": []}')
         assert "Traceback" in watch("push", "EXAMINED", "me/my-model", code=3)
         yield watch, folder, hub, teacher
 
@@ -179,3 +180,10 @@ def test_a_teacher_that_repeats_a_key_under_any_name_is_not_quoted():
             endpoint.attempt(Request((Message(role="user", content="?"),), 4, 0.0, 0))
         endpoint.close()
     assert "no such key: …" in told.value.cause
+
+
+def test_lines_and_warnings_repeat_no_key(monkeypatch, capsys):
+    monkeypatch.setenv("TUNEWRIGHT_TEACHER_KEY", TEACHER_KEY)
+    console.line(f"the teacher says: {TEACHER_KEY}")
+    console.warning(f"refused: Bearer {TEACHER_KEY}")
+    assert capsys.readouterr().err.count("[TUNEWRIGHT_TEACHER_KEY]") == 2

@@ -1,4 +1,4 @@
-"""All printing: lines, tables and progress bars on stderr, data on stdout; NO_COLOR is honoured."""
+"""All printing: lines, tables and progress bars on stderr, data on stdout; NO_COLOR is honored."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def stream(text: str) -> None:
 
 
 def line(text: str = "", style: str = "") -> None:
-    """Write one line to stderr."""
-    _stderr().print(Text(text, style=style))
+    """Write one line to stderr, without the keys that a server or a library may have repeated."""
+    _stderr().print(Text(without_secrets(text), style=style))
 
 
 def heading(text: str) -> None:
@@ -89,8 +89,8 @@ def error(failure: TunewrightError) -> None:
         console.print(Text(without_secrets(f"\n  hint: {failure.hint}"), style="cyan"))
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+def about(seconds: float) -> str:
+    """Return a time that is only guessed, in the unit that suits it."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

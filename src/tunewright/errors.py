@@ -16,6 +16,8 @@ TunewrightError            exit code
 
 from __future__ import annotations
 
+import shlex
+
 
 class TunewrightError(Exception):
     """An error with a headline, the cause, and a hint that names the next command or edit."""
@@ -76,8 +78,18 @@ class TrainingError(StageError):
 
 
 class ExportError(StageError):
-    """An exported artefact is not what was examined, or is not as it was written; an earlier one still stands."""
+    """An exported artifact is not what was examined, or is not as it was written; an earlier one still stands."""
 
 
 class DiskFullError(StageError):
     """A write failed for want of space; the previous version of the file is untouched."""
+
+
+def command(*words: object) -> str:
+    """Return a command line of tunewright that a shell takes as it stands."""
+    return shell("tunewright", *words)
+
+
+def shell(*words: object) -> str:
+    """Return a command line that a shell takes as it stands: what it would read otherwise is quoted."""
+    return shlex.join(map(str, words))

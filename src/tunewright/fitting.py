@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tunewright import __version__, console
 from tunewright.documents.stage import source_files
-from tunewright.errors import DocumentError, RecipeError
+from tunewright.errors import DocumentError, command
+from tunewright.output import write_output
 from tunewright.recipe import Recipe, at_home, dump_recipe
-from tunewright.rundir import write_atomic
 from tunewright.settings import (
     DocumentSettings,
     EvaluationSettings,
@@ -25,7 +25,7 @@ _GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
 def demo_recipe() -> Recipe:
-    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and eight minutes."""
+    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and nine minutes."""
     from tunewright.examples import abstracts_folder
 
     return Recipe(
@@ -41,15 +41,9 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
     """Write an annotated recipe for these documents.
 
     Raises:
-        RecipeError: the file exists and ``force`` is not given.
+        RecipeError: the file exists and ``force`` is not given, or it cannot be written.
         DocumentError: no documents at these paths.
     """
-    if output.is_dir():
-        raise RecipeError(f"{output} is a folder", "", f"name a file: -o '{output / 'recipe.toml'}'")
-    if output.exists() and not force:
-        raise RecipeError(
-            f"{output} exists", "it may hold your settings", "choose another name with -o, or add --force"
-        )
     folder = output.parent.absolute()
     paths = tuple(_relative(path, folder) for path in documents)
     draft = Recipe(documents=DocumentSettings(paths=paths), folder=folder)
@@ -61,18 +55,14 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
     recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files))
     header = (
         f"# A recipe of tunewright {__version__} for {len(files)} file(s).\n"
-        f"# See what it will do:  tunewright plan {output}\n"
-        f"# Do it:                tunewright run {output}\n\n"
+        f"# See what it will do:  {command('plan', output)}\n"
+        f"# Do it:                {command('run', output)}\n\n"
     )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(output, (header + dump_recipe(recipe, notes)).encode())
-    except OSError as error:
-        raise RecipeError(f"cannot write {output}", str(error), "name another place with -o") from error
+    write_output(output, header + dump_recipe(recipe, notes), force)
     console.line(f"wrote {output} for {len(files)} file(s)")
     for key, note in notes.items():
         console.line(f"  {key}: {note}")
-    console.line(f"next: tunewright plan {output}")
+    console.line(f"next: {command('plan', output)}")
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunewright import console, pipeline
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.recipe import load_recipe
 from tunewright.rundir import RunFolder
 
@@ -63,12 +63,13 @@ def show_report(run: RunFolder) -> None:
     faults = broken(run)
     if not faults:
         pipeline.require_untouched(run)
+    run.file("report.html").unlink(missing_ok=True)  # anew, whatever of what it rests on is recorded as read
     show(pipeline.run(load_recipe(run.file("recipe.toml")), run.path, only=("report",)), "report")
     if faults:
         raise RunFolderError(
             f"the seal of {run.path} is broken",
             "; ".join(faults),
-            f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'; or undo the change",
+            f"make it anew: {run.again()}; or undo the change",
         )
 
 
@@ -85,5 +86,5 @@ def show_status(run: RunFolder) -> None:
     if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
         console.line(f"training can go on from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
     if any(row[1] != "fresh" for row in rows):
-        name = f"'{run.file('recipe.toml')}'" if recipe else "RECIPE"
-        console.line(f"go on with: tunewright run {name} --dir '{run.path}'")
+        again = run.again() if recipe else command("run", "RECIPE", "--dir", run.path)
+        console.line(f"go on with: {again}")

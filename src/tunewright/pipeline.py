@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tunewright import console, environment, parallel
-from tunewright.errors import RecipeError, RunFolderError
+from tunewright.errors import RecipeError, RunFolderError, command
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
 from tunewright.rundir import RunFolder, file_digest
@@ -207,7 +207,7 @@ def require(run: RunFolder, *names: str) -> None:
             raise RunFolderError(
                 f"{run.path} has no {name} yet",
                 "the stage that writes it has not finished",
-                f"tunewright run RECIPE --dir '{run.path}'",
+                command("run", "RECIPE", "--dir", run.path),
             )
 
 
@@ -224,5 +224,5 @@ def require_untouched(run: RunFolder) -> None:
             raise RunFolderError(
                 f"the stage {stage.name} of {run.path} does not stand as it was made",
                 f"{state.why}; a report would not show what was examined",
-                f"make it anew: tunewright run '{recipe_file}' --dir '{run.path}'",
+                f"make it anew: {run.again()}",
             )

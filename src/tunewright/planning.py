@@ -30,6 +30,7 @@ _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; on
 _TOKENS_PER_CALL = (130, 30)  # prompt, written
 _TOKENS_PER_SAMPLE = 110
 _YIELD = 0.75  # share of the written samples that curation keeps
+_SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the third ring
 _FLOPS = {"cpu": 1.2e11, "cuda": 2.5e14}  # sustained, two cores with wide vectors; one large GPU
 
 
@@ -55,7 +56,7 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
         work, seconds = _work(state.stage.name, recipe, run, sizes, shape)
         if state.state == "fresh":
             work, seconds = "nothing: fresh", 0.0
-        rows.append((state.stage.name, state.state, work, console.duration(seconds), state.why))
+        rows.append((state.stage.name, state.state, work, console.about(seconds), state.why))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
     for line in (*_memory(recipe, shape), *_provable(recipe, run, sizes)):
         console.line(line)
@@ -93,8 +94,10 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         samples = run.read_records("train.jsonl", Sample)
         kept = len(samples)
         tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
+    asked = _asked(recipe, run)
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
-    chunks = len(run.read_records("chunks.jsonl", Chunk)) if run.file("chunks.jsonl").exists() else 0
+    questions = questions if asked is None else sum(asked)
+    chunks = len(run.records_if_any("chunks.jsonl", Chunk))
     return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
 
 
@@ -122,13 +125,16 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
     if stage in ("train", "placebo"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", 0.0
     if stage == "evaluate":
+        kept = 2 * recipe.exam.kept  # read more than written: choices and passages need no answer
         answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
-        return f"{answers} answers", answers * (0.5 if _device() == "cpu" else 0.1)
+        told = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
+        one, one_kept = _SECONDS_PER_ANSWER[_device()]
+        return told, answers * one + kept * one_kept
     return "", 2.0
 
 
 def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
-    """Return (least, most) teacher calls of a stage, as if nothing were journalled.
+    """Return (least, most) teacher calls of a stage, as if nothing were journaled.
 
     The exam asks again for a question that is no good, at most three times per question. Curation asks twice per
     sample for its round trip and once for the judge, where the recipe wants them and the free rules left the sample.
@@ -149,7 +155,7 @@ def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
     if stage == "judge":  # each answer's claims, and tuned against each rival in both orders
         arms = set(recipe.evaluation.arms)
         pairs = sum({first, second} <= arms for first, second in PREFERENCES)
-        return 0, sizes.num_questions * (len(arms) + 2 * pairs)
+        return 0, sizes.num_questions * (len(arms) + len(recipe.evaluation.compare) + 2 * pairs)
     return 0, 0
 
 
@@ -209,16 +215,23 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
 
 def _provable(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
     """Yield the smallest difference that the exam can prove, once the exam or at least the split is known."""
-    if recipe.exam.file:
-        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
-        yield exam_power(question_counts(question.document for question in own))
-    elif run.file("exam.jsonl").exists():
-        yield exam_power(question_counts(question.document for question in run.read_records("exam.jsonl", Question)))
+    if (known := _asked(recipe, run)) is not None:
+        yield exam_power(known)
     elif run.file("split.jsonl").exists():
         learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
         unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
         if asked := [size for size in learned + unseen if size]:
             yield exam_power(asked)
+
+
+def _asked(recipe: Recipe, run: RunFolder) -> list[int] | None:
+    """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
+    if recipe.exam.file:
+        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
+        return question_counts(question.document for question in own)
+    if run.file("exam.jsonl").exists():
+        return question_counts(question.document for question in run.read_records("exam.jsonl", Question))
+    return None
 
 
 def _dollars(amount: float) -> str:
@@ -245,7 +258,7 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     )
     yield f"  {told(choice, shape.layers)}: {choice.why}"
     yield f"  the plain path: {why_not}" if why_not else "  the fast path"
-    yield "  real steps tell it exactly: tunewright plan --prove"
+    yield "  real steps tell it exactly: tunewright plan RECIPE --prove"
 
 
 def prove_plan(recipe: Recipe, folder: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunewright import console, pipeline
-from tunewright.errors import HubError, RunFolderError
+from tunewright.errors import HubError, RunFolderError, command
 from tunewright.evaluation.marking_summary import Markings
 from tunewright.evaluation.opinions import opinions
 from tunewright.evaluation.seal import seal_faults
@@ -16,6 +16,7 @@ from tunewright.export import card, hub
 from tunewright.export.base import read_base
 from tunewright.export.parcel import CARD, File, Parcel, exported, exports_of, of_text, trained_weights, training_data
 from tunewright.export.stage import TARGETS, export
+from tunewright.export.usage import KINDS
 from tunewright.models.hub import endpoint
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.rundir import RunFolder
@@ -69,31 +70,36 @@ def _parcel(run: RunFolder, recipe: Recipe, to: str) -> Parcel:
     if to == _ADAPTER:
         return trained_weights(run, read_base(recipe.model.base, recipe.folder))
     parcel = exported(run, to)
+    if parcel.kind == _ADAPTER:  # its certificate may be of another base, and its files are not those of the exam
+        raise RunFolderError(
+            f"{run.file('exports') / to} is an export of the adapter, and is not pushed",
+            "the adapter in the run folder is the one that sat the exam",
+            "push that one: leave --to out",
+        )
     _require_card(parcel.kind)
     return parcel
 
 
 def _require_card(kind: str) -> None:
-    if kind not in card.KINDS:
-        told = ", ".join(name for name in card.KINDS if name in TARGETS)
+    if kind not in KINDS:
+        told = ", ".join(name for name in KINDS if name in TARGETS)
         raise RunFolderError(f"no card can be written for an export {kind!r}", "", f"--to takes: {told}")
 
 
 def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
     """Return the content of verdict.json when it may be published, with what people and a judge said since."""
-    again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     if faults := seal_faults(run, recipe):
         raise RunFolderError(
             f"the seal of {run.path} is broken, so nothing is pushed",
             "; ".join(faults),
-            f"undo the change, or make it anew: {again}",
+            f"undo the change, or make it anew: {run.again()}",
         )
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     if verdict.name == "INVALID":
         raise RunFolderError(
             "the verdict is INVALID, so nothing is pushed: nobody could say what the model is worth",
             " ".join(verdict.why),
-            f"mend what it names, then: {again}",
+            f"mend what it names, then: {run.again()}",
         )
     said = opinions(run, verdict.results)
     asked = {NO_MARKS: said["marked"], NO_JUDGE: said["judged"]}
@@ -135,5 +141,5 @@ def _send(repo: str, kind: hub.RepoType, files: Sequence[File], public: bool) ->
 
 
 def _command(run: RunFolder, repo: str, to: str, public: bool, with_data: bool) -> str:
-    flags = f" --to {to}" * (to != _ADAPTER) + " --public" * public + " --with-data" * with_data
-    return f"tunewright push '{run.path}' {repo} --yes{flags}"
+    flags = ["--to", to] * (to != _ADAPTER) + ["--public"] * public + ["--with-data"] * with_data
+    return command("push", run.path, repo, "--yes", *flags)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from tunewright.errors import RecipeError
+from tunewright.errors import RecipeError, command
 from tunewright.settings import (
     ANSWERING,
     BUILDING,
@@ -243,7 +243,7 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RecipeError(
-            f"there is no recipe at {path}", "", f"write one: tunewright init DOCS -o '{path}'"
+            f"there is no recipe at {path}", "", f"write one: {command('init', 'DOCS', '-o', path)}"
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not valid TOML", str(error), "text values stand in quotes") from error

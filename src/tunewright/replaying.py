@@ -34,7 +34,7 @@ def replay(receipt: Path, folder: Path | None = None) -> None:
     export = receipt.parent if receipt.name == RECEIPT else receipt
     content = read_receipt(export)
     made_of = content["made_of"]
-    if made_of["machine"].get("device", "cpu") == "cpu":
+    if made_of["machine"].get("device") == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is loaded: the receipt's adapter was made on a CPU
     run = RunFolder.open(_run_of(export, content, folder))
     found = ingredients(run, load_recipe(run.file("recipe.toml")))

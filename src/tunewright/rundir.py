@@ -10,16 +10,18 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import DiskFullError, RunFolderError
+from tunewright.errors import DiskFullError, RunFolderError, command, shell
 from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_jsonl
 
 REJECTED = "rejected.jsonl"
 _MARKER = "run.json"
+_ELSEWHERE = "name another folder with --dir"
 _SAYS_FULL = re.compile(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b|No space left on device")
 
 
@@ -50,8 +52,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file so that a crash leaves either the old or the new content, never a half.
+def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
+    """Replace a file, ``private`` for its owner alone, so that a crash leaves the old or the new content, never a half.
 
     Raises:
         DiskFullError: no space; the old content stands.
@@ -60,7 +62,9 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, len(content)):
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+            with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -147,7 +151,7 @@ class Journal:
                 raise RunFolderError(
                     f"{path} is damaged in line {len(self.entries) + 1}",
                     "a line before the last is not JSON, which no interrupted write explains",
-                    f"restore the file from a copy, or move it away: mv '{path}' '{path}.damaged'",
+                    f"restore the file from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}",
                 )
             os.truncate(path, end)
 
@@ -185,14 +189,11 @@ class RunFolder:
             if not marker.exists():
                 strange = any(not p.name.startswith(".") for p in path.iterdir())
                 if strange and not (path / "recipe.toml").exists():
-                    raise RunFolderError(
-                        f"{path} is not empty and is not a run folder",
-                        f"it has no {_MARKER}",
-                        "name another folder with --dir",
-                    )
+                    headline = f"{path} is not empty and is not a run folder"
+                    raise RunFolderError(headline, f"it has no {_MARKER}", _ELSEWHERE)
                 write_atomic(marker, b'{"format": 1}\n')
         except OSError as error:
-            raise RunFolderError(f"cannot write to {path}", str(error), "name another folder with --dir") from error
+            raise RunFolderError(f"cannot write to {path}", str(error), _ELSEWHERE) from error
         return cls(path)
 
     @classmethod
@@ -203,11 +204,9 @@ class RunFolder:
             RunFolderError: there is none at this path.
         """
         if not (path / _MARKER).is_file():
-            raise RunFolderError(
-                f"{path} is not a run folder",
-                f"it has no {_MARKER}" if path.exists() else "it does not exist",
-                f"make one: tunewright run RECIPE --dir '{path}'",
-            )
+            cause = f"it has no {_MARKER}" if path.exists() else "it does not exist"
+            hint = f"make one: {command('run', 'RECIPE', '--dir', path)}"
+            raise RunFolderError(f"{path} is not a run folder", cause, hint)
         return cls(path)
 
     @contextmanager
@@ -220,9 +219,7 @@ class RunFolder:
         try:
             opened = (self.path / ".lock").open("a+")
         except OSError as error:
-            raise RunFolderError(
-                f"cannot write to {self.path}", str(error), "name another folder with --dir"
-            ) from error
+            raise RunFolderError(f"cannot write to {self.path}", str(error), _ELSEWHERE) from error
         with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,7 +228,7 @@ class RunFolder:
                 raise RunFolderError(
                     f"another process is working on {self.path}",
                     f"process {file.read().strip() or 'unknown'} holds its lock",
-                    f"wait for it (tunewright status '{self.path}'), or name another folder with --dir",
+                    f"wait for it ({command('status', self.path)}), or {_ELSEWHERE}",
                 ) from error
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -241,6 +238,10 @@ class RunFolder:
     def file(self, name: str) -> Path:
         """Return the path of a file of this run."""
         return self.path / name
+
+    def again(self) -> str:
+        """Return the command that makes this run anew, as far as something changed."""
+        return command("run", self.file("recipe.toml"), "--dir", self.path)
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write a whole file atomically."""
@@ -259,6 +260,18 @@ class RunFolder:
                 f"{self.file(name)} is not valid JSON", str(error), "delete it and run again: it is made anew"
             ) from error
 
+    def json_if_any(self, name: str) -> dict[str, Any]:
+        """Read a JSON object of this run; empty where the file is missing or holds none."""
+        try:
+            found = self.read_json(name) if self.file(name).is_file() else {}
+        except RunFolderError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def stage_record(self, stage: str) -> dict[str, Any]:
+        """Return what a stage noted when it finished; empty where that is missing or damaged."""
+        return self.json_if_any(f"stages/{stage}.json")
+
     def write_records(self, name: str, records: Iterable[Record]) -> None:
         """Write a file of records atomically."""
         self.write(name, dump_jsonl(records))
@@ -267,16 +280,16 @@ class RunFolder:
         """Read a file of records."""
         return list(read_jsonl(self.file(name), kind))
 
+    def records_if_any(self, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+        """Read a file of records; none where no stage had cause to write it."""
+        return self.read_records(name, kind) if self.file(name).exists() else []
+
     def reject(self, stage: str, rejections: Iterable[Rejection]) -> dict[str, int]:
         """Put a stage's rejected records in place of its earlier ones; return the counts by reason."""
-        path = self.file(REJECTED)
-        others = [r for r in read_jsonl(path, Rejection) if r.stage != stage] if path.exists() else []
+        others = [r for r in self.records_if_any(REJECTED, Rejection) if r.stage != stage]
         own = list(rejections)
         self.write_records(REJECTED, [*others, *own])
-        counts: dict[str, int] = {}
-        for rejection in own:
-            counts[rejection.reason] = counts.get(rejection.reason, 0) + 1
-        return counts
+        return dict(Counter(rejection.reason for rejection in own))
 
     def journal(self, name: str = "journal.jsonl") -> Journal:
         """Open an append-only journal of this run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tunewright import console
 from tunewright.errors import RunFolderError
@@ -17,16 +16,13 @@ class _Shelf:
     """The records of a run that have identifiers."""
 
     def __init__(self, run: RunFolder) -> None:
-        def read(name: str, kind: Any) -> list[Any]:
-            return run.read_records(name, kind) if run.file(name).exists() else []
-
-        self.documents: list[Document] = read("documents.jsonl", Document)
-        self.chunks: list[Chunk] = read("chunks.jsonl", Chunk)
-        self.samples: list[Sample] = read("samples.jsonl", Sample)
-        self.kept: list[Sample] = read("train.jsonl", Sample)
-        self.questions: list[Question] = read("exam.jsonl", Question)
-        self.answers: list[Answer] = read("answers.jsonl", Answer)
-        self.rejections: list[Rejection] = read(REJECTED, Rejection)
+        self.documents = run.records_if_any("documents.jsonl", Document)
+        self.chunks = run.records_if_any("chunks.jsonl", Chunk)
+        self.samples = run.records_if_any("samples.jsonl", Sample)
+        self.kept = run.records_if_any("train.jsonl", Sample)
+        self.questions = run.records_if_any("exam.jsonl", Question)
+        self.answers = run.records_if_any("answers.jsonl", Answer)
+        self.rejections = run.records_if_any(REJECTED, Rejection)
 
     def named(self) -> Iterator[Document | Chunk | Sample | Question]:
         """Yield every record with an identifier, each once."""

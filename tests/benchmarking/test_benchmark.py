@@ -9,6 +9,7 @@ from tunewright.benchmarking import play
 from tunewright.benchmarking.play import benchmark, compare_values
 from tunewright.benchmarking.tasks import Extent, find_task
 from tunewright.errors import UserError
+from tunewright.evaluation import weights
 from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.rundir import RunFolder
@@ -69,7 +70,7 @@ def test_a_file_is_played_on_both_and_a_new_adapter_is_never_given_old_scores(ru
     assert any(base != tuned for base, tuned in first.values())
 
     with monkeypatch.context() as patched:  # a second time nothing is loaded
-        patched.setattr(play, "student_base", None)
+        patched.setattr(weights, "student_base", None)
         assert rows_of(benchmark(run, [str(choices)], Extent())) == first
 
     write_adapter(tiny_model, run.file("adapter"), seed=2)
@@ -97,6 +98,30 @@ def test_open_questions_a_yaml_task_and_the_environment_stand_in_one_table(run, 
         ("agent-database", "valid_actions"),
     }
     assert BenchmarkResults.model_validate(run.read_json(RESULTS)) == results
+
+
+def test_a_yaml_tasks_data_is_part_of_what_is_asked(tmp_path):
+    data, task = tmp_path / "data.jsonl", tmp_path / "sums.yaml"
+    data.write_text('{"q": "two and two", "a": "four"}\n')
+    task.write_text(
+        f"task: sums\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {data}\n"
+        "doc_to_text: !function utils.text\n"
+    )
+    before = find_task(str(task)).content
+    assert find_task(str(task)).content == before
+    data.write_text('{"q": "two and three", "a": "five"}\n')
+    changed = find_task(str(task)).content
+    assert changed != before
+    (tmp_path / "utils.py").write_text("def text(doc): return doc['q']\n")
+    assert find_task(str(task)).content not in (before, changed)
+
+
+def test_without_shots_a_task_keeps_its_own_and_none_is_none(run, choices, capsys):
+    benchmark(run, [str(choices)], Extent(limit=4))
+    benchmark(run, [str(choices)], Extent(limit=4, shots=0))
+    assert len(run.journal(play.JOURNAL).entries) == 4  # two extents, each on base and tuned
+    told = capsys.readouterr().err
+    assert "at most 4 items of each task, 0 worked examples before each" in told
 
 
 def test_items_are_paired_and_a_groups_tasks_are_its_clusters():

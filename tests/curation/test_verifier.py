@@ -38,7 +38,7 @@ def run(tmp_path) -> RunFolder:
 
 
 def test_the_labelled_set_is_whole():
-    items = verifier.read_labelled()
+    items = verifier.read_labeled()
     assert len(items) >= 200 and len({item.id for item in items}) == len(items)
     assert 0.4 <= sum(item.supported for item in items) / len(items) <= 0.6
     assert len({(item.question, item.answer, item.passage) for item in items}) == len(items)
@@ -52,7 +52,7 @@ def test_the_labelled_set_is_whole():
 
 
 def test_the_labelled_set_has_cases_beyond_the_free_rules():
-    missed = Counter(i.kind for i in verifier.read_labelled() if not i.supported and not unsupported(i.claim))
+    missed = Counter(i.kind for i in verifier.read_labeled() if not i.supported and not unsupported(i.claim))
     assert (
         missed["relation-reversed"] and missed["over-generalised"] and missed["addition"] and missed["entity-swapped"]
     )
@@ -61,7 +61,7 @@ def test_the_labelled_set_has_cases_beyond_the_free_rules():
 def test_a_run_is_measured(run, capsys):
     verifier.verify_the_verifier(run.path, None, run.path)
     told = capsys.readouterr().err
-    labelled = verifier.read_labelled()
+    labelled = verifier.read_labeled()
     found = sum(not i.supported and unsupported(i.claim) is not None for i in labelled)
     assert f"{found} of {sum(not i.supported for i in labelled)}" in told
     passed = sum(i.supported and unsupported(i.claim) is None for i in labelled)
@@ -79,7 +79,7 @@ def test_fewer_rejections_than_the_labelled_set_explains_are_told(run, capsys):
     verifier.verify_the_verifier(run.path, None, run.path)
     told = capsys.readouterr().err
     share = 1 / (len(others) + 10)
-    labelled = [i for i in verifier.read_labelled() if not i.supported]
+    labelled = [i for i in verifier.read_labeled() if not i.supported]
     sens = sum(unsupported(i.claim) is not None for i in labelled) / len(labelled)
     assert "Do not lean on the interval above" in told
     assert f"if none of its rejections were a false alarm: {1 - share / sens:.1%}" in told
@@ -120,7 +120,7 @@ def oracle(seen: Seen) -> Answer:
     return Answer(body=completion(json.dumps({"claims": [finding]})))
 
 
-ITEMS = verifier.read_labelled()
+ITEMS = verifier.read_labeled()
 
 
 def test_a_judge_is_measured_apart(run, tmp_path, capsys):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tunewright.curation.perturb import with_other_number, without_evidence
 from tunewright.curation.rules import RULES, Sources, answered_quotes, claims_of
-from tunewright.curation.verifier import perturbed_cases, read_labelled
+from tunewright.curation.verifier import perturbed_cases, read_labeled
 from tunewright.curation.verify import CHECKS, Claim, unsupported
 from tunewright.models.prompts import question_prompt
 from tunewright.recipe import Recipe
@@ -75,12 +75,12 @@ def test_a_claim_gets_the_first_reason_against_it(given, reason):
 
 
 def test_every_check_finds_something():
-    found = {next((n for n, check in CHECKS.items() if check(item.claim)), None) for item in read_labelled()}
+    found = {next((n for n, check in CHECKS.items() if check(item.claim)), None) for item in read_labeled()}
     assert found >= {None, "evidence", "premise", "numbers", "names", "negation", "comparison"}
 
 
 @given(
-    st.sampled_from(read_labelled()),
+    st.sampled_from(read_labeled()),
     st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]),
     st.text(" \n\t\u00a0\u2009", min_size=1, max_size=3),
 )
@@ -90,7 +90,7 @@ def test_white_space_and_unicode_form_of_the_passage_change_no_verdict(item, for
 
 
 def test_deleted_evidence_and_changed_numbers_are_found_and_grounded_answers_pass():
-    grounded = [(item.source, item.claim) for item in read_labelled() if item.supported]
+    grounded = [(item.source, item.claim) for item in read_labeled() if item.supported]
     assert sum(unsupported(claim) is not None for _, claim in grounded) <= 0.10 * len(grounded)
     cases = perturbed_cases(grounded)
     for kind in ("evidence deleted", "number changed"):

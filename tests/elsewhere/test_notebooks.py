@@ -114,3 +114,11 @@ def test_any_recipe_becomes_a_notebook(tmp_path: Path, capsys: pytest.CaptureFix
     assert "`schema.json`" in cells["what-this-does"]
     assert book["metadata"]["colab"]["gpuType"] == "A100"
     assert notebook(text, "mine", "T4") == notebook(text, "mine", "T4")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "title"), [("# My papers\nseed = 1\n", "# My papers"), ("seed = 1\n", "# mine"), ("#\n", "# mine")]
+)
+def test_a_notebook_is_titled_by_its_recipes_first_comment_or_its_name(recipe: str, title: str) -> None:
+    first = json.loads(notebook(recipe, "mine", "T4"))["cells"][0]
+    assert "".join(first["source"]).partition("\n")[0] == title

@@ -99,7 +99,7 @@ def refused(home, tiny_model, path):
 def test_what_cannot_sit_the_exam_is_refused_with_the_reason(home, tiny_model, tmp_path):
     assert "no such folder" in refused(home, tiny_model, "./nowhere")
     assert "can sit no exam" in refused(home, tiny_model, tmp_path)
-    assert f"--compare '{home / 'whole/run/adapter'}'" in refused(home, tiny_model, home / "whole/run")
+    assert f"--compare {home / 'whole/run/adapter'}" in refused(home, tiny_model, home / "whole/run")
     untrained = tmp_path / "untrained"
     shutil.copytree(home / "two/run", untrained, ignore=shutil.ignore_patterns("adapter"))
     assert "has no adapter to compare" in refused(home, tiny_model, untrained)

@@ -7,7 +7,7 @@ from pathlib import Path
 import finished_run
 import pytest
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, UserError
 from tunewright.evaluation.exam_view import count_rows, export_exam, kept_rows, show_exam, some
 from tunewright.evaluation.kept_view import kept_line
 from tunewright.records import KeptItem, Question
@@ -27,12 +27,12 @@ def test_an_export_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
     run, _ = finished_run.write(tmp_path / "run")
     questions = run.read_records("exam.jsonl", Question)
     odd = {"question": "=HYPERLINK(1)?", "gold": 'a, "b"\n\'c', "passage": "+1 of\n- two; ;"}
-    own = questions[1].model_copy(update={"document": questions[1].id})
+    own = questions[1].model_copy(update={"document": questions[1].id, "evidence": None})
     questions = [questions[0].model_copy(update=odd), own, *questions[2:]]
     run.write_records("exam.jsonl", questions)
     export_exam(run, tmp_path / name)
     again = read_back(run, tmp_path / name)
-    content = {"question", "gold", "answerable", "passage", "ring"}
+    content = {"question", "gold", "answerable", "passage", "ring", "evidence"}
     assert [q.model_dump(include=content) for q in again] == [
         {**q.model_dump(include=content), "passage": q.passage and q.passage.strip()} for q in questions
     ]
@@ -42,6 +42,29 @@ def test_an_export_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
     run.write_records("exam.jsonl", again)
     export_exam(run, second)
     assert read_back(run, second) == again
+
+
+def test_a_table_that_was_saved_with_semicolons_is_read(tmp_path: Path) -> None:
+    run, _ = finished_run.write(tmp_path / "run")
+    export_exam(run, tmp_path / "exam.csv")
+    with (tmp_path / "exam.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    with (tmp_path / "saved.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    assert read_back(run, tmp_path / "saved.csv") == read_back(run, tmp_path / "exam.csv")
+
+
+def test_evidence_that_stands_nowhere_is_named(tmp_path: Path) -> None:
+    run, _ = finished_run.write(tmp_path / "run")
+    path = tmp_path / "exam.jsonl"
+    export_exam(run, path)
+    first, *rest = path.read_text(encoding="utf-8").splitlines()
+    path.write_text(
+        "\n".join([json.dumps(json.loads(first) | {"evidence": "Nobody wrote this."}), *rest]), encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="line 1 .*") as caught:
+        read_back(run, path)
+    assert "word for word" in str(caught.value.cause)
 
 
 def test_an_edit_of_the_export_is_what_is_read(tmp_path: Path) -> None:

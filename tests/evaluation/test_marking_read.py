@@ -20,6 +20,8 @@ from tunewright.errors import UserError
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.marking import KEY, read_marks, write_page
 from tunewright.evaluation.marking_page import PAGE
+from tunewright.evaluation.opinions import opinions
+from tunewright.evaluation.verdict import Verdict
 from tunewright.records import Answer, Mark, Question, read_jsonl
 from tunewright.rundir import RunFolder
 
@@ -75,10 +77,9 @@ def test_metrics_and_length_are_weighed_against_the_marks(run: RunFolder, tmp_pa
     assert summary.longest.opposed == 0 and summary.longest.share == 1 - equal / 2 / summary.win_share.of
     names = {metric.name for metric in summary.metrics}
     assert {"primary", "token_f1", "gold_nll"} <= names and "answerable" not in names
-    assert summary.better_than_longest == ()
     by_metric = read_marks(run, [downloaded(run, tmp_path / "b.json", best_by_primary(run))], ARMS)
     primary = next(metric for metric in by_metric.metrics if metric.name == "primary")
-    assert primary.share == 1.0 and primary.agreed > 10 and "primary" in by_metric.better_than_longest
+    assert primary.share == 1.0 and primary.agreed > 10
 
 
 @pytest.mark.parametrize(
@@ -183,3 +184,19 @@ def test_the_command_writes_and_reads(tmp_path: Path) -> None:
     assert command(run.path, file).returncode == 2
     refused = command(run.path, "--arms", "rag", "tuned", "--read", tmp_path / "none.json")
     assert refused.returncode == 1 and "cannot read" in refused.stderr
+
+
+def test_an_arm_may_have_any_name_and_others_leave_the_marks_as_they_are(run: RunFolder, tmp_path: Path) -> None:
+    answers = run.read_records("answers.jsonl", Answer)
+    more = [a.model_copy(update={"arm": "my_run"}) for a in answers if a.arm == "tuned"]
+    read_marks(run, [filled(run, tmp_path / "eve.csv", ["tuned"] * 9)], ARMS)
+    run.write_records("answers.jsonl", [*answers, *more])  # one more arm sat the exam, and nothing else changed
+    results = Verdict.model_validate(run.read_json("verdict.json")).results
+    assert opinions(run, results)["marked"] is not None
+    questions = run.read_records("exam.jsonl", Question)
+    run.write("comparison.csv", comparison_csv(questions, [*answers, *more], ["base", "tuned", "my_run"]))
+    summary = read_marks(run, [filled(run, tmp_path / "ann.csv", ["my_run", "MY RUN", "base"])], ("base", "my_run"))
+    assert summary.choices == {"my_run": 2, "base": 1}
+    other = [a.model_copy(update={"text": "changed"}) if a.arm == "my_run" else a for a in [*answers, *more]]
+    run.write_records("answers.jsonl", other)
+    assert opinions(run, results)["marked"] is None

@@ -103,6 +103,10 @@ CHANGES: dict[str, tuple[Callable[[RunFolder], None], tuple[str, ...]]] = {
     "verdict": (edit("verdict.json", name="SHIP", leaks=0), ("verdict.json was changed",)),
     "answers": (appended("answers.jsonl"), ("answers.jsonl was changed",)),
     "scores": (appended("scores.jsonl"), ("scores.jsonl was changed",)),
+    "record of the exam": (
+        lambda run: run.write("stages/exam.json", "[]"),
+        ("stages/exam.json is missing or damaged",),
+    ),
 }
 
 
@@ -120,6 +124,13 @@ def test_a_change_after_sealing_makes_the_report_invalid_and_is_named(run: RunFo
     assert "What each arm scored" not in page
     assert PAYLOAD not in page
     assert summary.figures["verdict"] == "INVALID"
+
+
+def test_without_any_record_nothing_vouches_for_a_verdict(run: RunFolder) -> None:
+    for file in run.file("stages").glob("*.json"):
+        file.unlink()
+    faults = seal_faults(run, load_recipe(run.file("recipe.toml")))
+    assert [fault.split()[0] for fault in faults] == ["stages/exam.json", "stages/evaluate.json"]
 
 
 def test_an_untouched_run_has_no_fault_and_its_own_page(run: RunFolder) -> None:

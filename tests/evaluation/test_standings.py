@@ -57,11 +57,15 @@ def test_people_s_marks_put_the_bases_and_the_tuned_models_on_one_scale(tmp_path
     marked(runs[1], ["base", "tuned", "tuned", "tuned"])
     played = games(entries([run.path for run in runs]))
     assert {name for game in played for name in (game.first, game.second)} == {
-        "base embedded nf4-double",
+        "base of small",
         "small",
         "large",
     }
     assert {game.share for game in played} == {0.0, 0.5, 1.0}
+    other = write(tmp_path / "other", base=0.1)
+    marked(other, ["base", "tuned"])
+    names = {name for game in games(entries([runs[0].path, other.path])) for name in (game.first, game.second)}
+    assert names == {"base of small", "base of other", "small", "other"}  # whose bases answered otherwise
     show_standings([run.path for run in runs])
     told = capsys.readouterr().err
     assert told.index("large", told.index("Bradley-Terry")) < told.index("small", told.index("Bradley-Terry"))
@@ -71,6 +75,8 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
     run = write(tmp_path / "one")
     with pytest.raises(UserError, match="two runs at least"):
         entries([run.path, run.path])
+    twice = entries([run.path, write(tmp_path / "two").path, run.path])
+    assert [entry.name for entry in twice] == ["one", "two"]
     other = finished_run.write(tmp_path / "other", docs=finished_run.documents(20))[0]
     with pytest.raises(UserError, match="sat different exams"):
         entries([run.path, other.path])

@@ -223,10 +223,9 @@ def test_code_has_the_system_prompt_to_the_letter_and_none_where_there_is_none(t
 
     told, gguf = cards("with", "Answer.\n\n  Briefly.")
     assert '{"role": "system", "content": \'Answer.\\n\\n  Briefly.\'}' in told
-    assert 'PARAMETER repeat_penalty 1\nSYSTEM """Answer.\n\n  Briefly."""\n' in gguf
-    told, gguf = cards("without", "")
+    assert "\nAnswer.\n\n  Briefly.\n" in gguf
+    told, _ = cards("without", "")
     assert '"system"' not in told
-    assert "SYSTEM" not in gguf
     assert "examined without a system prompt" in told
 
 
@@ -268,3 +267,10 @@ def test_the_code_for_transformers_and_peft_runs_as_it_stands(tmp_path, tiny_mod
     assert isinstance(told[0], str)
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
     assert ("--max-lora-rank 8" in card) is (not added)
+
+
+def test_a_pushed_gguf_comes_with_no_second_modelfile(run):
+    """The one of the export has the template; one without would prompt the model as Ollama guesses."""
+    card = card_of(run, Pushed("me/my-model", "gguf", False, gguf_files=("model.gguf",)))
+    assert "llama-server -m model.gguf" in card
+    assert "Modelfile" not in card

@@ -10,6 +10,7 @@ from exported import divergences, log_probs_of, make_exportable, prompts_of
 from families import adapted, base_of
 from gguf_folder import write_gguf
 from tunewright.errors import ModelError
+from tunewright.export.deltas import read_deltas
 from tunewright.export.gguf_adapter import write_gguf_adapter
 from tunewright.export.llama_runner import LlamaRunner
 from tunewright.models.load import save_adapter
@@ -48,7 +49,7 @@ def test_the_adapter_on_the_base_is_the_merged_model(family, changes, tmp_path):
     adapter = make_adapter(base, tmp_path / "adapter", **changes)
     config = read_config(base)
     write_gguf(base, tmp_path / "base.gguf", "f32")
-    write_gguf_adapter(adapter, config, tmp_path / "adapter.gguf", "f32")
+    write_gguf_adapter(read_deltas(adapter), config, tmp_path / "adapter.gguf", "f32")
     prompts = prompts_of(4)
     expected = log_probs_of(base, prompts, adapter)
     with LlamaRunner(tmp_path / "base.gguf", tmp_path / "adapter.gguf") as runner:
@@ -61,7 +62,7 @@ def test_the_exported_adapter_comes_near(tmp_path):
     base = make_exportable("smollm2", tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter")
     write_gguf(base, tmp_path / "base.gguf", "f32")
-    write_gguf_adapter(adapter, read_config(base), tmp_path / "adapter.gguf", "f16")
+    write_gguf_adapter(read_deltas(adapter), read_config(base), tmp_path / "adapter.gguf", "f16")
     prompts = prompts_of(5)
     with LlamaRunner(tmp_path / "base.gguf", tmp_path / "adapter.gguf") as runner:
         assert max(divergences(log_probs_of(base, prompts, adapter), list(runner.log_probs(prompts)))) < 0.01
@@ -79,15 +80,25 @@ def _cut(folder):
     return folder
 
 
+def _halved(folder):
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights.pop(next(name for name in weights if "lora_B" in name))
+    save_file(weights, file)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("made", "said"),
     [
         (lambda base, folder: make_adapter(base, folder, method="dora"), "DoRA"),
         (lambda base, folder: make_adapter(base, folder, new_tokens=(5,)), "more than pairs"),
-        (lambda base, folder: base, "fully tuned"),
         (lambda base, folder: _edited(make_adapter(base, folder), peft_type="IA3"), "IA3"),
-        (lambda base, folder: _edited(make_adapter(base, folder), rank_pattern={"q_proj": 8}), "differs in rank"),
+        (lambda base, folder: _edited(make_adapter(base, folder), rank_pattern={"q_proj": 8}), "rank_pattern"),
         (lambda base, folder: _edited(make_adapter(base, folder), r=8), "do not have its rank"),
+        (lambda base, folder: _halved(make_adapter(base, folder)), "one matrix only"),
         (lambda base, folder: _cut(make_adapter(base, folder)), "cannot read the adapter"),
     ],
 )
@@ -95,6 +106,6 @@ def test_what_is_no_plain_lora_is_refused_before_anything_is_written(made, said,
     base = make_exportable("smollm2", tmp_path / "base")
     adapter = made(base, tmp_path / "adapter")
     with pytest.raises(ModelError, match=said) as caught:
-        write_gguf_adapter(adapter, read_config(base), tmp_path / "out.gguf", "f16")
+        write_gguf_adapter(read_deltas(adapter), read_config(base), tmp_path / "out.gguf", "f16")
     assert caught.value.hint
     assert not (tmp_path / "out.gguf").exists()

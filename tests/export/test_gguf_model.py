@@ -125,6 +125,13 @@ def _overflow(folder):
     save_file(tensors, folder / "model.safetensors")
 
 
+def _weigh_pieces(folder):
+    state = json.loads((folder / "tokenizer.json").read_text())
+    pieces = sorted(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
+    state["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[text, -float(n)] for n, text in enumerate(pieces)]}
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+
+
 def _rewrite_text(folder):
     state = json.loads((folder / "tokenizer.json").read_text())
     state["normalizer"] = {"type": "Lowercase"}
@@ -141,6 +148,7 @@ def _rewrite_text(folder):
         (_lose_a_tensor, "not complete"),
         (_overflow, "do not fit f16"),
         (_rewrite_text, "rewrites text"),
+        (_weigh_pieces, "tokenizers of the type Unigram are not written"),
     ],
 )
 def test_what_llama_cpp_would_get_wrong_is_refused_and_the_older_file_stands(damage, said, tmp_path):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 
+import exported_run
 import pytest
 from exported import adapted_run, make_exportable
+from exported_run import make_recipe, questions
+from gguf import GGUFReader
 
 from tunewright.errors import ExportError, ModelError
 from tunewright.export.divergence import compare_prompts
 from tunewright.export.gguf import MODEL_DTYPES
-from tunewright.export.llama_runner import LlamaRunner
+from tunewright.export.llama_runner import LEAST_CONTEXT_TOKENS, LlamaRunner
 from tunewright.export.receipt import verify
+from tunewright.export.reference import most_tokens
 from tunewright.export.runners import Limit
 from tunewright.export.stage import TARGETS, export
 from tunewright.models.template import load_tokenizer
@@ -48,6 +52,8 @@ def test_each_target_is_certified_on_the_base_that_was_examined(target, files, r
         prompt = load_recipe(run.file("recipe.toml")).system_prompt
         assert prompt
         assert f'\nSYSTEM """{prompt}"""\n' in (folder / "Modelfile").read_text()
+        room = GGUFReader(folder / "model.gguf").fields["llama.context_length"].contents()
+        assert f"PARAMETER num_ctx {room}\n" in (folder / "Modelfile").read_text()
     assert not list(run.file("exports").glob(".base-*"))
 
 
@@ -60,7 +66,7 @@ def test_every_listed_type_has_a_floor_and_a_size(run):
     assert set(MODEL_DTYPES) <= set(FLOORS)
 
 
-def test_a_worse_artefact_is_not_blessed_and_the_earlier_one_stands(run, monkeypatch):
+def test_a_worse_artifact_is_not_blessed_and_the_earlier_one_stands(run, monkeypatch):
     folder = export(run, "gguf")
     before = (folder / "model.gguf").read_bytes()
     monkeypatch.setattr("tunewright.export.gguf_architectures._interleaved", lambda heads, dim: None)  # rows unturned
@@ -86,3 +92,43 @@ def test_a_limit_excuses_only_what_it_names(run):
     assert not whole.first
     assert other.first
     assert other.identical == whole.identical
+
+
+def test_the_base_that_an_adapter_is_tried_on_lies_in_the_export_that_a_kill_leaves_behind(run, tmp_path):
+    """What a killed export left is removed by the next one; what lay beside it would stay for ever."""
+    recipe = load_recipe(run.file("recipe.toml"))
+    folder = tmp_path / "exports" / "fresh"
+    folder.mkdir(parents=True)
+    TARGETS["gguf-adapter"].write(run, recipe, folder, "f16", "original")
+    with TARGETS["gguf-adapter"].runner(run, recipe, folder, "f16", "original"):
+        assert len(list(folder.rglob("model.gguf"))) == 1
+        assert list(folder.parent.iterdir()) == [folder]
+    assert [file.name for file in folder.iterdir()] == ["adapter.gguf"]
+
+
+def test_a_fully_tuned_model_has_no_adapter_file_and_is_told_so(tmp_path):
+    recipe = make_recipe(make_exportable("smollm2", tmp_path / "base"), {"method": "full"})
+    run = exported_run.adapted_run(tmp_path / "run", recipe)
+    with pytest.raises(ModelError, match="a fully tuned model has no adapter") as caught:
+        export(run, "gguf-adapter")
+    assert caught.value.hint.endswith("tunewright export DIR --to gguf")
+
+
+def test_what_is_refused_is_refused_before_the_examined_model_is_asked(tmp_path, monkeypatch):
+    recipe = make_recipe(make_exportable("smollm2", tmp_path / "base"))
+    run = exported_run.adapted_run(tmp_path / "run", recipe.model_copy(update={"system_prompt": 'Say """ x.'}))
+    monkeypatch.setattr("tunewright.export.stage.reference", None)
+    monkeypatch.setattr("tunewright.export.gguf.write_model", None)
+    with pytest.raises(ModelError, match="system prompt cannot be written"):
+        export(run, "ollama")
+
+
+def test_an_exam_with_long_questions_is_compared_to_its_end(tmp_path):
+    """Prompt and answer get the room that they need, not that of a teacher."""
+    recipe = make_recipe(make_exportable("smollm2", tmp_path / "base", max_position_embeddings=8192))
+    run = exported_run.adapted_run(tmp_path / "run", recipe)
+    long = questions(recipe.refusal)[1].model_copy(update={"passage": "The treated group. " * 900, "gold": "Risk 1."})
+    run.write_records("exam.jsonl", [long])
+    assert most_tokens(run, recipe) > LEAST_CONTEXT_TOKENS
+    certificate = json.loads((export(run, "gguf") / "certificate.json").read_text())
+    assert certificate["distributions"]["positions"] > 1

@@ -11,20 +11,20 @@ from families import TINY, WORDS
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.base import read_base
 from tunewright.export.parcel import exported, trained_weights
-from tunewright.export.probes import conversations
+from tunewright.export.probes import probes
 from tunewright.export.receipt import _write
 from tunewright.models.template import load_tokenizer, render
 from tunewright.rundir import file_digest
 
 
-def export(run, name="merged-bf16", target="merged"):
+def export(run, name="merged-bf16", target="merged", **facts):
     """Write an export's folder with its receipt, as the export stage leaves it."""
     folder = run.file(f"exports/{name}")
     run.write(f"exports/{name}/model.safetensors", b"w" * 3000)
     run.write(f"exports/{name}/README.md", "of the export")
     run.write(f"exports/{name}/certificate.md", "# Parity\n\n- prompts: 3 of 3\n- KL: 0\n")
     # A real receipt but for what it was made of: there is no base model behind these files.
-    _write(folder, {"target": target, "made_of": {"adapter": file_digest(run.file("adapter"))}})
+    _write(folder, {"target": target, "made_of": {"adapter": file_digest(run.file("adapter"))}, **facts})
     return folder
 
 
@@ -86,7 +86,7 @@ def test_the_pushed_template_alone_makes_the_prompts_of_the_exam(words, tmp_path
         (tmp_path / "pushed").mkdir(exist_ok=True)
         (tmp_path / "pushed" / file.name).write_bytes(content)
     pushed = AutoTokenizer.from_pretrained(tmp_path / "pushed", local_files_only=True)
-    for messages in conversations():
+    for messages in probes():
         turns = [message.model_dump() for message in messages]
         plain = pushed.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         assert plain == render(examined, messages, True)
@@ -113,7 +113,8 @@ def test_a_changed_export_is_refused(run, name, content, words):
 
 
 def test_an_export_of_an_earlier_adapter_is_refused(run):
-    export(run)
+    export(run, dtype="bf16", base="original")
     run.write("adapter/adapter_model.safetensors", b"trained anew")
-    with pytest.raises(RunFolderError, match="earlier adapter"):
+    with pytest.raises(RunFolderError, match="another adapter") as told:
         exported(run, "merged")
+    assert told.value.hint.endswith("--to merged --dtype bf16 --base original")

@@ -16,6 +16,9 @@ import pytest
 
 from stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
+from tunewright.evaluation.marking_plan import pairs, shown_digest
+from tunewright.export.receipt import _write
+from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder, file_digest
 
 REPO = "me/my-model"
@@ -76,7 +79,7 @@ def test_without_yes_everything_is_shown_and_nobody_is_asked(hub, run, capsys):
         "my-model-data",
     ):
         assert word in told, told
-    assert f"tunewright push '{run.path}' {REPO} --yes --with-data" in told
+    assert f"tunewright push {run.path} {REPO} --yes --with-data" in told
     assert hub.requests == []
 
 
@@ -146,6 +149,12 @@ def test_changed_data_is_not_pushed(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_data_that_no_stage_vouches_for_is_not_pushed(hub, run, capsys):
+    run.write_json("stages/curate.json", [])
+    refused(capsys, run, "train.jsonl", "not what was trained on", flags=("--yes", "--with-data"))
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("target", ["ollama", "gguf-adapter"])
 def test_what_no_card_can_be_written_for_is_told_before_it_is_exported(hub, run, capsys, monkeypatch, target):
     monkeypatch.setattr("tunewright.publishing.export", None)
@@ -157,7 +166,7 @@ def test_a_look_at_an_export_that_is_not_there_makes_none_and_yes_does(hub, run,
     made = []
     monkeypatch.setattr("tunewright.publishing.export", lambda *args: made.append(args[1]))
     run.write("exports/gguf-adapter-f16/receipt.json", "{}")  # of another target, which the name begins with
-    refused(capsys, run, "no export merged", f"tunewright export '{run.path}' --to merged", flags=("--to", "merged"))
+    refused(capsys, run, "no export merged", f"tunewright export {run.path} --to merged", flags=("--to", "merged"))
     assert made == []
     refused(capsys, run, "no export merged", flags=("--to", "merged", "--yes"))
     assert made == ["merged"]
@@ -187,6 +196,7 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
     verdict = run.read_json("verdict.json")
     score = next(d for d in verdict["results"]["differences"] if (d["first"], d["second"]) == ("tuned", "base"))
     assert score["interval"]["low"] > 0
+    questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     nothing = {"num": 0, "of": 0, "share": None, "low": 0.0, "high": 1.0}
     marking = {
         "arms": ["base", "tuned"],
@@ -207,8 +217,7 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
         "alpha": None,
         "longest": {"name": "longest", "agreed": 0, "opposed": 30, "equal": 0, "share": 0.0},
         "metrics": [],
-        "better_than_longest": [],
-        "answers": file_digest(run.file("answers.jsonl")),
+        "answers": shown_digest(pairs(questions, answers, ("base", "tuned"))),
     }
     run.write_json("marking.json", marking)
     code, told = push(capsys, run)
@@ -328,3 +337,22 @@ def test_a_push_that_was_killed_goes_on_with_what_is_missing(run, tmp_path):
         assert len(hub.stored) == 2
         assert len(hub.repos[REPO].commits) == 1
         assert len(hub.repos[REPO].files) == 4
+
+
+def test_an_exported_adapter_is_not_passed_off_as_the_one_that_sat_the_exam(hub, run, capsys):
+    run.write("exports/adapter-original/adapter_model.safetensors", b"of another base")
+    made_of = {"adapter": file_digest(run.file("adapter"))}
+    _write(run.file("exports/adapter-original"), {"target": "adapter", "made_of": made_of})
+    for flags in (("--to", "adapter-original"), ("--to", "adapter-original", "--yes")):
+        refused(capsys, run, "adapter-original is an export of the adapter", "leave --to out", flags=flags)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(("stage", "told"), [("train", "that the training wrote it"), ("evaluate", "it sat the exam")])
+def test_an_adapter_without_a_record_is_not_said_to_have_been_changed(hub, run, capsys, stage, told):
+    content = run.read_json(f"stages/{stage}.json")
+    for part in ("outputs", "ingredients"):
+        content.get(part, {}).pop("adapter", None)
+    run.write_json(f"stages/{stage}.json", content)
+    text = refused(capsys, run, "is not what was examined", "no record says", told)
+    assert "was changed" not in text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunewright.cli import main
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.receipt import public_name, verify
+from tunewright.export.receipt import public_name, training_settings, verify
 from tunewright.export.stage import export
 from tunewright.rundir import file_digest
 
@@ -99,3 +99,29 @@ def test_the_commands_export_verify_and_refuse(run, tmp_path, capsys):
     assert "tokenizer.json was changed" in capsys.readouterr().err
     assert exit_code("replay", out) == 1  # written outside of the run folder: asks for --dir
     assert "--dir DIR" in capsys.readouterr().err
+
+
+def test_an_export_is_verified_and_replayed_from_inside(exported, run, monkeypatch, capsys):
+    monkeypatch.chdir(exported)
+    assert exit_code("verify", ".") == 0
+    monkeypatch.setattr("tunewright.replaying._train_again", lambda run: file_digest(run.file("adapter")))
+    assert exit_code("replay", "receipt.json") == 0
+    assert "the same adapter" in capsys.readouterr().err
+
+
+def test_an_exported_adapter_names_no_folder_of_this_machine(run, tiny_model):
+    folder = export(run, "adapter")
+    assert str(tiny_model) in (run.file("adapter") / "adapter_config.json").read_text()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == tiny_model.name
+    assert not [file.name for file in folder.iterdir() if str(tiny_model.parent).encode() in file.read_bytes()]
+
+
+def test_the_receipt_names_the_settings_that_change_the_adapter_and_no_others(tiny_model):
+    recipe = make_recipe(tiny_model)
+    named = training_settings(recipe)
+    idle = {"checkpoint_steps": 7, "micro_batch_tokens": 999, "tracker": "wandb"}
+    assert training_settings(make_recipe(tiny_model, idle)) == named
+    pairs = recipe.preference.model_copy(update={"make": ("student",), "samples": 7, "data": ("pairs.jsonl",)})
+    assert training_settings(recipe.model_copy(update={"preference": pairs})) == named
+    assert training_settings(make_recipe(tiny_model, {"rank": 8})) != named

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 from exported_run import make_recipe, questions, samples
@@ -90,3 +93,24 @@ def test_a_receipt_from_elsewhere_asks_for_the_run(run, tmp_path):
     with pytest.raises(RunFolderError, match="does not say where its run is") as caught:
         replay(away)
     assert "--dir" in caught.value.hint
+
+
+def test_a_run_whose_adapter_is_gone_is_replayed(run, exported, monkeypatch, capsys):
+    shutil.move(run.file("adapter"), run.file("moved"))
+    monkeypatch.setattr("tunewright.replaying._train_again", lambda run: file_digest(run.file("moved")))
+    try:
+        replay(exported)
+    finally:
+        shutil.move(run.file("moved"), run.file("adapter"))
+    assert "the same adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("machine", "hidden"), [({"device": "cpu"}, True), ({"device": "cuda"}, False), ({}, False)])
+def test_the_gpu_is_hidden_only_where_the_receipt_says_that_there_was_none(machine, hidden, exported, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    content = read_receipt(exported)
+    changed = {**content, "made_of": {**content["made_of"], "machine": machine}}
+    monkeypatch.setattr("tunewright.replaying.read_receipt", lambda folder: changed)
+    with pytest.raises(RunFolderError, match="nowhere"):
+        replay(exported, Path("nowhere"))
+    assert (os.environ["CUDA_VISIBLE_DEVICES"] == "") is hidden

@@ -119,12 +119,12 @@ def test_a_weight_that_fp16_cannot_hold_is_refused(tiny_model, tmp_path):
     assert "bf16" in caught.value.hint
 
 
-def test_an_adapter_of_a_kind_that_is_not_merged_is_refused(tiny_model, tmp_path):
+def test_an_adapter_of_a_kind_that_is_not_converted_is_refused(tiny_model, tmp_path):
     recipe = make_recipe(tiny_model)
     run = adapted_run(tmp_path / "run", recipe)
     config = json.loads(run.file("adapter/adapter_config.json").read_text())
     run.write_json("adapter/adapter_config.json", config | {"modules_to_save": ["lm_head"]})
-    with pytest.raises(ModelError, match="not merged here") as caught:
+    with pytest.raises(ModelError, match="not converted here") as caught:
         open_merge(run, recipe, "trained")
     assert "modules_to_save" in caught.value.cause
 

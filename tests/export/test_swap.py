@@ -149,7 +149,7 @@ def test_too_little_space_is_told_before_anything_is_written(run, monkeypatch, t
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_an_artefact_that_is_not_what_was_examined_never_takes_the_name(run, monkeypatch):
+def test_an_artifact_that_is_not_what_was_examined_never_takes_the_name(run, monkeypatch):
     """A merge that forgets the adapter's scale: refused with the first difference, and the old export stands."""
     from tunewright.export import merge
 
@@ -159,7 +159,7 @@ def test_an_artefact_that_is_not_what_was_examined_never_takes_the_name(run, mon
 
     def wrong(path):
         deltas = right(path)
-        return type(deltas)(deltas.file, deltas.scale * 10, deltas.layers, deltas.tokens)
+        return type(deltas)(deltas.file, deltas.rank, deltas.scale * 10, deltas.layers, deltas.tokens)
 
     monkeypatch.setattr(merge, "read_deltas", wrong)
     with pytest.raises(ExportError, match="is not what was examined") as caught:
@@ -266,8 +266,9 @@ def test_a_run_without_its_recipe_is_not_told_to_run_it(run):
     assert "run RECIPE.toml" in caught.value.hint
 
 
-def test_an_adapter_that_was_changed_after_its_exam_is_refused(run):
-    run.write_json("stages/evaluate.json", {"ingredients": {"adapter": "another"}})
+@pytest.mark.parametrize("record", [{"ingredients": {"adapter": "another"}}, []])
+def test_an_adapter_that_was_changed_after_its_exam_is_refused(run, record):
+    run.write_json("stages/evaluate.json", record)
     with pytest.raises(RunFolderError, match="is not the one that was examined"):
         export(run, "adapter")
 

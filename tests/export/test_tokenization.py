@@ -15,7 +15,7 @@ from families import SYSTEM, TINY, turns
 from gguf_folder import write_gguf
 from tunewright.export.gguf_vocabulary import PRE_TOKENIZERS
 from tunewright.export.llama_runner import LlamaRunner
-from tunewright.export.probes import TEXTS, conversations
+from tunewright.export.probes import TEXTS, probes
 from tunewright.export.sentencepiece import Pieces
 from tunewright.models.template import encode_prompt, load_tokenizer
 
@@ -145,7 +145,7 @@ def test_every_familys_tokens_are_the_tokenizers(family, text):
 
 def test_llama_cpp_renders_and_tokenizes_the_prompts_of_the_exam(family):
     runner, tokenizer = family
-    for messages in (*conversations(), (SYSTEM, *turns("Who had it?"))):
+    for messages in (*probes(), (SYSTEM, *turns("Who had it?"))):
         assert runner.prompt_ids(messages) == encode_prompt(tokenizer, messages)
 
 
@@ -167,6 +167,6 @@ def completed(tmp_path_factory):
 
 
 def test_probes_hold_every_role_and_awkward_text():
-    assert {message.role for turns in conversations() for message in turns} == {"system", "user", "assistant"}
-    assert all(turns[-1].role == "user" for turns in conversations())
+    assert {message.role for turns in probes() for message in turns} == {"system", "user", "assistant"}
+    assert all(turns[-1].role == "user" for turns in probes())
     assert any(ord(character) > 0xFFFF for character in "".join(TEXTS))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tunewright.models.generate import Job, Sampling, _drawn, answer_batch, batches
+from tunewright.models.generate import Job, Sampling, answer_batch, batches, drawn
 from tunewright.models.streaming import stream
 from tunewright.models.template import encode_prompt, end_ids, load_tokenizer
 from tunewright.records import Message
@@ -91,8 +91,8 @@ def test_draws_follow_the_probabilities_of_the_nucleus():
     chances = torch.linspace(0, 1, 2001)[:-1]
     logits = probabilities.log().expand(len(chances), -1)
     for temperature, top_p in ((1.0, 0.9), (0.5, 0.9), (1.0, 1.0), (1.0, 0.01)):
-        drawn = _drawn(logits, chances, Sampling(temperature, top_p))
-        told = torch.bincount(drawn, minlength=4) / len(chances)
+        tokens = drawn(logits, chances, Sampling(temperature, top_p))
+        told = torch.bincount(tokens, minlength=4) / len(chances)
         sharp = probabilities ** (1 / temperature)
         sharp = sharp / sharp.sum()
         kept, total = torch.zeros(4), 0.0

@@ -24,14 +24,15 @@ from gguf_folder import write_gguf
 from tuned_run import SYSTEM_PROMPT, make_speaking_model, make_tuned_run
 from tunewright.chatting.loop import converse
 from tunewright.errors import ModelError, RunFolderError, StageError, UserError
+from tunewright.models.student import student_tokenizer
 from tunewright.recipe import load_recipe
 from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder
 from tunewright.serving.address import open_door, take_port
 from tunewright.serving.app import application
 from tunewright.serving.canary import Canary, judge
-from tunewright.serving.engine import WAITING, Engine, Piece
-from tunewright.serving.serve import serve
+from tunewright.serving.engine import WAITING, Completions, Piece
+from tunewright.serving.serve import Student, _engine, serve
 from tunewright.serving.vllm import command
 
 TOKEN = "a token of twenty-eight char"
@@ -258,7 +259,7 @@ def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
 def test_a_run_whose_tune_changed_nothing_is_refused(run, tmp_path):
     same = make_tuned_run(tmp_path / "same", run.path.parent / "student", change=0.0)
     with pytest.raises(RunFolderError, match="both gave the same answer to all 6 exam questions"):
-        serve(same, "127.0.0.1", 0, "f32")
+        serve(same, "127.0.0.1", 0, "llama.cpp", "f32")
 
 
 def test_an_adapter_that_was_not_examined_is_refused(run, tmp_path, capsys):
@@ -269,23 +270,30 @@ def test_an_adapter_that_was_not_examined_is_refused(run, tmp_path, capsys):
     file = copy / "adapter" / "adapter_model.safetensors"
     save_file({name: value.flip(0) for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
     with pytest.raises(StageError, match="not the one that was examined"):
-        serve(RunFolder(copy), "127.0.0.1", 0, "f16")
+        serve(RunFolder(copy), "127.0.0.1", 0, "llama.cpp", "f16")
     assert capsys.readouterr().out == ""
 
 
-def test_a_family_that_llama_cpp_does_not_know_names_vllm(run, monkeypatch):
+def test_a_family_that_llama_cpp_does_not_know_is_served_by_the_examined_model(run, monkeypatch, capsys):
     def unknown(*arguments):
         raise ModelError("no GGUF is written of this family")
 
     monkeypatch.setattr("tunewright.serving.gguf.write_model_file", unknown)
-    with pytest.raises(ModelError, match="vLLM may serve it, but vLLM is not installed"):
-        serve(run, "127.0.0.1", 0, "q8_0")
+    recipe = load_recipe(run.file("recipe.toml"))
+    student = Student(student_tokenizer(recipe), recipe.system_prompt)
+    with _engine(run, recipe, "auto", "q8_0", student) as engine:
+        assert engine.name == "transformers"
+    assert "llama.cpp cannot (no GGUF is written of this family)" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="llama.cpp cannot serve this model"):
+        _engine(run, recipe, "llama.cpp", "q8_0", student)
+    with pytest.raises(UserError, match="vLLM cannot serve this run"):
+        _engine(run, recipe, "vllm", "q8_0", student)
 
 
 def test_what_lacks_is_told_before_anything_is_loaded(run, tmp_path, monkeypatch):
     def told(folder, host="127.0.0.1", port=0):
         with pytest.raises(UserError) as error:
-            serve(folder, host, port, "f32")
+            serve(folder, host, port, "auto", "f32")
         assert error.value.hint
         return str(error.value)
 
@@ -390,7 +398,7 @@ def test_health_answers_while_many_wait_for_the_engine():
         return 1, iter([Piece("yes"), Piece("", "stop", 1)])
 
     async def go():
-        app = application(Engine("an engine", "http://127.0.0.1:9", "", 64), answer, "", "127.0.0.1")
+        app = application(Completions("an engine", "http://127.0.0.1:9", "", 64), answer, "", "127.0.0.1")
         asked = {"messages": [{"role": "user", "content": "Which ?"}]}
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:

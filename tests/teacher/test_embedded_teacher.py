@@ -13,12 +13,12 @@ import pytest
 
 from tunewright.errors import TeacherError
 from tunewright.models.embedded import gguf_path
+from tunewright.models.llama_process import num_threads
 from tunewright.records import Message
 from tunewright.rundir import RunFolder
 from tunewright.settings import TeacherSettings
 from tunewright.teacher import Request, open_teacher
 from tunewright.teacher.embedded import serve
-from tunewright.teacher.server import num_threads
 
 
 def ask(text: str) -> Request:

@@ -77,6 +77,23 @@ def test_the_budget_covers_what_the_journal_holds_priced_or_not(run):
         assert len(server.seen) == 3
 
 
+def test_the_judge_pays_from_a_purse_of_its_own(run):
+    worst = most_prompt_tokens(asks(1)[0]) + 16 * 10
+    others = [replace(ask, seed=100) for ask in asks(9)]
+    with fake_teacher() as server:
+        with open_teacher(run, priced(server.url, 1e9), "synth") as teacher:
+            teacher.ask_all(asks(9), "asking")
+        with (
+            open_teacher(run, priced(server.url, 2 * COST + worst + 5, concurrency=1), "judge") as judge,
+            pytest.raises(TeacherError, match="budget") as caught,
+        ):
+            judge.ask_all(others, "judging")
+        assert judge.num_calls == 3 and "judge.budget" in caught.value.hint
+        with open_teacher(run, priced(server.url, 10 * COST + worst + 5, concurrency=1), "synth") as teacher:
+            teacher.ask_all(others[3:5], "asking")  # what the judge cost is not the teacher's
+            assert teacher.num_calls == 2
+
+
 def test_what_is_under_way_counts_at_its_worst(run):
     """Two calls fit the budget only one after the other: never are two at the server."""
     here, alone = threading.Semaphore(1), []

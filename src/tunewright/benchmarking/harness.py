@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import TunewrightError, UserError
+from tunewright.records import digest
+from tunewright.rundir import file_digest
 
 _BATCH = {"cpu": 8, "cuda": 32}
 
@@ -47,7 +49,7 @@ def held(rows: list[dict[str, Any]]) -> Callable[..., Any]:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the task of a YAML file in lm-eval's form; data files are found from the YAML's folder.
+    """Return the task of a YAML file in lm-eval's form.
 
     Raises:
         UserError: lm-eval cannot read it.
@@ -63,6 +65,31 @@ def read_yaml(path: Path) -> Any:
     except Exception as error:
         raise UserError(f"lm-eval cannot read {path}", f"{type(error).__name__}: {error}", "mend the task") from error
     raise UserError(f"lm-eval finds no task in {path}", "", "a task needs the key `task`, its name")
+
+
+def yaml_content(path: Path) -> str:
+    """Return what names all that a YAML task asks: itself, what it may take from its folder, its local data files."""
+    parts = [path, *(p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml", ".py"} and p != path)]
+    return digest(*sorted(file_digest(part) for part in {*parts, *_data_files(path)} if part.is_file()))
+
+
+def _data_files(path: Path) -> list[Path]:
+    """Return the data files that the YAML names, from the current folder as lm-eval finds them."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Reads lm-eval's own tags as nothing."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return []  # lm-eval says what is wrong with it
+    kwargs = config.get("dataset_kwargs") if isinstance(config, dict) else None
+    named = kwargs.get("data_files") if isinstance(kwargs, dict) else None
+    values = list(named.values()) if isinstance(named, dict) else [named]
+    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return [Path(one) for one in flat if isinstance(one, str) and "://" not in one]
 
 
 def _yaml_path(entry: Any) -> Any:
@@ -88,7 +115,7 @@ def public_task(name: str) -> Any:
     return (manager, name)
 
 
-def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int) -> dict[str, dict[str, float]]:
+def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int | None) -> dict[str, dict[str, float]]:
     """Return metric → item → value of one task, from the model as it stands: with its adapter on, or off.
 
     Items of a group's tasks are named TASK/ITEM. The chat template is used where the tokenizer has one. No cache, no
@@ -113,7 +140,7 @@ def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int) -> dict[
             model=wrapped,
             tasks=[asked],
             task_manager=manager,
-            num_fewshot=shots or None,
+            num_fewshot=shots,
             limit=limit or None,
             apply_chat_template=bool(tokenizer.chat_template),
             fewshot_as_multiturn=bool(tokenizer.chat_template),

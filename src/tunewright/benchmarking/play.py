@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
 
 from tunewright import console
 from tunewright.benchmarking.tasks import BenchmarkTask, Extent, Values, find_task
-from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResult, BenchmarkResults, benchmark_table
+from tunewright.errors import command
+from tunewright.evaluation.benchmark_results import (
+    RESULTS,
+    BenchmarkResult,
+    BenchmarkResults,
+    benchmark_table,
+    extent_told,
+)
 from tunewright.evaluation.measured import BASE, TUNED
 from tunewright.evaluation.statistics import paired
-from tunewright.models.load import for_inference, is_full, load_adapter, pick_device
-from tunewright.models.student import student_base, student_identity, student_tokenizer
+from tunewright.evaluation.weights import Memory, Weights
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
@@ -45,8 +49,8 @@ def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> Benchmark
         )
         results = _with_earlier(run, results)
         run.write(RESULTS, results.model_dump_json(indent=2) + "\n")
-    console.table("", *benchmark_table(results))
-    console.line(f"all figures: {run.file(RESULTS).absolute()}; in the report: tunewright report '{run.path}'")
+    console.table(extent_told(results), *benchmark_table(results))
+    console.line(f"all figures: {run.file(RESULTS).absolute()}; in the report: {command('report', run.path)}")
     return results
 
 
@@ -67,47 +71,23 @@ def _play_all(
     """Return each arm's values of each task: from the journal, else played now, task by task."""
     journal = run.journal(JOURNAL)
     known = {entry["key"]: entry["values"] for entry in journal.entries}
-    base = student_identity(recipe, pick_device())
-    weights = {BASE: base, TUNED: f"{base} {file_digest(run.file('adapter'))}"}
+    weights = {BASE: Weights.of(recipe), TUNED: Weights.of(recipe, run.file("adapter"))}
     keys = {
-        (arm, task): digest(weights[arm], task.content, extent.limit, extent.shots) for arm in weights for task in tasks
+        (arm, task): digest(weights[arm].identity, task.content, extent.limit, extent.shots)
+        for arm in weights
+        for task in tasks
     }
     missing = [pair for pair, key in keys.items() if key not in known]
-    models = _Models(run, recipe)
-    for arm, task in missing:  # base first: a full tune loads its own weights after it
+    memory = Memory()
+    for arm, task in missing:  # base first: a full tune takes its place in memory
         console.line(f"{arm} plays {task.name}")
         start = time.monotonic()
-        values = models.play(arm, task, extent)
+        with memory.holding(weights[arm]) as model:
+            values = task.play(model, memory.tokenizer(weights[arm]), extent)
         known[keys[arm, task]] = values
         seconds = round(time.monotonic() - start, 2)
         journal.append({"key": keys[arm, task], "task": task.name, "arm": arm, "seconds": seconds, "values": values})
     return {pair: known[key] for pair, key in keys.items()}
-
-
-class _Models:
-    """The base, loaded when it is first needed, with the adapter switched on and off; a full tune takes its place."""
-
-    def __init__(self, run: RunFolder, recipe: Recipe) -> None:
-        self._run, self._recipe = run, recipe
-        self._loaded: dict[str, Any] = {}
-        self._tokenizer: Any = None
-
-    def play(self, arm: str, task: BenchmarkTask, extent: Extent) -> Values:
-        model = self._model(arm)
-        off = arm == BASE and hasattr(model, "disable_adapter")
-        with model.disable_adapter() if off else nullcontext():
-            return task.play(model, self._tokenizer, extent)
-
-    def _model(self, arm: str) -> Any:
-        adapter = self._run.file("adapter")
-        if not self._loaded:
-            self._tokenizer = student_tokenizer(self._recipe)
-            console.line(f"loading {self._recipe.model.base}")
-            base = for_inference(student_base(self._recipe, pick_device(), self._tokenizer))
-            self._loaded[BASE] = base if is_full(adapter) else load_adapter(base, adapter)
-        if arm == TUNED and is_full(adapter) and TUNED not in self._loaded:
-            self._loaded[TUNED] = load_adapter(self._loaded[BASE], adapter)
-        return self._loaded.get(arm, self._loaded[BASE])
 
 
 def compare_values(task: str, base: Values, tuned: Values) -> list[BenchmarkResult]:

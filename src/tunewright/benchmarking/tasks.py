@@ -12,7 +12,6 @@ from tunewright.benchmarking import database, harness
 from tunewright.errors import UserError
 from tunewright.recipe import at_home
 from tunewright.records import digest
-from tunewright.rundir import file_digest
 
 # metric → item → value; for one model with its tokenizer
 Values = dict[str, dict[str, float]]
@@ -22,10 +21,10 @@ _ANSWER_TOKENS = 64
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a task is asked: items at most (0: all), and worked examples before each."""
+    """How much of a task is asked: items at most (0: all), and worked examples before each (None: the task's own)."""
 
     limit: int = 0
-    shots: int = 0
+    shots: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def find_task(name: str) -> BenchmarkTask:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"there is no task at {path}", "", "name a YAML task of lm-eval, a .jsonl file, or a task")
-        return _through_harness(path.stem, file_digest(path), lambda: harness.read_yaml(path))
+        return _through_harness(path.stem, harness.yaml_content(path), lambda: harness.read_yaml(path))
     return _through_harness(name, name, lambda: harness.public_task(name))
 
 

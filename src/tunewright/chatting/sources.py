@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunewright.errors import command
 from tunewright.evaluation.answering import training_chunks, training_samples
 from tunewright.evaluation.arms import ranking
 from tunewright.models.prompts import passage_text
@@ -23,7 +24,7 @@ class Sources:
         self._run = run
         self._samples = training_samples(run, load_recipe(run.file("recipe.toml")))
         self._chunks = training_chunks(run)
-        documents = run.read_records("documents.jsonl", Document) if run.file("documents.jsonl").exists() else []
+        documents = run.records_if_any("documents.jsonl", Document)
         self._titles: Mapping[str, str] = {document.id: document.title for document in documents}
         self._rank_samples = ranking([f"{sample.question}\n{sample.answer}" for sample in self._samples])
         self._rank_chunks = ranking([passage_text(chunk) for chunk in self._chunks])
@@ -41,7 +42,7 @@ class Sources:
             chunk = self._chunks[place]
             yield f"passage {chunk.id}  BM25 {score:.1f}  {self._title(chunk.document)}"
             yield f"  {_short(chunk.text)}"
-        yield f"follow one to its source: tunewright trace '{self._run.path}' ID"
+        yield f"follow one to its source: {command('trace', self._run.path, 'ID')}"
 
     @staticmethod
     def _best(ranked: list[tuple[int, float]]) -> list[tuple[int, float]]:

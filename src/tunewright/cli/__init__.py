@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import Any
 
@@ -39,7 +38,7 @@ def commands() -> None:
 
     \b
     Start here:
-      tunewright demo                        the whole path on 24 abstracts, a few minutes without a GPU
+      tunewright demo                        the whole path on 24 abstracts, nine minutes on two CPU cores
       tunewright init DOCS -o recipe.toml    a recipe for your own documents
       tunewright run recipe.toml             documents to verdict; run it again to go on after any stop
     """  # noqa: D301 (click reads \b)
@@ -53,11 +52,11 @@ for _, _listed in _SECTIONS:
 def _stop(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
-    from tunewright.errors import TunewrightError
+    from tunewright.errors import TunewrightError, command
     from tunewright.secrecy import without_secrets
 
     if isinstance(error, KeyboardInterrupt):
-        console.line("\ninterrupted; what was done is kept: the same command goes on from here")
+        console.line("\ninterrupted; a run keeps what was done, and goes on with the same command")
         return _INTERRUPTED
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback
@@ -70,7 +69,7 @@ def _stop(error: BaseException) -> int:
         TunewrightError(
             f"unexpected {type(error).__name__}: {error}",
             "this is a defect in tunewright; what was done is kept",
-            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + shlex.join(["tunewright", *sys.argv[1:]]),
+            "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + command(*sys.argv[1:]),
         )
     )
     return 3

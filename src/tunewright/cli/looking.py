@@ -106,8 +106,8 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
 @folder_argument
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Most items of each task (default: all).")
-@click.option("--shots", type=click.IntRange(0, 32), default=0, show_default=True, help="Worked examples before each.")
-def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int) -> None:
+@click.option("--shots", type=click.IntRange(0, 32), help="Worked examples before each (default: as the task says).")
+def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | None) -> None:
     """Let base and tuned play TASKs: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
     from tunewright.benchmarking.play import benchmark as play
     from tunewright.benchmarking.tasks import Extent
@@ -122,7 +122,7 @@ def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int) -> N
     "--judge", "recipe", type=click.Path(path_type=Path), help="Measure the teacher of this recipe as a judge."
 )
 def verify_the_verifier(folder: Path | None, recipe: Path | None) -> None:
-    """Measure how well false samples are found: on a labelled set, and on DIR's own samples."""
+    """Measure how well false samples are found: on a labeled set, and on DIR's own samples."""
     from tunewright.curation import verifier
 
     verifier.verify_the_verifier(folder, recipe, default_folder(recipe or Path("verifier"), None))

@@ -31,18 +31,25 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
 @click.option("--host", default="127.0.0.1", show_default=True, help="Any but the loopback needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option(
+    "--engine",
+    type=click.Choice(["auto", "vllm", "llama.cpp", "transformers"]),
+    default="auto",
+    show_default=True,
+    help="transformers answers word for word as chat; the others are faster.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["q8_0", "f16", "f32"]),
     default="q8_0",
     show_default=True,
     help="Of the GGUF, where llama.cpp serves.",
 )
-def serve(folder: Path, host: str, port: int, dtype: str) -> None:
+def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
     """Serve the tuned model to OpenAI's clients, once a canary has shown that it is the tuned one."""
     from tunewright.rundir import RunFolder
     from tunewright.serving import serve as serving
 
-    serving.serve(RunFolder.open(folder), host, port, dtype)
+    serving.serve(RunFolder.open(folder), host, port, engine, dtype)
 
 
 @click.command()
@@ -61,7 +68,9 @@ def serve(folder: Path, host: str, port: int, dtype: str) -> None:
     show_default=True,
     help="The base as training saw it, or the unquantized one.",
 )
-@click.option("-o", "output", type=click.Path(path_type=Path), help="Folder to write (default: DIR/exports/TARGET).")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path), help="Folder to write (default: DIR/exports/TARGET-DTYPE)."
+)
 def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None) -> None:
     """Export the tuned model, with a certificate that it is what was examined."""
     from tunewright.export.certificate import show

@@ -42,7 +42,7 @@ def check_by_teacher(
     cannot be read is no verdict: it is counted and rejects nothing.
 
     Raises:
-        TeacherError: the teacher cannot be used, or most calls fail; what was answered is journalled.
+        TeacherError: the teacher cannot be used, or most calls fail; what was answered is journaled.
     """
     kept, rejections, figures = list(samples), list[Rejection](), Figures()
     for name in sources.recipe.curation.checks:

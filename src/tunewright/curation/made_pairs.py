@@ -12,7 +12,7 @@ from tunewright.curation.judged import Judged, best_and_worst, students_error
 from tunewright.curation.rules import Sources, is_refusal, split_prompt
 from tunewright.curation.student_answers import student_answers
 from tunewright.recipe import Recipe
-from tunewright.records import AnyRecord, Chunk, Document, PreferencePair, Rejection, Sample, digest
+from tunewright.records import Chunk, Document, PreferencePair, Rejection, Sample, digest
 from tunewright.rundir import RunFolder
 from tunewright.text import normalize
 
@@ -132,12 +132,8 @@ def make_pairs(run: RunFolder, recipe: Recipe) -> list[Made]:
     """Return the pairs that the recipe's ``preference.make`` asks for, in its order, and why others came to nothing."""
     if not recipe.preference.make:
         return []
-
-    def records(name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-        return run.read_records(name, kind) if run.file(name).exists() else []
-
-    documents = {document.id: document for document in records("documents.jsonl", Document)}
-    chunks = {chunk.id: chunk for chunk in records("chunks.jsonl", Chunk)}
+    documents = {document.id: document for document in run.records_if_any("documents.jsonl", Document)}
+    chunks = {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)}
     work = Workshop(run, Sources(recipe, documents, chunks), run.read_records("train.jsonl", Sample))
     return [made for way in recipe.preference.make for made in WAYS[way](work)]
 

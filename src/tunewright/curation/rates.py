@@ -81,7 +81,7 @@ def corrected(
     Unsupported samples are what the check looks for: with q the share that it rejects, their true share is
     p = (q + spec - 1) / (sens + spec - 1) (Rogan & Gladen 1978), clipped to [0, 1], and faithfulness is 1 - p. Of those
     accepted it is spec (1 - p) / (spec (1 - p) + (1 - sens) p) by Bayes. The percentile intervals come from drawing
-    documents anew, of the labelled items and of the samples alike. A check that is no better than chance,
+    documents anew, of the labeled items and of the samples alike. A check that is no better than chance,
     sens + spec <= 1, corrects nothing; neither is an interval given when more than 5 % of the draws are like that.
 
     Args:
@@ -90,16 +90,16 @@ def corrected(
         seed: of the draws.
         level: of the intervals.
     """
-    labelled = _counts((o.cluster, (o.supported, o.supported and not o.rejected, not o.supported,
+    labeled = _counts((o.cluster, (o.supported, o.supported and not o.rejected, not o.supported,
                                     not o.supported and o.rejected)) for o in outcomes)  # fmt: skip
     measured = _counts((cluster, (True, verdict)) for cluster, verdict in rejected)
-    if not len(labelled) or not len(measured) or not labelled.sum(0)[0] or not labelled.sum(0)[2]:
+    if not len(labeled) or not len(measured) or not labeled.sum(0)[0] or not labeled.sum(0)[2]:
         return None
-    point = _faithfulness(labelled.sum(0)[None], measured.sum(0)[None])
+    point = _faithfulness(labeled.sum(0)[None], measured.sum(0)[None])
     if np.isnan(point).any():
         return None
     generator = np.random.default_rng(seed)
-    draws = _faithfulness(_draw(labelled, generator), _draw(measured, generator))
+    draws = _faithfulness(_draw(labeled, generator), _draw(measured, generator))
     defined = draws[~np.isnan(draws).any(axis=1)]
     if len(defined) < (1 - _MOST_UNDEFINED) * _NUM_DRAWS:
         return None
@@ -123,10 +123,10 @@ def _draw(counts: Any, generator: np.random.Generator) -> Any:
     return generator.multinomial(num, np.full(num, 1 / num), size=_NUM_DRAWS) @ counts
 
 
-def _faithfulness(labelled: Any, measured: Any) -> Any:
+def _faithfulness(labeled: Any, measured: Any) -> Any:
     """Return rows of: faithfulness of all, of the accepted, and the raw p; nan where undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        spec, sens = labelled[:, 1] / labelled[:, 0], labelled[:, 3] / labelled[:, 2]
+        spec, sens = labeled[:, 1] / labeled[:, 0], labeled[:, 3] / labeled[:, 2]
         share = measured[:, 1] / measured[:, 0]
         informed = sens + spec - 1
         raw = np.where(informed > 1e-9, (share + spec - 1) / informed, np.nan)

@@ -16,17 +16,12 @@ from tunewright.curation.sieve import STAGE, pass_through, rules_for
 from tunewright.errors import StageError
 from tunewright.models.token_vectors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
-from tunewright.records import AnyRecord, Chunk, Document, Question, Rejection, Sample, StageSummary
+from tunewright.records import Chunk, Document, Question, Rejection, Sample, StageSummary
 from tunewright.rundir import REJECTED, RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.protocol import Asks
 
 Figures = dict[str, float | int | str]
-
-
-def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """Return the records of a file, none when an earlier stage had no cause to write it."""
-    return run.read_records(name, kind) if run.file(name).exists() else []
 
 
 def sift(
@@ -105,14 +100,14 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
     own, malformed = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
-    samples = [*_records(run, "samples.jsonl", Sample), *own]
+    samples = [*run.records_if_any("samples.jsonl", Sample), *own]
     sources = Sources(
         recipe,
-        {document.id: document for document in _records(run, "documents.jsonl", Document)},
-        {chunk.id: chunk for chunk in _records(run, "chunks.jsonl", Chunk)},
+        {document.id: document for document in run.records_if_any("documents.jsonl", Document)},
+        {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)},
         answered_quotes(samples, recipe),
     )
-    exam = _records(run, "exam.jsonl", Question)
+    exam = run.records_if_any("exam.jsonl", Question)
     if not exam and samples:
         console.warning("there is no exam: the training data cannot be checked for leaks")
     with _opened(run, recipe, exam if samples else []) as (vectors, teacher):

@@ -1,4 +1,4 @@
-"""The base student's own answers to the training prompts, sampled; each batch is journalled, and paid for once."""
+"""The base student's own answers to the training prompts, sampled; each batch is journaled, and paid for once."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from tunewright.curation.perturb import with_other_number, without_evidence
 from tunewright.curation.rates import Estimate, Outcome, Rate, corrected, rate
 from tunewright.curation.rules import Sources, anchor, claims_of
 from tunewright.curation.verify import Claim, unsupported
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import AnyRecord, Chunk, Document, Record, Sample
+from tunewright.records import Chunk, Document, Record, Sample
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.teacher import open_teacher
@@ -28,8 +28,8 @@ _STAGE = "verify-the-verifier"
 Verifier = Callable[[Sequence[Claim]], list[bool | None]]
 
 
-class Labelled(Record):
-    """One item of the labelled set: a claim, whether its passage supports it, and how it was made."""
+class Labeled(Record):
+    """One item of the labeled set: a claim, whether its passage supports it, and how it was made."""
 
     id: str
     passage: str
@@ -56,15 +56,15 @@ class Case:
     document: str
 
 
-def read_labelled() -> list[Labelled]:
-    """Return the labelled set that is part of this package (labelled.jsonl; labelled.md says how it was made)."""
+def read_labeled() -> list[Labeled]:
+    """Return the labeled set that is part of this package (labelled.jsonl; labelled.md says how it was made)."""
     text = files("tunewright.curation").joinpath("labelled.jsonl").read_text(encoding="utf-8")
-    return [Labelled.model_validate_json(line) for line in text.splitlines()]
+    return [Labeled.model_validate_json(line) for line in text.splitlines()]
 
 
-def labelled_cases() -> list[Case]:
-    """Return the labelled set as cases."""
-    return [Case(item.claim, item.supported, item.kind, item.source) for item in read_labelled()]
+def labeled_cases() -> list[Case]:
+    """Return the labeled set as cases."""
+    return [Case(item.claim, item.supported, item.kind, item.source) for item in read_labeled()]
 
 
 def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
@@ -78,18 +78,14 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
         raise RunFolderError(
             f"{run.path} has no samples",
             "there is neither samples.jsonl nor train.jsonl",
-            f"tunewright synth RECIPE --dir '{run.path}'",
+            command("synth", "RECIPE", "--dir", run.path),
         )
     recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else Recipe()
-    documents = {document.id: document for document in _records(run, "documents.jsonl", Document)}
-    chunks = {chunk.id: chunk for chunk in _records(run, "chunks.jsonl", Chunk)}
+    documents = {document.id: document for document in run.records_if_any("documents.jsonl", Document)}
+    chunks = {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)}
     sources = Sources(recipe, documents, chunks)
     anchored = [anchor(sample, sources) or sample for sample in run.read_records(name, Sample)]
     return [(sample.document or "", claim) for sample in anchored for claim in claims_of(sample, sources)]
-
-
-def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-    return run.read_records(name, kind) if run.file(name).exists() else []
 
 
 def perturbed_cases(claims: Iterable[tuple[str, Claim]]) -> list[Case]:
@@ -120,7 +116,7 @@ def verify_the_verifier(folder: Path | None, recipe_path: Path | None, default_f
     """Print how good the free verifier is, how good the judge is when there is one, and a run's faithfulness.
 
     The judge is the teacher of ``recipe_path``, else of the run's own recipe unless that is the embedded model, which
-    is too small to judge. Its calls are journalled in the run folder, or in ``default_folder`` when there is none.
+    is too small to judge. Its calls are journaled in the run folder, or in ``default_folder`` when there is none.
 
     Raises:
         UserError: the folder is no run folder or has no samples, or the recipe's teacher is wrong.
@@ -154,9 +150,9 @@ def _judging_recipe(run: RunFolder | None, path: Path | None) -> Recipe | None:
 
 
 def measure(name: str, verifier: Verifier, claims: Sequence[tuple[str, Claim]], perturbed: Sequence[Case]) -> None:
-    """Print one verifier's table on the labelled set and on perturbed copies, then the faithfulness of the claims."""
-    cases = labelled_cases()
-    outcomes = _show_rates(f"{name} on the labelled set", cases, verifier([case.claim for case in cases]))
+    """Print one verifier's table on the labeled set and on perturbed copies, then the faithfulness of the claims."""
+    cases = labeled_cases()
+    outcomes = _show_rates(f"{name} on the labeled set", cases, verifier([case.claim for case in cases]))
     if perturbed:
         _show_rates(f"{name} on copies of your samples", perturbed, verifier([case.claim for case in perturbed]))
     if not claims:
@@ -207,7 +203,7 @@ def _show_faithfulness(
         console.line(f"  {num_without} samples without a verdict are left out of this share")
     found = corrected(outcomes, verdicts)
     if found is None:
-        console.line("  corrected faithfulness: undefined, for on the labelled set sensitivity + specificity is not")
+        console.line("  corrected faithfulness: undefined, for on the labeled set sensitivity + specificity is not")
         console.line("  surely above 1: this verifier does not tell supported from unsupported well enough")
         return
     console.line(f"  faithful, corrected for its errors: {_told(found.of_all)} of these samples")
@@ -215,12 +211,12 @@ def _show_faithfulness(
     if found.clipped:
         _show_edge(outcomes, verdicts)
     console.line("  This holds as far as the errors in your samples are of the kinds, and as hard to see, as those of")
-    console.line("  the labelled set. Where they differ, label some of your own.")
+    console.line("  the labeled set. Where they differ, label some of your own.")
 
 
 def _show_edge(outcomes: Sequence[Outcome], verdicts: Sequence[tuple[str, bool]]) -> None:
     """Say what an estimate beyond 0 or 100 % means, and what is left when every rejection counts as right."""
-    console.line("  Set to the edge of 0 to 100 %, for the share rejected does not fit the errors on the labelled set:")
+    console.line("  Set to the edge of 0 to 100 %, for the share rejected does not fit the errors on the labeled set:")
     console.line("  your samples are easier or harder than its items. Do not lean on the interval above.")
     trusting = [replace(outcome, rejected=outcome.rejected and not outcome.supported) for outcome in outcomes]
     found = corrected(trusting, verdicts)

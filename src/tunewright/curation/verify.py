@@ -20,7 +20,7 @@ _NOT_ONLY = re.compile(r"\bnot (?:only|just|yet|least)\b|\bno (?:longer|doubt|ma
 _BOUND = re.compile(r"\bat (?:least|most)\b|\b(?:or|and) (?:more|less|fewer|older|younger|above|below)\b")
 _THAN = re.compile(r"\b(?:than|compared (?:with|to)|relative to|versus|vs)\b")
 
-_LEAST_COVERED = 0.4  # of the answer, by the passage: 2 of 170 supported labelled answers stay below, all foreign ones
+_LEAST_COVERED = 0.4  # of the answer, by the passage: 2 of 170 supported labeled answers stay below, all foreign ones
 _LEAST_EVIDENCED = 0.25  # of the answer, by the evidence: 1 of 170, and 98 % of the foreign ones
 
 _IDLE = frozenset(

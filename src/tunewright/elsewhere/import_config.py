@@ -14,8 +14,8 @@ from tunewright.elsewhere.llama_factory import LLAMA_FACTORY
 from tunewright.elsewhere.rules import Conversion, Listed, Tool, convert, is_secret
 from tunewright.elsewhere.unsloth import UNSLOTH
 from tunewright.errors import RecipeError
+from tunewright.output import write_output
 from tunewright.recipe import Recipe, at_home, dump_recipe, parse_recipe
-from tunewright.rundir import write_atomic
 
 _WIDEST = 60  # characters of a value that is told
 
@@ -26,10 +26,6 @@ def import_config(file: Path, output: Path | None, force: bool) -> None:
     Raises:
         RecipeError: the configuration cannot be read or is of no known tool, or the output exists.
     """
-    if output is not None and output.exists() and not force:
-        raise RecipeError(
-            f"{output} exists", "it may hold your settings", "choose another name with -o, or add --force"
-        )
     given = read_config(file)
     conversion = convert(tool_of(given, file), given)
     folder = (output.parent if output else Path()).absolute()
@@ -38,11 +34,7 @@ def import_config(file: Path, output: Path | None, force: bool) -> None:
     if output is None:
         console.data(text)
     else:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(output, text.encode())
-        except OSError as error:
-            raise RecipeError(f"cannot write {output}", str(error), "name another place with -o") from error
+        write_output(output, text, force)
         console.line(f"wrote {output} from {file.name} of {conversion.tool}")
     for line in told(conversion):
         console.line(line)

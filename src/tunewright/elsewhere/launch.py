@@ -18,9 +18,9 @@ from tunewright import __version__, console
 from tunewright.elsewhere.machines import GPUS, Machine, machine_of
 from tunewright.elsewhere.notebooks import notebook
 from tunewright.errors import DocumentError, RecipeError
+from tunewright.output import write_output
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
-from tunewright.rundir import write_atomic
 from tunewright.settings import EMBEDDED, LOCAL
 
 # The settings that may name files or folders of this machine.
@@ -112,36 +112,21 @@ def launch(
         DocumentError: the recipe names a file that is not there.
         ModelError: the base's shape cannot be known from here.
     """
-    if output is not None:
-        _require_free(output, path, force)
+    if output is not None and os.path.realpath(output) == os.path.realpath(path):
+        raise RecipeError(f"{output} is the recipe itself", "it would be overwritten", "choose another name with -o")
     recipe = load_recipe(path, assignments)
     job = Job(path.absolute(), folder.absolute(), recipe, tuple(assignments), machine_of(recipe, gpu))
     text = SCHEDULERS[scheduler](job)
     if output is None:
         console.data(text)
     else:
-        try:
-            write_atomic(output, text.encode())
-        except OSError as error:
-            raise RecipeError(f"cannot write {output}", str(error), "name another place with -o") from error
+        write_output(output, text, force)
     console.line(f"{job.machine.gpu} x {job.machine.count}: {job.machine.why}")
     for note in _notes(recipe):
         console.warning(note)
     asked = job.asked if scheduler == "skypilot" else ""
     file = shlex.quote(str(output)) if output else "FILE"
     console.line(f"nothing was started; start it with: {_START[scheduler]} {file}{asked}")
-
-
-def _require_free(output: Path, recipe: Path, force: bool) -> None:
-    """Refuse to write over a file that the user did not give up, and over the recipe in any case.
-
-    Raises:
-        RecipeError: it exists, or is the recipe.
-    """
-    if os.path.realpath(output) == os.path.realpath(recipe):
-        raise RecipeError(f"{output} is the recipe itself", "it would be overwritten", "choose another name with -o")
-    if output.exists() and not force:
-        raise RecipeError(f"{output} exists", "it may hold your changes", "choose another name with -o, or add --force")
 
 
 def _notes(recipe: Recipe) -> Iterator[str]:

@@ -134,7 +134,8 @@ def notebook(
         note: a paragraph more for the top.
         secrets: environment variables that it needs, beside those that any run may need.
     """
-    about = recipe.partition("\n")[0].removeprefix("#").strip()
+    first = recipe.partition("\n")[0]
+    about = (first.removeprefix("#").strip() if first.startswith("#") else "") or name
     cells = [
         _text("what-this-does", _top(name, about, gpu, note)),
         _code("parameters", _parameters(documents, settings, secrets), tags=["parameters"]),
@@ -146,7 +147,11 @@ def notebook(
         _code("documents", _DOCUMENTS),
         _text("recipe-text", "## The recipe\n\nEvery number that matters; change it here."),
         _code("recipe", f'%%writefile "{{recipe}}"\n{recipe}'),
-        _text("plan-text", "## What will happen\n\nCalls, tokens, memory and time, before any of them is spent."),
+        _text(
+            "plan-text",
+            "## What will happen\n\n"
+            "Calls and tokens before any of them is spent; memory and time too, once the base has been fetched.",
+        ),
         _code("plan", _COMMAND),
         _text("run-text", _RUN_TEXT),
         _code("run", _RUN),
@@ -183,7 +188,9 @@ the training goes on from its last checkpoint."""
 
 
 def _top(name: str, about: str, gpu: str, note: str) -> str:
-    made = f"The recipe is `{name}`, the GPU a {gpu}: in Colab *Runtime, Change runtime type*; on Kaggle *Accelerator*."
+    article = "an" if gpu[0] in "AEIOL" else "a"
+    chosen = "in Colab *Runtime, Change runtime type*; on Kaggle *Accelerator*"
+    made = f"The recipe is `{name}`, the GPU {article} {gpu}: {chosen}."
     told = (
         "An exam is set aside and sealed, samples are written, an adapter is trained, and base, few-shot, retrieval and"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tunewright.models.prompts import chat, passage_text
+from tunewright.models.prompts import exam_prompt, passage_text
 from tunewright.records import Chunk, Message, Question, Sample, digest
 
 TUNED = frozenset({"tuned", "tuned+rag"})  # arms that answer with the adapter on
@@ -55,14 +55,7 @@ def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list
 def arm_prompt(
     arm: str, question: Question, system_prompt: str, shots: Sequence[Sample], retrieve: Retrieve
 ) -> tuple[Message, ...]:
-    """Return the conversation that an arm is asked to continue.
-
-    A question that comes with its own passage is asked with that passage in every arm; retrieval adds nothing to it.
-    """
-    passages: Sequence[str] = ()
-    if question.passage is not None:
-        passages = (question.passage,)
-    elif arm in RETRIEVING:
-        passages = retrieve(question.question)
+    """Return the conversation that an arm is asked to continue."""
+    found = retrieve(question.question) if arm in RETRIEVING and question.passage is None else ()
     examples = [m for sample in shots for m in sample.messages if m.role != "system"] if arm == "few-shot" else []
-    return chat(system_prompt, question.question, passages=passages, shots=examples)
+    return exam_prompt(system_prompt, question, found, examples)

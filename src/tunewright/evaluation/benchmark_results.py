@@ -20,15 +20,23 @@ class BenchmarkResult(Record):
 
 
 class BenchmarkResults(Record):
-    """The content of benchmarks.json; ``limit`` items of each task at most (0: all), after ``shots`` examples.
+    """The content of benchmarks.json.
+
+    At most ``limit`` items of each task (0: all), after ``shots`` worked examples (None: as the task says).
 
     ``adapter`` is the digest of the adapter that played.
     """
 
     limit: int
-    shots: int
+    shots: int | None
     adapter: str = ""
     results: tuple[BenchmarkResult, ...]
+
+
+def extent_told(results: BenchmarkResults) -> str:
+    """Return how much was asked, in words."""
+    items = f"at most {results.limit:,} items of each task" if results.limit else "all items"
+    return items if results.shots is None else f"{items}, {results.shots} worked examples before each"
 
 
 def benchmark_table(results: BenchmarkResults) -> tuple[list[str], list[list[str]]]:

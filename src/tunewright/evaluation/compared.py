@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright.errors import UserError
+from tunewright.errors import UserError, command, shell
+from tunewright.evaluation.measured import Difference
 from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.weights import Weights
 from tunewright.evaluation.wording import p_value, signed, spread
@@ -49,7 +51,7 @@ def compared(recipe: Recipe) -> list[Compared]:
     taken = set(_TAKEN)
     for given in recipe.evaluation.compare:
         one = _one(given, recipe)
-        name = _free(one.name, taken)
+        name = free_name(one.name, taken)
         taken.add(name.lower())
         found.append(Compared(name, one.content, one.adapter, one.base))
     return found
@@ -73,15 +75,25 @@ def compared_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | None
     """Return columns and rows of the differences to what was compared; None without any."""
     level = 1 - verdict.rule["alpha"]
     columns = ["compared on request", "difference", f"{level:.0%} interval", "p, adjusted"]
-    rows = [
-        [f"{d.first} − {d.second}", signed(d.interval.mean), spread(d.interval), p_value(d.p_holm or 0.0)]
-        for d in verdict.results.compared
-    ]
+    rows = difference_rows(verdict.results.compared)
     return (columns, rows) if rows else None
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """Return the name, with a number after it where it is taken, and no sign that tables could not hold."""
+def difference_rows(differences: Sequence[Difference]) -> list[list[str]]:
+    """Return the rows of differences looked at beside the verdict: who, how much, interval, corrected p."""
+    return [
+        [f"{d.first} − {d.second}", signed(d.interval.mean), spread(d.interval), p_value(d.p_holm or 0.0)]
+        for d in differences
+    ]
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """Return the name, with a number after it where it is taken, and no sign that tables could not hold.
+
+    Args:
+        name: as a folder or a model is called.
+        taken: in lower case, which is how names are told apart.
+    """
     plain = re.sub(r"[^\w.+-]+", "-", name).strip("-.+") or "compared"
     number = 2
     free = plain
@@ -113,13 +125,13 @@ def _one(given: str, recipe: Recipe) -> Compared:
 def _of_run(path: Path, recipe: Recipe) -> Compared:
     adapter = path / _ADAPTER
     if not adapter.is_dir():
-        hint = f"train it first: tunewright train '{path / 'recipe.toml'}' --dir '{path}'"
+        hint = f"train it first: {command('train', path / 'recipe.toml', '--dir', path)}"
         raise UserError(f"the run {path} has no adapter to compare", "its training has not finished", hint)
     if is_full(adapter):
         raise UserError(
             f"the run {path} trained every weight and has no adapter",
             "its tuned model is a whole model of its own",
-            f"compare it as another base: --compare '{adapter}'",
+            f"compare it as another base: {shell('--compare', adapter)}",
         )
     theirs = load_recipe(path / "recipe.toml").model if (path / "recipe.toml").is_file() else None
     if theirs and theirs.added_tokens != recipe.model.added_tokens:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,27 +11,20 @@ from tunewright import console
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
 from tunewright.rundir import RunFolder
-from tunewright.spreadsheet import escape, unescape
+from tunewright.spreadsheet import read_table, write_table
 
 TABLE, WINNER = "comparison.csv", "winner"
-
-_BOM = "\ufeff"
+_START = "start from the comparison.csv of a run and fill in only its winner column"
 
 
 def comparison_csv(questions: Sequence[Question], answers: Sequence[Answer], arms: Sequence[str]) -> str:
     """Return the table: question, gold, one column per arm, and an empty ``winner`` to fill in by hand.
 
-    It starts with a byte order mark, without which spreadsheets read UTF-8 as the machine's old code page. Every
-    cell is quoted. An arm without an answer to a question has an empty cell.
+    An arm without an answer to a question has an empty cell.
     """
     told = {(answer.question, answer.arm): answer.text for answer in answers}
-    table = io.StringIO()
-    writer = csv.writer(table, quoting=csv.QUOTE_ALL)
-    writer.writerow(["question", "gold", *arms, WINNER])
-    for question in questions:
-        texts = [question.question, question.gold, *(told.get((question.id, arm), "") for arm in arms)]
-        writer.writerow([*map(escape, texts), ""])
-    return _BOM + table.getvalue()
+    rows = [[q.question, q.gold, *(told.get((q.id, arm), "") for arm in arms), ""] for q in questions]
+    return write_table(["question", "gold", *arms, WINNER], rows)
 
 
 def write_comparison(run: RunFolder, table: str) -> None:
@@ -64,26 +56,29 @@ def _rows(path: Path) -> list[Mapping[str, str]] | None:
 
 
 def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
-    return {name: "\n".join(cell.splitlines()).strip() for name, cell in row.items() if name != WINNER}
+    return {name: plain_cell(cell) for name, cell in row.items() if name != WINNER}
+
+
+def plain_cell(text: str) -> str:
+    """Return the text as every spreadsheet leaves it: some rewrite line ends, some drop the blanks around."""
+    return "\n".join(text.splitlines()).strip()
 
 
 def read_comparison(text: str) -> list[Mapping[str, str]]:
     """Return the rows of a comparison table, column name to original text, marks in ``winner``.
 
-    Spreadsheets of some countries save with semicolons or tabs; the header tells.
-
     Raises:
-        UserError: the columns question, gold and winner are not all there.
+        UserError: the columns question, gold and winner are not all there, or it is no table.
     """
-    text = text.removeprefix(_BOM)
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
-    missing = {"question", "gold", WINNER} - set(reader.fieldnames or ())
+    try:
+        columns, rows = read_table(text)
+    except csv.Error as error:
+        raise UserError("this is not a comparison table", str(error), _START) from error
+    missing = {"question", "gold", WINNER} - set(columns)
     if missing:
         raise UserError(
             "this is not a comparison table",
             f"missing column(s): {', '.join(sorted(missing))}",
-            "start from the comparison.csv of a run and fill in only its winner column",
+            _START,
         )
-    return [{name: unescape(cell) for name, cell in row.items() if name is not None} for row in reader]
+    return [row for _, row in rows]

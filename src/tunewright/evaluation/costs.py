@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from tunewright.evaluation.data_funnel import teacher_use
 from tunewright.evaluation.measured import BASE, RAG, TUNED, Results
 from tunewright.records import Record
+from tunewright.rundir import RunFolder
 
 _MAKING = ("exam", "synth", "curate", "pairs")
 
@@ -28,18 +31,19 @@ class BreakEven(Record):
     with_data: int | None
 
 
-def break_even(results: Results, seconds: dict[str, float]) -> BreakEven | None:
+def break_even(results: Results, seconds: dict[str, float], steps_s: float = 0.0) -> BreakEven | None:
     """Return when the training is repaid; None where an arm or the training's time is not known.
 
     Args:
         results: of the exam.
-        seconds: how long each stage took, by name.
+        seconds: how long the last attempt at each stage took, by name.
+        steps_s: how long all training steps took, those of earlier attempts too.
     """
     rag, tuned = results.arm(RAG), results.arm(TUNED)
     if rag is None or tuned is None or "train" not in seconds:
         return None
     saved, made = rag.duration_s - tuned.duration_s, sum(seconds.get(name, 0.0) for name in _MAKING)
-    spent = seconds["train"]
+    spent = max(seconds["train"], steps_s)
     return BreakEven(
         saved_s=saved,
         spent_s=spent,
@@ -50,10 +54,25 @@ def break_even(results: Results, seconds: dict[str, float]) -> BreakEven | None:
     )
 
 
-def costs(results: Results, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the view: each arm's tokens and seconds per answer beside the base's, the dollars told, the break-even."""
+def _steps_s(run: RunFolder) -> float:
+    """Return the seconds of all steps that the adapter is made of; those that were done again count once."""
+    metrics = run.file("metrics.jsonl")
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    rows = [json.loads(line) for line in lines]
+    return math.fsum(row["num_tokens"] / row["tokens_per_s"] for row in rows if row.get("tokens_per_s"))
+
+
+def _dollars(run: RunFolder) -> float:
+    """Return what all replies on record cost, those to earlier settings too: they were paid for."""
+    journal = run.file("teacher.jsonl")
+    use = teacher_use(journal) if journal.is_file() else {}
+    return math.fsum(values.get("US dollars", 0.0) for values in use.values())
+
+
+def costs(run: RunFolder, results: Results, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the view: each arm's tokens and seconds per answer beside the base's, the dollars paid, the break-even."""
     base = results.arm(BASE)
-    dollars = [stage["summary"].figures.get("cost_usd", 0) for stage in stages]
+    seconds = {s["stage"]: float(s["duration_s"]) for s in stages if "duration_s" in s}
     return {
         "arms": [
             {
@@ -65,6 +84,6 @@ def costs(results: Results, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
             }
             for arm in results.arms
         ],
-        "dollars": math.fsum(float(amount) for amount in dollars),
-        "even": break_even(results, {s["stage"]: float(s["duration_s"]) for s in stages if "duration_s" in s}),
+        "dollars": _dollars(run),
+        "even": break_even(results, seconds, _steps_s(run)),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright import __version__, console
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.data_view import data_view
 from tunewright.evaluation.page import count, render, share
 from tunewright.evaluation.wording import number
@@ -80,7 +80,7 @@ def inspect_run(run: RunFolder) -> None:
         raise RunFolderError(
             f"{run.path} has no samples yet",
             "neither samples.jsonl nor train.jsonl holds any",
-            f"write some: tunewright synth RECIPE --dir '{run.path}'",
+            f"write some: {command('synth', 'RECIPE', '--dir', run.path)}",
         )
     write_page(run, view)
     _print_funnel(view)

@@ -13,14 +13,14 @@ from tunewright.evaluation import coverage, data_figures, data_funnel
 from tunewright.evaluation import data_measures as measures
 from tunewright.evaluation.data_examples import examples
 from tunewright.evaluation.page import section_name
+from tunewright.evaluation.report_parts import STAGES
 from tunewright.recipe import Recipe
-from tunewright.records import AnyRecord, Chunk, Document, Rejection, Sample, SplitEntry, StageSummary, read_jsonl
+from tunewright.records import Chunk, Document, Rejection, Sample, SplitEntry, StageSummary
 from tunewright.rundir import REJECTED, RunFolder
 
 MOST_ROWS = 60
 _CHARACTERS_PER_TOKEN = 4.0  # of English text, when no chunk says better
 _GAINS = ("faithfulness", "context_gain")
-_STAGES = ("ingest", "split", "exam", "synth", "curate", "pairs", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -40,29 +40,24 @@ class Data:
         return self.written if self.kept is None else self.kept
 
 
-def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-    return list(read_jsonl(run.file(name), kind)) if run.file(name).is_file() else []
-
-
 def read_data(run: RunFolder) -> Data:
     """Return the run's data; of the documents, those on the training side where a split says so.
 
     Raises:
         RunFolderError: a file is damaged.
     """
-    learning = {entry.document for entry in _records(run, "split.jsonl", SplitEntry) if entry.side == "train"}
-    documents = _records(run, "documents.jsonl", Document)
+    learning = {entry.document for entry in run.records_if_any("split.jsonl", SplitEntry) if entry.side == "train"}
+    documents = run.records_if_any("documents.jsonl", Document)
     states = {path.stem for path in run.file("stages").glob("*.json")} - {"report"}
-    names = [name for name in _STAGES if name in states] + sorted(states - set(_STAGES))
+    names = [name for name in STAGES if name in states] + sorted(states - set(STAGES))
+    records = {name: run.stage_record(name) for name in names}
     return Data(
         documents=[document for document in documents if document.id in learning or not learning],
-        chunks=_records(run, "chunks.jsonl", Chunk),
-        written=_records(run, "samples.jsonl", Sample),
-        kept=_records(run, "train.jsonl", Sample) if run.file("train.jsonl").is_file() else None,
-        rejections=_records(run, REJECTED, Rejection),
-        summaries={
-            name: StageSummary.model_validate(run.read_json(f"stages/{name}.json")["summary"]) for name in names
-        },
+        chunks=run.records_if_any("chunks.jsonl", Chunk),
+        written=run.records_if_any("samples.jsonl", Sample),
+        kept=run.read_records("train.jsonl", Sample) if run.file("train.jsonl").is_file() else None,
+        rejections=run.records_if_any(REJECTED, Rejection),
+        summaries={name: StageSummary.model_validate(record["summary"]) for name, record in records.items() if record},
     )
 
 
@@ -72,7 +67,7 @@ def _teacher(run: RunFolder, data: Data) -> dict[str, Any] | None:
     if not journal.is_file():
         return None
     use = data_funnel.teacher_use(journal)
-    own = {stage: values for stage, values in use.items() if stage != "exam"}
+    own = {stage: values for stage, values in use.items() if stage not in ("exam", "judge")}
     num = sum(sample.task != data_funnel.OWN for sample in data.samples)
     spent: dict[str, float] = {}
     for values in own.values():

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
 from tunewright.records import Document, KeptItem, Question
 from tunewright.rundir import RunFolder, file_digest, write_atomic
-from tunewright.spreadsheet import escape
+from tunewright.spreadsheet import write_table
 
 _NUM_SHOWN = 10
 _WIDTH = 90  # characters of a question or an answer that are shown
@@ -48,7 +46,8 @@ def some(questions: Sequence[Question], number: int = _NUM_SHOWN) -> list[Questi
 def own_rows(questions: Sequence[Question], documents: Sequence[Document]) -> list[dict[str, str | bool]]:
     """Return the questions as rows of an own exam (``exam.file``), which reads them back as they are.
 
-    A document is named by its source where that names it alone. A question that is its own cluster names none.
+    ``evidence`` is the sentence that carries the answer; where it stands in the document is found again. A document
+    is named by its source where that names it alone; a question that is its own cluster names none.
     """
     named: dict[str, str] = {name: d.id for d in documents for name in (d.title, d.source, d.id)}
     source = {d.id: d.source for d in documents if d.source and named[d.source] == d.id}
@@ -60,18 +59,15 @@ def own_rows(questions: Sequence[Question], documents: Sequence[Document]) -> li
             "ring": question.ring,
             "document": "" if question.document == question.id else source.get(question.document, question.document),
             "passage": question.passage or "",
+            "evidence": span.quote if (span := question.evidence) and span.document == question.document else "",
         }
         for question in questions
     ]
 
 
 def _table(rows: Sequence[Mapping[str, str | bool]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, quoting=csv.QUOTE_ALL)
-    writer.writerow(rows[0].keys())
-    for row in rows:
-        writer.writerow([escape(v) if isinstance(v, str) else str(v).lower() for v in row.values()])
-    return "\ufeff" + table.getvalue()  # spreadsheets read UTF-8 as the machine's old code page without the mark
+    cells = [[v if isinstance(v, str) else str(v).lower() for v in row.values()] for row in rows]
+    return write_table(list(rows[0]), cells)
 
 
 def export_exam(run: RunFolder, path: Path) -> None:
@@ -86,7 +82,7 @@ def export_exam(run: RunFolder, path: Path) -> None:
         raise UserError(f"{path} is neither .csv nor .jsonl", "", "tunewright exam DIR --export my-exam.csv")
     if path.exists():
         raise UserError(f"{path} exists", "it may hold your edits", "export to another name, or move it away")
-    documents = run.read_records("documents.jsonl", Document) if run.file("documents.jsonl").exists() else []
+    documents = run.records_if_any("documents.jsonl", Document)
     rows = own_rows(questions, documents)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(path, (_table(rows) if path.suffix.lower() == ".csv" else lines).encode())
@@ -108,10 +104,9 @@ def show_exam(run: RunFolder) -> None:
         console.line(f"{number:2}. [{question.ring}] {_short(question.question)}")
         console.line(f"    {_short(question.gold)}", "dim")
     if len(shown) < len(questions):
-        console.line(
-            f"    ({len(shown)} of {len(questions)}; all of them: tunewright exam '{run.path}' --export FILE.csv)"
-        )
-    if kept := run.read_records("kept.jsonl", KeptItem) if run.file("kept.jsonl").is_file() else []:
+        export = command("exam", run.path, "--export", "FILE.csv")
+        console.line(f"    ({len(shown)} of {len(questions)}; all of them: {export})")
+    if kept := run.records_if_any("kept.jsonl", KeptItem):
         console.table("the third ring: what the adapter must not forget", ("kind", "items", "topics"), kept_rows(kept))
     check_exam(run)
 
@@ -146,12 +141,12 @@ def check_exam(run: RunFolder) -> None:
 
 
 def _questions(run: RunFolder) -> list[Question]:
-    questions = run.read_records("exam.jsonl", Question) if run.file("exam.jsonl").is_file() else []
+    questions = run.records_if_any("exam.jsonl", Question)
     if not questions:
         raise RunFolderError(
             f"{run.path} has no exam yet",
             "exam.jsonl is missing or empty",
-            f"write it: tunewright run RECIPE --dir '{run.path}' --until exam",
+            f"write it: {command('run', 'RECIPE', '--dir', run.path, '--until', 'exam')}",
         )
     return questions
 

@@ -29,6 +29,13 @@ class _Sheet:
     told: Mapping[tuple[str, str], str]  # (question, arm) → answer
     refusal: str
 
+    def checkable(self) -> list[Question]:
+        """The questions whose answers a passage must carry; JSON answers make no claims that a passage carries."""
+        return [q for q in self.questions if q.answerable and self.passages[q.id] and gold_fields(q) is None]
+
+    def declines(self, question: Question, arm: str) -> bool:
+        return is_refusal(self.told.get((question.id, arm), ""), self.refusal)
+
     def judged(self, question: Question, arm: str, with_gold: bool) -> Judged:
         passage = self.passages[question.id]
         if with_gold:
@@ -55,10 +62,8 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         figures: dict[str, float | int | str] = {"calls": teacher.num_calls, "from_journal": teacher.num_from_journal}
         if teacher.cost:
             figures["cost_usd"] = round(teacher.cost, 6)
-    declined = {
-        arm: sum(is_refusal(text, recipe.refusal) for (_, one), text in sheet.told.items() if one == arm)
-        for arm in arms
-    }
+    checkable = sheet.checkable()
+    declined = {arm: sum(sheet.declines(question, arm) for question in checkable) for arm in arms}
     summary = summarize(judgments, sheet.told, declined, recipe.judge.model, forced)
     summary = summary.model_copy(update={"answers": file_digest(run.file("answers.jsonl"))})
     run.write_records(JUDGMENTS, judgments)
@@ -72,7 +77,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
 
 def _sheet(run: RunFolder, recipe: Recipe, answers: Sequence[Answer]) -> _Sheet:
     questions = run.read_records("exam.jsonl", Question)
-    chunks = run.read_records("chunks.jsonl", Chunk) if run.file("chunks.jsonl").exists() else []
+    chunks = run.records_if_any("chunks.jsonl", Chunk)
     told = {(answer.question, answer.arm): answer.text for answer in answers}
     return _Sheet(questions, {q.id: _passage(q, chunks) for q in questions}, told, recipe.refusal)
 
@@ -88,14 +93,12 @@ def _passage(question: Question, chunks: Sequence[Chunk]) -> str:
 
 
 def _claims(sheet: _Sheet, arms: Sequence[str], teacher: Asks, seed: int) -> list[Judgment]:
-    """Return the worst finding on any claim of each answer; JSON answers make no claims that a passage carries."""
+    """Return the worst finding on any claim of each answer that claims something."""
     asked = [
         (question, arm)
         for arm in arms
-        for question in sheet.questions
-        if question.answerable and sheet.passages[question.id] and gold_fields(question) is None
-        if sheet.told.get((question.id, arm), "").strip()
-        if not is_refusal(sheet.told[question.id, arm], sheet.refusal)
+        for question in sheet.checkable()
+        if sheet.told.get((question.id, arm), "").strip() and not sheet.declines(question, arm)
     ]
     findings = judge([sheet.judged(question, arm, with_gold=False) for question, arm in asked], teacher, seed)
     return [

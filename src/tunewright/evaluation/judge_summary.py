@@ -32,7 +32,10 @@ class Judgment(Record):
 
 
 class Faithfulness(Record):
-    """One arm: the share of its judged answers all of whose claims the passage supports; ``declined`` claim nothing."""
+    """One arm: the share of its judged answers all of whose claims the passage supports.
+
+    ``declined``: its answers to such questions that decline, and so claim nothing.
+    """
 
     arm: str
     supported: Interval | None

@@ -24,9 +24,8 @@ def kept_view(run: RunFolder, verdict: Verdict) -> dict[str, Any] | None:
     kept = verdict.results.kept
     if kept is None:
         return None
-    items = run.read_records("kept.jsonl", KeptItem) if run.file("kept.jsonl").is_file() else []
-    file = run.file("kept-answers.jsonl")
-    answers = run.read_records("kept-answers.jsonl", KeptAnswer) if file.is_file() else []
+    items = run.records_if_any("kept.jsonl", KeptItem)
+    answers = run.records_if_any("kept-answers.jsonl", KeptAnswer)
     choices = [item for item in items if item.kind == "choice"]
     guards = [guard for guard in verdict.results.guards if guard.measure.startswith(KEPT)]
     return {

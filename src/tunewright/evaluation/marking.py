@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +9,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
-from tunewright.evaluation.judge_summary import JUDGMENTS, Judgment, judge_differences
+from tunewright.errors import RunFolderError, UserError, command, shell
+from tunewright.evaluation.judge_summary import JUDGMENTS, SUMMARY, Judgment, judge_differences
 from tunewright.evaluation.marking_page import PAGE, marking_page
-from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs
+from tunewright.evaluation.marking_plan import MarkingKey, Pair, make_key, pairs, shown_digest
 from tunewright.evaluation.marking_read import is_download, latest, page_marks, read_text, table_marks
 from tunewright.evaluation.marking_summary import Agreement, Markings, metric_differences, summarize
 from tunewright.evaluation.wording import number
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import Answer, Mark, Question, Score, digest
-from tunewright.rundir import RunFolder, disk_errors, file_digest
+from tunewright.records import Answer, Mark, Question, Score
+from tunewright.rundir import RunFolder, file_digest, write_atomic
 
 KEY = "marking.key.json"
 
@@ -39,21 +38,7 @@ def _shown(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], list[
     questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     _arms(answers, arms)
     found = pairs(questions, answers, arms)
-    content = [(pair.question.model_dump(), sorted(pair.texts.items())) for pair in found]
-    return questions, answers, found, digest(content)
-
-
-def _write_private(path: Path, content: str) -> None:
-    """Write a file that from its first byte only its owner can read."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with disk_errors(path, len(content)):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    return questions, answers, found, shown_digest(found)
 
 
 def _key(run: RunFolder) -> MarkingKey | None:
@@ -79,13 +64,14 @@ def _fitting_key(run: RunFolder, arms: tuple[str, str], shown: str, must_exist: 
         raise UserError(
             f"{run.file(KEY)} is missing",
             "without it nobody can say which side was which",
-            f"restore it from a copy, or begin anew: tunewright mark '{run.path}'",
+            f"restore it from a copy, or begin anew: {command('mark', run.path)}",
         )
     if key is not None and (key.answers != shown or set(key.arms) != set(arms)):
+        begin, again = shell("rm", run.file(KEY)), shell("--arms", *key.arms)
         raise UserError(
             f"{run.file(PAGE)} was made for {key.arms[0]} and {key.arms[1]}, and not for what stands here now",
             "other arms were asked for" if set(key.arms) != set(arms) else "the answers or the exam changed since",
-            f"to give its marks up and begin anew: rm '{run.file(KEY)}'; for its marks: --arms {' '.join(key.arms)}",
+            f"to give its marks up and begin anew: {begin}; for its marks: {again}",
         )
     return key
 
@@ -104,7 +90,7 @@ def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
         key = key or make_key(found, arms, shown, recipe.seed, secrets.token_hex(16))
         if not key.items:
             raise UserError("there is nothing to mark", "both arms gave the same answer to every question", "")
-        _write_private(run.file(KEY), key.model_dump_json(indent=1) + "\n")
+        write_atomic(run.file(KEY), (key.model_dump_json(indent=1) + "\n").encode(), private=True)
         run.write(PAGE, marking_page(key, found))
     repeats = sum(item.repeat for item in key.items)
     console.line(
@@ -113,7 +99,7 @@ def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
     )
     console.line(f"open or hand on: {run.file(PAGE).absolute()}")
     console.line(f"keep to yourself until the marks are in: {KEY}")
-    console.line(f"then: tunewright mark '{run.path}' --read marks-NAME.json")
+    console.line(f"then: {command('mark', run.path, '--read', 'marks-NAME.json')}")
 
 
 def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> Markings:
@@ -143,10 +129,10 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     if not marks:
         raise UserError("there is no mark in the files", f"read: {', '.join(map(str, files))}", "mark at least one")
     differences = metric_differences(run.read_records("scores.jsonl", Score), answers, arms)
-    if run.file(JUDGMENTS).is_file():
+    if run.file(SUMMARY).is_file() and run.read_json(SUMMARY).get("answers") == file_digest(run.file("answers.jsonl")):
         differences["judge"] = judge_differences(run.read_records(JUDGMENTS, Judgment), arms)
     summary = summarize(marks, arms, found, differences, others)
-    summary = summary.model_copy(update={"answers": file_digest(run.file("answers.jsonl"))})
+    summary = summary.model_copy(update={"answers": shown})
     with run.lock():
         run.write_records("marks.jsonl", marks)
         run.write("marking.json", summary.model_dump_json(indent=2) + "\n")

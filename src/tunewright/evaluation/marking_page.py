@@ -6,11 +6,10 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from tunewright.evaluation.marking_plan import KeyItem, MarkingKey, Pair
-from tunewright.evaluation.page import render
+from tunewright.evaluation.page import page_file, render
 
 PAGE = "marking.html"
 
@@ -38,10 +37,6 @@ def _inert(content: object) -> str:
     return text
 
 
-def _source(name: str) -> str:
-    return resources.files("tunewright.evaluation").joinpath(name).read_text(encoding="utf-8")
-
-
 def _fingerprint(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
@@ -55,7 +50,7 @@ def marking_page(key: MarkingKey, found: Sequence[Pair]) -> str:
 
     known: Mapping[str, Pair] = {pair.question.id: pair for pair in found}
     items = [_shown(item, known[item.question]) for item in key.items]
-    script, sheet = _source("marking.js"), _source("marking.css")
+    script, sheet = page_file("marking.js"), page_file("marking.css")
     view = {
         "content": Markup(_inert({"page": key.page, "items": items})),
         "script": Markup(script),

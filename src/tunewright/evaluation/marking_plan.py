@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewright.records import Answer, Question, Record
+from tunewright.records import Answer, Question, Record, digest
 
 _REPEAT_EVERY = 10
 _NEAREST = 5  # a repeat comes at least this many questions after its original, when the first is forgotten
@@ -61,6 +61,11 @@ def pairs(questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[
     told = {(answer.question, answer.arm): tidy(answer.text) for answer in answers if answer.arm in arms}
     both = [q for q in questions if all((q.id, arm) in told for arm in arms)]
     return [Pair(q, {arm: told[q.id, arm] for arm in arms}) for q in both]
+
+
+def shown_digest(found: Sequence[Pair]) -> str:
+    """Return what names all that is shown of these pairs: other arms' answers are no part of it."""
+    return digest([(pair.question.model_dump(), sorted(pair.texts.items())) for pair in found])
 
 
 def salted(salt: str, *parts: str) -> str:

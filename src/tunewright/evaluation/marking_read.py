@@ -11,7 +11,7 @@ from typing import Literal, cast
 from pydantic import ValidationError
 
 from tunewright.errors import UserError
-from tunewright.evaluation.comparison import WINNER, read_comparison
+from tunewright.evaluation.comparison import WINNER, plain_cell, read_comparison
 from tunewright.evaluation.marking_plan import MarkingKey
 from tunewright.records import Answer, Mark, Question, Record
 
@@ -95,9 +95,9 @@ def page_marks(path: Path, text: str, key: MarkingKey, documents: dict[str, str]
     return marks
 
 
-def _plain(text: str) -> str:
-    """The text as every spreadsheet leaves it: some rewrite line ends, some drop the blanks around."""
-    return "\n".join(text.splitlines()).strip()
+def _folded(text: str) -> str:
+    """The name of an arm or a choice, however it was typed."""
+    return " ".join(text.replace("_", " ").split()).lower()
 
 
 def _take(same: list[Question], row: Mapping[str, str], told: Mapping[tuple[str, str], str]) -> Question:
@@ -105,7 +105,7 @@ def _take(same: list[Question], row: Mapping[str, str], told: Mapping[tuple[str,
     arms = {arm for _, arm in told} & row.keys()
 
     def fits(question: Question) -> bool:
-        return all(_plain(told.get((question.id, arm), "")) == _plain(row[arm]) for arm in arms)
+        return all(plain_cell(told.get((question.id, arm), "")) == plain_cell(row[arm]) for arm in arms)
 
     found = next(filter(fits, same), same[0])
     same.remove(found)
@@ -125,17 +125,17 @@ def table_marks(
     """
     waiting: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for question in questions:
-        waiting[_plain(question.question), _plain(question.gold)].append(question)
+        waiting[plain_cell(question.question), plain_cell(question.gold)].append(question)
     told = {(answer.question, answer.arm): answer.text for answer in answers}
     marks, num_others = [], 0
     for number, row in enumerate(read_comparison(text), 2):
-        winner = " ".join(row[WINNER].replace("_", " ").split()).lower()
-        same = waiting.get((_plain(row["question"]), _plain(row["gold"])))
+        winner = _folded(row[WINNER])
+        same = waiting.get((plain_cell(row["question"]), plain_cell(row["gold"])))
         if not winner:
             continue
         if not same:
             raise _refused(path, f"row {number} has a question that the exam does not have: {row['question']:.60}")
-        known = {name.lower(): name for name in row if name not in ("question", "gold", WINNER)}
+        known = {_folded(name): name for name in row if name not in ("question", "gold", WINNER)}
         if winner not in known and winner not in UNDECIDED:
             choices = ", ".join([*known.values(), *UNDECIDED])
             raise UserError(f"{path} row {number}: winner {winner!r} is unknown", "", f"write one of: {choices}")

@@ -43,7 +43,7 @@ class Markings(Record):
 
     ``preference`` is in [-1, 1], positive for the second arm, clustered by document; ties count 0, and "cannot tell"
     is left out.
-    ``answers`` is the digest of answers.jsonl as it was marked.
+    ``answers`` is the digest of all that was marked (:func:`tunewright.evaluation.marking_plan.shown_digest`).
     ``same`` questions had the same answer from both arms and nobody's mark; they stand in no figure.
     """
 
@@ -66,7 +66,6 @@ class Markings(Record):
     alpha: float | None
     longest: Agreement
     metrics: tuple[Agreement, ...]
-    better_than_longest: tuple[str, ...]
 
 
 def verdict_of(mark: Mark) -> str:
@@ -165,8 +164,6 @@ def summarize(
     counts = Counter(people.values())
     wins, losses = counts[1.0], counts[-1.0]
     sided = [mark for mark in marks if mark.winner and mark.left]
-    metrics = [agreement(name, people, values) for name, values in differences.items()]
-    longest = agreement("longest", people, length_differences(found, arms))
     return Markings(
         arms=arms,
         num_marks=len(marks),
@@ -184,9 +181,8 @@ def summarize(
         left_chosen=exact_share(sum(mark.winner == mark.left for mark in sided), len(sided)),
         self_agreement=self_agreement(marks),
         alpha=alpha(marks),
-        longest=longest,
-        metrics=tuple(metrics),
-        better_than_longest=tuple(m.name for m in metrics if (m.share or 0.0) > (longest.share or 0.0)),
+        longest=agreement("longest", people, length_differences(found, arms)),
+        metrics=tuple(agreement(name, people, values) for name, values in differences.items()),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.judge_summary import (
     JUDGMENTS,
     LEAST_MARKS,
@@ -15,11 +15,12 @@ from tunewright.evaluation.judge_summary import (
     Judgment,
     judge_differences,
 )
+from tunewright.evaluation.marking_plan import Pair, pairs, shown_digest
 from tunewright.evaluation.marking_statistics import exact_share
-from tunewright.evaluation.marking_summary import Agreement, Markings, agreement, consensus
+from tunewright.evaluation.marking_summary import Agreement, Markings, agreement, consensus, length_differences
 from tunewright.evaluation.measured import Results
 from tunewright.evaluation.statistics import Interval
-from tunewright.records import AnyRecord, Mark
+from tunewright.records import Answer, AnyRecord, Mark, Question
 from tunewright.rundir import RunFolder, file_digest
 
 MARKING, MARKS = "marking.json", "marks.jsonl"
@@ -35,12 +36,16 @@ def _read(run: RunFolder, name: str, kind: type[AnyRecord], again: str) -> AnyRe
         raise RunFolderError(f"{run.file(name)} is damaged", str(error.errors()[0]["msg"]), again) from error
 
 
+def _marked(run: RunFolder, marking: Markings) -> list[Pair]:
+    return pairs(run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer), marking.arms)
+
+
 def _decided(agreement: Agreement) -> int:
     return agreement.agreed + agreement.opposed + agreement.equal
 
 
 def trial(run: RunFolder, marking: Markings | None) -> dict[str, Any] | None:
-    """Return how the judge fared against the marks, beside "the longest wins"; None without both.
+    """Return how the judge fared against the marks, beside "the longest wins" on the same questions; None without both.
 
     It is counted only when people decided at least 30 of the questions that it compared, it agrees with them beyond
     chance (exact interval of its decided ones above one half), and more often than "the longest answer wins" does.
@@ -50,11 +55,14 @@ def trial(run: RunFolder, marking: Markings | None) -> dict[str, Any] | None:
     people = consensus(run.read_records(MARKS, Mark), marking.arms)
     found = judge_differences(run.read_records(JUDGMENTS, Judgment), marking.arms)
     judge = agreement(_JUDGE, people, found)
+    lengths = length_differences(_marked(run, marking), marking.arms)
     beyond = exact_share(judge.agreed, judge.agreed + judge.opposed).low > 0.5
-    beats = beyond and (judge.share or 0.0) > (marking.longest.share or 0.0)
+    longest = agreement("longest", {question: people[question] for question in people if question in found}, lengths)
+    beats = beyond and (judge.share or 0.0) > (longest.share or 0.0)
     return {
         "judge": judge,
-        "longest": marking.longest,
+        "longest": longest,
+        "beyond": beyond,
         "decided": _decided(judge),
         "least": LEAST_MARKS,
         "counted": beats and _decided(judge) >= LEAST_MARKS,
@@ -90,12 +98,12 @@ def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
     Raises:
         RunFolderError: a file is damaged.
     """
-    anew = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
-    summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {anew}")
-    marking = _read(run, MARKING, Markings, f"read the marks again: tunewright mark '{run.path}' --read FILE...")
+    summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {run.again()}")
+    again = command("mark", run.path, "--read", "FILE...")
+    marking = _read(run, MARKING, Markings, f"read the marks again: {again}")
     answers = run.file("answers.jsonl")
     now = file_digest(answers) if answers.is_file() else ""
     summary = summary if summary and summary.answers == now else None
-    marking = marking if marking and marking.answers == now else None
+    marking = marking if marking and marking.answers == shown_digest(_marked(run, marking)) else None
     judged = {"summary": summary, "trial": trial(run, marking)} if summary else None
     return {"judged": judged, "marked": marking, "disagreement": disagreement(marking, results)}

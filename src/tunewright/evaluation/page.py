@@ -10,7 +10,8 @@ from tunewright.evaluation.guards import guard_name
 from tunewright.evaluation.wording import duration, number, p_value, signed, spread
 
 
-def _read(name: str) -> str:
+def page_file(name: str) -> str:
+    """Return a template, style sheet or script of the pages."""
     return resources.files("tunewright.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -36,7 +37,7 @@ def render(name: str, view: Mapping[str, Any]) -> str:
     from markupsafe import Markup
 
     environment = ImmutableSandboxedEnvironment(
-        loader=FunctionLoader(_read),
+        loader=FunctionLoader(page_file),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -44,4 +45,4 @@ def render(name: str, view: Mapping[str, Any]) -> str:
     )
     environment.filters.update(number=number, signed=signed, p_value=p_value, spread=spread, duration=duration)
     environment.filters.update(share=share, count=count, section_name=section_name, guard_name=guard_name)
-    return str(environment.get_template(name).render({**view, "style": Markup(_read("style.css"))}))
+    return str(environment.get_template(name).render({**view, "style": Markup(page_file("style.css"))}))

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewright import __version__
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
 from tunewright.evaluation import report_parts as parts
-from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, benchmark_table
+from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, benchmark_table, extent_told
 from tunewright.evaluation.compared import compared_table
 from tunewright.evaluation.costs import costs
 from tunewright.evaluation.data_report import PAGE, write_page
@@ -83,22 +83,21 @@ def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord
 
 
 def _seal(run: RunFolder) -> dict[str, Any] | None:
-    """The sealed digests, and whether the exam file still is the sealed one."""
-    if not run.file("seal.json").is_file():
-        return None
-    seal = run.read_json("seal.json")
-    return {"entries": seal, "intact": seal.get("exam") == file_digest(run.file("exam.jsonl"))}
+    """The sealed digests; ``report`` has refused a run that is not as sealed."""
+    return run.read_json("seal.json") if run.file("seal.json").is_file() else None
 
 
-def _benchmarks(run: RunFolder) -> tuple[list[str], list[list[str]]] | None:
-    """The table of public benchmarks that base and tuned played, if any."""
+def _benchmarks(run: RunFolder) -> tuple[str, list[str], list[list[str]]] | None:
+    """How much of the public benchmarks base and tuned played, if any, and the table."""
     if not run.file(RESULTS).is_file():
         return None
     try:
         found = BenchmarkResults.model_validate(run.read_json(RESULTS))
-        return benchmark_table(found) if found.adapter == file_digest(run.file("adapter")) else None
+        return (
+            (extent_told(found), *benchmark_table(found)) if found.adapter == file_digest(run.file("adapter")) else None
+        )
     except ValidationError as error:
-        hint = f"delete it, then: tunewright benchmark '{run.path}' TASK..."
+        hint = f"delete it, then: {command('benchmark', run.path, 'TASK...')}"
         raise RunFolderError(f"{run.file(RESULTS)} is damaged", str(error.errors()[0]["msg"]), hint) from error
 
 
@@ -148,7 +147,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
         "structured": structured_table(verdict),
         "benchmarks": _benchmarks(run),
         "types": parts.types(exam, scores, arms),
-        "costs": costs(verdict.results, stages),
+        "costs": costs(run, verdict.results, stages),
         "compared": compared_table(verdict),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
         "examples": parts.examples(run, exam, answers, scores, arms),

@@ -90,10 +90,8 @@ def stages(run: RunFolder) -> list[dict[str, Any]]:
     """Each finished stage: its name, summary, duration, outputs' digests, version."""
     found = []
     for name in STAGES:
-        if not run.file(f"stages/{name}.json").is_file():
-            continue
-        entry = run.read_json(f"stages/{name}.json")
-        found.append({**entry, "stage": name, "summary": StageSummary.model_validate(entry["summary"])})
+        if entry := run.stage_record(name):
+            found.append({**entry, "stage": name, "summary": StageSummary.model_validate(entry["summary"])})
     return found
 
 

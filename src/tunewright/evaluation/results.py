@@ -83,7 +83,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
 
 
-def _arm_result(arm: str, sheet: Sheet, answers: Sequence[Answer], level: float) -> ArmResult:
+def _arm_result(arm: str, sheet: Sheet, answers: Sequence[Answer], level: float, has_nll: bool) -> ArmResult:
     rings: dict[str, list[Score]] = {}
     metrics: dict[str, list[float]] = {}
     for score in sheet.values():
@@ -101,7 +101,7 @@ def _arm_result(arm: str, sheet: Sheet, answers: Sequence[Answer], level: float)
         primary=interval(list(sheet.values())),
         rings={ring: interval(scores) for ring, scores in sorted(rings.items())},
         metrics={name: _mean(values) for name, values in metrics.items()},
-        gold_nll=_mean(nll) if nll else None,
+        gold_nll=_mean(nll) if nll and has_nll else None,
         num_prompt_tokens=_mean([a.num_prompt_tokens for a in answers]),
         num_tokens=_mean([a.num_tokens for a in answers]),
         duration_s=_mean([a.duration_s for a in answers]),
@@ -166,7 +166,7 @@ def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
         return []
     values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
     values |= {name: _metric(name) for name in _EXPLORED}
-    return _adjusted([compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()])
+    return adjusted([compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()])
 
 
 def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -> list[Difference]:
@@ -174,13 +174,14 @@ def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -
     if TUNED not in sheets:
         return []
     asked = [name for name in names if name in sheets]
-    return _adjusted([compare(sheets[TUNED], sheets[name], _primary(), "primary", level) for name in asked])
+    return adjusted([compare(sheets[TUNED], sheets[name], _primary(), "primary", level) for name in asked])
 
 
-def _adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
+def adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
+    """Return the differences that there are, with Holm's correction over all of them."""
     found = [difference for difference in looked if difference is not None]
-    adjusted = holm([difference.interval.p for difference in found])
-    return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, adjusted, strict=True)]
+    corrected = holm([difference.interval.p for difference in found])
+    return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, corrected, strict=True)]
 
 
 def _structured(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
@@ -200,6 +201,7 @@ def measure(
     level: float = 0.95,
     kept_answers: Sequence[KeptAnswer] = (),
     compared: Sequence[str] = (),
+    other_bases: Sequence[str] = (),
 ) -> Results:
     """Return everything that the exam measured.
 
@@ -211,6 +213,7 @@ def measure(
         level: confidence level of every interval.
         kept_answers: of base and tuned to the third ring, where it was sat.
         compared: who sat the exam on request, besides the arms.
+        other_bases: those of them whose likelihood per token cannot be compared.
 
     Raises:
         StageError: there is no score of any declared arm.
@@ -231,7 +234,8 @@ def measure(
         num_questions=len(documents),
         num_documents=len(set(documents.values())),
         arms=tuple(
-            _arm_result(arm, sheet, [a for a in answers if a.arm == arm], level) for arm, sheet in sheets.items()
+            _arm_result(arm, sheet, [a for a in answers if a.arm == arm], level, has_nll=arm not in other_bases)
+            for arm, sheet in sheets.items()
         ),
         differences=tuple(difference for difference in pairs if difference is not None),
         guards=tuple(_guards(sheets, kept, guard_margins, level)),

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunewright.errors import RunFolderError
 from tunewright.evaluation.rule import rule_digest
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder, file_digest
@@ -22,16 +21,22 @@ def exam_faults(run: RunFolder) -> list[str]:
     faults = list(_changed_outputs(run, "exam", ("seal.json",)))
     if not run.file("seal.json").is_file():
         return faults
-    seal = _object(run, "seal.json")
+    seal = run.json_if_any("seal.json")
     for name in ("exam", *(["kept"] if "kept" in seal else [])):  # seals of before the third ring have none
         file = run.file(f"{name}.jsonl")
         if not file.is_file():
             faults.append(f"{file.name} is missing, and the seal names it")
-        elif seal.get(name) != file_digest(file):
+        elif not is_sealed(run, name):
             faults.append(
                 f"{file.name} was changed after it was sealed: it has not the digest that stands in seal.json"
             )
     return faults
+
+
+def is_sealed(run: RunFolder, name: str) -> bool:
+    """Return whether a part of the exam ("exam" or "kept") has the digest that stands in seal.json."""
+    file = run.file(f"{name}.jsonl")
+    return file.is_file() and run.json_if_any("seal.json").get(name) == file_digest(file)
 
 
 def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
@@ -49,20 +54,18 @@ def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
 
 
 def _missing_records(run: RunFolder) -> list[str]:
-    """Return which records of a run that has some are gone: without them nobody can say what was changed."""
-    if not any(run.path.glob("stages/*.json")):
-        return []
+    """Return which records are gone: without them nobody can say what was changed."""
     return [
         f"stages/{stage}.json is missing or damaged"
         for stage in ("exam", "evaluate")
-        if not _object(run, f"stages/{stage}.json").get("outputs")
+        if not run.stage_record(stage).get("outputs")
     ]
 
 
 def _rule_faults(run: RunFolder, recipe: Recipe) -> list[str]:
     """Return what differs between the hashed rule, the one in verdict.json, rule.json, and the recipe's margin."""
-    verdict = _object(run, "verdict.json")
-    hashed, told, written = verdict.get("rule_digest"), verdict.get("rule"), _object(run, "rule.json")
+    verdict = run.json_if_any("verdict.json")
+    hashed, told, written = verdict.get("rule_digest"), verdict.get("rule"), run.json_if_any("rule.json")
     if not isinstance(told, dict):
         return []
     faults = []
@@ -79,18 +82,9 @@ def _rule_faults(run: RunFolder, recipe: Recipe) -> list[str]:
     )
 
 
-def _object(run: RunFolder, name: str) -> dict[str, Any]:
-    """Return a file's JSON object; an empty one of a file that holds none."""
-    try:
-        found = run.read_json(name) if run.file(name).is_file() else {}
-    except RunFolderError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _changed_outputs(run: RunFolder, stage: str, names: tuple[str, ...]) -> Iterator[str]:
     """Yield the files that have not the digest that their stage recorded."""
-    recorded = _object(run, f"stages/{stage}.json").get("outputs", {})
+    recorded = run.stage_record(stage).get("outputs", {})
     for name in names:
         if name in recorded and not run.file(name).is_file():
             yield f"{name} is missing"
@@ -111,7 +105,7 @@ def _changed_settings(run: RunFolder, recipe: Recipe) -> list[str]:
 
 
 def _ingredients(run: RunFolder) -> dict[str, Any]:
-    found = _object(run, "stages/evaluate.json").get("ingredients")
+    found = run.stage_record("evaluate").get("ingredients")
     return found if isinstance(found, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""The exam room: batch by batch the weights answer, every batch is journalled, and none is answered twice."""
+"""The exam room: batch by batch the weights answer, every batch is journaled, and none is answered twice."""
 
 from __future__ import annotations
 

@@ -13,12 +13,13 @@ from tunewright.evaluation.comparison import comparison_csv, write_comparison
 from tunewright.evaluation.measured import BASE, PLACEBO
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.rule_history import note_rule
+from tunewright.evaluation.seal import is_sealed
 from tunewright.evaluation.verdict import decide
 from tunewright.evaluation.weights import Weights
 from tunewright.metrics import score
 from tunewright.recipe import Recipe
 from tunewright.records import KeptItem, Question, StageSummary
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 
 def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
@@ -39,7 +40,8 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     answers, kept_answers = all_answers(run, recipe, questions, sitting, kept)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
-    verdict = decide(scores, answers, the_rule, _leaks(run, recipe), kept_answers, changes)
+    bases = [name for name, one in others.items() if one.base]
+    verdict = decide(scores, answers, the_rule, _leaks(run, recipe), kept_answers, changes, bases)
     run.write_records("answers.jsonl", answers)
     run.write_records("kept-answers.jsonl", kept_answers)
     run.write_records("scores.jsonl", scores)
@@ -98,11 +100,10 @@ def _sealed_kept(run: RunFolder) -> list[KeptItem]:
 
 
 def _require_sealed(run: RunFolder, name: str, hint: str) -> None:
-    file = run.file(f"{name}.jsonl")
-    if not file.is_file() or run.read_json("seal.json").get(name) != file_digest(file):
+    if not is_sealed(run, name):
         raise StageError(
-            f"the exam was changed after it was sealed: {file.name}",
-            f"{file.name} has not the digest that stands in seal.json",
+            f"the exam was changed after it was sealed: {name}.jsonl",
+            f"{name}.jsonl has not the digest that stands in seal.json",
             hint,
         )
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.bradley_terry import Game, Strength, bradley_terry
+from tunewright.evaluation.compared import difference_rows, free_name
+from tunewright.evaluation.marking_plan import pairs, shown_digest
 from tunewright.evaluation.measured import BASE, TUNED, ArmResult, Difference
-from tunewright.evaluation.results import compare
+from tunewright.evaluation.results import adjusted, compare
 from tunewright.evaluation.seal import seal_faults
-from tunewright.evaluation.statistics import holm
 from tunewright.evaluation.verdict import Verdict
-from tunewright.evaluation.wording import duration, number, p_value, signed, spread
+from tunewright.evaluation.wording import duration, number, signed, spread
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import Mark, Score
+from tunewright.records import Answer, Mark, Question, Score, digest
 from tunewright.rundir import RunFolder, file_digest
 
 _NEEDED = ("recipe.toml", "exam.jsonl", "scores.jsonl", "verdict.json")
@@ -35,33 +36,28 @@ class Entry:
 
 
 def entries(folders: Sequence[Path]) -> list[Entry]:
-    """Return the runs, each with an intact seal, all of them before the same exam.
+    """Return the runs, each once and with an intact seal, all of them before the same exam.
 
     Raises:
         UserError: there are fewer than two, or one is unfinished, unsealed, or of another exam or scoring.
     """
-    if len({folder.resolve() for folder in folders}) < 2:
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    if len(folders) < 2:
         raise UserError("a table needs two runs at least", "", "name several run folders: tunewright table DIR DIR...")
     found: list[Entry] = []
     for folder in folders:
         run = RunFolder.open(folder)
         if missing := [name for name in _NEEDED if not run.file(name).is_file()]:
-            hint = f"finish it: tunewright run RECIPE --dir '{folder}'"
+            hint = f"finish it: {command('run', 'RECIPE', '--dir', folder)}"
             raise RunFolderError(f"{folder} has no {missing[0]} yet", "only finished runs can be compared", hint)
         recipe = load_recipe(run.file("recipe.toml"))
         if faults := seal_faults(run, recipe):
-            hint = f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{folder}'"
+            hint = f"make it anew: {run.again()}"
             raise RunFolderError(f"the seal of {folder} is broken", "; ".join(faults), hint)
-        name = _free(folder.resolve().name, {entry.name for entry in found})
+        name = free_name(folder.resolve().name, {entry.name.lower() for entry in found})
         found.append(Entry(name, run, recipe, Verdict.model_validate(run.read_json("verdict.json"))))
     _require_same_exam(found)
     return found
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """Return the name, with a number after it where it is taken."""
-    more = (f"{name}-{place}" for place in range(2, len(taken) + 3))
-    return next(one for one in (name, *more) if one not in taken)
 
 
 def _require_same_exam(found: Sequence[Entry]) -> None:
@@ -72,7 +68,7 @@ def _require_same_exam(found: Sequence[Entry]) -> None:
             raise UserError(
                 f"{first.name} and {entry.name} sat different exams, whose scores say nothing about each other",
                 f"exam.jsonl is {exams[0][:12]} there and {exams[1][:12]} here",
-                f"give all runs one exam: tunewright exam '{first.run.path}' --export exam.jsonl, "
+                f"give all runs one exam: {command('exam', first.run.path, '--export', 'exam.jsonl')}, "
                 'then exam.file = "exam.jsonl" in all recipes',
             )
         for key, told in (("metrics_version", "metrics"), ("primary", "score")):
@@ -80,7 +76,7 @@ def _require_same_exam(found: Sequence[Entry]) -> None:
                 raise UserError(
                     f"{first.name} and {entry.name} were scored differently",
                     f"the {told} of their rules differ: {first.verdict.rule.get(key)}, {entry.verdict.rule.get(key)}",
-                    f"evaluate both anew with this version: tunewright evaluate RECIPE --dir '{entry.run.path}'",
+                    f"evaluate both anew with this version: {command('evaluate', 'RECIPE', '--dir', entry.run.path)}",
                 )
 
 
@@ -95,20 +91,24 @@ def differences(found: Sequence[Entry]) -> list[Difference]:
         if sheets[first] and sheets[second]:
             one = compare(sheets[first], sheets[second], lambda score: score.primary, "primary", 0.95)
             looked += [one.model_copy(update={"first": first, "second": second})] if one else []
-    adjusted = holm([difference.interval.p for difference in looked])
-    return [d.model_copy(update={"p_holm": p}) for d, p in zip(looked, adjusted, strict=True)]
+    return adjusted(looked)
 
 
 def games(found: Sequence[Entry]) -> list[Game]:
-    """Return the marks of all runs as games; the same base model is one player, whichever run it stands in."""
-    played = []
+    """Return the marks of all runs as games; the same base model is one player, whichever run it stands in.
+
+    The same is one that gave the same answers: what its recipes say of it can be right, and leave something out.
+    """
+    played, bases = [], dict[str, str]()
     for entry in found:
         if not (entry.run.file("marks.jsonl").is_file() and entry.run.file("marking.json").is_file()):
             continue
-        model = entry.recipe.model
-        names = {TUNED: entry.name, BASE: f"{BASE} {model.base} {model.quantization}"}
+        answers = entry.run.read_records("answers.jsonl", Answer)
+        told = sorted((answer.question, answer.text) for answer in answers if answer.arm == BASE)
+        names = {TUNED: entry.name, BASE: bases.setdefault(digest(told), f"{BASE} of {entry.name}")}
         marking = entry.run.read_json("marking.json")
-        if marking.get("answers") != file_digest(entry.run.file("answers.jsonl")):
+        shown = pairs(entry.run.read_records("exam.jsonl", Question), answers, tuple(marking["arms"]))
+        if marking.get("answers") != shown_digest(shown):
             console.warning(f"the marks of {entry.name} are of earlier answers and are left out")
             continue
         first, second = marking["arms"]
@@ -174,12 +174,9 @@ def show_standings(folders: Sequence[Path]) -> None:
     title = f"{len(found)} runs, one exam: {results.num_questions} questions on {results.num_documents} documents"
     console.table(title, *score_table(found))
     console.table("what it costs", *cost_table(found))
-    rows = [
-        [f"{d.first} − {d.second}", signed(d.interval.mean), spread(d.interval), p_value(d.p_holm or 0.0)]
-        for d in differences(found)
-    ]
     columns = ["tuned models", "difference", "95% interval", "p, adjusted"]
-    console.table("question by question; exploratory, with Holm's correction", columns, rows)
+    title = "question by question; exploratory, with Holm's correction"
+    console.table(title, columns, difference_rows(differences(found)))
     played = games(found)
     if played:
         _show_strengths(bradley_terry(played), len(played))

@@ -243,6 +243,7 @@ def decide(
     leaks: int | None,
     kept: Sequence[KeptAnswer] = (),
     rule_changes: Sequence[str] = (),
+    other_bases: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict that the rule gives.
 
@@ -256,12 +257,13 @@ def decide(
         leaks: training samples found to hold evidence of the unseen ring; None where no sample was curated.
         kept: answers of base and tuned to the third ring, where the rule guards it.
         rule_changes: what was changed of the rule after answers existed.
+        other_bases: compared models of another base, whose likelihoods are of other tokens.
 
     Raises:
         StageError: there are no scores.
     """
     compared = rule.get("compared", ())
-    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], kept, compared)
+    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], kept, compared, other_bases)
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
     promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)
@@ -277,6 +279,10 @@ def decide(
             *[f"the {arm} arm did not run" for arm in absent],
             *(["leaks: no training sample was curated"] if leaks is None else []),
             _FORGETTING[results.kept is not None],
+            *[
+                f"gold-answer likelihood of {name}: it is per token, and another base's tokens are others"
+                for name in other_bases
+            ],
             *([_NO_PLACEBO] if results.arm(PLACEBO) is None else []),
             *_UNMEASURED,
         ),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, command
+from tunewright.export.base import public_config, read_base
 from tunewright.export.runners import HFRunner, Runner
 from tunewright.export.target import Base
 from tunewright.export.words import write_tokenizer
@@ -17,11 +18,11 @@ from tunewright.models.student import student_base
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder
 
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write_adapter(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
-    """Copy the adapter as it was trained, with its tokenizer and chat template.
+    """Copy the adapter as it was trained, with its tokenizer and chat template; its base goes by its public name.
 
     Raises:
         RunFolderError: all weights were trained, so there is no adapter.
@@ -30,11 +31,12 @@ def write_adapter(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base
         raise RunFolderError(
             f"{run.path} has no adapter of its own",
             'training.method is "full": every weight was trained',
-            f"tunewright export '{run.path}' --to merged",
+            command("export", run.path, "--to", "merged"),
         )
     write_tokenizer(recipe, folder)
-    for name in _FILES:
-        shutil.copyfile(run.file("adapter") / name, folder / name)
+    known = read_base(recipe.model.base, recipe.folder)
+    (folder / _CONFIG).write_bytes(public_config(run.file("adapter") / _CONFIG, known))
+    shutil.copyfile(run.file("adapter") / _WEIGHTS, folder / _WEIGHTS)
 
 
 def adapter_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +20,11 @@ _HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _IN_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots(/|$)", re.ASCII)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 _LINK = re.compile(r"https://[\w./%-]{1,300}|LICENSE[\w.-]{0,40}", re.ASCII)
+_NAMES_BASE = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 
 
 @dataclass(frozen=True)
-class Base:
+class NamedBase:
     """A base model: ``name`` as it is told, ``hub_name`` where it is known, and what its own card says of its license.
 
     ``license`` holds that card's license, license_name and license_link, those that are there and well-formed.
@@ -36,7 +38,7 @@ class Base:
     note: str = ""
 
 
-def read_base(base: str, root: Path = Path()) -> Base:
+def read_base(base: str, root: Path = Path()) -> NamedBase:
     """Return what is known on this machine of a base model; nothing is fetched, and no path is told.
 
     Args:
@@ -45,7 +47,7 @@ def read_base(base: str, root: Path = Path()) -> Base:
     """
     if base == EMBEDDED:
         note = f"the base as the hub has it: training and exam had a copy of it in 4 bit ({embedded.GGUF_FORMAT})"
-        return Base(embedded.NAME, embedded.HUB_NAME, {"license": embedded.LICENSE}, "known to tunewright", note)
+        return NamedBase(embedded.NAME, embedded.HUB_NAME, {"license": embedded.LICENSE}, "known to tunewright", note)
     folder = root / at_home(base)
     if folder.is_dir():
         cached = _IN_CACHE.search(folder.resolve().as_posix())
@@ -59,14 +61,14 @@ def read_base(base: str, root: Path = Path()) -> Base:
     )
 
 
-def _with_license(name: str, hub_name: str | None, card: Path | None) -> Base:
+def _with_license(name: str, hub_name: str | None, card: Path | None) -> NamedBase:
     found = _front_matter(card) if card and card.is_file() else {}
     license: dict[str, str] = {}
     for key, shape in (("license", _LICENSE), ("license_name", _LICENSE), ("license_link", _LINK)):
         value = found.get(key)
         if isinstance(value, str) and shape.fullmatch(value):
             license[key] = value
-    return Base(name, hub_name, license, "its model card") if "license" in license else Base(name, hub_name)
+    return NamedBase(name, hub_name, license, "its model card") if "license" in license else NamedBase(name, hub_name)
 
 
 def _front_matter(card: Path) -> dict[str, Any]:
@@ -77,6 +79,14 @@ def _front_matter(card: Path) -> dict[str, Any]:
     except Exception:  # not a card at all; the parser's errors have no class in common with the others
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def public_config(path: Path, base: NamedBase) -> bytes:
+    """Return a configuration's content without the folders of this machine: its base goes by the public name."""
+    raw = path.read_bytes()
+    content, public = json.loads(raw), base.hub_name or base.name
+    renamed = {key: public for key in _NAMES_BASE if content.get(key) not in (None, "", public)}
+    return (json.dumps({**content, **renamed}, indent=2, sort_keys=True) + "\n").encode() if renamed else raw
 
 
 def documents_license(documents: Sequence[Document]) -> list[tuple[str, int]]:

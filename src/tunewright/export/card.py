@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.export.base import NOT_STATED, Base, documents_license, read_base
+from tunewright.export.base import NOT_STATED, NamedBase, documents_license, read_base
 from tunewright.export.markdown import Raw, fence, plain, render
 from tunewright.export.receipt import public_name
-from tunewright.export.usage import Usage, examples
+from tunewright.export.usage import KINDS, Usage
+from tunewright.models.vllm import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
 from tunewright.rundir import RunFolder, file_digest
@@ -20,15 +21,6 @@ _TITLES = 10  # documents that are named; the others are counted
 _TITLE_LENGTH = 160  # characters
 _TUNED = "tuned"
 _ADAPTER_KIND = "adapter"
-_LIBRARY = {"adapter": "peft", "full": "transformers", "merged": "transformers", "gguf": "gguf"}
-_RELATION = {"adapter": "adapter", "full": "finetune", "merged": "finetune", "gguf": "quantized"}
-_WHAT = {
-    "adapter": "an adapter for",
-    "full": "all weights, trained further, of",
-    "merged": "an adapter merged into",
-    "gguf": "an adapter merged into, and converted to GGUF,",
-}
-KINDS = tuple(_WHAT)
 _NOT_MEASURED = (
     "bias, safety, and what it says outside its documents",
     "languages other than that of the documents",
@@ -61,15 +53,15 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         pushed: what is pushed, and where.
     """
     base = read_base(recipe.model.base, recipe.folder)
-    documents = _read(run, "documents.jsonl", Document)
-    split = {entry.document: entry.side for entry in _read(run, "split.jsonl", SplitEntry)}
+    documents = run.records_if_any("documents.jsonl", Document)
+    split = {entry.document: entry.side for entry in run.records_if_any("split.jsonl", SplitEntry)}
     learned = [document for document in documents if split.get(document.id, "train") == "train"]
-    samples = _read(run, "train.jsonl", Sample)
-    pairs = _read(run, "pairs.jsonl", PreferencePair)
+    samples = run.records_if_any("train.jsonl", Sample)
+    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
     view = {
         "front": Raw(front_matter(base, verdict, pushed, samples, pairs)),
         "pushed": pushed,
-        "what": _WHAT[pushed.kind],
+        "what": KINDS[pushed.kind].what,
         "base": base,
         "link": Raw(f"[{base.hub_name}](https://huggingface.co/{base.hub_name})") if base.hub_name else base.name,
         "data_link": Raw(f"[{pushed.data_repo}](https://huggingface.co/datasets/{pushed.data_repo})"),
@@ -98,9 +90,9 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
     """Return the card of a pushed training set."""
     from huggingface_hub import DatasetCardData
 
-    documents = _read(run, "documents.jsonl", Document)
-    samples = _read(run, "train.jsonl", Sample)
-    pairs = _read(run, "pairs.jsonl", PreferencePair)
+    documents = run.records_if_any("documents.jsonl", Document)
+    samples = run.records_if_any("train.jsonl", Sample)
+    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
     splits = [("samples", "train.jsonl", samples), ("pairs", "pairs.jsonl", pairs)]
     data = DatasetCardData(
         license="unknown",
@@ -121,12 +113,12 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
     return render("data_card.md", view)
 
 
-def _read(run: RunFolder, name: str, kind: Any) -> list[Any]:
-    return run.read_records(name, kind) if run.file(name).is_file() else []
-
-
 def front_matter(
-    base: Base, verdict: Mapping[str, Any], pushed: Pushed, samples: Sequence[Sample], pairs: Sequence[PreferencePair]
+    base: NamedBase,
+    verdict: Mapping[str, Any],
+    pushed: Pushed,
+    samples: Sequence[Sample],
+    pairs: Sequence[PreferencePair],
 ) -> str:
     """Return the YAML that the hub reads; no free text of documents or recipe enters it."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -148,7 +140,7 @@ def front_matter(
     ]
     data = ModelCardData(
         base_model=base.hub_name,
-        library_name=_LIBRARY[pushed.kind],
+        library_name=KINDS[pushed.kind].library,
         pipeline_tag="text-generation",
         license=base.license.get("license", "unknown"),
         license_name=base.license.get("license_name"),
@@ -157,7 +149,7 @@ def front_matter(
         datasets=[pushed.data_repo] if pushed.data_repo else None,
         model_name=pushed.repo.rpartition("/")[2],
         eval_results=figures or None,
-        base_model_relation=_RELATION[pushed.kind] if base.hub_name else None,
+        base_model_relation=KINDS[pushed.kind].relation if base.hub_name else None,
     )
     return data.to_yaml()
 
@@ -186,7 +178,7 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     told.append(f"Personal data and secrets that were found: {curation.privacy}.")
     if curation.checks:
         told.append(f"The teacher was asked about each sample as well: {', '.join(curation.checks)}.")
-    figures = _figures(run, "curate")
+    figures = _curated(run).get("figures", {})
     if "leaks_left" in figures:
         told.append(
             f"Decontaminated against the exam ({curation.ngram} words in a row and other detectors): "
@@ -195,20 +187,16 @@ def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[s
     return told
 
 
-def _figures(run: RunFolder, stage: str) -> dict[str, Any]:
-    return dict(_summary(run, stage).get("figures", {}))
-
-
-def _summary(run: RunFolder, stage: str) -> dict[str, Any]:
-    name = f"stages/{stage}.json"
-    return dict(run.read_json(name).get("summary", {})) if run.file(name).is_file() else {}
+def _curated(run: RunFolder) -> dict[str, Any]:
+    """Return the summary of curation; empty where none was noted."""
+    return dict(run.stage_record("curate").get("summary", {}))
 
 
 def _rejected(run: RunFolder) -> list[tuple[str, int]]:
-    return sorted(_summary(run, "curate").get("rejected", {}).items(), key=lambda item: -item[1])
+    return sorted(_curated(run).get("rejected", {}).items(), key=lambda item: -item[1])
 
 
-def _settings(recipe: Recipe, base: Base) -> Rows:
+def _settings(recipe: Recipe, base: NamedBase) -> Rows:
     """Return the settings that made the weights; no path and no address is among them."""
     training, preference = recipe.training, recipe.preference
     rows = [
@@ -271,19 +259,18 @@ def _exam(verdict: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _examples(recipe: Recipe, base: Base, pushed: Pushed) -> list[tuple[str, Raw]]:
-    in_vllm = recipe.training.method in ("lora", "rslora") and not recipe.model.added_tokens
+def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str, Raw]]:
     usage = Usage(
         repo=pushed.repo,
         base=base.hub_name or f"path/to/{base.name}",
         quantization=recipe.model.quantization if pushed.kind == _ADAPTER_KIND else "none",
         system_prompt=recipe.system_prompt,
         max_new_tokens=recipe.evaluation.max_new_tokens,
-        rank=recipe.training.rank if in_vllm else 0,
+        rank=0 if unloadable(recipe) else lora_rank(recipe.training.rank),
         resized=bool(recipe.model.added_tokens),
         files=pushed.gguf_files,
     )
-    return [(one.title, fence(one.code, one.language)) for one in examples(pushed.kind, usage)]
+    return [(one.title, fence(one.code, one.language)) for one in KINDS[pushed.kind].examples(usage)]
 
 
 def _digests(run: RunFolder, verdict: Mapping[str, Any]) -> Rows:

@@ -1,4 +1,4 @@
-"""The parity certificate: an artefact asked for prompts, distributions and exam answers beside the examined model."""
+"""The parity certificate: an artifact asked for prompts, distributions and exam answers beside the examined model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import ExportError
 from tunewright.export.divergence import Closeness, PromptParity, compare_distributions, compare_prompts
-from tunewright.export.reference import Reference, exam_prompt, exam_questions
+from tunewright.export.reference import Reference, exam_questions
 from tunewright.export.runners import Runner
 from tunewright.export.target import Base
 from tunewright.metrics import score
+from tunewright.models.prompts import exam_prompt
 from tunewright.models.template import encode_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question, Record, Score, digest
@@ -21,14 +22,14 @@ NUM_QUESTIONS = 24
 
 
 class Floor(Record):
-    """The least agreement that an artefact is blessed with; ``tie_nats`` is what its rounding cannot tell apart."""
+    """The least agreement that an artifact is blessed with; ``tie_nats`` is what its rounding cannot tell apart."""
 
     agreement: float
     tie_nats: float
 
 
 class ExamParity(Record):
-    """The exam's primary score of the artefact and of the examined model on the same questions, in [0, 1]."""
+    """The exam's primary score of the artifact and of the examined model on the same questions, in [0, 1]."""
 
     questions: int
     examined: float
@@ -36,7 +37,7 @@ class ExamParity(Record):
 
 
 class Certificate(Record):
-    """What was compared, and how near the artefact is; ``examined`` and ``exported`` say what computed them.
+    """What was compared, and how near the artifact is; ``examined`` and ``exported`` say what computed them.
 
     ``original_base`` compares the examined model with its adapter on the unquantized base, where that is another.
     """
@@ -54,7 +55,7 @@ class Certificate(Record):
 
     @property
     def fault(self) -> str:
-        """Why the artefact is not what was examined; nothing where it is."""
+        """Why the artifact is not what was examined; nothing where it is."""
         differ = self.prompts.conversations - self.prompts.identical - self.prompts.limited
         if differ:
             return f"{differ} of {self.prompts.conversations} prompts differ; the first in {self.prompts.first}"
@@ -80,7 +81,7 @@ def floor_of(recipe: Recipe, dtype: str, base: Base) -> Floor:
 def certify(
     run: RunFolder, recipe: Recipe, runner: Runner, examined: Reference, target: str, dtype: str, base: Base
 ) -> Certificate:
-    """Compare a loaded artefact with the examined model.
+    """Compare a loaded artifact with the examined model.
 
     Raises:
         ExportError: prompts differ, or the agreement is under the floor; it says where they first part.
@@ -114,7 +115,7 @@ def certify(
 
 
 def _sit_exam(run: RunFolder, recipe: Recipe, runner: Runner, examined: Reference) -> ExamParity | None:
-    """Let the artefact answer some of the exam's questions; None where the tuned model never sat the exam."""
+    """Let the artifact answer some of the exam's questions; None where the tuned model never sat the exam."""
     if not run.file("scores.jsonl").is_file():
         return None
     known = {one.question: one.primary for one in run.read_records("scores.jsonl", Score) if one.arm == "tuned"}
@@ -122,7 +123,7 @@ def _sit_exam(run: RunFolder, recipe: Recipe, runner: Runner, examined: Referenc
     if not questions:
         return None
     questions = sorted(questions, key=lambda one: digest("exported", recipe.seed, one.id))[:NUM_QUESTIONS]
-    prompts = [encode_prompt(examined.tokenizer, exam_prompt(recipe, question)) for question in questions]
+    prompts = [encode_prompt(examined.tokenizer, exam_prompt(recipe.system_prompt, question)) for question in questions]
     texts = runner.answers(prompts, recipe.evaluation.max_new_tokens)
     scores = [_primary(recipe, *pair) for pair in zip(questions, texts, strict=True)]
     return ExamParity(
@@ -165,7 +166,7 @@ def _told(certificate: Certificate) -> Sequence[str]:
     lines = [
         f"# Parity certificate: {certificate.target} {certificate.dtype}".rstrip(),
         "",
-        "Measured on this artefact before it took its name. `certificate.json` holds the same for programs.",
+        "Measured on this artifact before it took its name. `certificate.json` holds the same for programs.",
         "",
         f"- examined: {certificate.examined}",
         f"- exported: {certificate.exported}, merged into the {certificate.base} base"

@@ -14,6 +14,9 @@ from tunewright.errors import ModelError
 _WRAPPERS = frozenset({"base_model", "model", "language_model", "vision_model"})
 _PARTS = (".lora_A", ".lora_B", ".lora_magnitude_vector", ".token_adapter")
 
+_AS_IT_IS = "export the adapter itself: tunewright export DIR --to adapter"
+_AGAIN = "train it again: tunewright run DIR/recipe.toml --dir DIR"
+
 # Of peft's options, those that change what is computed and that no recipe sets: {option: its harmless values}.
 _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "alpha_pattern": ({}, None),
@@ -39,11 +42,14 @@ class Deltas:
     """What an adapter does to a model's weights.
 
     Attributes:
+        rank: of every pair of matrices.
+        scale: what their product is multiplied with.
         layers: by the layer's place, its tensors' names by their part (".lora_A", ...).
         tokens: by the place of an embedding or a head, the rows that the adapter holds.
     """
 
     file: Path
+    rank: int
     scale: float
     layers: Mapping[str, Mapping[str, str]]
     tokens: Mapping[str, tuple[int, ...]]
@@ -63,7 +69,7 @@ class Deltas:
             layer: the layer's place.
             weight: the base's weight in fp32, on the device to compute on.
         """
-        parts = {part: self._read(name).to(weight) for part, name in self.layers[layer].items()}
+        parts = {part: self.read(layer, part).to(weight) for part in self.layers[layer]}
         if ".token_adapter" in parts:
             changed = weight.clone()
             changed[list(self.tokens[layer])] = parts[".token_adapter"]
@@ -73,39 +79,66 @@ class Deltas:
             merged *= (parts[".lora_magnitude_vector"] / merged.norm(dim=1))[:, None]
         return merged
 
-    def _read(self, name: str) -> Any:
+    def read(self, layer: str, part: str) -> Any:
+        """Return one of a layer's tensors in fp32."""
         from safetensors import safe_open
 
         with safe_open(self.file, framework="pt") as weights:
-            return weights.get_tensor(name).float()
+            return weights.get_tensor(self.layers[layer][part]).float()
 
 
 def read_deltas(folder: Path) -> Deltas:
     """Read what an adapter in peft's format changes; its tensors are read when they are needed.
 
     Raises:
-        ModelError: the adapter is of a kind that is not merged here.
+        ModelError: the adapter is of a kind that is not converted here, or is damaged.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    strange = [key for key, harmless in _HARMLESS.items() if key in config and config[key] not in harmless]
-    if strange or config.get("peft_type") != "LORA":
-        raise ModelError(
-            f"the adapter in {folder} is of a kind that is not merged here",
-            f"its adapter_config.json sets {', '.join(strange) or 'peft_type'}",
-            "export the adapter itself: tunewright export DIR --to adapter",
-        )
     file = folder / "adapter_model.safetensors"
+    config = _config(folder)
+    rank = int(config["r"])
     layers: dict[str, dict[str, str]] = {}
-    with safe_open(file, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118 (it is no mapping)
-            part = next((part for part in _PARTS if part in name), None)
-            if part is None:
-                hint = "export the adapter itself: tunewright export DIR --to adapter"
-                raise ModelError(f"{file} holds {name}", "it is no part of a LoRA adapter", hint)
-            layers.setdefault(place(name.partition(part)[0]), {})[part] = name
-    rank = config["r"]
+    try:
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+                part = next((part for part in _PARTS if part in name), None)
+                if part is None:
+                    raise ModelError(f"{file} holds {name}", "it is no part of a LoRA adapter", _AS_IT_IS)
+                layers.setdefault(place(name.partition(part)[0]), {})[part] = name
+                if part == ".lora_A" and (found := weights.get_slice(name).get_shape()[0]) != rank:
+                    raise ModelError(
+                        "the adapter's matrices do not have its rank", f"{name}: {found}, not {rank}", _AGAIN
+                    )
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read the adapter in {folder}", str(error), _AGAIN) from error
+    halves = [layer for layer, parts in layers.items() if (".lora_A" in parts) != (".lora_B" in parts)]
+    if halves or not layers:
+        cause = f"{halves[0]} has one matrix only" if halves else "it has no matrices"
+        raise ModelError(f"the adapter in {folder} is not complete", cause, _AGAIN)
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     rows = config.get("trainable_token_indices") or {}
-    return Deltas(file, scale, layers, {place(name): tuple(numbers) for name, numbers in rows.items()})
+    return Deltas(file, rank, scale, layers, {place(name): tuple(numbers) for name, numbers in rows.items()})
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return the adapter's settings.
+
+    Raises:
+        ModelError: they cannot be read, or ask for more than LoRA, DoRA and rows of tokens.
+    """
+    file = folder / "adapter_config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        int(config["r"]), float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"cannot read {file}", str(error), _AGAIN) from error
+    strange = [key for key, harmless in _HARMLESS.items() if key in config and config[key] not in harmless]
+    strange += ["peft_type"] if config.get("peft_type") != "LORA" else []
+    if strange:
+        raise ModelError(
+            f"the adapter in {folder} is of a kind that is not converted here",
+            f"its {file.name} sets {', '.join(f'{key} = {config.get(key)!r}' for key in strange)}",
+            _AS_IT_IS,
+        )
+    return config

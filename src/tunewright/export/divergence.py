@@ -1,4 +1,4 @@
-"""How far an artefact's words are from those examined: prompts token by token, distributions by top-1 and KL."""
+"""How far an artifact's words are from those examined: prompts token by token, distributions by top-1 and KL."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SHOWN = 40  # characters of a token or a conversation
 
 
 class PromptParity(Record):
-    """Whether prompts are the same tokens in training, chat and the artefact; the first that is not, in words.
+    """Whether prompts are the same tokens in training, chat and the artifact; the first that is not, in words.
 
-    ``limited`` more are the same only once the text avoids ``limits``: what the program cannot do with any artefact.
+    ``limited`` more are the same only once the text avoids ``limits``: what the program cannot do with any artifact.
     """
 
     conversations: int
@@ -30,7 +30,7 @@ class PromptParity(Record):
 
 
 class Closeness(Record):
-    """How near two models' next-token distributions are; KL(examined ‖ artefact) in nats.
+    """How near two models' next-token distributions are; KL(examined ‖ artifact) in nats.
 
     ``same`` of ``positions`` have the same likeliest token. ``ties`` have another one that the examined model thinks as
     likely, within ``tie_nats``: rounding decides between the two.
@@ -70,7 +70,7 @@ def _training_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
-    """Compare the prompts of the fixed conversations: training's encoding, chat's, and the artefact's own."""
+    """Compare the prompts of the fixed conversations: training's encoding, chat's, and the artifact's own."""
     identical, limited, first = 0, 0, ""
     told = conversations()
     for number, (kind, messages) in enumerate(told):
@@ -87,7 +87,7 @@ def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
 
 
 def _prompt_fault(tokenizer: Any, runner: Runner, messages: Sequence[Message]) -> str:
-    """Return where a conversation's prompt is another in training, or in the artefact, than in chat."""
+    """Return where a conversation's prompt is another in training, or in the artifact, than in chat."""
     chat = encode_prompt(tokenizer, messages)
     fault = _difference(tokenizer, "training", chat, _training_ids(tokenizer, messages))
     return fault or _difference(tokenizer, runner.name, chat, runner.prompt_ids(messages))
@@ -102,11 +102,11 @@ def _avoiding(runner: Runner, messages: Sequence[Message]) -> list[Message]:
 
 
 def _choices(tokenizer: Any, log_probs: np.ndarray, best: int, told: int) -> str:
-    """Return what the examined model and the artefact say, with the examined model's probability of each."""
+    """Return what the examined model and the artifact say, with the examined model's probability of each."""
     import numpy as np
 
     likely = [f"{tokenizer.decode([token])!r} ({np.exp(log_probs[token]):.1%})" for token in (best, told)]
-    return f"the examined model says {likely[0]}, the artefact {likely[1]}"
+    return f"the examined model says {likely[0]}, the artifact {likely[1]}"
 
 
 def compare_distributions(
@@ -122,7 +122,7 @@ def compare_distributions(
         tokenizer: to show the tokens of the first disagreement.
         prompts: the tokens before each position.
         examined: log-probabilities [position, vocabulary] of the examined model.
-        found: the artefact's for each position; its vocabulary may be padded.
+        found: the artifact's for each position; its vocabulary may be padded.
         tie_nats: how much likelier one token may be than another and still count as equal.
     """
     import numpy as np

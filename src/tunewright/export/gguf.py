@@ -9,12 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tunewright.export.adapter import adapter_bytes
 from tunewright.export.gguf_adapter import write_gguf_adapter
+from tunewright.export.gguf_architectures import context_length
+from tunewright.export.gguf_file import DTYPES
 from tunewright.export.gguf_model import write_model
+from tunewright.export.gguf_vocabulary import adds_bos
 from tunewright.export.go_template import render_go
-from tunewright.export.llama_runner import COMPOSES_NOTHING, LlamaRunner
+from tunewright.export.llama_runner import COMPOSES_NOTHING, LEAST_CONTEXT_TOKENS, LlamaRunner
 from tunewright.export.merge import Merge, open_merge
-from tunewright.export.ollama import MODEL_FILE, modelfile, read_header, template_in
+from tunewright.export.ollama import MODEL_FILE, modelfile, template_in
+from tunewright.export.reference import most_tokens
 from tunewright.export.runners import Limit, Runner
 from tunewright.export.target import Base
 from tunewright.models.source import read_config
@@ -23,10 +28,9 @@ from tunewright.recipe import Recipe
 from tunewright.records import Message
 from tunewright.rundir import RunFolder
 
-MODEL_DTYPES = ("f16", "q8_0", "q4_0", "bf16")
+MODEL_DTYPES = tuple(name for name in DTYPES if name != "f32")  # that one is for serve alone
 
 _ADAPTER_FILE = "adapter.gguf"
-_BITS = {"f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 _SLACK = 1.25  # matrices that keep more bits than the rest
 _VOCABULARY_BYTES = 20_000_000
 
@@ -62,48 +66,55 @@ def model_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
     """Return about how large the file gets."""
     shapes = _Merged(open_merge(run, recipe, "original")).shapes.values()
     num = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes)
-    return int(num * _BITS[dtype] / 8 * _SLACK) + _VOCABULARY_BYTES
+    return int(num * DTYPES[dtype].bits / 8 * _SLACK) + _VOCABULARY_BYTES
+
+
+def _llama(run: RunFolder, recipe: Recipe, model: Path, adapter: Path | None = None) -> LlamaRunner:
+    """Open a file with room for all that the exam asks and answers."""
+    return LlamaRunner(model, adapter, max(LEAST_CONTEXT_TOKENS, most_tokens(run, recipe)))
 
 
 @contextmanager
 def model_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
     """Open the file with stock llama.cpp."""
-    with LlamaRunner(folder / MODEL_FILE) as runner:
+    with _llama(run, recipe, folder / MODEL_FILE) as runner:
         yield runner
 
 
 def write_adapter_file(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
     """Write the adapter alone, for the base's own GGUF."""
-    config = read_config(open_merge(run, recipe, "original").folder)
-    write_gguf_adapter(run.file("adapter"), config, folder / _ADAPTER_FILE, dtype)
+    merge = open_merge(run, recipe, "original")
+    write_gguf_adapter(merge.deltas, read_config(merge.folder), folder / _ADAPTER_FILE, dtype)
 
 
 def adapter_file_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
     """Return the room for the adapter, and for the base's file that it is tried on."""
-    return (run.file("adapter") / "adapter_model.safetensors").stat().st_size + model_bytes(run, recipe, dtype)
+    return adapter_bytes(run, recipe, dtype) + model_bytes(run, recipe, dtype)
 
 
 @contextmanager
 def on_base_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
     """Open the adapter with stock llama.cpp on the base's GGUF, which is written for that and removed again."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".base-") as work:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".base-") as work:  # with the folder it goes after a kill, too
         model = Path(work) / MODEL_FILE
         _write(dataclasses.replace(open_merge(run, recipe, base), deltas=None), recipe, model, dtype)
-        with LlamaRunner(model, folder / _ADAPTER_FILE) as runner:
+        with _llama(run, recipe, model, folder / _ADAPTER_FILE) as runner:
             yield runner
 
 
 def write_ollama_folder(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
-    """Write the GGUF and the Modelfile beside it."""
-    write_model_file(run, recipe, folder, dtype, base)
-    content = modelfile(student_tokenizer(recipe), *read_header(folder / MODEL_FILE), recipe.system_prompt)
+    """Write the GGUF and the Modelfile beside it, which may be refused and is therefore made first."""
+    merge, tokenizer = open_merge(run, recipe, base), student_tokenizer(recipe)
+    context_tokens = context_length(read_config(merge.folder))
+    content = modelfile(tokenizer, context_tokens, adds_bos(tokenizer), recipe.system_prompt)
+    _write(merge, recipe, folder / MODEL_FILE, dtype)
     (folder / "Modelfile").write_text(content, encoding="utf-8")
 
 
 @contextmanager
 def ollama_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
     """Open the folder as Ollama does: prompts by the Modelfile's template, numbers by llama.cpp."""
-    with LlamaRunner(folder / MODEL_FILE) as runner:
+    with _llama(run, recipe, folder / MODEL_FILE) as runner:
         yield _OllamaRunner(runner, template_in((folder / "Modelfile").read_text(encoding="utf-8")))
 
 

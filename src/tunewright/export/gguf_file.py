@@ -103,7 +103,7 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
     for start in range(0, tensor.shape[0], step):
         values = np.ascontiguousarray(tensor.read(start, min(start + step, tensor.shape[0])), dtype=np.float32)
         with np.errstate(over="ignore"):  # told below
-            piece = quantize(values, DTYPES[tensor.dtype]())
+            piece = quantize(values, _quantization(tensor.dtype))
         if not np.isfinite(values).all() or (tensor.dtype == "f16" and not np.isfinite(piece).all()):
             raise ModelError(
                 f"the values of {tensor.name} do not fit {tensor.dtype}",
@@ -118,7 +118,7 @@ def _add_info(writer: Any, tensor: Tensor) -> int:
     import numpy as np
     from gguf import GGML_QUANT_SIZES
 
-    kind = DTYPES[tensor.dtype]()
+    kind = _quantization(tensor.dtype)
     block, block_bytes = GGML_QUANT_SIZES[kind]
     num_bytes: int = int(np.prod(tensor.shape)) // block * block_bytes
     writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), num_bytes, raw_dtype=kind)
@@ -138,13 +138,11 @@ def _add_field(writer: Any, name: str, value: Any) -> None:
         writer.add_array(name, value)
 
 
-def _kind(name: str) -> Callable[[], Any]:
-    def kind() -> Any:
-        from gguf import GGMLQuantizationType
+def _quantization(dtype: str) -> Any:
+    """Return the gguf package's name for the type."""
+    from gguf import GGMLQuantizationType
 
-        return GGMLQuantizationType[name]
-
-    return kind
+    return GGMLQuantizationType[dtype.upper()]
 
 
 def file_type(dtype: str) -> int:
@@ -155,7 +153,21 @@ def file_type(dtype: str) -> int:
     """
     if dtype not in DTYPES:
         raise ModelError(f"GGUF files of type {dtype!r} are not written", "", f"choose one of: {', '.join(DTYPES)}")
-    return {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}[dtype]
+    return DTYPES[dtype].file_type
 
 
-DTYPES: Mapping[str, Callable[[], Any]] = {name: _kind(name.upper()) for name in ("f32", "f16", "bf16", "q8_0", "q4_0")}
+@dataclass(frozen=True)
+class NumberType:
+    """A type of number: llama.cpp's number for a file that is mostly of it, and the bits that a weight takes."""
+
+    file_type: int
+    bits: float
+
+
+DTYPES: Mapping[str, NumberType] = {
+    "f16": NumberType(1, 16.0),
+    "q8_0": NumberType(7, 8.5),
+    "q4_0": NumberType(2, 4.5),
+    "bf16": NumberType(32, 16.0),
+    "f32": NumberType(0, 32.0),
+}

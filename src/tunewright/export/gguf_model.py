@@ -110,5 +110,5 @@ def _check_complete(folder: Path, config: Config, names: set[str]) -> None:
         raise ModelError(
             f"the weights in {folder} are not complete",
             f"{len(missing)} tensors are missing, the first: {missing[0]}",
-            "export the model again",
+            "fetch the model again",
         )

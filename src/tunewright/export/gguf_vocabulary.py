@@ -9,7 +9,7 @@ from typing import Any
 
 from tunewright.errors import ModelError
 from tunewright.export.gguf_architectures import refuse
-from tunewright.export.probes import conversations
+from tunewright.export.probes import probes
 from tunewright.export.self_contained import self_contained_template
 from tunewright.export.sentencepiece import SPACE, Pieces
 from tunewright.models.template import encode_prompt, end_ids, render
@@ -38,10 +38,10 @@ def vocabulary_of(tokenizer: Any, num_rows: int) -> Vocabulary:
         ModelError: llama.cpp would tokenize otherwise, or the tokenizer has more tokens than the model.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    tokens, types = _tokens(state, num_rows)
-    strips = any(token["special"] and token["rstrip"] for token in state["added_tokens"])
     if state["model"]["type"] != "BPE":
         raise refuse(f"tokenizers of the type {state['model']['type']} are not written", "only BPE and SentencePiece")
+    tokens, types = _tokens(state, num_rows)
+    strips = any(token["special"] and token["rstrip"] for token in state["added_tokens"])
     if _has_bytes(state):
         kind = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": _pre_tokenizer(state)}
         pieces: dict[str, Any] = {"tokenizer.ggml.merges": [" ".join(pair) for pair in _merges(state)]}
@@ -72,7 +72,7 @@ def adds_bos(tokenizer: Any) -> bool:
     """
     bos = tokenizer.bos_token
     first = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return bool(bos) and first and render(tokenizer, conversations()[0], add_generation_prompt=True).startswith(bos)
+    return bool(bos) and first and render(tokenizer, probes()[0], add_generation_prompt=True).startswith(bos)
 
 
 def _tokens(state: Mapping[str, Any], num_rows: int) -> tuple[list[str], list[int]]:
@@ -84,7 +84,7 @@ def _tokens(state: Mapping[str, Any], num_rows: int) -> tuple[list[str], list[in
         raise ModelError(
             "the tokenizer has tokens that the model does not know",
             f"its highest is {max(vocabulary.values())}, and the embedding has {num_rows} rows",
-            "export the folder that tunewright merged, whose two parts belong together",
+            "fetch the base model again: this tokenizer belongs to another one",
         )
     tokens, types = [f"[PAD{row}]" for row in range(num_rows)], [_UNUSED] * num_rows
     unknown, bytes_apart = state["model"].get("unk_token"), not _has_bytes(state)
@@ -177,7 +177,7 @@ def _space_prefix(tokenizer: Any, tokens: list[str], types: list[int], scores: l
         ModelError: neither does.
     """
     special = [row for row, kind in enumerate(types) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)]
-    prompts = [(render(tokenizer, turns, True), encode_prompt(tokenizer, turns)) for turns in conversations()]
+    prompts = [(render(tokenizer, turns, True), encode_prompt(tokenizer, turns)) for turns in probes()]
     for prefix in (True, False):
         pieces = Pieces(tokens, scores, special, prefix, strips)
         if all(pieces.encode(text) == ids for text, ids in prompts):

@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Pushed:
+class Sent:
     """Where the files are, how many were sent, how many were there already, and what else the repository holds."""
 
     url: str
@@ -35,7 +35,7 @@ class Pushed:
     others: tuple[str, ...]
 
 
-def upload(repo: str, kind: RepoType, files: Sequence[File], public: bool, message: str) -> Pushed:
+def upload(repo: str, kind: RepoType, files: Sequence[File], public: bool, message: str) -> Sent:
     """Make the repository when there is none, and send what it lacks of these files, in one commit.
 
     A large file goes up before the commit, to a place where the hub knows it by its digest. After a break the same
@@ -58,7 +58,7 @@ def upload(repo: str, kind: RepoType, files: Sequence[File], public: bool, messa
             _commit(api, repo, kind, missing, message)
             _check_arrived(repo, missing, _remote(api, repo, kind))
         others = sorted(set(before) - {file.name for file in files} - {".gitattributes"})
-        return Pushed(str(url), len(missing), len(files) - len(missing), tuple(others))
+        return Sent(str(url), len(missing), len(files) - len(missing), tuple(others))
 
 
 def _check_visibility(api: Any, repo: str, kind: RepoType, public: bool) -> None:

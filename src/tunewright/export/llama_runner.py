@@ -11,13 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tunewright.errors import ModelError, TeacherError
+from tunewright.errors import ModelError
 from tunewright.export.runners import Limit
+from tunewright.models.llama import serve
 from tunewright.records import Message
-from tunewright.teacher.embedded import serve
 
 Array = Any  # numpy.ndarray
 
+LEAST_CONTEXT_TOKENS = 4096
 _TOGETHER = 4
 _READ_TIMEOUT_S = 3600.0  # of one request: a large model on a CPU is slow
 
@@ -38,6 +39,7 @@ class LlamaRunner:
     Args:
         model: the GGUF file.
         adapter: a LoRA in GGUF for that model.
+        context_tokens: room for a prompt and its answer.
 
     Raises:
         ModelError: llama.cpp does not load the files.
@@ -45,21 +47,13 @@ class LlamaRunner:
 
     limits: Sequence[Limit] = (COMPOSES_NOTHING, _TRIMS_ASCII)
 
-    def __init__(self, model: Path, adapter: Path | None = None) -> None:
+    def __init__(self, model: Path, adapter: Path | None = None, context_tokens: int = LEAST_CONTEXT_TOKENS) -> None:
         import urllib3
         import xllamacpp
 
         self.name = f"llama.cpp of xllamacpp {xllamacpp.__version__}, on the CPU"
         self._exit = ExitStack()
-        for file in filter(None, (model, adapter)):
-            if not file.is_file():
-                raise ModelError(f"there is no file {file}", "", "export it first: tunewright export DIR --to gguf")
-        try:
-            address = self._exit.enter_context(serve(model, _TOGETHER, adapter))
-        except TeacherError as error:
-            raise ModelError(
-                f"llama.cpp does not load {adapter or model}", error.cause, "export it again: the file is damaged"
-            ) from error
+        address = self._exit.enter_context(serve(model, context_tokens, _TOGETHER, adapter))
         timeout = urllib3.Timeout(connect=10.0, read=_READ_TIMEOUT_S)
         self._http = urllib3.connection_from_url(address, maxsize=_TOGETHER, timeout=timeout, retries=False)
         self._pool = self._exit.enter_context(ThreadPoolExecutor(_TOGETHER))

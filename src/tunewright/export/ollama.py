@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
 from tunewright.export.chat_shape import ChatShape, Place, shape_of_template
 from tunewright.export.go_template import quote, render_go
-from tunewright.export.probes import conversations
+from tunewright.export.probes import probes
 from tunewright.models.template import end_ids, render
 
 MODEL_FILE = "model.gguf"
@@ -63,7 +62,7 @@ def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
     shape = shape_of_template(tokenizer)
     bos = tokenizer.bos_token if bos_added else ""
     template = _write(shape, bos)
-    for messages in conversations():
+    for messages in probes():
         wanted = render(tokenizer, messages, add_generation_prompt=True)
         if bos + render_go(template, messages) != wanted:
             raise ModelError(
@@ -110,18 +109,3 @@ def _choose(condition: str, then: str, otherwise: str) -> str:
 
 def _literal(text: str) -> str:
     return f"{{{{ {quote(text)} }}}}" if text else ""
-
-
-def read_header(gguf: Path) -> tuple[int, bool]:
-    """Return the model's context length in tokens, and whether the first token is put before every prompt."""
-    from gguf import GGUFReader
-
-    try:
-        fields = GGUFReader(gguf).fields
-        architecture = fields["general.architecture"].contents()
-        context = fields[f"{architecture}.context_length"].contents()
-        return int(context), bool(fields["tokenizer.ggml.add_bos_token"].contents())
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelError(
-            f"cannot read {gguf}", str(error), "export it first: tunewright export DIR --to gguf"
-        ) from error

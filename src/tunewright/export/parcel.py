@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.base import Base
-from tunewright.export.receipt import read_receipt, verify
+from tunewright.errors import ExportError, RunFolderError, command
+from tunewright.export.base import NamedBase, public_config
+from tunewright.export.receipt import adapter_fault, read_receipt, verify
 from tunewright.export.swap import RECEIPT, exports_in
 from tunewright.export.words import portable_template
 from tunewright.models.load import is_full
@@ -19,7 +19,6 @@ from tunewright.rundir import RunFolder, file_digest
 
 CARD = "README.md"
 _TEMPLATE = "chat_template.jinja"
-_NAMES_BASE = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 _DATA = {"train.jsonl": "curate", "pairs.jsonl": "pairs"}  # files of the training set and the stages that write them
 
 
@@ -63,7 +62,7 @@ def of_path(name: str, path: Path) -> File:
     return File(name, path.stat().st_size, file_digest(path), path=path)
 
 
-def trained_weights(run: RunFolder, base: Base) -> Parcel:
+def trained_weights(run: RunFolder, base: NamedBase) -> Parcel:
     """Return the run's adapter, or whole model, as it sat the exam.
 
     Where a configuration names a folder of this machine as its base, it names the base's hub name instead. The chat
@@ -73,16 +72,10 @@ def trained_weights(run: RunFolder, base: Base) -> Parcel:
         RunFolderError: it is not what its training left, or not what was examined.
     """
     folder = run.file("adapter")
-    found = file_digest(folder) if folder.is_dir() else "absent"
-    made = _record(run, "train", "outputs").get("adapter")
-    examined = _record(run, "evaluate", "ingredients").get("adapter")
-    for expected, what in ((made, "the training wrote it"), (examined, "it sat the exam")):
-        if found != expected:
-            raise RunFolderError(
-                f"{folder} is not what was examined, so it is not pushed",
-                f"it was changed after {what}: its digest is not the recorded one",
-                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
-            )
+    if fault := adapter_fault(run, strict=True):
+        raise RunFolderError(
+            f"{folder} is not what was examined, so it is not pushed", fault, f"make it anew: {run.again()}"
+        )
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = (_sent(path.relative_to(folder).as_posix(), path, base) for path in paths)
     kind = "full" if is_full(folder) else "adapter"
@@ -127,7 +120,7 @@ def _export_folder(run: RunFolder, target: str) -> Path:
     if len(found) == 1:
         return found[0]
     there = ", ".join(path.name for path in found or exports_in(run.file("exports")))
-    name_one, make = f"name one with --to: {there}", f"make it: tunewright export '{run.path}' --to {target}"
+    name_one, make = f"name one with --to: {there}", f"make it: {command('export', run.path, '--to', target)}"
     hint = name_one if found else f"{make}; or {name_one}" if there else make
     raise RunFolderError(
         f"{run.path} has {'several exports' if found else 'no export'} {target}", f"in {run.file('exports')}", hint
@@ -137,17 +130,20 @@ def _export_folder(run: RunFolder, target: str) -> Path:
 def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
     """Return an export's receipt, if all stands as it was written and is of the adapter that is there now."""
     receipt = verify(folder)
-    if receipt["made_of"]["adapter"] != file_digest(run.file("adapter")):
+    adapter = run.file("adapter")
+    if not adapter.is_dir() or receipt["made_of"]["adapter"] != file_digest(adapter):
         raise RunFolderError(
             f"{folder} is not what was exported, so it is not pushed",
-            "it was made of an earlier adapter",
-            _anew(run, receipt["target"]),
+            "it was made of another adapter than the one that is there now",
+            _anew(run, receipt),
         )
     return receipt
 
 
-def _anew(run: RunFolder, target: str) -> str:
-    return f"export it anew: tunewright export '{run.path}' --to {target}"
+def _anew(run: RunFolder, receipt: Mapping[str, Any]) -> str:
+    dtype = ("--dtype", receipt["dtype"]) if receipt.get("dtype") else ()
+    base = ("--base", "original") if receipt.get("base") == "original" else ()
+    return f"export it anew: {command('export', run.path, '--to', receipt['target'], *dtype, *base)}"
 
 
 def training_data(run: RunFolder) -> tuple[File, ...]:
@@ -158,15 +154,15 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
     """
     files = []
     for name, stage in _DATA.items():
-        recorded = _record(run, stage, "outputs").get(name)
-        if recorded is None:
-            continue
+        recorded = run.stage_record(stage).get("outputs", {}).get(name)
         path = run.file(name)
+        if recorded is None and not path.exists():
+            continue
         if not path.is_file() or file_digest(path) != recorded:
             raise RunFolderError(
                 f"{path} is not what was trained on, so it is not pushed",
                 f"it was changed after the stage {stage} wrote it",
-                f"make it anew: tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'",
+                f"make it anew: {run.again()}",
             )
         if path.stat().st_size:
             files.append(of_path(f"data/{name}", path))
@@ -177,20 +173,10 @@ def training_data(run: RunFolder) -> tuple[File, ...]:
     return tuple(files)
 
 
-def _record(run: RunFolder, stage: str, part: str) -> dict[str, Any]:
-    name = f"stages/{stage}.json"
-    return dict(run.read_json(name).get(part, {})) if run.file(name).is_file() else {}
-
-
-def _sent(name: str, path: Path, base: Base) -> File:
+def _sent(name: str, path: Path, base: NamedBase) -> File:
     """Return a file as it is sent: a configuration without the folders of this machine, a template without needs."""
     if name == _TEMPLATE:
         return of_text(name, portable_template(load_tokenizer(path.parent)))
     if name not in ("adapter_config.json", "config.json", "tokenizer_config.json"):
         return of_path(name, path)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    public = base.hub_name or base.name
-    renamed = {key: public for key in _NAMES_BASE if content.get(key) not in (None, "", public)}
-    if not renamed:
-        return of_path(name, path)
-    return of_text(name, json.dumps({**content, **renamed}, indent=2, sort_keys=True) + "\n")
+    return of_text(name, public_config(path, base).decode())

@@ -13,7 +13,7 @@ TEXTS = (
 )
 
 
-def conversations() -> list[tuple[Message, ...]]:
+def probes() -> list[tuple[Message, ...]]:
     """Return conversations that end with a user's turn, with and without a system turn."""
     told = []
     for number, text in enumerate(TEXTS):

@@ -14,10 +14,11 @@ from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
 from tunewright.rundir import RunFolder, file_digest, write_atomic
-from tunewright.settings import EMBEDDED, LOCAL
+from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT
 
 DATA = ("train.jsonl", "pairs.jsonl", "documents.jsonl", "split.jsonl")  # what a training may read
 _EXAM = ("exam.jsonl", "seal.json", "verdict.json")
+_OF_ADAPTER = (("train", "outputs", "the training wrote it"), ("evaluate", "ingredients", "it sat the exam"))
 _OF_BASE = (".safetensors", ".json", ".model", ".jinja", ".txt")
 
 
@@ -34,26 +35,25 @@ def file_digests(run: RunFolder, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def ingredients(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
-    """Return all that the adapter was made of, and the digest of what came of it.
+    """Return all that the adapter was made of; what came of it may be gone.
 
     Versions and machine are those of the training, as its stage noted them; a run of an earlier tunewright has none.
     """
-    record = run.read_json("stages/train.json") if run.file("stages/train.json").is_file() else {}
+    record = run.stage_record("train")
     return {
         "settings": training_settings(recipe),
         "base": {"name": public_name(recipe.model.base), "digest": base_digest(recipe)},
         "data": file_digests(run, DATA),
         "versions": record.get("versions", {}),
         "machine": record.get("machine", {}),
-        "adapter": file_digest(run.file("adapter")),
     }
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that an adapter depends on."""
     model = recipe.model.model_dump(mode="json", exclude={"base"})
-    preference = recipe.preference.model_dump(mode="json", exclude={"data"})
-    training = recipe.training.model_dump(mode="json")
+    preference = recipe.preference.model_dump(mode="json", exclude=set(MAKES_PAIRS))
+    training = recipe.training.model_dump(mode="json", exclude=set(NO_PART_OF_RESULT))
     return {"seed": recipe.seed, "model": model, "training": training, "preference": preference}
 
 
@@ -92,7 +92,7 @@ def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any])
     content = {
         "format": 1,
         **facts,
-        "made_of": ingredients(run, recipe),
+        "made_of": {**ingredients(run, recipe), "adapter": file_digest(run.file("adapter"))},
         "exam": file_digests(run, _EXAM),
         "recipe": public_recipe(recipe),
         "exported_with": {"versions": environment.versions(), "machine": environment.machine()},
@@ -115,6 +115,27 @@ def manifest(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
+def adapter_fault(run: RunFolder, *, strict: bool) -> str:
+    """Return why a run's adapter is not the one that was trained and sat the exam; nothing where it is.
+
+    Args:
+        run: a run folder.
+        strict: a stage without a record is a fault as well; else it is passed over.
+    """
+    folder = run.file("adapter")
+    if not folder.is_dir():
+        return "there is none"
+    found = file_digest(folder)
+    for stage, part, what in _OF_ADAPTER:
+        recorded = run.stage_record(stage).get(part, {}).get("adapter")
+        damaged = run.file(f"stages/{stage}.json").is_file() and not run.stage_record(stage)
+        if damaged or recorded is None and strict:
+            return f"no record says that {what}"
+        if recorded not in (None, found):
+            return f"it was changed after {what}: its digest is not the recorded one"
+    return ""
+
+
 def read_receipt(folder: Path) -> dict[str, Any]:
     """Return an export's receipt.
 
@@ -122,7 +143,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
         RunFolderError: the folder has none.
         ExportError: it is not as it was written.
     """
-    put_back(folder)
+    put_back(folder.resolve())
     path = folder / RECEIPT
     if not path.is_file():
         raise RunFolderError(f"{folder} is not an export", f"it has no {RECEIPT}", "tunewright export DIR --to merged")

@@ -13,7 +13,7 @@ from tunewright.export.conversations import LONG, conversations
 from tunewright.export.runners import HFRunner
 from tunewright.export.target import Base
 from tunewright.models.load import compute_dtype, is_full, load_adapter, pick_device
-from tunewright.models.prompts import chat
+from tunewright.models.prompts import exam_prompt
 from tunewright.models.student import student_identity, student_tokenizer
 from tunewright.models.template import IGNORED, encode, encode_prompt
 from tunewright.recipe import Recipe
@@ -45,15 +45,19 @@ class Reference:
     computed: str
 
 
-def exam_prompt(recipe: Recipe, question: Question) -> tuple[Message, ...]:
-    """Return the conversation that the tuned arm was asked to continue."""
-    passages = () if question.passage is None else (question.passage,)
-    return chat(recipe.system_prompt, question.question, passages=passages)
-
-
 def exam_questions(run: RunFolder) -> list[Question]:
     """Return the exam's questions, none where the run has no exam yet."""
-    return run.read_records("exam.jsonl", Question) if run.file("exam.jsonl").is_file() else []
+    return run.records_if_any("exam.jsonl", Question)
+
+
+def most_tokens(run: RunFolder, recipe: Recipe) -> int:
+    """Return how many tokens the exam's longest question takes with its answer, the gold one or one of the model's."""
+    tokenizer, found = student_tokenizer(recipe), [0]
+    for question in exam_questions(run):
+        asked = exam_prompt(recipe.system_prompt, question)
+        found.append(len(encode_prompt(tokenizer, asked)) + recipe.evaluation.max_new_tokens)
+        found.append(len(encode(tokenizer, (*asked, Message(role="assistant", content=question.gold))).input_ids))
+    return max(found)
 
 
 def _positions(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[list[int]]:
@@ -64,7 +68,7 @@ def _positions(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[list[int]
         return told[:NUM_POSITIONS]
     prompts, golds = [], []
     for question in questions:
-        asked = exam_prompt(recipe, question)
+        asked = exam_prompt(recipe.system_prompt, question)
         prompts.append(encode_prompt(tokenizer, asked))
         whole = encode(tokenizer, (*asked, Message(role="assistant", content=question.gold)))
         golds.append([label for label in whole.labels[len(prompts[-1]) :] if label != IGNORED])

@@ -18,7 +18,7 @@ _BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Limit:
-    """Text that a program treats otherwise than training did, whatever artefact it is given.
+    """Text that a program treats otherwise than training did, whatever artifact it is given.
 
     Attributes:
         told: what it does not do, in words.
@@ -30,7 +30,7 @@ class Limit:
 
 
 class Runner(Protocol):
-    """A loaded artefact. Tokens are numbers of the student's vocabulary."""
+    """A loaded artifact. Tokens are numbers of the student's vocabulary."""
 
     @property
     def limits(self) -> Sequence[Limit]:
@@ -43,7 +43,7 @@ class Runner(Protocol):
         ...
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return a conversation's prompt as this program makes it from the artefact's own template."""
+        """Return a conversation's prompt as this program makes it from the artifact's own template."""
         ...
 
     def log_probs(self, prompts: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunewright.export.words import portable_template
-from tunewright.models.template import TEMPLATE_VARIABLES
+from tunewright.export.words import portable_template, with_variables
 
 _TRAINING_MARK = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 
@@ -14,11 +13,6 @@ _TRAINING_MARK = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 def self_contained_template(tokenizer: Any) -> str:
     """Return the portable template with its variables fixed: llama.cpp sets some itself, such as a chain of thought."""
     template = portable_template(tokenizer)
-    fixed = ""
-    for name, value in TEMPLATE_VARIABLES.items():
-        if re.search(rf"\b{name}\b", template):
-            literal = str(value).lower() if isinstance(value, bool) else f"'{value}'"
-            fixed += f"{{% set {name} = {literal} %}}"
     # transformers' own mark of what is trained on; llama.cpp stops at it.
     plain = _TRAINING_MARK.sub(lambda m: f"{m[1]}{'endif' if m[2] else 'if true'}{m[3]}", template)
-    return f"{fixed}{{{{ '' }}}}{plain}" if fixed else plain
+    return with_variables(template, "{{% set {name} = {value} %}}") + plain

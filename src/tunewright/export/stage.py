@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import RunFolderError, UserError
+from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.export import adapter, gguf, merge, receipt
 from tunewright.export.certificate import certify, write_certificate
 from tunewright.export.reference import reference
 from tunewright.export.swap import replaced, require_replaceable
 from tunewright.export.target import Base, Target
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 
 def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = "", base: Base = "trained") -> Path:
@@ -31,7 +31,7 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     Raises:
         UserError: an unknown target or type, no folder to write to, no adapter, or one that was changed after it was
             examined.
-        ExportError: the artefact is not what was examined; the earlier one stands.
+        ExportError: the artifact is not what was examined; the earlier one stands.
         DiskFullError: no space; the earlier one stands.
     """
     chosen, dtype = _choose(target, dtype)
@@ -39,15 +39,14 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     parts = (target, dtype, "original" if base == "original" else "")
     folder = _place(out) if out is not None else run.file("exports") / "-".join(filter(None, parts))
     require_replaceable(folder)
-    with run.lock():
-        examined = reference(run, recipe)
-        with replaced(folder, chosen.num_bytes(run, recipe, dtype)) as fresh:
-            console.line(f"writing {folder}")
-            chosen.write(run, recipe, fresh, dtype, base)
-            with chosen.runner(run, recipe, fresh, dtype, base) as runner:
-                certificate = certify(run, recipe, runner, examined, target, dtype, base)
-            write_certificate(fresh, certificate)
-            receipt.seal(fresh, run, recipe, _facts(run, folder, target, dtype, base))
+    with run.lock(), replaced(folder, chosen.num_bytes(run, recipe, dtype)) as fresh:
+        console.line(f"writing {folder}")
+        chosen.write(run, recipe, fresh, dtype, base)
+        examined = reference(run, recipe)  # slow, so after all that refuses
+        with chosen.runner(run, recipe, fresh, dtype, base) as runner:
+            certificate = certify(run, recipe, runner, examined, target, dtype, base)
+        write_certificate(fresh, certificate)
+        receipt.seal(fresh, run, recipe, _facts(run, folder, target, dtype, base))
     return folder
 
 
@@ -73,7 +72,7 @@ def _place(out: Path) -> Path:
         raise UserError(
             f"an export is not written to {out} itself",
             "the whole folder is put in place at the end, and this one is in use",
-            f"name a folder in it: -o {out / 'exported'}",
+            f"name a folder in it: {shell('-o', out / 'exported')}",
         )
     return folder
 
@@ -84,20 +83,12 @@ def _examined_recipe(run: RunFolder) -> Recipe:
     Raises:
         RunFolderError: there is no adapter, or it is another one by now.
     """
-    again = f"tunewright run '{run.file('recipe.toml')}' --dir '{run.path}'"
     for name in ("recipe.toml", "adapter"):
         if not run.file(name).exists():
-            hint = again if name != "recipe.toml" else f"tunewright run RECIPE.toml --dir '{run.path}'"
+            hint = run.again() if name != "recipe.toml" else command("run", "RECIPE.toml", "--dir", run.path)
             raise RunFolderError(f"{run.path} has no {name} yet", "there is nothing to export", hint)
-    now = file_digest(run.file("adapter"))
-    for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
-        if not run.file(f"stages/{stage}.json").is_file():
-            continue
-        if run.read_json(f"stages/{stage}.json").get(kind, {}).get("adapter", now) != now:
-            done = {"train": "trained", "evaluate": "examined"}[stage]
-            raise RunFolderError(
-                f"the adapter of {run.path} is not the one that was {done}", "its files were changed since", again
-            )
+    if fault := receipt.adapter_fault(run, strict=False):
+        raise RunFolderError(f"the adapter of {run.path} is not the one that was examined", fault, run.again())
     if not run.file("verdict.json").is_file():
         console.warning("this run has no verdict: the export is compared with a model that no exam has seen")
     return load_recipe(run.file("recipe.toml"))

@@ -23,9 +23,9 @@ class Target:
     """A format to export to.
 
     Attributes:
-        write: fills an empty folder with the artefact.
+        write: fills an empty folder with the artifact.
         runner: opens the written folder the way other programs do, to be compared with the examined model.
-        num_bytes: about how much disk the artefact and what is written on the way to it take together.
+        num_bytes: about how much disk the artifact and what is written on the way to it take together.
         dtypes: the types of number that it can be written in, the default first; empty where there is no choice.
     """
 

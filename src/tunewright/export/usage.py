@@ -1,8 +1,8 @@
-"""How to use what was pushed: code that runs as it stands, for each kind of artefact."""
+"""The kinds of artifact that are pushed: how the hub files each, and code to use it that runs as it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _QUANTIZED = {
@@ -11,7 +11,6 @@ _QUANTIZED = {
     "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16',
     "int8": "load_in_8bit=True",
 }
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 _ASK = """\
 messages = [
 {system}    {{"role": "user", "content": "..."}},
@@ -26,7 +25,7 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 class Usage:
     """What the code depends on: names on the hub, how the base was loaded for the exam, what was asked.
 
-    ``rank`` is that of an adapter that vLLM takes, 0 of one that it does not (DoRA, or with tokens of its own).
+    ``rank`` is the one to start vLLM with for an adapter, 0 where vLLM does not load it.
     ``resized``: the adapter brings tokens that the base lacks. ``files``: names of the pushed GGUF files.
     """
 
@@ -49,13 +48,18 @@ class Example:
     language: str
 
 
-def examples(kind: str, usage: Usage) -> list[Example]:
-    """Return the ways of use of an artefact of this kind.
+@dataclass(frozen=True)
+class Kind:
+    """A kind of artifact.
 
-    Raises:
-        KeyError: there is no such kind.
+    ``library`` and ``relation`` (to the base) are the hub's words; ``what`` stands before the base's name;
+    ``examples`` gives the ways of use.
     """
-    return _KINDS[kind](usage)
+
+    library: str
+    relation: str
+    what: str
+    examples: Callable[[Usage], list[Example]]
 
 
 def _ask(usage: Usage) -> str:
@@ -87,9 +91,9 @@ def _adapter(usage: Usage) -> list[Example]:
         code += "base.resize_token_embeddings(len(tokenizer), mean_resizing=False)\n"
     code += f"model = PeftModel.from_pretrained(base, {ascii(usage.repo)})\n\n{_ask(usage)}"
     found = [Example("transformers and peft", code, "python")]
-    rank = next((rank for rank in VLLM_RANKS if rank >= usage.rank), 0)
-    if usage.rank and rank:
-        command = f"vllm serve {usage.base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={usage.repo}\n"
+    if usage.rank:
+        flags = f"--enable-lora --max-lora-rank {usage.rank} --lora-modules tuned={usage.repo}"
+        command = f"vllm serve {usage.base} {flags}\n"
         found.append(Example('vLLM (ask for the model "tuned")', command, "sh"))
     return found
 
@@ -103,20 +107,12 @@ def _whole(usage: Usage) -> list[Example]:
 def _gguf(usage: Usage) -> list[Example]:
     file = usage.files[0] if usage.files else "MODEL.gguf"
     server = f"hf download {usage.repo} {file} --local-dir .\nllama-server -m {file} --jinja\n"
-    modelfile = f"FROM ./{file}\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\n"
-    if prompt := usage.system_prompt.replace('"""', "'''"):  # which would end the text
-        modelfile += f'SYSTEM """{prompt}"""\n'
-    ollama = f"hf download {usage.repo} {file} --local-dir .\nollama create tuned -f Modelfile\nollama run tuned\n"
-    return [
-        Example("llama.cpp", server, "sh"),
-        Example("Ollama, with this Modelfile", modelfile, "text"),
-        Example("and then", ollama, "sh"),
-    ]
+    return [Example("llama.cpp", server, "sh")]
 
 
-_KINDS: dict[str, Callable[[Usage], list[Example]]] = {
-    "adapter": _adapter,
-    "full": _whole,
-    "merged": _whole,
-    "gguf": _gguf,
+KINDS: Mapping[str, Kind] = {
+    "adapter": Kind("peft", "adapter", "an adapter for", _adapter),
+    "full": Kind("transformers", "finetune", "all weights, trained further, of", _whole),
+    "merged": Kind("transformers", "finetune", "an adapter merged into", _whole),
+    "gguf": Kind("gguf", "quantized", "an adapter merged into, and converted to GGUF,", _gguf),
 }

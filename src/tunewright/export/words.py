@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,13 +32,18 @@ def portable_template(tokenizer: Any) -> str:
     template refuses into the first user turn. Other programs do neither, so the exported template does it itself.
     """
     template = str(tokenizer.chat_template)
-    before = ""
-    for name, value in TEMPLATE_VARIABLES.items():
-        if name in template:
-            told = json.dumps(value) if isinstance(value, bool) else f"'{value}'"
-            before += f"{{% if {name} is not defined %}}{{% set {name} = {told} %}}{{% endif %}}"
-    before += "{{ '' }}" if before else ""
+    before = with_variables(template, "{{% if {name} is not defined %}}{{% set {name} = {value} %}}{{% endif %}}")
     return before + (_MERGE_SYSTEM if _refuses_system(tokenizer) else "") + template
+
+
+def with_variables(template: str, statement: str) -> str:
+    """Return the head that gives a template the variables of training that it reads, a statement for each."""
+    told = ""
+    for name, value in TEMPLATE_VARIABLES.items():
+        if re.search(rf"\b{name}\b", template):
+            literal = json.dumps(value) if isinstance(value, bool) else f"'{value}'"
+            told += statement.format(name=name, value=literal)
+    return told + "{{ '' }}" if told else ""
 
 
 def _refuses_system(tokenizer: Any) -> bool:

@@ -191,7 +191,7 @@ def _chances(jobs: Sequence[Job], num_tokens: int, device: Any) -> Any:
     return torch.stack(rows).to(device)
 
 
-def _drawn(logits: Any, chances: Any, sample: Sampling) -> Any:
+def drawn(logits: Any, chances: Any, sample: Sampling) -> Any:
     """Return a token per row of logits [row, vocabulary]: where the row's chance falls in the sorted probabilities."""
     import torch
 
@@ -233,7 +233,7 @@ def answer_batch(
         chances: Any = _chances(jobs, max_new_tokens, decoder.logits.device) if sample else None
         for position in range(max_new_tokens):
             logits = decoder.logits
-            tokens = _drawn(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
+            tokens = drawn(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if not done[row]:
                     done[row] = token in end_ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tunewright.records import Chunk, Message
+from tunewright.records import Chunk, Message, Question
 
 
 def passage_text(chunk: Chunk) -> str:
@@ -41,3 +41,14 @@ def chat(
     if answer is not None:
         turns.append(Message(role="assistant", content=answer))
     return tuple(turns)
+
+
+def exam_prompt(
+    system_prompt: str, question: Question, found: Sequence[str] = (), shots: Sequence[Message] = ()
+) -> tuple[Message, ...]:
+    """Return the conversation that an arm is asked to continue; base and tuned get nothing found and no shots.
+
+    A question that comes with its own passage is asked with that passage alone, whatever was found.
+    """
+    passages = found if question.passage is None else (question.passage,)
+    return chat(system_prompt, question.question, passages=passages, shots=shots)

@@ -27,7 +27,7 @@ def token_for(host: str) -> str:
     Raises:
         UserError: the address is open to others and there is no token, or the token is too short.
     """
-    token = os.environ.get(TOKEN, "")
+    token = os.environ.get(TOKEN, "").strip()
     hint = f'set one: export {TOKEN}="$(openssl rand -hex 16)"'
     if token and len(token) < _SHORTEST_TOKEN:
         raise UserError(f"{TOKEN} is too short", f"it has {len(token)} of at least {_SHORTEST_TOKEN} characters", hint)

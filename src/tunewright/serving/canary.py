@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any
 
-from tunewright.errors import RunFolderError, StageError
-from tunewright.evaluation.arms import arm_prompt
+from tunewright.errors import RunFolderError, StageError, command
+from tunewright.models.prompts import exam_prompt
 from tunewright.models.template import encode_prompt
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe
@@ -56,19 +56,19 @@ def canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:
         if {"base", "tuned"} <= set(answers):
             num_both += 1
             if answers["base"] != answers["tuned"]:
-                prompt = arm_prompt("tuned", question, recipe.system_prompt, (), lambda _: ())
+                prompt = exam_prompt(recipe.system_prompt, question)
                 found.append(Canary(encode_prompt(tokenizer, prompt), answers["base"], answers["tuned"]))
     if not num_both:
         raise RunFolderError(
             "nothing shows how base and tuned answer",
             f"answers.jsonl of {run.path} holds no question that both answered",
-            f'add both to evaluation.arms, then: tunewright run RECIPE --dir "{run.path}"',
+            f"add both to evaluation.arms, then: {command('run', 'RECIPE', '--dir', run.path)}",
         )
     if not found:
         raise RunFolderError(
             "the tuned model cannot be told from its base",
             f"both gave the same answer to all {num_both} exam questions: serving it would be serving the base",
-            f'see what training did: tunewright report "{run.path}"; then train longer or on more',
+            f"see what training did: {command('report', run.path)}; then train longer or on more",
         )
     return sorted(found, key=lambda canary: (len(canary.tuned), canary.prompt_ids))[:_MOST]
 

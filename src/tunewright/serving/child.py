@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from tunewright.teacher.server import die_with_parent
+from tunewright.models.llama_process import die_with_parent
 
 if __name__ == "__main__":
     die_with_parent(signal.SIGTERM)

@@ -1,11 +1,11 @@
-"""The program that computes: an address that continues token ids, whoever stands behind it."""
+"""What computes the answers: whatever continues token ids; most often an address of another program."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tunewright.serving.requests import ChatRequest, RequestError
 
@@ -22,8 +22,42 @@ class Piece:
     num_tokens: int | None = None
 
 
+class Engine(Protocol):
+    """What continues prompts: another program (:class:`Completions`), or the examined model in this process.
+
+    Attributes:
+        name: as people know it.
+        keeps_first_space: whether it tells the space before a text that the student's own decoder would drop.
+    """
+
+    name: str
+    keeps_first_space: bool
+
+    def is_well(self) -> bool:
+        """Return whether it can answer."""
+
+    def answer(self, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
+        """Yield an answer piece by piece; closed before its end, it is no longer computed.
+
+        Raises:
+            RequestError: the prompt does not fit, or the engine fails.
+        """
+
+
+def room_for(prompt_ids: Sequence[int], context: int) -> int:
+    """Return how many tokens an answer may have.
+
+    Raises:
+        RequestError: none.
+    """
+    if len(prompt_ids) >= context:
+        told = f"the prompt has {len(prompt_ids)} tokens; prompt and answer have room for {context}"
+        raise RequestError(400, "context_length_exceeded", told)
+    return context - len(prompt_ids)
+
+
 @dataclass
-class Engine:
+class Completions:
     """A server of completions (OpenAI's older form, which takes token ids) that is ours alone.
 
     Prompts reach it as tokens that training's own code made: no second template, no second tokenizer.
@@ -41,6 +75,7 @@ class Engine:
     key: str
     context: int
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keeps_first_space = True
 
     def __post_init__(self) -> None:
         import urllib3
@@ -67,10 +102,7 @@ class Engine:
         """
         import urllib3
 
-        room = self.context - len(prompt_ids)
-        if room < 1:
-            told = f"the prompt has {len(prompt_ids)} tokens; prompt and answer have room for {self.context}"
-            raise RequestError(400, "context_length_exceeded", told)
+        room = room_for(prompt_ids, self.context)
         body = {
             "model": "tuned",
             "prompt": prompt_ids,

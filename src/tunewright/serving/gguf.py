@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunewright import console
+from tunewright.errors import command, shell
 from tunewright.export.gguf import write_model_file
 from tunewright.export.ollama import MODEL_FILE
 from tunewright.export.receipt import verify
@@ -38,10 +39,18 @@ def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
         return exported / MODEL_FILE
     folder = run.file(f"serving/{dtype}")
     made_from, ingredients = folder / _MADE_FROM, digest(_FORMAT, adapter, student_identity(recipe, "cpu"), dtype)
-    if made_from.is_file() and made_from.read_text(encoding="utf-8") == ingredients:
+    is_whole = made_from.is_file() and (folder / MODEL_FILE).is_file()
+    if is_whole and made_from.read_text(encoding="utf-8") == ingredients:
         return folder / MODEL_FILE
     console.line(f"writing {folder / MODEL_FILE} (once)")
     with run.lock(), atomic_folder(folder) as fresh:
         write_model_file(run, recipe, fresh, dtype, "trained")
         (fresh / _MADE_FROM).write_text(ingredients, encoding="utf-8")
     return folder / MODEL_FILE
+
+
+def renewal(run: RunFolder, gguf: Path, dtype: str) -> str:
+    """Return what to type to get another file in place of this one, which does not load."""
+    if (gguf.parent / RECEIPT).is_file():
+        return f"export it anew: {command('export', run.path, '--to', 'gguf', '--dtype', dtype)}"
+    return f"delete it and start again: {shell('rm', '-r', gguf.parent)}"

@@ -1,4 +1,4 @@
-"""The tuned model in llama.cpp: a GGUF behind the server that the embedded teacher runs in, too."""
+"""The tuned model in llama.cpp: a GGUF behind its server."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import StageError, TeacherError
+from tunewright.errors import ModelError, StageError
 from tunewright.export.gguf_architectures import context_length
-from tunewright.serving.engine import Engine
-from tunewright.teacher import embedded
-from tunewright.teacher.server import CONTEXT_TOKENS
+from tunewright.models import llama
+from tunewright.serving.engine import Completions
 
+_MOST_CONTEXT_TOKENS = 4096  # memory for all of them is taken at once
 # llama.cpp's own defaults cut the tail of the distribution off; OpenAI's have no such thing.
 _WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
 
 
 @contextmanager
-def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engine]:
+def llama_engine(gguf: Path, config: Any, full_precision: bool, hint: str) -> Iterator[Completions]:
     """Serve a GGUF on a free port of the loopback while the block lasts.
 
     Requests are answered one after the other: an answer then depends on its request alone.
@@ -28,6 +28,7 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engi
         gguf: the tuned model.
         config: the model's config.json.
         full_precision: keep keys and values in fp32, as a GGUF in fp32 deserves.
+        hint: what to type where the file does not load.
 
     Raises:
         StageError: llama.cpp does not load the file.
@@ -35,10 +36,9 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool) -> Iterator[Engi
     key = secrets.token_hex(16)
     with ExitStack() as stack:
         try:
-            address = stack.enter_context(embedded.serve(gguf, key=key, full_precision=full_precision))
-        except TeacherError as error:
-            raise StageError(
-                f"llama.cpp does not load {gguf}", error.cause, f"delete it and start again: rm '{gguf}'"
-            ) from error
-        context = min(context_length(config), CONTEXT_TOKENS)
-        yield Engine("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)
+            server = llama.serve(gguf, _MOST_CONTEXT_TOKENS, key=key, full_precision=full_precision)
+            address = stack.enter_context(server)
+        except ModelError as error:
+            raise StageError(error.headline, error.cause, hint) from error
+        context = min(context_length(config), _MOST_CONTEXT_TOKENS)
+        yield Completions("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import ModelError, StageError
+from tunewright.errors import ModelError, StageError, UserError
 from tunewright.models.load import is_full
 from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_tokenizer
@@ -23,10 +23,12 @@ from tunewright.serving import vllm
 from tunewright.serving.address import TOKEN, open_door, take_port, token_for, url_of
 from tunewright.serving.canary import Canary, canaries, judge
 from tunewright.serving.engine import Engine, Piece
-from tunewright.serving.gguf import tuned_gguf
+from tunewright.serving.examined import examined_engine
+from tunewright.serving.gguf import renewal, tuned_gguf
 from tunewright.serving.llama import llama_engine
 from tunewright.serving.requests import ChatRequest, RequestError
 
+ENGINES = ("auto", "vllm", "llama.cpp", "transformers")
 _GRACE_S = 3  # for answers under way when the server is stopped
 
 
@@ -60,13 +62,14 @@ class Student:
         return worded is not None and not self.tokenizer.decode([worded]).startswith(" ")
 
 
-def serve(run: RunFolder, host: str, port: int, dtype: str) -> None:
+def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None:
     """Serve the tuned model until it is stopped; the address goes to stdout once a canary has proven the model.
 
     Args:
         run: a run folder whose exam was sat.
         host: the address to listen on; other than the loopback it needs a token in the environment.
         port: 0 takes a free one.
+        engine: one of ENGINES; "auto" takes the first that can serve this run.
         dtype: of the GGUF, where llama.cpp serves it.
 
     Raises:
@@ -79,18 +82,18 @@ def serve(run: RunFolder, host: str, port: int, dtype: str) -> None:
     with _terminable(), take_port(host, port) as door:
         student = Student(student_tokenizer(recipe), recipe.system_prompt)
         asked = canaries(run, recipe, student.tokenizer)
-        with _engine(run, recipe, dtype, student) as engine:
+        with _engine(run, recipe, engine, dtype, student) as started:
             again = "was the adapter changed after the exam? then run the recipe on this folder again"
-            rounded = "f32 rounds nothing: --dtype f32; " if engine.name == "llama.cpp" and dtype != "f32" else ""
-            console.line(judge(asked, _served(engine, asked, recipe, student), rounded + again))
+            exact = "" if started.name == "transformers" else "--engine transformers rounds nothing; "
+            console.line(judge(asked, _served(started, asked, recipe, student), exact + again))
             open_door(door)
-            console.line(f"serving {run.path} with {engine.name}; Ctrl-C stops it", "bold")
+            console.line(f"serving {run.path} with {started.name}; Ctrl-C stops it", "bold")
             console.line(
                 f"model: tuned; system prompt where a chat has none: {recipe.system_prompt or '(none)'}", "dim"
             )
             console.line(f"requests need the token of {TOKEN}" if token else "open to this machine only", "dim")
             console.data(url_of(door))
-            _listen(engine, student, token, host, door)
+            _listen(started, student, token, host, door)
     console.line("stopped")
 
 
@@ -108,27 +111,41 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _engine(run: RunFolder, recipe: Recipe, dtype: str, student: Student) -> AbstractContextManager[Engine]:
-    """Choose vLLM where it serves this run, else llama.cpp."""
-    lacking = vllm.why_not(recipe)
-    if not lacking:
+def _engine(
+    run: RunFolder, recipe: Recipe, wanted: str, dtype: str, student: Student
+) -> AbstractContextManager[Engine]:
+    """Start what is wanted; of "auto" vLLM where it serves this run, else llama.cpp, else the examined model itself.
+
+    Raises:
+        UserError: vLLM is wanted and cannot serve this run.
+        ModelError: llama.cpp is wanted and does not know the model.
+    """
+    lacking = vllm.why_not(recipe) if wanted in ("auto", "vllm") else ""
+    if wanted in ("auto", "vllm") and not lacking:
         return vllm.vllm_engine(recipe, run.file("adapter"), end_ids(student.tokenizer, None))
-    console.line(f"llama.cpp serves: {lacking}", "dim")
+    if wanted == "vllm":
+        raise UserError("vLLM cannot serve this run", lacking, "leave --engine out, and another engine serves it")
+    if wanted == "transformers":
+        return examined_engine(recipe, run.file("adapter"))
+    console.line(f"llama.cpp serves{f': {lacking}' if lacking else ''}", "dim")
     folder = run.file("adapter") if is_full(run.file("adapter")) else locate(recipe.model.base, recipe.folder)
     try:
-        return llama_engine(tuned_gguf(run, recipe, dtype), read_config(folder), dtype == "f32")
+        gguf = tuned_gguf(run, recipe, dtype)
+        return llama_engine(gguf, read_config(folder), dtype == "f32", renewal(run, gguf, dtype))
     except ModelError as error:
-        hint = f"vLLM may serve it, but {lacking}"
-        raise ModelError(
-            "llama.cpp cannot serve this model", f"{error.headline} {error.cause}".strip(), hint
-        ) from error
+        cause = f"{error.headline} {error.cause}".strip()
+        if wanted == "llama.cpp":
+            hint = "leave --engine out, and transformers serves it"
+            raise ModelError("llama.cpp cannot serve this model", cause, hint) from error
+        console.line(f"transformers serves: llama.cpp cannot ({cause})", "dim")
+        return examined_engine(recipe, run.file("adapter"))
 
 
 def _answer(engine: Engine, student: Student, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
     """Yield an answer as ``chat`` would print it."""
     pieces = engine.answer(prompt_ids, request)
     first = next(pieces)
-    if first.text.startswith(" ") and student.strips_first_space:
+    if engine.keeps_first_space and first.text.startswith(" ") and student.strips_first_space:
         first = Piece(first.text[1:], first.finish, first.num_tokens)
     yield first
     yield from pieces

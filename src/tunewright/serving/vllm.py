@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from tunewright import console
-from tunewright.errors import StageError
-from tunewright.export.usage import VLLM_RANKS
+from tunewright.errors import StageError, shell
+from tunewright.models.families import shape_of
 from tunewright.models.load import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
+from tunewright.models.vllm import lora_rank, unloadable
 from tunewright.recipe import Recipe
-from tunewright.serving.engine import Engine
+from tunewright.serving.engine import Completions
 
 _START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
 _END_TIMEOUT_S = 20.0
@@ -36,12 +37,8 @@ def why_not(recipe: Recipe) -> str:
         return "vLLM is not installed"
     if not torch.cuda.is_available():
         return "there is no CUDA device"
-    if recipe.model.added_tokens:
-        return "vLLM loads no base with added tokens"
-    if recipe.training.method == "dora":
-        return "vLLM loads no DoRA"
-    if recipe.training.method != "full" and recipe.training.rank > VLLM_RANKS[-1]:
-        return f"vLLM loads no rank above {VLLM_RANKS[-1]}"
+    if lacking := unloadable(recipe):
+        return lacking
     if recipe.model.quantization == "int8":
         return "vLLM does not compute the base in LLM.int8 as the exam did"
     return ""
@@ -53,17 +50,28 @@ def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
     if is_full(adapter):
         words += [str(adapter), "--served-model-name", "tuned"]
     else:
-        rank = next(rank for rank in VLLM_RANKS if rank >= recipe.training.rank)
         words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", "base"]
-        words += ["--enable-lora", "--lora-modules", f"tuned={adapter}", "--max-lora-rank", str(rank)]
+        words += [
+            "--enable-lora",
+            "--lora-modules",
+            f"tuned={adapter}",
+            "--max-lora-rank",
+            str(lora_rank(recipe.training.rank)),
+        ]
         words += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
     name = str(compute_dtype("cuda:0", recipe.model.compute)).removeprefix("torch.")
     words += ["--generation-config", "vllm"]  # the base's own file may have penalties and limits for all requests
     return [*words, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
 
 
+def context_tokens(recipe: Recipe, adapter: Path) -> int:
+    """Return how many tokens a prompt and its answer may have together."""
+    config = read_config(adapter if is_full(adapter) else locate(recipe.model.base, recipe.folder))
+    return int(shape_of(config).get("max_position_embeddings") or 4096)
+
+
 @contextmanager
-def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterator[Engine]:
+def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterator[Completions]:
     """Serve base and adapter on a free port of the loopback while the block lasts.
 
     Raises:
@@ -74,7 +82,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = command(recipe, adapter.resolve(), port)
-    console.line("starting " + " ".join(words))
+    console.line("starting " + shell(*words))
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "tunewright.serving.child", *words],
@@ -87,10 +95,8 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
         try:
             address = f"http://127.0.0.1:{port}"
             _await(child, address, log)
-            config = read_config(adapter if is_full(adapter) else locate(recipe.model.base, recipe.folder))
-            context = config.get("max_position_embeddings") or 4096
             extra = {"stop_token_ids": list(end_ids)}
-            yield Engine("vLLM", address, key, context, extra)
+            yield Completions("vLLM", address, key, context_tokens(recipe, adapter), extra)
         finally:
             _end(child)
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from tunewright.errors import UserError
 from tunewright.recipe import Recipe
-from tunewright.records import Document, Question, Ring, digest
-from tunewright.spreadsheet import unescape
+from tunewright.records import Document, Question, Ring, Span, digest
+from tunewright.spreadsheet import read_table
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_FORM = "each row needs question and answer (or gold); answerable, document (or source), passage and ring are optional"
+_FORM = (
+    "each row needs question and answer (or gold); answerable, document (or source), passage, evidence "
+    "and ring are optional"
+)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What rows may be about: documents by identifier, which of them each name means, and the ring of each."""
+
+    by_id: Mapping[str, Document]
+    names: Mapping[str, str]
+    rings: Mapping[str, Ring]
 
 
 def read_own_exam(
@@ -36,9 +48,10 @@ def read_own_exam(
         UserError: the file is missing or empty, or a row is wrong; its line is named.
     """
     names = {name: d.id for d in documents.values() for name in (d.title, d.source, d.id)}
+    known = _Documents(documents, names, rings)
     questions: dict[str, Question] = {}
     for number, row in _rows(path):
-        question = _question(path, number, row, recipe, names, rings)
+        question = _question(path, number, row, recipe, known)
         if question.id in questions:
             raise _fault(path, number, "the same question stands further up")
         questions[question.id] = question
@@ -58,14 +71,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the exam {path}", str(error), "correct exam.file in the recipe") from error
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
-            for row in reader:
-                if None in row:
-                    raise _fault(path, reader.line_num, "more cells than columns: put text with commas in quotes")
-                yield reader.line_num, {str(k).strip().lower(): unescape(v or "") for k, v in row.items()}
+            _, rows = read_table(text)
         except csv.Error as error:
-            raise _fault(path, reader.line_num, str(error)) from error
+            raise UserError(f"the exam {path} is no table", str(error), _FORM) from error
+        yield from ((line, {name.strip().lower(): cell for name, cell in row.items()}) for line, row in rows)
         return
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         raise UserError(f"the exam {path} is neither .jsonl nor .csv", f"it ends in {path.suffix!r}", _FORM)
@@ -81,9 +91,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _question(
-    path: Path, number: int, row: Mapping[str, Any], recipe: Recipe, names: Mapping[str, str], rings: Mapping[str, Ring]
-) -> Question:
+def _question(path: Path, number: int, row: Mapping[str, Any], recipe: Recipe, known: _Documents) -> Question:
     """Return the question of one row."""
 
     def text(*keys: str) -> str:
@@ -105,10 +113,24 @@ def _question(
     if not gold:
         raise _fault(path, number, "answer (or gold) is missing or empty")
     given, passage = text("document", "source"), text("passage") or None
-    document = names.get(given, given)
-    ring = text("ring") or rings.get(document, "learned")
+    document = known.names.get(given, given)
+    ring = text("ring") or known.rings.get(document, "learned")
     if ring not in get_args(Ring):
         raise _fault(path, number, f"ring is {ring!r}, not one of {', '.join(get_args(Ring))}")
+    evidence = _span(known.by_id.get(document), text("evidence"))
+    if text("evidence") and not evidence and known.by_id:
+        raise _fault(path, number, f"its evidence does not stand word for word in the document {given!r}")
     identity = digest(ring, document, question, passage)
-    content = {"id": identity, "ring": ring, "document": document or identity, "question": question}
-    return Question.model_validate({**content, "gold": gold, "answerable": answerable, "passage": passage})
+    content: dict[str, Any] = {"id": identity, "ring": ring, "document": document or identity, "question": question}
+    content |= {"gold": gold, "answerable": answerable, "passage": passage, "evidence": evidence}
+    return Question.model_validate(content)
+
+
+def _span(document: Document | None, quote: str) -> Span | None:
+    """Return where a quote first stands in a document; None where it does not, or there is neither."""
+    start = document.text.find(quote) if document and quote else -1
+    return (
+        Span(document=document.id, start=start, end=start + len(quote), quote=quote)
+        if document and start >= 0
+        else None
+    )

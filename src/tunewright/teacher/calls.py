@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, shell
 from tunewright.rundir import RunFolder
 from tunewright.teacher.protocol import Reply
 
@@ -26,6 +26,11 @@ class _Entry:
     is_done: bool = False
     is_written: bool = False
     error: Exception | None = None
+
+
+def purse_of(stage: str) -> str:
+    """Return the section of the recipe whose budget pays for a stage's calls."""
+    return "judge" if stage == "judge" else "teacher"
 
 
 class CallJournal:
@@ -53,18 +58,20 @@ class CallJournal:
             raise RunFolderError(
                 f"{path} line {number} is not a teacher's reply",
                 f"wrong or missing: {', '.join(wrong) or 'finish'}",
-                f"delete that line: its call is then made again (sed -i {number}d '{path}')",
+                f"delete that line: its call is then made again ({shell('sed', '-i', f'{number}d', path)})",
             )
         return Reply(entry["text"], entry["finish"], entry["num_prompt_tokens"], entry["num_tokens"])
 
     def get(self, key: str) -> Reply | None:
-        """Return the journalled reply to a request, or None."""
+        """Return the journaled reply to a request, or None."""
         return self._replies.get(key)
 
-    def spent(self, models: frozenset[str], price: Callable[[int, int], float]) -> float:
-        """Return what the journalled calls cost: as noted, or at the given price for these models where it was not."""
+    def spent(self, purse: str, models: frozenset[str], price: Callable[[int, int], float]) -> float:
+        """Return what a purse (:func:`purse_of`) has paid: as noted, or else at the price given for these models."""
         total = 0.0
         for entry in self._journal.entries:
+            if purse_of(str(entry.get("stage"))) != purse:
+                continue
             if "cost" in entry:
                 total += float(entry["cost"])
             elif entry.get("model") in models:

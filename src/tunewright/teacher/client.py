@@ -89,7 +89,7 @@ class ChatClient:
 
         Raises:
             UnusableReplyError: this request failed (timeouts, 4xx, 5xx, nonsense); others may do better.
-            TeacherError: no server can be used now; what is journalled is kept.
+            TeacherError: no server can be used now; what is journaled is kept.
             UserError: the recipe's key, URL or model is wrong.
         """
         tried: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from tunewright.errors import TeacherError
 from tunewright.models import embedded
 from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
-from tunewright.teacher.calls import CallJournal
+from tunewright.teacher.calls import CallJournal, purse_of
 from tunewright.teacher.client import ChatClient
 from tunewright.teacher.embedded import serve
 from tunewright.teacher.identity import check_teacher, earlier_identities, read_api_key, teacher_identity
@@ -67,7 +67,7 @@ class Teacher:
         """Return the replies in the order of the requests; None where a call failed (counted).
 
         Raises:
-            TeacherError: the teacher cannot be used, or most calls fail; what was answered is journalled.
+            TeacherError: the teacher cannot be used, or most calls fail; what was answered is journaled.
             UserError: the recipe's key, URL or model is wrong.
         """
         keys = [request.key(self._models[0]) for request in requests]
@@ -81,7 +81,7 @@ class Teacher:
         return [old or self._journal.get(key) for key, old in zip(keys, known, strict=True)]
 
     def _known(self, key: str, request: Request) -> Reply | None:
-        """Return the journalled reply, be it under one of the teacher's other names."""
+        """Return the journaled reply, be it under one of the teacher's other names."""
         found = self._journal.get(key)
         others = (name for name in self._models[1:] if found is None and name in self._journal.models)
         return found or next(filter(None, (self._journal.get(request.key(name)) for name in others)), None)
@@ -177,7 +177,7 @@ class Teacher:
         )
 
     def _wait_a_moment(self, workers: Sequence[threading.Thread]) -> None:
-        """Start no more calls; give those under way a moment to be journalled, for they are paid for."""
+        """Start no more calls; give those under way a moment to be journaled, for they are paid for."""
         self._ended = True
         deadline = time.monotonic() + _GRACE_S
         for worker in workers:
@@ -195,7 +195,7 @@ def open_teacher(run: RunFolder, settings: TeacherSettings, name: str) -> Iterat
 
     Args:
         run: the run folder whose journal answers what was asked before.
-        settings: the recipe's [teacher].
+        settings: the recipe's [teacher], or its [judge] as one.
         name: the stage, as the journal notes it.
 
     Raises:
@@ -204,8 +204,8 @@ def open_teacher(run: RunFolder, settings: TeacherSettings, name: str) -> Iterat
     check_teacher(settings)
     models = (teacher_identity(settings), *earlier_identities(settings))
     journal = CallJournal(run)
-    spending = Spending(settings)
-    spending.spent = journal.spent(frozenset(models), spending.cost)
+    spending = Spending(settings, purse_of(name))
+    spending.spent = journal.spent(spending.purse, frozenset(models), spending.cost)
     concurrency = 1 if settings.url == EMBEDDED else settings.concurrency
     with ExitStack() as stack:
 

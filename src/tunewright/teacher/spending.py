@@ -26,11 +26,13 @@ class Spending:
     """The dollars of a run folder: what was paid, and what the calls under way may come to. Safe between threads.
 
     Args:
-        settings: the recipe's [teacher], with its prices and budget.
-        spent: what the run folder has cost so far.
+        settings: the recipe's [teacher] or [judge], with its prices and budget.
+        purse: which of the two.
+        spent: what it has paid in this run folder so far.
     """
 
-    def __init__(self, settings: TeacherSettings, spent: float = 0.0) -> None:
+    def __init__(self, settings: TeacherSettings, purse: str = "teacher", spent: float = 0.0) -> None:
+        self.purse = purse
         self._prices = (settings.price_prompt, settings.price_completion)
         self._budget = settings.budget
         self.spent = spent
@@ -59,7 +61,7 @@ class Spending:
                     raise TeacherError(
                         f"the next call may pass the budget of ${self._budget:,.2f}",
                         f"${self.spent:,.4f} are spent in this run folder; the call may cost ${worst:,.4f}",
-                        "every answer so far is kept; go on with a higher one: --set teacher.budget=DOLLARS",
+                        f"every answer so far is kept; go on with a higher one: --set {self.purse}.budget=DOLLARS",
                     )
                 self._settled.wait()
             self._under_way += worst

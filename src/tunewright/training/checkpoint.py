@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import TrainingError
+from tunewright.errors import TrainingError, shell
 from tunewright.records import digest
 from tunewright.rundir import atomic_folder, disk_errors, file_digest
 
@@ -128,7 +128,7 @@ def latest(folder: Path) -> Checkpoint | None:
     if not complete:
         return None
     path = complete[-1]
-    hint = f"remove the damaged checkpoint and run again, it goes on from the one before: rm -r '{path}'"
+    hint = f"remove the damaged checkpoint and run again, it goes on from the one before: {shell('rm', '-r', path)}"
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
         if state.pop("digest") != digest(state):
@@ -163,7 +163,7 @@ def _load(file: Path) -> dict[str, Any]:
         return tensors
     except SafetensorError as error:
         raise TrainingError(
-            f"{file} is not a safetensors file", str(error), f"remove it: rm -r '{file.parent}'"
+            f"{file} is not a safetensors file", str(error), f"remove it: {shell('rm', '-r', file.parent)}"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tunewright import console
 from tunewright.injection import PLANTED, injection_fault
 from tunewright.recipe import Recipe
-from tunewright.records import VIEW, AnyRecord, Document, PreferencePair, Rejection, Sample, SplitEntry
+from tunewright.records import VIEW, Document, PreferencePair, Rejection, Sample, SplitEntry
 from tunewright.rundir import RunFolder
 from tunewright.training.batches import Example
 from tunewright.training.encoding import encode_pairs, encode_samples, encode_texts, mix
@@ -58,10 +58,6 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     Raw text comes from the documents of the split's training side alone, and from the rewrites of their passages.
     """
     settings, seed = recipe.training, recipe.seed
-
-    def records(name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-        return run.read_records(name, kind) if run.file(name).exists() else []
-
     chats: list[Example] = []
     rejections: list[Rejection] = []
     texts: list[Example] = []
@@ -69,14 +65,14 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     refused: list[Rejection] = []
     num_in = 0
     # A run without synthesis has no train.jsonl of its own: one that lies there is of other settings.
-    samples = records("train.jsonl", Sample) if recipe.needs_samples else []
+    samples = run.records_if_any("train.jsonl", Sample) if recipe.needs_samples else []
     if settings.epochs and settings.text_share < 1:
         told = [sample for sample in samples if sample.task != VIEW]
         num_in += len(told)
         chats, rejections = encode_samples(told, tokenizer, settings.max_tokens)
     if settings.epochs and settings.text_share:
-        side = {entry.document for entry in records("split.jsonl", SplitEntry) if entry.side == "train"}
-        documents = [document for document in records("documents.jsonl", Document) if document.id in side]
+        side = {entry.document for entry in run.records_if_any("split.jsonl", SplitEntry) if entry.side == "train"}
+        documents = [document for document in run.records_if_any("documents.jsonl", Document) if document.id in side]
         planted = [document for document in documents if injection_fault(f"{document.title}\n{document.text}")]
         rejections += [Rejection(stage="train", id=one.id, reason=PLANTED, detail=one.source) for one in planted]
         num_in += len(planted)
@@ -86,7 +82,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     mixed = mix(chats, texts, settings.text_share, seed)
     num_in += len(mixed) - len(chats)
     if recipe.preference.wanted:
-        given = records("pairs.jsonl", PreferencePair)
+        given = run.records_if_any("pairs.jsonl", PreferencePair)
         num_in += len(given)
         pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)
     tokens = sum(example.num_tokens for example in mixed)

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import TrainingError
+from tunewright.errors import TrainingError, shell
 from tunewright.parallel import Processes
 from tunewright.training import checkpoint
 from tunewright.training.capacity import Capacity
@@ -39,7 +39,7 @@ def require_same(folder: Path, identity: Mapping[str, Any]) -> checkpoint.Checkp
     raise TrainingError(
         f"an unfinished training with other settings stands in {folder}",
         "\n  ".join(changed),
-        f"set them back to go on with it, or give it up: rm -r '{folder}'",
+        f"set them back to go on with it, or give it up: {shell('rm', '-r', folder)}",
     )
 
 

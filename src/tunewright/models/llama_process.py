@@ -1,7 +1,7 @@
-"""The embedded teacher's process: llama.cpp behind an OpenAI-compatible address; ends with its parent.
+"""llama.cpp's process: a model behind an OpenAI-compatible address; ends with its parent.
 
-Run as ``python -m tunewright.teacher.server GGUF [SLOTS [ADAPTER]]``. The address is the one line on stdout, written
-once the model answers; llama.cpp's own log goes to stderr.
+Run as ``python -m tunewright.models.llama_process GGUF CONTEXT_TOKENS SLOTS [ADAPTER]``. The address is the one line on
+stdout, written once the model answers; llama.cpp's own log goes to stderr.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONTEXT_TOKENS = 4096
 _MOST_THREADS = 8  # a model this small gains nothing from more
 _PR_SET_PDEATHSIG = 1
 # In the environment: what requests must bring, where that is not nothing; and whether keys and values are kept in fp32.
@@ -45,7 +44,7 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
-def _parameters(gguf: str, slots: int = 1, adapter: str = "") -> Any:
+def _parameters(gguf: str, context_tokens: int, slots: int, adapter: str) -> Any:
     """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone.
 
     More slots compute together; then the last digits of an answer's numbers depend on its neighbors.
@@ -55,7 +54,7 @@ def _parameters(gguf: str, slots: int = 1, adapter: str = "") -> Any:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = gguf
     parameters.n_parallel = slots
-    parameters.n_ctx = CONTEXT_TOKENS * slots
+    parameters.n_ctx = context_tokens * slots
     if adapter:
         parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     parameters.cache_prompt = False
@@ -68,14 +67,14 @@ def _parameters(gguf: str, slots: int = 1, adapter: str = "") -> Any:
     return parameters
 
 
-def main(gguf: str, slots: str = "1", adapter: str = "") -> None:
+def main(gguf: str, context_tokens: str, slots: str, adapter: str = "") -> None:
     """Serve the model, with the adapter on it where there is one, until stdin closes."""
     die_with_parent()
     address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     import xllamacpp
 
-    server = xllamacpp.Server(_parameters(gguf, int(slots), adapter))
+    server = xllamacpp.Server(_parameters(gguf, int(context_tokens), int(slots), adapter))
     address_out.write(f"{server.listening_address}\n")
     address_out.flush()
     sys.stdin.read()
