@@ -27,8 +27,8 @@ from tempfile import TemporaryDirectory
 
 import urllib3
 
+from tunewright.durable import file_digest
 from tunewright.models.embedded import gguf_path
-from tunewright.rundir import file_digest
 from tunewright.teacher.embedded import serve
 
 RECIPE = """

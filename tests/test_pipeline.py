@@ -7,10 +7,11 @@ import pytest
 from faulty_server import Answer, completion, fake_teacher
 
 from tunewright import pipeline
+from tunewright.durable import file_digest
 from tunewright.errors import StageError, UserError
 from tunewright.recipe import parse_recipe
 from tunewright.records import Question, Sample
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from whole_path import asks, write_recipe
 
 UNASKED = ("pairs", "placebo", "judge")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunewright import console, parallel, pipeline
+from tunewright.durable import file_digest
 from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.learning_curve import CURVE, LearningCurve, forecast, part, table, told
@@ -12,7 +13,7 @@ from tunewright.evaluation.weights import Weights
 from tunewright.metrics import score
 from tunewright.recipe import Recipe
 from tunewright.records import Question
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.stages import stages_of
 from tunewright.training.subsets import training_size, write_subset
 

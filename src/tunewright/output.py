@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunewright.durable import write_atomic
 from tunewright.errors import RecipeError, shell
-from tunewright.rundir import write_atomic
 
 
 def write_output(path: Path, text: str, force: bool) -> None:

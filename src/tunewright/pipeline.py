@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 from tunewright import console, environment, parallel
+from tunewright.durable import file_digest
 from tunewright.errors import RecipeError, RunFolderError, command
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.stages import COMPARED, STAGE_NAMES, STAGES, Stage, stages_of
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.durable import file_digest
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.receipt import DATA, ingredients, read_receipt
 from tunewright.export.swap import RECEIPT
 from tunewright.recipe import load_recipe
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 _MUST = ("settings", "base", "data")  # another one of these is another training, which need not be run to know
 _MAY = ("versions", "machine")  # these may change the last bits, and so are asked only when the digests differ

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tunewright.durable import file_digest
 from tunewright.errors import RecipeError
 from tunewright.kept.suite import suite_digest
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
-from tunewright.rundir import file_digest
 from tunewright.settings import (
     MAKES_PAIRS,
     NO_PART_OF_RESULT,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from tunewright.durable import file_digest
 from tunewright.evaluation.comparison import comparison_csv
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
@@ -16,7 +17,7 @@ from tunewright.kept.suite import load_suite
 from tunewright.metrics import score
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, Document, KeptAnswer, KeptItem, Question, Span, StageSummary, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.text import sentences
 
 RECIPE = Recipe()

@@ -7,11 +7,11 @@ import pytest
 from finished_training import own_recipe
 
 from tunewright import pipeline
+from tunewright.durable import file_digest
 from tunewright.errors import UserError
 from tunewright.evaluation import answering
 from tunewright.evaluation.compared import compared
 from tunewright.evaluation.verdict import Verdict
-from tunewright.rundir import file_digest
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from test_kept import judge
 
+from tunewright.durable import file_digest
 from tunewright.errors import StageError
 from tunewright.evaluation import sitting, weights
 from tunewright.evaluation.stage import evaluate
@@ -14,7 +15,7 @@ from tunewright.evaluation.verdict import Verdict
 from tunewright.kept.suite import draw, load_suite
 from tunewright.recipe import Recipe
 from tunewright.records import KeptAnswer, KeptItem, Question
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.settings import EvaluationSettings, ModelSettings, TrainingSettings
 
 

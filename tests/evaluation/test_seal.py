@@ -7,11 +7,12 @@ from pathlib import Path
 import finished_run
 import pytest
 
+from tunewright.durable import file_digest
 from tunewright.evaluation.report import report
 from tunewright.evaluation.seal import exam_faults, seal_faults
 from tunewright.recipe import load_recipe
 from tunewright.records import KeptItem, Question
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 PAYLOAD = "<script>alert(1)</script>"
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import finished_run
 
+from tunewright.durable import file_digest
 from tunewright.recipe import Recipe
 from tunewright.records import Document, Message, Sample, SplitEntry, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 WEIGHTS = bytes(range(256)) * 40
 

@@ -8,13 +8,13 @@ from exported_run import adapted_run, make_recipe
 from transformers import AutoTokenizer
 
 from families import TINY, WORDS
+from tunewright.durable import file_digest
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.base import read_base
 from tunewright.export.parcel import exported, trained_weights
 from tunewright.export.probes import probes
 from tunewright.export.receipt import _write
 from tunewright.models.template import load_tokenizer, render
-from tunewright.rundir import file_digest
 
 
 def export(run, name="merged-bf16", target="merged", **facts):

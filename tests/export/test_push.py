@@ -16,10 +16,11 @@ import pytest
 
 from stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
+from tunewright.durable import file_digest
 from tunewright.evaluation.marking_plan import pairs, shown_digest
 from tunewright.export.receipt import _write
 from tunewright.records import Answer, Question
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 REPO = "me/my-model"
 

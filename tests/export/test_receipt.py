@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunewright.cli import main
+from tunewright.durable import file_digest
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.receipt import public_name, training_settings, verify
 from tunewright.export.stage import export
-from tunewright.rundir import file_digest
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ import pytest
 from exported_run import make_recipe, questions, samples
 
 from tunewright import environment
+from tunewright.durable import file_digest
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.receipt import _write, read_receipt
 from tunewright.export.stage import export
 from tunewright.recipe import dump_recipe
 from tunewright.replaying import replay
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.training.stage import train_adapter
 
 

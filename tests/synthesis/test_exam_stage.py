@@ -6,10 +6,10 @@ import pytest
 from faulty_server import Answer, completion, fake_teacher
 from synthesis_run import asked_sentence, make_run, question_writer, recipe_for
 
+from tunewright.durable import file_digest
 from tunewright.errors import RecipeError, StageError, UserError
 from tunewright.power import detectable_on
 from tunewright.records import Chunk, Document, Question, Rejection
-from tunewright.rundir import file_digest
 from tunewright.settings import ExamSettings
 from tunewright.synthesis.stage import exam
 

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from bench_of_training import run_loop, tasks, tiny_adapted
 
-from tunewright import rundir
+from tunewright import durable
 from tunewright.training.capacity import Capacity
 from tunewright.training.loop import Task
 from tunewright.training.objectives import Objective
@@ -64,7 +64,7 @@ def dying_writes(last_write: int) -> None:
     os.fsync = dying(os.fsync)
     Path.write_text = dying(Path.write_text)
     Path.rename = dying(Path.rename)
-    rundir.shutil.rmtree = dying(rundir.shutil.rmtree)
+    durable.shutil.rmtree = dying(durable.shutil.rmtree)
 
 
 def child(model, task: Task, folder: Path, last_loss: int, last_write: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from bench_of_training import run_loop, tasks, tiny_adapted, tiny_examples
 
+from tunewright.durable import file_digest
 from tunewright.errors import DiskFullError, TrainingError
-from tunewright.rundir import file_digest
 from tunewright.training import checkpoint
 from tunewright.training.capacity import Capacity
 from tunewright.training.checkpoint import trainable

@@ -13,12 +13,13 @@ import torch
 from bench_of_training import pairs, samples
 from safetensors.torch import load_file
 
+from tunewright.durable import file_digest
 from tunewright.errors import TrainingError
 from tunewright.models.load import for_inference, load_adapter, pick_device
 from tunewright.models.student import student_base, student_tokenizer
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Document, SplitEntry
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.settings import DocumentSettings, ModelSettings, PreferenceSettings, TrainingSettings
 from tunewright.training.metrics import read_metrics
 from tunewright.training.stage import train_adapter

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunewright.durable import file_digest
 from tunewright.errors import TunewrightError, UserError
 from tunewright.records import digest
-from tunewright.rundir import file_digest
 
 _BATCH = {"cpu": 8, "cuda": 32}
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tunewright import console
 from tunewright.benchmarking.tasks import BenchmarkTask, Extent, Values, find_task
+from tunewright.durable import file_digest
 from tunewright.errors import command
 from tunewright.evaluation.benchmark_results import (
     RESULTS,
@@ -22,7 +23,7 @@ from tunewright.evaluation.weights import Memory, Weights
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 JOURNAL = "benchmarks-journal.jsonl"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.rules import turn_fault
+from tunewright.durable import file_digest
 from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
-from tunewright.rundir import file_digest
 
 Parsed = TypeVar("Parsed")
 

@@ -12,10 +12,11 @@ from tunewright.curation.decontaminate import Leak, Leaks
 from tunewright.curation.made_pairs import PAIRS_PER_SAMPLE, STAGE, length_figures, make_pairs, surplus
 from tunewright.curation.own_data import Malformed, data_files, message, parsed_lines, turns
 from tunewright.curation.rules import turn_fault
+from tunewright.durable import file_digest
 from tunewright.errors import DocumentError, StageError
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, PreferencePair, Question, Rejection, Sample, StageSummary, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.text import normalize
 
 _KEYS = ("chosen", "rejected")

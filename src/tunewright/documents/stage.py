@@ -14,11 +14,12 @@ from tunewright.documents.chunking import chunk
 from tunewright.documents.readers import READERS
 from tunewright.documents.reading import read_files
 from tunewright.documents.split import split_documents
+from tunewright.durable import file_digest
 from tunewright.errors import DocumentError
 from tunewright.models.source import token_counter
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 DOCUMENTS = "documents.jsonl"
 CHUNKS = "chunks.jsonl"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.durable import file_digest
 from tunewright.errors import UserError, command, shell
 from tunewright.evaluation.measured import Difference
 from tunewright.evaluation.verdict import Verdict
@@ -18,7 +19,6 @@ from tunewright.models.load import is_full
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
-from tunewright.rundir import file_digest
 from tunewright.settings import EMBEDDED
 
 _ADAPTER = "adapter"

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
+from tunewright.durable import file_digest, write_atomic
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
 from tunewright.records import Document, KeptItem, Question
-from tunewright.rundir import RunFolder, file_digest, write_atomic
+from tunewright.rundir import RunFolder
 from tunewright.spreadsheet import write_table
 
 _NUM_SHOWN = 10

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from tunewright import console
 from tunewright.answers import is_refusal
+from tunewright.durable import file_digest
 from tunewright.evaluation.judge_independence import check_independent
 from tunewright.evaluation.judge_summary import JUDGMENTS, PREFERENCES, SUMMARY, Judgment, summarize
 from tunewright.metrics import gold_fields
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, StageSummary
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.judging import Judged, compare, judge
 from tunewright.teacher.protocol import Asks

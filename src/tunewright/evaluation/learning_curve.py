@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunewright.durable import file_digest
 from tunewright.evaluation import figures
 from tunewright.evaluation.measured import TUNED
 from tunewright.evaluation.statistics import Interval, mean_interval, paired
 from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.wording import number, plain, spread
 from tunewright.records import Answer, Question, Record, Score
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 CURVE = "curve.json"
 METHOD = (

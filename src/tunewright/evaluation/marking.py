@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunewright import console
+from tunewright.durable import file_digest, write_atomic
 from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.evaluation.judge_summary import JUDGMENTS, SUMMARY, Judgment, judge_differences
 from tunewright.evaluation.marking_page import PAGE, marking_page
@@ -18,7 +19,7 @@ from tunewright.evaluation.marking_summary import Agreement, Markings, metric_di
 from tunewright.evaluation.wording import number
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score
-from tunewright.rundir import RunFolder, file_digest, write_atomic
+from tunewright.rundir import RunFolder
 
 KEY = "marking.key.json"
 

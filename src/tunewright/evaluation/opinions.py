@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunewright.durable import file_digest
 from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.judge_summary import (
     JUDGMENTS,
@@ -21,7 +22,7 @@ from tunewright.evaluation.marking_summary import Agreement, Markings, agreement
 from tunewright.evaluation.measured import Results
 from tunewright.evaluation.statistics import Interval
 from tunewright.records import Answer, AnyRecord, Mark, Question
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 MARKING, MARKS = "marking.json", "marks.jsonl"
 _JUDGE = "judge"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewright import __version__
+from tunewright.durable import file_digest
 from tunewright.errors import RunFolderError, command
 from tunewright.evaluation import report_parts as parts
 from tunewright.evaluation.benchmark_results import RESULTS, BenchmarkResults, benchmark_table, extent_told
@@ -26,7 +27,7 @@ from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.evaluation.wording import number, spread
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, AnyRecord, Question, Score, StageSummary
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 REPORT = "report.html"
 _NEEDED = ("exam.jsonl", "answers.jsonl", "scores.jsonl", "verdict.json")

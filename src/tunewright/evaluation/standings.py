@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.durable import file_digest
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.bradley_terry import Game, Strength, bradley_terry
 from tunewright.evaluation.compared import difference_rows, free_name
@@ -20,7 +21,7 @@ from tunewright.evaluation.verdict import Verdict
 from tunewright.evaluation.wording import duration, number, signed, spread
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 _NEEDED = ("recipe.toml", "exam.jsonl", "scores.jsonl", "verdict.json")
 

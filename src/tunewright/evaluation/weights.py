@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.durable import file_digest
 from tunewright.models.load import compute_dtype, for_inference, is_full, load_adapter, load_base, pick_device
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import digest
-from tunewright.rundir import file_digest
 
 
 @dataclass(frozen=True)

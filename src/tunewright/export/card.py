@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunewright.durable import file_digest
 from tunewright.export.base import NOT_STATED, NamedBase, documents_license, read_base
 from tunewright.export.markdown import Raw, fence, plain, render
 from tunewright.export.receipt import public_name
@@ -14,7 +15,7 @@ from tunewright.export.usage import KINDS, Usage
 from tunewright.models.vllm import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED, LOCAL
 
 _TITLES = 10  # documents that are named; the others are counted

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright.durable import disk_errors, sync_folder
 from tunewright.errors import ModelError
-from tunewright.rundir import disk_errors, sync_folder
 
 Array = Any  # numpy.ndarray
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from tunewright import console
+from tunewright.durable import file_digest
 from tunewright.errors import HubError
 from tunewright.export.parcel import File
 from tunewright.models.hub import Words, clean, endpoint, explain, read_token
-from tunewright.rundir import file_digest
 
 RepoType = Literal["model", "dataset"]
 _TIMEOUT_S = 300.0  # for one read or write on a connection; the library alone would wait for ever

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright.durable import file_digest
 from tunewright.errors import ExportError, RunFolderError, command
 from tunewright.export.base import NamedBase, public_config
 from tunewright.export.receipt import adapter_fault, read_receipt, verify
@@ -15,7 +16,7 @@ from tunewright.export.swap import RECEIPT, exports_in
 from tunewright.export.words import portable_template
 from tunewright.models.load import is_full
 from tunewright.models.template import load_tokenizer
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 CARD = "README.md"
 _TEMPLATE = "chat_template.jinja"

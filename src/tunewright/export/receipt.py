@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import environment
+from tunewright.durable import file_digest, write_atomic
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
-from tunewright.rundir import RunFolder, file_digest, write_atomic
+from tunewright.rundir import RunFolder
 from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT
 
 DATA = ("train.jsonl", "pairs.jsonl", "documents.jsonl", "split.jsonl")  # what a training may read

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewright import console
+from tunewright.durable import file_digest
 from tunewright.export.adapter import base_under
 from tunewright.export.conversations import LONG, conversations
 from tunewright.export.runners import HFRunner
@@ -18,7 +19,7 @@ from tunewright.models.student import student_identity, student_tokenizer
 from tunewright.models.template import IGNORED, encode, encode_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question, digest
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np

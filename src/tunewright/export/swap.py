@@ -8,14 +8,13 @@ before an export is read. It deletes nothing: a reader holds no lock, and an exp
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tunewright.durable import disk_errors, sync_folder, sync_tree
 from tunewright.errors import DiskFullError, RunFolderError
-from tunewright.rundir import disk_errors, sync_folder
 
 RECEIPT = "receipt.json"
 _OLD, _NEW = ".tunewright-old", ".tunewright-new"  # names that nobody else gives: what bears them may be removed
@@ -111,7 +110,7 @@ def replaced(target: Path, num_bytes: int) -> Iterator[Path]:
         fresh.mkdir(parents=True)
         try:
             yield fresh
-            _to_disk(fresh)
+            sync_tree(fresh)
             _swap(target, fresh)
             sync_folder(target.parent)
         except BaseException:
@@ -134,13 +133,3 @@ def _swap(target: Path, fresh: Path) -> None:
                 raise
         else:
             return
-
-
-def _to_disk(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)

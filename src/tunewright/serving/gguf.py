@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunewright import console
+from tunewright.durable import atomic_folder, file_digest
 from tunewright.errors import command, shell
 from tunewright.export.gguf import write_model_file
 from tunewright.export.ollama import MODEL_FILE
@@ -13,7 +14,7 @@ from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.student import student_identity
 from tunewright.recipe import Recipe
 from tunewright.records import digest
-from tunewright.rundir import RunFolder, atomic_folder, file_digest
+from tunewright.rundir import RunFolder
 
 _FORMAT = 1  # raised when the same ingredients make another file
 _MADE_FROM = "made-from"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunewright import console
+from tunewright.durable import file_digest
 from tunewright.errors import RecipeError, StageError
 from tunewright.injection import PLANTED, injection_fault
 from tunewright.kept.suite import draw, load_suite
@@ -23,7 +24,7 @@ from tunewright.records import (
     SplitEntry,
     StageSummary,
 )
-from tunewright.rundir import RunFolder, file_digest
+from tunewright.rundir import RunFolder
 from tunewright.settings import ANSWERING
 from tunewright.synthesis import exam as exam_writing
 from tunewright.synthesis.evidence import chunks_by_document

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunewright.durable import atomic_folder, disk_errors, file_digest
 from tunewright.errors import TrainingError, shell
 from tunewright.records import digest
-from tunewright.rundir import atomic_folder, disk_errors, file_digest
 
 _STATE = "state.json"
 _TENSORS = ("adapter.safetensors", "optimizer.safetensors", "rng.safetensors")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewright.rundir import write_atomic
+from tunewright.durable import write_atomic
 
 Listener = Callable[[dict[str, Any]], None]
 

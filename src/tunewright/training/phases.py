@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.durable import atomic_folder, disk_errors, write_atomic
 from tunewright.models.load import attach_adapter, compute_dtype, pick_device, save_adapter
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.parallel import Processes, processes
 from tunewright.recipe import Recipe
 from tunewright.records import digest
-from tunewright.rundir import RunFolder, atomic_folder, disk_errors, write_atomic
+from tunewright.rundir import RunFolder
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.training.batches import Example, collate, pack
 from tunewright.training.data import Data
