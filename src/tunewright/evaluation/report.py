@@ -62,9 +62,7 @@ def summary_table(verdict: Verdict) -> tuple[list[str], list[list[str]]]:
 def _required(run: RunFolder, name: str) -> Path:
     path = run.file(name)
     if not path.is_file():
-        raise RunFolderError(
-            f"{run.path} has no {name} yet", "a report needs a finished exam", "tunewright evaluate RECIPE"
-        )
+        raise RunFolderError(f"{run.path} has no {name} yet", "a report needs a finished exam", run.again())
     return path
 
 
