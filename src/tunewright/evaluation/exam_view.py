@@ -88,9 +88,8 @@ def export_exam(run: RunFolder, path: Path) -> None:
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(path, (_table(rows) if path.suffix.lower() == ".csv" else lines).encode())
     console.line(f"{len(rows)} questions written to {path}")
-    console.line(
-        f"edit them, then name the file in the recipe, [exam] file = {json.dumps(str(path), ensure_ascii=False)}: it is sealed by the next run"
-    )
+    named = json.dumps(str(path), ensure_ascii=False)  # TOML's strings are JSON's
+    console.line(f"edit them, then name the file in the recipe, [exam] file = {named}: it is sealed by the next run")
 
 
 def show_exam(run: RunFolder) -> None:
