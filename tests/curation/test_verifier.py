@@ -103,7 +103,7 @@ def recipe_for(url: str, path) -> None:
 
 
 def oracle(seen: Seen) -> Answer:
-    """Judge the labelled set as its labels do, but for one item in ten; call the run's samples supported."""
+    """Judge the labeled set as its labels do, but for one item in ten; call the run's samples supported."""
     asked = seen.body["messages"][-1]["content"]
     number, item = next(
         (
@@ -133,7 +133,7 @@ def test_a_judge_is_measured_apart(run, tmp_path, capsys):
         assert len(server.seen) == calls == len(ITEMS) + len(FACTS)  # every verdict is journalled
     judged = [(n, i) for n, i in enumerate(ITEMS) if n % 40 != 3]
     right = sum(n % 10 != 0 for n, i in judged if not i.supported)
-    assert "judge on the labelled set" in told and "free rules on the labelled set" in told
+    assert "judge on the labeled set" in told and "free rules on the labeled set" in told
     assert f"{right} of {sum(not i.supported for _, i in judged)}" in told
     assert f"{len(ITEMS) - len(judged)} of {len(ITEMS)}" in told  # no verdict
     assert "judge: 0 of 10 answered samples rejected" in told

@@ -274,6 +274,9 @@ def _browser_process(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     return process, f"http://127.0.0.1:{ready.read_text().splitlines()[0]}"
 
 
+_PATIENCE_MS = 120_000  # of a machine that other programs keep busy
+
+
 def test_saved_marks_survive_the_kill_of_the_whole_browser(browser: Any, run: RunFolder, tmp_path: Path) -> None:
     # Uses the module's driver: one process may start only one.
     connect = browser.browser_type.connect_over_cdp
@@ -281,7 +284,7 @@ def test_saved_marks_survive_the_kill_of_the_whole_browser(browser: Any, run: Ru
     for stop in (7, 14):
         process, address = _browser_process(folder)
         try:
-            page = connect(address).contexts[0].new_page()
+            page = connect(address, timeout=_PATIENCE_MS).contexts[0].new_page()
             start(page, run, "Ann" if stop == 7 else "")
             assert page.text_content("#progress-text") == f"{stop - 7} of 101 marked"
             for number in range(stop - 7, stop):
@@ -292,7 +295,7 @@ def test_saved_marks_survive_the_kill_of_the_whole_browser(browser: Any, run: Ru
             process.wait()
     process, address = _browser_process(folder)
     try:
-        page = connect(address).contexts[0].new_page()
+        page = connect(address, timeout=_PATIENCE_MS).contexts[0].new_page()
         start(page, run, "")
         assert page.text_content("#progress-text") == "14 of 101 marked"
     finally:

@@ -225,7 +225,7 @@ def test_without_a_finished_exam_there_is_a_hint(tmp_path: Path, file: str) -> N
     run.file(file).unlink()
     with pytest.raises(RunFolderError, match=file) as failure:
         report(run, finished_run.RECIPE)
-    assert "tunewright evaluate" in failure.value.hint
+    assert "tunewright run" in failure.value.hint
 
 
 @pytest.mark.parametrize(
