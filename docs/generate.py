@@ -28,9 +28,11 @@ def first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
-def tree() -> str:
-    """Return the source tree, one line per file, packages after their modules."""
+def tree(whole: bool) -> str:
+    """Return the source tree, one line per file, packages after their modules; else top-level modules and packages."""
     files = sorted(SOURCE.rglob("*.py"), key=lambda path: (len(path.relative_to(SOURCE).parts), path.parent, path.stem))
+    if not whole:
+        files = [path for path in files if path.parent == SOURCE or path.stem == "__init__"]
     lines = ["src/tunewright/"]
     for path in files:
         inner = path.relative_to(SOURCE)
@@ -100,7 +102,13 @@ def _between(text: str, name: str, made: str) -> str:
 def readme() -> str:
     """Return README.md with its tree and its table of speeds made anew."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return _between(_between(text, "tree", f"```\n{tree()}\n```"), "speed", speed.table())
+    return _between(_between(text, "tree", f"```\n{tree(whole=False)}\n```"), "speed", speed.table())
+
+
+def files() -> str:
+    """Return docs/files.md: the source tree with every file."""
+    about = "The first line of each module. Imports point downward only; `make check` holds them to it."
+    return f"# Every file\n\n{about}\n\n```\n{tree(whole=True)}\n```\n"
 
 
 def coming_from_others() -> str:
@@ -130,6 +138,7 @@ def _recipe(name: str) -> str:
 
 PAGES = {
     "README.md": readme,
+    "docs/files.md": files,
     "docs/recipe.md": recipe_reference,
     "docs/commands.md": command_reference,
     "docs/coming-from.md": coming_from_others,

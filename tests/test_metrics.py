@@ -127,7 +127,10 @@ def test_primary(answerable: bool, text: str, primary: float) -> None:
 
 def test_score_holds_what_applies_and_nothing_else() -> None:
     right = score(question(), answer("150 ulcers"), REFUSAL)
-    assert set(right.metrics) == set(METRICS)
+    assert set(right.metrics) == set(METRICS) - {"refusal_recall"}
+    declined = score(question(answerable=False), answer(REFUSAL), REFUSAL)
+    assert declined.metrics["refusal_recall"] == 1 and "false_refusal" not in declined.metrics
+    assert score(question(answerable=False), answer("150 ulcers"), REFUSAL).metrics["refusal_recall"] == 0
     assert right.metrics["refusal_right"] == 1
     assert right.metrics["evidence_support"] == 1
     declined = score(question(answerable=False, passage="p"), answer("", "length"), REFUSAL)
@@ -219,7 +222,7 @@ def test_an_object_is_no_refusal_whatever_its_values_say() -> None:
 @pytest.mark.parametrize("gold", ["plain words", "{}", "[1]", "3", '{"a": 1', '{"a": 1} and more'])
 def test_other_golds_are_scored_as_before(gold: str) -> None:
     found = score(question(gold=gold), answer("150 ulcers"), REFUSAL)
-    assert set(found.metrics) == set(METRICS)
+    assert set(found.metrics) == set(METRICS) - {"refusal_recall"}
     assert found.primary == token_f1("150 ulcers", gold)
 
 

@@ -6,11 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from tunewright import console
+from tunewright.models.memory import Shape
 from tunewright.planning import Sizes, _calls, _sizes, _teaching, _work
 from tunewright.recipe import Recipe
 from tunewright.rundir import RunFolder
 from tunewright.settings import DocumentSettings, ExamSettings, JudgeSettings, SynthesisSettings, TeacherSettings
 
+SHAPE = Shape.of(
+    {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100, "intermediate_size": 128, "num_attention_heads": 4}
+)
 SIZES = Sizes(num_train_documents=10, num_exam_documents=4, num_samples=0, num_tokens=0, num_questions=0, num_chunks=0)
 
 
@@ -58,11 +63,12 @@ def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp
     own = recipe().model_copy(update={"exam": exam, "documents": DocumentSettings(paths=(str(tmp_path / "one.md"),))})
     sizes = _sizes(own, RunFolder(tmp_path / "run"))
     assert sizes.num_questions == 30
-    told, seconds = _work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)
+    told, seconds = _work("evaluate", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
     assert told == "150 answers, 200 of general ability"
     compared = own.model_copy(update={"evaluation": own.evaluation.model_copy(update={"compare": ("other",)})})
-    more, longer = _work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, None)
+    more, longer = _work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, SHAPE)
     assert more.startswith("180 answers") and longer > seconds
+    assert console.about(_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)[1]) == "?"
     assert _calls("judge", compared, sizes) == (0, 30 * (6 + 2 * 3))
 
 

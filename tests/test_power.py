@@ -126,3 +126,9 @@ def test_what_forgetting_can_be_ruled_out_is_told_and_what_not() -> None:
     assert "raise exam.kept" not in kept_power(360, 0.05)
     assert kept_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.kept")
     assert "no forgetting" in kept_power(1, 0.05)
+
+
+def test_an_exam_that_can_give_no_verdict_is_told_before_anything_is_trained():
+    assert "the verdict is INVALID" in exam_power([5, 5, 5, 5])
+    assert "the verdict is INVALID" in exam_power([1] * 9)
+    assert "INVALID" not in exam_power([2] * 5)

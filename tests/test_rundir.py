@@ -141,3 +141,16 @@ def test_a_stage_whose_record_is_missing_or_damaged_noted_nothing(tmp_path, cont
     assert run.stage_record("train") == {}
     run.write_json("stages/train.json", {"outputs": {"adapter": "0"}})
     assert run.stage_record("train") == {"outputs": {"adapter": "0"}}
+
+
+def test_a_path_that_is_no_run_folder_tells_what_may_be_meant(tmp_path):
+    RunFolder.create(tmp_path / "demo")
+    (tmp_path / "recipe.toml").write_text("seed = 1")
+    for given, told in (
+        ("dem", f"did you mean {tmp_path / 'demo'}?"),
+        ("recipe.toml", "runs/recipe"),
+        ("x", "make one"),
+    ):
+        with pytest.raises(RunFolderError) as caught:
+            RunFolder.open(tmp_path / given)
+        assert told in caught.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -90,7 +91,9 @@ def error(failure: TunewrightError) -> None:
 
 
 def about(seconds: float) -> str:
-    """Return a time that is only guessed, in the unit that suits it."""
+    """Return a time that is only guessed, in the unit that suits it; "?" of what is not a number."""
+    if math.isnan(seconds):
+        return "?"
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -9,6 +9,7 @@ from tunewright import __version__, console
 from tunewright.documents.stage import source_files
 from tunewright.errors import DocumentError, command
 from tunewright.output import write_output
+from tunewright.power import LEAST_DOCUMENTS
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
     DocumentSettings,
@@ -21,6 +22,8 @@ from tunewright.settings import (
 
 _BYTES_PER_SAMPLE = 200  # of source text: about one fact in two sentences
 _WANTED_QUESTIONS = 60  # per ring: enough to see a difference of about a quarter
+_ANSWER_TOKENS = 128
+_FEW_DOCUMENTS = 20
 _GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
@@ -33,7 +36,7 @@ def demo_recipe() -> Recipe:
         exam=ExamSettings(learned_per_document=1, unseen_per_document=2),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
         training=TrainingSettings(epochs=4, batch_size=8, learning_rate=7e-4, checkpoint_steps=10),
-        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=128),
+        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=_ANSWER_TOKENS),
     )
 
 
@@ -62,6 +65,11 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
     console.line(f"wrote {output} for {len(files)} file(s)")
     for key, note in notes.items():
         console.line(f"  {key}: {note}")
+    if len(files) < _FEW_DOCUMENTS:
+        console.warning(
+            f"{len(files)} file(s): with fewer than about {_FEW_DOCUMENTS} documents an exam can hardly prove "
+            f"anything, and with fewer than {LEAST_DOCUMENTS} it gives no verdict"
+        )
     console.line(f"next: {command('plan', output)}")
 
 
@@ -93,12 +101,14 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     notes["teacher.url"] = (
         "the embedded teacher is small; a stronger one at an OpenAI-compatible URL writes better data"
     )
+    notes["evaluation.max_new_tokens"] = "a verdict needs whole answers; raise it where the report counts cut ones"
     fitted = draft.model_copy(
         update={
             "exam": ExamSettings(learned_per_document=learned, unseen_per_document=unseen),
             "synthesis": SynthesisSettings(samples_per_document=samples),
             "model": model,
             "training": training,
+            "evaluation": EvaluationSettings(max_new_tokens=_ANSWER_TOKENS),
         }
     )
     return fitted, notes

@@ -139,6 +139,7 @@ METRICS: dict[str, Metric] = {
     "refusal": lambda q, a, refusal: float(is_refusal(a.text, refusal)),
     "refusal_right": lambda q, a, refusal: float(is_refusal(a.text, refusal) != q.answerable),
     "false_refusal": lambda q, a, refusal: float(is_refusal(a.text, refusal)) if q.answerable else None,
+    "refusal_recall": lambda q, a, refusal: None if q.answerable else float(is_refusal(a.text, refusal)),
     "truncated": lambda q, a, _: float(a.finish == "length"),
     "empty": lambda q, a, _: float(not a.text.strip()),
     "cut_or_empty": lambda q, a, _: float(a.finish == "length" or not a.text.strip()),

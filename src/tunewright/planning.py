@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,16 @@ class Sizes:
 
 def show_plan(recipe: Recipe, folder: Path) -> None:
     """Print a line per stage, and the peak memory of training."""
-    run = RunFolder(folder)
+    run, shape = RunFolder(folder), _shape(recipe)
     sizes = _sizes(recipe, run)
-    shape = _shape(recipe)
-    rows = []
+    rows, total = [], 0.0
     for state in pipeline.states(run, recipe):
         work, seconds = _work(state.stage.name, recipe, run, sizes, shape)
         if state.state == "fresh":
             work, seconds = "nothing: fresh", 0.0
+        total += seconds
         rows.append((state.stage.name, state.state, work, console.about(seconds), state.why))
+    rows.append(("all", "", "", console.about(total), ""))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
     for line in (*_memory(recipe, shape), *_provable(recipe, run, sizes)):
         console.line(line)
@@ -113,7 +115,7 @@ def _shape(recipe: Recipe) -> Shape | None:
 
 
 def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
-    """Return (what a stage does, about how many seconds it takes)."""
+    """Return (what a stage does, about how many seconds it takes: not a number where the base is not at hand)."""
     least, most = _calls(stage, recipe, sizes)
     if most:
         return _teaching(stage, recipe, run, least, most)
@@ -123,13 +125,13 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
         operations = shape.flops_per_token(recipe.training.method == "full", checkpointing=False) * tokens
         return f"{steps} steps, {tokens:,} tokens", operations / _FLOPS[_device()]
     if stage in ("train", "placebo"):
-        return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", 0.0
+        return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
         kept = 2 * recipe.exam.kept  # read more than written: choices and passages need no answer
         answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
         told = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
         one, one_kept = _SECONDS_PER_ANSWER[_device()]
-        return told, answers * one + kept * one_kept
+        return told, answers * one + kept * one_kept if shape else math.nan
     return "", 2.0
 
 
@@ -214,10 +216,10 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
 
 
 def _provable(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
-    """Yield the smallest difference that the exam can prove, once the exam or at least the split is known."""
+    """Yield the smallest difference that the exam can prove, as far as it is known how many will be asked."""
     if (known := _asked(recipe, run)) is not None:
         yield exam_power(known)
-    elif run.file("split.jsonl").exists():
+    else:
         learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
         unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
         if asked := [size for size in learned + unseen if size]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 # Stated guesses, for an exam that nobody has sat yet. Paired differences of the primary score spread by 0.23 to 0.40
 # in runs of the bundled example; questions of one document resemble each other.
+LEAST_QUESTIONS, LEAST_DOCUMENTS = 10, 5  # of an exam that can give a verdict
 EXPECTED_SD = 0.4
 EXPECTED_ICC = 0.3
 POWER = 0.8
@@ -140,6 +141,9 @@ def exam_power(sizes: Sequence[int]) -> str:
     if len(sizes) < 2:
         return f"{told}; questions on a single document prove nothing about others: ask about more documents"
     spread = [half for size in sizes for half in ((size + 1) // 2, size // 2) if half]
+    if len(sizes) < LEAST_DOCUMENTS or sum(sizes) < LEAST_QUESTIONS:
+        least = f"{LEAST_QUESTIONS} questions on {LEAST_DOCUMENTS} documents"
+        return f"{told}; below {least} the verdict is INVALID: add documents, or ask more of each"
     ways = [
         ("twice the documents", [*sizes, *sizes]),
         ("as many questions on more documents", spread),

@@ -242,9 +242,8 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise RecipeError(
-            f"there is no recipe at {path}", "", f"write one: {command('init', 'DOCS', '-o', path)}"
-        ) from error
+        words = (path, "-o", "recipe.toml") if path.is_dir() else ("DOCS", "-o", path)
+        raise RecipeError(f"there is no recipe at {path}", "", f"write one: {command('init', *words)}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not valid TOML", str(error), "text values stand in quotes") from error
     except UnicodeDecodeError as error:

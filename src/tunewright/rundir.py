@@ -1,7 +1,8 @@
-"""A run's folder: atomic writes, an append-only journal, digests, one writer at a time."""
+"""A run's folder: its files, records and append-only journals, and one writer at a time."""
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import json
 import os
@@ -68,6 +69,13 @@ class Journal:
         self.entries += entries
 
 
+def _near(path: Path) -> Path | None:
+    """Return the run folder beside a path that does not exist whose name is most like its name."""
+    beside = path.parent.iterdir() if path.parent.is_dir() and not path.exists() else ()
+    names = [one.name for one in beside if (one / _MARKER).is_file()]
+    return next((path.parent / name for name in difflib.get_close_matches(path.name, names, 1)), None)
+
+
 class RunFolder:
     """One run's files. Paths are given relative to the folder."""
 
@@ -104,6 +112,10 @@ class RunFolder:
         if not (path / _MARKER).is_file():
             cause = f"it has no {_MARKER}" if path.exists() else "it does not exist"
             hint = f"make one: {command('run', 'RECIPE', '--dir', path)}"
+            if path.suffix == ".toml":
+                cause, hint = "it is a recipe", f"name its run folder: {Path('runs') / path.stem}, or what --dir said"
+            elif near := _near(path):
+                hint = f"did you mean {near}?"
             raise RunFolderError(f"{path} is not a run folder", cause, hint)
         return cls(path)
 

@@ -137,7 +137,7 @@ STAGES = (
             "rules.jsonl",
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("tunewright.stages:base_identity", COMPARED),
-        version=6,
+        version=7,
     ),
     Stage(
         "judge",

@@ -44,7 +44,7 @@ def test_the_report_tells_costs_and_types(tmp_path):
     section = page.split('id="costs"')[1].split("</section>")[0]
     assert all(f'<th scope="row">{arm.arm}</th>' in section for arm in verdict.results.arms)
     even = break_even(verdict.results, {"train": 96.3, "exam": 41.8, "synth": 78.0, "curate": 1.1})
-    told = f"{even.answers:,} answers" if even.answers is not None else "never repaid"
+    told = f"{even.answers:,} answers" if even.answers is not None else "does not repay"
     assert told in section
     types = page.split("Score by type of question")[1].split("</table>")[0]
     assert "unseen, passage shown" in types and "unseen, not answerable" in types and "learned" in types

@@ -131,7 +131,8 @@ def test_ten_questions_on_five_documents_are_enough_to_be_judged() -> None:
 def test_cut_answers_invalidate_only_judged_arms(arm: str, name: str, fault: str) -> None:
     verdict = judge(GOOD, metrics={arm: {fault: lambda i: float(i < 2)}})  # 2 of 30: 6.7 %
     assert verdict.name == name
-    assert any(f"7% of the {arm} answers" in reason for reason in verdict.why)
+    told = f"2 of 30 answers of {arm} (6.7%)" if name == "INVALID" else f"7% of the {arm} answers"
+    assert any(told in reason for reason in verdict.why)
     assert judge(GOOD, metrics={arm: {fault: lambda i: float(i < 1)}}).name == "SHIP"  # 3.3 %
 
 
@@ -268,7 +269,7 @@ def test_false_ship_is_rare_without_an_effect_and_comparing_means_is_not() -> No
 
 def test_summary_table_has_a_cell_per_column() -> None:
     columns, rows = summary_table(judge(GOOD))
-    assert columns == ["arm", "score", "95% interval", "learned", "unseen", "refusal right", "gold NLL"]
+    assert columns == ["arm", "score", "95% interval", "learned", "unseen", "declines rightly", "wrongly", "gold NLL"]
     assert [row[0] for row in rows] == list(ARMS)
     assert all(len(row) == len(columns) for row in rows)
     assert float(rows[3][1]) == pytest.approx(0.7, abs=0.02)

@@ -50,10 +50,8 @@ def heat_map(rows: Sequence[Strip], label: str) -> Markup:
     parts = []
     for number, (row, sections) in enumerate(zip(rows, shades, strict=True)):
         y = _ROW * number
-        parts += [
-            f'<text class="label" x="0" y="{y + 15}">{escape(row.label)}</text>',
-            f'<text class="value" x="100%" y="{y + 15}" text-anchor="end">{escape(row.value)}</text>',
-        ]
+        # In one text, the value first: on a phone a long title leaves the page, and covers nothing.
+        parts.append(f'<text class="label" x="0" y="{y + 15}">{escape(row.value)} · {escape(row.label)}</text>')
         place = 0
         for name, own in sections:
             parts.append(f"<g><title>{escape(name)}</title>")

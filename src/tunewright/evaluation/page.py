@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from tunewright.evaluation.guards import guard_name
-from tunewright.evaluation.wording import duration, number, p_value, signed, spread
+from tunewright.evaluation.wording import duration, number, p_value, percent, signed, spread
 
 
 def page_file(name: str) -> str:
@@ -43,6 +43,8 @@ def render(name: str, view: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, p_value=p_value, spread=spread, duration=duration)
+    environment.filters.update(
+        number=number, signed=signed, p_value=p_value, spread=spread, duration=duration, percent=percent
+    )
     environment.filters.update(share=share, count=count, section_name=section_name, guard_name=guard_name)
     return str(environment.get_template(name).render({**view, "style": Markup(page_file("style.css"))}))

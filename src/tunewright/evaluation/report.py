@@ -24,7 +24,7 @@ from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.structured import structured_table
 from tunewright.evaluation.training_log import advice, plans, training
 from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
-from tunewright.evaluation.wording import number, spread
+from tunewright.evaluation.wording import number, percent, spread
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Answer, AnyRecord, Question, Score, StageSummary
 from tunewright.rundir import RunFolder
@@ -45,14 +45,14 @@ _TONES = {
 def summary_table(verdict: Verdict) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows for the terminal: each arm with its scores and gold-answer NLL."""
     rings = sorted({ring for arm in verdict.results.arms for ring in arm.rings})
-    columns = ["arm", "score", "95% interval", *rings, "refusal right", "gold NLL"]
+    columns = ["arm", "score", "95% interval", *rings, "declines rightly", "wrongly", "gold NLL"]
     return columns, [
         [
             arm.arm,
             number(arm.primary.mean),
             spread(arm.primary),
             *(number(arm.rings[ring].mean) if ring in arm.rings else "–" for ring in rings),
-            f"{arm.metrics.get('refusal_right', 0):.0%}",
+            *(percent(arm.metrics.get(name)) for name in ("refusal_recall", "false_refusal")),
             number(arm.gold_nll),
         ]
         for arm in verdict.results.arms

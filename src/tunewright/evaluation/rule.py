@@ -11,6 +11,7 @@ from tunewright.evaluation.guards import CROSS_ENTROPY_MARGIN
 from tunewright.evaluation.kept_results import ACCURACY, CROSS_ENTROPY
 from tunewright.evaluation.measured import BASE, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
 from tunewright.metrics import METRICS_VERSION
+from tunewright.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
@@ -64,8 +65,8 @@ def rule(
         "margin": margin,
         "alpha": 0.05,
         "arms": list(arms),
-        "min_questions": 10,
-        "min_documents": 5,
+        "min_questions": LEAST_QUESTIONS,
+        "min_documents": LEAST_DOCUMENTS,
         "max_cut": 0.05,
         "max_cut_arms": [TUNED, TUNED_RAG],
         "max_leaks": 0,

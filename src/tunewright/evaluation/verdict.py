@@ -89,8 +89,9 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
             faults.append(f"{found.arm} answered {found.primary.num} of {results.num_questions} questions.")
         cut = _cut(results, found.arm)
         if found.arm in rule["max_cut_arms"] and cut > rule["max_cut"]:
+            num = found.primary.num
             faults.append(
-                f"{cut:.0%} of the {found.arm} answers are empty or cut at the token limit; "
+                f"{round(cut * num)} of {num} answers of {found.arm} ({cut:.1%}) are empty or cut at the token limit; "
                 f"the rule allows {rule['max_cut']:.0%} (raise evaluation.max_new_tokens)."
             )
     return faults

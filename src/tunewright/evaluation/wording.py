@@ -10,6 +10,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def percent(value: float | None) -> str:
+    """Return a share in whole percents, or a dash for None."""
+    return "–" if value is None else f"{value:.0%}"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, plus too."""
     return f"{value:+.{digits}f}".replace("-", "−")
