@@ -47,6 +47,8 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
         RecipeError: the file exists and ``force`` is not given, or it cannot be written.
         DocumentError: no documents at these paths.
     """
+    if missing := [str(path) for path in documents if not at_home(path).exists()]:
+        raise DocumentError(f"there is nothing at {missing[0]}", "", "name files, or a folder that holds some")
     folder = output.parent.absolute()
     paths = tuple(_relative(path, folder) for path in documents)
     draft = Recipe(documents=DocumentSettings(paths=paths), folder=folder)
