@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -337,8 +338,8 @@ def vllm(tmp_path):
     """A folder whose ``vllm`` is the stand-in."""
     script = tmp_path / "bin" / "vllm"
     script.parent.mkdir()
-    body = Path(__file__).with_name("stand_in_vllm.py").read_text(encoding="utf-8")
-    script.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
+    stand_in = shlex.join([sys.executable, str(Path(__file__).with_name("stand_in_vllm.py"))])
+    script.write_text(f'#!/bin/sh\nexec {stand_in} "$@"\n', encoding="utf-8")  # no first line holds a path with spaces
     script.chmod(0o755)
     return f"{script.parent}{os.pathsep}{os.environ['PATH']}"
 
