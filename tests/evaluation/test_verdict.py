@@ -269,7 +269,7 @@ def test_false_ship_is_rare_without_an_effect_and_comparing_means_is_not() -> No
 
 def test_summary_table_has_a_cell_per_column() -> None:
     columns, rows = summary_table(judge(GOOD))
-    assert columns == ["arm", "score", "95% interval", "learned", "unseen", "declines rightly", "wrongly", "gold NLL"]
+    assert columns == ["arm", "score", "95% interval", "learned", "unseen", "declines rightly / wrongly", "gold NLL"]
     assert [row[0] for row in rows] == list(ARMS)
     assert all(len(row) == len(columns) for row in rows)
     assert float(rows[3][1]) == pytest.approx(0.7, abs=0.02)

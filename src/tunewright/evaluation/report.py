@@ -45,14 +45,14 @@ _TONES = {
 def summary_table(verdict: Verdict) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows for the terminal: each arm with its scores and gold-answer NLL."""
     rings = sorted({ring for arm in verdict.results.arms for ring in arm.rings})
-    columns = ["arm", "score", "95% interval", *rings, "declines rightly", "wrongly", "gold NLL"]
+    columns = ["arm", "score", "95% interval", *rings, "declines rightly / wrongly", "gold NLL"]
     return columns, [
         [
             arm.arm,
             number(arm.primary.mean),
             spread(arm.primary),
             *(number(arm.rings[ring].mean) if ring in arm.rings else "–" for ring in rings),
-            *(percent(arm.metrics.get(name)) for name in ("refusal_recall", "false_refusal")),
+            " / ".join(percent(arm.metrics.get(name)) for name in ("refusal_recall", "false_refusal")),
             number(arm.gold_nll),
         ]
         for arm in verdict.results.arms
