@@ -28,6 +28,8 @@ def test_the_training_is_repaid_once_the_answers_saved_as_much(finished):
     even = break_even(results, {"train": 100.0, "exam": 10.0, "synth": 20.0, "evaluate": 500.0})
     assert even.saved_s == 0.25 and even.answers == 400 and even.with_data == 520
     assert even.prompt_tokens == 430 - 62
+    resumed = break_even(results, {"train": 100.0}, steps_s=250.0)  # the last attempt did a part of the steps
+    assert (resumed.spent_s, resumed.answers) == (250.0, 1000)
 
 
 def test_what_saves_nothing_is_never_repaid_and_what_is_unknown_is_not_told(finished):

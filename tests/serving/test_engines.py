@@ -7,7 +7,6 @@ import subprocess
 import pytest
 
 from families import make_family
-from tuned_run import make_speaking_model, make_tuned_run
 from tunewright.errors import StageError
 from tunewright.evaluation.arms import arm_prompt
 from tunewright.models.prompts import exam_prompt
@@ -18,12 +17,6 @@ from tunewright.serving.address import TOKEN, token_for
 from tunewright.serving.gguf import renewal, tuned_gguf
 from tunewright.serving.serve import serve
 from tunewright.serving.vllm import context_tokens
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engines")
-    return make_tuned_run(folder / "my run", make_speaking_model(folder / "student"))
 
 
 def test_after_what_the_hint_says_a_damaged_file_is_written_again(run):

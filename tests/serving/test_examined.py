@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from serving_process import refused, served
 
-from tuned_run import make_speaking_model, make_tuned_run
 from tunewright.chatting.voices import Voices
 from tunewright.models.streaming import stream
 from tunewright.models.template import end_ids
@@ -21,12 +20,6 @@ from tunewright.serving.examined import _chooser, _until
 from tunewright.serving.requests import ChatRequest
 
 NUM_PROMPTS, NUM_TOKENS = 200, 16
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("examined")
-    return make_tuned_run(folder / "my run", make_speaking_model(folder / "student"))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import urllib3
 from serving_process import ENVIRONMENT, all_gone, children, refused, served
 
 from gguf_folder import write_gguf
-from tuned_run import SYSTEM_PROMPT, make_speaking_model, make_tuned_run
+from tuned_run import SYSTEM_PROMPT, make_tuned_run
 from tunewright.chatting.loop import converse
 from tunewright.errors import ModelError, RunFolderError, StageError, UserError
 from tunewright.models.student import student_tokenizer
@@ -37,12 +37,6 @@ from tunewright.serving.serve import Student, _engine, serve
 from tunewright.serving.vllm import command
 
 TOKEN = "a token of twenty-eight char"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve")
-    return make_tuned_run(folder / "my run", make_speaking_model(folder / "student"))
 
 
 @pytest.fixture(scope="module")

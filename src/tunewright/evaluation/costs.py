@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from tunewright.evaluation.data_funnel import teacher_use
 from tunewright.evaluation.measured import BASE, RAG, TUNED, Results
+from tunewright.evaluation.training_log import metrics_rows
 from tunewright.records import Record
 from tunewright.rundir import RunFolder
 
@@ -56,10 +56,8 @@ def break_even(results: Results, seconds: dict[str, float], steps_s: float = 0.0
 
 def _steps_s(run: RunFolder) -> float:
     """Return the seconds of all steps that the adapter is made of; those that were done again count once."""
-    metrics = run.file("metrics.jsonl")
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    rows = [json.loads(line) for line in lines]
-    return math.fsum(row["num_tokens"] / row["tokens_per_s"] for row in rows if row.get("tokens_per_s"))
+    rows = metrics_rows(run)
+    return math.fsum(row.get("num_tokens", 0.0) / row["tokens_per_s"] for row in rows if row.get("tokens_per_s"))
 
 
 def _dollars(run: RunFolder) -> float:

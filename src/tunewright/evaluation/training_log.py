@@ -17,7 +17,16 @@ from tunewright.rundir import RunFolder
 Row = Mapping[str, Any]
 
 _TITLES = {"sft": "Supervised fine-tuning", "dpo": "Preferences (DPO)"}
-_VALUES = ("loss", "held_out_loss", "tokens_per_s", "chosen_reward", "rejected_reward", "margin", "accuracy")
+_VALUES = (
+    "loss",
+    "held_out_loss",
+    "num_tokens",
+    "tokens_per_s",
+    "chosen_reward",
+    "rejected_reward",
+    "margin",
+    "accuracy",
+)
 _TIMES = {1: "once", 2: "twice"}
 _ADVICE = re.compile(r"advice_(\d+)")
 
@@ -28,14 +37,19 @@ def training(run: RunFolder) -> list[dict[str, Any]] | None:
     Raises:
         RunFolderError: metrics.jsonl has a line that is no training step.
     """
-    rows = _rows(run)
+    rows = metrics_rows(run)
     phases = {
         phase: [row for row in rows if row["phase"] == phase] for phase in dict.fromkeys(r["phase"] for r in rows)
     }
     return [_phase(phase, own) for phase, own in phases.items() if any(row["step"] for row in own)] or None
 
 
-def _rows(run: RunFolder) -> list[dict[str, Any]]:
+def metrics_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl that the run ended with: a phase, a step, and what was measured there.
+
+    Raises:
+        RunFolderError: a line is no training step.
+    """
     path = run.file("metrics.jsonl")
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

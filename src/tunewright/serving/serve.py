@@ -28,7 +28,6 @@ from tunewright.serving.gguf import renewal, tuned_gguf
 from tunewright.serving.llama import llama_engine
 from tunewright.serving.requests import ChatRequest, RequestError
 
-ENGINES = ("auto", "vllm", "llama.cpp", "transformers")
 _GRACE_S = 3  # for answers under way when the server is stopped
 
 
@@ -69,7 +68,7 @@ def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None
         run: a run folder whose exam was sat.
         host: the address to listen on; other than the loopback it needs a token in the environment.
         port: 0 takes a free one.
-        engine: one of ENGINES; "auto" takes the first that can serve this run.
+        engine: "vllm", "llama.cpp", "transformers", or "auto": the first of them that can serve this run.
         dtype: of the GGUF, where llama.cpp serves it.
 
     Raises:
