@@ -1,6 +1,6 @@
 """The exam room timed: all arms on 200 questions with the embedded model, a rerun, one arm more, and one at a time.
 
-    PYTHONPATH=src python benchmarks/all_arms.py RUN [--questions 200] [-o FILE]
+    python benchmarks/all_arms.py RUN [--questions 200] [-o FILE]
 
 RUN is a finished run folder of the demo (tunewright demo --dir RUN). Its exam is filled up to the wanted number with the
 questions of its samples and documents: timing needs questions of real lengths, not sealed ones. Answers are generated in
@@ -47,7 +47,7 @@ def questions_of(run: Any, number: int) -> list[Any]:
 
 
 def copy_of(run: Any, folder: Path) -> Any:
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
 
     fresh = RunFolder.create(folder)
     for name in NEEDED:
@@ -57,7 +57,7 @@ def copy_of(run: Any, folder: Path) -> Any:
 
 
 def told(run: Any) -> dict[str, Any]:
-    from tunewright.evaluation.sitting import JOURNAL
+    from tunewright.evaluation.generation import JOURNAL
 
     outputs: dict[str, Any] = {}
     for entry in run.journal(JOURNAL).entries if run.file(JOURNAL).exists() else ():
@@ -84,11 +84,11 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/all_arms.json"))
     options = parser.parse_args()
-    from tunewright.evaluation import sitting
-    from tunewright.models.load import pick_device, quiet_libraries
+    from tunewright.evaluation import generation
+    from tunewright.models.loading import pick_device, quiet_libraries
     from tunewright.recipe import load_recipe
     from tunewright.records import KeptItem
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
 
     quiet_libraries()
     source = RunFolder.open(options.run)
@@ -111,7 +111,7 @@ def main() -> None:
         batched = timed(together, recipe, questions[: options.together], arms)
         few = questions[: options.alone]
         alone = copy_of(source, Path(name) / "alone")
-        sitting.BATCH_SIZE[pick_device().partition(":")[0]] = 1
+        generation.BATCH_SIZE[pick_device().partition(":")[0]] = 1
         single = timed(alone, recipe, few, arms)
         figures["one_batch"], figures["one_at_a_time"] = batched, single
         rates = [found["seconds"] / found["generated"] for found in (batched, single)]

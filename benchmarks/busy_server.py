@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from slow_teacher import calls_of, slow_teacher
 
 from tunewright.records import Message
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import TeacherSettings
 from tunewright.teacher import Request, open_teacher
 from tunewright.teacher.protocol import Reply

@@ -5,7 +5,7 @@ are trained on, the third is the exam. One model is trained on the facts, the ot
 dealt out anew: it learns to answer in the right form, and nothing that is true. Both sit the same exam with a placebo
 of their own. The first must get SHIP (or be promising at least), the second must get neither.
 
-    PYTHONPATH=src:tests python benchmarks/constructed_truth.py [SEED...]
+    PYTHONPATH=tests python benchmarks/constructed_truth.py [SEED...]
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def make_student(folder: Path, seed: int) -> Path:
     import torch
     from transformers import LlamaForCausalLM
 
-    import tiny
+    from support import tiny
 
     words = [f"{way.format(name)}\n{number}" for name, number in facts(seed).items() for way in _WAYS]
     before, tiny.TEXT = tiny.TEXT, "\n".join(words)

@@ -20,10 +20,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunewright.models.prompts import chat, question_prompt
+from tunewright.models.chat_template import chat, question_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, Span, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "curation.json"
 ABSTRACTS = Path(__file__).parents[1] / "src/tunewright/examples/abstracts"
@@ -36,7 +36,7 @@ from pathlib import Path
 start = time.perf_counter()
 from tunewright.curation.stage import curate
 from tunewright.recipe import Recipe
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 summary = curate(RunFolder(Path(sys.argv[1])), Recipe())
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({

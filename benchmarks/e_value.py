@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tunewright.evaluation.marking_statistics import STOP, e_value
-from tunewright.evaluation.marking_summary import evidence
-from tunewright.evaluation.statistics import mcnemar_exact
+from tunewright.annotation.summary import evidence
 from tunewright.records import Mark
+from tunewright.statistics.agreement import STOP, e_value
+from tunewright.statistics.intervals import mcnemar_exact
 
 RESULTS = Path(__file__).parent / "results" / "e_value.json"
 RUNS, LONGEST = 100_000, 300

@@ -37,11 +37,11 @@ def in_full(model) -> None:
 def loop(model, data, batch_size: int, steps: int, held_out, tokens: int, compute):
     """Train; return the losses of all steps and the held-out loss."""
 
-    from tunewright.training.capacity import Capacity
     from tunewright.training.checkpoint import trainable
     from tunewright.training.loop import LoopSettings, Task, held_out_loss, optimizer_step
     from tunewright.training.objectives import NEXT_TOKEN
     from tunewright.training.optimizers import OPTIMIZERS
+    from tunewright.training.step_plan import Capacity
 
     settings = LoopSettings(
         seed=0, learning_rate=2e-4, epochs=1, batch_size=batch_size, warmup_share=0, max_grad_norm=1.0,
@@ -62,11 +62,11 @@ def train(base: str, way: str) -> dict:
     import torch
     from shapes import config_of, examples, make_base
 
-    from tunewright.models.load import attach_adapter, quiet_libraries
+    from tunewright.models.loading import attach_adapter, quiet_libraries
     from tunewright.models.student import student_base, student_tokenizer
     from tunewright.recipe import Recipe
     from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.path import take_fast_path
+    from tunewright.training.fast_path import take_fast_path
 
     quiet_libraries()
     training = TrainingSettings(
@@ -83,7 +83,7 @@ def train(base: str, way: str) -> dict:
     else:
         from kill_on_gpu import samples
 
-        from tunewright.training.encoding import encode_samples
+        from tunewright.training.dataset import encode_samples
 
         recipe = Recipe(model=ModelSettings(fp8=way == "fp8"), training=training)
         tokenizer = student_tokenizer(recipe)

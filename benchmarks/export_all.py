@@ -1,6 +1,6 @@
 """Every export of a run, one after the other: how long each takes, and what its certificate says.
 
-    PYTHONPATH=src python benchmarks/export_all.py RUN [-o FILE]
+    python benchmarks/export_all.py RUN [-o FILE]
 
 RUN is a finished run folder of the demo (tunewright demo --dir RUN). Each export is a command of its own, as its user
 types it, into a folder that is thrown away. The two GGUF files are loaded by llama.cpp (xllamacpp) for their

@@ -1,9 +1,9 @@
 """Damaged files of every format through the capped child process: each is read or refused with a reason.
 
-    PYTHONPATH=tests/documents python benchmarks/fuzz_readers.py [--format .pdf] [--files 10000] [--seed 0]
+    PYTHONPATH=tests python benchmarks/fuzz_readers.py [--format .pdf] [--files 10000] [--seed 0]
 
 Goes on where the recorded result stops, so that a long run can be done in pieces; --afresh starts again. The files are
-those of tests/documents/fuzzed_files.py: file N of a seed is always the same, and a defect is recorded with its N.
+those of tests/support/fuzzed_files.py: file N of a seed is always the same, and a defect is recorded with its N.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fuzzed_files import damaged
-
-from tunewright.documents.assembly import Reading, clean
-from tunewright.documents.reading import read_files
-from tunewright.documents.worker import CRASHED
+from support.fuzzed_files import damaged
+from tunewright.documents.markup import Reading, clean
+from tunewright.documents.sandbox import read_files
+from tunewright.documents.sandbox_worker import CRASHED
 from tunewright.settings import DocumentSettings
 
 FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")

@@ -33,9 +33,9 @@ def main() -> None:
     import torch
     from shapes import make_base
 
-    from tunewright.evaluation.sitting import BATCH_SIZE
-    from tunewright.models.generate import Job, answer_batch, batches
-    from tunewright.models.load import quiet_libraries
+    from tunewright.evaluation.generation import BATCH_SIZE
+    from tunewright.models.generation import Job, answer_batch, batches
+    from tunewright.models.loading import quiet_libraries
 
     quiet_libraries()
     gpu = torch.cuda.is_available()

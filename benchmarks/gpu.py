@@ -54,7 +54,7 @@ def measure_ours(number: int) -> dict:
     from shapes import config_of, examples, paired_examples
     from timed import prepare
 
-    from tunewright.models.budget import Choice, told
+    from tunewright.models.memory_plan import Choice, told
     from tunewright.training.loop import optimizer_step
     from tunewright.training.objectives import NEXT_TOKEN, dpo
 

@@ -27,9 +27,9 @@ from tempfile import TemporaryDirectory
 
 import urllib3
 
-from tunewright.durable import file_digest
-from tunewright.models.embedded import gguf_path
-from tunewright.teacher.embedded import serve
+from tunewright.models.source import gguf_path
+from tunewright.storage import file_digest
+from tunewright.teacher.teacher import serve_embedded
 
 RECIPE = """
 [documents]
@@ -136,7 +136,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kill_anywhere.json"))
     options = parser.parse_args()
-    with TemporaryDirectory() as work, serve(gguf_path()) as upstream, counting_proxy(upstream) as (url, calls):
+    with (
+        TemporaryDirectory() as work,
+        serve_embedded(gguf_path()) as upstream,
+        counting_proxy(upstream) as (url, calls),
+    ):
         recipe = Path(work) / "recipe.toml"
         recipe.write_text(RECIPE.format(documents=options.documents.absolute(), url=url))
         whole, killed = Path(work) / "whole", Path(work) / "killed"

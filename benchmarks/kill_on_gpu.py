@@ -68,7 +68,7 @@ def recipe():
 
 
 def train(folder: Path) -> None:
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
     from tunewright.training.stage import train_adapter
 
     run = RunFolder.create(folder)

@@ -79,7 +79,7 @@ def main() -> None:
     import torch
     from shapes import make_base
 
-    from tunewright.models.load import quiet_libraries
+    from tunewright.models.loading import quiet_libraries
 
     quiet_libraries()
     gpu = torch.cuda.is_available()

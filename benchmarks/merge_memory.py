@@ -1,6 +1,6 @@
 """How much memory a merge of an 8B model takes: random weights of Llama-3.1-8B's shape, a LoRA on every linear layer.
 
-    PYTHONPATH=src:tests:benchmarks python benchmarks/merge_memory.py --shape 8B [--work FOLDER] [-o FILE]
+    PYTHONPATH=tests:benchmarks python benchmarks/merge_memory.py --shape 8B [--work FOLDER] [-o FILE]
 
 The base is written as bf16 shards, the adapter beside it, and a child process merges them (NF4 as trained, expanded
 again). Its own memory (RssAnon) is read every 20 ms; pages of the base's files, which the system takes back when it
@@ -21,7 +21,7 @@ import sys, threading, time
 from pathlib import Path
 from tunewright.export.merge import write_merged
 from tunewright.recipe import load_recipe
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 def held(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -51,7 +51,7 @@ def write_base(folder: Path, shape: str) -> None:
     from shapes import config_of
     from transformers import LlamaForCausalLM
 
-    from tiny import make_tokenizer
+    from support.tiny import make_tokenizer
 
     config = config_of(shape)
     folder.mkdir(parents=True)
@@ -90,7 +90,7 @@ def write_run(folder: Path, base: Path, shape: str) -> None:
     from transformers import LlamaForCausalLM
 
     from tunewright.recipe import Recipe, dump_recipe
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
     from tunewright.settings import ModelSettings
 
     run = RunFolder.create(folder)

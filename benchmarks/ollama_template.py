@@ -1,6 +1,6 @@
 """The exported Ollama templates, rendered by Go's own text/template, against the chat templates they come from.
 
-Run: PYTHONPATH=src python benchmarks/ollama_template.py (needs Go: apt-get install golang-go)
+Run: PYTHONPATH=tests python benchmarks/ollama_template.py (needs Go: apt-get install golang-go)
 Writes benchmarks/results/ollama_template.json: for each kind of template, how many of 200 prompts are token for token
 those that training renders, and a digest of what Go rendered, by which a test checks our own renderer without Go.
 """
@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from support.exported import digest_of, random_conversations
+from support.families import WORDS
+from tunewright.export.gguf.ollama import go_template
+from tunewright.export.gguf.vocabulary import adds_bos
+from tunewright.models.chat_template import encode_prompt, load_tokenizer
+from tunewright.records import Message
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "export"), str(ROOT / "tests"), str(ROOT / "src")]
-
-from exported import digest_of, random_conversations  # noqa: E402
-
-from families import WORDS  # noqa: E402
-from tunewright.export.gguf_vocabulary import adds_bos  # noqa: E402
-from tunewright.export.ollama import go_template  # noqa: E402
-from tunewright.models.template import encode_prompt, load_tokenizer  # noqa: E402
-from tunewright.records import Message  # noqa: E402
-
 RESULTS = ROOT / "benchmarks" / "results" / "ollama_template.json"
 
 

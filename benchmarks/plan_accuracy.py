@@ -50,8 +50,8 @@ def make_base(name: str, folder: Path) -> Path:
 
 def chats(number: int, longest: int, seed: int = 0) -> list:
     """Return examples of random tokens with the lengths and masks of chat data."""
-    from tunewright.models.template import IGNORED, Encoded
-    from tunewright.training.batches import Example
+    from tunewright.models.chat_template import IGNORED, Encoded
+    from tunewright.training.packing import Example
 
     drawn = random.Random(seed)
     examples = []
@@ -66,10 +66,10 @@ def chats(number: int, longest: int, seed: int = 0) -> list:
 def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: int, folder: Path) -> dict:
     """Train one configuration; return its plan and what came."""
     from tunewright.recipe import Recipe
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
     from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.data import Data
-    from tunewright.training.phases import start_session, train_phases
+    from tunewright.training.dataset import Data
+    from tunewright.training.stage import start_session, train_phases
 
     base = make_base(shape, folder)
     batch_size = max(4, 4 * tokens // 260)

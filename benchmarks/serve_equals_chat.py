@@ -42,8 +42,8 @@ class Chat:
     """Chat's greedy answers, with the logits behind them."""
 
     def __init__(self, run: Any, limit: int) -> None:
-        from tunewright.chatting.voices import Voices
-        from tunewright.models.template import end_ids
+        from tunewright.chat.models import Voices
+        from tunewright.models.chat_template import end_ids
         from tunewright.recipe import load_recipe
 
         self.voices = Voices(run, load_recipe(run.file("recipe.toml")))
@@ -52,7 +52,7 @@ class Chat:
 
     def answer(self, question: str) -> tuple[str, list[int], list[int]]:
         """Return (text, prompt tokens, answer tokens)."""
-        from tunewright.models.streaming import greedy, whole_characters
+        from tunewright.models.generation import greedy, whole_characters
 
         tokenizer = self.voices.tokenizer
         prompt = self.voices.prompt_ids("tuned", question, ())
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--ways", nargs="+", default=["transformers", "f32", "f16", "q8_0"])
     options = parser.parse_args()
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
 
     run = RunFolder.open(options.run)
     asked = questions(run, options.questions)

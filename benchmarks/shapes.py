@@ -113,8 +113,8 @@ def pairs(number: int, seed: int = 2) -> list[tuple[list[int], list[int], list[i
 
 def paired_examples(number: int, seed: int = 2) -> list[Any]:
     """Return pairs as examples of the training loop."""
-    from tunewright.models.template import IGNORED, Encoded
-    from tunewright.training.batches import Example
+    from tunewright.models.chat_template import IGNORED, Encoded
+    from tunewright.training.packing import Example
 
     return [
         Example(
@@ -127,8 +127,8 @@ def paired_examples(number: int, seed: int = 2) -> list[Any]:
 
 def examples(workload: str, number: int, seed: int = 1) -> list[Any]:
     """Return the workload's sequences as examples of the training loop."""
-    from tunewright.models.template import IGNORED, Encoded
-    from tunewright.training.batches import Example
+    from tunewright.models.chat_template import IGNORED, Encoded
+    from tunewright.training.packing import Example
 
     return [
         Example(f"{place:05d}", (Encoded(ids, [IGNORED] * prompt + ids[prompt:], True),))

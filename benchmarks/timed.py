@@ -12,14 +12,14 @@ def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, 
     import torch
     from shapes import config_of, make_base
 
-    from tunewright.models.load import attach_adapter, compute_dtype, quiet_libraries
+    from tunewright.models.loading import attach_adapter, compute_dtype, quiet_libraries
     from tunewright.recipe import Recipe
     from tunewright.settings import ModelSettings, TrainingSettings
     from tunewright.training.checkpoint import trainable
+    from tunewright.training.fast_path import take_fast_path
     from tunewright.training.loop import LoopSettings
     from tunewright.training.optimizers import OPTIMIZERS
-    from tunewright.training.path import take_fast_path
-    from tunewright.training.proof import first_capacity
+    from tunewright.training.profiling import first_capacity
 
     quiet_libraries()
     folder = Path(tempfile.mkdtemp())

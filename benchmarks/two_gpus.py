@@ -26,13 +26,13 @@ RUNS = {
 
 
 def train(name: str, models: Path, output: Path) -> None:
-    from tunewright.parallel import processes
+    from tunewright.distributed import processes
     from tunewright.recipe import Recipe
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
     from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.data import Data
+    from tunewright.training.dataset import Data
     from tunewright.training.metrics import read_metrics
-    from tunewright.training.phases import start_session, train_phases
+    from tunewright.training.stage import start_session, train_phases
 
     _, quantization, sharded = RUNS[name]
     recipe = Recipe(

@@ -28,12 +28,12 @@ import numpy as np
 import scipy
 from scipy.special import ndtr, stdtr
 
-from tunewright.evaluation.measured import ArmResult, Difference, Guard, Results
-from tunewright.evaluation.results import PAIRS
+from tunewright.evaluation.measurement import PAIRS
+from tunewright.evaluation.results import ArmResult, Difference, Guard, Results
 from tunewright.evaluation.rule import rule
-from tunewright.evaluation.statistics import Interval, paired, sign_flip
 from tunewright.evaluation.verdict import apply_rule
-from tunewright.power import t_quantile
+from tunewright.statistics.intervals import Interval, paired, sign_flip
+from tunewright.statistics.power import t_quantile
 
 RESULTS = Path(__file__).parent / "results" / "verdict_simulation.json"
 ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")

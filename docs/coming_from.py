@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunewright.elsewhere.import_config import TOOLS
-from tunewright.elsewhere.rules import Tool
+from tunewright.importers.import_config import TOOLS
+from tunewright.importers.rules import Tool
 
 
 def tables() -> dict[str, str]:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import coming_from
 import speed
 
-from tunewright.elsewhere.notebooks import notebook
+from tunewright.launchers.notebooks import notebook
 from tunewright.recipe import Recipe, sections
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -18,9 +17,6 @@ hypothesis.settings.load_profile("unhurried")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Where the tests' own servers, models and runs are made.
-for folder in (".", "teacher", "evaluation", "training", "elsewhere", "export", "serving"):
-    sys.path.insert(0, str(Path(__file__).parent / folder))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: threads of their own would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Llama and its tokenizer."""
-    from tiny import make_model
+    from support.tiny import make_model
 
     return make_model(tmp_path_factory.mktemp("tiny") / "llama")
 

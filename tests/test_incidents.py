@@ -13,32 +13,17 @@ from typing import Any
 import jsonschema
 import pytest
 
-from teacher.faulty_server import Answer, Seen, completion, fake_teacher
+from support import ROOT
+from support.faulty_server import fake_teacher
+from support.triage import EXAMPLES, FIELDS, labels, reports, triage
 from tunewright.curation.stage import curate
-from tunewright.documents.assembly import ReadDocument
-from tunewright.documents.readers import read_markdown
 from tunewright.documents.stage import ingest, split
-from tunewright.examples import abstracts_folder
 from tunewright.recipe import load_recipe
 from tunewright.records import Question, Sample
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.synthesis.extraction import instruction, read_schema, shown_text
 from tunewright.synthesis.stage import exam, synth
-from tunewright.text import words
-
-EXAMPLES = abstracts_folder().parent
-ROOT = Path(__file__).parents[1]
-FIELDS = ("severity", "component", "customer_impact", "started_at")
-
-
-def reports() -> dict[str, ReadDocument]:
-    found = {path.name: read_markdown(path)[0] for path in sorted((EXAMPLES / "incidents").iterdir())}
-    return {name: document for name, document in found.items() if isinstance(document, ReadDocument)}
-
-
-def labels() -> list[dict[str, Any]]:
-    lines = (EXAMPLES / "incidents.gold.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+from tunewright.text.normalization import words
 
 
 def schema() -> dict[str, Any]:
@@ -124,19 +109,6 @@ def test_the_exam_is_made_of_reports_and_labels() -> None:
         report = reports()[label.pop("source")]
         assert (line["question"], line["passage"]) == (asked, shown_text(report.title, report.text))
         assert json.loads(line["gold"]) == label
-
-
-def triage(seen: Seen) -> Answer:
-    """Answer with the labels, their free text as its own quote, and an invented impact where there is none."""
-    told = seen.body["messages"][-1]["content"]
-    name = next(name for name, report in reports().items() if report.text in told)
-    values = next(dict(label) for label in labels() if label["source"] == name)
-    del values["source"]
-    first = reports()[name].text.partition(".")[0]
-    quotes = {key: value if key in FIELDS[2:] else first for key, value in values.items() if value}
-    invented = {"customer_impact": values["customer_impact"] or "the moon went dark over all ports"}
-    quotes.setdefault("customer_impact", "the moon went dark over all ports")
-    return Answer(body=completion(json.dumps({"values": values | invented, "quotes": quotes})))
 
 
 def test_the_recipe_writes_what_the_labels_say(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ import json
 import tomllib
 
 import pytest
-from faulty_server import Answer, completion, fake_teacher
 
+from support.faulty_server import Answer, completion, fake_teacher
+from support.whole_path import asks, write_recipe
 from tunewright import pipeline
-from tunewright.durable import file_digest
 from tunewright.errors import StageError, UserError
 from tunewright.recipe import parse_recipe
 from tunewright.records import Question, Sample
-from tunewright.rundir import RunFolder
-from whole_path import asks, write_recipe
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
 
 UNASKED = ("pairs", "placebo", "judge")
 FINISHED = [name for name in pipeline.STAGE_NAMES if name not in UNASKED]
@@ -131,7 +131,7 @@ def test_the_learned_and_the_unseen_side_never_share_a_document(tmp_path, recipe
 
 
 def test_a_dead_teacher_stops_the_stage_and_the_rest_goes_on_later(tmp_path, tiny_model, abstracts, recipe_file):
-    from faulty_server import Answer
+    from support.faulty_server import Answer
 
     answered = []
 

@@ -12,24 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from able_teacher import able
-from faulty_server import Answer, Seen, fake_teacher
 
-from families import make_family
-from test_incidents import triage
-from tiny import make_reward_model
-from tunewright import pipeline, planning
+from support import ROOT
+from support.able_teacher import able
+from support.families import make_family
+from support.faulty_server import Answer, Seen, fake_teacher
+from support.tiny import make_reward_model
+from support.triage import triage
+from tunewright import pipeline
+from tunewright.commands import plan
 from tunewright.errors import DocumentError
 from tunewright.examples import abstracts_folder
-from tunewright.models.budget import choose, predict_memory
-from tunewright.models.memory import Shape
+from tunewright.models.hardware import Shape
+from tunewright.models.memory_plan import choose, predict_memory
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import PreferencePair, Sample
-from tunewright.training.data import read_data
-from tunewright.training.path import expected_path
+from tunewright.training.dataset import read_data
+from tunewright.training.fast_path import expected_path
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = ROOT / "recipes"
 PATHS = sorted(FOLDER.glob("*.toml"))
 PLACEHOLDER = "../papers"
 
@@ -159,9 +161,9 @@ def test_a_plan_needs_no_network(path: Path, tmp_path: Path, capsys: pytest.Capt
     if recipe.documents.paths == (PLACEHOLDER,):
         assert "which is not there yet" in header(path)
         with pytest.raises(DocumentError, match="papers"):
-            planning.show_plan(recipe, tmp_path / "run")
+            plan.show_plan(recipe, tmp_path / "run")
         recipe = load_recipe(path, [f"documents.paths=['{abstracts_folder()}']"])
-    planning.show_plan(recipe, tmp_path / "run")
+    plan.show_plan(recipe, tmp_path / "run")
     assert f"known once {recipe.model.base} is fetched" in " ".join(capsys.readouterr().err.split())
 
 

@@ -10,18 +10,18 @@ import re
 import subprocess
 import sys
 
-import pushable
 import pytest
-from faulty_server import Answer, fake_teacher
 
-from stand_in_hub import Fault, stand_in_hub
+from support import pushable
+from support.faulty_server import Answer, fake_teacher
+from support.stand_in_hub import Fault, stand_in_hub
+from support.whole_path import asks, write_recipe
 from tunewright import console
+from tunewright.console import without_secrets
 from tunewright.errors import UserError
 from tunewright.records import Message
-from tunewright.secrecy import without_secrets
 from tunewright.teacher.endpoint import Endpoint
 from tunewright.teacher.protocol import Request
-from whole_path import asks, write_recipe
 
 TEACHER_KEY = "sk-canary-teacher-4711-never-stored"
 HUB_TOKEN = "hf_canaryHub4711neverStoredAnywhere"

@@ -7,15 +7,16 @@ import subprocess
 import sys
 
 import pytest
-from faulty_server import fake_teacher
 
-from training.bench_of_training import pairs
-from tunewright import pipeline, planning
+from support.bench_of_training import pairs
+from support.faulty_server import fake_teacher
+from support.whole_path import asks, write_recipe
+from tunewright import pipeline
+from tunewright.commands import plan
 from tunewright.errors import DocumentError, RecipeError
 from tunewright.recipe import load_recipe
 from tunewright.records import PreferencePair, Question, Sample
-from tunewright.rundir import RunFolder
-from whole_path import asks, write_recipe
+from tunewright.run_folder import RunFolder
 
 STAGES = [name for name in pipeline.STAGE_NAMES if name not in ("placebo", "judge")]  # nobody asks for them here
 
@@ -149,7 +150,7 @@ def test_settings_that_do_not_fit_together_say_why(tmp_path, tiny_model, abstrac
 
 def test_plan_proves_itself_before_there_is_data(tmp_path, tiny_model, teacher, abstracts, capsys):
     path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, training={"max_tokens": 64})
-    planning.prove_plan(load_recipe(path), tmp_path / "run")
+    plan.prove_plan(load_recipe(path), tmp_path / "run")
     told = capsys.readouterr().err
     assert "samples of training.max_tokens stand for it" in told
     assert "real steps took" in told

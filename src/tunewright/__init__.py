@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunewright.pipeline import run
     from tunewright.recipe import Recipe, load_recipe
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "RunFolder", "load_recipe", "open_run", "run"]
 
 _HOMES = {
     "Recipe": "tunewright.recipe",
-    "RunFolder": "tunewright.rundir",
+    "RunFolder": "tunewright.run_folder",
     "load_recipe": "tunewright.recipe",
     "run": "tunewright.pipeline",
 }
@@ -24,7 +24,7 @@ def open_run(path: str) -> RunFolder:
     """Open a finished or unfinished run folder for reading."""
     from pathlib import Path
 
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
 
     return RunFolder.open(Path(path))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +28,19 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.errors import TunewrightError, UserError
-from tunewright.secrecy import without_secrets
+
+_NAMED = re.compile(r"(^|_)(API)?(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|PAT)(_|$)")
+_SHORTEST = 8  # characters; what is shorter would be found in harmless text
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with the value of each environment variable named as a key replaced by its name."""
+    named = {value.strip(): name for name, value in os.environ.items() if _NAMED.search(name.upper())}
+    for value in sorted(named, key=len, reverse=True):
+        if len(value) >= _SHORTEST and not value.startswith("/"):  # a path is where a key lies, no key
+            text = text.replace(value, f"[{named[value]}]")
+    return text
+
 
 _SILENT_SECONDS = 10.0  # between two progress lines where no terminal redraws a bar
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tunewright import console, environment, parallel
-from tunewright.durable import file_digest
+from tunewright import console, distributed, environment
 from tunewright.errors import RecipeError, RunFolderError, command
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.stages import COMPARED, STAGE_NAMES, STAGES, Stage, stages_of
+from tunewright.storage import file_digest
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> S
     run.log("start", stage=stage.name, fingerprint=digest(ingredients))
     start = time.monotonic()
     if stage.shared:
-        parallel.processes().call(stage.name)
+        distributed.processes().call(stage.name)
     summary = _load(stage.function)(run, recipe)
     assert isinstance(summary, StageSummary)
     duration_s = round(time.monotonic() - start, 2)
@@ -148,7 +148,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
     """
     if until not in STAGE_NAMES:
         raise RecipeError(f"there is no stage {until!r}", "", f"the stages are: {', '.join(STAGE_NAMES)}")
-    group = parallel.processes()
+    group = distributed.processes()
     if not group.is_first:
         return _follow(recipe.with_absolute_paths(), RunFolder(Path(folder)), group)
     opened = RunFolder.create(Path(folder))
@@ -170,7 +170,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
     return opened
 
 
-def _follow(recipe: Recipe, run: RunFolder, group: parallel.Processes) -> RunFolder:
+def _follow(recipe: Recipe, run: RunFolder, group: distributed.Processes) -> RunFolder:
     """Take part, in silence, in the stages that the first process of the launch calls to."""
     console.silence()
     by_name = {stage.name: stage for stage in STAGES}

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tunewright.durable import file_digest
 from tunewright.errors import RecipeError
-from tunewright.kept.suite import suite_digest
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
-from tunewright.settings import (
-    MAKES_PAIRS,
-    NO_PART_OF_RESULT,
-    PreferenceSettings,
-    SynthesisSettings,
-    TrainingSettings,
-)
+from tunewright.retention.suite import suite_digest
+from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT, PreferenceSettings, SynthesisSettings, TrainingSettings
+from tunewright.storage import file_digest
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Stage:
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
 _TEACHER_NAME = "tunewright.stages:teacher_name"  # in place of teacher.url: servers of a fleet come and go
-COMPARED = "tunewright.evaluation.compared:compared_digest"
+COMPARED = "tunewright.evaluation.extra_arms:compared_digest"
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
@@ -96,16 +90,16 @@ STAGES = (
         (*_PROMPT, "curation", "model.base"),
         (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
         ("train.jsonl",),
-        ("tunewright.curation.own_data:data_digest", "tunewright.stages:base_identity"),
+        ("tunewright.curation.chat_formats:data_digest", "tunewright.stages:base_identity"),
         version=2,
     ),
     Stage(
         "pairs",
-        "tunewright.curation.pairs:curate_pairs",
+        "tunewright.curation.preference_pairs:curate_pairs",
         ("curation.ngram",),
         ("exam.jsonl",),
         ("pairs.jsonl",),
-        ("tunewright.curation.pairs:pairs_digest",),
+        ("tunewright.curation.preference_pairs:pairs_digest",),
     ),
     Stage(
         "train",
@@ -149,7 +143,7 @@ STAGES = (
     ),
     Stage(
         "report",
-        "tunewright.evaluation.report:report",
+        "tunewright.reporting.report:report",
         (),
         (
             *_RESULTS,

@@ -4,14 +4,14 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from word_vectors import vectors
 
-from tunewright.curation.rules import Sources
+from support.word_vectors import vectors
+from tunewright.curation.sample_rules import Sources
 from tunewright.curation.stage import curate, sift
 from tunewright.errors import StageError
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Question, Rejection, Sample, Span, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import CurationSettings, SynthesisSettings
 
 TOPICS = ("red foxes", "gray wolves", "brown bears", "snowy owls", "sea otters", "wild boars")

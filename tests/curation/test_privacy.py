@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import pytest
-from privacy_list import LABELED
 
+from support import ABSTRACTS, ROOT
+from support.privacy_list import LABELED
 from tunewright.curation.privacy import FINDERS, find, kinds, luhn, mask, masked
 from tunewright.records import Message, Sample, Span
-
-ABSTRACTS = Path(__file__).parents[2] / "src/tunewright/examples/abstracts"
 
 # One find each: the kind, and what must be masked. Numbers are the published examples of their standards, or made up.
 PERSONAL = [
@@ -78,7 +75,7 @@ def test_recall_and_precision_on_the_labeled_list_are_what_the_guide_says():
     found = [({one.kind for one in find(text)}, kinds) for text, kinds in LABELED]
     right, wrong = (sum(len(got & held) for got, held in found), sum(len(got - held) for got, held in found))
     missed = sum(len(held - got) for got, held in found)
-    guide = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
     assert f"**{right} of {right + missed}** were found, with **{wrong}** false" in guide
 
 

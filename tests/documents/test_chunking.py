@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.documents.assembly import assemble
 from tunewright.documents.chunking import chunk
+from tunewright.documents.markup import assemble
 from tunewright.records import Document, Section, digest
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import docx
 import pytest
-from document_files import docx_members, write_package, write_pdf
-from fuzzed_files import damaged
 
-from tunewright.documents.assembly import Failure, Reading, clean
-from tunewright.documents.markdown import front_matter, markdown_blocks, without_comments
-from tunewright.documents.reading import read_files
-from tunewright.documents.worker import CRASHED, answer
+from support.document_files import docx_members, write_package, write_pdf
+from support.fuzzed_files import damaged
+from tunewright.documents.markup import Failure, Reading, clean, front_matter, markdown_blocks, without_comments
+from tunewright.documents.sandbox import read_files
+from tunewright.documents.sandbox_worker import CRASHED, answer
 
 FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
 
@@ -160,8 +159,8 @@ def test_word_document_of_many_paragraphs_asks_for_its_styles_once(
 
 
 def test_fault_of_a_reader_is_told_apart_from_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunewright.documents import worker
+    from tunewright.documents import sandbox_worker
 
-    monkeypatch.setitem(worker.READERS, ".txt", lambda path: [{}["gone"]])
+    monkeypatch.setitem(sandbox_worker.READERS, ".txt", lambda path: [{}["gone"]])
     (failure,) = read_content(tmp_path / "a.txt", "words").failures
     assert (failure.reason, failure.detail) == (CRASHED, "KeyError: 'gone'")

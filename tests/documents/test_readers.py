@@ -7,12 +7,12 @@ from pathlib import Path
 
 import docx
 import pytest
-from document_files import write_package, write_pdf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.document_files import write_package, write_pdf
 from tunewright.documents import readers
-from tunewright.documents.assembly import Failure, ReadDocument, assemble, clean
+from tunewright.documents.markup import Failure, ReadDocument, assemble, clean
 from tunewright.documents.readers import READERS
 
 

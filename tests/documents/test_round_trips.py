@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 
 import docx
 import pytest
-from document_files import write_pdf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.documents.assembly import ReadDocument, clean
+from support.document_files import write_pdf
+from tunewright.documents.markup import ReadDocument, clean
 from tunewright.documents.readers import READERS
 
 # Clean lines that no format takes for anything but words; what is not clean is the cleaner's own test.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tunewright.documents.split import exam_groups, near_duplicate_groups, shingles, split_documents
 from tunewright.errors import DocumentError
 from tunewright.records import Document, digest
-from tunewright.text import jaccard
+from tunewright.text.normalization import jaccard
 
 WORDS = [f"w{number}" for number in range(500)]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tunewright.evaluation.answering import false_gold
-from tunewright.evaluation.results import measure
-from tunewright.models import generate
-from tunewright.models.generate import Job, Output, answer_or_halve
+from tunewright.evaluation.measurement import measure
+from tunewright.models import generation
+from tunewright.models.generation import Job, Output, answer_or_halve
 from tunewright.records import Answer, Question, Score
 
 
@@ -23,7 +23,7 @@ def with_memory_for(most, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return [Output([job.prompt_ids[0]], "stop", 0.0, 0.0) for job in asked]
 
-    monkeypatch.setattr(generate, "answer_batch", answer)
+    monkeypatch.setattr(generation, "answer_batch", answer)
     return sizes
 
 

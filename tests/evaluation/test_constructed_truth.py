@@ -1,12 +1,6 @@
 """The verdict where the truth is known: a model that learned the facts ships, one that learned their form does not."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from constructed_truth import make_student, sit
 
 

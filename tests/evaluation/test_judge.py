@@ -4,26 +4,32 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import finished_run
 import pytest
-from faulty_server import Answer as ServerAnswer
-from faulty_server import Seen, completion, fake_teacher
 
+from support import finished_run
+from support.faulty_server import Answer as ServerAnswer
+from support.faulty_server import Seen, completion, fake_teacher
+from tunewright.annotation.marking import read_marks
 from tunewright.errors import RecipeError
-from tunewright.evaluation.judge import judge_exam
-from tunewright.evaluation.judge_independence import check_independent, family_of_name
-from tunewright.evaluation.judge_summary import JudgeSummary, Judgment, judge_differences, summarize
-from tunewright.evaluation.marking import read_marks
-from tunewright.evaluation.measured import Results
-from tunewright.evaluation.opinions import disagreement, opinions, trial
-from tunewright.evaluation.report import report
-from tunewright.evaluation.statistics import paired
+from tunewright.evaluation.judge import (
+    JudgeSummary,
+    Judgment,
+    check_independent,
+    family_of_name,
+    judge_differences,
+    judge_exam,
+    summarize,
+)
+from tunewright.evaluation.results import Results
 from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question
-from tunewright.rundir import RunFolder
+from tunewright.reporting.opinions import disagreement, opinions, trial
+from tunewright.reporting.report import report
+from tunewright.run_folder import RunFolder
 from tunewright.settings import JudgeSettings, ModelSettings, TeacherSettings
 from tunewright.stages import stages_of
+from tunewright.statistics.intervals import paired
 
 Respond = Callable[[Seen], ServerAnswer]
 

@@ -4,15 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import finished_run
 import pytest
 
-from tunewright.durable import file_digest
-from tunewright.evaluation.report import report
+from support import finished_run
 from tunewright.evaluation.seal import exam_faults, seal_faults
 from tunewright.recipe import load_recipe
 from tunewright.records import KeptItem, Question
-from tunewright.rundir import RunFolder
+from tunewright.reporting.report import report
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
 
 PAYLOAD = "<script>alert(1)</script>"
 

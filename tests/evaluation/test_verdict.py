@@ -1,66 +1,15 @@
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
+from support.verdicts import ARMS, GOOD, scored, sit
 from tunewright.errors import StageError
-from tunewright.evaluation.report import summary_table
 from tunewright.evaluation.rule import rule, rule_digest
 from tunewright.evaluation.verdict import Verdict, apply_rule, decide
-from tunewright.records import Answer, Score
-
-ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
-RNG = np.random.default_rng(0)
-NOISE = RNG.normal(0, 0.05, (6, 60))
-
-Metrics = Mapping[str, Callable[[int], float]]
-
-
-def sit(
-    means: Mapping[str, float],
-    num: int = 30,
-    per_document: int = 2,
-    metrics: Mapping[str, Metrics] | None = None,
-    nll: Mapping[str, float] | None = None,
-    noise: float = 1.0,
-) -> tuple[list[Score], list[Answer]]:
-    """Return scores and answers of arms with the given mean primary scores and a little noise."""
-    scores, answers = [], []
-    for row, (arm, mean) in enumerate(means.items()):
-        for i in range(num):
-            own = {name: value(i) for name, value in (metrics or {}).get(arm, {}).items()}
-            scores.append(
-                Score(
-                    question=f"q{i}",
-                    arm=arm,
-                    ring="learned" if i % 3 else "unseen",
-                    document=f"d{i // per_document}",
-                    primary=float(np.clip(mean + noise * NOISE[row, i], 0, 1)),
-                    metrics={
-                        "answerable": 1,
-                        "closed_book": i % 3 > 0,
-                        "false_refusal": 0,
-                        "truncated": 0,
-                        "empty": 0,
-                        "cut_or_empty": 0,
-                    }
-                    | own,
-                )
-            )
-            answers.append(
-                Answer(
-                    question=f"q{i}",
-                    arm=arm,
-                    text=f"the answer of {arm}",
-                    finish="stop",
-                    num_prompt_tokens=10,
-                    num_tokens=5,
-                    duration_s=0.5,
-                    gold_nll=(nll or {}).get(arm, 3.0) + 0.2 * NOISE[row, i],
-                )
-            )
-    return scores, answers
+from tunewright.records import Score
+from tunewright.reporting.report import summary_table
 
 
 def judge(
@@ -68,13 +17,6 @@ def judge(
 ) -> Verdict:
     scores, answers = sit(means, **how)  # type: ignore[arg-type]
     return decide(scores, answers, rule(0.10, arms or list(means)), leaks)
-
-
-def scored(base: float, few_shot: float, rag: float, tuned: float, tuned_rag: float) -> dict[str, float]:
-    return dict(zip(ARMS, (base, few_shot, rag, tuned, tuned_rag), strict=True))
-
-
-GOOD = scored(0.2, 0.3, 0.4, 0.7, 0.5)
 
 
 @pytest.mark.parametrize(

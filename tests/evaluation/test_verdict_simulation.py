@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tunewright.evaluation.rule import rule
-from tunewright.evaluation.statistics import paired
-from tunewright.evaluation.verdict import apply_rule, decide
-from tunewright.records import Score
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from verdict_simulation import (  # noqa: E402
     ARMS,
     RESULTS,
@@ -28,6 +19,11 @@ from verdict_simulation import (  # noqa: E402
     results_of,
     verdicts,
 )
+
+from tunewright.evaluation.rule import rule
+from tunewright.evaluation.verdict import apply_rule, decide
+from tunewright.records import Score
+from tunewright.statistics.intervals import paired
 
 
 @settings(max_examples=40, deadline=None)

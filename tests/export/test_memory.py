@@ -17,7 +17,7 @@ import sys, threading, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from tunewright.export.merge import Merge, write_weights
-from tunewright.models.weights import weight_files
+from tunewright.models.tensors import weight_files
 
 def held():
     lines = Path("/proc/self/status").read_text().splitlines()

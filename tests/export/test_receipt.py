@@ -6,15 +6,15 @@ import json
 import shutil
 
 import pytest
-from exported_run import adapted_run, make_recipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.exported_run import adapted_run, make_recipe
 from tunewright.cli import main
-from tunewright.durable import file_digest
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.receipt import public_name, training_settings, verify
 from tunewright.export.stage import export
+from tunewright.storage import file_digest
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_the_commands_export_verify_and_refuse(run, tmp_path, capsys):
 def test_an_export_is_verified_and_replayed_from_inside(exported, run, monkeypatch, capsys):
     monkeypatch.chdir(exported)
     assert exit_code("verify", ".") == 0
-    monkeypatch.setattr("tunewright.replaying._train_again", lambda run: file_digest(run.file("adapter")))
+    monkeypatch.setattr("tunewright.commands.replay._train_again", lambda run: file_digest(run.file("adapter")))
     assert exit_code("replay", "receipt.json") == 0
     assert "the same adapter" in capsys.readouterr().err
 

@@ -6,16 +6,15 @@ import json
 
 import pytest
 import torch
-from exported_run import adapted_run, examined, make_recipe, some_ids
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from families import TINY, logits_of, make_family
+from support.exported_run import adapted_run, examined, make_recipe, some_ids
+from support.families import TINY, logits_of, make_family
 from tunewright.errors import ModelError
 from tunewright.export.certificate import Certificate
-from tunewright.export.deltas import place
-from tunewright.export.merge import open_merge, write_merged
+from tunewright.export.merge import open_merge, place, write_merged
 from tunewright.export.stage import export
-from tunewright.models.quantization import quantized_layers
+from tunewright.models.loading import quantized_layers
 
 METHODS = {
     "lora": ({}, {}),
@@ -91,7 +90,7 @@ def test_an_int8_base_is_merged_in_the_weights_that_it_was_loaded_with(tiny_mode
 
 
 def test_the_layers_that_are_quantized_are_those_that_transformers_quantizes(tiny_model):
-    from tunewright.models.load import load_base
+    from tunewright.models.loading import load_base
 
     loaded = load_base(tiny_model, "nf4", "cpu", torch.float32)
     wanted = {name for name, module in loaded.named_modules() if type(module).__name__ == "Linear4bit"}

@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from exported_run import adapted_run, make_recipe
 
+from support.exported_run import adapted_run, make_recipe
 from tunewright.errors import DiskFullError, ExportError, RunFolderError, UserError
 from tunewright.export import receipt, stage
 from tunewright.export.certificate import Certificate
@@ -170,9 +170,11 @@ def test_an_artifact_that_is_not_what_was_examined_never_takes_the_name(run, mon
 
 
 def test_a_template_that_lost_a_token_is_refused_with_conversation_position_and_both_tokens(run, monkeypatch):
-    from tunewright.export import words
+    from tunewright.export import tokenizer
 
-    monkeypatch.setattr(words, "portable_template", lambda tokenizer: tokenizer.chat_template.replace("<|im_end|>", ""))
+    monkeypatch.setattr(
+        tokenizer, "portable_template", lambda tokenizer: tokenizer.chat_template.replace("<|im_end|>", "")
+    )
     with pytest.raises(ExportError, match="is not what was examined") as caught:
         export(run, "adapter")
     assert "200 of 200 prompts differ" in caught.value.cause

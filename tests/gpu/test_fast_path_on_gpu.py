@@ -4,20 +4,20 @@ import copy
 
 import pytest
 import torch
-from bench_of_training import loop_settings, tiny_examples, wake
 
-from families import TINY, base_of, make_family
-from tunewright.models.load import attach_adapter, load_base
+from support.bench_of_training import loop_settings, tiny_examples, wake
+from support.families import TINY, base_of, make_family
+from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
-from tunewright.training.capacity import FAST, Capacity
 from tunewright.training.checkpoint import trainable
+from tunewright.training.fast_path import take_fast_path
 from tunewright.training.kernels.attention import attend, segments_of
 from tunewright.training.kernels.decoder import FastDecoder
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import OPTIMIZERS
-from tunewright.training.path import take_fast_path
+from tunewright.training.step_plan import FAST, Capacity
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,19 +5,19 @@ import tomllib
 
 import pytest
 import torch
-from bench_of_training import FIRST, loop_settings, tiny_examples
-from faulty_server import fake_teacher
 
+from support.bench_of_training import FIRST, loop_settings, tiny_examples
+from support.faulty_server import fake_teacher
+from support.whole_path import asks, write_recipe
 from tunewright import pipeline
-from tunewright.models.load import attach_adapter, load_base
+from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import parse_recipe
 from tunewright.settings import TrainingSettings
 from tunewright.training import checkpoint
-from tunewright.training.capacity import Capacity
 from tunewright.training.loop import Task, train
 from tunewright.training.metrics import MetricsLog, read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
-from whole_path import asks, write_recipe
+from tunewright.training.step_plan import Capacity
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,22 +4,22 @@ import copy
 
 import pytest
 import torch
-from bench_of_training import loop_settings, run_loop, wake
 from transformers import AutoModelForCausalLM
 
-from families import TINY, WINDOW, adapted, base_of, logits_of, make_family, turns
+from support.bench_of_training import loop_settings, run_loop, wake
+from support.families import TINY, WINDOW, adapted, base_of, logits_of, make_family, turns
+from tunewright.models.chat_template import IGNORED, encode_prompt, end_ids, load_tokenizer
 from tunewright.models.families import FAMILIES
-from tunewright.models.generate import Job, answer_batch
-from tunewright.models.load import load_adapter, save_adapter
-from tunewright.models.template import IGNORED, encode_prompt, end_ids, load_tokenizer
+from tunewright.models.generation import Job, answer_batch
+from tunewright.models.loading import load_adapter, save_adapter
 from tunewright.records import Sample
-from tunewright.training.batches import collate
-from tunewright.training.capacity import Capacity
 from tunewright.training.checkpoint import trainable
-from tunewright.training.encoding import encode_samples
+from tunewright.training.dataset import encode_samples
 from tunewright.training.loop import Task, accumulate
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN, sequence_logps
+from tunewright.training.packing import collate
+from tunewright.training.step_plan import Capacity
 
 
 @pytest.fixture(scope="module", params=TINY)

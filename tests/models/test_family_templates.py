@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from families import SYSTEM, WORDS, turns
-from tiny import supervised_runs
-from tunewright.models.template import IGNORED, encode, encode_prompt, load_tokenizer, render
+from support.families import SYSTEM, WORDS, turns
+from support.tiny import supervised_runs
+from tunewright.models.chat_template import IGNORED, encode, encode_prompt, load_tokenizer, render
 
 
 @pytest.fixture(scope="module", params=WORDS)

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bench_of_training import run_loop
 
-from families import TINY, WORDS, adapted, base_of, logits_of, make_family, turns
-from tunewright.models.load import load_adapter, save_adapter
-from tunewright.models.template import DEFAULT_TEMPLATE, encode, load_tokenizer
+from support.bench_of_training import run_loop
+from support.families import TINY, WORDS, adapted, base_of, logits_of, make_family, turns
+from tunewright.models.chat_template import DEFAULT_TEMPLATE, encode, load_tokenizer
+from tunewright.models.loading import load_adapter, save_adapter
 from tunewright.records import Sample
-from tunewright.training.capacity import Capacity
-from tunewright.training.encoding import encode_samples
+from tunewright.training.dataset import encode_samples
 from tunewright.training.loop import Task
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
+from tunewright.training.step_plan import Capacity
 
 ADDED = ("<dose>", "<gene>")
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from tiny import make_model, make_reward_model
-from tunewright.curation.reward import FILE, Reward, ranked, write_rewards
+from support.tiny import make_model, make_reward_model
+from tunewright.curation.student_sampling import FILE, Reward, ranked, write_rewards
 from tunewright.errors import ModelError
 from tunewright.models import reward
 from tunewright.models.reward import load_reward, score
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import CurationSettings
 
 EXCHANGES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuned_run import make_speaking_model, make_tuned_run
+from support.tuned_run import make_speaking_model, make_tuned_run
 
 
 @pytest.fixture(scope="module")

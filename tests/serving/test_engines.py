@@ -6,15 +6,15 @@ import subprocess
 
 import pytest
 
-from families import make_family
+from support.families import make_family
 from tunewright.errors import StageError
 from tunewright.evaluation.arms import arm_prompt
-from tunewright.models.prompts import exam_prompt
+from tunewright.models.chat_template import exam_prompt
 from tunewright.models.source import read_config
 from tunewright.recipe import load_recipe, parse_recipe
 from tunewright.records import Question
-from tunewright.serving.address import TOKEN, token_for
-from tunewright.serving.gguf import renewal, tuned_gguf
+from tunewright.serving.listen import TOKEN, token_for
+from tunewright.serving.llama_cpp import renewal, tuned_gguf
 from tunewright.serving.serve import serve
 from tunewright.serving.vllm import context_tokens
 

@@ -19,20 +19,21 @@ import httpx
 import openai
 import pytest
 import urllib3
-from serving_process import ENVIRONMENT, all_gone, children, refused, served
 
-from gguf_folder import write_gguf
-from tuned_run import SYSTEM_PROMPT, make_tuned_run
-from tunewright.chatting.loop import converse
+from support import TESTS
+from support.gguf_folder import write_gguf
+from support.serving_process import ENVIRONMENT, all_gone, children, refused, served
+from support.tuned_run import SYSTEM_PROMPT, make_tuned_run
+from tunewright.chat.loop import converse
 from tunewright.errors import ModelError, RunFolderError, StageError, UserError
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import load_recipe
 from tunewright.records import Answer, Question
-from tunewright.rundir import RunFolder
-from tunewright.serving.address import open_door, take_port
+from tunewright.run_folder import RunFolder
 from tunewright.serving.app import application
 from tunewright.serving.canary import Canary, judge
 from tunewright.serving.engine import WAITING, Completions, Piece
+from tunewright.serving.listen import open_door, take_port
 from tunewright.serving.serve import Student, _engine, serve
 from tunewright.serving.vllm import command
 
@@ -207,7 +208,7 @@ def test_the_llm_command_talks_to_it(run, server, tmp_path):
 
 
 def test_the_file_is_made_once_and_anew_for_another_adapter(run, server, monkeypatch):
-    from tunewright.serving.gguf import tuned_gguf
+    from tunewright.serving.llama_cpp import tuned_gguf
 
     recipe = load_recipe(run.file("recipe.toml"))
     before = run.file("serving/f32/model.gguf").stat().st_mtime_ns
@@ -273,7 +274,7 @@ def test_a_family_that_llama_cpp_does_not_know_is_served_by_the_examined_model(r
     def unknown(*arguments):
         raise ModelError("no GGUF is written of this family")
 
-    monkeypatch.setattr("tunewright.serving.gguf.write_model_file", unknown)
+    monkeypatch.setattr("tunewright.serving.llama_cpp.write_model_file", unknown)
     recipe = load_recipe(run.file("recipe.toml"))
     student = Student(student_tokenizer(recipe), recipe.system_prompt)
     with _engine(run, recipe, "auto", "q8_0", student) as engine:
@@ -332,7 +333,7 @@ def vllm(tmp_path):
     """A folder whose ``vllm`` is the stand-in."""
     script = tmp_path / "bin" / "vllm"
     script.parent.mkdir()
-    stand_in = shlex.join([sys.executable, str(Path(__file__).with_name("stand_in_vllm.py"))])
+    stand_in = shlex.join([sys.executable, str(TESTS / "support" / "stand_in_vllm.py")])
     script.write_text(f'#!/bin/sh\nexec {stand_in} "$@"\n', encoding="utf-8")  # no first line holds a path with spaces
     script.chmod(0o755)
     return f"{script.parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from synthesis_run import FACTS, document
 
-from tunewright.synthesis.evidence import ranked_evidence
-from tunewright.text import is_evidence, sentences
+from support.synthesis_run import FACTS, document
+from tunewright.synthesis.questions import ranked_evidence
+from tunewright.text.normalization import is_evidence, sentences
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from faulty_server import Answer, completion, fake_teacher
-from synthesis_run import asked_sentence, make_run, question_writer, recipe_for
 
-from tunewright.durable import file_digest
+from support.faulty_server import Answer, completion, fake_teacher
+from support.synthesis_run import asked_sentence, make_run, question_writer, recipe_for
 from tunewright.errors import RecipeError, StageError, UserError
-from tunewright.power import detectable_on
 from tunewright.records import Chunk, Document, Question, Rejection
 from tunewright.settings import ExamSettings
+from tunewright.statistics.power import detectable_on
+from tunewright.storage import file_digest
 from tunewright.synthesis.stage import exam
 
 
@@ -141,7 +141,7 @@ def test_a_users_own_exam_in_jsonl(run, tmp_path):
 
 
 def test_a_users_own_exam_in_csv_without_documents(tmp_path):
-    from tunewright.rundir import RunFolder
+    from tunewright.run_folder import RunFolder
 
     bare = RunFolder.create(tmp_path / "bare")
     content = '\ufeffQuestion,Answer,answerable,remark\n"Which\nline?",Two.,yes,x\nNone?,,no,\n'

@@ -3,17 +3,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from scripted import Scripted, assert_spans_exact, work_on
-from synthesis_run import make_run, recipe_for
 
+from support.scripted import Scripted, assert_spans_exact, work_on
+from support.synthesis_run import make_run, recipe_for
 from tunewright.errors import RecipeError
-from tunewright.injection import PLANTED
 from tunewright.recipe import Recipe
 from tunewright.settings import SynthesisSettings
+from tunewright.synthesis.context import Work
 from tunewright.synthesis.extraction import says
 from tunewright.synthesis.stage import synth
 from tunewright.synthesis.tasks import TASKS
-from tunewright.synthesis.work import Work
+from tunewright.text.injection import PLANTED
 
 SCHEMA = {
     "type": "object",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunewright.synthesis.work import reply_fault
+from tunewright.synthesis.context import reply_fault
 from tunewright.teacher.protocol import Reply
 
 

@@ -6,22 +6,22 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from faulty_server import Answer, completion, fake_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthesis_run import asked_sentence, make_run, qa_writer, question_writer, recipe_for
 
+from support import TESTS
+from support.faulty_server import Answer, completion, fake_teacher
+from support.synthesis_run import asked_sentence, make_run, qa_writer, question_writer, recipe_for
 from tunewright.errors import StageError
-from tunewright.models.prompts import chat, question_prompt
+from tunewright.models.chat_template import chat, question_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, SplitEntry
 from tunewright.settings import SynthesisSettings, TeacherSettings
+from tunewright.synthesis.context import read_items
 from tunewright.synthesis.stage import exam, synth
 from tunewright.synthesis.tasks import TASKS
-from tunewright.synthesis.work import read_items
 
 
 @pytest.fixture
@@ -230,15 +230,14 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from synthesis_run import recipe_for
-from tunewright.rundir import RunFolder
+from support.synthesis_run import recipe_for
+from tunewright.run_folder import RunFolder
 from tunewright.synthesis.stage import synth
 synth(RunFolder(Path(sys.argv[1])), recipe_for(sys.argv[2]))
 """
 
 
 def test_kill_9_and_resume_gives_the_same_samples(run, tmp_path):
-    here = Path(__file__).parent
     whole = make_run(tmp_path / "whole")
     leave = threading.Semaphore(9)
 
@@ -247,9 +246,7 @@ def test_kill_9_and_resume_gives_the_same_samples(run, tmp_path):
         return question_writer(seen)
 
     with fake_teacher(respond) as server:
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(run.path), server.url, str(here), str(here.parent / "teacher")]
-        )
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(run.path), server.url, str(TESTS)])
         journal = run.file("teacher.jsonl")
         while child.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 5):
             time.sleep(0.01)

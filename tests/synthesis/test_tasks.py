@@ -7,17 +7,17 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import FACTS, SUBJECTS, Scripted, ask, assert_spans_exact, run_tasks, spans_of, work_on
-from synthesis_run import document
 
-from tunewright.edits import false_versions, other_number
+from support.scripted import FACTS, SUBJECTS, Scripted, ask, assert_spans_exact, run_tasks, spans_of, work_on
+from support.synthesis_run import document
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk
 from tunewright.settings import SynthesisSettings, TeacherSettings
-from tunewright.synthesis.kinds import Quota, allot, kind_of, read_quotas
+from tunewright.synthesis.context import Work
 from tunewright.synthesis.tasks import TASKS, tasks_of
-from tunewright.synthesis.work import Work
+from tunewright.synthesis.taxonomy import Quota, allot, kind_of, read_quotas
+from tunewright.text.perturbation import false_versions, other_number
 
 
 @given(st.integers(0, 50_000), st.integers(0, 2), st.integers(0, 99))

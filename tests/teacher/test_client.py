@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from faulty_server import Answer, completion, echo, fake_teacher, in_turn, raw_completion
 
+from support.faulty_server import Answer, completion, echo, fake_teacher, in_turn, raw_completion
 from tunewright.errors import TeacherError, UserError
 from tunewright.records import Message
 from tunewright.teacher.client import ChatClient, Retries
-from tunewright.teacher.completion import read_completion
-from tunewright.teacher.endpoint import Fault, retry_after_s
+from tunewright.teacher.endpoint import Fault, read_completion, retry_after_s
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
 FAST = Retries(first_wait_s=0.001, longest_wait_s=0.002)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tunewright.errors import TeacherError
-from tunewright.models.embedded import gguf_path
-from tunewright.models.llama_process import num_threads
+from tunewright.models.llama_cpp_process import num_threads
+from tunewright.models.source import gguf_path
 from tunewright.records import Message
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import TeacherSettings
 from tunewright.teacher import Request, open_teacher
-from tunewright.teacher.embedded import serve
+from tunewright.teacher.teacher import serve_embedded
 
 
 def ask(text: str) -> Request:
@@ -57,8 +57,8 @@ def test_a_journalled_stage_starts_no_server(tmp_path, monkeypatch):
     run = RunFolder.create(tmp_path / "run")
     request = ask("Name a color.")
     entry = {"key": request.key("m"), "text": "Blue.", "finish": "stop", "num_prompt_tokens": 1, "num_tokens": 1}
-    monkeypatch.setattr("tunewright.models.embedded.IDENTITY", "m")
-    monkeypatch.setattr("tunewright.models.embedded.gguf_path", lambda: pytest.fail("the model is not needed"))
+    monkeypatch.setattr("tunewright.models.source.IDENTITY", "m")
+    monkeypatch.setattr("tunewright.models.source.gguf_path", lambda: pytest.fail("the model is not needed"))
     run.journal("teacher.jsonl").append(entry)
     with open_teacher(run, TeacherSettings(), "synth") as teacher:
         assert [reply.text for reply in teacher.ask_all([request], "asking")] == ["Blue."]
@@ -67,7 +67,7 @@ def test_a_journalled_stage_starts_no_server(tmp_path, monkeypatch):
 def test_a_server_that_cannot_start_says_why(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"no model")
-    with pytest.raises(TeacherError, match="does not start") as caught, serve(broken):
+    with pytest.raises(TeacherError, match="does not start") as caught, serve_embedded(broken):
         pass
     assert caught.value.cause
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from faulty_server import Answer, FakeTeacher, Seen, echo, fake_teacher
 
+from support.faulty_server import Answer, FakeTeacher, Seen, echo, fake_teacher
 from tunewright.errors import RecipeError, TeacherError
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import Message
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import TeacherSettings
 from tunewright.stages import teacher_name
 from tunewright.teacher import Request, open_teacher, teacher_identity

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from families import make_family
-from tiny import make_model
+from support.families import make_family
+from support.tiny import make_model
 from tunewright.errors import RecipeError, TeacherError
-from tunewright.models.load import load_base
-from tunewright.models.rolling import RollingBatch, Row
-from tunewright.models.template import end_ids, load_tokenizer
+from tunewright.models.chat_template import end_ids, load_tokenizer
+from tunewright.models.continuous_batching import RollingBatch, Row
+from tunewright.models.loading import load_base
 from tunewright.recipe import Recipe
 from tunewright.records import Message
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import LOCAL, TeacherSettings
 from tunewright.teacher import Request, open_teacher, teacher_identity
 from tunewright.teacher.local import LocalClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.teacher.pace import START, Pace
+from tunewright.teacher.client import START, Pace
 
 
 def window(pace: Pace, seconds: float) -> None:

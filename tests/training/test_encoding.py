@@ -1,12 +1,12 @@
 import pytest
-from bench_of_training import pairs, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.models.template import IGNORED, Encoded, encode, load_tokenizer
+from support.bench_of_training import pairs, samples
+from tunewright.models.chat_template import IGNORED, Encoded, encode, load_tokenizer
 from tunewright.records import Document, Message, Sample
-from tunewright.training.batches import Example
-from tunewright.training.encoding import FORGED, TOO_LONG, encode_pairs, encode_samples, encode_texts, mix
+from tunewright.training.dataset import FORGED, TOO_LONG, encode_pairs, encode_samples, encode_texts, mix
+from tunewright.training.packing import Example
 
 
 def sample(answer: str, number: int = 0) -> Sample:

@@ -7,24 +7,23 @@ import weakref
 
 import pytest
 import torch
-from bench_of_training import loop_settings, tasks, tiny_adapted, tiny_examples, wake
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from families import TINY, adapted, base_of, make_family
+from support.bench_of_training import loop_settings, tasks, tiny_adapted, tiny_examples, wake
+from support.families import TINY, adapted, base_of, make_family
 from tunewright.errors import RecipeError
-from tunewright.models.load import attach_adapter, load_base
-from tunewright.models.template import load_tokenizer
+from tunewright.models.chat_template import load_tokenizer
+from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
-from tunewright.training.batches import collate
-from tunewright.training.capacity import FAST, Capacity
 from tunewright.training.checkpoint import trainable
-from tunewright.training.kernels.decoder import FastDecoder, why_not
-from tunewright.training.kernels.head import TokenLogps
+from tunewright.training.fast_path import expected_path, take_fast_path
+from tunewright.training.kernels.decoder import FastDecoder, TokenLogps, why_not
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN, token_logps
 from tunewright.training.optimizers import OPTIMIZERS
-from tunewright.training.path import expected_path, take_fast_path
+from tunewright.training.packing import collate
+from tunewright.training.step_plan import FAST, Capacity
 
 LIKE_LLAMA = [name for name in TINY if name.startswith(("llama", "mistral", "qwen", "smollm", "zephyr"))]
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_of_training import (
+
+from support.bench_of_training import (
     dpo_objective,
     loop_settings,
     pairs,
@@ -14,15 +15,14 @@ from bench_of_training import (
     tiny_pairs,
     wake,
 )
-
-from tunewright.models.load import attach_adapter, load_base, pick_device
-from tunewright.models.template import IGNORED, load_tokenizer
+from tunewright.models.chat_template import IGNORED, load_tokenizer
+from tunewright.models.loading import attach_adapter, load_base, pick_device
 from tunewright.settings import TrainingSettings
-from tunewright.training.batches import collate
-from tunewright.training.capacity import Capacity
 from tunewright.training.checkpoint import trainable
 from tunewright.training.loop import Task, accumulate, held_out_loss
 from tunewright.training.objectives import NEXT_TOKEN, reference_logps, sequence_logps
+from tunewright.training.packing import collate
+from tunewright.training.step_plan import Capacity
 
 
 def gradients(model, run):

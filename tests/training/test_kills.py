@@ -10,25 +10,24 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from bench_of_training import tasks
 from safetensors.torch import load_file
 
+from support import TESTS
+from support.bench_of_training import tasks
 from tunewright.training import checkpoint
-from tunewright.training.batches import num_steps
 from tunewright.training.metrics import read_metrics
+from tunewright.training.packing import num_steps
 
 
 def killed(model: Path, folder: Path, task: str, moment: str) -> int:
     """Train with kills at that moment; return how many there were."""
-    script = Path(__file__).with_name("killed_training.py")
-    here = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     result = subprocess.run(
-        [sys.executable, str(script), str(model), str(folder), task, moment],
+        [sys.executable, "-m", "support.killed_training", str(model), str(folder), task, moment],
         capture_output=True,
         text=True,
         timeout=400,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(here)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)["kills"]

@@ -7,17 +7,17 @@ import signal
 
 import pytest
 import torch
-from bench_of_training import run_loop, tasks, tiny_adapted, tiny_examples
 
-from tunewright.durable import file_digest
+from support.bench_of_training import run_loop, tasks, tiny_adapted, tiny_examples
 from tunewright.errors import DiskFullError, TrainingError
+from tunewright.storage import file_digest
 from tunewright.training import checkpoint
-from tunewright.training.capacity import Capacity
 from tunewright.training.checkpoint import trainable
 from tunewright.training.loop import Task
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import learning_rate
+from tunewright.training.step_plan import Capacity
 
 IDENTITY = {"data": "abc", "learning_rate": 1e-2}
 

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from bench_of_training import run_loop, tasks, tiny_adapted
 
+from support.bench_of_training import run_loop, tasks, tiny_adapted
 from tunewright.errors import TrainingError
 from tunewright.training import checkpoint
-from tunewright.training.capacity import Capacity
 from tunewright.training.checkpoint import trainable
 from tunewright.training.loop import Task
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import Objective
+from tunewright.training.step_plan import Capacity
 
 
 def with_memory_of(task: Task, most_tokens: int, without_checkpointing: int = 10**9) -> Task:

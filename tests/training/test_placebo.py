@@ -3,15 +3,15 @@
 from collections import Counter
 
 import pytest
-from finished_training import own_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.finished_training import own_recipe
 from tunewright import pipeline
-from tunewright.durable import file_digest
 from tunewright.errors import RecipeError, TrainingError
 from tunewright.recipe import parse_recipe
 from tunewright.records import Message, PreferencePair, Sample
+from tunewright.storage import file_digest
 from tunewright.training import loop
 from tunewright.training.metrics import read_metrics
 from tunewright.training.placebo import donors, shuffled_answers, shuffled_pairs

@@ -4,9 +4,8 @@ import pytest
 
 from tunewright.recipe import Recipe
 from tunewright.settings import TrainingSettings
-from tunewright.training import trackers
-from tunewright.training.metrics import MetricsLog
-from tunewright.training.trackers import tracker
+from tunewright.training import metrics
+from tunewright.training.metrics import MetricsLog, tracker
 
 ROW = {"step": 3, "loss": 1.5, "learning_rate": 1e-4, "tokens_per_s": 10.0, "num_tokens": 5}
 
@@ -45,13 +44,13 @@ class Fake:
 
 def test_every_number_of_a_line_is_logged(tmp_path, monkeypatch):
     fake = Fake()
-    monkeypatch.setattr(trackers, "_accelerator", lambda name, folder: fake)
+    monkeypatch.setattr(metrics, "_accelerator", lambda name, folder: fake)
     MetricsLog(tmp_path / "metrics.jsonl", "sft", listeners=tracker(recipe("wandb"), tmp_path, "sft")).write(ROW)
     assert fake.told == [(3, {f"sft/{key}": value for key, value in ROW.items()})]
 
 
 def test_a_tracker_that_breaks_is_told_once_and_left(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trackers, "_accelerator", lambda name, folder: Fake(breaks=True))
+    monkeypatch.setattr(metrics, "_accelerator", lambda name, folder: Fake(breaks=True))
     log = MetricsLog(tmp_path / "metrics.jsonl", "sft", listeners=tracker(recipe("wandb"), tmp_path, "sft"))
     log.write(ROW)
     log.write(ROW)

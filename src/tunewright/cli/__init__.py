@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from tunewright import __version__
-from tunewright.cli import looking, making, using
+from tunewright.cli import build, deploy, inspect
 
-_SECTIONS = (("Make", making.COMMANDS), ("Look", looking.COMMANDS), ("Use", using.COMMANDS))
+_SECTIONS = (("Make", build.COMMANDS), ("Look", inspect.COMMANDS), ("Use", deploy.COMMANDS))
 
 
 _INTERRUPTED = 130
@@ -52,8 +52,8 @@ for _, _listed in _SECTIONS:
 def _stop(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
+    from tunewright.console import without_secrets
     from tunewright.errors import TunewrightError, command
-    from tunewright.secrecy import without_secrets
 
     if isinstance(error, KeyboardInterrupt):
         console.line("\ninterrupted; a run keeps what was done, and goes on with the same command")

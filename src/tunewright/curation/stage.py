@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tunewright import console
-from tunewright.curation.audit import look_again
-from tunewright.curation.by_teacher import check_by_teacher
-from tunewright.curation.own_data import read_own_data
-from tunewright.curation.reward import write_rewards
-from tunewright.curation.rules import Sources, answered_quotes
-from tunewright.curation.sieve import STAGE, pass_through, rules_for
+from tunewright.curation.chat_formats import read_own_data
+from tunewright.curation.decontamination import look_again
+from tunewright.curation.filters import STAGE, pass_through, rules_for
+from tunewright.curation.sample_rules import Sources, answered_quotes
+from tunewright.curation.student_sampling import write_rewards
+from tunewright.curation.teacher_checks import check_by_teacher
 from tunewright.errors import StageError
-from tunewright.models.token_vectors import TokenVectors, read_token_vectors
+from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Sample, StageSummary
-from tunewright.rundir import REJECTED, RunFolder
+from tunewright.run_folder import REJECTED, RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.protocol import Asks
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from tunewright.records import Chunk, Document, Section, digest
-from tunewright.text import sentences
+from tunewright.text.normalization import sentences
 
 _WORD_END = re.compile(r"(?<=\S)(?=\s|$)")
 

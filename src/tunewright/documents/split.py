@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunewright.errors import DocumentError
 from tunewright.records import Document, Side, SplitEntry, digest
-from tunewright.text import jaccard, ngrams, words
+from tunewright.text.normalization import jaccard, ngrams, words
 
 _SHINGLE_WORDS = 5
 _NUM_HASHES = 128

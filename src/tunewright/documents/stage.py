@@ -9,17 +9,17 @@ from itertools import chain, count
 from pathlib import Path
 
 from tunewright import console
-from tunewright.documents.assembly import ReadDocument
 from tunewright.documents.chunking import chunk
+from tunewright.documents.markup import ReadDocument
 from tunewright.documents.readers import READERS
-from tunewright.documents.reading import read_files
+from tunewright.documents.sandbox import read_files
 from tunewright.documents.split import split_documents
-from tunewright.durable import file_digest
 from tunewright.errors import DocumentError
 from tunewright.models.source import token_counter
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
 
 DOCUMENTS = "documents.jsonl"
 CHUNKS = "chunks.jsonl"

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tunewright.edits import false_versions
 from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, arm_prompt, few_shot_examples, retriever
-from tunewright.evaluation.kept_answering import ThirdRing
-from tunewright.evaluation.sitting import Batch, Outputs, answer_all, batch_size
-from tunewright.evaluation.weights import Memory, Weights
-from tunewright.models.generate import Job, answer_or_halve, batches
-from tunewright.models.template import IGNORED, encode, encode_prompt
+from tunewright.evaluation.generation import Batch, Outputs, answer_all, batch_size
+from tunewright.evaluation.retention import ThirdRing
+from tunewright.models.chat_template import IGNORED, encode, encode_prompt
+from tunewright.models.generation import Job, answer_or_halve, batches
+from tunewright.models.model_pool import Memory, Weights
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, KeptAnswer, KeptItem, Message, Question, Sample, SplitEntry, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
+from tunewright.text.perturbation import false_versions
 
 Sitting = Mapping[str, Weights]  # arm → the weights that answer for it
 Sheet = Sequence[tuple[str, Job]]  # for each question, in the exam's order: the key of its answer, and the job

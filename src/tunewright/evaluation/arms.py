@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tunewright.models.prompts import exam_prompt, passage_text
+from tunewright.models.chat_template import exam_prompt, passage_text
 from tunewright.records import Chunk, Message, Question, Sample, digest
 
 TUNED = frozenset({"tuned", "tuned+rag"})  # arms that answer with the adapter on

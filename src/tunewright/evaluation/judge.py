@@ -2,21 +2,228 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunewright import console
-from tunewright.answers import is_refusal
-from tunewright.durable import file_digest
-from tunewright.evaluation.judge_independence import check_independent
-from tunewright.evaluation.judge_summary import JUDGMENTS, PREFERENCES, SUMMARY, Judgment, summarize
-from tunewright.metrics import gold_fields
+from tunewright.errors import RecipeError
+from tunewright.evaluation.results import BASE, FEW_SHOT, RAG, TUNED
+from tunewright.metrics import gold_fields, is_refusal
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Chunk, Question, StageSummary
-from tunewright.rundir import RunFolder
+from tunewright.records import Answer, Chunk, Question, Record, StageSummary
+from tunewright.run_folder import RunFolder
+from tunewright.settings import EMBEDDED
+from tunewright.statistics.agreement import Share, exact_share
+from tunewright.statistics.intervals import Interval, mean_interval, paired
+from tunewright.storage import file_digest
 from tunewright.teacher import open_teacher
-from tunewright.teacher.judging import Judged, compare, judge
+from tunewright.teacher.identity import teacher_identity
+from tunewright.teacher.llm_judge import Judged, compare, judge
 from tunewright.teacher.protocol import Asks
+
+# Judges favor answers of their own kind (Panickssery et al. 2024, arXiv 2404.13076). Told by names alone.
+_FAMILIES = {
+    "claude": "Claude",
+    "command": "Command",
+    "deepseek": "DeepSeek",
+    "gemini": "Gemini",
+    "gemma": "Gemma",
+    "gpt": "GPT",
+    "llama": "Llama",
+    "ministral": "Mistral",
+    "mistral": "Mistral",
+    "mixtral": "Mistral",
+    "olmo": "OLMo",
+    "phi": "Phi",
+    "qwen": "Qwen",
+    "qwq": "Qwen",
+    "smollm": "SmolLM",
+    "tulu": "Llama",
+    "vicuna": "Llama",
+    "zephyr": "Mistral",
+}
+
+
+def family_of_name(name: str) -> str:
+    """Return the family that a model's name tells, or nothing: the last part of a path or hub name decides."""
+    if name == EMBEDDED:
+        return "SmolLM"
+    last = name.rstrip("/").rpartition("/")[2].lower()
+    return next((family for word, family in _FAMILIES.items() if re.search(rf"(?<![a-z]){word}", last)), "")
+
+
+def faults(recipe: Recipe) -> list[str]:
+    """Return why the judge is not independent of what it judges; nothing when it is, as far as names tell."""
+    judge, teacher, found = recipe.judge.as_teacher, recipe.teacher, []
+    same_name = bool(teacher.model) and judge.model.lower() == teacher.model.lower()
+    if same_name or teacher_identity(judge, recipe.folder) == teacher_identity(teacher, recipe.folder):
+        found.append(f"{judge.model} also wrote the training data")
+    family = family_of_name(judge.model)
+    if family and family == family_of_name(recipe.model.base):
+        found.append(f"{judge.model} is of the student's family ({family})")
+    return found
+
+
+def check_independent(recipe: Recipe) -> tuple[str, ...]:
+    """Return the faults of a judge that was forced, with a warning; nothing where it is independent.
+
+    Raises:
+        RecipeError: it is not independent, and not forced.
+    """
+    found = faults(recipe)
+    if not found:
+        return ()
+    told = "; ".join(found)
+    if not recipe.judge.forced:
+        raise RecipeError(
+            f"{recipe.judge.model} cannot judge this exam",
+            f"{told}: models favor what is like their own",
+            "name another in judge.model; to take it all the same, which the report then says: judge.forced = true",
+        )
+    console.warning(f"the judge is not independent: {told}")
+    return tuple(found)
+
+
+JUDGMENTS, SUMMARY = "judgments.jsonl", "judge.json"
+PREFERENCES = ((TUNED, BASE), (TUNED, FEW_SHOT), (TUNED, RAG))
+LEAST_MARKS = 30  # decided by people; below, agreement with them says too little (shared practice: 30 and more)
+
+
+class Judgment(Record):
+    """One judgment: of one arm's answer (a finding), or of two arms' (the better arm, or "tie").
+
+    ``outcome`` is None where the judge gave no usable verdict. ``flipped``: the two orders disagreed. Of its
+    ``choices``, at most one an order, ``first_shown`` were of the answer shown first.
+    """
+
+    question: str
+    document: str
+    arms: tuple[str, ...]
+    outcome: str | None
+    flipped: bool = False
+    choices: int = 0
+    first_shown: int = 0
+
+
+class Faithfulness(Record):
+    """One arm: the share of its judged answers all of whose claims the passage supports.
+
+    ``declined``: its answers to such questions that decline, and so claim nothing.
+    """
+
+    arm: str
+    supported: Interval | None
+    findings: dict[str, int]
+    declined: int
+
+
+class Preference(Record):
+    """Two arms: who won how often; ``interval`` in [-1, 1], positive for the first, ties count 0, clustered."""
+
+    first: str
+    second: str
+    wins: int
+    losses: int
+    ties: int
+    interval: Interval | None
+
+
+class JudgeSummary(Record):
+    """The content of judge.json.
+
+    ``flipped``: comparisons of different answers whose two orders disagree. ``first_shown``: of the choices made, those
+    of the answer shown first; one half shows no favor for a place. ``longer_won``: of the decided, those won by the
+    longer answer. ``not_independent``: why, where the judge was forced.
+    ``answers``: the digest of answers.jsonl as it was judged.
+    """
+
+    model: str
+    faithfulness: tuple[Faithfulness, ...]
+    preferences: tuple[Preference, ...]
+    flipped: Share
+    first_shown: Share
+    longer_won: Share
+    not_independent: tuple[str, ...] = ()
+    answers: str = ""
+
+
+def summarize(
+    judgments: Sequence[Judgment],
+    told: Mapping[tuple[str, str], str],
+    declined: Mapping[str, int],
+    model: str,
+    not_independent: Sequence[str] = (),
+) -> JudgeSummary:
+    """Return the figures of all judgments.
+
+    Args:
+        judgments: of answers and of pairs.
+        told: (question, arm) → answer.
+        declined: arm → answers that decline.
+        model: the judge's name.
+        not_independent: what speaks against this judge, where it was forced.
+    """
+    single = [judgment for judgment in judgments if len(judgment.arms) == 1]
+    double = [j for j in judgments if len(j.arms) == 2 and j.outcome is not None]
+    different = [j for j in double if not _same(told, j)]
+    decided = [j for j in double if j.outcome != "tie" and _length(told, j, 0) != _length(told, j, 1)]
+    longer = [j for j in decided if j.outcome == j.arms[int(_length(told, j, 1) > _length(told, j, 0))]]
+    return JudgeSummary(
+        model=model,
+        faithfulness=tuple(
+            _faithfulness(arm, [j for j in single if j.arms == (arm,)], declined.get(arm, 0))
+            for arm in dict.fromkeys(j.arms[0] for j in single)
+        ),
+        preferences=tuple(
+            _preference(pair, [j for j in double if j.arms == pair]) for pair in dict.fromkeys(j.arms for j in double)
+        ),
+        flipped=exact_share(sum(j.flipped for j in different), len(different)),
+        first_shown=exact_share(sum(j.first_shown for j in double), sum(j.choices for j in double)),
+        longer_won=exact_share(len(longer), len(decided)),
+        not_independent=tuple(not_independent),
+    )
+
+
+def _length(told: Mapping[tuple[str, str], str], judgment: Judgment, place: int) -> int:
+    return len(told[judgment.question, judgment.arms[place]].strip())
+
+
+def _same(told: Mapping[tuple[str, str], str], judgment: Judgment) -> bool:
+    one, other = (told[judgment.question, arm].strip() for arm in judgment.arms)
+    return one == other
+
+
+def _faithfulness(arm: str, judgments: Sequence[Judgment], declined: int) -> Faithfulness:
+    known = [j for j in judgments if j.outcome is not None]
+    supported = [float(j.outcome == "supported") for j in known]
+    return Faithfulness(
+        arm=arm,
+        supported=mean_interval(supported, [j.document for j in known]) if known else None,
+        findings=dict(Counter(j.outcome or "no verdict" for j in judgments)),
+        declined=declined,
+    )
+
+
+def _preference(pair: tuple[str, ...], judgments: Sequence[Judgment]) -> Preference:
+    first, second = pair
+    values = [float(j.outcome == first) - float(j.outcome == second) for j in judgments]
+    return Preference(
+        first=first,
+        second=second,
+        wins=values.count(1.0),
+        losses=values.count(-1.0),
+        ties=values.count(0.0),
+        interval=paired(values, [j.document for j in judgments]) if values else None,
+    )
+
+
+def judge_differences(judgments: Sequence[Judgment], arms: tuple[str, str]) -> dict[str, float]:
+    """Return question → 1 where the judge prefers the second arm, -1 the first, 0 neither: as a metric of marking."""
+    found = [j for j in judgments if set(j.arms) == set(arms) and len(j.arms) == 2 and j.outcome is not None]
+    return {j.question: float(j.outcome == arms[1]) - float(j.outcome == arms[0]) for j in found}
+
 
 _STAGE = "judge"
 

@@ -1,250 +1,197 @@
-"""Measuring the exam: scores by arm, paired differences, guards, gold-answer likelihood."""
+"""The guards: harms that must be shown to stay within their margins, and the sentence that tells of each."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
-from tunewright.errors import StageError
-from tunewright.evaluation.guards import guard
-from tunewright.evaluation.kept_results import measure_kept
-from tunewright.evaluation.measured import (
-    BASE,
-    FEW_SHOT,
-    PLACEBO,
-    RAG,
-    TUNED,
-    TUNED_RAG,
-    ArmResult,
-    Difference,
-    Guard,
-    Kept,
-    Results,
-)
-from tunewright.evaluation.statistics import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
-from tunewright.metrics import is_structured
-from tunewright.records import Answer, KeptAnswer, Score
+from tunewright.records import KeptKind, Record
+from tunewright.statistics.intervals import Interval, plain
 
-PAIRS = (
-    (TUNED, BASE),
-    (TUNED, FEW_SHOT),
-    (TUNED, RAG),
-    (TUNED_RAG, RAG),
-    (TUNED_RAG, FEW_SHOT),
-    (TUNED_RAG, TUNED),
-    (TUNED, PLACEBO),
-    (PLACEBO, BASE),
-)
-_GUARDED = ((TUNED, BASE), (TUNED_RAG, RAG))
-_EXPLORED = ("token_f1", "fuzzy", "evidence_support", "refusal_right")
+BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
+KEPT = "kept_"  # what the names of the third ring's measures begin with
+PLACEBO = "placebo"  # trained by the same recipe on shuffled answers
 
 
-Sheet = Mapping[str, Score]  # one arm's scores by question
-Value = Callable[[Score], float | None]
+class ArmResult(Record):
+    """One arm's exam: primary score, by ring too, and means of the metrics, of the gold NLL and of the cost.
+
+    ``gold_nll`` is in nats per token over the answerable questions; tokens and seconds are per answer.
+    ``length_correlation`` is Spearman's between an answer's tokens and its score: far above zero, longer answers
+    may have scored for their length.
+    """
+
+    arm: str
+    primary: Interval
+    rings: dict[str, Interval]
+    metrics: dict[str, float]
+    gold_nll: float | None
+    num_prompt_tokens: float
+    num_tokens: float
+    duration_s: float
+    length_correlation: float | None = None
 
 
-def _sheets(scores: Sequence[Score], arms: Sequence[str]) -> dict[str, dict[str, Score]]:
-    sheets: dict[str, dict[str, Score]] = {arm: {} for arm in arms}
-    for score in scores:
-        if score.arm in sheets:
-            sheets[score.arm][score.question] = score
-    return {arm: sheet for arm, sheet in sheets.items() if sheet}
+class Difference(Record):
+    """First arm minus second on one measure: the t interval, and the cluster sign-flip test beside it.
+
+    ``p_holm`` only where several are explored together.
+    """
+
+    first: str
+    second: str
+    measure: str
+    interval: Interval
+    sign_flip_p: float
+    p_holm: float | None = None
 
 
-def _primary(ring: str | None = None) -> Value:
-    return lambda score: score.primary if ring in (None, score.ring) else None
+class Guard(Record):
+    """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval.
+
+    ``interval`` is of the measure itself, first arm minus second; which way it does harm, ``guards.py`` says.
+    """
+
+    measure: str
+    first: str
+    second: str
+    interval: Interval
+    margin: float
+    state: Literal["inside", "beyond", "unclear"]
 
 
-def _metric(name: str) -> Value:
-    return lambda score: score.metrics.get(name)
+class KeptGroup(Record):
+    """Means of base and tuned over a kind of the third ring or, with a ``topic``, over a part of it.
+
+    Shares right of choices and formats, nats per token of passages.
+    """
+
+    kind: KeptKind
+    topic: str
+    num: int
+    base: float
+    tuned: float
 
 
-def compare(first: Sheet, second: Sheet, value: Value, measure: str, level: float) -> Difference | None:
-    """Return the paired difference where both arms have a finite value; None without any."""
-    differences, clusters = [], []
-    for question, score in first.items():
-        other = second.get(question)
-        left, right = value(score), value(other) if other else None
-        if left is not None and right is not None and math.isfinite(left - right):
-            differences.append(left - right)
-            clusters.append(score.document)
-    if not differences:
-        return None
-    return Difference(
-        first=next(iter(first.values())).arm,
-        second=next(iter(second.values())).arm,
-        measure=measure,
-        interval=paired(differences, clusters, level),
-        sign_flip_p=sign_flip(differences, clusters),
-    )
+class Kept(Record):
+    """What became of the general ability, tuned minus base: a loss of accuracy and a rise of cross-entropy do harm.
+
+    ``num_lost`` and ``num_gained`` count the choices and formats that base or tuned alone has right.
+    """
+
+    accuracy: Difference | None
+    cross_entropy: Difference | None
+    groups: tuple[KeptGroup, ...]
+    num_lost: int
+    num_gained: int
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
+class Results(Record):
+    """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
+
+    ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
+    both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
+    tuned minus each that sat the exam on request, with Holm's correction; no verdict rests on it.
+    ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: what of the gold
+    NLL is no matter of form.
+    """
+
+    num_questions: int
+    num_documents: int
+    arms: tuple[ArmResult, ...]
+    differences: tuple[Difference, ...]
+    guards: tuple[Guard, ...]
+    nll_learned: Difference | None
+    nll_closed_book: Difference | None
+    exploratory: tuple[Difference, ...]
+    structured: tuple[Difference, ...] = ()
+    contrast: Difference | None = None
+    kept: Kept | None = None
+    compared: tuple[Difference, ...] = ()
+    nll_placebo: Difference | None = None
+
+    def arm(self, name: str) -> ArmResult | None:
+        """Return an arm's result, or None when it did not sit the exam."""
+        return next((arm for arm in self.arms if arm.arm == name), None)
+
+    def difference(self, first: str, second: str) -> Difference | None:
+        """Return the difference of two arms' primary scores, or None when either did not sit the exam."""
+        return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
+
+    def guards_of(self, first: str) -> list[Guard]:
+        """Return the guards over an arm; what the adapter forgot counts with retrieval as without."""
+        return [
+            guard
+            for guard in self.guards
+            if guard.first == first or (first == TUNED_RAG and guard.measure.startswith(KEPT))
+        ]
 
 
-def _arm_result(arm: str, sheet: Sheet, answers: Sequence[Answer], level: float, has_nll: bool) -> ArmResult:
-    rings: dict[str, list[Score]] = {}
-    metrics: dict[str, list[float]] = {}
-    for score in sheet.values():
-        rings.setdefault(score.ring, []).append(score)
-        for name, value in score.metrics.items():
-            metrics.setdefault(name, []).append(value)
-    answerable = {score.question for score in sheet.values() if score.metrics.get("answerable", 1.0)}
-    nll = [a.gold_nll for a in answers if a.question in answerable and math.isfinite(a.gold_nll)]
-
-    def interval(scores: Sequence[Score]) -> Interval:
-        return mean_interval([s.primary for s in scores], [s.document for s in scores], level)
-
-    return ArmResult(
-        arm=arm,
-        primary=interval(list(sheet.values())),
-        rings={ring: interval(scores) for ring, scores in sorted(rings.items())},
-        metrics={name: _mean(values) for name, values in metrics.items()},
-        gold_nll=_mean(nll) if nll and has_nll else None,
-        num_prompt_tokens=_mean([a.num_prompt_tokens for a in answers]),
-        num_tokens=_mean([a.num_tokens for a in answers]),
-        duration_s=_mean([a.duration_s for a in answers]),
-        length_correlation=_length_correlation(sheet, answers),
-    )
+# Nats per token: the perplexity of general text may rise by a tenth (e^0.10 = 1.105) and no more. It is no setting:
+# whoever knows how much accuracy they can spare seldom knows how many nats.
+CROSS_ENTROPY_MARGIN = 0.10
 
 
-def _length_correlation(sheet: Sheet, answers: Sequence[Answer]) -> float | None:
-    """Over the answerable questions: a refusal is short and rightly so."""
-    pairs = [
-        (answer.num_tokens, sheet[answer.question].primary)
-        for answer in answers
-        if answer.question in sheet and sheet[answer.question].metrics.get("answerable", 1.0)
-    ]
-    return rank_correlation([tokens for tokens, _ in pairs], [score for _, score in pairs])
+class _Kind(NamedTuple):
+    """Which way a measure does harm, how the report calls it, and what its sentence begins with."""
+
+    harm: Literal["increase", "decrease"]
+    name: str
+    sentence: str
 
 
-def _guards(sheets: Mapping[str, Sheet], kept: Kept | None, margins: Mapping[str, float], level: float) -> list[Guard]:
-    forgotten = [kept.accuracy, kept.cross_entropy] if kept else []
-    guards = [guard(found, margins[found.measure]) for found in forgotten if found and found.measure in margins]
-    for measure, margin in margins.items():
-        for first, second in _GUARDED:
-            if first not in sheets or second not in sheets:
-                continue
-            found = compare(sheets[first], sheets[second], _metric(measure), measure, level)
-            if found is None:
-                continue
-            guards.append(guard(found, margin))
-    return guards
+def harm_of(measure: str) -> Literal["increase", "decrease"]:
+    """Return which way a guarded measure does harm."""
+    return _KINDS[measure].harm
 
 
-def _nll(
-    sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float, rival: str = BASE
-) -> Difference | None:
-    """Gold NLL, rival minus tuned, on answerable questions asked without a passage, of one ring or of all."""
-    if rival not in sheets or TUNED not in sheets:
-        return None
-    nll = {(answer.arm, answer.question): answer.gold_nll for answer in answers}
-
-    def value(score: Score) -> float | None:
-        asked = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
-        return nll.get((score.arm, score.question)) if asked and ring in (None, score.ring) else None
-
-    return compare(sheets[rival], sheets[TUNED], value, "gold_nll", level)
-
-
-def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
-    """Contrast margin, tuned minus base, on the questions asked without a passage whose gold has a fact to change."""
-    if BASE not in sheets or TUNED not in sheets:
-        return None
-    margin = {(a.arm, a.question): a.contrast_nll - a.gold_nll for a in answers if a.contrast_nll is not None}
-
-    def value(score: Score) -> float | None:
-        return margin.get((score.arm, score.question)) if score.metrics.get("closed_book", 1.0) else None
-
-    return compare(sheets[TUNED], sheets[BASE], value, "contrast_margin", level)
-
-
-def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
-    """Tuned minus base on each ring and on the other metrics, with Holm's correction over all of them."""
-    if BASE not in sheets or TUNED not in sheets:
-        return []
-    values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
-    values |= {name: _metric(name) for name in _EXPLORED}
-    return adjusted([compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()])
-
-
-def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -> list[Difference]:
-    """Tuned minus each of these on the primary score, with Holm's correction over all of them."""
-    if TUNED not in sheets:
-        return []
-    asked = [name for name in names if name in sheets]
-    return adjusted([compare(sheets[TUNED], sheets[name], _primary(), "primary", level) for name in asked])
-
-
-def adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
-    """Return the differences that there are, with Holm's correction over all of them."""
-    found = [difference for difference in looked if difference is not None]
-    corrected = holm([difference.interval.p for difference in found])
-    return [d.model_copy(update={"p_holm": p}) for d, p in zip(found, corrected, strict=True)]
-
-
-def _structured(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
-    """Tuned minus base on format, label match and each field, in the order of the fields."""
-    if BASE not in sheets or TUNED not in sheets:
-        return []
-    named = [name for score in sheets[TUNED].values() for name in score.metrics if is_structured(name)]
-    looked = [compare(sheets[TUNED], sheets[BASE], _metric(name), name, level) for name in dict.fromkeys(named)]
-    return [difference for difference in looked if difference is not None]
-
-
-def measure(
-    scores: Sequence[Score],
-    answers: Sequence[Answer],
-    arms: Sequence[str],
-    guard_margins: Mapping[str, float],
-    level: float = 0.95,
-    kept_answers: Sequence[KeptAnswer] = (),
-    compared: Sequence[str] = (),
-    other_bases: Sequence[str] = (),
-) -> Results:
-    """Return everything that the exam measured.
+def guard(difference: Difference, margin: float) -> Guard:
+    """Return whether a harm lies within its margin by the whole interval: inside, beyond, or unclear.
 
     Args:
-        scores: of every arm and question.
-        answers: the answers behind them, for likelihood and cost.
-        arms: the arms that the rule declared; others are left out.
-        guard_margins: measure to the largest harm that is allowed, over the arm's rival.
-        level: confidence level of every interval.
-        kept_answers: of base and tuned to the third ring, where it was sat.
-        compared: who sat the exam on request, besides the arms.
-        other_bases: those of them whose likelihood per token cannot be compared.
-
-    Raises:
-        StageError: there is no score of any declared arm.
+        difference: of the guarded arm minus the one that it must not fall behind.
+        margin: the largest harm allowed, in the measure's own units, above zero.
     """
-    sheets = _sheets(scores, [*arms, *compared])
-    if not sheets:
-        raise StageError(
-            "there are no scores to judge", f"of the arms {', '.join(arms)}", "run the evaluate stage again"
-        )
-    pairs = [
-        compare(sheets[first], sheets[second], _primary(), "primary", level)
-        for first, second in PAIRS
-        if first in sheets and second in sheets
-    ]
-    kept = measure_kept(kept_answers, level)
-    documents = {score.question: score.document for sheet in sheets.values() for score in sheet.values()}
-    return Results(
-        num_questions=len(documents),
-        num_documents=len(set(documents.values())),
-        arms=tuple(
-            _arm_result(arm, sheet, [a for a in answers if a.arm == arm], level, has_nll=arm not in other_bases)
-            for arm, sheet in sheets.items()
-        ),
-        differences=tuple(difference for difference in pairs if difference is not None),
-        guards=tuple(_guards(sheets, kept, guard_margins, level)),
-        nll_learned=_nll(sheets, answers, "learned", level),
-        nll_closed_book=_nll(sheets, answers, None, level),
-        exploratory=tuple(_exploratory(sheets, level)),
-        structured=tuple(_structured(sheets, level)),
-        contrast=_contrast(sheets, answers, level),
-        kept=kept,
-        compared=tuple(_compared(sheets, compared, level)),
-        nll_placebo=_nll(sheets, answers, "learned", level, PLACEBO) or _nll(sheets, answers, None, level, PLACEBO),
+    interval = difference.interval
+    # As harm: a loss of accuracy counts like a rise of false refusals.
+    rises = harm_of(difference.measure) == "increase"
+    least, most = (interval.low, interval.high) if rises else (-interval.high, -interval.low)
+    state: Literal["inside", "beyond", "unclear"] = "unclear"
+    if most < margin:
+        state = "inside"
+    elif least > margin:
+        state = "beyond"
+    return Guard(
+        measure=difference.measure,
+        first=difference.first,
+        second=difference.second,
+        interval=interval,
+        margin=margin,
+        state=state,
     )
+
+
+def guard_name(measure: str) -> str:
+    """Return what a guard watches, as the report calls it."""
+    return _KINDS[measure].name
+
+
+def guard_sentence(guard: Guard) -> str:
+    """Return a guard's sentence."""
+    kind = _KINDS[guard.measure]
+    verb = {"inside": "is shown to stay within", "beyond": "lies beyond", "unclear": "may exceed"}[guard.state]
+    margin = f"{guard.margin:.2f}" if kind.harm == "increase" else f"a loss of {guard.margin:.2f}"
+    sentence = f"{kind.sentence}, {guard.first} over {guard.second}"
+    return f"{sentence}: {plain(guard.interval)}; that {verb} the margin of {margin}."
+
+
+_KINDS = {
+    "false_refusal": _Kind("increase", "declining questions that can be answered", "Declining answerable questions"),
+    "kept_accuracy": _Kind(
+        "decrease",
+        "general questions and formats right",
+        "What the model could do before (share of general questions and formats right)",
+    ),
+    "kept_cross_entropy": _Kind(
+        "increase", "cross-entropy of general text, nats per token", "Cross-entropy of general text (nats per token)"
+    ),
+}

@@ -7,11 +7,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tunewright.evaluation.guards import CROSS_ENTROPY_MARGIN
-from tunewright.evaluation.kept_results import ACCURACY, CROSS_ENTROPY
-from tunewright.evaluation.measured import BASE, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
+from tunewright.evaluation.generation import JOURNAL
+from tunewright.evaluation.results import BASE, CROSS_ENTROPY_MARGIN, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
+from tunewright.evaluation.retention import ACCURACY, CROSS_ENTROPY
 from tunewright.metrics import METRICS_VERSION
-from tunewright.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
+from tunewright.run_folder import RunFolder
+from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
@@ -81,3 +82,28 @@ def rule(
 def rule_digest(rule: dict[str, Any]) -> str:
     """Return the SHA-256 of a rule, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()
+
+
+HISTORY = "rules.jsonl"
+_HARMLESS = frozenset({"compared"})  # no step of the rule names who sat the exam on request
+
+
+def note_rule(run: RunFolder, rule: dict[str, Any]) -> tuple[str, ...]:
+    """Note the rule before it is applied; return what differs from the one that was fixed before the first answer.
+
+    Nothing is returned where no answer existed when the rule changed, and what changed no step counts for nothing.
+    """
+    journal = run.journal(HISTORY)
+    answered = run.file(JOURNAL).is_file()
+    last = journal.entries[-1] if journal.entries else None
+    if last is None or last["digest"] != rule_digest(rule):
+        journal.append({"digest": rule_digest(rule), "rule": rule, "answered": answered})
+    entries = journal.entries
+    if entries[0]["answered"]:
+        return ("When the rule was first noted, answers existed already.",)
+    before = next((past["rule"] for past in reversed(entries) if not past["answered"]), entries[0]["rule"])
+    return tuple(
+        f"The rule was changed after answers existed: {key} was {before.get(key)!r} and is {rule.get(key)!r}."
+        for key in sorted({*before, *rule} - _HARMLESS - {"steps"})
+        if before.get(key) != rule.get(key)
+    )

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunewright.durable import file_digest
 from tunewright.evaluation.rule import rule_digest
 from tunewright.recipe import Recipe
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
 
 _SETTINGS = ("seed", "system_prompt", "refusal", "evaluation")
 _JUDGED = ("judgments.jsonl", "judge.json")

@@ -8,18 +8,17 @@ from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
 from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, TUNED, few_shot_examples
-from tunewright.evaluation.compared import compared, weights_of
-from tunewright.evaluation.comparison import comparison_csv, write_comparison
-from tunewright.evaluation.measured import BASE, PLACEBO
-from tunewright.evaluation.rule import rule
-from tunewright.evaluation.rule_history import note_rule
+from tunewright.evaluation.comparison_csv import comparison_csv, write_comparison
+from tunewright.evaluation.extra_arms import compared, weights_of
+from tunewright.evaluation.results import BASE, PLACEBO
+from tunewright.evaluation.rule import note_rule, rule
 from tunewright.evaluation.seal import is_sealed
 from tunewright.evaluation.verdict import decide
-from tunewright.evaluation.weights import Weights
 from tunewright.metrics import score
+from tunewright.models.model_pool import Weights
 from tunewright.recipe import Recipe
 from tunewright.records import KeptItem, Question, StageSummary
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 
 def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:

@@ -6,13 +6,23 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tunewright.evaluation.guards import guard_name, guard_sentence
-from tunewright.evaluation.measured import BASE, FEW_SHOT, KEPT, PLACEBO, RAG, TUNED, TUNED_RAG, Difference, Results
-from tunewright.evaluation.results import measure
+from tunewright.evaluation.measurement import measure
+from tunewright.evaluation.results import (
+    BASE,
+    FEW_SHOT,
+    KEPT,
+    PLACEBO,
+    RAG,
+    TUNED,
+    TUNED_RAG,
+    Difference,
+    Results,
+    guard_name,
+    guard_sentence,
+)
 from tunewright.evaluation.rule import rivals, rule_digest
-from tunewright.evaluation.statistics import questions_needed
-from tunewright.evaluation.wording import plain
 from tunewright.records import Answer, KeptAnswer, Record, Score
+from tunewright.statistics.intervals import plain, questions_needed
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]
 

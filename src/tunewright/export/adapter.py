@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunewright.errors import RunFolderError, command
-from tunewright.export.base import public_config, read_base
-from tunewright.export.runners import HFRunner, Runner
-from tunewright.export.target import Base
-from tunewright.export.words import write_tokenizer
-from tunewright.models.load import compute_dtype, for_inference, is_full, load_adapter, load_base, pick_device
+from tunewright.export.base_model import public_config, read_base
+from tunewright.export.target import Base, HFRunner, Runner
+from tunewright.export.tokenizer import write_tokenizer
+from tunewright.models.loading import compute_dtype, for_inference, is_full, load_adapter, load_base, pick_device
 from tunewright.models.source import locate
 from tunewright.models.student import student_base
 from tunewright.recipe import Recipe
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

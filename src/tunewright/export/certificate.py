@@ -7,16 +7,14 @@ from pathlib import Path
 
 from tunewright import console
 from tunewright.errors import ExportError
-from tunewright.export.divergence import Closeness, PromptParity, compare_distributions, compare_prompts
+from tunewright.export.comparison import Closeness, PromptParity, compare_distributions, compare_prompts
 from tunewright.export.reference import Reference, exam_questions
-from tunewright.export.runners import Runner
-from tunewright.export.target import Base
+from tunewright.export.target import Base, Runner
 from tunewright.metrics import score
-from tunewright.models.prompts import exam_prompt
-from tunewright.models.template import encode_prompt
+from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question, Record, Score, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 NUM_QUESTIONS = 24
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import environment
-from tunewright.durable import file_digest, write_atomic
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT
+from tunewright.storage import file_digest, write_atomic
 
 DATA = ("train.jsonl", "pairs.jsonl", "documents.jsonl", "split.jsonl")  # what a training may read
 _EXAM = ("exam.jsonl", "seal.json", "verdict.json")

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewright import console
-from tunewright.durable import file_digest
 from tunewright.export.adapter import base_under
-from tunewright.export.conversations import LONG, conversations
-from tunewright.export.runners import HFRunner
-from tunewright.export.target import Base
-from tunewright.models.load import compute_dtype, is_full, load_adapter, pick_device
-from tunewright.models.prompts import exam_prompt
+from tunewright.export.comparison import LONG, conversations
+from tunewright.export.target import Base, HFRunner
+from tunewright.models.chat_template import IGNORED, encode, encode_prompt, exam_prompt
+from tunewright.models.loading import compute_dtype, is_full, load_adapter, pick_device
 from tunewright.models.student import student_identity, student_tokenizer
-from tunewright.models.template import IGNORED, encode, encode_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
 
 if TYPE_CHECKING:
     import numpy as np

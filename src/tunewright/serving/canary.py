@@ -8,12 +8,11 @@ from os.path import commonprefix
 from typing import Any
 
 from tunewright.errors import RunFolderError, StageError, command
-from tunewright.models.prompts import exam_prompt
-from tunewright.models.template import encode_prompt
+from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 
 _MOST = 8
 # A quantized file rounds otherwise than what was examined, so that an answer may part from it in a near tie.

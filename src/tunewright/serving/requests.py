@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from tunewright.models.streaming import MAX_NEW_TOKENS
+from tunewright.models.generation import MAX_NEW_TOKENS
 from tunewright.records import Message
 
 MODEL = "tuned"

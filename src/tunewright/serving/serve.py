@@ -12,21 +12,20 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import ModelError, StageError, UserError
-from tunewright.models.load import is_full
+from tunewright.models.chat_template import encode_prompt, end_ids
+from tunewright.models.loading import is_full
 from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_tokenizer
-from tunewright.models.template import encode_prompt, end_ids
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.serving import vllm
-from tunewright.serving.address import TOKEN, open_door, take_port, token_for, url_of
 from tunewright.serving.canary import Canary, canaries, judge
 from tunewright.serving.engine import Engine, Piece
-from tunewright.serving.examined import examined_engine
-from tunewright.serving.gguf import renewal, tuned_gguf
-from tunewright.serving.llama import llama_engine
+from tunewright.serving.listen import TOKEN, open_door, take_port, token_for, url_of
+from tunewright.serving.llama_cpp import llama_engine, renewal, tuned_gguf
 from tunewright.serving.requests import ChatRequest, RequestError
+from tunewright.serving.transformers import examined_engine
 
 _GRACE_S = 3  # for answers under way when the server is stopped
 

@@ -19,9 +19,9 @@ from typing import IO, Any
 from tunewright import console
 from tunewright.errors import StageError, shell
 from tunewright.models.families import shape_of
-from tunewright.models.load import compute_dtype, is_full
+from tunewright.models.loading import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
-from tunewright.models.vllm import lora_rank, unloadable
+from tunewright.models.student import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Completions
 
@@ -85,7 +85,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
     console.line("starting " + shell(*words))
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tunewright.serving.child", *words],
+            [sys.executable, "-P", "-m", "tunewright.serving.child_process", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

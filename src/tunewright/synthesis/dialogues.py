@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tunewright.edits import false_versions
-from tunewright.prompting import fill, load_prompt
 from tunewright.records import Message, Sample, Span, digest
-from tunewright.synthesis.wording import clean_question, subjects
-from tunewright.synthesis.work import QUESTION_TOKENS, Work, Written, reply_fault
+from tunewright.synthesis.context import QUESTION_TOKENS, Work, Written, reply_fault
+from tunewright.synthesis.questions import clean_question, subjects
 from tunewright.teacher.protocol import Reply
-from tunewright.text import words
+from tunewright.text.normalization import words
+from tunewright.text.perturbation import false_versions
+from tunewright.text.prompts import fill, load_prompt
 
 TASK = "dialogue"
 _MOST_TURNS = 3

@@ -12,13 +12,13 @@ import jsonschema
 from referencing.exceptions import Unresolvable
 
 from tunewright.errors import RecipeError
-from tunewright.injection import PLANTED, injection_fault
-from tunewright.models.prompts import chat
-from tunewright.prompting import fill, load_prompt
+from tunewright.models.chat_template import chat
 from tunewright.records import Document, Sample, Span
-from tunewright.synthesis.work import Work, Written, reply_fault, sample_id, whole_characters
+from tunewright.synthesis.context import Work, Written, reply_fault, sample_id, whole_characters
 from tunewright.teacher.protocol import Reply
-from tunewright.text import find_quote, words
+from tunewright.text.injection import PLANTED, injection_fault
+from tunewright.text.normalization import find_quote, words
+from tunewright.text.prompts import fill, load_prompt
 
 TASK = "extraction"
 _NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})*(?:\.\d+)?")

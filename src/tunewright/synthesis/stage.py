@@ -6,11 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunewright import console
-from tunewright.durable import file_digest
 from tunewright.errors import RecipeError, StageError
-from tunewright.injection import PLANTED, injection_fault
-from tunewright.kept.suite import draw, load_suite
-from tunewright.power import detectable_on, exam_power, kept_power, question_counts
 from tunewright.recipe import Recipe
 from tunewright.records import (
     Chunk,
@@ -24,14 +20,18 @@ from tunewright.records import (
     SplitEntry,
     StageSummary,
 )
-from tunewright.rundir import RunFolder
+from tunewright.retention.suite import draw, load_suite
+from tunewright.run_folder import RunFolder
 from tunewright.settings import ANSWERING
+from tunewright.statistics.power import detectable_on, exam_power, kept_power, question_counts
+from tunewright.storage import file_digest
 from tunewright.synthesis import exam as exam_writing
-from tunewright.synthesis.evidence import chunks_by_document
-from tunewright.synthesis.own_exam import read_own_exam
+from tunewright.synthesis.context import STAGE, Work
+from tunewright.synthesis.exam import read_own_exam
+from tunewright.synthesis.questions import chunks_by_document
 from tunewright.synthesis.tasks import TASKS, check, tasks_of
-from tunewright.synthesis.work import STAGE, Work
 from tunewright.teacher import Teacher, open_teacher
+from tunewright.text.injection import PLANTED, injection_fault
 
 EXAM, KEPT, SEAL, SAMPLES = "exam.jsonl", "kept.jsonl", "seal.json", "samples.jsonl"
 _RINGS: dict[Side, Ring] = {"train": "learned", "exam": "unseen"}

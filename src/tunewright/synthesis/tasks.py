@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, VIEW
+from tunewright.synthesis.context import Task
 from tunewright.synthesis.dialogues import dialogue
 from tunewright.synthesis.extraction import extraction, read_schema
-from tunewright.synthesis.free import free_qa
-from tunewright.synthesis.general import general, user_header
-from tunewright.synthesis.premises import premise
-from tunewright.synthesis.refusals import refusal, unanswerable
-from tunewright.synthesis.single import answer_first
-from tunewright.synthesis.views import views
-from tunewright.synthesis.work import Task
+from tunewright.synthesis.magpie import general, user_header
+from tunewright.synthesis.question_answering import answer_first, free_qa
+from tunewright.synthesis.refusals import premise, refusal, unanswerable
+from tunewright.synthesis.rewrites import views
 
 
 def tasks_of(recipe: Recipe) -> list[str]:

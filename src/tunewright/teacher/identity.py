@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tunewright.errors import RecipeError
-from tunewright.models import embedded, source
+from tunewright.models import source
 from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
 from tunewright.teacher.endpoint import bare_url
 
@@ -24,7 +24,7 @@ def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
         root: where the folder of a local teacher starts when it is relative.
     """
     if settings.url == EMBEDDED:
-        return embedded.IDENTITY
+        return source.IDENTITY
     if settings.url == LOCAL:
         return f"{LOCAL}|{source.identity(settings.model, root)}|{settings.quantization}"
     return f"{bare_url(settings.url)}|{settings.model}" if isinstance(settings.url, str) else _fleet(settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import TeacherError, TunewrightError
-from tunewright.models.rolling import RollingBatch, Row
+from tunewright.models.continuous_batching import RollingBatch, Row
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
@@ -64,9 +64,9 @@ class LocalClient:
         Raises:
             ModelError: it is missing, gated, damaged or of an unsupported kind.
         """
-        from tunewright.models.load import for_inference, load_base, pick_device
+        from tunewright.models.chat_template import end_ids, load_tokenizer
+        from tunewright.models.loading import for_inference, load_base, pick_device
         from tunewright.models.source import locate
-        from tunewright.models.template import end_ids, load_tokenizer
 
         console.line(f"  loading the teacher {settings.model}")
         folder = locate(settings.model)
@@ -169,7 +169,7 @@ class LocalClient:
     def _row(self, request: Request) -> Row:
         from jinja2.exceptions import TemplateError
 
-        from tunewright.models.template import encode_prompt
+        from tunewright.models.chat_template import encode_prompt
 
         try:
             if request.raw:

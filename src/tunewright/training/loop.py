@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.distributed import Processes
 from tunewright.errors import TrainingError
-from tunewright.models.memory import is_out_of_memory
-from tunewright.parallel import Processes
+from tunewright.models.hardware import is_out_of_memory
 from tunewright.training import checkpoint
-from tunewright.training.batches import Example, collate, num_steps, pack, step_examples
-from tunewright.training.capacity import Capacity
+from tunewright.training.checkpoint import resume, stop_signal
 from tunewright.training.metrics import MetricsLog
 from tunewright.training.objectives import Objective, measuring
 from tunewright.training.optimizers import OPTIMIZERS, learning_rate
-from tunewright.training.resuming import resume, stop_signal
+from tunewright.training.packing import Example, collate, num_steps, pack, step_examples
+from tunewright.training.step_plan import Capacity
 
 
 @dataclass(frozen=True)

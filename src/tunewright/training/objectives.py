@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunewright.training.batches import Batch, Example
-from tunewright.training.capacity import FAST
+from tunewright.training.packing import Batch, Example
+from tunewright.training.step_plan import FAST
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]
 DPO_FIGURES = ("chosen_reward", "rejected_reward", "margin", "accuracy")

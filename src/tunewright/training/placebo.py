@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunewright.distributed import processes
 from tunewright.errors import TrainingError
-from tunewright.parallel import processes
 from tunewright.recipe import Recipe
 from tunewright.records import PreferencePair, Sample, StageSummary, digest
-from tunewright.rundir import RunFolder
+from tunewright.run_folder import RunFolder
 from tunewright.training.stage import train_adapter
 
 FOLDER = "placebo"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tunewright import console
-from tunewright.models.memory import is_out_of_memory
+from tunewright.models.hardware import is_out_of_memory
 
 Heads = tuple[int, int, int]  # query heads, key heads, values per head
 

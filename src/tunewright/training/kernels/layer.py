@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tunewright.models.budget import LEVELS
+from tunewright.models.memory_plan import LEVELS
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import Segments, attend
 from tunewright.training.kernels.linear import Group

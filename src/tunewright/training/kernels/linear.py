@@ -16,7 +16,34 @@ from typing import Any, cast
 
 import torch
 
-from tunewright.training.kernels.elementwise import unpack_nf4
+from tunewright.training.kernels.elementwise import quantize_rows, unpack_nf4
+
+
+class EightBitGradients:
+    """The frozen part of a linear.Group's backward pass in 8 bit; the gradient needs no spare columns."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._turned, scales = quantize_rows(group.block_matrix()[: group.num_out, : group.num_in].t().contiguous())
+        self._scales = scales.t()
+
+    def input_gradient(self, grad: Any, wanted: bool) -> tuple[Any, Any]:
+        """As linear.Group.input_gradient, for ``grad`` [T, n]."""
+        group = self._group
+        right, lower = group.factors()
+        inner = grad @ right[: group.num_out, : group.rank]
+        if not wanted:
+            return None, inner
+        small, scales = quantize_rows(grad)
+        full = torch._scaled_mm(
+            small, self._turned.t(), scales, self._scales, out_dtype=grad.dtype, use_fast_accum=True
+        )
+        return full.addmm_(inner, lower[: group.rank]), inner
+
+
+def supports_eight_bits(device: str) -> bool:
+    """Return whether a device has units for products in 8-bit floating point, with scales by row."""
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 class Factors:
@@ -94,8 +121,6 @@ class Group:
 
     def use_eight_bits(self) -> None:
         """Compute gradients through the frozen weights in 8-bit floating point from now on."""
-        from tunewright.training.kernels.eight_bits import EightBitGradients
-
         self._eight = EightBitGradients(self)
 
     @property

@@ -1,0 +1,1 @@
+"""Blind marks by people: the plan, the page, the reading, the summary."""

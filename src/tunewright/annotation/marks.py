@@ -1,0 +1,174 @@
+"""Marks from their files: downloads of the page, unsealed by the key, and comparison tables filled in by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+from pydantic import ValidationError
+
+from tunewright.annotation.plan import MarkingKey
+from tunewright.errors import UserError
+from tunewright.evaluation.comparison_csv import WINNER, plain_cell, read_comparison
+from tunewright.records import Answer, Mark, Question, Record
+
+FORMAT = "tunewright marks 1"
+UNDECIDED = ("tie", "both bad", "cannot tell")
+Undecided = Literal["tie", "both bad", "cannot tell"]
+
+
+class PageMark(Record):
+    """A mark as the page keeps it: salted names only."""
+
+    item: str
+    choice: str
+    at: str
+    seconds: float
+
+
+class PageMarks(Record):
+    """A file that the page lets its marker download."""
+
+    format: Literal["tunewright marks 1"]
+    page: str
+    marker: str
+    marks: tuple[PageMark, ...]
+
+
+def _refused(path: Path, cause: str) -> UserError:
+    return UserError(
+        f"{path} holds no marks of this run", cause, "give a file that the page downloaded, or comparison.csv"
+    )
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text.
+
+    Raises:
+        UserError: it is not there, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="strict")
+    except UnicodeDecodeError as error:
+        hint = "save it again as UTF-8 (in a spreadsheet: CSV UTF-8)"
+        raise UserError(f"{path} is not UTF-8 text", f"byte {error.start}: {error.reason}", hint) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}", error.strerror or str(error), "check the path") from error
+
+
+def page_marks(path: Path, text: str, key: MarkingKey, documents: dict[str, str]) -> list[Mark]:
+    """Return the marks of a downloaded file, unsealed.
+
+    Raises:
+        UserError: it is no such file, or belongs to another page, or was edited.
+    """
+    try:
+        told = PageMarks.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refused(path, f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from error
+    if told.page != key.page:
+        raise _refused(path, "its marks were made on another page than the one that marking.key.json unseals")
+    items = {item.item: item for item in key.items}
+    marks = []
+    for number, one in enumerate(told.marks, 1):
+        item = items.get(one.item)
+        sides = {item.left_name: item.left, item.right_name: item.right} if item else {}
+        if item is None or one.choice not in (*sides, *UNDECIDED):
+            raise _refused(path, f"mark {number} names a question or an answer that its page does not have")
+        marks.append(
+            Mark(
+                question=item.question,
+                document=documents[item.question],
+                marker=told.marker.strip(),
+                choice=cast("Undecided", one.choice) if one.choice in UNDECIDED else "better",
+                winner=sides.get(one.choice),
+                left=item.left,
+                repeat=item.repeat,
+                at=one.at,
+                seconds=one.seconds,
+            )
+        )
+    return marks
+
+
+def _folded(text: str) -> str:
+    """The name of an arm or a choice, however it was typed."""
+    return " ".join(text.replace("_", " ").split()).lower()
+
+
+def _take(same: list[Question], row: Mapping[str, str], told: Mapping[tuple[str, str], str]) -> Question:
+    """Take the row's question out of those with its question and gold: by the answers beside it, else the first."""
+    arms = {arm for _, arm in told} & row.keys()
+
+    def fits(question: Question) -> bool:
+        return all(plain_cell(told.get((question.id, arm), "")) == plain_cell(row[arm]) for arm in arms)
+
+    found = next(filter(fits, same), same[0])
+    same.remove(found)
+    return found
+
+
+def table_marks(
+    path: Path, text: str, questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[str, str]
+) -> tuple[list[Mark], int]:
+    """Return the marks of a comparison table, and how many rows name a winner other than the two arms.
+
+    The marker is named after the file. Rows are found again by question and gold, and by the answers where several
+    have the same: a spreadsheet may have sorted them.
+
+    Raises:
+        UserError: a winner is no column of the table, or a marked row is not of this exam.
+    """
+    waiting: dict[tuple[str, str], list[Question]] = defaultdict(list)
+    for question in questions:
+        waiting[plain_cell(question.question), plain_cell(question.gold)].append(question)
+    told = {(answer.question, answer.arm): answer.text for answer in answers}
+    marks, num_others = [], 0
+    for number, row in enumerate(read_comparison(text), 2):
+        winner = _folded(row[WINNER])
+        same = waiting.get((plain_cell(row["question"]), plain_cell(row["gold"])))
+        if not winner:
+            continue
+        if not same:
+            raise _refused(path, f"row {number} has a question that the exam does not have: {row['question']:.60}")
+        known = {_folded(name): name for name in row if name not in ("question", "gold", WINNER)}
+        if winner not in known and winner not in UNDECIDED:
+            choices = ", ".join([*known.values(), *UNDECIDED])
+            raise UserError(f"{path} row {number}: winner {winner!r} is unknown", "", f"write one of: {choices}")
+        question = _take(same, row, told)
+        if winner in known and known[winner] not in arms:
+            num_others += 1
+            continue
+        marks.append(
+            Mark(
+                question=question.id,
+                document=question.document,
+                marker=path.stem,
+                choice="better" if winner in known else cast("Undecided", winner),
+                winner=known.get(winner),
+            )
+        )
+    return marks, num_others
+
+
+def latest(marks: Iterable[Mark]) -> list[Mark]:
+    """Return the marks, of several by the same marker for the same showing only the last made, in order of time.
+
+    Whoever downloads twice hands in the same marks twice.
+    """
+    kept: dict[tuple[str, str, bool], Mark] = {}
+    for mark in sorted(marks, key=lambda mark: mark.at):
+        kept[mark.marker, mark.question, mark.repeat] = mark
+    return sorted(kept.values(), key=lambda mark: mark.at)
+
+
+def is_download(text: str) -> bool:
+    """Return whether a text is meant to be a download of the page rather than a table."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return text.lstrip().startswith("{")

@@ -1,0 +1,152 @@
+"""The commands that make a run: recipe, plan, stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunewright.cli.options import default_folder, folder_option, recipe_argument, set_option
+
+_COMPARE_HELP = "Let another run's adapter (or an adapter's or a model's folder, or a hub name) sit the exam too."
+
+
+def _run(
+    recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> None:
+    from tunewright import pipeline
+    from tunewright.commands import status
+    from tunewright.recipe import load_recipe
+
+    run = pipeline.run(load_recipe(recipe, assignments).comparing(others), default_folder(recipe, folder), until)
+    status.show(run, until)
+
+
+def _stage_command(name: str, text: str) -> click.Command:
+    def command(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+        _run(recipe, folder, name, assignments)
+
+    return click.command(name, help=text)(recipe_argument(folder_option(set_option(command))))
+
+
+_STAGES = (
+    ("ingest", "Read the documents and cut them into chunks."),
+    ("synth", "Write and seal the exam, then the training samples."),
+    ("curate", "Verify, deduplicate and decontaminate the training samples."),
+    ("train", "Train the adapter."),
+)
+
+
+@click.command()
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("demo"), help="Run folder.")
+def demo(folder: Path) -> None:
+    """Run the whole path on the examples: 24 open-access abstracts and the embedded model."""
+    from tunewright import pipeline
+    from tunewright.commands import status
+    from tunewright.commands.init import demo_recipe
+
+    run = pipeline.run(demo_recipe(), folder)
+    status.show(run, "report")
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "output", type=click.Path(path_type=Path), default=Path("recipe.toml"), help="Where to write it.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def init(documents: tuple[Path, ...], output: Path, force: bool) -> None:
+    """Write an annotated recipe fitted to DOCUMENTS and to this machine."""
+    from tunewright.commands.init import write_recipe
+
+    write_recipe(documents, output, force)
+
+
+@click.command("import-config")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Where to write it (default: stdout).")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def import_config(file: Path, output: Path | None, force: bool) -> None:
+    """Turn an Axolotl, LLaMA-Factory or Unsloth configuration into a recipe; list what has no counterpart."""
+    from tunewright.importers.import_config import import_config as write_imported
+
+    write_imported(file, output, force)
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@set_option
+@click.option("--prove", is_flag=True, help="Load the model and take real steps, for exact memory and time.")
+def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool) -> None:
+    """Say what each stage will do: calls, tokens, memory and time; and what is fresh."""
+    from tunewright.commands.plan import prove_plan, show_plan
+    from tunewright.recipe import load_recipe
+
+    show_plan(load_recipe(recipe, assignments), default_folder(recipe, folder))
+    if prove:
+        prove_plan(load_recipe(recipe, assignments), default_folder(recipe, folder))
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@set_option
+@click.option("--print", "shown", is_flag=True, help="Write it to stdout.")
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Write it to this file.")
+@click.option(
+    "--for", "scheduler", type=click.Choice(["skypilot", "slurm", "notebook"]), default="skypilot", show_default=True
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to ask for (default: the smallest that will do).")
+def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **asked: Any) -> None:
+    """Write the file that runs RECIPE on a rented or a shared machine; nothing is started."""
+    from tunewright.launchers import launch as elsewhere
+
+    if shown == (output is not None):
+        raise click.UsageError("launch starts nothing by itself. Add --print to see the file, or -o FILE to keep it.")
+    elsewhere.launch(recipe, default_folder(recipe, folder), output=output, **asked)
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@click.option("--until", default="report", metavar="STAGE", help="Last stage to run.")
+@set_option
+def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...]) -> None:
+    """Run every stage that is not fresh; after any stop, the same command goes on."""
+    _run(recipe, folder, until, assignments)
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@set_option
+@click.option("--compare", "others", multiple=True, metavar="RUN", help=_COMPARE_HELP)
+def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Let every arm sit the exam and give the verdict."""
+    _run(recipe, folder, "evaluate", assignments, others)
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@set_option
+def curve(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+    """Train on 25 and 50 % of the data too, and say what twice the data would bring."""
+    from tunewright.commands.learning_curve import draw_curve
+    from tunewright.recipe import load_recipe
+
+    draw_curve(load_recipe(recipe, assignments), default_folder(recipe, folder))
+
+
+COMMANDS = (
+    demo,
+    init,
+    import_config,
+    plan,
+    run,
+    *(_stage_command(name, text) for name, text in _STAGES),
+    evaluate,
+    curve,
+    launch,
+)

@@ -1,0 +1,125 @@
+"""The commands that use a tuned model: talk, serve, export, publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunewright.cli.options import folder_argument
+
+
+@click.command()
+@folder_argument
+@click.option("--base", is_flag=True, help="Talk to the base model.")
+@click.option("--side-by-side", is_flag=True, help="Get each answer from base and tuned.")
+@click.option("--prompt", help="Ask this one question and leave.")
+def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> None:
+    """Talk to the tuned model; answers are streamed, and /help lists what else can be typed."""
+    from tunewright.chat.loop import converse
+    from tunewright.run_folder import RunFolder
+
+    if base and side_by_side:
+        raise click.UsageError("--base and --side-by-side exclude each other. Choose one.")
+    voices = ("base", "tuned") if side_by_side else ("base",) if base else ("tuned",)
+    converse(RunFolder.open(folder), voices, prompt)
+
+
+@click.command()
+@folder_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Any but the loopback needs a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "vllm", "llama.cpp", "transformers"]),
+    default="auto",
+    show_default=True,
+    help="transformers answers word for word as chat; the others are faster.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["q8_0", "f16", "f32"]),
+    default="q8_0",
+    show_default=True,
+    help="Of the GGUF, where llama.cpp serves.",
+)
+def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
+    """Serve the tuned model to OpenAI's clients, once a canary has shown that it is the tuned one."""
+    from tunewright.run_folder import RunFolder
+    from tunewright.serving import serve as serving
+
+    serving.serve(RunFolder.open(folder), host, port, engine, dtype)
+
+
+@click.command()
+@folder_argument
+@click.option("--to", "target", required=True, metavar="TARGET", help="adapter, merged, gguf, gguf-adapter or ollama.")
+@click.option(
+    "--dtype",
+    default="",
+    metavar="TYPE",
+    help="Type of the weights (merged: bf16, fp16, fp32; gguf, ollama: f16, q8_0, q4_0, bf16).",
+)
+@click.option(
+    "--base",
+    type=click.Choice(["trained", "original"]),
+    default="trained",
+    show_default=True,
+    help="The base as training saw it, or the unquantized one.",
+)
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path), help="Folder to write (default: DIR/exports/TARGET-DTYPE)."
+)
+def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None) -> None:
+    """Export the tuned model, with a certificate that it is what was examined."""
+    from tunewright.export.certificate import show
+    from tunewright.export.stage import export as write
+    from tunewright.run_folder import RunFolder
+
+    show(write(RunFolder.open(folder), target, output, dtype, base))
+
+
+@click.command()
+@click.argument("folder", metavar="EXPORT", type=click.Path(path_type=Path))
+def verify(folder: Path) -> None:
+    """Check that every file of an export is as it was written."""
+    from tunewright import console
+    from tunewright.export.receipt import verify as check
+
+    console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
+
+
+@click.command()
+@click.argument("receipt", metavar="RECEIPT", type=click.Path(path_type=Path))
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Run folder with the recipe and the data.")
+def replay(receipt: Path, folder: Path | None) -> None:
+    """Train again what RECEIPT names (an export, or its receipt.json), and compare the adapters."""
+    from tunewright.commands.replay import replay as train_again
+
+    train_again(receipt, folder)
+
+
+@click.command()
+@folder_argument
+@click.argument("repo", metavar="REPO")
+@click.option("--to", "target", default="adapter", show_default=True, help="The adapter, or an export in DIR/exports.")
+@click.option("--yes", is_flag=True, help="Send it; without this, everything is only shown.")
+@click.option("--private/--public", default=True, show_default=True, help="Who may read it.")
+@click.option("--with-data", is_flag=True, help="Push the training set too, to REPO-data.")
+def push(folder: Path, repo: str, target: str, yes: bool, private: bool, with_data: bool) -> None:
+    """Put the tuned model on the hub as REPO (OWNER/NAME), with a card of what the exam said."""
+    from tunewright.commands.push import push as push_run
+    from tunewright.run_folder import RunFolder
+
+    push_run(RunFolder.open(folder), repo, target, yes, not private, with_data)
+
+
+COMMANDS = (
+    chat,
+    serve,
+    export,
+    verify,
+    replay,
+    push,
+)

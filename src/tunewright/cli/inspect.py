@@ -1,0 +1,151 @@
+"""The commands that look at a run, and at this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tunewright.cli.options import default_folder, folder_argument
+
+
+@click.command()
+@folder_argument
+def status(folder: Path) -> None:
+    """Show what stands in a run folder, and what a stopped run does next."""
+    from tunewright.commands import status
+    from tunewright.run_folder import RunFolder
+
+    status.show_status(RunFolder.open(folder))
+
+
+@click.command()
+@folder_argument
+def report(folder: Path) -> None:
+    """Write report.html anew from a finished run, and print the verdict."""
+    from tunewright.commands import status
+    from tunewright.run_folder import RunFolder
+
+    status.show_report(RunFolder.open(folder))
+
+
+@click.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def table(folders: tuple[Path, ...]) -> None:
+    """Put finished runs that sat the same exam side by side, such as one for each base model."""
+    from tunewright.reporting.leaderboard import show_standings
+
+    show_standings(folders)
+
+
+@click.command()
+@folder_argument
+@click.option("--export", type=click.Path(path_type=Path), help="Write it to this .csv or .jsonl, for you to edit.")
+def exam(folder: Path, export: Path | None) -> None:
+    """Show the exam of a run and check its seal; exported and edited, it goes into a recipe as exam.file."""
+    from tunewright.reporting import exam
+    from tunewright.run_folder import RunFolder
+
+    opened = RunFolder.open(folder)
+    if export is None:
+        exam.show_exam(opened)
+        return
+    exam.export_exam(opened, export)
+    exam.check_exam(opened)
+
+
+@click.command()
+@folder_argument
+def inspect(folder: Path) -> None:
+    """Say what the training data holds: funnel, refusals, diversity, coverage; the whole in data.html."""
+    from tunewright.reporting.data_report import inspect_run
+    from tunewright.run_folder import RunFolder
+
+    inspect_run(RunFolder.open(folder))
+
+
+@click.command()
+@folder_argument
+@click.argument("identifier", metavar="ID")
+def trace(folder: Path, identifier: str) -> None:
+    """Follow an ID (document, chunk, sample or question; a prefix will do) to its sources and its uses."""
+    from tunewright.commands.trace import show_trace
+    from tunewright.run_folder import RunFolder
+
+    show_trace(RunFolder.open(folder), identifier)
+
+
+@click.command()
+@folder_argument
+@click.argument("files", metavar="[--read FILE...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."
+)
+@click.option("--read", is_flag=True, help="Unseal the marks in FILE...: downloads of the page, or comparison.csv.")
+@click.option("--serve", is_flag=True, help="Also serve the page on this machine, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve (default: a free one).")
+def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: bool, serve: bool, port: int) -> None:
+    """Write a page for marking answers blind, by keyboard and offline; then read the marks back."""
+    from tunewright import pipeline
+    from tunewright.annotation import marking, page
+    from tunewright.run_folder import RunFolder
+
+    if read != bool(files):
+        raise click.UsageError("--read and FILE... go together. Name the files of marks after --read.")
+    opened = RunFolder.open(folder)
+    pipeline.require(opened, "exam.jsonl", "answers.jsonl", "scores.jsonl")
+    if read:
+        marking.read_marks(opened, files, arms)
+        return
+    marking.write_page(opened, arms)
+    if serve:
+        page.serve_page(opened, port)
+
+
+@click.command()
+@folder_argument
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Most items of each task (default: all).")
+@click.option("--shots", type=click.IntRange(0, 32), help="Worked examples before each (default: as the task says).")
+def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | None) -> None:
+    """Let base and tuned play TASKs: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
+    from tunewright.public_benchmarks.tasks import Extent
+    from tunewright.public_benchmarks.tasks import benchmark as play
+    from tunewright.run_folder import RunFolder
+
+    play(RunFolder.open(folder), tasks, Extent(limit, shots))
+
+
+@click.command("verify-the-verifier")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--judge", "recipe", type=click.Path(path_type=Path), help="Measure the teacher of this recipe as a judge."
+)
+def verify_the_verifier(folder: Path | None, recipe: Path | None) -> None:
+    """Measure how well false samples are found: on a labeled set, and on DIR's own samples."""
+    from tunewright.curation import verifier_accuracy
+
+    verifier_accuracy.verify_the_verifier(folder, recipe, default_folder(recipe or Path("verifier"), None))
+
+
+@click.command()
+@click.option("--fetch", is_flag=True, help="Fetch the embedded model as well.")
+def doctor(fetch: bool) -> None:
+    """Check Python, torch, GPU, bitsandbytes (a real quantized step), disk and model cache."""
+    from tunewright.commands.doctor import examine
+
+    examine(fetch)
+
+
+COMMANDS = (
+    status,
+    report,
+    table,
+    exam,
+    inspect,
+    trace,
+    mark,
+    benchmark,
+    verify_the_verifier,
+    doctor,
+)

@@ -1,0 +1,1 @@
+"""The body of each command that is not a stage."""

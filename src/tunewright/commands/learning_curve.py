@@ -1,0 +1,89 @@
+"""Drawing a learning curve: the same training on parts of the data, each part's adapter before the same exam."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewright import console, distributed, pipeline
+from tunewright.errors import RecipeError, UserError
+from tunewright.evaluation.answering import all_answers
+from tunewright.metrics import score
+from tunewright.models.model_pool import Weights
+from tunewright.recipe import Recipe
+from tunewright.records import Question
+from tunewright.reporting.learning_curve import CURVE, LearningCurve, forecast, part, table, told
+from tunewright.run_folder import RunFolder
+from tunewright.stages import stages_of
+from tunewright.storage import file_digest
+from tunewright.training.dataset import training_size, write_subset
+
+PARTS = (25, 50)  # percent; the whole is the run's own adapter
+WHOLE = 100
+
+
+def draw_curve(recipe: Recipe, folder: Path) -> LearningCurve:
+    """Train on the parts, let each adapter sit the exam, write curve.json, and write the report with it.
+
+    What the run itself lacks is done first. After any stop the same call goes on: trainings from their checkpoints,
+    answers from the journal.
+
+    Raises:
+        RecipeError: in a launch of several processes.
+        UserError: there is too little data to part.
+    """
+    if distributed.processes().world_size > 1:
+        raise RecipeError(
+            "a learning curve is drawn by one process",
+            "this is a launch of several",
+            "train with them first (tunewright run), then draw the curve without the launcher",
+        )
+    run = pipeline.run(recipe, folder, until="evaluate")
+    recipe = recipe.with_absolute_paths()
+    with run.lock():
+        sizes = _train_parts(run, recipe)
+        curve = _sit(run, recipe, sizes)
+        run.write(CURVE, curve.model_dump_json(indent=2) + "\n")
+    pipeline.run(recipe, folder, only=("report",))
+    console.table("learning curve", *table(curve))
+    for line in told(curve):
+        console.line(f"  {line}")
+    console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
+    return curve
+
+
+def _folder(run: RunFolder, percent: int) -> RunFolder:
+    return RunFolder(run.file(f"curve/{percent}"))
+
+
+def _train_parts(run: RunFolder, recipe: Recipe) -> dict[int, int]:
+    """Train each part that is not fresh; return the size of each part, and of the whole."""
+    stage = next(stage for stage in stages_of(recipe) if stage.name == "train")
+    sizes = {percent: write_subset(run, _folder(run, percent), recipe, percent) for percent in PARTS}
+    sizes[WHOLE] = training_size(run, recipe)
+    if len(set(sizes.values())) < len(sizes):
+        raise UserError(
+            "there is too little training data for a learning curve",
+            f"its parts would have {', '.join(str(size) for size in sizes.values())} samples",
+            "add documents, or raise synthesis.samples_per_document",
+        )
+    for percent in PARTS:
+        pipeline.refresh(_folder(run, percent), recipe, stage, f"[{percent} % of the data]")
+    return sizes
+
+
+def _sit(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve:
+    adapters = {percent: _folder(run, percent).file("adapter") for percent in PARTS} | {WHOLE: run.file("adapter")}
+    questions = run.read_records("exam.jsonl", Question)
+    known = {question.id: question for question in questions}
+    sitting = {f"{percent} %": Weights.of(recipe, adapter) for percent, adapter in adapters.items()}
+    answers = all_answers(run, recipe, questions, sitting)[0]
+    scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
+    parts, sheets = [], []
+    for percent, adapter in adapters.items():
+        own = [one for one in scores if one.arm == f"{percent} %"]
+        said = [answer for answer in answers if answer.arm == f"{percent} %"]
+        parts.append(part(percent, sizes[percent], file_digest(adapter), questions, own, said))
+        sheets.append({one.question: one.primary for one in own})
+    documents = {question.id: question.document for question in questions}
+    ahead = forecast(list(sizes.values()), sheets, documents)
+    return LearningCurve(exam=file_digest(run.file("exam.jsonl")), parts=tuple(parts), forecast=ahead)

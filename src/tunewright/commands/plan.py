@@ -1,0 +1,296 @@
+"""What a run will do before it does it: calls, tokens, memory and time per stage; what is fresh."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright import console, pipeline
+from tunewright.documents.stage import source_files
+from tunewright.errors import ModelError
+from tunewright.evaluation.judge import PREFERENCES
+from tunewright.models.hardware import Shape, free_bytes
+from tunewright.models.memory_plan import choose, predict_memory, told
+from tunewright.models.source import locate, read_config
+from tunewright.recipe import Recipe
+from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
+from tunewright.run_folder import RunFolder
+from tunewright.settings import ANSWERING, EMBEDDED
+from tunewright.statistics.power import exam_power, question_counts
+from tunewright.synthesis.exam import CALLS_PER_QUESTION, read_own_exam
+from tunewright.synthesis.tasks import tasks_of
+from tunewright.teacher.journal import Spending
+
+# Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
+_SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
+_TOKENS_PER_CALL = (130, 30)  # prompt, written
+_TOKENS_PER_SAMPLE = 110
+_YIELD = 0.75  # share of the written samples that curation keeps
+_SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the third ring
+_FLOPS = {"cpu": 1.2e11, "cuda": 2.5e14}  # sustained, two cores with wide vectors; one large GPU
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is to do."""
+
+    num_train_documents: int
+    num_exam_documents: int
+    num_samples: int
+    num_tokens: int
+    num_questions: int
+    num_chunks: int
+
+
+def show_plan(recipe: Recipe, folder: Path) -> None:
+    """Print a line per stage, and the peak memory of training."""
+    run, shape = RunFolder(folder), _shape(recipe)
+    sizes = _sizes(recipe, run)
+    rows, total = [], 0.0
+    for state in pipeline.states(run, recipe):
+        work, seconds = _work(state.stage.name, recipe, run, sizes, shape)
+        if state.state == "fresh":
+            work, seconds = "nothing: fresh", 0.0
+        total += seconds
+        rows.append((state.stage.name, state.state, work, console.about(seconds), state.why))
+    rows.append(("all", "", "", console.about(total), ""))
+    console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
+    for line in (*_memory(recipe, shape), *_provable(recipe, run, sizes)):
+        console.line(line)
+
+
+def stand_ins(number: int, num_tokens: int) -> list[Any]:
+    """Return that many examples of that many tokens, all of them supervised."""
+    from tunewright.models.chat_template import Encoded
+    from tunewright.training.packing import Example
+
+    ids = [1 + place % 97 for place in range(num_tokens)]
+    return [Example(f"{place:06d}", (Encoded(ids, ids, ends_supervised=True),)) for place in range(number)]
+
+
+def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
+    """Count from the run folder where it knows, else from the files and the recipe."""
+    if run.file("split.jsonl").exists():
+        sides = [entry.side for entry in run.read_records("split.jsonl", SplitEntry)]
+        exam = sides.count("exam")
+        train = len(sides) - exam
+    elif run.file("documents.jsonl").exists():
+        total = len(run.read_records("documents.jsonl", Document))
+        exam = round(total * recipe.split.exam_share)
+        train = total - exam
+    else:
+        total = len(source_files(recipe)) if recipe.documents.paths or not recipe.synthesis.data else 0
+        exam = round(total * recipe.split.exam_share)
+        train = total - exam
+    written = train * recipe.synthesis.samples_per_document
+    built_on = {"refusal": 3, "unanswerable": 1, "premise": 2, "dialogue": 1}  # samples per share of the answered
+    shares = sum(number for task, number in built_on.items() if task in recipe.synthesis.tasks)
+    kept = round(written * _YIELD * (1 + shares * recipe.synthesis.refusal_share)) + recipe.synthesis.general_samples
+    tokens = kept * _TOKENS_PER_SAMPLE
+    if run.file("train.jsonl").exists():
+        samples = run.read_records("train.jsonl", Sample)
+        kept = len(samples)
+        tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
+    asked = _asked(recipe, run)
+    questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
+    questions = questions if asked is None else sum(asked)
+    chunks = len(run.records_if_any("chunks.jsonl", Chunk))
+    return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
+
+
+def _shape(recipe: Recipe) -> Shape | None:
+    """Return the base model's shape where it is at hand; a plan fetches nothing but the embedded one's config."""
+    path = recipe.resolve(recipe.model.base)
+    try:
+        if recipe.model.base == EMBEDDED or path.is_dir():
+            return Shape.of(read_config(locate(recipe.model.base, recipe.folder)))
+    except (ModelError, KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
+    """Return (what a stage does, about how many seconds it takes: not a number where the base is not at hand)."""
+    least, most = _calls(stage, recipe, sizes)
+    if most:
+        return _teaching(stage, recipe, run, least, most)
+    if stage in ("train", "placebo") and shape:
+        steps = -(-sizes.num_samples // recipe.training.batch_size) * recipe.training.epochs
+        tokens = sizes.num_tokens * recipe.training.epochs
+        operations = shape.flops_per_token(recipe.training.method == "full", checkpointing=False) * tokens
+        return f"{steps} steps, {tokens:,} tokens", operations / _FLOPS[_device()]
+    if stage in ("train", "placebo"):
+        return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
+    if stage == "evaluate":
+        kept = 2 * recipe.exam.kept  # read more than written: choices and passages need no answer
+        answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
+        told = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
+        one, one_kept = _SECONDS_PER_ANSWER[_device()]
+        return told, answers * one + kept * one_kept if shape else math.nan
+    return "", 2.0
+
+
+def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
+    """Return (least, most) teacher calls of a stage, as if nothing were journaled.
+
+    The exam asks again for a question that is no good, at most three times per question. Curation asks twice per
+    sample for its round trip and once for the judge, where the recipe wants them and the free rules left the sample.
+    """
+    if stage == "exam" and not recipe.exam.file:
+        wanted = (
+            sizes.num_train_documents * recipe.exam.learned_per_document
+            + sizes.num_exam_documents * recipe.exam.unseen_per_document
+        )
+        return wanted, CALLS_PER_QUESTION * wanted
+    if stage == "synth":
+        ranges = [_CALLS_OF_TASK[task](recipe, sizes) for task in tasks_of(recipe) if task in _CALLS_OF_TASK]
+        return sum(least for least, _ in ranges), sum(most for _, most in ranges)
+    if stage == "curate":
+        per_sample = {"answerable": 2, "judge": 1}
+        near = 3 * sizes.num_questions if recipe.curation.paraphrase_check else 0
+        return 0, near + sizes.num_samples * sum(per_sample[check] for check in recipe.curation.checks)
+    if stage == "judge":  # each answer's claims, and tuned against each rival in both orders
+        arms = set(recipe.evaluation.arms)
+        pairs = sum({first, second} <= arms for first, second in PREFERENCES)
+        return 0, sizes.num_questions * (len(arms) + len(recipe.evaluation.compare) + 2 * pairs)
+    return 0, 0
+
+
+def _per_document(count: Callable[[Recipe], int]) -> Callable[[Recipe, Sizes], tuple[int, int]]:
+    """Return the range of a task that asks at least once per training document, and at most so often."""
+    return lambda recipe, sizes: (sizes.num_train_documents, sizes.num_train_documents * count(recipe))
+
+
+def _dialogue_calls(recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
+    """One or two follow-ups a dialogue; none where nothing is answered."""
+    answering = [task for task in recipe.synthesis.tasks if task in ANSWERING]
+    answered = sizes.num_train_documents * recipe.synthesis.samples_per_document * len(answering)
+    return 0, 2 * round(answered * recipe.synthesis.refusal_share)
+
+
+# (least, most) calls by task; the tasks that are not named need none. A document has from one chunk to about eight.
+_CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
+    "answer-first": _per_document(lambda recipe: recipe.synthesis.samples_per_document),
+    "free-qa": _per_document(  # by quotas, each question may need a passage of its own
+        lambda recipe: max(1, recipe.synthesis.samples_per_document // (1 if recipe.synthesis.quotas else 2))
+    ),
+    "dialogue": _dialogue_calls,
+    "extraction": _per_document(lambda recipe: 1),
+    "general": lambda recipe, sizes: (recipe.synthesis.general_samples, 2 * recipe.synthesis.general_samples),
+    "view": lambda recipe, sizes: (
+        sizes.num_train_documents * recipe.synthesis.views,
+        (sizes.num_chunks or 8 * sizes.num_train_documents) * recipe.synthesis.views,
+    ),
+}
+
+
+def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
+    """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
+    teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
+    journal = run.file("teacher.jsonl")
+    # Read line by line, not as a Journal: another process may be writing to it.
+    lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
+    entries = [json.loads(line) for line in lines]
+    done = sum(entry.get("stage") == stage for entry in entries)
+    low, high = max(0, least - done), most  # what is on record may be of other settings, and then counts for nothing
+    prompt, written = (
+        sum(entry[name] for entry in entries) / len(entries) if entries else guess
+        for name, guess in zip(("num_prompt_tokens", "num_tokens"), _TOKENS_PER_CALL, strict=True)
+    )
+    took = [float(entry["seconds"]) for entry in entries if "seconds" in entry]
+    embedded = teacher.url == EMBEDDED
+    seconds = (sum(took) / len(took) if took else _SECONDS_PER_CALL[embedded]) / (
+        1 if embedded else teacher.concurrency
+    )
+    told = f"{low:,}–{high:,} calls, {low * (prompt + written):,.0f}–{high * (prompt + written):,.0f} tokens"
+    price = Spending(teacher).cost(round(prompt * high), round(written * high))
+    if price:
+        told += f", {_dollars(price * low / high)}–{_dollars(price)}"
+        told += f" of a budget of {_dollars(teacher.budget)}" if teacher.budget else ""
+    return told, high * seconds
+
+
+def _provable(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+    """Yield the smallest difference that the exam can prove, as far as it is known how many will be asked."""
+    if (known := _asked(recipe, run)) is not None:
+        yield exam_power(known)
+    else:
+        learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
+        unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
+        if asked := [size for size in learned + unseen if size]:
+            yield exam_power(asked)
+
+
+def _asked(recipe: Recipe, run: RunFolder) -> list[int] | None:
+    """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
+    if recipe.exam.file:
+        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
+        return question_counts(question.document for question in own)
+    if run.file("exam.jsonl").exists():
+        return question_counts(question.document for question in run.read_records("exam.jsonl", Question))
+    return None
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
+def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
+    """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
+    import torch
+
+    from tunewright.training.fast_path import expected_path
+
+    if shape is None:
+        yield f"memory: known once {recipe.model.base} is fetched"
+        return
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    why_not = expected_path(recipe)
+    choice = choose(recipe, shape, free_bytes(device), not why_not, device != "cpu")
+    memory = predict_memory(recipe, shape, choice, not why_not)
+    yield (
+        f"memory of training: about {memory.total / 2**30:.1f} GiB at most = base {memory.base / 2**30:.1f} + trained "
+        f"weights {memory.trained / 2**30:.1f} + activations {memory.activations / 2**30:.1f} + logits "
+        f"{memory.logits / 2**30:.1f} + driver"
+    )
+    yield f"  {told(choice, shape.layers)}: {choice.why}"
+    yield f"  the plain path: {why_not}" if why_not else "  the fast path"
+    yield "  real steps tell it exactly: tunewright plan RECIPE --prove"
+
+
+def prove_plan(recipe: Recipe, folder: Path) -> None:
+    """Load the model and take real steps on the longest rows; print the memory and time that follow.
+
+    Before there is a training set, a row of samples of ``training.max_tokens`` stands for it.
+    """
+    from tunewright.models.student import student_tokenizer
+    from tunewright.training.dataset import read_data
+    from tunewright.training.loop import Task
+    from tunewright.training.objectives import NEXT_TOKEN
+    from tunewright.training.packing import Example
+    from tunewright.training.profiling import first_capacity, prove
+    from tunewright.training.stage import start_session
+
+    run, recipe = RunFolder(folder), recipe.with_absolute_paths()
+    tokenizer = student_tokenizer(recipe)
+    examples: list[Example] = read_data(run, recipe, tokenizer).examples
+    if not examples:
+        sizes = _sizes(recipe, run)
+        console.line("there is no training set yet: samples of training.max_tokens stand for it")
+        examples = stand_ins(max(1, sizes.num_samples), recipe.training.max_tokens)
+    session = start_session(run, recipe, tokenizer)
+    settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
+    capacity, why = first_capacity(recipe, session.model, session.device, session.compute)
+    _, plan = prove(session.model, Task(examples, NEXT_TOKEN), settings, capacity, why, recipe)
+    if plan.planned_bytes:
+        console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,89 @@
+"""What a command tells at its end: the results, the verdict, where the files are; and a run folder's status."""
+
+from __future__ import annotations
+
+from tunewright import console, pipeline
+from tunewright.errors import RunFolderError, command
+from tunewright.recipe import load_recipe
+from tunewright.run_folder import RunFolder
+
+_FILES = ("report.html", "data.html", "comparison.csv", "adapter")
+
+
+def show(run: RunFolder, until: str) -> None:
+    """Print the verdict with its table and the paths of the results, or where a shorter run ended."""
+    if until not in ("evaluate", "report") or not run.file("verdict.json").exists():
+        console.line(f"done up to {until}; the files are in {run.path}")
+        return
+    if faults := broken(run):
+        console.heading("verdict: INVALID")
+        console.line("  The seal is broken: this run is no longer what its verdict was given on.")
+        for fault in faults:
+            console.line(f"  {fault}")
+        console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
+        return
+    from tunewright.evaluation.extra_arms import compared_table
+    from tunewright.evaluation.verdict import Verdict
+    from tunewright.reporting.report import summary_table
+    from tunewright.reporting.sections import kept_line, structured_table
+
+    verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
+    columns, rows = summary_table(verdict)
+    console.table("", columns, rows)
+    if fields := structured_table(verdict):
+        console.table("", *fields)
+    if kept := kept_line(verdict):
+        console.line(kept)
+    if others := compared_table(verdict):
+        console.table("exploratory, with Holm's correction; no part of the verdict", *others)
+    console.heading(f"verdict: {verdict.name}")
+    for sentence in verdict.why:
+        console.line(f"  {sentence}")
+    console.line()
+    for name in _FILES:
+        if run.file(name).exists():
+            console.line(f"  {name.ljust(16)}{run.file(name).absolute()}")
+
+
+def broken(run: RunFolder) -> list[str]:
+    """Return what of a run with a verdict is not as it was sealed, a sentence each."""
+    from tunewright.evaluation.seal import seal_faults
+
+    return seal_faults(run, load_recipe(run.file("recipe.toml")))
+
+
+def show_report(run: RunFolder) -> None:
+    """Write the report anew and print the verdict.
+
+    Raises:
+        RunFolderError: the seal is broken (the report then says INVALID), or another file is not as its stage left it.
+    """
+    pipeline.require(run, "recipe.toml", "verdict.json")
+    faults = broken(run)
+    if not faults:
+        pipeline.require_untouched(run)
+    run.file("report.html").unlink(missing_ok=True)  # anew, whatever of what it rests on is recorded as read
+    show(pipeline.run(load_recipe(run.file("recipe.toml")), run.path, only=("report",)), "report")
+    if faults:
+        raise RunFolderError(
+            f"the seal of {run.path} is broken",
+            "; ".join(faults),
+            f"make it anew: {run.again()}; or undo the change",
+        )
+
+
+def show_status(run: RunFolder) -> None:
+    """Print each stage's state, and the command that goes on."""
+    recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else None
+    rows = []
+    for state in pipeline.states(run, recipe):
+        told = pipeline.summary_line(state.summary) if state.summary else ""
+        took = f"{state.duration_s:.1f} s" if state.summary else ""
+        rows.append((state.stage.name, state.state, took, told if told and state.state == "fresh" else state.why))
+    console.table(str(run.path), ("stage", "state", "took", "what"), rows)
+    partial = sorted(run.file("checkpoints").glob("*/step-*"), key=lambda path: path.stat().st_mtime)
+    if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
+        console.line(f"training can go on from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
+    if any(row[1] != "fresh" for row in rows):
+        again = run.again() if recipe else command("run", "RECIPE", "--dir", run.path)
+        console.line(f"go on with: {again}")

@@ -1,0 +1,254 @@
+"""The user's own chat data: the formats that are recognized, and one sample per line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tunewright.curation.sample_rules import turn_fault
+from tunewright.errors import DocumentError
+from tunewright.recipe import Recipe
+from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
+from tunewright.storage import file_digest
+
+Parsed = TypeVar("Parsed")
+
+_SUFFIXES = {".jsonl", ".json"}
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+# <|im_start|>role, <|start_header_id|>role<|end_header_id|>, and the bare <|role|>
+_ROLE_TOKEN = re.compile(
+    r"<\|im_start\|>[ \t]*(\w+)|<\|start_header_id\|>(\w+)<\|end_header_id\|>|<\|(system|user|assistant)\|>"
+)
+_END_TOKEN = re.compile(r"</s>|<\|(?:im_end|end|eot_id|endoftext|end_of_text|begin_of_text)\|>|^\s*<s>")
+
+
+class Malformed(ValueError):
+    """A line that holds no conversation or pair; ``args`` are the reason that is counted, and the detail."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class _Line(NamedTuple):
+    """One line of a file: where it stands, and its object, or why there is none."""
+
+    place: str
+    content: Any
+    fault: str = ""
+
+
+def _text(value: object) -> str:
+    """Return a turn's text; a list of text parts is joined."""
+    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+        value = "".join(str(part.get("text", "")) for part in value)
+    if not isinstance(value, str):
+        raise Malformed("a turn is not text", f"it is {type(value).__name__}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise Malformed("a turn is not text", "it holds half a surrogate pair")
+    return value.strip()
+
+
+def message(role: object, content: object) -> Message:
+    """Return a turn; raise Malformed for a role or content that is none."""
+    known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+    if known is None:
+        raise Malformed("unknown role", f"{role!r}; known are {', '.join(_ROLES)}")
+    return Message(role=known, content=_text(content))
+
+
+def turns(value: object) -> list[Message]:
+    """Return the turns of a list of {role, content} or {from, value}."""
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise Malformed("turns are not a list of objects")
+    return [message(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in value]
+
+
+def _from_messages(line: Mapping[str, Any]) -> list[Message]:
+    return turns(line["messages"])
+
+
+def _from_conversation(line: Mapping[str, Any]) -> list[Message]:
+    return turns(line["conversation"])
+
+
+def _from_sharegpt(line: Mapping[str, Any]) -> list[Message]:
+    return turns(line["conversations"])
+
+
+def _from_alpaca(line: Mapping[str, Any]) -> list[Message]:
+    parts = [_text(line["instruction"]), _text(line.get("input") or "")]
+    return [message("user", "\n\n".join(filter(None, parts))), message("assistant", line["output"])]
+
+
+def _from_completion(line: Mapping[str, Any]) -> list[Message]:
+    def told(value: object, role: Role) -> list[Message]:
+        # A list of objects without a type is a list of messages; with one, the parts of a single message.
+        is_turns = isinstance(value, list) and not any("type" in turn for turn in value if isinstance(turn, dict))
+        return turns(value) if is_turns else [message(role, value)]
+
+    return told(line["prompt"], "user") + told(line["completion"], "assistant")
+
+
+def _from_text(line: Mapping[str, Any]) -> list[Message]:
+    """Split text at its role tokens; end tokens, stray ones too, are taken out."""
+    text = _text(line["text"])
+    marks = list(_ROLE_TOKEN.finditer(text))
+    if not marks:
+        raise Malformed("text without role tokens", "such as <|user|> or <|im_start|>user")
+    if _END_TOKEN.sub("", text[: marks[0].start()]).strip():
+        raise Malformed("text before the first role token", text[:80])
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [
+        message(next(filter(None, mark.groups())), _END_TOKEN.sub("", text[mark.end() : end]))
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+
+
+def _messages(line: object) -> tuple[Message, ...]:
+    """Return a line's conversation, or raise Malformed."""
+    if not isinstance(line, dict):
+        raise Malformed("not a JSON object", f"it is {type(line).__name__}")
+    form = next((form for keys, form in FORMATS.values() if all(line.get(key) is not None for key in keys)), None)
+    if form is None:
+        raise Malformed("unknown format", f"keys: {', '.join(sorted(line)) or 'none'}")
+    messages = [message for message in form(line) if message.role != "system" or message.content]
+    system = line.get("system")
+    if isinstance(system, str) and system.strip() and not any(m.role == "system" for m in messages):
+        messages.insert(0, message("system", system))
+    fault = turn_fault(messages)
+    if fault:
+        raise Malformed(fault, " ".join(message.role for message in messages))
+    return tuple(messages)
+
+
+def _decode(raw: bytes) -> tuple[Any, str]:
+    """Return the JSON value and no fault, or None and why it is not JSON."""
+    try:
+        return json.loads(raw.decode("utf-8")), ""
+    except (ValueError, RecursionError) as error:
+        return None, str(error) or type(error).__name__
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    """Yield the objects of a file of JSON lines, or of one JSON array, whatever its name ends with."""
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
+    if content.lstrip().startswith(b"["):
+        items, fault = _decode(content)
+        if isinstance(items, list):
+            yield from (_Line(f"{path}:item {number}", item) for number, item in enumerate(items, 1))
+            return
+        if _decode(content.lstrip().split(b"\n")[0])[1]:  # the first line is no JSON either: a damaged array
+            yield _Line(str(path), None, fault)
+            return
+    for number, raw in enumerate(content.split(b"\n"), 1):
+        if raw.strip():
+            yield _Line(f"{path}:{number}", *_decode(raw))
+
+
+def parsed_lines(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Iterator[tuple[str, Parsed | Malformed]]:
+    """Yield where each line stands, and what it holds or why it holds nothing."""
+    for path in files:
+        for line in _lines(path):
+            try:
+                if line.fault:
+                    raise Malformed("not JSON", line.fault)
+                yield line.place, parse(line.content)
+            except Malformed as error:
+                yield line.place, error
+
+
+def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[Path]:
+    """Return the files named, and those in the folders named, in order.
+
+    Raises:
+        DocumentError: a path does not exist, or a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inner = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file()) if path.is_dir() else [path]
+        if not path.exists() or not inner:
+            raise DocumentError(
+                f"there is no data at {path}",
+                "the folder holds no .jsonl or .json file" if path.exists() else "it does not exist",
+                f"correct {setting} in the recipe; paths are relative to the recipe's folder",
+            )
+        found += inner
+    return found
+
+
+def _all_malformed(rejections: Sequence[Rejection]) -> DocumentError:
+    counts = Counter(rejection.reason for rejection in rejections)
+    found = "; ".join(f"{reason} ({count})" for reason, count in counts.most_common(3))
+    first = rejections[0]
+    known = ", ".join(f"{name} ({' + '.join(keys)})" for name, (keys, _) in FORMATS.items())
+    return DocumentError(
+        f"none of the {len(rejections)} lines of your chat data is a conversation",
+        f"{found}; the first: {first.id}: {first.detail or first.reason}",
+        f"one JSON object per line, in one of these formats: {known}",
+    )
+
+
+def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]:
+    """Read chat data: JSON lines or a JSON array, in any of FORMATS, told apart line by line.
+
+    A conversation without a system turn stays without one.
+
+    Returns:
+        The samples, in order, and one rejection per malformed line, with its file and line number.
+
+    Raises:
+        DocumentError: a file is missing or empty, or not one line is a conversation.
+    """
+    samples: list[Sample] = []
+    rejections: list[Rejection] = []
+    for place, messages in parsed_lines(data_files(paths), _messages):
+        if isinstance(messages, Malformed):
+            reason = f"own data: {messages.reason}"
+            rejections.append(Rejection(stage="curate", id=place, reason=reason, detail=messages.detail))
+            continue
+        identity = digest([message.model_dump() for message in messages])
+        samples.append(Sample(id=identity, task=OWN, messages=messages))
+    if paths and not samples:
+        if rejections:
+            raise _all_malformed(rejections)
+        raise DocumentError(
+            "your chat data is empty",
+            f"{', '.join(str(path) for path in paths)} hold no line",
+            "fill it, or remove it from synthesis.data in the recipe",
+        )
+    return samples, rejections
+
+
+def data_digest(recipe: Recipe) -> str:
+    """Return a digest of the contents of the recipe's own data: it changes when a file does.
+
+    Raises:
+        DocumentError: a file is missing.
+    """
+    return digest([file_digest(path) for path in data_files([recipe.resolve(data) for data in recipe.synthesis.data])])
+
+
+_Form = Callable[[Mapping[str, Any]], list[Message]]
+
+FORMATS: dict[str, tuple[tuple[str, ...], _Form]] = {
+    "messages": (("messages",), _from_messages),
+    "conversation": (("conversation",), _from_conversation),
+    "ShareGPT": (("conversations",), _from_sharegpt),
+    "Alpaca": (("instruction", "output"), _from_alpaca),
+    "prompt and completion": (("prompt", "completion"), _from_completion),
+    "text with role tokens": (("text",), _from_text),
+}

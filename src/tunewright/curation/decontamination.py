@@ -1,0 +1,214 @@
+"""A second look for leaks, by other means than those that removed them: what is left in the training set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from rapidfuzz import fuzz, process
+
+from tunewright.curation.sample_rules import split_prompt
+from tunewright.records import OWN, Question, Sample
+from tunewright.text.normalization import ngrams, normalize, words
+
+_COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams
+_SEVERAL = 3  # passages from which on a question is an instruction
+_LONG_RUN = 13  # words that no sample may share with any exam question: what lm-evaluation-harness looks for
+_SAME_QUESTION = 92.0  # similarity of the sorted words, of 100
+
+
+class Leak(NamedTuple):
+    """Which exam question a sample gives away, and how."""
+
+    reason: str
+    question: str
+
+
+def asked(sample: Sample) -> list[str]:
+    """Return what the sample asks: the question of each user turn; in the user's own data, the turns too."""
+    turns = [message.content for message in sample.messages if message.role == "user"]
+    questions = [split_prompt(turn)[1] for turn in turns]
+    return [*questions, *turns] if sample.task == OWN else questions
+
+
+def covered_share(question: Sequence[str], shared: set[tuple[str, ...]], size: int) -> float:
+    """Return the share of a question's words that stand in one of the shared n-grams."""
+    covered = [False] * len(question)
+    for start in range(len(question) - size + 1):
+        if tuple(question[start : start + size]) in shared:
+            covered[start : start + size] = [True] * size
+    return sum(covered) / len(question) if question else 0.0
+
+
+def _first_shared(tokens: Sequence[str], grams: Mapping[tuple[str, ...], str], size: int) -> str | None:
+    """Return the exam question of the first run of words that is one of the grams, or None."""
+    if not grams:
+        return None
+    runs = (tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
+    return next((grams[run] for run in runs if run in grams), None)
+
+
+def instructions(questions: Iterable[Question]) -> set[str]:
+    """Return the questions' texts that are asked of several passages, as "Extract these fields" is.
+
+    Such a text is an instruction: training samples must carry it too, and what it asks for is told by the passage.
+    """
+    passages: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        if question.passage:
+            passages[question.question].add(question.passage)
+    return {text for text, shown in passages.items() if len(shown) >= _SEVERAL}
+
+
+class Leaks:
+    """The exam, indexed to tell whether a sample leaks one of its questions.
+
+    Both rings: a training question may not be an exam question. It leaks one when both are equal after
+    normalization, when shared runs of ``size`` words cover half of the exam question, or when their sorted
+    words are 92 % alike. Nor may anything that a sample says or shows share 13 words in a row with an exam question.
+
+    The unseen ring only: nothing that the sample says or shows (the system turn apart) may share ``size``
+    words in a row with the gold answer, the evidence or the passage, nor come from the same document. For the
+    learned ring that overlap is the purpose: the fact is taught, and asked anew in other words.
+
+    Of an instruction that the exam gives for several passages, only the passages and the documents count.
+    """
+
+    def __init__(self, questions: Iterable[Question], size: int) -> None:
+        self._size = size
+        self._questions = list(questions)
+        self._instructions = instructions(self._questions)
+        asked_once = ["" if one.question in self._instructions else one.question for one in self._questions]
+        self._words = [words(text) for text in asked_once]
+        self._sorted = [" ".join(sorted(tokens)) for tokens in self._words]
+        self._equal = {
+            normalize(question.question): question.id
+            for question in reversed(self._questions)
+            if question.question not in self._instructions
+        }
+        self._question_grams: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        self._unseen_grams: dict[tuple[str, ...], str] = {}
+        self._long_grams: dict[tuple[str, ...], str] = {}
+        self._unseen_documents: dict[str, str] = {}
+        for number, question in enumerate(self._questions):
+            for gram in ngrams(self._words[number], size):
+                self._question_grams[gram].add(number)
+            for gram in ngrams(self._words[number], _LONG_RUN):
+                self._long_grams.setdefault(gram, question.id)
+            if question.ring == "unseen":
+                self._index_unseen(question)
+
+    def _index_unseen(self, question: Question) -> None:
+        self._unseen_documents.setdefault(question.document, question.id)
+        told = [question.passage, question.evidence.quote if question.evidence else None]
+        if question.answerable and question.question not in self._instructions:
+            told.append(question.gold)
+        for text in told:
+            for gram in ngrams(words(text or ""), self._size):
+                self._unseen_grams.setdefault(gram, question.id)
+
+    def find(self, sample: Sample) -> Leak | None:
+        """Return the first leak found in a sample, or None."""
+        for text in asked(sample):
+            leaked = self._question(text)
+            if leaked:
+                return Leak("leaks an exam question", leaked)
+        documents = {sample.document, sample.evidence.document if sample.evidence else None}
+        for document in sorted(filter(None, documents)):
+            if document in self._unseen_documents:
+                return Leak("comes from an exam document", self._unseen_documents[document])
+        said = [message.content for message in sample.messages if message.role != "system"]
+        for text in [*said, sample.evidence.quote if sample.evidence else ""]:
+            tokens = words(text)
+            question = _first_shared(tokens, self._unseen_grams, self._size)
+            if question:
+                return Leak("leaks exam evidence", question)
+            question = _first_shared(tokens, self._long_grams, _LONG_RUN)
+            if question:
+                return Leak("shares 13 words in a row with an exam question", question)
+        return None
+
+    def _question(self, text: str) -> str | None:
+        """Return the exam question that a training question leaks, or None."""
+        equal = self._equal.get(normalize(text))
+        if equal:
+            return equal
+        tokens = words(text)
+        grams = ngrams(tokens, self._size)
+        near = {number for gram in grams for number in self._question_grams.get(gram, ())}
+        for number in sorted(near):
+            if covered_share(self._words[number], grams, self._size) >= _COVERED_SHARE:
+                return self._questions[number].id
+        # token_sort_ratio, with the sorting done once
+        match = process.extractOne(
+            " ".join(sorted(tokens)), self._sorted, scorer=fuzz.ratio, score_cutoff=_SAME_QUESTION
+        )
+        return self._questions[match[2]].id if match else None
+
+
+_ALIKE = 95.0  # of 100: evidence that stands in a sample up to a letter here and there
+_BUDGET = 100_000_000  # characters of the exam's texts times samples
+
+
+def _unseen(exam: Iterable[Question]) -> tuple[set[str], set[str]]:
+    """Return the evidence and gold answers, and the passages, of the unseen ring."""
+    told: set[str] = set()
+    passages: set[str] = set()
+    exam = list(exam)
+    asked_often = instructions(exam)
+    for question in exam:
+        if question.ring == "unseen":
+            told |= {question.gold} if question.answerable and question.question not in asked_often else set()
+            told |= {question.evidence.quote} if question.evidence else set()
+            passages |= {question.passage} if question.passage else set()
+    return told, passages
+
+
+class _SecondLook:
+    """The texts of the unseen ring as plain strings, and a search in them that uses no index of word runs."""
+
+    def __init__(self, exam: Iterable[Question], size: int) -> None:
+        told, passages = _unseen(exam)
+        self._size = size
+        self._told = [normalize(text) for text in sorted(told) if len(words(text)) >= size]
+        self.whole = " | ".join(f" {' '.join(words(text))} " for text in sorted(told | passages))
+        self._vocabulary = set(self.whole.split())
+
+    def finds(self, sample: Sample) -> bool:
+        """Return whether a sample holds a run of words, or nearly a whole statement, of the unseen ring."""
+        said = [message.content for message in sample.messages if message.role != "system"]
+        return any(self._run(words(text)) or self._alike(text) for text in said)
+
+    def _run(self, tokens: Sequence[str]) -> bool:
+        known = 0
+        for end, token in enumerate(tokens, 1):
+            known = known + 1 if token in self._vocabulary else 0
+            if known >= self._size and f" {' '.join(tokens[end - self._size : end])} " in self.whole:
+                return True
+        return False
+
+    def _alike(self, text: str) -> bool:
+        if len(words(text)) < self._size or not self._told:
+            return False
+        return (
+            process.extractOne(normalize(text), self._told, scorer=fuzz.partial_ratio, score_cutoff=_ALIKE) is not None
+        )
+
+
+def look_again(kept: Sequence[Sample], exam: Iterable[Question], size: int) -> tuple[list[str], int]:
+    """Return the identifiers of samples that leak the unseen ring, and how many samples were looked at.
+
+    Every run of ``size`` words of a sample is searched in the plain text of the exam's evidence, gold answers and
+    passages; and evidence and gold answers are aligned with the sample (rapidfuzz partial_ratio of 95). The cost is
+    bounded: of a large training set, evenly spaced samples are looked at.
+
+    Args:
+        kept: what stays in the training set.
+        exam: both rings; of the learned one the facts are taught on purpose.
+        size: words in a row that are a leak.
+    """
+    look = _SecondLook(exam, size)
+    step = max(1, -(-len(kept) * len(look.whole) // _BUDGET))
+    chosen = kept[::step]
+    return [sample.id for sample in chosen if look.finds(sample)], len(chosen)

@@ -1,0 +1,307 @@
+"""Alike in meaning: static sentence vectors from the student's own token vectors, near pairs without comparing all."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasketch import MinHashLSH
+
+from tunewright.curation.sample_rules import is_refusal, split_prompt
+from tunewright.models.tensors import Matrix, TokenVectors
+from tunewright.recipe import Recipe
+from tunewright.records import Sample, digest
+from tunewright.text.normalization import normalize, words
+
+Shingles = frozenset[tuple[str, ...]]
+Hashes = np.ndarray[Any, np.dtype[np.uint32]]  # of a text's shingles, sorted, each once
+
+_PERMUTATIONS = 128
+_SHINGLE_WORDS = 2
+_CANDIDATES = 0.9  # of the threshold: a candidate too many costs a comparison, one too few is a missed duplicate
+_CROWD = 200  # samples that look alike and are no duplicates, beyond which no more of them are indexed
+_EDGES = ".,;:!?\"'()[]"
+
+
+def shingles(text: str) -> Shingles:
+    """Return the pairs of neighboring words; signs such as minus and percent belong to their word."""
+    tokens = [token.strip(_EDGES) or token for token in normalize(text).split()]
+    size = min(_SHINGLE_WORDS, len(tokens))
+    return frozenset(tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)) if tokens else frozenset()
+
+
+def prompt_key(sample: Sample) -> str:
+    """Return a digest of everything before the last answer, normalized."""
+    return digest([(message.role, normalize(message.content)) for message in sample.messages[:-1]])
+
+
+def hashed(text: str) -> Hashes:
+    """Return the CRC-32 of a text's shingles: a tenth of their memory; two in 4 thousand million are taken for one."""
+    pairs = [zlib.crc32(" ".join(pair).encode("utf-8", "surrogatepass")) for pair in shingles(text)]
+    return np.unique(np.array(pairs, dtype=np.uint32))
+
+
+_hashed_context = lru_cache(maxsize=10_000)(hashed)  # a passage is shown by many samples
+
+
+def _alike(first: Hashes, second: Hashes) -> float:
+    """Return the Jaccard similarity of two texts from the hashes of their shingles."""
+    shared = np.intersect1d(first, second, assume_unique=True).size
+    union = first.size + second.size - shared
+    return float(shared / union) if union else 1.0
+
+
+class _Parts(NamedTuple):
+    """What must be alike, part by part: the answer alone, question and answer together, and the context."""
+
+    answer: Hashes
+    exchange: Hashes
+    context: Hashes
+
+
+def _parts(sample: Sample) -> _Parts:
+    context, question = split_prompt(sample.question)
+    earlier = [message.content for message in sample.messages[:-2] if message.role != "system"]
+    return _Parts(
+        hashed(sample.answer),
+        hashed(f"{question}\n{sample.answer}"),
+        _hashed_context("\n".join([*earlier, context])),
+    )
+
+
+class _Bands:
+    """MinHash signatures cut into bands (Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, chapter 3).
+
+    Of datasketch comes the best number of bands for a threshold; its index would take ten times the memory.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        best = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._shape = (best.b, best.r)
+        draw = np.random.default_rng(1)
+        # Multiply-shift hashing: the upper half of odd * value + offset.
+        self._factors = draw.integers(1, 2**63, (best.b * best.r, 1), dtype=np.uint64) | np.uint64(1)
+        self._offsets = draw.integers(0, 2**63, (best.b * best.r, 1), dtype=np.uint64)
+        self._mixing = draw.integers(1, 2**63, self._shape, dtype=np.uint64) | np.uint64(1)
+        self._buckets: dict[int, list[int]] = {}
+
+    def keys(self, values: Hashes, group: str) -> list[int]:
+        """Return the buckets of a set of hashes, one per band; those of two groups differ."""
+        if not values.size:
+            return [zlib.crc32(group.encode("utf-8", "surrogatepass"))]
+        signature = ((self._factors * values.astype(np.uint64) + self._offsets) >> np.uint64(32)).min(axis=1)
+        start = np.uint64(zlib.crc32(group.encode("utf-8", "surrogatepass")))
+        bands = (signature.reshape(self._shape) + start) * self._mixing
+        return [int(key) for key in np.bitwise_xor.reduce(bands ^ (bands >> np.uint64(29)), axis=1)]
+
+    def query(self, keys: list[int]) -> list[int]:
+        """Return the numbers that share a bucket, in order."""
+        return sorted({number for key in keys for number in self._buckets.get(key, ())})
+
+    def insert(self, number: int, keys: list[int]) -> None:
+        """Put a number into its buckets."""
+        for key in keys:
+            self._buckets.setdefault(key, []).append(number)
+
+
+class Duplicates:
+    """The samples seen so far, and whether another one repeats them; the first of its kind is kept.
+
+    Two samples are near duplicates when they share the system turn, and each part reaches the threshold: the
+    answer alone ("12 %" and "15 %" differ, however long their question), question and answer together, and
+    the context (the same question with a passage, another passage, or none trains something else, and so does
+    not count as repeated).
+
+    The cost grows linearly: of many samples that look alike but are no duplicates (one question with hundreds
+    of answers), only the first 200 are compared with those that follow.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._exact: dict[bytes, str] = {}
+        self._seen: list[tuple[str, _Parts]] = []
+
+    @cached_property
+    def _index(self) -> _Bands:
+        return _Bands(self._threshold * _CANDIDATES)
+
+    def find(self, sample: Sample) -> tuple[str, str] | None:
+        """Return (reason, identifier of the kept sample) for a repetition; else remember the sample.
+
+        Args:
+            sample: the next sample, in the order that decides which one is first.
+        """
+        key = bytes.fromhex(prompt_key(sample) + digest(normalize(sample.answer)))
+        if key in self._exact:
+            return "exact duplicate", self._exact[key]
+        parts = _parts(sample)
+        first = sample.messages[0]
+        keys = self._index.keys(parts.exchange, normalize(first.content) if first.role == "system" else "")
+        candidates = self._index.query(keys)
+        for number in candidates:
+            identity, other = self._seen[number]
+            if all(_alike(mine, its) >= self._threshold for mine, its in zip(parts, other, strict=True)):
+                return "near duplicate", identity
+        self._exact[key] = sample.id
+        if len(candidates) < _CROWD:
+            self._index.insert(len(self._seen), keys)
+            self._seen.append((sample.id, parts))
+        return None
+
+
+def answered_prompts(samples: Iterable[Sample], recipe: Recipe) -> set[str]:
+    """Return the keys of the prompts that some sample answers: refusing the same prompt contradicts it."""
+    return {prompt_key(sample) for sample in samples if not is_refusal(sample, recipe)}
+
+
+_SMOOTHING = 1e-3  # a of SIF, as its authors have it
+_LARGEST_FIT = 20_000  # texts from which the common direction is taken
+_BITS = 16  # of a bucket's key
+_MOST_TABLES = 48
+_MISSED = 1e-3  # share of the pairs at the threshold that may be missed
+_NEIGHBORS = 24  # compared with each text in its bucket: keeps the cost linear in a crowd
+_PIECE = 200_000  # pairs or texts computed at once
+
+# Words on which the meaning turns, and which vectors of their words hardly tell apart.
+_TURNING_WORDS = """
+no not never none neither nor without cannot against except only all some any most least more less fewer
+many few both either increase increased increases increasing decrease decreased decreases decreasing rise rose
+fall fell higher lower high low larger smaller longer shorter before after above below over under first last
+second third earlier later older younger men women male female boys girls left right north south east west
+positive negative better worse gain loss with one two three four five six seven eight nine ten eleven twelve
+who when where why
+"""
+_TURNING = frozenset(_TURNING_WORDS.split())
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_CAPITAL = re.compile(r"\b\w*[A-Z]\w*")
+
+
+def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
+    """Return a unit vector per text: smooth inverse frequency, the common direction removed.
+
+    Arora, Liang & Ma 2017, "A simple but tough-to-beat baseline for sentence embeddings": the mean of the token vectors
+    weighted a / (a + p(token)), minus its projection on the first singular vector of all. p is the tokens' share in
+    these texts. A text without tokens gets the zero vector.
+
+    Returns:
+        [num_texts, width], float32.
+    """
+    from scipy.sparse import csr_matrix
+
+    tokens = list(vectors.tokens(texts))
+    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    flat = np.concatenate(tokens) if tokens else np.empty(0, dtype=np.int32)
+    del tokens
+    counts = np.bincount(flat, minlength=len(vectors.table))
+    weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, len(flat)))).astype(np.float32)
+    pointers = np.concatenate([[0], np.cumsum(lengths)])
+    bags = csr_matrix((weight[flat], flat, pointers), shape=(len(lengths), len(vectors.table)))
+    means: Matrix = bags @ vectors.table
+    means /= np.maximum(lengths, 1)[:, None].astype(np.float32)
+    common = _common_direction(means)
+    for start in range(0, len(means), _PIECE // 10):
+        piece = means[start : start + _PIECE // 10]
+        piece -= (piece @ common)[:, None] * common
+        length = np.linalg.norm(piece, axis=1, keepdims=True)
+        piece /= np.where(length > 1e-9, length, np.inf)
+    return means
+
+
+def _common_direction(means: Matrix) -> Matrix:
+    """Return the first right singular vector of the rows, or of an even sample of them; of one row alone, zero."""
+    if len(means) < 2:
+        return np.zeros(means.shape[1], dtype=np.float32)
+    from scipy.sparse.linalg import eigsh
+
+    rows = means[:: math.ceil(len(means) / _LARGEST_FIT)]
+    products = (rows.T @ rows).astype(np.float64)
+    if not products.any():
+        return np.zeros(means.shape[1], dtype=np.float32)
+    direction: Matrix = eigsh(products, k=1, v0=np.ones(len(products)))[1][:, 0].astype(np.float32)
+    return direction
+
+
+def near_pairs(rows: Matrix, groups: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:
+    """Yield the pairs (earlier, later) of a group whose cosine reaches the threshold, by later and earlier.
+
+    Random hyperplanes find candidates (Charikar 2002): two vectors at an angle t fall on the same side of one with
+    probability 1 - t / pi. There are as many tables as miss one in a thousand at the threshold, 48 at most. In a
+    bucket, a vector is compared with the 24 before it. So the cost grows with the number of texts and not with its
+    square.
+    """
+    same_side = (1 - math.acos(min(1.0, threshold)) / math.pi) ** _BITS
+    num_tables = min(_MOST_TABLES, math.ceil(math.log(_MISSED) / math.log1p(-min(same_side, 1 - 1e-9))))
+    draw = np.random.default_rng(0)
+    group = np.asarray(groups, dtype=np.int64) << _BITS
+    powers = (1 << np.arange(_BITS)).astype(np.int64)
+    codes = np.empty(0, dtype=np.int64)
+    for _ in range(num_tables):
+        planes = draw.standard_normal((rows.shape[1], _BITS), dtype=np.float32)
+        keys = group | ((rows @ planes > 0) @ powers)
+        codes = np.union1d(codes, _neighbors(keys, rows, threshold))
+    num = max(1, len(rows))
+    yield from ((int(code % num), int(code // num)) for code in codes)
+
+
+def _neighbors(keys: Matrix, rows: Matrix, threshold: float) -> Matrix:
+    """Return the near pairs of one table, as later * num_rows + earlier."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    found: list[Any] = [np.empty(0, dtype=np.int64)]
+    for distance in range(1, _NEIGHBORS + 1):
+        at = np.flatnonzero(ordered[distance:] == ordered[:-distance])
+        if not at.size:
+            break
+        for start in range(0, len(at), _PIECE // 10):
+            earlier, later = order[at[start : start + _PIECE // 10]], order[at[start : start + _PIECE // 10] + distance]
+            near = np.einsum("ij,ij->i", rows[earlier], rows[later]) >= threshold
+            found.append(later[near].astype(np.int64) * len(rows) + earlier[near])
+    return np.concatenate(found)
+
+
+def telling(text: str) -> frozenset[str]:
+    """Return what two texts must share to say the same: numbers, names, and words on which the meaning turns.
+
+    A name is a word with a capital letter that is not the text's first word.
+    """
+    text = text.strip()
+    names = (match.group() for match in _CAPITAL.finditer(text) if match.start() > 0)
+    turning = _TURNING & set(words(text.replace("n't", " not")))
+    return frozenset({*_NUMBER.findall(text), *map(normalize, names), *turning})
+
+
+def exchange(sample: Sample) -> str:
+    """Return the question and the answer of a sample."""
+    return f"{split_prompt(sample.question)[1]}\n{sample.answer}"
+
+
+def setting(sample: Sample) -> str:
+    """Return a digest of what stands around question and answer: system turn, earlier turns, shown passage."""
+    context = split_prompt(sample.question)[0]
+    return digest([normalize(message.content) for message in sample.messages[:-2]], normalize(context))
+
+
+def embedding_duplicates(samples: Sequence[Sample], vectors: TokenVectors, threshold: float) -> dict[int, int]:
+    """Return which samples repeat an earlier one in meaning: place of the repetition to place of the kept one.
+
+    Two samples do so when they have the same setting, the cosine of question and answer reaches the threshold, and
+    both question and answer share all numbers, names and turning words: of pairs that vectors call alike, many differ
+    in these alone, and so in what they teach.
+    """
+    settings: dict[str, int] = {}
+    groups = [settings.setdefault(setting(sample), len(settings)) for sample in samples]
+    rows = sif_vectors([exchange(sample) for sample in samples], vectors)
+    repeated: dict[int, int] = {}
+
+    def told(place: int) -> tuple[frozenset[str], frozenset[str]]:
+        return telling(split_prompt(samples[place].question)[1]), telling(samples[place].answer)
+
+    for earlier, later in near_pairs(rows, groups, threshold):
+        if earlier not in repeated and later not in repeated and told(earlier) == told(later):
+            repeated[later] = earlier
+    return repeated

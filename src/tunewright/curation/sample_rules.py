@@ -1,0 +1,216 @@
+"""The rules that a sample must pass on its own, cheapest first: form, wording, evidence, support."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tunewright.curation.grounding import Claim, unsupported
+from tunewright.recipe import Recipe
+from tunewright.records import GENERAL, OWN, VIEW, Chunk, Document, Message, Sample, Span
+from tunewright.text.normalization import find_quote, normalize, question_fault
+
+_LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE)
+
+UNGROUNDED = (OWN, GENERAL)  # tasks whose samples rest on no document
+CORRECTS = "false-premise"  # the task whose question holds a wrong premise
+PREMISES = (CORRECTS, "true-premise")
+_DECLINES = ("refusal", "unanswerable")  # the tasks that teach to decline
+_COPIED = ("answer-first",)  # the tasks whose answer is the evidence, word for word
+_DOUBTED = re.compile(r"Are you sure\?")  # how a dialogue's user doubts an answer, with a wrong figure
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the rules look samples up in: the recipe, and the documents and chunks by identifier.
+
+    ``answered`` holds the evidence that answers a question, by normalized question (:func:`answered_quotes`).
+    """
+
+    recipe: Recipe
+    documents: Mapping[str, Document] = field(default_factory=dict)
+    chunks: Mapping[str, Chunk] = field(default_factory=dict)
+    answered: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @cached_property
+    def _chunks_of(self) -> dict[str, list[Chunk]]:
+        found: dict[str, list[Chunk]] = defaultdict(list)
+        for chunk in self.chunks.values():
+            found[chunk.document].append(chunk)
+        return found
+
+    def chunk_of(self, span: Span, first: str | None) -> Chunk | None:
+        """Return the chunk that a span stands in; the one that is named first, where that one may hold it."""
+        named = self.chunks.get(first or "")
+        candidates = [named] if named and named.document == span.document else []
+        candidates += self._chunks_of.get(span.document, [])
+        holding = (one for one in candidates if one.start <= span.start and span.end <= one.end)
+        return next(holding, named if named and named.document == span.document else None)
+
+
+def split_prompt(turn: str) -> tuple[str, str]:
+    """Return (context, question) of a user turn.
+
+    A prompt with a passage holds it first and asks last: the question is what follows the last "Question:" that
+    starts a line, else the last paragraph; the context is what stands before it.
+    """
+    turn = turn.strip()
+    label = next(reversed(list(_LABEL.finditer(turn))), None)
+    if label and turn[label.end() :].strip():
+        return turn[: label.start()].strip(), turn[label.end() :].strip()
+    context, _, question = turn.rpartition("\n\n")
+    return context.strip(), question.strip()
+
+
+def is_refusal(sample: Sample, recipe: Recipe) -> bool:
+    """Tell whether the sample teaches to decline."""
+    return sample.task in _DECLINES or normalize(sample.answer) == normalize(recipe.refusal)
+
+
+def turn_fault(messages: Sequence[Message]) -> str | None:
+    """Return why the turns are no conversation to learn from, or None.
+
+    A system turn may come first; then user and assistant alternate, and the assistant has the last word.
+    """
+    turns = messages[1:] if messages and messages[0].role == "system" else messages
+    if not turns:
+        return "no turns"
+    if any(not message.content.strip() for message in messages):
+        return "empty turn"
+    if any(m.role != ("user", "assistant")[n % 2] for n, m in enumerate(turns)):
+        return "turns do not alternate"
+    if turns[-1].role != "assistant":
+        return "does not end with an assistant turn"
+    return None
+
+
+def anchor(sample: Sample, sources: Sources) -> Sample | None:
+    """Return the sample with its evidence at its true place in the document, or None when it does not occur.
+
+    The stored offsets count when the quote stands there (exact after normalization). Else the quote is looked
+    for in the sample's chunk, and in the whole document when it names none, with the recipe's
+    ``evidence_match`` as the bound.
+    """
+    span = sample.evidence
+    document = sources.documents.get(span.document) if span else None
+    if span is None or document is None:
+        return None
+    there = document.text[span.start : span.end]
+    if there == span.quote and there:
+        return sample
+    start, end = span.start, span.end
+    if not there or normalize(there) != normalize(span.quote):
+        chunk = sources.chunks.get(sample.chunk or "")
+        stretch, offset = (chunk.text, chunk.start) if chunk else (document.text, 0)
+        place = find_quote(span.quote, stretch, sources.recipe.curation.evidence_match)
+        if place is None:
+            return None
+        start, end = place[0] + offset, place[1] + offset
+    true = Span(document=document.id, start=start, end=end, quote=document.text[start:end])
+    return sample.model_copy(update={"evidence": true})
+
+
+def format_fault(sample: Sample, sources: Sources) -> str | None:
+    """Roles in order, and no empty turn."""
+    del sources
+    return turn_fault(sample.messages)
+
+
+def wording_fault(sample: Sample, sources: Sources) -> str | None:
+    """What makes a written question unfit, the first of a dialogue; a refusal's answer says nothing about it."""
+    if sample.task in UNGROUNDED or sample.task in (VIEW, "extraction"):
+        return None
+    asked = next(turn.content for turn in sample.messages if turn.role == "user")
+    told = next(turn.content for turn in sample.messages if turn.role == "assistant")
+    # A claim that is asked about holds its answer, or all but one word of it: that is its purpose.
+    hides_nothing = is_refusal(sample, sources.recipe) or sample.task in PREMISES
+    return question_fault(split_prompt(asked)[1], "" if hides_nothing else told)
+
+
+def evidence_fault(sample: Sample, sources: Sources) -> str | None:
+    """Evidence must be given, and all of it must occur in its document."""
+    if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe):
+        return None
+    if sample.evidence is None:
+        return "no evidence"
+    if sample.evidence.document not in sources.documents:
+        return "evidence from an unknown document"
+    further = [sample.model_copy(update={"evidence": span, "chunk": None}) for span in sample.further_evidence]
+    found = all(anchor(one, sources) for one in (sample, *further))
+    return None if found else "evidence does not occur in the document"
+
+
+def support_fault(sample: Sample, sources: Sources) -> str | None:
+    """The chunk, as it is now, must carry every answer: the free verifier, see :mod:`tunewright.curation.grounding`."""
+    return next(filter(None, map(unsupported, claims_of(sample, sources))), None)
+
+
+def claims_of(sample: Sample, sources: Sources) -> list[Claim]:
+    """Return what the verifier is to check of a sample: one claim, or one for each answer of a dialogue.
+
+    None for what rests on no document and where nothing is answered. Of an extraction, that each quote stands in
+    the document as it is shown: its values were checked against the quotes when it was written.
+    """
+    if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe) or sample.evidence is None:
+        return []
+    spans = (sample.evidence, *sample.further_evidence)
+    if sample.task == "extraction":
+        shown = split_prompt(sample.question)[0]
+        return [Claim(question="", answer=span.quote, evidence=span.quote, passage=shown) for span in spans]
+    if sample.task == "dialogue":
+        asked = [turn.content for turn in sample.messages if turn.role == "user"]
+        told = [turn.content for turn in sample.messages if turn.role == "assistant"]
+        turns = zip(asked, told, spans, strict=False)
+        return [_claim(question, answer, (span,), sample, sources) for question, answer, span in turns]
+    return [_claim(split_prompt(sample.question)[1], sample.answer, spans, sample, sources)]
+
+
+def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, sources: Sources) -> Claim:
+    chunks = [sources.chunk_of(span, sample.chunk) for span in spans]
+    document = sources.documents.get(spans[0].document)
+    whole = document.text if document and not any(chunks) else ""
+    texts = dict.fromkeys(chunk.text if chunk else span.quote for chunk, span in zip(chunks, spans, strict=True))
+    titles = dict.fromkeys("\n".join([chunk.title, *chunk.section]) for chunk in chunks if chunk)
+    return Claim(
+        question=question,
+        answer=answer,
+        evidence=spans[0].quote,
+        further=tuple(span.quote for span in spans[1:]),
+        passage=whole or "\n".join(texts),
+        title="\n".join(titles) or (document.title if document else ""),
+        copied=sample.task in _COPIED,
+        corrects=sample.task == CORRECTS or _DOUBTED.match(question) is not None,
+    )
+
+
+def decline_fault(sample: Sample, sources: Sources) -> str | None:
+    """A sample that declines must not show what answers its question elsewhere in the data."""
+    if sample.task in UNGROUNDED or not is_refusal(sample, sources.recipe):
+        return None
+    context, question = split_prompt(sample.question)
+    shown = normalize(context)
+    quotes = sources.answered.get(normalize(question), ())
+    return "declines although its passage answers" if any(normalize(quote) in shown for quote in quotes) else None
+
+
+def answered_quotes(samples: Iterable[Sample], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return the evidence of the answered samples, by normalized question: what ``Sources.answered`` holds."""
+    quotes: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        if sample.evidence and sample.evidence.quote.strip() and not is_refusal(sample, recipe):
+            quotes[normalize(split_prompt(sample.question)[1])].append(sample.evidence.quote)
+    return {question: tuple(dict.fromkeys(found)) for question, found in quotes.items()}
+
+
+Rule = Callable[[Sample, Sources], str | None]
+
+RULES: dict[str, Rule] = {
+    "format": format_fault,
+    "wording": wording_fault,
+    "evidence": evidence_fault,
+    "support": support_fault,
+    "decline": decline_fault,
+}

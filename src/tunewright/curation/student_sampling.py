@@ -1,0 +1,266 @@
+"""The base student's own answers to the training prompts, sampled; each batch is journaled, and paid for once."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright import console
+from tunewright.curation.answer_edits import evidence_of
+from tunewright.curation.quantities import number_values, unsupported
+from tunewright.curation.sample_rules import is_refusal, split_prompt
+from tunewright.metrics import is_refusal as declines
+from tunewright.metrics import token_f1, tokens
+from tunewright.models.chat_template import encode_prompt, end_ids
+from tunewright.models.generation import Job, Sampling, answer_or_halve, batches
+from tunewright.models.loading import for_inference, pick_device
+from tunewright.models.reward import load_reward, score
+from tunewright.models.source import locate
+from tunewright.models.student import student_base, student_identity, student_tokenizer
+from tunewright.recipe import Recipe
+from tunewright.records import Record, Sample, digest
+from tunewright.run_folder import RunFolder
+
+FILE = "rewards.jsonl"
+
+
+class Reward(Record):
+    """A sample's score by ``curation.reward``, on that model's own scale."""
+
+    sample: str
+    reward: float
+
+
+def rewards_of(exchanges: Sequence[tuple[str, str]], recipe: Recipe) -> list[float]:
+    """Return the reward of each (prompt, answer), by the model that ``curation.reward`` names.
+
+    Raises:
+        ModelError: the model cannot be loaded, or is no reward model.
+    """
+    if not exchanges:
+        return []
+    device = pick_device()
+    console.line(f"loading {recipe.curation.reward} on {device}")
+    model, tokenizer = load_reward(locate(recipe.curation.reward, recipe.folder), device)
+    with console.progress("rewards", len(exchanges)) as bar:
+        scored = score(model, tokenizer, exchanges, bar.advance)
+    if scored.num_cut:
+        console.warning(
+            f"{scored.num_cut} of {len(exchanges)} exchanges are longer than the {scored.limit} tokens of the reward "
+            "model: it did not see the beginning of their prompt"
+        )
+    return scored.rewards
+
+
+def ranked(samples: Sequence[Sample], recipe: Recipe) -> list[float]:
+    """Return the reward of each sample's last answer to its last question, in the samples' order."""
+    return rewards_of([(sample.question, sample.answer) for sample in samples], recipe)
+
+
+def write_rewards(run: RunFolder, samples: Sequence[Sample], recipe: Recipe) -> dict[str, float | int | str]:
+    """Write rewards.jsonl for the samples and return the figures: mean, least and greatest; nothing without a model."""
+    if not recipe.curation.reward or not samples:
+        return {}
+    rewards = ranked(samples, recipe)
+    run.write_records(FILE, [Reward(sample=s.id, reward=r) for s, r in zip(samples, rewards, strict=True)])
+    return {
+        "reward_mean": round(sum(rewards) / len(rewards), 4),
+        "reward_min": round(min(rewards), 4),
+        "reward_max": round(max(rewards), 4),
+    }
+
+
+_WRONG_BELOW = 0.3  # token F1 with the verified answer
+_OWN_WORDS = 0.5  # of a wrong answer's words stand not in the evidence: a short right answer has a low F1 too
+_LENGTHS = 2.0  # how many times as long one answer may be as the other, or length tells which is better
+_LEAST_GAP = 1.0  # between best and worst, in standard deviations of all scores: reward models have no common scale
+
+
+@dataclass(frozen=True)
+class Told:
+    """One sampled answer; ``cut`` where it met the limit of tokens."""
+
+    text: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a prompt's answers: a rejected one, with its chosen one (None: the verified answer), or a fault."""
+
+    rejected: str = ""
+    chosen: str | None = None
+    fault: str = ""
+    detail: str = ""
+
+
+def _refused(text: str, sample: Sample, recipe: Recipe) -> bool:
+    return not is_refusal(sample, recipe) and declines(text, recipe.refusal)
+
+
+def _answered(text: str, sample: Sample, recipe: Recipe) -> bool:
+    return is_refusal(sample, recipe) and not declines(text, recipe.refusal)
+
+
+def _other_number(text: str, sample: Sample, recipe: Recipe) -> bool:
+    """A number that neither evidence, question nor verified answer has."""
+    del recipe
+    known = f"{evidence_of(sample)}\n{split_prompt(sample.question)[1]}\n{sample.answer}"
+    return not number_values(text) <= number_values(known)
+
+
+def _other_words(text: str, sample: Sample, recipe: Recipe) -> bool:
+    del recipe
+    told, known = tokens(text), set(tokens(f"{evidence_of(sample)}\n{sample.answer}"))
+    own = sum(word not in known for word in told) / len(told) if told else 0.0
+    return token_f1(text, sample.answer) < _WRONG_BELOW and own >= _OWN_WORDS
+
+
+WRONG: dict[str, Callable[[str, Sample, Recipe], bool]] = {
+    "refused": _refused,
+    "answered": _answered,
+    "other number": _other_number,
+    "other words": _other_words,
+}
+
+
+def error_of(text: str, sample: Sample, recipe: Recipe) -> str | None:
+    """Return the name of the first rule in WRONG that an answer breaks, or None.
+
+    A refusal's twin rules come first: what refuses or should have refused is judged by that alone.
+    """
+    if is_refusal(sample, recipe) or declines(text, recipe.refusal):
+        return next((name for name in ("refused", "answered") if WRONG[name](text, sample, recipe)), None)
+    return next((name for name, wrong in WRONG.items() if wrong(text, sample, recipe)), None)
+
+
+def _usable(answers: Sequence[Told]) -> list[str]:
+    """Return the different answers that came to their own end; a cut one would teach that stopping is better."""
+    return list(dict.fromkeys(answer.text for answer in answers if answer.text.strip() and not answer.cut))
+
+
+def _apart(first: str, second: str) -> float:
+    """Return how many times as long the longer text is, in words."""
+    lengths = sorted((len(first.split()), len(second.split())))
+    return lengths[1] / max(lengths[0], 1)
+
+
+def students_error(sample: Sample, answers: Sequence[Told], recipe: Recipe) -> Judged:
+    """Return the student's wrong answer that is nearest in length to the verified one.
+
+    A wrong refusal and a wrong answer may be of any length: both directions are balanced later.
+    """
+    usable = _usable(answers)
+    if not usable:
+        return Judged(fault="student's answers are cut or empty")
+    wrong = {text: error for text in usable if (error := error_of(text, sample, recipe))}
+    if not wrong:
+        return Judged(fault="student makes no error")
+    text = min(wrong, key=lambda text: (_apart(text, sample.answer), text))
+    if wrong[text] not in ("refused", "answered") and _apart(text, sample.answer) > _LENGTHS:
+        return Judged(fault="lengths too far apart", detail=text)
+    return Judged(rejected=text)
+
+
+def _may_be_best(text: str, sample: Sample, recipe: Recipe) -> bool:
+    """Whether an answer refuses as it should, and has no number or name that nothing before it has."""
+    if declines(text, recipe.refusal) or is_refusal(sample, recipe):
+        return declines(text, recipe.refusal) and is_refusal(sample, recipe)
+    return not unsupported(text, f"{sample.question}\n{evidence_of(sample)}\n{sample.answer}")
+
+
+def best_and_worst(samples: Sequence[Sample], answers: Sequence[Sequence[Told]], recipe: Recipe) -> list[Judged]:
+    """Return for each sample its best and worst answer by the reward model.
+
+    The model ranks and never decides alone: it does not see the document. The best one must also hold against the
+    rules that need no model.
+    """
+    usable = [_usable(told) for told in answers]
+    flat = [(sample, text) for sample, texts in zip(samples, usable, strict=True) for text in texts]
+    scores = iter(rewards_of([(sample.question, text) for sample, text in flat], recipe))
+    scored = [{text: next(scores) for text in texts} for texts in usable]
+    everything = [score for rewards in scored for score in rewards.values()]
+    spread = statistics.pstdev(everything) if len(everything) > 1 else 0.0
+    return [_extremes(sample, rewards, spread, recipe) for sample, rewards in zip(samples, scored, strict=True)]
+
+
+def _extremes(sample: Sample, rewards: Mapping[str, float], spread: float, recipe: Recipe) -> Judged:
+    if len(rewards) < 2:
+        return Judged(fault="fewer than two different answers")
+    worst = min(rewards, key=lambda text: (rewards[text], text))
+    fit = [text for text in rewards if _may_be_best(text, sample, recipe)]
+    if not fit:
+        return Judged(fault="no answer holds against the passage")
+    best = max(fit, key=lambda text: (rewards[text], text))
+    if best == worst or rewards[best] - rewards[worst] < _LEAST_GAP * spread:
+        return Judged(fault="scores too close", detail=best)
+    if declines(best, recipe.refusal) == declines(worst, recipe.refusal) and _apart(best, worst) > _LENGTHS:
+        return Judged(fault="lengths too far apart", detail=best)
+    return Judged(rejected=worst, chosen=best)
+
+
+JOURNAL = "student-answers.jsonl"
+# Near the model's own distribution, without its long tail of tokens that it hardly believes itself.
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+_BATCH_SIZE = {"cpu": 48, "cuda": 128}
+_MOST_TOKENS = 512
+_ROOM = 1.5  # of the longest verified answer: more would be too long to be a pair with any
+
+
+def student_answers(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[list[Told]]:
+    """Return ``preference.samples`` answers of the untrained student to each sample's prompt.
+
+    The same recipe gives the same answers: each draw has its own seed, whatever batch it falls into.
+    """
+    tokenizer = student_tokenizer(recipe)
+    lengths = [len(tokenizer(sample.answer, add_special_tokens=False)["input_ids"]) for sample in samples]
+    limit = min(_MOST_TOKENS, round(_ROOM * max(lengths, default=0)) + 8)
+    jobs = [
+        Job(prompt, (), int(digest(recipe.seed, sample.id, draw)[:8], 16))
+        for sample in samples
+        for prompt in [encode_prompt(tokenizer, sample.messages[:-1])]
+        for draw in range(recipe.preference.samples)
+    ]
+    weights = student_identity(recipe, pick_device())
+    keys = [
+        digest(weights, SAMPLING.temperature, SAMPLING.top_p, limit, list(job.prompt_ids), job.seed) for job in jobs
+    ]
+    told = _tell(run, recipe, tokenizer, jobs, keys, limit)
+    answers = iter(told[key] for key in keys)
+    return [[next(answers) for _ in range(recipe.preference.samples)] for _ in samples]
+
+
+def _tell(
+    run: RunFolder, recipe: Recipe, tokenizer: Any, jobs: Sequence[Job], keys: Sequence[str], limit: int
+) -> dict[str, Told]:
+    """Return all answers by key: from the journal where they stand there, else by answering their batch now."""
+    journal = run.journal(JOURNAL)
+    told: dict[str, Told] = {}
+    for entry in journal.entries:
+        told |= {key: Told(**answer) for key, answer in entry.get("answers", {}).items()}
+    device = pick_device()
+    planned = batches(jobs, _BATCH_SIZE[device.partition(":")[0]])
+    missing = [batch for batch in planned if any(keys[number] not in told for number in batch)]
+    if not missing:
+        return told
+    console.line(f"loading {recipe.model.base} on {device}")
+    model = for_inference(student_base(recipe, device, tokenizer))
+    ends = end_ids(tokenizer, model)
+    with console.progress("the student's answers", sum(map(len, missing))) as bar:
+        for batch in missing:
+            outputs = answer_or_halve(
+                model, [jobs[number] for number in batch], limit, ends, tokenizer.pad_token_id, SAMPLING
+            )
+            answers = {
+                keys[number]: {
+                    "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),
+                    "cut": output.finish == "length",
+                }
+                for number, output in zip(batch, outputs, strict=True)
+            }
+            journal.append({"answers": answers})
+            told |= {key: Told(**answer) for key, answer in answers.items()}
+            bar.advance(len(batch))
+    return told

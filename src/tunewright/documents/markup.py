@@ -1,0 +1,235 @@
+"""What reading gives: clean plain text with its sections, assembled from headings and paragraphs."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from tunewright.errors import DocumentError
+from tunewright.records import Record, Section
+from tunewright.text.normalization import normalize
+
+_FENCE = re.compile(r" {0,3}(```|~~~)")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
+_KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
+
+
+def decode(raw: bytes) -> str | Failure:
+    """Return the text of UTF-8, UTF-16 or Latin-1 (as Windows writes it) bytes."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", "replace")
+    half = max(1, len(raw) // 2)
+    for encoding, zeros in (("utf-16-le", raw[1::2]), ("utf-16-be", raw[::2])):
+        if zeros.count(0) > 0.4 * half:  # Latin text in UTF-16 has a zero in every other byte
+            return raw.decode(encoding, "replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("cp1252", "replace")
+    # Text in any encoding has next to no control characters; compressed or random bytes have one in ten.
+    num_control = sum(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
+    return Failure(reason="not text", detail="binary content") if num_control > 0.05 * len(text) else text
+
+
+def front_matter(text: str) -> tuple[dict[str, str], str]:
+    """Return the ``key: value`` lines between two lines of three dashes, and the text after them."""
+    match = re.match(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|$)", text, re.DOTALL)
+    lines = [line for line in match[1].split("\n") if line.strip() and not line.startswith("#")] if match else []
+    if not match or not lines or not _KEY.match(lines[0]):
+        return {}, text
+    metadata: dict[str, list[str]] = {}
+    key = ""
+    for line in lines:
+        if pair := _KEY.match(line):
+            key, value = pair[1], (pair[2] or "").strip()
+            metadata[key] = ["" if value in ("|", ">", "|-", ">-") else _unquote(value)]
+        else:  # a list or a text that goes on
+            item = line.strip()
+            more = _unquote(item.removeprefix("- "))
+            separator = ", " if item.startswith("- ") else " "
+            metadata[key].append((separator if any(metadata[key]) else "") + more if more else "")
+    return {key: "".join(parts) for key, parts in metadata.items()}, text[match.end() :]
+
+
+def _unquote(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] == "'":
+        return value[1:-1].replace("''", "'")
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            return value[1:-1]
+    return value
+
+
+def without_comments(text: str) -> str:
+    """Return the text without ``<!-- comments -->``; one that never ends is text."""
+    kept, at = [], 0
+    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
+        kept.append(text[at:start])
+        at = end + 3
+    return "".join(kept) + text[at:]
+
+
+def _without_closing(heading: str) -> str:
+    """Return a heading's text without the ``#`` signs that may close it."""
+    heading = heading.rstrip(" \t")
+    bare = heading.rstrip("#")
+    return bare.rstrip(" \t") if bare.endswith((" ", "\t")) else heading
+
+
+def markdown_blocks(text: str) -> Iterator[Block]:
+    """Yield headings (``#`` or underlined, not inside code fences) and the text between them."""
+    body: list[str] = []
+    fence = ""
+    for line in text.split("\n"):
+        mark = _FENCE.match(line)
+        if mark and (not fence or mark[1] == fence):
+            fence = "" if fence else mark[1]
+        heading = None if fence else _HEADING.match(line)
+        underlined = not fence and re.fullmatch(r"={2,}|-{2,}", line.rstrip())
+        if heading:
+            yield 0, "\n".join(body)
+            yield len(heading[1]), _without_closing(heading[2])
+            body = []
+        elif underlined and body and body[-1].strip() and (len(body) == 1 or not body[-2].strip()):
+            yield 0, "\n".join(body[:-1])
+            yield (1 if line.startswith("=") else 2), body[-1]
+            body = []
+        else:
+            body.append(line)
+    yield 0, "\n".join(body)
+
+
+# A piece of a document in reading order: (heading level, text); level 0 is body text.
+Block = tuple[int, str]
+
+_LINE_END = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
+_BLANK_LINES = re.compile(r"\n{3,}")
+_KEPT = frozenset("\n\t\u200c\u200d")  # the two joiners carry meaning in Persian, Indic scripts and emoji
+_DROPPED = frozenset(("Cc", "Cf", "Cs", "Cn"))
+_MOST_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
+
+
+class ReadDocument(Record):
+    """One document as a reader found it; ``part`` names a row of a file that holds several."""
+
+    title: str
+    text: str
+    sections: tuple[Section, ...]
+    metadata: dict[str, str] = {}
+    part: str = ""
+
+
+class Failure(Record):
+    """Why a file, or one ``part`` of it, could not be read: ``reason`` is counted, ``detail`` is shown."""
+
+    reason: str
+    detail: str = ""
+    part: str = ""
+
+
+Read = list[ReadDocument | Failure]
+
+
+class Reading(Record):
+    """What came of one file."""
+
+    documents: tuple[ReadDocument, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+@contextmanager
+def parsing(kind: str) -> Iterator[None]:
+    """Turn whatever a format's library raises on a damaged file into a DocumentError.
+
+    Memory that runs out, files that cannot be opened and faults of our own code stay what they are.
+    """
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+        if innermost.f_globals.get("__name__", "").startswith("tunewright."):
+            raise
+        raise DocumentError(f"damaged {kind}", one_line(f"{type(error).__name__}: {error}")[:200]) from error
+
+
+def _with_bearable_marks(text: str) -> str:
+    """Return the text with at most 30 marks on a letter: composing takes time with the square of their number."""
+    marks = [c for c in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])]
+    if not marks:
+        return text
+    mark = f"[{''.join(map(re.escape, marks))}]"
+    return re.sub(f"({mark}{{{_MOST_MARKS}}}){mark}+", r"\1", text)
+
+
+def clean(text: str) -> str:
+    r"""Return the text in composed form (NFC), with ``\n`` line ends, without characters that nobody sees.
+
+    Control, surrogate, unassigned and invisible format characters go (NUL, byte order marks, soft hyphens,
+    and the tag characters that can hide instructions), and so do trailing blanks and runs of empty lines.
+    """
+    text = _LINE_END.sub("\n", text)
+    unseen = {c for c in set(text) if unicodedata.category(c) in _DROPPED and c not in _KEPT}
+    text = text.translate({ord(c): None for c in unseen})
+    text = unicodedata.normalize("NFC", _with_bearable_marks(text))
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
+    return _BLANK_LINES.sub("\n\n", text).strip()
+
+
+def one_line(text: str) -> str:
+    """Return clean text on a single line."""
+    return " ".join(clean(text).split())
+
+
+def assemble(
+    blocks: Iterable[Block],
+    name: str,
+    title: str = "",
+    fallback_title: str = "",
+    metadata: dict[str, str] | None = None,
+    part: str = "",
+) -> ReadDocument:
+    """Return the document that the blocks make; a section runs from one heading to the next.
+
+    Args:
+        blocks: headings and body text in reading order.
+        name: the file's name without its extension: the title when there is no better one.
+        title: what the document itself declares as its title.
+        fallback_title: a title to take when there is no heading either.
+        metadata: what else the file says about itself.
+        part: which row of the file this is.
+    """
+    cleaned = [(level, one_line(text) if level else clean(text)) for level, text in blocks]
+    cleaned = [(level, text) for level, text in cleaned if text]
+    headings = (text for level, text in cleaned if level)
+    title = one_line(title) or next(headings, "") or one_line(fallback_title) or one_line(name)
+    sections: list[Section] = []
+    above: list[Block] = []  # the headings that the current place stands under
+    at, fresh = 0, True
+    for level, text in cleaned:
+        end = at + len(text)
+        if level:
+            above = [heading for heading in above if heading[0] < level] + [(level, text)]
+            fresh = True
+        elif fresh:
+            # A heading that repeats the title is the title, not a section.
+            path = tuple(heading for _, heading in above if normalize(heading) != normalize(title))
+            sections.append(Section(path=path, start=at, end=end))
+            fresh = False
+        else:
+            sections[-1] = sections[-1].model_copy(update={"end": end})
+        at = end + 2
+    return ReadDocument(
+        title=title,
+        text="\n\n".join(text for _, text in cleaned),
+        sections=tuple(sections),
+        metadata={key: value for key, value in (metadata or {}).items() if value},
+        part=part,
+    )

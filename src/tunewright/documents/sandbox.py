@@ -1,0 +1,158 @@
+"""The parent's side of reading: one child process for many files, replaced when a file makes it misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tunewright.documents.markup import Failure, Reading
+from tunewright.documents.sandbox_worker import CRASHED, OUT_OF_MEMORY, READY
+from tunewright.errors import StageError
+
+_START_S = 120.0  # a cold disk and a busy machine included
+
+
+def read_files(files: Iterable[Path], timeout_s: float, memory_mb: int) -> Iterator[tuple[Path, Reading]]:
+    """Yield each file with what came of it, in order; a bad file never stops the others.
+
+    Args:
+        files: regular files whose extensions are in READERS.
+        timeout_s: longest time for one file.
+        memory_mb: most memory that the child may take on top of what it starts with.
+
+    Raises:
+        StageError: the child process does not start at all.
+    """
+    child: _Child | None = None
+    try:
+        for file in files:
+            child, reading = _read_one(child, file, timeout_s, memory_mb)
+            yield file, reading
+    finally:
+        if child:
+            child.stop()
+
+
+def _read_one(child: _Child | None, file: Path, timeout_s: float, memory_mb: int) -> tuple[_Child | None, Reading]:
+    """Return the child for the next file (None: start a new one) and what came of this file."""
+    while True:
+        child = child or _Child(memory_mb)
+        used = child.num_read > 0
+        reading = child.read(file, timeout_s)
+        short = any(failure.reason == OUT_OF_MEMORY for failure in reading.failures)
+        if short or not child.is_alive():
+            child.stop()
+            child = None
+        # Memory that earlier files left behind must not be held against this one.
+        if not (short and used):
+            return child, reading
+
+
+class _Child:
+    """One running worker."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self.num_read = 0
+        self._max_reply_bytes = memory_mb * 2**20
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop
+        # -P keeps the current folder off the module path: documents may lie there, even one named json.py.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "tunewright.documents.sandbox_worker",
+            str(memory_mb),
+            str(os.getpid()),
+        ]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, bufsize=0
+        )
+        try:
+            started = self._line(time.monotonic() + _START_S) == READY
+        except TimeoutError:
+            started = False
+        if not started:
+            self._end()
+            self._complaints.seek(0)
+            last = self._complaints.read().decode(errors="replace").strip().splitlines()[-1:]
+            self.stop()
+            raise StageError(
+                "the process that reads documents did not start",
+                " ".join(last) or f"it gave no sign within {_START_S:g} s",
+                "check the installation: tunewright doctor",
+            )
+
+    def is_alive(self) -> bool:
+        """Whether it can take another file."""
+        return self._process.poll() is None
+
+    def read(self, file: Path, timeout_s: float) -> Reading:
+        """Return what came of a file; after a timeout or a crash the child is gone."""
+        self.num_read += 1
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(str(file.absolute())).encode() + b"\n")
+            line = self._line(time.monotonic() + timeout_s)
+        except BrokenPipeError:
+            line = b""
+        except TimeoutError:
+            self._end()
+            return _failed("timed out", f"took longer than {timeout_s:g} s")
+        except MemoryError:
+            self._end()
+            return _failed(OUT_OF_MEMORY, "the text alone is larger than the cap")
+        if not line:
+            code = self._process.wait()
+            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            return _failed(CRASHED, how)
+        try:
+            return Reading.model_validate_json(line)
+        except ValidationError as error:
+            return _failed(CRASHED, f"it answered nonsense: {error.errors()[0]['msg']}")
+
+    def _line(self, deadline: float) -> bytes:
+        """Return the next line without its end, or nothing when the child is gone.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+            MemoryError: the line is longer than the child's memory cap.
+        """
+        assert self._process.stdout is not None
+        received = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not received.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                piece = os.read(self._process.stdout.fileno(), 2**20)
+                if not piece:
+                    return b""
+                received += piece
+                if len(received) > self._max_reply_bytes:
+                    raise MemoryError
+        return bytes(received[:-1])
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End the child and free what it held."""
+        self._end()
+        for stream in (self._process.stdin, self._process.stdout, self._complaints):
+            if stream is not None:
+                stream.close()
+
+
+def _failed(reason: str, detail: str) -> Reading:
+    return Reading(failures=(Failure(reason=reason, detail=detail),))

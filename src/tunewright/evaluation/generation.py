@@ -1,0 +1,83 @@
+"""The exam room: batch by batch the weights answer, every batch is journaled, and none is answered twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import StageError
+from tunewright.models.chat_template import end_ids
+from tunewright.models.loading import pick_device
+from tunewright.models.model_pool import Memory, Weights
+from tunewright.run_folder import RunFolder
+
+JOURNAL = "answers-journal.jsonl"
+BATCH_SIZE = {"cpu": 48, "cuda": 128}
+
+Outputs = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the same weights answer together.
+
+    Attributes:
+        weights: whose answers they are.
+        keys: names each answer by all that it depends on.
+        answer: (model, tokens that end an answer) -> an output for each key, JSON-able.
+    """
+
+    weights: Weights
+    keys: tuple[str, ...]
+    answer: Callable[[Any, Sequence[int]], Outputs]
+
+
+def batch_size() -> int:
+    """Return how many answers are worked on at once here."""
+    return BATCH_SIZE[pick_device().partition(":")[0]]
+
+
+def _in_order(planned: Sequence[Batch]) -> list[Batch]:
+    """Return the batches model by model, so that each is loaded once, and bases before their adapters."""
+    models = list(dict.fromkeys(batch.weights.loaded_as for batch in planned))
+    return sorted(planned, key=lambda b: (models.index(b.weights.loaded_as), b.weights.adapter is not None))
+
+
+def _require_finite(outputs: Iterable[dict[str, Any]]) -> None:
+    """Refuse likelihoods that overflowed: left out, they would make what remains look better than it is.
+
+    Raises:
+        StageError: one is not finite; nothing of its batch is kept.
+    """
+    told = (output.get(name) for output in outputs for name in ("gold_nll", "contrast_nll", "nll"))
+    flat = (number for value in told for number in (value if isinstance(value, list) else [value]))
+    if not all(number is None or math.isfinite(number) for number in flat):
+        raise StageError(
+            "the likelihood of an answer is not a finite number",
+            "the model's numbers overflow in the type that it is computed in, or its training went wrong",
+            'look at the loss in metrics.jsonl; if it is finite, compute in 32 bit: --set model.compute="fp32"',
+        )
+
+
+def answer_all(run: RunFolder, planned: Sequence[Batch], memory: Memory) -> dict[str, Any]:
+    """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
+    journal = run.journal(JOURNAL)
+    told: dict[str, Any] = {}
+    for entry in journal.entries:
+        told |= entry.get("outputs", {})  # a line of another kind answers nothing, and is answered anew
+    missing = [batch for batch in _in_order(planned) if any(key not in told for key in batch.keys)]
+    if not missing:
+        return told
+    with console.progress("answers", sum(len(batch.keys) for batch in missing)) as bar:
+        for batch in missing:
+            with memory.holding(batch.weights) as model:
+                ends = end_ids(memory.tokenizer(batch.weights), model)
+                outputs = dict(zip(batch.keys, batch.answer(model, ends), strict=True))
+            _require_finite(outputs.values())
+            journal.append({"outputs": outputs})
+            told |= outputs
+            bar.advance(len(batch.keys))
+    return told

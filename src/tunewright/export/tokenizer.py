@@ -1,0 +1,113 @@
+"""What surrounds an export's weights: config, generation settings, and a tokenizer whose template needs no help."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tunewright.models.chat_template import TEMPLATE_VARIABLES, end_ids
+from tunewright.models.families import FAMILIES
+from tunewright.models.source import read_config
+from tunewright.models.student import student_tokenizer
+from tunewright.recipe import Recipe
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+_OF_PICTURES = ("preprocessor_config.json", "processor_config.json")
+# The end closes with an expression, since the engine drops a line break that follows a block.
+_MERGE_SYSTEM = (
+    "{% if messages | length > 1 and messages[0]['role'] == 'system' %}"
+    "{% set messages = [{'role': messages[1]['role'], "
+    "'content': messages[0]['content'] + '\\n\\n' + messages[1]['content']}] + messages[2:] %}{% endif %}{{ '' }}"
+)
+
+
+def portable_template(tokenizer: Any) -> str:
+    """Return the chat template with what tunewright adds to it written into it.
+
+    Training gives some templates variables (no chain of thought, a fixed date), and moves a system turn that a
+    template refuses into the first user turn. Other programs do neither, so the exported template does it itself.
+    """
+    template = str(tokenizer.chat_template)
+    before = with_variables(template, "{{% if {name} is not defined %}}{{% set {name} = {value} %}}{{% endif %}}")
+    return before + (_MERGE_SYSTEM if _refuses_system(tokenizer) else "") + template
+
+
+def with_variables(template: str, statement: str) -> str:
+    """Return the head that gives a template the variables of training that it reads, a statement for each."""
+    told = ""
+    for name, value in TEMPLATE_VARIABLES.items():
+        if re.search(rf"\b{name}\b", template):
+            literal = json.dumps(value) if isinstance(value, bool) else f"'{value}'"
+            told += statement.format(name=name, value=literal)
+    return told + "{{ '' }}" if told else ""
+
+
+def _refuses_system(tokenizer: Any) -> bool:
+    from jinja2.exceptions import TemplateError
+
+    turns = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    try:
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_VARIABLES)
+    except TemplateError:
+        return True
+    return False
+
+
+def write_tokenizer(recipe: Recipe, folder: Path) -> Any:
+    """Write the student's tokenizer with the added tokens and a template that needs no help; return it."""
+    tokenizer = student_tokenizer(recipe)
+    tokenizer.chat_template = portable_template(tokenizer)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def write_config(source: Path, folder: Path, tokenizer: Any, dtype: str, num_tokens: int = 0) -> None:
+    """Write config.json and generation_config.json of a whole model.
+
+    Answers were examined without chance, so the settings ask for the likeliest token, and stop at every token that
+    ended an answer in the exam.
+    """
+    config = read_config(source)
+    for key in ("quantization_config", "_name_or_path", "torch_dtype"):
+        config.pop(key, None)
+    config["dtype"] = _DTYPES[dtype]
+    nested = FAMILIES[config["model_type"]].nested if config.get("model_type") in FAMILIES else ""
+    words = config[nested] if nested else config
+    if num_tokens > _vocabulary(source):
+        words["vocab_size"] = num_tokens
+    for part in (value for value in config.values() if isinstance(value, dict)):
+        if "dtype" in part or "torch_dtype" in part:
+            part.pop("torch_dtype", None)
+            part["dtype"] = _DTYPES[dtype]
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "generation_config.json", _generation(source, tokenizer))
+    for name in _OF_PICTURES:
+        if (source / name).is_file():
+            (folder / name).write_bytes((source / name).read_bytes())
+
+
+def _vocabulary(source: Path) -> int:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    return int(config.get_text_config().vocab_size)
+
+
+def _generation(source: Path, tokenizer: Any) -> dict[str, Any]:
+    from transformers import AutoConfig, GenerationConfig
+
+    if (source / "generation_config.json").is_file():
+        found = GenerationConfig.from_pretrained(source, local_files_only=True)
+    else:
+        found = GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, local_files_only=True))
+    ends = end_ids(tokenizer, SimpleNamespace(generation_config=found))
+    content = {key: value for key, value in found.to_diff_dict().items() if key not in _SAMPLING}
+    return {**content, "do_sample": False, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Templates, style and SVG figures: no knowledge of a run."""

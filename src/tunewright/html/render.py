@@ -1,0 +1,49 @@
+"""A page from its template and its view: one file, everything escaped, no script, one look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from tunewright.statistics.intervals import duration, number, p_value, percent, signed, spread
+
+
+def page_file(name: str) -> str:
+    """Return a template, style sheet or script of the pages."""
+    return resources.files("tunewright.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def share(part: float, whole: float) -> str:
+    """Return a share in percent, or a dash of nothing."""
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def count(value: float) -> str:
+    """Return a count with thousands separators."""
+    return f"{value:,.0f}"
+
+
+def section_name(path: Sequence[str]) -> str:
+    """Return a section's path of headings on one line."""
+    return " › ".join(path) or "(no heading)"
+
+
+def render(name: str, view: Mapping[str, Any]) -> str:
+    """Return the template of this name filled with the view; a name that the view lacks is an error."""
+    from jinja2 import FunctionLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from markupsafe import Markup
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=FunctionLoader(page_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, signed=signed, p_value=p_value, spread=spread, duration=duration, percent=percent
+    )
+    environment.filters.update(share=share, count=count, section_name=section_name)
+    return str(environment.get_template(name).render({**view, "style": Markup(page_file("style.css"))}))

@@ -1,0 +1,1 @@
+"""Other machines: SkyPilot and Slurm files, notebooks."""

@@ -1,0 +1,343 @@
+"""Greedy answers token by token, told in whole characters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunewright.models.hardware import or_halve
+
+_LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt to answer, the gold answer's tokens (with its end token) to score, and the seed of its draws.
+
+    ``contrast_ids`` are those of a false answer to score beside the gold one, if any.
+    """
+
+    prompt_ids: Sequence[int]
+    gold_ids: Sequence[int]
+    seed: int = 0
+    contrast_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: at a temperature, from the fewest that have ``top_p`` of the probability together.
+
+    Nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751).
+    """
+
+    temperature: float
+    top_p: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """What came of a job; ``gold_nll`` in nats per gold token (0 without gold), ``duration_s`` its share.
+
+    ``contrast_nll`` is that of the false answer; None without one.
+    """
+
+    token_ids: list[int]
+    finish: Literal["stop", "length"]
+    gold_nll: float
+    duration_s: float
+    contrast_nll: float | None = None
+
+
+def batches(jobs: Sequence[Job], batch_size: int) -> list[list[int]]:
+    """Return the jobs' numbers in batches of similar length, longest first (so that a lack of memory shows at once).
+
+    A pure function of all the jobs: a resumed run forms the same batches, and so gets the same answers.
+    """
+    order = sorted(range(len(jobs)), key=lambda number: (-len(jobs[number].prompt_ids), number))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all prompts share; at least one of each prompt is left over."""
+    limit = min(len(prompt) for prompt in prompts) - 1
+    for position in range(limit):
+        if len({prompt[position] for prompt in prompts}) > 1:
+            return position if position >= _LEAST_PREFIX else 0
+    return limit if len(prompts) > 1 and limit >= _LEAST_PREFIX else 0
+
+
+@contextmanager
+def _packed(model: Any) -> Iterator[None]:
+    """Give the head its kept positions packed: over a strided slice, torch would copy the whole head once per row.
+
+    On a CPU that was nearly half of the time of a short batch.
+    """
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+class Decoder:
+    """A batch of prompts in the model's cache. Rows are left-padded behind the shared prefix."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        self.model, self.pad_id = model, pad_id
+        self.cache = DynamicCache()
+        # A sliding window counts columns of the cache, and padding behind a prefix would push the prefix out of it.
+        windowed = getattr(model.config.get_text_config(), "sliding_window", None)
+        prefix = 0 if windowed else _shared_prefix(prompts)
+        num_rows = len(prompts)
+        if prefix:
+            shared = torch.tensor([list(prompts[0][:prefix])], device=model.device)
+            with _packed(model):
+                model(input_ids=shared, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            self.cache.batch_repeat_interleave(num_rows)
+        width = max(len(prompt) for prompt in prompts) - prefix
+        rows = [[pad_id] * (width - len(p) + prefix) + list(p[prefix:]) for p in prompts]
+        mask = [[1] * prefix + [0] * (width - len(p) + prefix) + [1] * (len(p) - prefix) for p in prompts]
+        self.mask = torch.tensor(mask, device=model.device)
+        self.logits = self._forward(torch.tensor(rows, device=model.device), keep=1)[:, -1]
+
+    def _forward(self, ids: Any, keep: int) -> Any:
+        """Run ids [row, token] whose mask is already in ``self.mask``; return logits [row, keep, vocabulary]."""
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with _packed(self.model):
+            return self.model(
+                input_ids=ids,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            ).logits
+
+    def step(self, tokens: Any) -> None:
+        """Append one token per row."""
+        self._grow(tokens.new_ones((len(tokens), 1)))
+        self.logits = self._forward(tokens[:, None], keep=1)[:, -1]
+
+    def _grow(self, columns: Any) -> None:
+        import torch
+
+        self.mask = torch.cat([self.mask, columns.to(self.mask.dtype)], dim=1)
+
+    def keep_rows(self, rows: Any) -> None:
+        """Drop all rows but these."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.logits = self.mask[rows], self.logits[rows]
+
+    def join(self, other: Decoder) -> None:
+        """Take in another batch's rows, behind this one's; the narrower of the two is padded on the left."""
+        import torch
+
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        self._set_width(width)
+        other._set_width(width)
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+        self.mask, self.logits = torch.cat([self.mask, other.mask]), torch.cat([self.logits, other.logits])
+
+    def trim(self) -> None:
+        """Drop the first columns that are padding in every row."""
+        self._set_width(self.mask.shape[1] - int(self.mask.any(0).int().argmax()))
+
+    def _set_width(self, width: int) -> None:
+        """Add columns of padding on the left, or drop columns there."""
+        import torch
+
+        more = width - self.mask.shape[1]
+        if more:
+            self.mask = torch.nn.functional.pad(self.mask, (more, 0))
+            for layer in self.cache.layers:
+                layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, more, 0))
+                layer.values = torch.nn.functional.pad(layer.values, (0, 0, more, 0))
+
+    def score(self, golds: Sequence[Sequence[int]]) -> list[float]:
+        """Return the mean negative log-likelihood of each gold answer; the cache is left as it was."""
+        import torch
+
+        width = max(len(gold) for gold in golds)
+        if width == 0:
+            return [0.0] * len(golds)
+        mask = self.mask
+        ids = torch.tensor([list(g) + [self.pad_id] * (width - len(g)) for g in golds], device=mask.device)
+        valid = torch.tensor([[1] * len(g) + [0] * (width - len(g)) for g in golds], device=mask.device)
+        self._grow(valid)
+        later = self._forward(ids, keep=width)[:, :-1]
+        self.mask = mask
+        self.cache.crop(-width)
+        logits = torch.cat([self.logits[:, None], later], dim=1).float()
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none") * valid
+        return [float(x) for x in losses.sum(1) / valid.sum(1).clamp(min=1)]
+
+
+def _chances(jobs: Sequence[Job], num_tokens: int, device: Any) -> Any:
+    """Return a number in [0, 1) per job and token [job, token], from the job's own seed.
+
+    What a job draws depends neither on the batch around it nor on the device.
+    """
+    import torch
+
+    rows = [torch.rand(num_tokens, generator=torch.Generator().manual_seed(job.seed)) for job in jobs]
+    return torch.stack(rows).to(device)
+
+
+def drawn(logits: Any, chances: Any, sample: Sampling) -> Any:
+    """Return a token per row of logits [row, vocabulary]: where the row's chance falls in the sorted probabilities."""
+    import torch
+
+    ordered, tokens = (logits.float() / sample.temperature).softmax(-1).sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered  # the likeliest token is always among the drawn ones
+    reached = (ordered * (before < sample.top_p)).cumsum(-1)
+    place = torch.searchsorted(reached, (chances * reached[:, -1])[:, None], right=True)
+    return tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1))[:, 0]
+
+
+def answer_batch(
+    model: Any,
+    jobs: Sequence[Job],
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sample: Sampling | None = None,
+) -> list[Output]:
+    """Answer a batch and score its gold answers from the same prompt computation.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        jobs: the batch; see ``batches``.
+        max_new_tokens: answers are cut there, and then finish with "length".
+        end_ids: tokens that end an answer; they are not part of the returned tokens.
+        pad_id: fills the rows; masked, so any token will do.
+        sample: how to draw the tokens, each job by its seed; greedy without it.
+    """
+    import torch
+
+    start = time.monotonic()
+    with torch.inference_mode():
+        decoder = Decoder(model, [job.prompt_ids for job in jobs], pad_id)
+        losses = decoder.score([job.gold_ids for job in jobs])
+        contrasts = decoder.score([job.contrast_ids for job in jobs])
+        texts: list[list[int]] = [[] for _ in jobs]
+        done = [False] * len(jobs)
+        rows = list(range(len(jobs)))
+        chances: Any = _chances(jobs, max_new_tokens, decoder.logits.device) if sample else None
+        for position in range(max_new_tokens):
+            logits = decoder.logits
+            tokens = drawn(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if not done[row]:
+                    done[row] = token in end_ids
+                    texts[row] += [] if done[row] else [token]
+            active = [place for place, row in enumerate(rows) if not done[row]]
+            if not active or position == max_new_tokens - 1:
+                break
+            if len(active) <= len(rows) * 3 // 4:
+                keep = torch.tensor(active, device=tokens.device)
+                decoder.keep_rows(keep)
+                tokens, rows = tokens[keep], [rows[place] for place in active]
+            decoder.step(tokens)
+    share = (time.monotonic() - start) / len(jobs)
+    return [
+        Output(text, "stop" if end else "length", loss, share, contrast if job.contrast_ids else None)
+        for job, text, end, loss, contrast in zip(jobs, texts, done, losses, contrasts, strict=True)
+    ]
+
+
+def answer_or_halve(
+    model: Any,
+    jobs: Sequence[Job],
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sample: Sampling | None = None,
+) -> list[Output]:
+    """Answer a batch as ``answer_batch`` does; out of memory, its halves one after the other."""
+    return or_halve(lambda part: answer_batch(model, part, max_new_tokens, end_ids, pad_id, sample), jobs)
+
+
+def next_log_probs(model: Any, jobs: Sequence[Job], pad_id: int) -> Any:
+    """Return the natural logarithms of the next token's distribution after each prompt, [job, vocabulary], fp32."""
+    import torch
+
+    with torch.inference_mode():
+        logits = Decoder(model, [job.prompt_ids for job in jobs], pad_id).logits
+        return logits.float().log_softmax(-1).cpu().numpy()
+
+
+MAX_NEW_TOKENS = 512  # of an answer in a chat or to a program, where nobody says otherwise
+
+
+def whole_characters(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
+    """Yield the text of a growing answer piece by piece, never half a character."""
+    told = ""
+    ids: list[int] = []
+    for token in tokens:
+        ids.append(token)
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):  # the middle of a multi-byte character
+            yield text[len(told) :]
+            told = text
+
+
+def stream(
+    model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
+) -> Iterator[str]:
+    """Yield a greedy answer piece by piece, in whole characters."""
+    return whole_characters(tokenizer, greedy(model, prompt_ids, max_new_tokens, end_ids, tokenizer.pad_token_id))
+
+
+def argmax(logits: Any, ids: Sequence[int]) -> int:
+    """Return the likeliest token, whatever came before."""
+    return int(logits.argmax(-1)[0])
+
+
+def greedy(
+    model: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
+) -> Iterator[int]:
+    """Yield the tokens of a greedy answer."""
+    return continued(model, prompt_ids, max_new_tokens, end_ids, pad_id, argmax)
+
+
+def continued(
+    model: Any,
+    prompt_ids: Sequence[int],
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    choose: Callable[[Any, Sequence[int]], int],
+) -> Iterator[int]:
+    """Yield the tokens of an answer; between two of them torch is as it was, so that answers may alternate.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        prompt_ids: the prompt.
+        max_new_tokens: the answer is cut there.
+        end_ids: tokens that end it, and are not part of it.
+        pad_id: the tokenizer's.
+        choose: (logits [1, vocabulary], the answer's tokens so far) → the next token.
+    """
+    import torch
+
+    with torch.inference_mode():
+        decoder = Decoder(model, [prompt_ids], pad_id)
+    ids: list[int] = []
+    for position in range(max_new_tokens):
+        with torch.inference_mode():
+            token = choose(decoder.logits, ids)
+        if token in end_ids:
+            return
+        ids.append(token)
+        yield token
+        if position < max_new_tokens - 1:
+            with torch.inference_mode():
+                decoder.step(torch.tensor([token], device=model.device))

@@ -1,0 +1,85 @@
+"""llama.cpp's process: a model behind an OpenAI-compatible address; ends with its parent.
+
+Run as ``python -m tunewright.models.llama_cpp_process GGUF CONTEXT_TOKENS SLOTS [ADAPTER]``. The address is the one
+line on stdout, written once the model answers; llama.cpp's own log goes to stderr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_MOST_THREADS = 8  # a model this small gains nothing from more
+_PR_SET_PDEATHSIG = 1
+# In the environment: what requests must bring, where that is not nothing; and whether keys and values are kept in fp32.
+KEY, FULL_PRECISION = "TUNEWRIGHT_LLAMA_KEY", "TUNEWRIGHT_LLAMA_FULL_PRECISION"
+
+
+def num_threads() -> int:
+    """Return how many threads to take: the physical cores that this process may use (affinity and cgroup quota).
+
+    The number of threads does not change an answer.
+    """
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
+    return max(1, min(len(cores), _cgroup_cores(), _MOST_THREADS))
+
+
+def _cgroup_cores() -> int:
+    """Return the cores that a container's quota leaves (cgroup v2), else a large number."""
+    file = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = file.read_text().split() if file.is_file() else ("max", "1")
+    return 1 << 16 if quota == "max" else max(1, int(quota) // int(period))
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends (Linux only; stdin's end serves elsewhere)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _parameters(gguf: str, context_tokens: int, slots: int, adapter: str) -> Any:
+    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone.
+
+    More slots compute together; then the last digits of an answer's numbers depend on its neighbors.
+    """
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = gguf
+    parameters.n_parallel = slots
+    parameters.n_ctx = context_tokens * slots
+    if adapter:
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
+    parameters.cache_prompt = False
+    parameters.port = 0
+    if os.environ.get(KEY):
+        parameters.api_keys = [os.environ[KEY]]
+    if os.environ.get(FULL_PRECISION):
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_threads()
+    return parameters
+
+
+def main(gguf: str, context_tokens: str, slots: str, adapter: str = "") -> None:
+    """Serve the model, with the adapter on it where there is one, until stdin closes."""
+    die_with_parent()
+    address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    import xllamacpp
+
+    server = xllamacpp.Server(_parameters(gguf, int(context_tokens), int(slots), adapter))
+    address_out.write(f"{server.listening_address}\n")
+    address_out.flush()
+    sys.stdin.read()
+    os._exit(0)  # llama.cpp has nothing to save, and its own shutdown may wait for a call in flight
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

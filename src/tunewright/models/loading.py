@@ -1,0 +1,285 @@
+"""Loading the student: the base in NF4, 8, 16 or 32 bit, with a LoRA adapter or all of its weights trainable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tunewright import distributed
+from tunewright.errors import ModelError
+from tunewright.models.families import family_of
+from tunewright.models.source import read_config
+from tunewright.settings import TrainingSettings
+
+
+def quantized_layers(folder: Path, quantization: str, dtype: Any) -> frozenset[str]:
+    """Return the names of the layers that are loaded quantized, as transformers chooses them; nothing is loaded."""
+    if quantization == "none":
+        return frozenset()
+    quiet_libraries()
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers import AutoHfQuantizer
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    quantizer = AutoHfQuantizer.from_config(quantization_config(quantization, dtype), pre_quantized=False)
+    quantizer.preprocess_model(model, device_map={"": "cpu"}, dtype=dtype)
+    kinds = ("Linear4bit", "Linear8bitLt")
+    return frozenset(name for name, module in model.named_modules() if type(module).__name__ in kinds)
+
+
+def dequantized(weight: Any, quantization: str, device: str) -> Any:
+    """Return a weight [out, in] in the numbers that it has once quantized, in its own type, on that device."""
+    import bitsandbytes as bnb
+
+    if quantization == "int8":
+        quantized = bnb.nn.Int8Params(weight.contiguous(), requires_grad=False).to(device)
+        return bnb.functional.int8_vectorwise_dequant(quantized.data, quantized.SCB)
+    packed, state = bnb.functional.quantize_4bit(
+        weight.contiguous().to(device), compress_statistics=quantization == "nf4-double", quant_type="nf4"
+    )
+    return bnb.functional.dequantize_4bit(packed, state)
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of the model libraries off the user's screen; errors still raise."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Packed rows differ in length from step to step: segments that can grow keep them from fragmenting a GPU's memory.
+    # Read at the first allocation there.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|bitsandbytes")
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+
+
+def pick_device() -> str:
+    """Return this process's GPU ("cuda:0" where there is one), else "cpu"."""
+    import torch
+
+    return f"cuda:{distributed.processes().local_rank}" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(device: str, name: str = "auto") -> Any:
+    """Return the type to compute in; "auto" takes bf16 where the hardware has it, else fp16 on a GPU, fp32 on a CPU.
+
+    A CPU without bf16 units runs bf16 products some forty times slower than fp32 ones; a GPU before Ampere (T4, V100)
+    only pretends to have them.
+    """
+    import torch
+
+    if name != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def quantization_config(quantization: str, dtype: Any) -> Any:
+    """Return what transformers needs to quantize a base so while it loads."""
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)  # LLM.int8 (Dettmers et al. 2022)
+    return BitsAndBytesConfig(  # QLoRA (Dettmers et al. 2023)
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=quantization == "nf4-double",
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, num_tokens: int = 0) -> Any:
+    """Load the base model, all weights frozen.
+
+    Args:
+        folder: a local model folder.
+        quantization: "nf4-double" (NF4 with quantized scales), "nf4", "int8", or "none".
+        device: "cpu" or "cuda:0".
+        dtype: type to compute in; picked from the hardware when None.
+        num_tokens: tokens of the tokenizer; the embedding grows when it has fewer.
+
+    Raises:
+        ModelError: unknown architecture, damaged files, or a pickle-only checkpoint.
+    """
+    quiet_libraries()
+    from transformers import AutoModelForCausalLM
+
+    dtype = dtype or compute_dtype(device)
+    extra = {} if quantization == "none" else {"quantization_config": quantization_config(quantization, dtype)}
+    family = family_of(read_config(folder))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation=family.attention,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **extra,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot load the base model in {folder}", reason[0], "run: tunewright doctor") from error
+    _make_room(model, num_tokens)
+    model.config.use_cache = False
+    model.requires_grad_(False)
+    return model
+
+
+def _make_room(model: Any, num_tokens: int) -> None:
+    """Grow the embedding, and the head where it has weights of its own, to ``num_tokens``.
+
+    A new row is the mean of the old ones, as in transformers, but without its random part: training, its other
+    processes, a resumed run and the exam each load the base anew, and must get the same numbers.
+    """
+    import torch
+
+    known = model.get_input_embeddings().weight.shape[0]
+    if num_tokens <= known:
+        return
+    model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[known:] = layer.weight[:known].float().mean(0).to(layer.weight.dtype)
+            if getattr(layer, "bias", None) is not None:
+                layer.bias[known:] = layer.bias[:known].mean()
+
+
+def _token_layers(model: Any, new_tokens: tuple[int, ...]) -> dict[str, list[int]] | None:
+    """Return whose rows of new tokens are trained: the embedding's, and those of a head that is not tied to it.
+
+    Without its own row in the head, a new token could be read but hardly ever written.
+    """
+    if not new_tokens:
+        return None
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = [inputs] if outputs.weight is inputs.weight else [inputs, outputs]
+    return {name: list(new_tokens) for name, module in model.named_modules() if any(module is one for one in layers)}
+
+
+def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens: tuple[int, ...] = ()) -> Any:
+    """Make the model trainable: a fresh adapter whose weights are a pure function of the seed, or all weights.
+
+    LoRA (Hu et al. 2021), rank-stabilized LoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024), through peft.
+
+    Args:
+        model: the frozen base.
+        settings: method, rank, alpha, dropout and targets.
+        seed: of the adapter's first weights.
+        new_tokens: ids whose embeddings are trained beside the adapter.
+
+    Raises:
+        ModelError: no layer matches the targets.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    if settings.method == "full":
+        return model.requires_grad_(True)
+    family = family_of(model.config.to_dict())
+    targets: str | list[str] = list(settings.targets)
+    if settings.targets == ("all-linear",):
+        targets = "all-linear"
+    elif settings.targets == ("attention",):
+        targets = list(family.attention_layers)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        exclude_modules=family.no_adapter or None,
+        use_rslora=settings.method == "rslora",
+        use_dora=settings.method == "dora",
+        trainable_token_indices=_token_layers(model, new_tokens),
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(
+            "no layer of the model matches training.targets",
+            str(error).splitlines()[0],
+            'use targets = ["all-linear"]',
+        ) from error
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether a folder holds a whole tuned model rather than an adapter."""
+    return not (folder / "adapter_config.json").exists() and (folder / "config.json").exists()
+
+
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """Put a saved adapter on the base, for inference; a whole tuned model takes the base's place.
+
+    Further adapters on the same base each take a name of their own; the one loaded last is in force until peft's
+    ``set_adapter`` names another.
+
+    Raises:
+        ModelError: the adapter belongs to another base.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if is_full(folder):
+        return load_base(folder, "none", str(model.device), model.dtype).eval()
+    adapted = model
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(folder, name, is_trainable=False)
+            model.set_adapter(name)
+        else:
+            adapted = PeftModel.from_pretrained(model, folder, name, is_trainable=False)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"the adapter in {folder} does not fit the base model",
+            str(error).splitlines()[0],
+            "run the recipe on this run folder again: a damaged adapter is trained anew",
+        ) from error
+    adapted.eval()
+    return adapted
+
+
+def save_adapter(model: Any, folder: Path, base_name: str, dtype: Any = None) -> None:
+    """Write an adapter in peft's format, for the base of that name; the same weights give the same bytes.
+
+    A fully tuned model is written whole, its weights rounded to ``dtype``.
+    """
+    if not hasattr(model, "peft_config"):
+        weights = {name: value.to(dtype or value.dtype) for name, value in model.state_dict().items()}
+        model.save_pretrained(folder, state_dict=weights)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_name  # not the folder of this machine's cache
+    # peft keeps the targets in a set, whose order differs from process to process.
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def for_inference(model: Any) -> Any:
+    """Return the base with NF4 weights expanded to the compute type once: the same numbers, no work per token.
+
+    Only where memory allows it for certain (a CPU); on a GPU the 4-bit weights stay.
+    """
+    model.eval()
+    if getattr(model, "is_loaded_in_4bit", False) and model.device.type == "cpu":
+        return model.dequantize()
+    return model

@@ -1,0 +1,139 @@
+"""A model's input embedding alone: its tokens' vectors, read from the safetensors without loading the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import ModelError
+from tunewright.models.source import locate
+
+
+def weight_files(folder: Path) -> Mapping[str, Path]:
+    """Return the file of each tensor, in the order of the files.
+
+    Raises:
+        ModelError: the folder holds no safetensors, or damaged ones.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        found = _files(folder)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"cannot read the weights in {folder}", str(error), "fetch or make the model again") from error
+    if not found:
+        raise ModelError(f"{folder} holds no weights", "there is no .safetensors file in it", "fetch the model again")
+    return found
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / part for name, part in parts.items()}
+    found: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as weights:
+            found.update(dict.fromkeys(weights.keys(), file))
+    return found
+
+
+_NAMES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight")
+_WIDEST = 1024
+_ROWS = 8192  # read at once
+_BATCH = 2000  # texts tokenized at once
+
+Matrix = Any  # numpy.ndarray; numpy's own types say nothing of the shape
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """A vocabulary's vectors and its tokenizer.
+
+    Attributes:
+        table: one row per token, [num_tokens, width], float32.
+        tokenizer: of the ``tokenizers`` library.
+    """
+
+    table: Matrix
+    tokenizer: Any
+
+    def tokens(self, texts: Sequence[str]) -> Iterator[Matrix]:
+        """Yield each text's token numbers, without special tokens."""
+        import numpy as np
+
+        for start in range(0, len(texts), _BATCH):
+            batch = self.tokenizer.encode_batch_fast(list(texts[start : start + _BATCH]), add_special_tokens=False)
+            yield from (np.asarray(encoding.ids, dtype=np.int32) for encoding in batch)
+
+
+def read_token_vectors(base: str, root: Path = Path()) -> TokenVectors:
+    """Return the input embedding and the tokenizer of a base model.
+
+    A width above 1,024 is projected to 1,024 at random, which keeps cosines within about 0.003 at 0.95 (Johnson &
+    Lindenstrauss 1984).
+
+    Args:
+        base: "embedded", a folder, or a hub name.
+        root: where a relative folder starts.
+
+    Raises:
+        ModelError: the model is missing, or its weights hold no embedding under a known name.
+    """
+    folder = locate(base, root)
+    return TokenVectors(_table(*_place(folder)), _tokenizer(folder))
+
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        fast = Tokenizer.from_file(str(file))
+    else:
+        from transformers import AutoTokenizer
+
+        fast = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    fast.no_padding()
+    fast.no_truncation()
+    return fast
+
+
+def _place(folder: Path) -> tuple[Path, str]:
+    """Return the file that holds the embedding, and the tensor's name."""
+    named = weight_files(folder)
+    for name, file in named.items():
+        if name.endswith(_NAMES):
+            return file, name
+    raise ModelError(
+        f"{folder} shows no input embedding",
+        f"none of its {len(named)} tensors ends in {', '.join(_NAMES)}",
+        "switch the comparison of meaning off: --set curation.embedding_duplicate=0",
+    )
+
+
+def _table(file: Path, name: str) -> Matrix:
+    """Read the rows in pieces, so that a wide vocabulary is never whole in memory."""
+    import numpy as np
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as weights:
+        brief = weights.get_slice(name).get_dtype() == "BF16"  # which numpy lacks
+    with safe_open(file, framework="pt" if brief else "numpy") as weights:
+        rows = weights.get_slice(name)
+        num_rows, width = rows.get_shape()
+        projection = None
+        if width > _WIDEST:
+            draw = np.random.default_rng(0)
+            projection = draw.standard_normal((width, _WIDEST), dtype=np.float32) / np.float32(_WIDEST**0.5)
+        table = np.empty((num_rows, min(width, _WIDEST)), dtype=np.float32)
+        for start in range(0, num_rows, _ROWS):
+            piece = rows[start : min(start + _ROWS, num_rows)]
+            piece = piece.float().numpy() if brief else piece.astype(np.float32)
+            table[start : start + _ROWS] = piece if projection is None else piece @ projection
+    return table

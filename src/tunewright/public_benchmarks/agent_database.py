@@ -1,0 +1,204 @@
+"""A small environment for agents: questions and orders on a database, in turns, by tool calls, with a check at the end.
+
+Played as AgentBench plays its own (Liu et al. 2023, arXiv 2308.03688): the model sees a task, acts, sees what came of
+it, and acts again, until it answers or its turns are used up; whether the task is done is read from the database, not
+from the words. The database is SQLite in memory, one for each task, without access to files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from tunewright.models.chat_template import encode_prompt, end_ids
+from tunewright.models.generation import Job, answer_or_halve
+from tunewright.records import Message, digest
+
+NAME = "agent-database"
+MAX_TURNS = 6
+_ACTION_TOKENS = 96
+_SHOWN_ROWS, _SHOWN_CHARACTERS = 20, 600
+_MOST_STEPS = 200_000  # of SQLite's machine, for one statement
+_BATCH = 16
+
+_RULES = """You work on a database with one tool call a turn. Reply with one JSON object and nothing else, either
+{"tool": "sql", "statement": "..."} to run one SQLite statement and see its rows, or
+{"tool": "answer", "value": "..."} to end. Where the task asks for a change, make it, then answer "done".
+
+Tables:
+"""
+_EXPECTED = 'expected one JSON object: {"tool": "sql", "statement": "..."} or {"tool": "answer", "value": "..."}'
+_ALLOWED = frozenset(
+    {
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_INSERT,
+        sqlite3.SQLITE_UPDATE,
+        sqlite3.SQLITE_DELETE,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_TRANSACTION,
+        sqlite3.SQLITE_RECURSIVE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class DatabaseTask:
+    """One task: what is asked, and the statement whose rows, or whose effect, are the right ones."""
+
+    id: str
+    ask: str
+    gold: str
+    changes: bool = False
+
+
+@dataclass
+class Episode:
+    """A task being played: its database, the conversation, and how it ended."""
+
+    task: DatabaseTask
+    base: sqlite3.Connection
+    messages: list[Message]
+    answer: str | None = None
+    num_turns: int = 0
+    num_valid: int = 0
+    gold: Any = field(default=None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it answered, or used its turns up."""
+        return self.answer is not None or self.num_turns >= MAX_TURNS
+
+
+@cache
+def _content() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(files("tunewright.public_benchmarks").joinpath("database.json").read_bytes())
+    return found
+
+
+def content() -> str:
+    """Return what names the environment's tables, tasks and rules."""
+    return digest(_content(), _RULES, MAX_TURNS, _ACTION_TOKENS)
+
+
+def tasks() -> list[DatabaseTask]:
+    """Return the tasks in their order."""
+    return [DatabaseTask(**task) for task in _content()["tasks"]]
+
+
+def open_database() -> sqlite3.Connection:
+    """Return a new database in memory with the environment's tables, closed against everything but rows."""
+    base = sqlite3.connect(":memory:", isolation_level=None)
+    for statement in _content()["tables"]:
+        base.execute(statement)
+    for table, rows in _content()["rows"].items():
+        base.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    base.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
+    return base
+
+
+def run_statement(base: sqlite3.Connection, statement: str) -> tuple[bool, str]:
+    """Return whether a statement ran, and what the model is shown: the first rows, or the error."""
+    steps = iter(range(_MOST_STEPS // 1000))
+    base.set_progress_handler(lambda: next(steps, None) is None, 1000)
+    try:
+        rows = base.execute(statement).fetchmany(_SHOWN_ROWS + 1)
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError) as error:
+        return False, f"error: {error}"
+    finally:
+        base.set_progress_handler(None, 0)
+    told = "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows[:_SHOWN_ROWS]) or "no rows"
+    more = "\n(more rows)" if len(rows) > _SHOWN_ROWS else ""
+    return True, told[:_SHOWN_CHARACTERS] + more
+
+
+def _contents(base: sqlite3.Connection) -> list[Any]:
+    return [sorted(map(repr, base.execute(f"SELECT * FROM {table}"))) for table in _content()["rows"]]
+
+
+def begin(task: DatabaseTask) -> Episode:
+    """Return a new episode; what is right is read from a database of its own."""
+    gold = open_database()
+    rows = gold.execute(task.gold).fetchall()
+    prompt = _RULES + "\n".join(_content()["tables"]) + f"\n\nTask: {task.ask}"
+    return Episode(
+        task,
+        open_database(),
+        [Message(role="user", content=prompt)],
+        gold=_contents(gold) if task.changes else rows[0][0],
+    )
+
+
+def read_action(reply: str) -> dict[str, str] | None:
+    """Return the tool call of a reply: its first JSON object, if it is one of the two tools with its argument."""
+    start = reply.find("{")
+    if start < 0:
+        return None
+    try:
+        call, _ = json.JSONDecoder().raw_decode(reply, start)
+    except (ValueError, RecursionError):
+        return None
+    argument = {"sql": "statement", "answer": "value"}.get(str(call.get("tool")))
+    if argument is None or not isinstance(call.get(argument), str | int | float):
+        return None
+    return {"tool": call["tool"], "argument": str(call[argument])}
+
+
+def act(episode: Episode, reply: str) -> None:
+    """Let the environment take a reply: run it, note the answer, or say what was expected."""
+    episode.num_turns += 1
+    episode.messages.append(Message(role="assistant", content=reply))
+    call = read_action(reply)
+    if call is None:
+        episode.messages.append(Message(role="user", content=_EXPECTED))
+        return
+    if call["tool"] == "answer":
+        episode.num_valid += 1
+        episode.answer = call["argument"]
+        return
+    ran, told = run_statement(episode.base, call["argument"])
+    episode.num_valid += ran
+    episode.messages.append(Message(role="user", content=told))
+
+
+def succeeded(episode: Episode) -> bool:
+    """Tell whether the task is done: the database is as it should be, or the answer is the right value."""
+    if episode.answer is None:
+        return False
+    if episode.task.changes:
+        return bool(_contents(episode.base) == episode.gold)
+    return _same(episode.answer, episode.gold) and _contents(episode.base) == _contents(open_database())
+
+
+def _same(answer: str, gold: Any) -> bool:
+    said, right = answer.strip().strip("'\"").lower(), str(gold).lower()
+    try:
+        return math.isclose(float(said.replace(",", "")), float(right), rel_tol=1e-6)
+    except ValueError:
+        return said == right
+
+
+def play(model: Any, tokenizer: Any, extent: Any) -> dict[str, dict[str, float]]:
+    """Play every task, all of them a turn at a time in batches; return success and the share of valid actions."""
+    episodes = [begin(task) for task in tasks()[: extent.limit or None]]
+    ends = end_ids(tokenizer, model)
+    while running := [episode for episode in episodes if not episode.is_over]:
+        for start in range(0, len(running), _BATCH):
+            _turn(running[start : start + _BATCH], model, tokenizer, ends)
+    return {
+        "success": {episode.task.id: float(succeeded(episode)) for episode in episodes},
+        "valid_actions": {episode.task.id: episode.num_valid / episode.num_turns for episode in episodes},
+    }
+
+
+def _turn(episodes: Sequence[Episode], model: Any, tokenizer: Any, ends: Any) -> None:
+    jobs = [Job(encode_prompt(tokenizer, tuple(episode.messages)), ()) for episode in episodes]
+    outputs = answer_or_halve(model, jobs, _ACTION_TOKENS, ends, tokenizer.pad_token_id)
+    for episode, output in zip(episodes, outputs, strict=True):
+        act(episode, tokenizer.decode(output.token_ids, skip_special_tokens=True).strip())

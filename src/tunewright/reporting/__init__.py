@@ -1,0 +1,1 @@
+"""report.html, data.html and the other views of a run: from records to sections."""

@@ -1,0 +1,88 @@
+"""The bundled items of the third ring, and the balanced part of them that a smaller exam takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+from tunewright.records import KeptItem, digest
+
+CHOICES, FORMATS, PASSAGES = "choices.jsonl", "formats.jsonl", "passages.jsonl"
+
+
+def load_suite() -> list[KeptItem]:
+    """Return all bundled items: choices, formats, passages, each in the order of its file."""
+    return [
+        *(_choice(row) for row in _rows(CHOICES)),
+        *(_format(row) for row in _rows(FORMATS)),
+        *(_passage(row) for row in _rows(PASSAGES)),
+    ]
+
+
+def suite_digest() -> str:
+    """Return what names the content of the bundled items."""
+    return digest([item.model_dump() for item in load_suite()])
+
+
+def draw(items: Sequence[KeptItem], number: int, seed: int) -> list[KeptItem]:
+    """Return so many of the items, all of them where there are no more, in their own order.
+
+    Kinds, the topics of each kind and the levels of each topic keep their shares as nearly as whole numbers can, and a
+    smaller draw of the same seed is a part of every larger one: the items are ordered once, and cut.
+    """
+    chosen = {item.id for item in _spread(items, _STRATA, seed)[:number]}
+    return [item for item in items if item.id in chosen]
+
+
+def _spread(items: Sequence[KeptItem], strata: Sequence[Callable[[KeptItem], object]], seed: int) -> list[KeptItem]:
+    """Return the items in an order of which every beginning is balanced over the strata.
+
+    The k-th of a group of m stands at (k + 1/2) / m: apportionment by Sainte-Laguë, which never takes a seat back
+    when the house grows.
+    """
+    if not strata:
+        return sorted(items, key=lambda item: digest("kept", seed, item.id))
+    groups: dict[object, list[KeptItem]] = {}
+    for item in items:
+        groups.setdefault(strata[0](item), []).append(item)
+    placed = [
+        ((place + 0.5) / len(group), digest("kept", seed, name), item)
+        for name, group in groups.items()
+        for place, item in enumerate(_spread(group, strata[1:], seed))
+    ]
+    return [item for *_, item in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def _rows(name: str) -> Iterator[dict[str, Any]]:
+    text = resources.files("tunewright.retention").joinpath(name).read_text(encoding="utf-8")
+    return (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def _choice(row: dict[str, Any]) -> KeptItem:
+    return KeptItem(
+        id=row["id"],
+        kind="choice",
+        topic=row["topic"],
+        level=row["level"],
+        text=row["question"],
+        options=tuple(row["options"]),
+        right=row["right"],
+    )
+
+
+def _format(row: dict[str, Any]) -> KeptItem:
+    checks = tuple(row["checks"])
+    return KeptItem(id=row["id"], kind="format", topic=checks[0]["kind"], text=row["prompt"], checks=checks)
+
+
+def _passage(row: dict[str, Any]) -> KeptItem:
+    return KeptItem(id=row["id"], kind="passage", topic=row["kind"], text=row["text"])
+
+
+_STRATA: tuple[Callable[[KeptItem], object], ...] = (
+    lambda item: item.kind,
+    lambda item: item.topic,
+    lambda item: item.level,
+)

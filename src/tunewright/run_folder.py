@@ -1,0 +1,210 @@
+"""A run's folder: its files, records and append-only journals, and one writer at a time."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import RunFolderError, command, shell
+from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_jsonl
+from tunewright.storage import disk_errors, write_atomic
+
+REJECTED = "rejected.jsonl"
+_MARKER = "run.json"
+_ELSEWHERE = "name another folder with --dir"
+
+
+class Journal:
+    """An append-only file of JSON lines; each line is on disk before ``append`` returns.
+
+    A torn last line (a crash in mid-write) is dropped when the journal is opened; ``num_torn`` counts it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.num_torn = 0
+        self.entries: list[dict[str, Any]] = []
+        end = 0
+        content = path.read_bytes() if path.exists() else b""
+        for raw in content.splitlines(keepends=True):
+            try:
+                entry = json.loads(raw) if raw.endswith(b"\n") else None
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict):
+                self.num_torn += 1
+                break
+            self.entries.append(entry)
+            end += len(raw)
+        if end < len(content):
+            if content.count(b"\n", end) > 1:
+                raise RunFolderError(
+                    f"{path} is damaged in line {len(self.entries) + 1}",
+                    "a line before the last is not JSON, which no interrupted write explains",
+                    f"restore the file from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}",
+                )
+            os.truncate(path, end)
+
+    def append(self, *entries: dict[str, Any]) -> None:
+        """Add a line for each entry and wait until all are on disk; on an error none is."""
+        raw = b"".join(json.dumps(e, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" for e in entries)
+        with disk_errors(self.path, len(raw)), self.path.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, size)
+                raise
+        self.entries += entries
+
+
+def _near(path: Path) -> Path | None:
+    """Return the run folder beside a path that does not exist whose name is most like its name."""
+    beside = path.parent.iterdir() if path.parent.is_dir() and not path.exists() else ()
+    names = [one.name for one in beside if (one / _MARKER).is_file()]
+    return next((path.parent / name for name in difflib.get_close_matches(path.name, names, 1)), None)
+
+
+class RunFolder:
+    """One run's files. Paths are given relative to the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Open a folder for writing; make it when it does not exist.
+
+        Raises:
+            RunFolderError: the folder holds something else than a run, or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            marker = path / _MARKER
+            if not marker.exists():
+                strange = any(not p.name.startswith(".") for p in path.iterdir())
+                if strange and not (path / "recipe.toml").exists():
+                    headline = f"{path} is not empty and is not a run folder"
+                    raise RunFolderError(headline, f"it has no {_MARKER}", _ELSEWHERE)
+                write_atomic(marker, b'{"format": 1}\n')
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {path}", str(error), _ELSEWHERE) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run folder for reading.
+
+        Raises:
+            RunFolderError: there is none at this path.
+        """
+        if not (path / _MARKER).is_file():
+            cause = f"it has no {_MARKER}" if path.exists() else "it does not exist"
+            hint = f"make one: {command('run', 'RECIPE', '--dir', path)}"
+            if path.suffix == ".toml":
+                cause, hint = "it is a recipe", f"name its run folder: {Path('runs') / path.stem}, or what --dir said"
+            elif near := _near(path):
+                hint = f"did you mean {near}?"
+            raise RunFolderError(f"{path} is not a run folder", cause, hint)
+        return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against a second process; the lock ends with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        try:
+            opened = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {self.path}", str(error), _ELSEWHERE) from error
+        with opened as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunFolderError(
+                    f"another process is working on {self.path}",
+                    f"process {file.read().strip() or 'unknown'} holds its lock",
+                    f"wait for it ({command('status', self.path)}), or {_ELSEWHERE}",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of this run."""
+        return self.path / name
+
+    def again(self) -> str:
+        """Return the command that makes this run anew, as far as something changed."""
+        return command("run", self.file("recipe.toml"), "--dir", self.path)
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a whole file atomically."""
+        write_atomic(self.file(name), content.encode() if isinstance(content, str) else content)
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write a JSON file atomically."""
+        self.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of this run."""
+        try:
+            return json.loads(self.file(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self.file(name)} is not valid JSON", str(error), "delete it and run again: it is made anew"
+            ) from error
+
+    def json_if_any(self, name: str) -> dict[str, Any]:
+        """Read a JSON object of this run; empty where the file is missing or holds none."""
+        try:
+            found = self.read_json(name) if self.file(name).is_file() else {}
+        except RunFolderError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def stage_record(self, stage: str) -> dict[str, Any]:
+        """Return what a stage noted when it finished; empty where that is missing or damaged."""
+        return self.json_if_any(f"stages/{stage}.json")
+
+    def write_records(self, name: str, records: Iterable[Record]) -> None:
+        """Write a file of records atomically."""
+        self.write(name, dump_jsonl(records))
+
+    def read_records(self, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+        """Read a file of records."""
+        return list(read_jsonl(self.file(name), kind))
+
+    def records_if_any(self, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+        """Read a file of records; none where no stage had cause to write it."""
+        return self.read_records(name, kind) if self.file(name).exists() else []
+
+    def reject(self, stage: str, rejections: Iterable[Rejection]) -> dict[str, int]:
+        """Put a stage's rejected records in place of its earlier ones; return the counts by reason."""
+        others = [r for r in self.records_if_any(REJECTED, Rejection) if r.stage != stage]
+        own = list(rejections)
+        self.write_records(REJECTED, [*others, *own])
+        return dict(Counter(rejection.reason for rejection in own))
+
+    def journal(self, name: str = "journal.jsonl") -> Journal:
+        """Open an append-only journal of this run."""
+        return Journal(self.file(name))
+
+    def log(self, event: str, **fields: object) -> None:
+        """Append an event, with the time, to the run's journal."""
+        self.journal().append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **fields})

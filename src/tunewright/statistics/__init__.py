@@ -1,0 +1,1 @@
+"""Intervals, tests, power and agreement: numbers in, numbers out."""

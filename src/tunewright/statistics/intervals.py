@@ -1,0 +1,204 @@
+"""Numbers as people read them: signs, intervals, p-values, durations."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+from tunewright.records import Record
+from tunewright.statistics.power import noncentrality, t_quantile
+
+_EXACT_CLUSTERS = 16  # 2^16 sign patterns are counted one by one; above, they are drawn
+_NUM_DRAWS = 9999
+
+
+class Interval(Record):
+    """A mean with its confidence interval, and the two-sided p-value of the mean being zero."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    num: int
+    num_clusters: int
+
+
+def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[Hashable, list[float]]:
+    if not values or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values with {len(clusters)} clusters")
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        groups[cluster].append(value)
+    return groups
+
+
+def standard_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Return the cluster-robust standard error of a mean (CR1); infinite for a single cluster.
+
+    With one value per cluster it is the usual sqrt(variance / n), the variance on n - 1.
+    """
+    groups = _by_cluster(values, clusters)
+    num, count = len(values), len(groups)
+    if count == 1:
+        return math.inf
+    mean = math.fsum(values) / num
+    sums = [math.fsum(value - mean for value in group) for group in groups.values()]
+    return math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums)) / num
+
+
+def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Return the mean difference with its cluster-robust t interval on G - 1 degrees of freedom.
+
+    The variance of the mean is G / (G - 1) * sum_g (sum_i in g e_i)^2 / n^2: CR1 for a regression on a
+    constant (Liang & Zeger 1986; Cameron & Miller 2015). With one question per cluster it is the usual
+    t-test.
+
+    Two degenerate cases, for scores in [0, 1] (for others the largest absolute difference is the scale):
+    one cluster says nothing about others, so the interval is all that is possible and p = 1; clusters that
+    agree to the last digit would give an interval of no width, so it gets the half width of the rule of
+    three, 1 - (1 - level)^(1/n), and the p-value that matches it (Hanley & Lippman-Hand 1983). It counts
+    questions, since nothing varies by document.
+
+    Args:
+        differences: one per question, first arm minus second.
+        clusters: the document of each question.
+        level: confidence level of the interval.
+    """
+    from scipy.special import stdtr
+
+    error = standard_error(differences, clusters)
+    num, count = len(differences), len(set(clusters))
+    mean = math.fsum(differences) / num
+    scale = max(1.0, *(abs(d) for d in differences))
+    if count == 1:
+        return Interval(mean=mean, low=-scale, high=scale, p=1.0, num=num, num_clusters=1)
+    if error <= 1e-12 * scale:
+        half = scale * (1 - (1 - level) ** (1 / num))
+        p = max(0.0, 1 - abs(mean) / scale) ** num
+    else:
+        half = t_quantile(level, count - 1) * error
+        p = float(2 * stdtr(count - 1, -abs(mean) / error))
+    return Interval(mean=mean, low=mean - half, high=mean + half, p=p, num=num, num_clusters=count)
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Return the mean of one arm's scores in [0, 1] with its cluster-robust interval, cut to [0, 1]."""
+    interval = paired(values, clusters, level)
+    return interval.model_copy(update={"low": max(0.0, interval.low), "high": min(1.0, interval.high)})
+
+
+def sign_flip(differences: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> float:
+    """Return the two-sided p-value of flipping the sign of whole clusters.
+
+    Exact up to 16 clusters, which cannot go below 2^(1 - G); above, the share of 9,999 seeded draws, with the
+    observed one counted among them (Phipson & Smyth 2010). Where all clusters that differ do so by the same
+    amount, as right and wrong answers to one question per document do, this is the exact McNemar test, and
+    computed as such for any number of clusters.
+    """
+    import numpy as np
+
+    sums = np.array([math.fsum(group) for group in _by_cluster(differences, clusters).values()])
+    sizes = np.abs(sums)
+    tiny = 1e-9 * max(1.0, float(sizes.sum()))
+    differing = sizes[sizes > tiny]
+    if not len(differing) or differing.max() - differing.min() <= tiny:
+        return mcnemar_exact(int(np.sum(sums > tiny)), int(np.sum(sums < -tiny)))
+    observed = abs(sums.sum()) - tiny
+    if len(sums) <= _EXACT_CLUSTERS:
+        totals = sums[:1]  # the first sign may stay: the other half of the patterns mirrors this one
+        for value in sums[1:]:
+            totals = np.concatenate([totals + value, totals - value])
+        return float(np.mean(np.abs(totals) >= observed))
+    signs = np.random.default_rng(seed).integers(0, 2, size=(_NUM_DRAWS, len(sums)), dtype=np.int8) * 2 - 1
+    extreme = int(np.sum(np.abs(signs @ sums) >= observed))
+    return float(1 + extreme) / (1 + _NUM_DRAWS)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Return the two-sided exact McNemar p-value from the two discordant counts (a binomial test at 1/2)."""
+    num, few = only_first + only_second, min(only_first, only_second)
+    return min(1.0, float(2 * sum(math.comb(num, k) for k in range(few + 1)) / 2**num))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation, equal values sharing their mean rank; None where one side never varies."""
+    import numpy as np
+
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} values with {len(second)}")
+    centered = []
+    for values in (first, second):
+        _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+        if len(counts) < 2:
+            return None
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+        centered.append(ranks - ranks.mean())
+    left, right = centered
+    return float(left @ right / math.sqrt((left @ left) * (right @ right)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's (1979) adjusted p-values, in the given order."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def detectable_after(interval: Interval, power: float = 0.8, level: float = 0.95) -> float:
+    """Return the smallest true difference that an exam with this interval's standard error finds."""
+    if interval.num_clusters < 2:
+        return math.inf
+    df = interval.num_clusters - 1
+    error = (interval.high - interval.low) / 2 / t_quantile(level, df)
+    return noncentrality(df, power, level) * error
+
+
+def questions_needed(interval: Interval, margin: float, level: float = 0.95) -> int | None:
+    """Return n * (MDE / margin)^2: the questions, with documents in proportion, that show this margin.
+
+    None when a single document leaves nothing to reckon with.
+    """
+    smallest = detectable_after(interval, level=level)
+    return math.ceil(interval.num * (smallest / margin) ** 2) if math.isfinite(smallest) else None
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number with a real minus sign, or a dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """Return a share in whole percents, or a dash for None."""
+    return "–" if value is None else f"{value:.0%}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign, plus too."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Return a p-value as journals print it."""
+    return "< .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
+
+
+def spread(interval: Interval, digits: int = 2) -> str:
+    """Return the bounds of an interval."""
+    return f"{number(interval.low, digits)} to {number(interval.high, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plain(interval: Interval, level: float = 0.95) -> str:
+    """Return a difference with its interval: ``+0.31 (95% interval +0.20 to +0.42)``."""
+    return f"{signed(interval.mean)} ({level:.0%} interval {signed(interval.low)} to {signed(interval.high)})"

@@ -1,0 +1,1 @@
+"""What every stage does to text: normalization, edits, planted instructions, prompts, tables."""

@@ -1,0 +1,103 @@
+import random
+
+import pytest
+
+from tunewright.curation.deduplication import Duplicates, answered_prompts, prompt_key, shingles
+from tunewright.recipe import Recipe
+from tunewright.records import Message, Sample
+from tunewright.text.normalization import jaccard
+
+QUESTION = "Which share of the adults in the three communities of the region had an ulcer of the skin?"
+ANSWER = "In the three communities, 31.9 % of the adults who were screened had an ulcer of the skin."
+PASSAGE = " ".join(f"word{number}" for number in range(150))
+
+
+def sample(name: str, *turns: str, system: str = "") -> Sample:
+    messages = [Message(role=("user", "assistant")[n % 2], content=turn) for n, turn in enumerate(turns)]
+    head = [Message(role="system", content=system)] if system else []
+    return Sample(id=name, task="free-qa", messages=(*head, *messages))
+
+
+FIRST = sample("first", QUESTION, ANSWER, system="Be brief.")
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (sample("b", QUESTION, ANSWER, system="Be brief."), "exact duplicate"),
+        (sample("b", QUESTION.upper() + " ", ANSWER, system="be  brief."), "exact duplicate"),
+        (sample("b", QUESTION.replace("Which", "What"), ANSWER, system="Be brief."), "near duplicate"),
+        (sample("b", QUESTION, ANSWER.replace("31.9", "13.9"), system="Be brief."), "near duplicate"),
+        (sample("b", QUESTION, ANSWER, system="Answer from the passage."), None),
+        (sample("b", QUESTION, ANSWER), None),
+        (sample("b", f"{PASSAGE}\n\n{QUESTION}", ANSWER, system="Be brief."), None),
+        (sample("b", "Hello there.", "Good day.", QUESTION, ANSWER, system="Be brief."), None),
+        (sample("b", QUESTION, "The documents do not say.", system="Be brief."), None),
+        (sample("b", "Where was the screening of the adults done?", ANSWER, system="Be brief."), None),
+    ],
+)
+def test_what_repeats_the_first_sample(second, expected):
+    seen = Duplicates(0.7)
+    assert seen.find(FIRST) is None
+    found = seen.find(second)
+    assert found == ((expected, "first") if expected else None)
+
+
+def test_one_passage_with_many_questions_is_no_repetition():
+    seen = Duplicates(0.8)
+    for topic in ("the price", "the place", "the year", "the author"):
+        assert seen.find(sample(topic, f"{PASSAGE}\n\nWhat is {topic} of it?", f"Here is {topic}.")) is None
+
+
+def test_a_long_question_with_different_short_answers_is_no_repetition():
+    seen = Duplicates(0.8)
+    assert [seen.find(sample(answer, f"{PASSAGE} ?", answer)) for answer in ("12%", "15%", "-12%")] == [None] * 3
+
+
+def test_the_passage_in_almost_the_same_words_is_a_repetition():
+    seen = Duplicates(0.8)
+    assert seen.find(sample("a", f"{PASSAGE}\n\n{QUESTION}", ANSWER)) is None
+    assert seen.find(sample("b", f"{PASSAGE} end\n\n{QUESTION}", ANSWER)) == ("near duplicate", "a")
+
+
+def test_the_index_finds_what_comparing_all_pairs_finds():
+    random.seed(7)
+    vocabulary = [f"w{number}" for number in range(400)]
+    samples = []
+    for number in range(150):
+        words = random.choices(vocabulary, k=60)
+        for copy in range(2):
+            words[random.randrange(20)] = "changed"
+            samples.append(sample(f"{number}.{copy}", " ".join(words[:20]) + "?", " ".join(words[20:])))
+    random.shuffle(samples)
+    seen = Duplicates(0.8)
+    found = {one.id for one in samples if seen.find(one)}
+    kept: list[frozenset[tuple[str, ...]]] = []
+    expected = set()
+    for one in samples:
+        mine = shingles(f"{one.question}\n{one.answer}")
+        if any(jaccard(mine, other) >= 0.8 for other in kept):
+            expected.add(one.id)
+        else:
+            kept.append(mine)
+    assert len(expected) > 100 and found == expected
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_every_threshold_of_the_recipe_works(threshold):
+    seen = Duplicates(threshold)
+    assert seen.find(FIRST) is None
+    assert seen.find(FIRST) == ("exact duplicate", "first")
+
+
+def test_text_without_words_is_compared_as_it_stands():
+    seen = Duplicates(0.8)
+    assert [seen.find(sample(text, text, text)) for text in ("!", "?", "日本語", "+ -")] == [None] * 4
+
+
+def test_a_refused_prompt_that_is_answered_elsewhere_is_known():
+    recipe = Recipe()
+    refused = sample("r", QUESTION, recipe.refusal, system="Be brief.")
+    other = sample("o", "Who?", recipe.refusal)
+    answered = answered_prompts([refused, FIRST, other], recipe)
+    assert prompt_key(refused) in answered and prompt_key(other) not in answered

@@ -1,0 +1,41 @@
+"""A rule that is changed once answers exist is told, whoever changes it and however."""
+
+import pytest
+
+from tunewright.errors import StageError
+from tunewright.evaluation.generation import JOURNAL, _require_finite
+from tunewright.evaluation.rule import HISTORY, note_rule, rule
+from tunewright.run_folder import RunFolder
+
+ARMS = ("base", "few-shot", "rag", "tuned")
+
+
+def test_before_the_first_answer_a_rule_may_change_and_after_it_every_change_is_told(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    assert note_rule(run, rule(0.10, ARMS)) == ()
+    assert note_rule(run, rule(0.20, (*ARMS, "placebo"))) == ()
+    run.journal(JOURNAL).append({"outputs": {}})
+    assert note_rule(run, rule(0.20, (*ARMS, "placebo"))) == ()
+    assert note_rule(run, rule(0.20, (*ARMS, "placebo"), compared=["other"])) == ()
+    (margin,) = note_rule(run, rule(0.05, (*ARMS, "placebo")))
+    assert "margin was 0.2 and is 0.05" in margin
+    dropped = note_rule(run, rule(0.20, ARMS))
+    assert any("arms was" in change for change in dropped)
+    assert note_rule(run, rule(0.20, (*ARMS, "placebo"))) == ()  # back to the rule that was fixed
+
+
+def test_a_history_that_begins_with_answers_says_so(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.journal(JOURNAL).append({"outputs": {}})
+    assert "answers existed already" in note_rule(run, rule(0.10, ARMS))[0]
+    run.file(HISTORY).unlink()
+    assert "answers existed already" in note_rule(run, rule(0.10, ARMS))[0]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"gold_nll": float("inf")}, {"nll": [0.5, float("nan")]}, {"contrast_nll": -float("inf")}]
+)
+def test_an_overflow_is_refused_and_not_left_out(bad):
+    _require_finite([{"gold_nll": 1.0, "contrast_nll": None}, {"nll": [1.0, 2.0]}, {"text": "a"}])
+    with pytest.raises(StageError, match="not a finite number"):
+        _require_finite([{"gold_nll": 1.0}, bad])

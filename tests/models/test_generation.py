@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tunewright.models.chat_template import encode_prompt, end_ids, load_tokenizer
+from tunewright.models.generation import Job, Sampling, answer_batch, batches, drawn, stream
+from tunewright.records import Message
+
+QUESTIONS = ["Which group had the lower risk?", "What?", "Who followed 426 patients in three hospitals, and why?", "W"]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    return model, load_tokenizer(tiny_model)
+
+
+def jobs_for(tokenizer, system="You answer questions about a collection of documents."):
+    prompts = [
+        encode_prompt(tokenizer, [Message(role="system", content=system), Message(role="user", content=q)])
+        for q in QUESTIONS
+    ]
+    golds = [tokenizer(text)["input_ids"] + [2] for text in ("It.", "The treated group had it.", "Nobody", "a b c d")]
+    return [Job(p, g) for p, g in zip(prompts, golds, strict=True)]
+
+
+def one_by_one(model, job, limit, ends):
+    ids = torch.tensor([job.prompt_ids])
+    with torch.inference_mode():
+        told = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=ends,
+            use_cache=True,
+        )[0, ids.shape[1] :].tolist()
+        logits = model(torch.tensor([[*job.prompt_ids, *job.gold_ids]])).logits[0, ids.shape[1] - 1 : -1]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(job.gold_ids)).item()
+    return [token for token in told if token not in ends], nll
+
+
+@pytest.mark.parametrize("ends", [[2], [2, *range(250, 400)]], ids=["rarely ends", "rows end at different times"])
+def test_batched_answers_equal_transformers_one_by_one(loaded, ends):
+    model, tokenizer = loaded
+    jobs = jobs_for(tokenizer)
+    outputs = answer_batch(model, jobs, 24, ends, tokenizer.pad_token_id)
+    for job, output in zip(jobs, outputs, strict=True):
+        told, nll = one_by_one(model, job, 24, ends)
+        assert output.token_ids == told
+        assert output.gold_nll == pytest.approx(nll, abs=1e-4)
+        assert output.finish == ("length" if len(told) == 24 else "stop")
+
+
+def test_without_a_shared_prefix_too(loaded):
+    model, tokenizer = loaded
+    jobs = [Job(tokenizer(q)["input_ids"], [5, 6]) for q in QUESTIONS]
+    for job, output in zip(jobs, answer_batch(model, jobs, 8, [2], 2), strict=True):
+        assert output.token_ids == one_by_one(model, job, 8, [2])[0]
+
+
+def test_stream_says_what_the_batch_says(loaded):
+    model, tokenizer = loaded
+    job = jobs_for(tokenizer)[0]
+    (output,) = answer_batch(model, [job], 16, [2], 2)
+    told = "".join(stream(model, tokenizer, job.prompt_ids, 16, [2]))
+    whole = tokenizer.decode(output.token_ids, skip_special_tokens=True)
+    assert told
+    assert whole.startswith(told)
+    assert not whole[len(told) :].strip("\ufffd")  # only half a character may be held back
+
+
+def test_batches_hold_every_job_once_longest_first():
+    jobs = [Job([0] * length, []) for length in (3, 9, 1, 7, 5)]
+    planned = batches(jobs, 2)
+    assert sorted(number for batch in planned for number in batch) == [0, 1, 2, 3, 4]
+    assert planned[0] == [1, 3]
+
+
+def test_end_ids_hold_the_turn_end(loaded):
+    model, tokenizer = loaded
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_ids(tokenizer, model)
+
+
+def test_draws_follow_the_probabilities_of_the_nucleus():
+    """Of probabilities .5 .3 .15 .05 the fewest with .9 are the first three; the sharper temperature squares them."""
+    probabilities = torch.tensor([0.15, 0.5, 0.05, 0.3])
+    chances = torch.linspace(0, 1, 2001)[:-1]
+    logits = probabilities.log().expand(len(chances), -1)
+    for temperature, top_p in ((1.0, 0.9), (0.5, 0.9), (1.0, 1.0), (1.0, 0.01)):
+        tokens = drawn(logits, chances, Sampling(temperature, top_p))
+        told = torch.bincount(tokens, minlength=4) / len(chances)
+        sharp = probabilities ** (1 / temperature)
+        sharp = sharp / sharp.sum()
+        kept, total = torch.zeros(4), 0.0
+        for number in sharp.argsort(descending=True).tolist():
+            if total < top_p:
+                kept[number] = sharp[number]
+            total += float(sharp[number])
+        assert torch.allclose(told, kept / kept.sum(), atol=2e-3)
+
+
+def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(loaded):
+    model, tokenizer = loaded
+    sampling = Sampling(temperature=0.8, top_p=0.95)
+    jobs = [Job(job.prompt_ids, (), seed) for job in jobs_for(tokenizer) for seed in (1, 2)]
+    together = answer_batch(model, jobs, 12, [2], 2, sampling)
+    alone = [answer_batch(model, [job], 12, [2], 2, sampling)[0] for job in jobs]
+    assert [output.token_ids for output in together] == [output.token_ids for output in alone]
+    assert together[0].token_ids != together[1].token_ids  # one prompt, two seeds
+    greedy = answer_batch(model, jobs, 12, [2], 2)
+    assert greedy[0].token_ids == greedy[1].token_ids != together[0].token_ids
+
+
+def test_a_false_answer_is_scored_beside_the_gold_one_and_changes_nothing_else(loaded):
+    model, tokenizer = loaded
+    jobs = jobs_for(tokenizer)
+    swapped = [replace(job, gold_ids=jobs[n - 1].gold_ids) for n, job in enumerate(jobs)]
+    both = [replace(job, contrast_ids=other.gold_ids) for job, other in zip(jobs, swapped, strict=True)]
+    both[2] = jobs[2]
+    plain, other, found = (
+        answer_batch(model, asked, 8, [2], tokenizer.pad_token_id) for asked in (jobs, swapped, both)
+    )
+    assert [output.token_ids for output in found] == [output.token_ids for output in plain]
+    assert [output.gold_nll for output in found] == pytest.approx([output.gold_nll for output in plain], abs=1e-5)
+    assert found[2].contrast_nll is None
+    told = [output.contrast_nll for n, output in enumerate(found) if n != 2]
+    assert told == pytest.approx([output.gold_nll for n, output in enumerate(other) if n != 2], abs=1e-5)
+    assert all(output.contrast_nll is None for output in plain)

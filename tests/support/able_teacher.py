@@ -1,0 +1,89 @@
+"""What a strong teacher would say to each prompt of tunewright, without a model: for runs of whole recipes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+from support.faulty_server import Answer, Seen, completion, raw_completion
+
+_TRADES = "baker gardener sailor tailor miller potter weaver mason brewer cooper smith tanner printer glazier"
+_DEEDS = "mend paint sell clean measure carry repair store polish borrow weigh trade fold bury"
+_THINGS = "ladders boats curtains candles barrels bricks ropes lamps kettles saddles baskets hammers drums sails"
+
+
+def able(seen: Seen) -> Answer:
+    """Answer any prompt of the exam, the tasks and the checks as it asks."""
+    if "prompt" in seen.body:
+        return Answer(body=raw_completion(_instruction(int(seen.body["seed"]))))
+    asked = seen.body["messages"][-1]["content"]
+    for mark, write in _WRITES.items():
+        if mark in asked:
+            return Answer(body=completion(write(asked, str(seen.body["messages"]))))
+    return Answer(
+        body=completion(f"One way is to begin early and to ask for help with it: {asked.rstrip('?').lower()}.")
+    )
+
+
+def _instruction(seed: int) -> str:
+    dice = random.Random(seed)
+    first, second = dice.sample(_THINGS.split(), 2)
+    mend, sell = dice.sample(_DEEDS.split(), 2)
+    return f"How would a {dice.choice(_TRADES.split())} {mend} {first} and {sell} {second}?"
+
+
+def _passage(asked: str) -> str:
+    return re.split(r"\n\n(?:Write \d|Rewrite)", asked.partition("Passage:\n")[2])[0]
+
+
+def _sentences(text: str) -> list[str]:
+    found = re.split(r"(?<=[.!?])\s+", text)
+    return [sentence for sentence in found if len(sentence.split()) >= 8 and sentence.endswith(".")]
+
+
+def _key(sentence: str) -> list[str]:
+    return list(dict.fromkeys(re.findall(r"[A-Za-z]{5,}", sentence)))[:7]
+
+
+def _question(sentence: str, opening: str) -> str:
+    return f"{opening} {' '.join(_key(sentence)).lower()}?"
+
+
+def _free(asked: str, said: str) -> str:
+    del said
+    number = int(re.findall(r"Write (\d+) different", asked)[0])
+    chosen = _sentences(_passage(asked))[:number]
+    items = [{"question": _question(one, "What is reported on"), "answer": one, "quotes": [one]} for one in chosen]
+    return json.dumps({"items": items})
+
+
+def _ask(asked: str, said: str) -> str:
+    # The example before it tells the exam's prompt from that of the training questions.
+    opening = "Which finding concerns" if "How much does zinc" in said else "What is reported on"
+    return _question(asked.partition("this sentence answers: ")[2], opening)
+
+
+def _answer_again(asked: str, said: str) -> str:
+    del said
+    passage, _, question = asked.rpartition("\n\nQuestion: ")
+    wanted = set(re.findall(r"[a-z]{5,}", question.lower()))
+    told = max(_sentences(passage), key=lambda one: len(wanted & set(re.findall(r"[a-z]{5,}", one.lower()))))
+    claim = re.search(r"(?:right to say|finding was|agree with): (.*)\?", question)
+    return f"{'Yes' if claim[1] in passage else 'No'}. {told}" if claim else told
+
+
+def _rewrite(asked: str, said: str) -> str:
+    del said
+    told = _sentences(_passage(asked))
+    random.Random(asked.rpartition("Rewrite it as")[2]).shuffle(told)
+    return "\n".join(told)
+
+
+_WRITES = {
+    "Reply with JSON only": _free,
+    "this sentence answers: ": _ask,
+    "Answer the question from the passage above": _answer_again,
+    "Answer in one short sentence. If you do not know": lambda asked, said: "not known",
+    "Rewrite it as": _rewrite,
+}

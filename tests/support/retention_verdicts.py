@@ -1,0 +1,13 @@
+"""Verdicts of arms with retention answers, without a model."""
+
+from __future__ import annotations
+
+from support.verdicts import ARMS, GOOD, sit
+from tunewright.evaluation.rule import rule
+from tunewright.evaluation.verdict import Verdict, decide
+from tunewright.records import KeptAnswer
+
+
+def judge(kept: list[KeptAnswer], means: dict[str, float] = GOOD, margin: float | None = 0.05) -> Verdict:
+    scores, answers = sit(means)
+    return decide(scores, answers, rule(0.10, ARMS, margin), 0, kept)
