@@ -18,6 +18,7 @@ import speed
 
 from tunewright.launchers.notebooks import notebook
 from tunewright.recipe import Recipe, sections
+from tunewright.settings import Arm
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "tunewright"
@@ -61,8 +62,8 @@ def recipe_reference() -> str:
 
 def _choices(annotation: object) -> str:
     """Return what a setting can be, where it is one or some of a few words; where its help names them all, nothing."""
-    inner = [one for one in get_args(annotation) if get_origin(one) is Literal] or [annotation]
-    words = get_args(inner[0]) if get_origin(inner[0]) is Literal else ()
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal or kind is Arm]
+    words = [] if not kinds else list(Arm) if kinds[0] is Arm else get_args(kinds[0])
     return " (one of: " + ", ".join(f"`{json.dumps(word)}`" for word in words) + ")" if words else ""
 
 

@@ -13,7 +13,7 @@ from tunewright import console, distributed, environment
 from tunewright.errors import RecipeError, RunFolderError, command
 from tunewright.recipe import Recipe, dump_recipe, load_recipe
 from tunewright.records import StageSummary, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.stages import COMPARED, STAGE_NAMES, STAGES, Stage, stages_of
 from tunewright.storage import file_digest
 
@@ -155,8 +155,8 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
     with opened.lock():
         recipe = recipe.with_absolute_paths()
         text = dump_recipe(recipe)
-        if not opened.file("recipe.toml").exists() or opened.file("recipe.toml").read_text(encoding="utf-8") != text:
-            opened.write("recipe.toml", text)
+        if not opened.file(RunFile.RECIPE).exists() or opened.file(RunFile.RECIPE).read_text(encoding="utf-8") != text:
+            opened.write(RunFile.RECIPE, text)
         stages = stages_of(recipe)
         if recipe.evaluation.compare and not only:  # a wrong path is told before the hours of training, not after
             _load(COMPARED)(recipe)
@@ -218,7 +218,7 @@ def require_untouched(run: RunFolder) -> None:
     Raises:
         RunFolderError: a file was changed, is missing, or its stage never finished.
     """
-    recipe_file = run.file("recipe.toml")
+    recipe_file = run.file(RunFile.RECIPE)
     for stage in stages_of(load_recipe(recipe_file)):
         state = stage_state(run, None, stage)
         if state.state != "fresh" and stage.name != STAGE_NAMES[-1]:

@@ -20,6 +20,7 @@ from tunewright.settings import (
     LOCAL,
     REFUSAL,
     SYSTEM_PROMPT,
+    Arm,
     CurationSettings,
     DocumentSettings,
     EvaluationSettings,
@@ -78,7 +79,7 @@ class Recipe(Settings):
             )
         if self.training.text_share and not self.documents.paths:
             raise ValueError("training.text_share needs documents.paths: the text comes from them")
-        if "placebo" in self.evaluation.arms and self.training.text_share:
+        if Arm.PLACEBO in self.evaluation.arms and self.training.text_share:
             raise ValueError("the placebo arm shuffles the answers of chats; raw text (training.text_share) has none")
         built = set(self.synthesis.tasks) & set(BUILDING)
         if built and not set(self.synthesis.tasks) & set(ANSWERING):

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,51 @@ from tunewright.errors import RunFolderError, command, shell
 from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_jsonl
 from tunewright.storage import disk_errors, write_atomic
 
-REJECTED = "rejected.jsonl"
+
+class RunFile(StrEnum):
+    """Every file and folder of a run, by the name that it has on disk."""
+
+    RECIPE = "recipe.toml"
+    DOCUMENTS = "documents.jsonl"
+    CHUNKS = "chunks.jsonl"
+    SPLIT = "split.jsonl"
+    EXAM = "exam.jsonl"
+    RETENTION = "kept.jsonl"
+    SEAL = "seal.json"
+    SAMPLES = "samples.jsonl"
+    TRAIN = "train.jsonl"
+    PAIRS = "pairs.jsonl"
+    REJECTED = "rejected.jsonl"
+    REWARDS = "rewards.jsonl"
+    ADAPTER = "adapter"
+    PLACEBO = "placebo/adapter"
+    METRICS = "metrics.jsonl"
+    PLAN = "plan.json"
+    CHECKPOINTS = "checkpoints"
+    ANSWERS = "answers.jsonl"
+    RETENTION_ANSWERS = "kept-answers.jsonl"
+    SCORES = "scores.jsonl"
+    RULE = "rule.json"
+    RULE_HISTORY = "rules.jsonl"
+    VERDICT = "verdict.json"
+    COMPARISON = "comparison.csv"
+    JUDGMENTS = "judgments.jsonl"
+    JUDGE = "judge.json"
+    MARKING_PLAN = "marking.json"
+    MARKING_PAGE = "marking.html"
+    MARKS = "marks.jsonl"
+    CURVE = "curve.json"
+    BENCHMARKS = "benchmarks.json"
+    REPORT = "report.html"
+    DATA_REPORT = "data.html"
+    EXPORTS = "exports"
+    JOURNAL = "journal.jsonl"
+    TEACHER_JOURNAL = "teacher.jsonl"
+    STUDENT_JOURNAL = "student-answers.jsonl"
+    ANSWERS_JOURNAL = "answers-journal.jsonl"
+    BENCHMARKS_JOURNAL = "benchmarks-journal.jsonl"
+
+
 _MARKER = "run.json"
 _ELSEWHERE = "name another folder with --dir"
 
@@ -94,7 +139,7 @@ class RunFolder:
             marker = path / _MARKER
             if not marker.exists():
                 strange = any(not p.name.startswith(".") for p in path.iterdir())
-                if strange and not (path / "recipe.toml").exists():
+                if strange and not (path / RunFile.RECIPE).exists():
                     headline = f"{path} is not empty and is not a run folder"
                     raise RunFolderError(headline, f"it has no {_MARKER}", _ELSEWHERE)
                 write_atomic(marker, b'{"format": 1}\n')
@@ -151,7 +196,7 @@ class RunFolder:
 
     def again(self) -> str:
         """Return the command that makes this run anew, as far as something changed."""
-        return command("run", self.file("recipe.toml"), "--dir", self.path)
+        return command("run", self.file(RunFile.RECIPE), "--dir", self.path)
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write a whole file atomically."""
@@ -196,12 +241,12 @@ class RunFolder:
 
     def reject(self, stage: str, rejections: Iterable[Rejection]) -> dict[str, int]:
         """Put a stage's rejected records in place of its earlier ones; return the counts by reason."""
-        others = [r for r in self.records_if_any(REJECTED, Rejection) if r.stage != stage]
+        others = [r for r in self.records_if_any(RunFile.REJECTED, Rejection) if r.stage != stage]
         own = list(rejections)
-        self.write_records(REJECTED, [*others, *own])
+        self.write_records(RunFile.REJECTED, [*others, *own])
         return dict(Counter(rejection.reason for rejection in own))
 
-    def journal(self, name: str = "journal.jsonl") -> Journal:
+    def journal(self, name: str = RunFile.JOURNAL) -> Journal:
         """Open an append-only journal of this run."""
         return Journal(self.file(name))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Arm = Literal["base", "few-shot", "rag", "tuned", "tuned+rag", "placebo"]
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
 ANSWERING = ("answer-first", "free-qa")  # what they write, the next four build on
 BUILDING = ("refusal", "unanswerable", "premise", "dialogue")
@@ -23,6 +23,17 @@ SYSTEM_PROMPT = (
     "say that they do not."
 )
 REFUSAL = "The documents do not give the answer to this question."
+
+
+class Arm(StrEnum):
+    """Who answers the exam."""
+
+    BASE = "base"
+    FEW_SHOT = "few-shot"
+    RAG = "rag"
+    TUNED = "tuned"
+    TUNED_RAG = "tuned+rag"
+    PLACEBO = "placebo"  # an adapter trained by the same recipe on shuffled answers
 
 
 class Settings(BaseModel):
@@ -248,7 +259,7 @@ class EvaluationSettings(Settings):
     """[evaluation]: the arms that sit the exam, and the margin of the verdict."""
 
     arms: tuple[Arm, ...] = Field(
-        tuple(arm for arm in get_args(Arm) if arm != "placebo"),
+        tuple(arm for arm in Arm if arm != Arm.PLACEBO),
         min_length=1,
         description="who sits the exam; a verdict needs base and tuned; placebo trains on shuffled answers",
     )

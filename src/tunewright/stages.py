@@ -8,7 +8,15 @@ from tunewright.errors import RecipeError
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.retention.suite import suite_digest
-from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT, PreferenceSettings, SynthesisSettings, TrainingSettings
+from tunewright.run_folder import RunFile
+from tunewright.settings import (
+    MAKES_PAIRS,
+    NO_PART_OF_RESULT,
+    Arm,
+    PreferenceSettings,
+    SynthesisSettings,
+    TrainingSettings,
+)
 from tunewright.storage import file_digest
 
 
@@ -49,8 +57,8 @@ _SYNTHESIS = (
     "teacher.user_header",
     "teacher.turn_end",
 )
-_DOCUMENTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl")
-_RESULTS = ("answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
+_DOCUMENTS = (RunFile.DOCUMENTS, RunFile.CHUNKS, RunFile.SPLIT)
+_RESULTS = (RunFile.ANSWERS, RunFile.RETENTION_ANSWERS, RunFile.SCORES, RunFile.VERDICT)
 
 STAGES = (
     Stage(
@@ -58,16 +66,16 @@ STAGES = (
         "tunewright.documents.stage:ingest",
         ("documents.chunk_tokens", "documents.timeout_s", "documents.memory_mb", "model.base"),
         (),
-        ("documents.jsonl", "chunks.jsonl"),
+        (RunFile.DOCUMENTS, RunFile.CHUNKS),
         ("tunewright.documents.stage:source_digest", "tunewright.stages:base_identity"),
     ),
-    Stage("split", "tunewright.documents.stage:split", ("seed", "split"), ("documents.jsonl",), ("split.jsonl",)),
+    Stage("split", "tunewright.documents.stage:split", ("seed", "split"), (RunFile.DOCUMENTS,), (RunFile.SPLIT,)),
     Stage(
         "exam",
         "tunewright.synthesis.stage:exam",
         (*_PROMPT, *_TEACHER, "exam"),
         _DOCUMENTS,
-        ("exam.jsonl", "kept.jsonl", "seal.json"),
+        (RunFile.EXAM, RunFile.RETENTION, RunFile.SEAL),
         ("tunewright.stages:exam_file_digest", "tunewright.stages:kept_digest", _TEACHER_NAME),
         version=3,
     ),
@@ -79,8 +87,8 @@ STAGES = (
             *_TEACHER,
             *_SYNTHESIS,
         ),
-        (*_DOCUMENTS, "exam.jsonl"),
-        ("samples.jsonl",),
+        (*_DOCUMENTS, RunFile.EXAM),
+        (RunFile.SAMPLES,),
         ("tunewright.stages:extraction_schema_digest", _TEACHER_NAME),
         version=2,
     ),
@@ -88,8 +96,8 @@ STAGES = (
         "curate",
         "tunewright.curation.stage:curate",
         (*_PROMPT, "curation", "model.base"),
-        (*_DOCUMENTS, "exam.jsonl", "samples.jsonl"),
-        ("train.jsonl",),
+        (*_DOCUMENTS, RunFile.EXAM, RunFile.SAMPLES),
+        (RunFile.TRAIN,),
         ("tunewright.curation.chat_formats:data_digest", "tunewright.stages:base_identity"),
         version=2,
     ),
@@ -97,16 +105,16 @@ STAGES = (
         "pairs",
         "tunewright.curation.preference_pairs:curate_pairs",
         ("curation.ngram",),
-        ("exam.jsonl",),
-        ("pairs.jsonl",),
+        (RunFile.EXAM,),
+        (RunFile.PAIRS,),
         ("tunewright.curation.preference_pairs:pairs_digest",),
     ),
     Stage(
         "train",
         "tunewright.training.stage:train_adapter",
         ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
-        ("train.jsonl",),
-        ("adapter", "metrics.jsonl", "plan.json"),
+        (RunFile.TRAIN,),
+        (RunFile.ADAPTER, RunFile.METRICS, RunFile.PLAN),
         ("tunewright.stages:base_identity",),
         shared=True,
         version=5,
@@ -115,8 +123,8 @@ STAGES = (
         "placebo",
         "tunewright.training.placebo:train_placebo",
         ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
-        ("train.jsonl",),
-        ("placebo/adapter",),
+        (RunFile.TRAIN,),
+        (RunFile.PLACEBO,),
         ("tunewright.stages:base_identity",),
         shared=True,
     ),
@@ -124,11 +132,11 @@ STAGES = (
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation"),
-        (*_DOCUMENTS, "exam.jsonl", "kept.jsonl", "seal.json", "train.jsonl", "adapter"),
+        (*_DOCUMENTS, RunFile.EXAM, RunFile.RETENTION, RunFile.SEAL, RunFile.TRAIN, RunFile.ADAPTER),
         (
             *_RESULTS,
-            "rule.json",
-            "rules.jsonl",
+            RunFile.RULE,
+            RunFile.RULE_HISTORY,
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("tunewright.stages:base_identity", COMPARED),
         version=7,
@@ -137,8 +145,8 @@ STAGES = (
         "judge",
         "tunewright.evaluation.judge:judge_exam",
         ("seed", "refusal", "judge.forced"),
-        ("exam.jsonl", "chunks.jsonl", "answers.jsonl"),
-        ("judgments.jsonl", "judge.json"),
+        (RunFile.EXAM, RunFile.CHUNKS, RunFile.ANSWERS),
+        (RunFile.JUDGMENTS, RunFile.JUDGE),
         ("tunewright.stages:judge_name",),
     ),
     Stage(
@@ -148,25 +156,25 @@ STAGES = (
         (
             *_RESULTS,
             *_DOCUMENTS,
-            "seal.json",
-            "rule.json",
-            "exam.jsonl",
-            "kept.jsonl",
-            "samples.jsonl",
-            "train.jsonl",
-            "rejected.jsonl",
-            "metrics.jsonl",
-            "plan.json",
-            "curve.json",
-            "recipe.toml",
-            "rules.jsonl",
-            "judgments.jsonl",
-            "judge.json",
-            "marks.jsonl",
-            "marking.json",
-            "benchmarks.json",
+            RunFile.SEAL,
+            RunFile.RULE,
+            RunFile.EXAM,
+            RunFile.RETENTION,
+            RunFile.SAMPLES,
+            RunFile.TRAIN,
+            RunFile.REJECTED,
+            RunFile.METRICS,
+            RunFile.PLAN,
+            RunFile.CURVE,
+            RunFile.RECIPE,
+            RunFile.RULE_HISTORY,
+            RunFile.JUDGMENTS,
+            RunFile.JUDGE,
+            RunFile.MARKS,
+            RunFile.MARKING_PLAN,
+            RunFile.BENCHMARKS,
         ),
-        ("report.html", "data.html"),
+        (RunFile.REPORT, RunFile.DATA_REPORT),
         version=6,
     ),
 )
@@ -187,18 +195,18 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without.add("pairs")
     if not recipe.judge.url:
         without.add("judge")
-    if "placebo" not in recipe.evaluation.arms:
+    if Arm.PLACEBO not in recipe.evaluation.arms:
         without.add("placebo")
-    more: tuple[str, ...] = ("pairs.jsonl",) if recipe.preference.wanted else ()
-    more += ("documents.jsonl", "split.jsonl") if recipe.training.text_share else ()
+    more: tuple[str, ...] = (RunFile.PAIRS,) if recipe.preference.wanted else ()
+    more += (RunFile.DOCUMENTS, RunFile.SPLIT) if recipe.training.text_share else ()
     stages = (_with_needs(stage, recipe, more) for stage in STAGES)
     return tuple(stage for stage in stages if stage.name not in without)
 
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
     """Return the stage with what this recipe makes it depend on."""
-    if stage.name == "evaluate" and "placebo" in recipe.evaluation.arms:
-        return replace(stage, reads=(*stage.reads, "placebo/adapter"))
+    if stage.name == "evaluate" and Arm.PLACEBO in recipe.evaluation.arms:
+        return replace(stage, reads=(*stage.reads, RunFile.PLACEBO))
     if stage.name in ("train", "placebo"):
         return replace(stage, reads=stage.reads + files_of_training)
     if stage.name == "pairs" and recipe.preference.make:
@@ -216,7 +224,7 @@ def _curating(stage: Stage, recipe: Recipe) -> Stage:
         stage = replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, _TEACHER_NAME))
     if recipe.curation.reward:
         outside = (*stage.outside, "tunewright.stages:reward_identity")
-        stage = replace(stage, writes=(*stage.writes, "rewards.jsonl"), outside=outside)
+        stage = replace(stage, writes=(*stage.writes, RunFile.REWARDS), outside=outside)
     return stage
 
 
@@ -231,7 +239,7 @@ def _making(stage: Stage, recipe: Recipe) -> Stage:
     if "best-of-n" in make:
         settings += ("curation.reward",)
         outside += ("tunewright.stages:reward_identity",)
-    reads = (*stage.reads, "train.jsonl", "documents.jsonl", "chunks.jsonl")
+    reads = (*stage.reads, RunFile.TRAIN, RunFile.DOCUMENTS, RunFile.CHUNKS)
     return replace(stage, settings=settings, reads=reads, outside=outside)
 
 

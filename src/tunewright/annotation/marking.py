@@ -17,7 +17,7 @@ from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.evaluation.judge import JUDGMENTS, SUMMARY, Judgment, judge_differences
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import number
 from tunewright.storage import file_digest, write_atomic
 
@@ -36,7 +36,7 @@ def _arms(answers: Sequence[Answer], arms: tuple[str, str]) -> None:
 
 def _shown(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], list[Answer], list[Pair], str]:
     """Return the exam, all answers, the pairs to mark, and the digest of what is shown."""
-    questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
+    questions, answers = run.read_records(RunFile.EXAM, Question), run.read_records(RunFile.ANSWERS, Answer)
     _arms(answers, arms)
     found = pairs(questions, answers, arms)
     return questions, answers, found, shown_digest(found)
@@ -84,7 +84,7 @@ def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
         UserError: an arm has no answers, all answers are the same, or a page for something else stands.
     """
     _, _, found, shown = _shown(run, arms)
-    recipe_file = run.file("recipe.toml")
+    recipe_file = run.file(RunFile.RECIPE)
     recipe = load_recipe(recipe_file) if recipe_file.is_file() else Recipe()
     with run.lock():
         key = _fitting_key(run, arms, shown, must_exist=False)
@@ -129,14 +129,14 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     marks = latest(marks)
     if not marks:
         raise UserError("there is no mark in the files", f"read: {', '.join(map(str, files))}", "mark at least one")
-    differences = metric_differences(run.read_records("scores.jsonl", Score), answers, arms)
-    if run.file(SUMMARY).is_file() and run.read_json(SUMMARY).get("answers") == file_digest(run.file("answers.jsonl")):
+    differences = metric_differences(run.read_records(RunFile.SCORES, Score), answers, arms)
+    if run.file(SUMMARY).is_file() and run.read_json(SUMMARY).get("answers") == file_digest(run.file(RunFile.ANSWERS)):
         differences["judge"] = judge_differences(run.read_records(JUDGMENTS, Judgment), arms)
     summary = summarize(marks, arms, found, differences, others)
     summary = summary.model_copy(update={"answers": shown})
     with run.lock():
-        run.write_records("marks.jsonl", marks)
-        run.write("marking.json", summary.model_dump_json(indent=2) + "\n")
+        run.write_records(RunFile.MARKS, marks)
+        run.write(RunFile.MARKING_PLAN, summary.model_dump_json(indent=2) + "\n")
     _tell(run, summary)
     return summary
 

@@ -14,9 +14,9 @@ from tunewright import console
 from tunewright.annotation.plan import KeyItem, MarkingKey, Pair
 from tunewright.errors import UserError
 from tunewright.html.render import page_file, render
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
-PAGE = "marking.html"
+PAGE = RunFile.MARKING_PAGE
 
 
 def _shown(item: KeyItem, pair: Pair) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def marking_page(key: MarkingKey, found: Sequence[Pair]) -> str:
         "script_hash": _fingerprint(script),
         "sheet_hash": _fingerprint(sheet),
     }
-    return render(PAGE, view)
+    return render("marking.html", view)
 
 
 def page_server(run: RunFolder, port: int = 0) -> ThreadingHTTPServer:

@@ -12,7 +12,8 @@ from tunewright.chat.terminal import at_keyboard, lines, stoppable
 from tunewright.errors import TunewrightError
 from tunewright.pipeline import require
 from tunewright.recipe import at_home, load_recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 
 
 @dataclass
@@ -37,9 +38,9 @@ def converse(run: RunFolder, voices: Sequence[str], prompt: str | None) -> None:
         voices: "base", "tuned" or both, until a command names others.
         prompt: one question, or None to read lines.
     """
-    require(run, "recipe.toml", *(("adapter",) if "tuned" in voices else ()))
+    require(run, RunFile.RECIPE, *((RunFile.ADAPTER,) if Arm.TUNED in voices else ()))
     keyboard = prompt is None and at_keyboard()
-    chat = Chat(run, Voices(run, load_recipe(run.file("recipe.toml"))), tuple(voices), keyboard)
+    chat = Chat(run, Voices(run, load_recipe(run.file(RunFile.RECIPE))), tuple(voices), keyboard)
     for voice in voices:
         chat.speakers.load(voice)
     if prompt is not None:
@@ -126,7 +127,7 @@ def _why(chat: Chat, _: str) -> None:
     if chat.sources is None:
         chat.sources = Sources(chat.run)
     last = chat.turns[-1]
-    voice = "tuned" if "tuned" in last.answers else next(iter(last.answers))
+    voice = Arm.TUNED if Arm.TUNED in last.answers else next(iter(last.answers))
     console.line(f"nearest to the last question and {voice}'s answer:", "bold")
     for line in chat.sources.nearest(f"{last.question}\n{last.answers[voice]}"):
         console.line(line)
@@ -157,9 +158,9 @@ def _help(chat: Chat, _: str) -> None:
 
 
 COMMANDS: Mapping[str, tuple[str, Callable[[Chat, str], None]]] = {
-    "/base": ("the base model answers from here on", _speak_as("base")),
-    "/tuned": ("the tuned model answers from here on", _speak_as("tuned")),
-    "/both": ("both answer, side by side", _speak_as("base", "tuned")),
+    "/base": ("the base model answers from here on", _speak_as(Arm.BASE)),
+    "/tuned": ("the tuned model answers from here on", _speak_as(Arm.TUNED)),
+    "/both": ("both answer, side by side", _speak_as(Arm.BASE, Arm.TUNED)),
     "/why": ("training samples and source passages nearest to the last answer", _why),
     "/copy": ("FILE: add the conversation, as Markdown, at the end of a file", _copy),
     "/reset": ("forget the conversation", _reset),

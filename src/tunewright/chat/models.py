@@ -18,7 +18,8 @@ from tunewright.models.student import student_base, student_tokenizer
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe
 from tunewright.records import Message
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Voices:
 
     @cached_property
     def _tuned(self) -> Any:
-        return load_adapter(self._base, self._run.file("adapter"))
+        return load_adapter(self._base, self._run.file(RunFile.ADAPTER))
 
     def load(self, voice: str) -> Any:
         """Return a voice's model.
@@ -88,9 +89,9 @@ class Voices:
             RunFolderError: the tuned voice is wanted of a run that has none yet.
             ModelError: the model is missing or damaged, or the adapter does not fit it.
         """
-        if voice == "base":
+        if voice == Arm.BASE:
             return self._base
-        require(self._run, "adapter")
+        require(self._run, RunFile.ADAPTER)
         return self._tuned
 
     def prompt_ids(self, voice: str, question: str, turns: Sequence[Turn]) -> list[int]:
@@ -123,5 +124,5 @@ class Voices:
             yield piece
 
     def _without_adapter(self, voice: str) -> AbstractContextManager[Any]:
-        shared = voice == "base" and "_tuned" in self.__dict__ and not is_full(self._run.file("adapter"))
+        shared = voice == Arm.BASE and "_tuned" in self.__dict__ and not is_full(self._run.file(RunFile.ADAPTER))
         return self._tuned.disable_adapter() if shared else nullcontext()

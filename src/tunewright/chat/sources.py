@@ -11,7 +11,7 @@ from tunewright.evaluation.arms import ranking
 from tunewright.models.chat_template import passage_text
 from tunewright.recipe import load_recipe
 from tunewright.records import Document, Sample
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 _SHOWN = 3
 _LONGEST = 300
@@ -22,9 +22,9 @@ class Sources:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._samples = training_samples(run, load_recipe(run.file("recipe.toml")))
+        self._samples = training_samples(run, load_recipe(run.file(RunFile.RECIPE)))
         self._chunks = training_chunks(run)
-        documents = run.records_if_any("documents.jsonl", Document)
+        documents = run.records_if_any(RunFile.DOCUMENTS, Document)
         self._titles: Mapping[str, str] = {document.id: document.title for document in documents}
         self._rank_samples = ranking([f"{sample.question}\n{sample.answer}" for sample in self._samples])
         self._rank_chunks = ranking([passage_text(chunk) for chunk in self._chunks])

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tunewright.cli.options import folder_argument
+from tunewright.settings import Arm
 
 
 @click.command()
@@ -22,7 +23,7 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
 
     if base and side_by_side:
         raise click.UsageError("--base and --side-by-side exclude each other. Choose one.")
-    voices = ("base", "tuned") if side_by_side else ("base",) if base else ("tuned",)
+    voices = (Arm.BASE, Arm.TUNED) if side_by_side else (Arm.BASE,) if base else (Arm.TUNED,)
     converse(RunFolder.open(folder), voices, prompt)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from tunewright.cli.options import default_folder, folder_argument
+from tunewright.run_folder import RunFile
+from tunewright.settings import Arm
 
 
 @click.command()
@@ -79,7 +81,12 @@ def trace(folder: Path, identifier: str) -> None:
 @folder_argument
 @click.argument("files", metavar="[--read FILE...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--arms", nargs=2, default=("base", "tuned"), show_default=True, metavar="A B", help="The two to compare."
+    "--arms",
+    nargs=2,
+    default=(str(Arm.BASE), str(Arm.TUNED)),
+    show_default=True,
+    metavar="A B",
+    help="The two to compare.",
 )
 @click.option("--read", is_flag=True, help="Unseal the marks in FILE...: downloads of the page, or comparison.csv.")
 @click.option("--serve", is_flag=True, help="Also serve the page on this machine, until Ctrl-C.")
@@ -93,7 +100,7 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
     if read != bool(files):
         raise click.UsageError("--read and FILE... go together. Name the files of marks after --read.")
     opened = RunFolder.open(folder)
-    pipeline.require(opened, "exam.jsonl", "answers.jsonl", "scores.jsonl")
+    pipeline.require(opened, RunFile.EXAM, RunFile.ANSWERS, RunFile.SCORES)
     if read:
         marking.read_marks(opened, files, arms)
         return

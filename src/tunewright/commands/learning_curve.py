@@ -12,7 +12,7 @@ from tunewright.models.model_pool import Weights
 from tunewright.recipe import Recipe
 from tunewright.records import Question
 from tunewright.reporting.learning_curve import CURVE, LearningCurve, forecast, part, table, told
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.stages import stages_of
 from tunewright.storage import file_digest
 from tunewright.training.dataset import training_size, write_subset
@@ -72,8 +72,10 @@ def _train_parts(run: RunFolder, recipe: Recipe) -> dict[int, int]:
 
 
 def _sit(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve:
-    adapters = {percent: _folder(run, percent).file("adapter") for percent in PARTS} | {WHOLE: run.file("adapter")}
-    questions = run.read_records("exam.jsonl", Question)
+    adapters = {percent: _folder(run, percent).file(RunFile.ADAPTER) for percent in PARTS} | {
+        WHOLE: run.file(RunFile.ADAPTER)
+    }
+    questions = run.read_records(RunFile.EXAM, Question)
     known = {question.id: question for question in questions}
     sitting = {f"{percent} %": Weights.of(recipe, adapter) for percent, adapter in adapters.items()}
     answers = all_answers(run, recipe, questions, sitting)[0]
@@ -86,4 +88,4 @@ def _sit(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve
         sheets.append({one.question: one.primary for one in own})
     documents = {question.id: question.document for question in questions}
     ahead = forecast(list(sizes.values()), sheets, documents)
-    return LearningCurve(exam=file_digest(run.file("exam.jsonl")), parts=tuple(parts), forecast=ahead)
+    return LearningCurve(exam=file_digest(run.file(RunFile.EXAM)), parts=tuple(parts), forecast=ahead)

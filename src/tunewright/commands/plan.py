@@ -18,7 +18,7 @@ from tunewright.models.memory_plan import choose, predict_memory, told
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ANSWERING, EMBEDDED
 from tunewright.statistics.power import exam_power, question_counts
 from tunewright.synthesis.exam import CALLS_PER_QUESTION, read_own_exam
@@ -74,12 +74,12 @@ def stand_ins(number: int, num_tokens: int) -> list[Any]:
 
 def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     """Count from the run folder where it knows, else from the files and the recipe."""
-    if run.file("split.jsonl").exists():
-        sides = [entry.side for entry in run.read_records("split.jsonl", SplitEntry)]
+    if run.file(RunFile.SPLIT).exists():
+        sides = [entry.side for entry in run.read_records(RunFile.SPLIT, SplitEntry)]
         exam = sides.count("exam")
         train = len(sides) - exam
-    elif run.file("documents.jsonl").exists():
-        total = len(run.read_records("documents.jsonl", Document))
+    elif run.file(RunFile.DOCUMENTS).exists():
+        total = len(run.read_records(RunFile.DOCUMENTS, Document))
         exam = round(total * recipe.split.exam_share)
         train = total - exam
     else:
@@ -91,14 +91,14 @@ def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     shares = sum(number for task, number in built_on.items() if task in recipe.synthesis.tasks)
     kept = round(written * _YIELD * (1 + shares * recipe.synthesis.refusal_share)) + recipe.synthesis.general_samples
     tokens = kept * _TOKENS_PER_SAMPLE
-    if run.file("train.jsonl").exists():
-        samples = run.read_records("train.jsonl", Sample)
+    if run.file(RunFile.TRAIN).exists():
+        samples = run.read_records(RunFile.TRAIN, Sample)
         kept = len(samples)
         tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
     asked = _asked(recipe, run)
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
     questions = questions if asked is None else sum(asked)
-    chunks = len(run.records_if_any("chunks.jsonl", Chunk))
+    chunks = len(run.records_if_any(RunFile.CHUNKS, Chunk))
     return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
 
 
@@ -191,7 +191,7 @@ _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
 def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
     """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
     teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
-    journal = run.file("teacher.jsonl")
+    journal = run.file(RunFile.TEACHER_JOURNAL)
     # Read line by line, not as a Journal: another process may be writing to it.
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
     entries = [json.loads(line) for line in lines]
@@ -230,8 +230,8 @@ def _asked(recipe: Recipe, run: RunFolder) -> list[int] | None:
     if recipe.exam.file:
         own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
         return question_counts(question.document for question in own)
-    if run.file("exam.jsonl").exists():
-        return question_counts(question.document for question in run.read_records("exam.jsonl", Question))
+    if run.file(RunFile.EXAM).exists():
+        return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))
     return None
 
 

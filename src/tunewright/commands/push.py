@@ -18,7 +18,7 @@ from tunewright.hub.model_card import KINDS
 from tunewright.models.hub_errors import endpoint
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.reporting.opinions import opinions
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import plain
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -35,8 +35,8 @@ def push(run: RunFolder, repo: str, to: str, yes: bool, public: bool, with_data:
     """
     if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         raise HubError(f"{repo!r} is no repository's name", "it is OWNER/NAME", "for example: me/my-model")
-    pipeline.require(run, "recipe.toml", "verdict.json")
-    recipe = load_recipe(run.file("recipe.toml"))
+    pipeline.require(run, RunFile.RECIPE, RunFile.VERDICT)
+    recipe = load_recipe(run.file(RunFile.RECIPE))
     verdict = _verdict(run, recipe)
     if to in TARGETS:
         _require_card(to)
@@ -94,7 +94,7 @@ def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
             "; ".join(faults),
             f"undo the change, or make it anew: {run.again()}",
         )
-    verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
+    verdict = Verdict.model_validate_json(run.file(RunFile.VERDICT).read_text(encoding="utf-8"))
     if verdict.name == "INVALID":
         raise RunFolderError(
             "the verdict is INVALID, so nothing is pushed: nobody could say what the model is worth",

@@ -14,7 +14,7 @@ from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.receipt import DATA, ingredients, read_receipt
 from tunewright.export.swap import RECEIPT
 from tunewright.recipe import load_recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
 _MUST = ("settings", "base", "data")  # another one of these is another training, which need not be run to know
@@ -38,7 +38,7 @@ def replay(receipt: Path, folder: Path | None = None) -> None:
     if made_of["machine"].get("device") == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is loaded: the receipt's adapter was made on a CPU
     run = RunFolder.open(_run_of(export, content, folder))
-    found = ingredients(run, load_recipe(run.file("recipe.toml")))
+    found = ingredients(run, load_recipe(run.file(RunFile.RECIPE)))
     if differs := _first_difference(made_of, found, _MUST):
         raise RunFolderError(
             f"{run.path} does not hold what {export / RECEIPT} was made of",
@@ -104,11 +104,11 @@ def _train_again(run: RunFolder) -> str:
     """Return the digest of an adapter trained on the run's data in a folder of its own."""
     from tunewright.training.stage import train_adapter
 
-    recipe = load_recipe(run.file("recipe.toml"))
+    recipe = load_recipe(run.file(RunFile.RECIPE))
     with tempfile.TemporaryDirectory(prefix="replay-") as work:
         again = RunFolder.create(Path(work) / "run")
         for name in DATA:
             if run.file(name).is_file():
                 shutil.copyfile(run.file(name), again.file(name))
         train_adapter(again, recipe)
-        return file_digest(again.file("adapter"))
+        return file_digest(again.file(RunFile.ADAPTER))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from tunewright import console, pipeline
 from tunewright.errors import RunFolderError, command
 from tunewright.recipe import load_recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
-_FILES = ("report.html", "data.html", "comparison.csv", "adapter")
+_FILES = (RunFile.REPORT, RunFile.DATA_REPORT, RunFile.COMPARISON, "adapter")
 
 
 def show(run: RunFolder, until: str) -> None:
     """Print the verdict with its table and the paths of the results, or where a shorter run ended."""
-    if until not in ("evaluate", "report") or not run.file("verdict.json").exists():
+    if until not in ("evaluate", "report") or not run.file(RunFile.VERDICT).exists():
         console.line(f"done up to {until}; the files are in {run.path}")
         return
     if faults := broken(run):
@@ -27,7 +27,7 @@ def show(run: RunFolder, until: str) -> None:
     from tunewright.reporting.report import summary_table
     from tunewright.reporting.sections import kept_line, structured_table
 
-    verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
+    verdict = Verdict.model_validate_json(run.file(RunFile.VERDICT).read_text(encoding="utf-8"))
     columns, rows = summary_table(verdict)
     console.table("", columns, rows)
     if fields := structured_table(verdict):
@@ -49,7 +49,7 @@ def broken(run: RunFolder) -> list[str]:
     """Return what of a run with a verdict is not as it was sealed, a sentence each."""
     from tunewright.evaluation.seal import seal_faults
 
-    return seal_faults(run, load_recipe(run.file("recipe.toml")))
+    return seal_faults(run, load_recipe(run.file(RunFile.RECIPE)))
 
 
 def show_report(run: RunFolder) -> None:
@@ -58,12 +58,12 @@ def show_report(run: RunFolder) -> None:
     Raises:
         RunFolderError: the seal is broken (the report then says INVALID), or another file is not as its stage left it.
     """
-    pipeline.require(run, "recipe.toml", "verdict.json")
+    pipeline.require(run, RunFile.RECIPE, RunFile.VERDICT)
     faults = broken(run)
     if not faults:
         pipeline.require_untouched(run)
-    run.file("report.html").unlink(missing_ok=True)  # anew, whatever of what it rests on is recorded as read
-    show(pipeline.run(load_recipe(run.file("recipe.toml")), run.path, only=("report",)), "report")
+    run.file(RunFile.REPORT).unlink(missing_ok=True)  # anew, whatever of what it rests on is recorded as read
+    show(pipeline.run(load_recipe(run.file(RunFile.RECIPE)), run.path, only=("report",)), "report")
     if faults:
         raise RunFolderError(
             f"the seal of {run.path} is broken",
@@ -74,14 +74,14 @@ def show_report(run: RunFolder) -> None:
 
 def show_status(run: RunFolder) -> None:
     """Print each stage's state, and the command that goes on."""
-    recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else None
+    recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else None
     rows = []
     for state in pipeline.states(run, recipe):
         told = pipeline.summary_line(state.summary) if state.summary else ""
         took = f"{state.duration_s:.1f} s" if state.summary else ""
         rows.append((state.stage.name, state.state, took, told if told and state.state == "fresh" else state.why))
     console.table(str(run.path), ("stage", "state", "took", "what"), rows)
-    partial = sorted(run.file("checkpoints").glob("*/step-*"), key=lambda path: path.stat().st_mtime)
+    partial = sorted(run.file(RunFile.CHECKPOINTS).glob("*/step-*"), key=lambda path: path.stat().st_mtime)
     if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
         console.line(f"training can go on from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
     if any(row[1] != "fresh" for row in rows):

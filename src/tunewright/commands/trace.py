@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tunewright import console
 from tunewright.errors import RunFolderError
 from tunewright.records import Answer, Chunk, Document, Question, Record, Rejection, Sample, Span
-from tunewright.run_folder import REJECTED, RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 _SHOWN = 20
 
@@ -16,13 +16,13 @@ class _Shelf:
     """The records of a run that have identifiers."""
 
     def __init__(self, run: RunFolder) -> None:
-        self.documents = run.records_if_any("documents.jsonl", Document)
-        self.chunks = run.records_if_any("chunks.jsonl", Chunk)
-        self.samples = run.records_if_any("samples.jsonl", Sample)
-        self.kept = run.records_if_any("train.jsonl", Sample)
-        self.questions = run.records_if_any("exam.jsonl", Question)
-        self.answers = run.records_if_any("answers.jsonl", Answer)
-        self.rejections = run.records_if_any(REJECTED, Rejection)
+        self.documents = run.records_if_any(RunFile.DOCUMENTS, Document)
+        self.chunks = run.records_if_any(RunFile.CHUNKS, Chunk)
+        self.samples = run.records_if_any(RunFile.SAMPLES, Sample)
+        self.kept = run.records_if_any(RunFile.TRAIN, Sample)
+        self.questions = run.records_if_any(RunFile.EXAM, Question)
+        self.answers = run.records_if_any(RunFile.ANSWERS, Answer)
+        self.rejections = run.records_if_any(RunFile.REJECTED, Rejection)
 
     def named(self) -> Iterator[Document | Chunk | Sample | Question]:
         """Yield every record with an identifier, each once."""

@@ -29,7 +29,7 @@ from tunewright.records import (
     StageSummary,
     digest,
 )
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 from tunewright.text.normalization import normalize
 
@@ -149,9 +149,9 @@ def make_pairs(run: RunFolder, recipe: Recipe) -> list[Made]:
     """Return the pairs that the recipe's ``preference.make`` asks for, in its order, and why others came to nothing."""
     if not recipe.preference.make:
         return []
-    documents = {document.id: document for document in run.records_if_any("documents.jsonl", Document)}
-    chunks = {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)}
-    work = Workshop(run, Sources(recipe, documents, chunks), run.read_records("train.jsonl", Sample))
+    documents = {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)}
+    chunks = {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)}
+    work = Workshop(run, Sources(recipe, documents, chunks), run.read_records(RunFile.TRAIN, Sample))
     return [made for way in recipe.preference.make for made in WAYS[way](work)]
 
 
@@ -261,8 +261,8 @@ def _leak(pair: PreferencePair, leaks: Leaks, samples: Mapping[str, Sample]) -> 
 
 def _sift(run: RunFolder, recipe: Recipe) -> tuple[list[PreferencePair], list[Rejection]]:
     """Return the pairs kept, in their order, and why the others are not."""
-    leaks = Leaks(run.read_records("exam.jsonl", Question), recipe.curation.ngram)
-    made_of = run.read_records("train.jsonl", Sample) if recipe.preference.make else []
+    leaks = Leaks(run.read_records(RunFile.EXAM, Question), recipe.curation.ngram)
+    made_of = run.read_records(RunFile.TRAIN, Sample) if recipe.preference.make else []
     samples = {sample.id: sample for sample in made_of}
     kept: dict[str, PreferencePair] = {}
     per_sample: Counter[str] = Counter()
@@ -318,7 +318,7 @@ def curate_pairs(run: RunFolder, recipe: Recipe) -> StageSummary:
         raise _nothing_kept(recipe, rejections)
     if rejections:
         console.warning(f"{len(rejections)} of {len(rejections) + len(kept)} preference pairs are left out")
-    run.write_records("pairs.jsonl", kept)
+    run.write_records(RunFile.PAIRS, kept)
     num_in = len(kept) + len(rejections)
     return StageSummary(num_in=num_in, num_out=len(kept), rejected=rejected, figures=length_figures(kept))
 

@@ -17,7 +17,7 @@ from tunewright.errors import StageError
 from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Sample, StageSummary
-from tunewright.run_folder import REJECTED, RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.protocol import Asks
 
@@ -76,7 +76,7 @@ def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) 
     return StageError(
         f"none of {num_in} samples may enter the training set",
         "dropped because: " + "; ".join(f"{reason} ({count})" for reason, count in top),
-        f"look at them in '{run.file(REJECTED)}'; then loosen [curation], or take a stronger teacher",
+        f"look at them in '{run.file(RunFile.REJECTED)}'; then loosen [curation], or take a stronger teacher",
     )
 
 
@@ -85,7 +85,7 @@ def _print_funnel(num_in: int, rejected: dict[str, int], num_out: int) -> None:
     rows = [("samples in", num_in), *[(f"- {reason}", count) for reason, count in drops], ("kept", num_out)]
     near = rejected.get("near duplicate", 0)
     if near > num_in / 2:
-        console.warning(f"{near:,} of {num_in:,} samples are near duplicates; are they? see {REJECTED}")
+        console.warning(f"{near:,} of {num_in:,} samples are near duplicates; are they? see {RunFile.REJECTED}")
     console.table("training set", ("reason", "samples"), [(name, f"{count:,}") for name, count in rows])
 
 
@@ -100,14 +100,14 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
     own, malformed = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
-    samples = [*run.records_if_any("samples.jsonl", Sample), *own]
+    samples = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
     sources = Sources(
         recipe,
-        {document.id: document for document in run.records_if_any("documents.jsonl", Document)},
-        {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)},
+        {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)},
+        {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)},
         answered_quotes(samples, recipe),
     )
-    exam = run.records_if_any("exam.jsonl", Question)
+    exam = run.records_if_any(RunFile.EXAM, Question)
     if not exam and samples:
         console.warning("there is no exam: the training data cannot be checked for leaks")
     with _opened(run, recipe, exam if samples else []) as (vectors, teacher):
@@ -118,7 +118,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         _print_funnel(num_in, rejected, len(kept))
     if not kept:
         raise _nothing_kept(num_in, [*malformed, *dropped], run)
-    run.write_records("train.jsonl", kept)
+    run.write_records(RunFile.TRAIN, kept)
     figures |= write_rewards(run, kept, recipe)
     tasks = Counter(sample.task for sample in kept)
     per_task = {f"task {task}": tasks[task] for task in sorted(tasks)}

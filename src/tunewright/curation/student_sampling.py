@@ -21,9 +21,9 @@ from tunewright.models.source import locate
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Record, Sample, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
-FILE = "rewards.jsonl"
+FILE = RunFile.REWARDS
 
 
 class Reward(Record):
@@ -201,7 +201,7 @@ def _extremes(sample: Sample, rewards: Mapping[str, float], spread: float, recip
     return Judged(rejected=worst, chosen=best)
 
 
-JOURNAL = "student-answers.jsonl"
+JOURNAL = RunFile.STUDENT_JOURNAL
 # Near the model's own distribution, without its long tail of tokens that it hardly believes itself.
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 _BATCH_SIZE = {"cpu": 48, "cuda": 128}

@@ -20,7 +20,7 @@ from tunewright.curation.teacher_checks import judged_claim
 from tunewright.errors import RunFolderError, command
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Chunk, Document, Record, Sample, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.teacher import open_teacher
 from tunewright.teacher.llm_judge import judge
@@ -260,16 +260,16 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
     Raises:
         RunFolderError: the folder holds no samples.
     """
-    name = next((name for name in ("samples.jsonl", "train.jsonl") if run.file(name).exists()), "")
+    name = next((name for name in (RunFile.SAMPLES, RunFile.TRAIN) if run.file(name).exists()), "")
     if not name:
         raise RunFolderError(
             f"{run.path} has no samples",
             "there is neither samples.jsonl nor train.jsonl",
             command("synth", "RECIPE", "--dir", run.path),
         )
-    recipe = load_recipe(run.file("recipe.toml")) if run.file("recipe.toml").exists() else Recipe()
-    documents = {document.id: document for document in run.records_if_any("documents.jsonl", Document)}
-    chunks = {chunk.id: chunk for chunk in run.records_if_any("chunks.jsonl", Chunk)}
+    recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else Recipe()
+    documents = {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)}
+    chunks = {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)}
     sources = Sources(recipe, documents, chunks)
     anchored = [anchor(sample, sources) or sample for sample in run.read_records(name, Sample)]
     return [(sample.document or "", claim) for sample in anchored for claim in claims_of(sample, sources)]
@@ -330,9 +330,9 @@ def verify_the_verifier(folder: Path | None, recipe_path: Path | None, default_f
 def _judging_recipe(run: RunFolder | None, path: Path | None) -> Recipe | None:
     if path:
         return load_recipe(path).with_absolute_paths()
-    if run is None or not run.file("recipe.toml").exists():
+    if run is None or not run.file(RunFile.RECIPE).exists():
         return None
-    recipe = load_recipe(run.file("recipe.toml"))
+    recipe = load_recipe(run.file(RunFile.RECIPE))
     return None if recipe.teacher.url == EMBEDDED else recipe
 
 

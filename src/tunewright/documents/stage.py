@@ -18,12 +18,12 @@ from tunewright.errors import DocumentError
 from tunewright.models.source import token_counter
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
-DOCUMENTS = "documents.jsonl"
-CHUNKS = "chunks.jsonl"
-SPLIT = "split.jsonl"
+DOCUMENTS = RunFile.DOCUMENTS
+CHUNKS = RunFile.CHUNKS
+SPLIT = RunFile.SPLIT
 
 _UNKNOWN_FORMAT = "unknown format"
 _UNREADABLE = "unreadable"

@@ -14,7 +14,7 @@ from tunewright.models.generation import Job, answer_or_halve, batches
 from tunewright.models.model_pool import Memory, Weights
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, KeptAnswer, KeptItem, Message, Question, Sample, SplitEntry, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.perturbation import false_versions
 
 Sitting = Mapping[str, Weights]  # arm → the weights that answer for it
@@ -80,16 +80,16 @@ def false_gold(question: Question, seed: int) -> str | None:
 
 def training_samples(run: RunFolder, recipe: Recipe) -> list[Sample]:
     """Return the chats that were trained on; none after raw text or preferences alone."""
-    there = recipe.needs_samples and run.file("train.jsonl").exists()
-    return run.read_records("train.jsonl", Sample) if there else []
+    there = recipe.needs_samples and run.file(RunFile.TRAIN).exists()
+    return run.read_records(RunFile.TRAIN, Sample) if there else []
 
 
 def training_chunks(run: RunFolder) -> list[Chunk]:
     """Return the chunks of the training documents; none where a run has only the user's own data."""
-    if not run.file("split.jsonl").exists():
+    if not run.file(RunFile.SPLIT).exists():
         return []
-    train_side = {entry.document for entry in run.read_records("split.jsonl", SplitEntry) if entry.side == "train"}
-    return [chunk for chunk in run.read_records("chunks.jsonl", Chunk) if chunk.document in train_side]
+    train_side = {entry.document for entry in run.read_records(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
+    return [chunk for chunk in run.read_records(RunFile.CHUNKS, Chunk) if chunk.document in train_side]
 
 
 def _plan(sheets: Mapping[str, Sheet], sitting: Sitting, memory: Memory, limit: int) -> list[Batch]:

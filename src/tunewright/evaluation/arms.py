@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from tunewright.models.chat_template import exam_prompt, passage_text
 from tunewright.records import Chunk, Message, Question, Sample, digest
+from tunewright.settings import Arm
 
-TUNED = frozenset({"tuned", "tuned+rag"})  # arms that answer with the adapter on
-BASE_AND_TUNED = ("base", "tuned")  # who sits the third ring
-RETRIEVING = frozenset({"rag", "tuned+rag"})
+WITH_ADAPTER = frozenset({Arm.TUNED, Arm.TUNED_RAG})  # arms that answer with the adapter on
+BASE_AND_TUNED = (Arm.BASE, Arm.TUNED)  # who sits the third ring
+RETRIEVING = frozenset({Arm.RAG, Arm.TUNED_RAG})
 
 Retrieve = Callable[[str], Sequence[str]]
 Rank = Callable[[str, int], list[tuple[int, float]]]
@@ -57,5 +58,5 @@ def arm_prompt(
 ) -> tuple[Message, ...]:
     """Return the conversation that an arm is asked to continue."""
     found = retrieve(question.question) if arm in RETRIEVING and question.passage is None else ()
-    examples = [m for sample in shots for m in sample.messages if m.role != "system"] if arm == "few-shot" else []
+    examples = [m for sample in shots for m in sample.messages if m.role != "system"] if arm == Arm.FEW_SHOT else []
     return exam_prompt(system_prompt, question, found, examples)

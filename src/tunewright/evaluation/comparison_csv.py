@@ -10,10 +10,10 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.tables import read_table, write_table
 
-TABLE, WINNER = "comparison.csv", "winner"
+TABLE, WINNER = RunFile.COMPARISON, "winner"
 _START = "start from the comparison.csv of a run and fill in only its winner column"
 
 

@@ -16,13 +16,14 @@ from tunewright.models.model_pool import Weights
 from tunewright.models.source import NAME, identity
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
-from tunewright.settings import EMBEDDED
+from tunewright.run_folder import RunFile
+from tunewright.settings import EMBEDDED, Arm
 from tunewright.statistics.intervals import p_value, signed, spread
 from tunewright.storage import file_digest
 
 _ADAPTER = "adapter"
 # What arms are called already, and what else stands beside arms' names in tables of answers and in marks.
-_TAKEN = {"base", "few-shot", "rag", "tuned", "tuned+rag", "placebo", "kept"}
+_TAKEN = {*Arm, "kept"}
 _TAKEN |= {"question", "gold", "winner", "tie", "both bad", "cannot tell", "neither"}
 _HINT = "name a run folder, an adapter's folder in peft's format, a model's folder, or a hub name"
 
@@ -106,7 +107,7 @@ def _one(given: str, recipe: Recipe) -> Compared:
     if given == EMBEDDED:
         return Compared(NAME, identity(EMBEDDED), base=EMBEDDED)
     if path.is_dir():
-        if (path / "run.json").is_file() or (path / "recipe.toml").is_file():
+        if (path / "run.json").is_file() or (path / RunFile.RECIPE).is_file():
             return _of_run(path, recipe)
         if (path / "adapter_config.json").is_file():
             return _adapter(path, path.parent.name if path.name == _ADAPTER else path.name, recipe)
@@ -132,7 +133,7 @@ def _of_run(path: Path, recipe: Recipe) -> Compared:
             "its tuned model is a whole model of its own",
             f"compare it as another base: {shell('--compare', adapter)}",
         )
-    theirs = load_recipe(path / "recipe.toml").model if (path / "recipe.toml").is_file() else None
+    theirs = load_recipe(path / RunFile.RECIPE).model if (path / RunFile.RECIPE).is_file() else None
     if theirs and theirs.added_tokens != recipe.model.added_tokens:
         raise UserError(
             f"the adapter of {path} has other added tokens than this recipe",

@@ -12,9 +12,9 @@ from tunewright.errors import StageError
 from tunewright.models.chat_template import end_ids
 from tunewright.models.loading import pick_device
 from tunewright.models.model_pool import Memory, Weights
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
-JOURNAL = "answers-journal.jsonl"
+JOURNAL = RunFile.ANSWERS_JOURNAL
 BATCH_SIZE = {"cpu": 48, "cuda": 128}
 
 Outputs = list[dict[str, Any]]

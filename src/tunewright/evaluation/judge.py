@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from tunewright import console
 from tunewright.errors import RecipeError
-from tunewright.evaluation.results import BASE, FEW_SHOT, RAG, TUNED
 from tunewright.metrics import gold_fields, is_refusal
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, Record, StageSummary
-from tunewright.run_folder import RunFolder
-from tunewright.settings import EMBEDDED
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import EMBEDDED, Arm
 from tunewright.statistics.agreement import Share, exact_share
 from tunewright.statistics.intervals import Interval, mean_interval, paired
 from tunewright.storage import file_digest
@@ -86,8 +85,8 @@ def check_independent(recipe: Recipe) -> tuple[str, ...]:
     return tuple(found)
 
 
-JUDGMENTS, SUMMARY = "judgments.jsonl", "judge.json"
-PREFERENCES = ((TUNED, BASE), (TUNED, FEW_SHOT), (TUNED, RAG))
+JUDGMENTS, SUMMARY = RunFile.JUDGMENTS, RunFile.JUDGE
+PREFERENCES = ((Arm.TUNED, Arm.BASE), (Arm.TUNED, Arm.FEW_SHOT), (Arm.TUNED, Arm.RAG))
 LEAST_MARKS = 30  # decided by people; below, agreement with them says too little (shared practice: 30 and more)
 
 
@@ -262,7 +261,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         TeacherError: the judge cannot be used; its judgments so far are kept.
     """
     forced = check_independent(recipe)
-    answers = run.read_records("answers.jsonl", Answer)
+    answers = run.read_records(RunFile.ANSWERS, Answer)
     sheet = _sheet(run, recipe, answers)
     arms = list(dict.fromkeys(answer.arm for answer in answers))
     with open_teacher(run, recipe.judge.as_teacher, _STAGE) as teacher:
@@ -273,7 +272,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     checkable = sheet.checkable()
     declined = {arm: sum(sheet.declines(question, arm) for question in checkable) for arm in arms}
     summary = summarize(judgments, sheet.told, declined, recipe.judge.model, forced)
-    summary = summary.model_copy(update={"answers": file_digest(run.file("answers.jsonl"))})
+    summary = summary.model_copy(update={"answers": file_digest(run.file(RunFile.ANSWERS))})
     run.write_records(JUDGMENTS, judgments)
     run.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
     missing = sum(judgment.outcome is None for judgment in judgments)
@@ -284,8 +283,8 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
 
 
 def _sheet(run: RunFolder, recipe: Recipe, answers: Sequence[Answer]) -> _Sheet:
-    questions = run.read_records("exam.jsonl", Question)
-    chunks = run.records_if_any("chunks.jsonl", Chunk)
+    questions = run.read_records(RunFile.EXAM, Question)
+    chunks = run.records_if_any(RunFile.CHUNKS, Chunk)
     told = {(answer.question, answer.arm): answer.text for answer in answers}
     return _Sheet(questions, {q.id: _passage(q, chunks) for q in questions}, told, recipe.refusal)
 

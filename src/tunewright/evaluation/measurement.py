@@ -7,12 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tunewright.errors import StageError
 from tunewright.evaluation.results import (
-    BASE,
-    FEW_SHOT,
-    PLACEBO,
-    RAG,
-    TUNED,
-    TUNED_RAG,
     ArmResult,
     Difference,
     Guard,
@@ -23,19 +17,20 @@ from tunewright.evaluation.results import (
 from tunewright.evaluation.retention import measure_kept
 from tunewright.metrics import is_structured
 from tunewright.records import Answer, KeptAnswer, Score
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
 
 PAIRS = (
-    (TUNED, BASE),
-    (TUNED, FEW_SHOT),
-    (TUNED, RAG),
-    (TUNED_RAG, RAG),
-    (TUNED_RAG, FEW_SHOT),
-    (TUNED_RAG, TUNED),
-    (TUNED, PLACEBO),
-    (PLACEBO, BASE),
+    (Arm.TUNED, Arm.BASE),
+    (Arm.TUNED, Arm.FEW_SHOT),
+    (Arm.TUNED, Arm.RAG),
+    (Arm.TUNED_RAG, Arm.RAG),
+    (Arm.TUNED_RAG, Arm.FEW_SHOT),
+    (Arm.TUNED_RAG, Arm.TUNED),
+    (Arm.TUNED, Arm.PLACEBO),
+    (Arm.PLACEBO, Arm.BASE),
 )
-_GUARDED = ((TUNED, BASE), (TUNED_RAG, RAG))
+_GUARDED = ((Arm.TUNED, Arm.BASE), (Arm.TUNED_RAG, Arm.RAG))
 _EXPLORED = ("token_f1", "fuzzy", "evidence_support", "refusal_right")
 
 
@@ -134,10 +129,10 @@ def _guards(sheets: Mapping[str, Sheet], kept: Kept | None, margins: Mapping[str
 
 
 def _nll(
-    sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float, rival: str = BASE
+    sheets: Mapping[str, Sheet], answers: Sequence[Answer], ring: str | None, level: float, rival: str = Arm.BASE
 ) -> Difference | None:
     """Gold NLL, rival minus tuned, on answerable questions asked without a passage, of one ring or of all."""
-    if rival not in sheets or TUNED not in sheets:
+    if rival not in sheets or Arm.TUNED not in sheets:
         return None
     nll = {(answer.arm, answer.question): answer.gold_nll for answer in answers}
 
@@ -145,36 +140,38 @@ def _nll(
         asked = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
         return nll.get((score.arm, score.question)) if asked and ring in (None, score.ring) else None
 
-    return compare(sheets[rival], sheets[TUNED], value, "gold_nll", level)
+    return compare(sheets[rival], sheets[Arm.TUNED], value, "gold_nll", level)
 
 
 def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
     """Contrast margin, tuned minus base, on the questions asked without a passage whose gold has a fact to change."""
-    if BASE not in sheets or TUNED not in sheets:
+    if Arm.BASE not in sheets or Arm.TUNED not in sheets:
         return None
     margin = {(a.arm, a.question): a.contrast_nll - a.gold_nll for a in answers if a.contrast_nll is not None}
 
     def value(score: Score) -> float | None:
         return margin.get((score.arm, score.question)) if score.metrics.get("closed_book", 1.0) else None
 
-    return compare(sheets[TUNED], sheets[BASE], value, "contrast_margin", level)
+    return compare(sheets[Arm.TUNED], sheets[Arm.BASE], value, "contrast_margin", level)
 
 
 def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     """Tuned minus base on each ring and on the other metrics, with Holm's correction over all of them."""
-    if BASE not in sheets or TUNED not in sheets:
+    if Arm.BASE not in sheets or Arm.TUNED not in sheets:
         return []
     values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
     values |= {name: _metric(name) for name in _EXPLORED}
-    return adjusted([compare(sheets[TUNED], sheets[BASE], value, name, level) for name, value in values.items()])
+    return adjusted(
+        [compare(sheets[Arm.TUNED], sheets[Arm.BASE], value, name, level) for name, value in values.items()]
+    )
 
 
 def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -> list[Difference]:
     """Tuned minus each of these on the primary score, with Holm's correction over all of them."""
-    if TUNED not in sheets:
+    if Arm.TUNED not in sheets:
         return []
     asked = [name for name in names if name in sheets]
-    return adjusted([compare(sheets[TUNED], sheets[name], _primary(), "primary", level) for name in asked])
+    return adjusted([compare(sheets[Arm.TUNED], sheets[name], _primary(), "primary", level) for name in asked])
 
 
 def adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
@@ -186,10 +183,10 @@ def adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
 
 def _structured(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     """Tuned minus base on format, label match and each field, in the order of the fields."""
-    if BASE not in sheets or TUNED not in sheets:
+    if Arm.BASE not in sheets or Arm.TUNED not in sheets:
         return []
-    named = [name for score in sheets[TUNED].values() for name in score.metrics if is_structured(name)]
-    looked = [compare(sheets[TUNED], sheets[BASE], _metric(name), name, level) for name in dict.fromkeys(named)]
+    named = [name for score in sheets[Arm.TUNED].values() for name in score.metrics if is_structured(name)]
+    looked = [compare(sheets[Arm.TUNED], sheets[Arm.BASE], _metric(name), name, level) for name in dict.fromkeys(named)]
     return [difference for difference in looked if difference is not None]
 
 
@@ -246,5 +243,6 @@ def measure(
         contrast=_contrast(sheets, answers, level),
         kept=kept,
         compared=tuple(_compared(sheets, compared, level)),
-        nll_placebo=_nll(sheets, answers, "learned", level, PLACEBO) or _nll(sheets, answers, None, level, PLACEBO),
+        nll_placebo=_nll(sheets, answers, "learned", level, Arm.PLACEBO)
+        or _nll(sheets, answers, None, level, Arm.PLACEBO),
     )

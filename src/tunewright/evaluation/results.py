@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from tunewright.records import KeptKind, Record
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, plain
 
-BASE, TUNED, RAG, FEW_SHOT, TUNED_RAG = "base", "tuned", "rag", "few-shot", "tuned+rag"
 KEPT = "kept_"  # what the names of the third ring's measures begin with
-PLACEBO = "placebo"  # trained by the same recipe on shuffled answers
 
 
 class ArmResult(Record):
@@ -122,7 +121,7 @@ class Results(Record):
         return [
             guard
             for guard in self.guards
-            if guard.first == first or (first == TUNED_RAG and guard.measure.startswith(KEPT))
+            if guard.first == first or (first == Arm.TUNED_RAG and guard.measure.startswith(KEPT))
         ]
 
 

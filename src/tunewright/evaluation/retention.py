@@ -20,13 +20,14 @@ import jsonschema
 
 from tunewright.errors import UserError
 from tunewright.evaluation.generation import Batch, Outputs, batch_size
-from tunewright.evaluation.results import BASE, TUNED, Difference, Kept, KeptGroup
+from tunewright.evaluation.results import Difference, Kept, KeptGroup
 from tunewright.metrics import read_object, unfenced
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import Decoder, Job, answer_or_halve
 from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import Memory, Weights
 from tunewright.records import KeptAnswer, KeptItem, Message, digest
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired, sign_flip
 from tunewright.text.normalization import sentences
 
@@ -152,8 +153,8 @@ def measure_kept(answers: Sequence[KeptAnswer], level: float = 0.95) -> Kept | N
         answers: of base and tuned to the third ring.
         level: confidence level of the intervals.
     """
-    of_tuned = {answer.item: answer for answer in answers if answer.arm == TUNED}
-    pairs = [(a, of_tuned[a.item]) for a in answers if a.arm == BASE and a.item in of_tuned]
+    of_tuned = {answer.item: answer for answer in answers if answer.arm == Arm.TUNED}
+    pairs = [(a, of_tuned[a.item]) for a in answers if a.arm == Arm.BASE and a.item in of_tuned]
     if not pairs:
         return None
     judged = [pair for pair in pairs if pair[0].kind != "passage"]
@@ -172,8 +173,8 @@ def _difference(pairs: Sequence[Pair], measure: str, level: float) -> Difference
         return None
     values, items = [tuned.value - base.value for base, tuned in pairs], [base.item for base, _ in pairs]
     return Difference(
-        first=TUNED,
-        second=BASE,
+        first=Arm.TUNED,
+        second=Arm.BASE,
         measure=measure,
         interval=paired(values, items, level),
         sign_flip_p=sign_flip(values, items),

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunewright.evaluation.generation import JOURNAL
-from tunewright.evaluation.results import BASE, CROSS_ENTROPY_MARGIN, FEW_SHOT, PLACEBO, RAG, TUNED, TUNED_RAG
+from tunewright.evaluation.results import CROSS_ENTROPY_MARGIN
 from tunewright.evaluation.retention import ACCURACY, CROSS_ENTROPY
 from tunewright.metrics import METRICS_VERSION
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 
 _STEPS = (
@@ -36,7 +37,7 @@ _PLACEBO = "the same training on the same prompts, with their answers shuffled w
 
 def rivals(arms: Sequence[str]) -> tuple[str, ...]:
     """Return the arms that tuned has to beat: base and the cheap ones always, the placebo where it sits the exam."""
-    return (BASE, FEW_SHOT, RAG, *([PLACEBO] if PLACEBO in arms else []))
+    return (Arm.BASE, Arm.FEW_SHOT, Arm.RAG, *([Arm.PLACEBO] if Arm.PLACEBO in arms else []))
 
 
 def rule(
@@ -69,12 +70,12 @@ def rule(
         "min_questions": LEAST_QUESTIONS,
         "min_documents": LEAST_DOCUMENTS,
         "max_cut": 0.05,
-        "max_cut_arms": [TUNED, TUNED_RAG],
+        "max_cut_arms": [Arm.TUNED, Arm.TUNED_RAG],
         "max_leaks": 0,
         "guards": {"false_refusal": 0.10, **forgetting},
         "kept": _KEPT if forgetting else "",
         "steps": [step.replace("{rivals}", ", ".join(rivals(arms))) for step in _STEPS],
-        **({PLACEBO: _PLACEBO} if PLACEBO in arms else {}),
+        **({Arm.PLACEBO: _PLACEBO} if Arm.PLACEBO in arms else {}),
         **({"compared": list(compared)} if compared else {}),
     }
 
@@ -84,7 +85,7 @@ def rule_digest(rule: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()
 
 
-HISTORY = "rules.jsonl"
+HISTORY = RunFile.RULE_HISTORY
 _HARMLESS = frozenset({"compared"})  # no step of the rule names who sat the exam on request
 
 

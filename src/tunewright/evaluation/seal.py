@@ -8,21 +8,21 @@ from typing import Any
 
 from tunewright.evaluation.rule import rule_digest
 from tunewright.recipe import Recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
 _SETTINGS = ("seed", "system_prompt", "refusal", "evaluation")
-_JUDGED = ("judgments.jsonl", "judge.json")
+_JUDGED = (RunFile.JUDGMENTS, RunFile.JUDGE)
 _MARGIN = "evaluation.margin"
 _SHOWN = 60  # characters of a value that is told
 
 
 def exam_faults(run: RunFolder) -> list[str]:
     """Return what is wrong with the exam and its seal; nothing where both stand as made, or none was sealed."""
-    faults = list(_changed_outputs(run, "exam", ("seal.json",)))
-    if not run.file("seal.json").is_file():
+    faults = list(_changed_outputs(run, "exam", (RunFile.SEAL,)))
+    if not run.file(RunFile.SEAL).is_file():
         return faults
-    seal = run.json_if_any("seal.json")
+    seal = run.json_if_any(RunFile.SEAL)
     for name in ("exam", *(["kept"] if "kept" in seal else [])):  # seals of before the third ring have none
         file = run.file(f"{name}.jsonl")
         if not file.is_file():
@@ -37,7 +37,7 @@ def exam_faults(run: RunFolder) -> list[str]:
 def is_sealed(run: RunFolder, name: str) -> bool:
     """Return whether a part of the exam ("exam" or "kept") has the digest that stands in seal.json."""
     file = run.file(f"{name}.jsonl")
-    return file.is_file() and run.json_if_any("seal.json").get(name) == file_digest(file)
+    return file.is_file() and run.json_if_any(RunFile.SEAL).get(name) == file_digest(file)
 
 
 def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
@@ -49,7 +49,14 @@ def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
     """
     faults = [*_missing_records(run), *exam_faults(run), *_rule_faults(run, recipe), *_changed_settings(run, recipe)]
     known = " ".join(faults)
-    outputs = ("rule.json", "rules.jsonl", "answers.jsonl", "kept-answers.jsonl", "scores.jsonl", "verdict.json")
+    outputs = (
+        RunFile.RULE,
+        RunFile.RULE_HISTORY,
+        RunFile.ANSWERS,
+        RunFile.RETENTION_ANSWERS,
+        RunFile.SCORES,
+        RunFile.VERDICT,
+    )
     changed = [*_changed_outputs(run, "evaluate", outputs), *_changed_outputs(run, "judge", _JUDGED)]
     return faults + [fault for fault in changed if fault.split()[0] not in known]
 
@@ -65,8 +72,8 @@ def _missing_records(run: RunFolder) -> list[str]:
 
 def _rule_faults(run: RunFolder, recipe: Recipe) -> list[str]:
     """Return what differs between the hashed rule, the one in verdict.json, rule.json, and the recipe's margin."""
-    verdict = run.json_if_any("verdict.json")
-    hashed, told, written = verdict.get("rule_digest"), verdict.get("rule"), run.json_if_any("rule.json")
+    verdict = run.json_if_any(RunFile.VERDICT)
+    hashed, told, written = verdict.get("rule_digest"), verdict.get("rule"), run.json_if_any(RunFile.RULE)
     if not isinstance(told, dict):
         return []
     faults = []

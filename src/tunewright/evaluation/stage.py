@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers, training_samples
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, TUNED, few_shot_examples
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, WITH_ADAPTER, few_shot_examples
 from tunewright.evaluation.comparison_csv import comparison_csv, write_comparison
 from tunewright.evaluation.extra_arms import compared, weights_of
-from tunewright.evaluation.results import BASE, PLACEBO
 from tunewright.evaluation.rule import note_rule, rule
 from tunewright.evaluation.seal import is_sealed
 from tunewright.evaluation.verdict import decide
@@ -18,7 +17,8 @@ from tunewright.metrics import score
 from tunewright.models.model_pool import Weights
 from tunewright.recipe import Recipe
 from tunewright.records import KeptItem, Question, StageSummary
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 
 
 def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
@@ -34,18 +34,18 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     forgetting = recipe.evaluation.forgetting_margin if kept else None
     the_rule = rule(recipe.evaluation.margin, arms, forgetting, tuple(others))
     changes = note_rule(run, the_rule)
-    run.write_json("rule.json", the_rule)
+    run.write_json(RunFile.RULE, the_rule)
     sitting = _sitting(run, recipe, arms) | {name: weights_of(one, recipe) for name, one in others.items()}
     answers, kept_answers = all_answers(run, recipe, questions, sitting, kept)
     known = {question.id: question for question in questions}
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     bases = [name for name, one in others.items() if one.base]
     verdict = decide(scores, answers, the_rule, _leaks(run, recipe), kept_answers, changes, bases)
-    run.write_records("answers.jsonl", answers)
-    run.write_records("kept-answers.jsonl", kept_answers)
-    run.write_records("scores.jsonl", scores)
+    run.write_records(RunFile.ANSWERS, answers)
+    run.write_records(RunFile.RETENTION_ANSWERS, kept_answers)
+    run.write_records(RunFile.SCORES, scores)
     write_comparison(run, comparison_csv(questions, answers, tuple(sitting)))
-    run.write("verdict.json", verdict.model_dump_json(indent=2) + "\n")
+    run.write(RunFile.VERDICT, verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),
         "kept_answers": len(kept_answers),
@@ -60,9 +60,9 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
 
     The verdict then names them as rivals that were not run, and cannot be SHIP.
     """
-    missing = set() if run.file("split.jsonl").exists() else set(RETRIEVING)
+    missing = set() if run.file(RunFile.SPLIT).exists() else set(RETRIEVING)
     if not few_shot_examples(training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed):
-        missing.add("few-shot")
+        missing.add(Arm.FEW_SHOT)
     for arm in sorted(missing & set(recipe.evaluation.arms)):
         console.warning(f"the {arm} arm has nothing to show with the question and is left out")
     return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
@@ -70,12 +70,12 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
 
 def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, Weights]:
     """Return the weights that answer for each arm."""
-    weights = {BASE: Weights.of(recipe)}
-    if TUNED & set(arms):
-        weights |= dict.fromkeys(TUNED, Weights.of(recipe, run.file("adapter")))
-    if PLACEBO in arms:
-        weights[PLACEBO] = Weights.of(recipe, run.file("placebo/adapter"))
-    return {arm: weights.get(arm, weights[BASE]) for arm in arms}
+    weights: dict[str, Weights] = {Arm.BASE: Weights.of(recipe)}
+    if WITH_ADAPTER & set(arms):
+        weights |= dict.fromkeys(WITH_ADAPTER, Weights.of(recipe, run.file(RunFile.ADAPTER)))
+    if Arm.PLACEBO in arms:
+        weights[Arm.PLACEBO] = Weights.of(recipe, run.file(RunFile.PLACEBO))
+    return {arm: weights.get(arm, weights[Arm.BASE]) for arm in arms}
 
 
 def _sealed_exam(run: RunFolder) -> list[Question]:
@@ -85,7 +85,7 @@ def _sealed_exam(run: RunFolder) -> list[Question]:
         StageError: the exam is not the one that was sealed.
     """
     _require_sealed(run, "exam", 'to sit another exam, give it in the recipe: exam.file = "my-exam.jsonl"')
-    return run.read_records("exam.jsonl", Question)
+    return run.read_records(RunFile.EXAM, Question)
 
 
 def _sealed_kept(run: RunFolder) -> list[KeptItem]:
@@ -95,7 +95,7 @@ def _sealed_kept(run: RunFolder) -> list[KeptItem]:
         StageError: they are not those that were sealed.
     """
     _require_sealed(run, "kept", "delete kept.jsonl and run the recipe again: its items are drawn anew")
-    return run.read_records("kept.jsonl", KeptItem)
+    return run.read_records(RunFile.RETENTION, KeptItem)
 
 
 def _require_sealed(run: RunFolder, name: str, hint: str) -> None:

@@ -8,13 +8,7 @@ from typing import Any, Literal
 
 from tunewright.evaluation.measurement import measure
 from tunewright.evaluation.results import (
-    BASE,
-    FEW_SHOT,
     KEPT,
-    PLACEBO,
-    RAG,
-    TUNED,
-    TUNED_RAG,
     Difference,
     Results,
     guard_name,
@@ -22,6 +16,7 @@ from tunewright.evaluation.results import (
 )
 from tunewright.evaluation.rule import rivals, rule_digest
 from tunewright.records import Answer, KeptAnswer, Record, Score
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import plain, questions_needed
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]
@@ -87,12 +82,12 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
     ):
         if count < rule[key]:
             faults.append(f"The exam has {count} {label}; the rule asks for at least {rule[key]}.")
-    for arm in (BASE, TUNED):
+    for arm in (Arm.BASE, Arm.TUNED):
         if results.arm(arm) is None:
             faults.append(f"The {arm} arm did not sit the exam, so there is nothing to compare.")
     measured = {guard.measure for guard in results.guards}
     unsat = [name for name in rule["guards"] if name.startswith(KEPT) and name not in measured]
-    if unsat and results.arm(BASE) and results.arm(TUNED):
+    if unsat and results.arm(Arm.BASE) and results.arm(Arm.TUNED):
         faults.append(f"The third ring gave no measure of {' and '.join(map(guard_name, unsat))} (raise exam.kept).")
     for found in results.arms:
         if found.arm in rule["arms"] and found.primary.num < results.num_questions:
@@ -110,10 +105,10 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
 def _harms(results: Results) -> list[str]:
     """Step 2: worse than the base, or a guard beyond its margin."""
     harms = []
-    against = results.difference(TUNED, BASE)
+    against = results.difference(Arm.TUNED, Arm.BASE)
     if against and against.interval.high < 0:
         harms.append(f"The tuned model scores lower than the base: {plain(against.interval)}.")
-    return harms + [guard_sentence(guard) for guard in results.guards_of(TUNED) if guard.state == "beyond"]
+    return harms + [guard_sentence(guard) for guard in results.guards_of(Arm.TUNED) if guard.state == "beyond"]
 
 
 def _against(results: Results, first: str, rivals: Sequence[str]) -> tuple[list[Difference], list[str]]:
@@ -137,8 +132,8 @@ def _beats(results: Results, first: str, rivals: Sequence[str], guarded: Sequenc
 
 def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
     """Step 5: the cheap arm to take instead of tuning, the higher-scoring one first, and why."""
-    gain = results.difference(TUNED, BASE)
-    cheap, _ = _against(results, TUNED, (FEW_SHOT, RAG))
+    gain = results.difference(Arm.TUNED, Arm.BASE)
+    cheap, _ = _against(results, Arm.TUNED, (Arm.FEW_SHOT, Arm.RAG))
     for difference in sorted(cheap, key=lambda d: d.interval.mean):
         if gain and gain.interval.mean <= difference.interval.mean:
             continue  # no better than the base as it came: nothing to take in place of tuning
@@ -155,7 +150,7 @@ def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
 
 def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> tuple[list[str], int | None]:
     """Step 6: what stays open, and how many questions would settle it."""
-    differences, missing = _against(results, TUNED, rivals(rule["arms"]))
+    differences, missing = _against(results, Arm.TUNED, rivals(rule["arms"]))
     why, needs = [], []
     for difference in differences:
         settled = difference.interval.low > 0
@@ -164,14 +159,14 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
         )
         if not settled:
             needs.append(questions_needed(difference.interval, rule["margin"], 1 - rule["alpha"]))
-    for guard in results.guards_of(TUNED):
+    for guard in results.guards_of(Arm.TUNED):
         if guard.state == "unclear":
             why.append(guard_sentence(guard))
             if not guard.measure.startswith(KEPT):  # the third ring grows by exam.kept, not by questions
                 # Counted in answerable questions, of which the exam has the share that it has.
                 answerable = questions_needed(guard.interval, guard.margin, 1 - rule["alpha"])
                 needs.append(answerable and math.ceil(answerable * results.num_questions / guard.interval.num))
-    unguarded = set(rule["guards"]) - {guard.measure for guard in results.guards_of(TUNED)}
+    unguarded = set(rule["guards"]) - {guard.measure for guard in results.guards_of(Arm.TUNED)}
     if unguarded:
         why.append(
             f"No question measures {' and '.join(map(guard_name, sorted(unguarded)))}: without it nothing ships."
@@ -202,12 +197,12 @@ def apply_rule(
         return "INVALID", faults, None
     if harms := _harms(results):
         return "WORSE", harms, None
-    if wins := _beats(results, TUNED, rivals(rule["arms"]), list(rule["guards"])):
+    if wins := _beats(results, Arm.TUNED, rivals(rule["arms"]), list(rule["guards"])):
         return "SHIP", wins, None
-    if wins := _beats(results, TUNED_RAG, (RAG, FEW_SHOT, TUNED), list(rule["guards"])):
+    if wins := _beats(results, Arm.TUNED_RAG, (Arm.RAG, Arm.FEW_SHOT, Arm.TUNED), list(rule["guards"])):
         return "SHIP WITH RAG", wins, None
     if cheaper := _cheaper(results, rule["margin"]):
-        return ("USE RAG" if cheaper[0] == RAG else "PROMPT INSTEAD"), cheaper[1], None
+        return ("USE RAG" if cheaper[0] == Arm.RAG else "PROMPT INSTEAD"), cheaper[1], None
     why, needed = _open_questions(results, rule, promising)
     return "NOT PROVEN", why, needed
 
@@ -225,7 +220,7 @@ def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) 
 
 def _style(results: Results) -> list[str]:
     """Return what the placebo tells apart, where it sat the exam: form learned, and answers learned."""
-    form, knowledge = results.difference(PLACEBO, BASE), results.difference(TUNED, PLACEBO)
+    form, knowledge = results.difference(Arm.PLACEBO, Arm.BASE), results.difference(Arm.TUNED, Arm.PLACEBO)
     if form is None or knowledge is None:
         return []
     return [
@@ -236,9 +231,9 @@ def _style(results: Results) -> list[str]:
 
 def _unchanged(answers: Sequence[Answer]) -> list[str]:
     """Return a sentence when nearly all of the tuned model's answers are the base's, else nothing."""
-    texts = {arm: {a.question: a.text.strip() for a in answers if a.arm == arm} for arm in (BASE, TUNED)}
-    both = texts[BASE].keys() & texts[TUNED].keys()
-    same = sum(texts[BASE][question] == texts[TUNED][question] for question in both)
+    texts = {arm: {a.question: a.text.strip() for a in answers if a.arm == arm} for arm in (Arm.BASE, Arm.TUNED)}
+    both = texts[Arm.BASE].keys() & texts[Arm.TUNED].keys()
+    same = sum(texts[Arm.BASE][question] == texts[Arm.TUNED][question] for question in both)
     if not both or same < _UNCHANGED * len(both):
         return []
     return [
@@ -278,7 +273,7 @@ def decide(
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
     promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)
-    absent = [arm for arm in (BASE, FEW_SHOT, RAG, TUNED, TUNED_RAG) if results.arm(arm) is None]
+    absent = [arm for arm in (Arm.BASE, Arm.FEW_SHOT, Arm.RAG, Arm.TUNED, Arm.TUNED_RAG) if results.arm(arm) is None]
     return Verdict(
         name=name,
         why=(_ADVICE[name], *why, *rule_changes, *_remarks(results, answers, rule)),
@@ -294,7 +289,7 @@ def decide(
                 f"gold-answer likelihood of {name}: it is per token, and another base's tokens are others"
                 for name in other_bases
             ],
-            *([_NO_PLACEBO] if results.arm(PLACEBO) is None else []),
+            *([_NO_PLACEBO] if results.arm(Arm.PLACEBO) is None else []),
             *_UNMEASURED,
         ),
         rule=rule,

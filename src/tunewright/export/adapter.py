@@ -15,7 +15,7 @@ from tunewright.models.loading import compute_dtype, for_inference, is_full, loa
 from tunewright.models.source import locate
 from tunewright.models.student import student_base
 from tunewright.recipe import Recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -26,7 +26,7 @@ def write_adapter(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base
     Raises:
         RunFolderError: all weights were trained, so there is no adapter.
     """
-    if is_full(run.file("adapter")):
+    if is_full(run.file(RunFile.ADAPTER)):
         raise RunFolderError(
             f"{run.path} has no adapter of its own",
             'training.method is "full": every weight was trained',
@@ -34,13 +34,13 @@ def write_adapter(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base
         )
     write_tokenizer(recipe, folder)
     known = read_base(recipe.model.base, recipe.folder)
-    (folder / _CONFIG).write_bytes(public_config(run.file("adapter") / _CONFIG, known))
-    shutil.copyfile(run.file("adapter") / _WEIGHTS, folder / _WEIGHTS)
+    (folder / _CONFIG).write_bytes(public_config(run.file(RunFile.ADAPTER) / _CONFIG, known))
+    shutil.copyfile(run.file(RunFile.ADAPTER) / _WEIGHTS, folder / _WEIGHTS)
 
 
 def adapter_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
     """Return the adapter's size, its tokenizer included."""
-    return sum(file.stat().st_size for file in run.file("adapter").rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in run.file(RunFile.ADAPTER).rglob("*") if file.is_file())
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from tunewright.metrics import score
 from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question, Record, Score, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 
 NUM_QUESTIONS = 24
 
@@ -114,9 +115,9 @@ def certify(
 
 def _sit_exam(run: RunFolder, recipe: Recipe, runner: Runner, examined: Reference) -> ExamParity | None:
     """Let the artifact answer some of the exam's questions; None where the tuned model never sat the exam."""
-    if not run.file("scores.jsonl").is_file():
+    if not run.file(RunFile.SCORES).is_file():
         return None
-    known = {one.question: one.primary for one in run.read_records("scores.jsonl", Score) if one.arm == "tuned"}
+    known = {one.question: one.primary for one in run.read_records(RunFile.SCORES, Score) if one.arm == Arm.TUNED}
     questions = [question for question in exam_questions(run) if question.id in known]
     if not questions:
         return None

@@ -21,7 +21,7 @@ from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.models.tensors import weight_files
 from tunewright.recipe import Recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 # What models are wrapped in differs between their files and their classes; what is left of a name is the same in both.
 _WRAPPERS = frozenset({"base_model", "model", "language_model", "vision_model"})
@@ -240,7 +240,7 @@ def open_merge(run: RunFolder, recipe: Recipe, base: Base) -> Merge:
     Raises:
         ModelError: a layer that the adapter changes is not in the base.
     """
-    device, adapter = pick_device(), run.file("adapter")
+    device, adapter = pick_device(), run.file(RunFile.ADAPTER)
     if is_full(adapter):
         return Merge(adapter, weight_files(adapter), None, "none", frozenset(), None, 0, device)
     folder = locate(recipe.model.base, recipe.folder)

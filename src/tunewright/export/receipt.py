@@ -13,12 +13,12 @@ from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import file_digest, write_atomic
 
-DATA = ("train.jsonl", "pairs.jsonl", "documents.jsonl", "split.jsonl")  # what a training may read
-_EXAM = ("exam.jsonl", "seal.json", "verdict.json")
+DATA = (RunFile.TRAIN, RunFile.PAIRS, RunFile.DOCUMENTS, RunFile.SPLIT)  # what a training may read
+_EXAM = (RunFile.EXAM, RunFile.SEAL, RunFile.VERDICT)
 _OF_ADAPTER = (("train", "outputs", "the training wrote it"), ("evaluate", "ingredients", "it sat the exam"))
 _OF_BASE = (".safetensors", ".json", ".model", ".jinja", ".txt")
 
@@ -93,7 +93,7 @@ def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any])
     content = {
         "format": 1,
         **facts,
-        "made_of": {**ingredients(run, recipe), "adapter": file_digest(run.file("adapter"))},
+        "made_of": {**ingredients(run, recipe), RunFile.ADAPTER: file_digest(run.file(RunFile.ADAPTER))},
         "exam": file_digests(run, _EXAM),
         "recipe": public_recipe(recipe),
         "exported_with": {"versions": environment.versions(), "machine": environment.machine()},
@@ -123,7 +123,7 @@ def adapter_fault(run: RunFolder, *, strict: bool) -> str:
         run: a run folder.
         strict: a stage without a record is a fault as well; else it is passed over.
     """
-    folder = run.file("adapter")
+    folder = run.file(RunFile.ADAPTER)
     if not folder.is_dir():
         return "there is none"
     found = file_digest(folder)

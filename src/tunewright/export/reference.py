@@ -16,7 +16,7 @@ from tunewright.models.loading import compute_dtype, is_full, load_adapter, pick
 from tunewright.models.student import student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Reference:
 
 def exam_questions(run: RunFolder) -> list[Question]:
     """Return the exam's questions, none where the run has no exam yet."""
-    return run.records_if_any("exam.jsonl", Question)
+    return run.records_if_any(RunFile.EXAM, Question)
 
 
 def most_tokens(run: RunFolder, recipe: Recipe) -> int:
@@ -87,7 +87,7 @@ def reference(run: RunFolder, recipe: Recipe) -> Reference:
     prompts = _positions(run, recipe, tokenizer)
     device = pick_device()
     computed = f"{str(compute_dtype(device, recipe.model.compute)).removeprefix('torch.')} on {device}"
-    key = digest(student_identity(recipe, device), file_digest(run.file("adapter")), prompts)
+    key = digest(student_identity(recipe, device), file_digest(run.file(RunFile.ADAPTER)), prompts)
     name = f"exports/reference-{key}.npz"
     if not run.file(name).is_file():
         kept = _compute(run, recipe, tokenizer, prompts)
@@ -111,7 +111,7 @@ def _compute(run: RunFolder, recipe: Recipe, tokenizer: Any, prompts: Sequence[S
     """Ask the examined model, and the same adapter on the original base where that is another one."""
     import numpy as np
 
-    adapter = run.file("adapter")
+    adapter = run.file(RunFile.ADAPTER)
     bases: dict[str, Base] = {"examined": "trained"}
     if recipe.model.quantization != "none" and not is_full(adapter):
         bases["original"] = "original"

@@ -16,7 +16,7 @@ from tunewright.export.reference import reference
 from tunewright.export.swap import replaced, require_replaceable
 from tunewright.export.target import Base, Target
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 
 def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = "", base: Base = "trained") -> Path:
@@ -38,7 +38,7 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     chosen, dtype = _choose(target, dtype)
     recipe = _examined_recipe(run)
     parts = (target, dtype, "original" if base == "original" else "")
-    folder = _place(out) if out is not None else run.file("exports") / "-".join(filter(None, parts))
+    folder = _place(out) if out is not None else run.file(RunFile.EXPORTS) / "-".join(filter(None, parts))
     require_replaceable(folder)
     with run.lock(), replaced(folder, chosen.num_bytes(run, recipe, dtype)) as fresh:
         console.line(f"writing {folder}")
@@ -84,15 +84,15 @@ def _examined_recipe(run: RunFolder) -> Recipe:
     Raises:
         RunFolderError: there is no adapter, or it is another one by now.
     """
-    for name in ("recipe.toml", "adapter"):
+    for name in (RunFile.RECIPE, "adapter"):
         if not run.file(name).exists():
-            hint = run.again() if name != "recipe.toml" else command("run", "RECIPE.toml", "--dir", run.path)
+            hint = run.again() if name != RunFile.RECIPE else command("run", "RECIPE.toml", "--dir", run.path)
             raise RunFolderError(f"{run.path} has no {name} yet", "there is nothing to export", hint)
     if fault := receipt.adapter_fault(run, strict=False):
         raise RunFolderError(f"the adapter of {run.path} is not the one that was examined", fault, run.again())
-    if not run.file("verdict.json").is_file():
+    if not run.file(RunFile.VERDICT).is_file():
         console.warning("this run has no verdict: the export is compared with a model that no exam has seen")
-    return load_recipe(run.file("recipe.toml"))
+    return load_recipe(run.file(RunFile.RECIPE))
 
 
 def _facts(run: RunFolder, folder: Path, target: str, dtype: str, base: Base) -> dict[str, Any]:

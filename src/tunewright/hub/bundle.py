@@ -15,12 +15,12 @@ from tunewright.export.swap import RECEIPT, exports_in
 from tunewright.export.tokenizer import portable_template
 from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.loading import is_full
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
 CARD = "README.md"
 _TEMPLATE = "chat_template.jinja"
-_DATA = {"train.jsonl": "curate", "pairs.jsonl": "pairs"}  # files of the training set and the stages that write them
+_DATA = {RunFile.TRAIN: "curate", RunFile.PAIRS: "pairs"}  # files of the training set and the stages that write them
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def trained_weights(run: RunFolder, base: NamedBase) -> Parcel:
     Raises:
         RunFolderError: it is not what its training left, or not what was examined.
     """
-    folder = run.file("adapter")
+    folder = run.file(RunFile.ADAPTER)
     if fault := adapter_fault(run, strict=True):
         raise RunFolderError(
             f"{folder} is not what was examined, so it is not pushed", fault, f"make it anew: {run.again()}"
@@ -105,7 +105,7 @@ def exported(run: RunFolder, target: str) -> Parcel:
 
 def exports_of(run: RunFolder, target: str) -> list[Path]:
     """Return the export of that name, or else all that were exported to that target."""
-    folders = exports_in(run.file("exports"))
+    folders = exports_in(run.file(RunFile.EXPORTS))
     return [path for path in folders if path.name == target] or [path for path in folders if _is_of(path, target)]
 
 
@@ -120,7 +120,7 @@ def _export_folder(run: RunFolder, target: str) -> Path:
     found = exports_of(run, target)
     if len(found) == 1:
         return found[0]
-    there = ", ".join(path.name for path in found or exports_in(run.file("exports")))
+    there = ", ".join(path.name for path in found or exports_in(run.file(RunFile.EXPORTS)))
     name_one, make = f"name one with --to: {there}", f"make it: {command('export', run.path, '--to', target)}"
     hint = name_one if found else f"{make}; or {name_one}" if there else make
     raise RunFolderError(
@@ -131,7 +131,7 @@ def _export_folder(run: RunFolder, target: str) -> Path:
 def _verified(run: RunFolder, folder: Path) -> dict[str, Any]:
     """Return an export's receipt, if all stands as it was written and is of the adapter that is there now."""
     receipt = verify(folder)
-    adapter = run.file("adapter")
+    adapter = run.file(RunFile.ADAPTER)
     if not adapter.is_dir() or receipt["made_of"]["adapter"] != file_digest(adapter):
         raise RunFolderError(
             f"{folder} is not what was exported, so it is not pushed",

@@ -13,8 +13,8 @@ from tunewright.hub.markdown import Raw, fence, plain, render
 from tunewright.models.student import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
-from tunewright.run_folder import RunFolder
-from tunewright.settings import EMBEDDED, LOCAL
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import EMBEDDED, LOCAL, Arm
 from tunewright.storage import file_digest
 
 _QUANTIZED = {
@@ -132,7 +132,6 @@ KINDS: Mapping[str, Kind] = {
 
 _TITLES = 10  # documents that are named; the others are counted
 _TITLE_LENGTH = 160  # characters
-_TUNED = "tuned"
 _ADAPTER_KIND = "adapter"
 _NOT_MEASURED = (
     "bias, safety, and what it says outside its documents",
@@ -166,11 +165,11 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         pushed: what is pushed, and where.
     """
     base = read_base(recipe.model.base, recipe.folder)
-    documents = run.records_if_any("documents.jsonl", Document)
-    split = {entry.document: entry.side for entry in run.records_if_any("split.jsonl", SplitEntry)}
+    documents = run.records_if_any(RunFile.DOCUMENTS, Document)
+    split = {entry.document: entry.side for entry in run.records_if_any(RunFile.SPLIT, SplitEntry)}
     learned = [document for document in documents if split.get(document.id, "train") == "train"]
-    samples = run.records_if_any("train.jsonl", Sample)
-    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
+    samples = run.records_if_any(RunFile.TRAIN, Sample)
+    pairs = run.records_if_any(RunFile.PAIRS, PreferencePair)
     view = {
         "front": Raw(front_matter(base, verdict, pushed, samples, pairs)),
         "pushed": pushed,
@@ -203,10 +202,10 @@ def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
     """Return the card of a pushed training set."""
     from huggingface_hub import DatasetCardData
 
-    documents = run.records_if_any("documents.jsonl", Document)
-    samples = run.records_if_any("train.jsonl", Sample)
-    pairs = run.records_if_any("pairs.jsonl", PreferencePair)
-    splits = [("samples", "train.jsonl", samples), ("pairs", "pairs.jsonl", pairs)]
+    documents = run.records_if_any(RunFile.DOCUMENTS, Document)
+    samples = run.records_if_any(RunFile.TRAIN, Sample)
+    pairs = run.records_if_any(RunFile.PAIRS, PreferencePair)
+    splits = [("samples", RunFile.TRAIN, samples), ("pairs", RunFile.PAIRS, pairs)]
     data = DatasetCardData(
         license="unknown",
         tags=["tunewright"],
@@ -249,7 +248,7 @@ def front_matter(
             metric_value=round(arm["primary"]["mean"], 4),
         )
         for arm in verdict["results"]["arms"]
-        if arm["arm"] == _TUNED
+        if arm["arm"] == Arm.TUNED
     ]
     data = ModelCardData(
         base_model=base.hub_name,
@@ -388,7 +387,7 @@ def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str
 
 def _digests(run: RunFolder, verdict: Mapping[str, Any]) -> Rows:
     rows = [("verdict rule", str(verdict["rule_digest"]))]
-    for label, name in (("exam", "exam.jsonl"), ("training set", "train.jsonl"), ("trained weights", "adapter")):
+    for label, name in (("exam", RunFile.EXAM), ("training set", RunFile.TRAIN), ("trained weights", "adapter")):
         if run.file(name).exists():
             rows.append((label, file_digest(run.file(name))))
     return rows

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.importers.rules import Changed, Decision, Unlike
+from tunewright.run_folder import RunFile
 
 HUB_DATA = "no .jsonl or .json file of this machine: save it as one and name it in {}"
 
@@ -218,5 +219,5 @@ def data(files: Iterable[str], preference: bool) -> dict[str, Any]:
     found = tuple(dict.fromkeys(files))
     if preference:
         # A recipe without supervised training has to name pairs; until they lie there, a run says that they do not.
-        return {"preference.data": found or ("pairs.jsonl",), "training.epochs": 0}
+        return {"preference.data": found or (RunFile.PAIRS,), "training.epochs": 0}
     return {"synthesis.data": found} if found else {}

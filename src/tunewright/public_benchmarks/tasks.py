@@ -12,14 +12,14 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import UserError, command
-from tunewright.evaluation.results import BASE, TUNED
 from tunewright.models.model_pool import Memory, Weights
 from tunewright.pipeline import require
 from tunewright.public_benchmarks import agent_database, harness
 from tunewright.recipe import Recipe, at_home, load_recipe
 from tunewright.records import digest
 from tunewright.reporting.benchmarks import RESULTS, BenchmarkResult, BenchmarkResults, benchmark_table, extent_told
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired
 from tunewright.storage import file_digest
 
@@ -141,7 +141,7 @@ def _config(name: str, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
     }
 
 
-JOURNAL = "benchmarks-journal.jsonl"
+JOURNAL = RunFile.BENCHMARKS_JOURNAL
 
 
 def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> BenchmarkResults:
@@ -151,17 +151,19 @@ def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> Benchmark
         UserError: a task is unknown or cannot be played; what was played before is kept.
         RunFolderError: the run has no adapter yet.
     """
-    require(run, "recipe.toml", "adapter")
-    recipe = load_recipe(run.file("recipe.toml"))
+    require(run, RunFile.RECIPE, RunFile.ADAPTER)
+    recipe = load_recipe(run.file(RunFile.RECIPE))
     tasks = [find_task(name) for name in dict.fromkeys(names)]
     with run.lock():
         played = _play_all(run, recipe, tasks, extent)
         results = BenchmarkResults(
             limit=extent.limit,
             shots=extent.shots,
-            adapter=file_digest(run.file("adapter")),
+            adapter=file_digest(run.file(RunFile.ADAPTER)),
             results=tuple(
-                row for task in tasks for row in compare_values(task.name, played[BASE, task], played[TUNED, task])
+                row
+                for task in tasks
+                for row in compare_values(task.name, played[Arm.BASE, task], played[Arm.TUNED, task])
             ),
         )
         results = _with_earlier(run, results)
@@ -188,7 +190,7 @@ def _play_all(
     """Return each arm's values of each task: from the journal, else played now, task by task."""
     journal = run.journal(JOURNAL)
     known = {entry["key"]: entry["values"] for entry in journal.entries}
-    weights = {BASE: Weights.of(recipe), TUNED: Weights.of(recipe, run.file("adapter"))}
+    weights = {Arm.BASE: Weights.of(recipe), Arm.TUNED: Weights.of(recipe, run.file(RunFile.ADAPTER))}
     keys = {
         (arm, task): digest(weights[arm].identity, task.content, extent.limit, extent.shots)
         for arm in weights

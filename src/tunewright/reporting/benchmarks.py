@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tunewright.records import Record
+from tunewright.run_folder import RunFile
 from tunewright.statistics.intervals import Interval, number, signed, spread
 
-RESULTS = "benchmarks.json"
+RESULTS = RunFile.BENCHMARKS
 
 
 class BenchmarkResult(Record):

@@ -18,7 +18,7 @@ from tunewright.reporting import data_statistics
 from tunewright.reporting import data_statistics as measures
 from tunewright.reporting.data_statistics import draw, split_turn
 from tunewright.reporting.sections import STAGES
-from tunewright.run_folder import REJECTED, RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import number
 
 if TYPE_CHECKING:
@@ -101,24 +101,24 @@ def read_data(run: RunFolder) -> Data:
     Raises:
         RunFolderError: a file is damaged.
     """
-    learning = {entry.document for entry in run.records_if_any("split.jsonl", SplitEntry) if entry.side == "train"}
-    documents = run.records_if_any("documents.jsonl", Document)
+    learning = {entry.document for entry in run.records_if_any(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
+    documents = run.records_if_any(RunFile.DOCUMENTS, Document)
     states = {path.stem for path in run.file("stages").glob("*.json")} - {"report"}
     names = [name for name in STAGES if name in states] + sorted(states - set(STAGES))
     records = {name: run.stage_record(name) for name in names}
     return Data(
         documents=[document for document in documents if document.id in learning or not learning],
-        chunks=run.records_if_any("chunks.jsonl", Chunk),
-        written=run.records_if_any("samples.jsonl", Sample),
-        kept=run.read_records("train.jsonl", Sample) if run.file("train.jsonl").is_file() else None,
-        rejections=run.records_if_any(REJECTED, Rejection),
+        chunks=run.records_if_any(RunFile.CHUNKS, Chunk),
+        written=run.records_if_any(RunFile.SAMPLES, Sample),
+        kept=run.read_records(RunFile.TRAIN, Sample) if run.file(RunFile.TRAIN).is_file() else None,
+        rejections=run.records_if_any(RunFile.REJECTED, Rejection),
         summaries={name: StageSummary.model_validate(record["summary"]) for name, record in records.items() if record},
     )
 
 
 def _teacher(run: RunFolder, data: Data) -> dict[str, Any] | None:
     """The teacher's calls by stage, and what a kept sample took; cost where the stages tell it."""
-    journal = run.file("teacher.jsonl")
+    journal = run.file(RunFile.TEACHER_JOURNAL)
     if not journal.is_file():
         return None
     use = data_statistics.teacher_use(journal)
@@ -233,7 +233,7 @@ def _missing(run: RunFolder, data: Data, parts: dict[str, Any]) -> list[str]:
     """What the page cannot tell, and why."""
     told = {
         "what curation drops and keeps: it has not run; all figures are of the samples as written": data.kept is None,
-        "leaks: there is no exam yet": not run.file("exam.jsonl").is_file(),
+        "leaks: there is no exam yet": not run.file(RunFile.EXAM).is_file(),
         "teacher calls and tokens: there is no teacher.jsonl": parts["teacher"] is None,
         "coverage of the source: there are no documents with sentences that can be evidence": parts["coverage"] is None,
         "faithfulness and context gain: no stage of this run measured them": not parts["gains"],
@@ -271,13 +271,13 @@ def data_view(run: RunFolder, recipe: Recipe) -> dict[str, Any] | None:
     }
 
 
-PAGE = "data.html"
+PAGE = RunFile.DATA_REPORT
 
 
 def write_page(run: RunFolder, view: dict[str, Any] | None) -> None:
     """Write data.html; of a run without samples it says just that."""
     empty = {"title": run.path.resolve().name, "version": __version__, "num_samples": 0}
-    run.write(PAGE, render(PAGE, view or empty))
+    run.write(PAGE, render("data.html", view or empty))
 
 
 def _funnel_rows(view: dict[str, Any]) -> list[list[str]]:
@@ -333,7 +333,7 @@ def inspect_run(run: RunFolder) -> None:
     Raises:
         RunFolderError: there are no samples yet, or a file is damaged.
     """
-    recipe_file = run.file("recipe.toml")
+    recipe_file = run.file(RunFile.RECIPE)
     view = data_view(run, load_recipe(recipe_file) if recipe_file.is_file() else Recipe())
     if view is None:
         raise RunFolderError(

@@ -11,7 +11,7 @@ from tunewright import console
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
 from tunewright.records import Document, KeptItem, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, write_atomic
 from tunewright.text.tables import write_table
 
@@ -83,7 +83,7 @@ def export_exam(run: RunFolder, path: Path) -> None:
         raise UserError(f"{path} is neither .csv nor .jsonl", "", "tunewright exam DIR --export my-exam.csv")
     if path.exists():
         raise UserError(f"{path} exists", "it may hold your edits", "export to another name, or move it away")
-    documents = run.records_if_any("documents.jsonl", Document)
+    documents = run.records_if_any(RunFile.DOCUMENTS, Document)
     rows = own_rows(questions, documents)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(path, (_table(rows) if path.suffix.lower() == ".csv" else lines).encode())
@@ -108,7 +108,7 @@ def show_exam(run: RunFolder) -> None:
     if len(shown) < len(questions):
         export = command("exam", run.path, "--export", "FILE.csv")
         console.line(f"    ({len(shown)} of {len(questions)}; all of them: {export})")
-    if kept := run.records_if_any("kept.jsonl", KeptItem):
+    if kept := run.records_if_any(RunFile.RETENTION, KeptItem):
         console.table("the third ring: what the adapter must not forget", ("kind", "items", "topics"), kept_rows(kept))
     check_exam(run)
 
@@ -130,7 +130,7 @@ def check_exam(run: RunFolder) -> None:
     Raises:
         RunFolderError: it is not, or was never sealed.
     """
-    if faults := exam_faults(run) or ([] if run.file("seal.json").is_file() else ["there is no seal.json"]):
+    if faults := exam_faults(run) or ([] if run.file(RunFile.SEAL).is_file() else ["there is no seal.json"]):
         raise RunFolderError(
             f"the exam of {run.path} is not the sealed one",
             "; ".join(faults),
@@ -138,12 +138,12 @@ def check_exam(run: RunFolder) -> None:
             "to change the exam, edit an export: tunewright exam DIR --export my-exam.csv",
         )
     console.line(f"the seal holds: exam.jsonl has the sealed SHA-256 {file_digest(run.file('exam.jsonl'))}")
-    if "kept" in run.read_json("seal.json"):
+    if "kept" in run.read_json(RunFile.SEAL):
         console.line(f"                kept.jsonl has the sealed SHA-256 {file_digest(run.file('kept.jsonl'))}")
 
 
 def _questions(run: RunFolder) -> list[Question]:
-    questions = run.records_if_any("exam.jsonl", Question)
+    questions = run.records_if_any(RunFile.EXAM, Question)
     if not questions:
         raise RunFolderError(
             f"{run.path} has no exam yet",

@@ -13,17 +13,18 @@ from tunewright.annotation.plan import pairs, shown_digest
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.extra_arms import difference_rows, free_name
 from tunewright.evaluation.measurement import adjusted, compare
-from tunewright.evaluation.results import BASE, TUNED, ArmResult, Difference
+from tunewright.evaluation.results import ArmResult, Difference
 from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.agreement import Game, Strength, bradley_terry
 from tunewright.statistics.intervals import duration, number, signed, spread
 from tunewright.storage import file_digest
 
-_NEEDED = ("recipe.toml", "exam.jsonl", "scores.jsonl", "verdict.json")
+_NEEDED = ("recipe.toml", RunFile.EXAM, RunFile.SCORES, RunFile.VERDICT)
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
         if missing := [name for name in _NEEDED if not run.file(name).is_file()]:
             hint = f"finish it: {command('run', 'RECIPE', '--dir', folder)}"
             raise RunFolderError(f"{folder} has no {missing[0]} yet", "only finished runs can be compared", hint)
-        recipe = load_recipe(run.file("recipe.toml"))
+        recipe = load_recipe(run.file(RunFile.RECIPE))
         if faults := seal_faults(run, recipe):
             hint = f"make it anew: {run.again()}"
             raise RunFolderError(f"the seal of {folder} is broken", "; ".join(faults), hint)
         name = free_name(folder.resolve().name, {entry.name.lower() for entry in found})
-        found.append(Entry(name, run, recipe, Verdict.model_validate(run.read_json("verdict.json"))))
+        found.append(Entry(name, run, recipe, Verdict.model_validate(run.read_json(RunFile.VERDICT))))
     _require_same_exam(found)
     return found
 
@@ -64,7 +65,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
 def _require_same_exam(found: Sequence[Entry]) -> None:
     first = found[0]
     for entry in found[1:]:
-        exams = [file_digest(one.run.file("exam.jsonl")) for one in (first, entry)]
+        exams = [file_digest(one.run.file(RunFile.EXAM)) for one in (first, entry)]
         if exams[0] != exams[1]:
             raise UserError(
                 f"{first.name} and {entry.name} sat different exams, whose scores say nothing about each other",
@@ -85,7 +86,7 @@ def differences(found: Sequence[Entry]) -> list[Difference]:
     """Return the paired differences between all tuned models, with Holm's correction over all of them."""
     sheets = {}
     for entry in found:
-        own = [score for score in entry.run.read_records("scores.jsonl", Score) if score.arm == TUNED]
+        own = [score for score in entry.run.read_records(RunFile.SCORES, Score) if score.arm == Arm.TUNED]
         sheets[entry.name] = {score.question: score for score in own}
     looked = []
     for first, second in combinations(sheets, 2):
@@ -102,18 +103,18 @@ def games(found: Sequence[Entry]) -> list[Game]:
     """
     played, bases = [], dict[str, str]()
     for entry in found:
-        if not (entry.run.file("marks.jsonl").is_file() and entry.run.file("marking.json").is_file()):
+        if not (entry.run.file(RunFile.MARKS).is_file() and entry.run.file(RunFile.MARKING_PLAN).is_file()):
             continue
-        answers = entry.run.read_records("answers.jsonl", Answer)
-        told = sorted((answer.question, answer.text) for answer in answers if answer.arm == BASE)
-        names = {TUNED: entry.name, BASE: bases.setdefault(digest(told), f"{BASE} of {entry.name}")}
-        marking = entry.run.read_json("marking.json")
-        shown = pairs(entry.run.read_records("exam.jsonl", Question), answers, tuple(marking["arms"]))
+        answers = entry.run.read_records(RunFile.ANSWERS, Answer)
+        told = sorted((answer.question, answer.text) for answer in answers if answer.arm == Arm.BASE)
+        names = {Arm.TUNED: entry.name, Arm.BASE: bases.setdefault(digest(told), f"{Arm.BASE} of {entry.name}")}
+        marking = entry.run.read_json(RunFile.MARKING_PLAN)
+        shown = pairs(entry.run.read_records(RunFile.EXAM, Question), answers, tuple(marking["arms"]))
         if marking.get("answers") != shown_digest(shown):
             console.warning(f"the marks of {entry.name} are of earlier answers and are left out")
             continue
         first, second = marking["arms"]
-        for mark in entry.run.read_records("marks.jsonl", Mark):
+        for mark in entry.run.read_records(RunFile.MARKS, Mark):
             if mark.repeat or mark.choice == "cannot tell":
                 continue
             share = 0.5 if mark.winner is None else float(mark.winner == first)
@@ -127,12 +128,12 @@ def score_table(found: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for entry in found:
         results = entry.verdict.results
-        gain = results.difference(TUNED, BASE)
+        gain = results.difference(Arm.TUNED, Arm.BASE)
         rows.append(
             [
                 entry.name,
                 Path(entry.recipe.model.base).name,
-                *(_scored(results.arm(arm)) for arm in (BASE, TUNED)),
+                *(_scored(results.arm(arm)) for arm in (Arm.BASE, Arm.TUNED)),
                 f"{signed(gain.interval.mean)} ({spread(gain.interval)})" if gain else "–",
                 entry.verdict.name,
             ]
@@ -144,8 +145,8 @@ def cost_table(found: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows: what an answer of each tuned model costs, and what its training took."""
     rows = []
     for entry in found:
-        tuned = entry.verdict.results.arm(TUNED)
-        plans = entry.run.read_json("plan.json").values() if entry.run.file("plan.json").is_file() else []
+        tuned = entry.verdict.results.arm(Arm.TUNED)
+        plans = entry.run.read_json(RunFile.PLAN).values() if entry.run.file(RunFile.PLAN).is_file() else []
         peak = max((float(plan.get("measured_bytes", 0)) for plan in plans), default=0.0)
         took = sum(float(plan.get("measured_s", 0)) for plan in plans)
         rows.append(

@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright.evaluation.results import TUNED
 from tunewright.evaluation.verdict import Verdict
 from tunewright.html import figures
 from tunewright.records import Answer, Question, Record, Score
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, mean_interval, number, paired, plain, spread
 from tunewright.storage import file_digest
 
-CURVE = "curve.json"
+CURVE = RunFile.CURVE
 METHOD = (
     "a straight line over log2 of the number of samples, fitted by least squares to each question's scores after the "
     "three trainings; the questions' forecasts averaged, with a cluster-robust t interval over documents"
@@ -189,11 +189,11 @@ def _fitting(run: RunFolder, verdict: Verdict) -> LearningCurve | None:
         curve = LearningCurve.model_validate(run.read_json(CURVE))
     except ValidationError:
         return None
-    tuned = verdict.results.arm(TUNED)
+    tuned = verdict.results.arm(Arm.TUNED)
     last = curve.parts[-1] if curve.parts else None
     if last is None:
         return None
-    same = curve.exam == file_digest(run.file("exam.jsonl")) and last.adapter == file_digest(run.file("adapter"))
+    same = curve.exam == file_digest(run.file(RunFile.EXAM)) and last.adapter == file_digest(run.file(RunFile.ADAPTER))
     return curve if same and (tuned is None or tuned.primary == last.score) else None
 
 

@@ -12,12 +12,12 @@ from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.judge import JUDGMENTS, LEAST_MARKS, SUMMARY, JudgeSummary, Judgment, judge_differences
 from tunewright.evaluation.results import Results
 from tunewright.records import Answer, AnyRecord, Mark, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.agreement import exact_share
 from tunewright.statistics.intervals import Interval
 from tunewright.storage import file_digest
 
-MARKING, MARKS = "marking.json", "marks.jsonl"
+MARKING, MARKS = RunFile.MARKING_PLAN, RunFile.MARKS
 _JUDGE = "judge"
 
 
@@ -31,7 +31,7 @@ def _read(run: RunFolder, name: str, kind: type[AnyRecord], again: str) -> AnyRe
 
 
 def _marked(run: RunFolder, marking: Markings) -> list[Pair]:
-    return pairs(run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer), marking.arms)
+    return pairs(run.read_records(RunFile.EXAM, Question), run.read_records(RunFile.ANSWERS, Answer), marking.arms)
 
 
 def _decided(agreement: Agreement) -> int:
@@ -95,7 +95,7 @@ def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
     summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {run.again()}")
     again = command("mark", run.path, "--read", "FILE...")
     marking = _read(run, MARKING, Markings, f"read the marks again: {again}")
-    answers = run.file("answers.jsonl")
+    answers = run.file(RunFile.ANSWERS)
     now = file_digest(answers) if answers.is_file() else ""
     summary = summary if summary and summary.answers == now else None
     marking = marking if marking and marking.answers == shown_digest(_marked(run, marking)) else None

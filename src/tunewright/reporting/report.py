@@ -23,12 +23,12 @@ from tunewright.reporting.learning_curve import curve_absence, curve_view
 from tunewright.reporting.opinions import opinions
 from tunewright.reporting.sections import kept_view, structured_table
 from tunewright.reporting.training import advice, costs, plans, training
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import number, percent, spread
 from tunewright.storage import file_digest
 
-REPORT = "report.html"
-_NEEDED = ("exam.jsonl", "answers.jsonl", "scores.jsonl", "verdict.json")
+REPORT = RunFile.REPORT
+_NEEDED = (RunFile.EXAM, RunFile.ANSWERS, RunFile.SCORES, RunFile.VERDICT)
 _TONES = {
     "SHIP": "good",
     "SHIP WITH RAG": "good",
@@ -65,9 +65,9 @@ def _required(run: RunFolder, name: str) -> Path:
 
 
 def _verdict(run: RunFolder) -> Verdict:
-    path = _required(run, "verdict.json")
+    path = _required(run, RunFile.VERDICT)
     try:
-        return Verdict.model_validate(run.read_json("verdict.json"))
+        return Verdict.model_validate(run.read_json(RunFile.VERDICT))
     except ValidationError as error:
         raise RunFolderError(
             f"{path} is not a verdict", str(error.errors()[0]["msg"]), "delete it and evaluate again"
@@ -81,7 +81,7 @@ def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord
 
 def _seal(run: RunFolder) -> dict[str, Any] | None:
     """The sealed digests; ``report`` has refused a run that is not as sealed."""
-    return run.read_json("seal.json") if run.file("seal.json").is_file() else None
+    return run.read_json(RunFile.SEAL) if run.file(RunFile.SEAL).is_file() else None
 
 
 def _benchmarks(run: RunFolder) -> tuple[str, list[str], list[list[str]]] | None:
@@ -91,7 +91,9 @@ def _benchmarks(run: RunFolder) -> tuple[str, list[str], list[list[str]]] | None
     try:
         found = BenchmarkResults.model_validate(run.read_json(RESULTS))
         return (
-            (extent_told(found), *benchmark_table(found)) if found.adapter == file_digest(run.file("adapter")) else None
+            (extent_told(found), *benchmark_table(found))
+            if found.adapter == file_digest(run.file(RunFile.ADAPTER))
+            else None
         )
     except ValidationError as error:
         hint = f"delete it, then: {command('benchmark', run.path, 'TASK...')}"
@@ -101,9 +103,9 @@ def _benchmarks(run: RunFolder) -> tuple[str, list[str], list[list[str]]] | None
 def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     """Everything that the page shows; a part whose files are missing is None and named under ``absent``."""
     verdict = _verdict(run)
-    exam = _records(run, "exam.jsonl", Question)
-    answers = _records(run, "answers.jsonl", Answer)
-    scores = _records(run, "scores.jsonl", Score)
+    exam = _records(run, RunFile.EXAM, Question)
+    answers = _records(run, RunFile.ANSWERS, Answer)
+    scores = _records(run, RunFile.SCORES, Score)
     stages = parts.stages(run)
     arms = [arm.arm for arm in verdict.results.arms]
     found = {
@@ -128,7 +130,7 @@ def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     }
     said = opinions(run, verdict.results)
     measured = {name for name, there in ((NO_MARKS, said["marked"]), (NO_JUDGE, said["judged"])) if there}
-    recipe_file = run.file("recipe.toml")
+    recipe_file = run.file(RunFile.RECIPE)
     return {
         **found,
         **said,
@@ -174,7 +176,7 @@ def report(run: RunFolder, recipe: Recipe) -> StageSummary:
             write_page(run, data_view(run, recipe))
         return StageSummary(num_in=0, num_out=0, figures={"verdict": "INVALID", "seal_faults": len(faults)})
     view = _view(run, recipe)
-    page = render(REPORT, view)
+    page = render("report.html", view)
     run.write(REPORT, page)
     write_page(run, view["samples"])
     return StageSummary(

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunewright.evaluation.results import (
-    BASE,
     KEPT,
-    TUNED,
     ArmResult,
     Difference,
     Guard,
@@ -31,7 +29,8 @@ from tunewright.records import (
     StageSummary,
     read_jsonl,
 )
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import number, signed, spread
 
 if TYPE_CHECKING:
@@ -40,10 +39,10 @@ if TYPE_CHECKING:
 
 def structured_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | None:
     """Return columns and rows, base against tuned by measure and field, where gold answers are JSON objects."""
-    base, tuned = verdict.results.arm(BASE), verdict.results.arm(TUNED)
+    base, tuned = verdict.results.arm(Arm.BASE), verdict.results.arm(Arm.TUNED)
     if base is None or tuned is None or not verdict.results.structured:
         return None
-    columns = ["structured answers", BASE, TUNED, "tuned − base", f"{1 - verdict.rule['alpha']:.0%} interval"]
+    columns = ["structured answers", Arm.BASE, Arm.TUNED, "tuned − base", f"{1 - verdict.rule['alpha']:.0%} interval"]
     return columns, [
         [
             d.measure.replace("_", " ", 1) if ":" not in d.measure else d.measure.partition(":")[2],
@@ -70,7 +69,7 @@ def forest_scores(arms: Sequence[ArmResult]) -> Markup:
             mean=arm.primary.mean,
             low=arm.primary.low,
             high=arm.primary.high,
-            kind="tuned" if arm.arm.startswith(TUNED) else "rival",
+            kind="tuned" if arm.arm.startswith(Arm.TUNED) else "rival",
         )
         for arm in arms
     ]
@@ -106,11 +105,11 @@ def nll(verdict: Verdict, exam: Sequence[Question], answers: Sequence[Answer]) -
     asked = {q.id for q in exam if q.answerable and q.passage is None}
     if verdict.results.nll_learned is not None:
         asked &= {q.id for q in exam if q.ring == "learned"}
-    found: dict[str, dict[str, float]] = {BASE: {}, TUNED: {}}
+    found: dict[str, dict[str, float]] = {Arm.BASE: {}, Arm.TUNED: {}}
     for answer in answers:
         if answer.question in asked and answer.arm in found and math.isfinite(answer.gold_nll):
             found[answer.arm][answer.question] = answer.gold_nll
-    points = [(nll, found[TUNED][q]) for q, nll in found[BASE].items() if q in found[TUNED]]
+    points = [(nll, found[Arm.TUNED][q]) for q, nll in found[Arm.BASE].items() if q in found[Arm.TUNED]]
     better = sum(tuned < base for base, tuned in points)
     label = f"Gold-answer NLL by question, base against tuned: lower in {better} of {len(points)} questions"
     whole = verdict.results.nll_closed_book
@@ -149,9 +148,11 @@ def funnel(stages: Sequence[dict[str, Any]]) -> Markup | None:
 
 def _most_changed(scores: Sequence[Score], exam: Sequence[Question]) -> list[str]:
     """Up to ten questions that tuned gained most over base, then up to ten that it lost most; ten at least in all."""
-    by_arm = {arm: {s.question: s.primary for s in scores if s.arm == arm} for arm in (BASE, TUNED)}
+    by_arm = {arm: {s.question: s.primary for s in scores if s.arm == arm} for arm in (Arm.BASE, Arm.TUNED)}
     change = {
-        q.id: by_arm[TUNED][q.id] - by_arm[BASE][q.id] for q in exam if q.id in by_arm[TUNED] and q.id in by_arm[BASE]
+        q.id: by_arm[Arm.TUNED][q.id] - by_arm[Arm.BASE][q.id]
+        for q in exam
+        if q.id in by_arm[Arm.TUNED] and q.id in by_arm[Arm.BASE]
     } or {q.id: 0.0 for q in exam}
     ranked = sorted(change, key=lambda q: -change[q])
     gains = [q for q in ranked if change[q] > 0][:_NUM_EXAMPLES]
@@ -184,14 +185,14 @@ def examples(
     """Return the answers that changed most from base to tuned, each way, with all arms' answers beside them."""
     told = {(a.question, a.arm): a for a in answers}
     marks = {(s.question, s.arm): s.primary for s in scores}
-    file = run.file("documents.jsonl")
+    file = run.file(RunFile.DOCUMENTS)
     documents = {document.id: document for document in read_jsonl(file, Document)} if file.is_file() else {}
     by_id = {question.id: question for question in exam}
     return [
         {
             "question": by_id[shown],
             "document": documents.get(by_id[shown].document),
-            "change": marks.get((shown, TUNED), 0.0) - marks.get((shown, BASE), 0.0),
+            "change": marks.get((shown, Arm.TUNED), 0.0) - marks.get((shown, Arm.BASE), 0.0),
             "answers": [(arm, told[shown, arm], marks.get((shown, arm))) for arm in arms if (shown, arm) in told],
         }
         for shown in _most_changed(scores, exam)
@@ -206,8 +207,8 @@ def kept_view(run: RunFolder, verdict: Verdict) -> dict[str, Any] | None:
     kept = verdict.results.kept
     if kept is None:
         return None
-    items = run.records_if_any("kept.jsonl", KeptItem)
-    answers = run.records_if_any("kept-answers.jsonl", KeptAnswer)
+    items = run.records_if_any(RunFile.RETENTION, KeptItem)
+    answers = run.records_if_any(RunFile.RETENTION_ANSWERS, KeptAnswer)
     choices = [item for item in items if item.kind == "choice"]
     guards = [guard for guard in verdict.results.guards if guard.measure.startswith(KEPT)]
     return {
@@ -231,7 +232,7 @@ def kept_line(verdict: Verdict) -> str:
     if kept.accuracy:
         judged = [group for group in kept.groups if group.kind != "passage" and not group.topic]
         num = sum(group.num for group in judged)
-        base, tuned = (sum(getattr(g, arm) * g.num for g in judged) / num for arm in (BASE, TUNED))
+        base, tuned = (sum(getattr(g, arm) * g.num for g in judged) / num for arm in (Arm.BASE, Arm.TUNED))
         told.append(f"{base:.0%} → {tuned:.0%} of {num} general questions and formats right")
     if kept.cross_entropy:
         (read,) = (group for group in kept.groups if group.kind == "passage" and not group.topic)
@@ -265,9 +266,9 @@ def _examples(items: Sequence[KeptItem], answers: Sequence[KeptAnswer]) -> list[
     """Return format prompts that base or tuned alone has right: those lost first, then those gained."""
     told = {(answer.item, answer.arm): answer for answer in answers if answer.kind == "format"}
     both: list[dict[str, Any]] = [
-        {"item": item, "base": told[item.id, BASE], "tuned": told[item.id, TUNED]}
+        {"item": item, "base": told[item.id, Arm.BASE], "tuned": told[item.id, Arm.TUNED]}
         for item in items
-        if (item.id, BASE) in told and (item.id, TUNED) in told
+        if (item.id, Arm.BASE) in told and (item.id, Arm.TUNED) in told
     ]
     lost = [pair for pair in both if pair["tuned"].value < pair["base"].value]
     gained = [pair for pair in both if pair["tuned"].value > pair["base"].value]

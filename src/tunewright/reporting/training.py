@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunewright.errors import RunFolderError
-from tunewright.evaluation.results import BASE, RAG, TUNED, Results
+from tunewright.evaluation.results import Results
 from tunewright.html import figures
 from tunewright.records import Record, StageSummary
 from tunewright.reporting.data_statistics import teacher_use
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import duration, number, signed
 
 Row = Mapping[str, Any]
@@ -53,7 +54,7 @@ def metrics_rows(run: RunFolder) -> list[dict[str, Any]]:
     Raises:
         RunFolderError: a line is no training step.
     """
-    path = run.file("metrics.jsonl")
+    path = run.file(RunFile.METRICS)
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -114,11 +115,11 @@ def plans(run: RunFolder) -> dict[str, dict[str, Any]] | None:
     Raises:
         RunFolderError: plan.json does not hold plans.
     """
-    path = run.file("plan.json")
+    path = run.file(RunFile.PLAN)
     if not path.is_file():
         return None
     try:
-        return {phase: _scored(plan) for phase, plan in run.read_json("plan.json").items()}
+        return {phase: _scored(plan) for phase, plan in run.read_json(RunFile.PLAN).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path} holds no plan of a training", str(error), "train again") from error
 
@@ -179,7 +180,7 @@ def break_even(results: Results, seconds: dict[str, float], steps_s: float = 0.0
         seconds: how long the last attempt at each stage took, by name.
         steps_s: how long all training steps took, those of earlier attempts too.
     """
-    rag, tuned = results.arm(RAG), results.arm(TUNED)
+    rag, tuned = results.arm(Arm.RAG), results.arm(Arm.TUNED)
     if rag is None or tuned is None or "train" not in seconds:
         return None
     saved, made = rag.duration_s - tuned.duration_s, sum(seconds.get(name, 0.0) for name in _MAKING)
@@ -202,14 +203,14 @@ def _steps_s(run: RunFolder) -> float:
 
 def _dollars(run: RunFolder) -> float:
     """Return what all replies on record cost, those to earlier settings too: they were paid for."""
-    journal = run.file("teacher.jsonl")
+    journal = run.file(RunFile.TEACHER_JOURNAL)
     use = teacher_use(journal) if journal.is_file() else {}
     return math.fsum(values.get("US dollars", 0.0) for values in use.values())
 
 
 def costs(run: RunFolder, results: Results, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the view: each arm's tokens and seconds per answer beside the base's, the dollars paid, the break-even."""
-    base = results.arm(BASE)
+    base = results.arm(Arm.BASE)
     seconds = {s["stage"]: float(s["duration_s"]) for s in stages if "duration_s" in s}
     return {
         "arms": [

@@ -12,7 +12,8 @@ from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 
 _MOST = 8
 # A quantized file rounds otherwise than what was examined, so that an answer may part from it in a near tie.
@@ -30,13 +31,13 @@ class Canary:
     def leans(self, served: str) -> str:
         """Return whose answer the served one follows for longer: "tuned", "base", or "neither"."""
         if served == self.tuned:  # it may begin as the base's does and end sooner, or be empty
-            return "tuned"
+            return Arm.TUNED
         if served == self.base:
-            return "base"
+            return Arm.BASE
         with_tuned, with_base = (len(commonprefix([served, own])) for own in (self.tuned, self.base))
         if with_tuned == with_base:
             return "neither"
-        return "tuned" if with_tuned > with_base else "base"
+        return Arm.TUNED if with_tuned > with_base else Arm.BASE
 
 
 def canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:
@@ -45,18 +46,18 @@ def canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:
     Raises:
         RunFolderError: the exam was not sat by both, or both answered all of it alike.
     """
-    require(run, "adapter", "exam.jsonl", "answers.jsonl")
+    require(run, RunFile.ADAPTER, RunFile.EXAM, RunFile.ANSWERS)
     told: dict[str, dict[str, str]] = {}
-    for answer in run.read_records("answers.jsonl", Answer):
+    for answer in run.read_records(RunFile.ANSWERS, Answer):
         told.setdefault(answer.question, {})[answer.arm] = answer.text
     found, num_both = [], 0
-    for question in run.read_records("exam.jsonl", Question):
+    for question in run.read_records(RunFile.EXAM, Question):
         answers = told.get(question.id, {})
-        if {"base", "tuned"} <= set(answers):
+        if {Arm.BASE, Arm.TUNED} <= set(answers):
             num_both += 1
-            if answers["base"] != answers["tuned"]:
+            if answers[Arm.BASE] != answers[Arm.TUNED]:
                 prompt = exam_prompt(recipe.system_prompt, question)
-                found.append(Canary(encode_prompt(tokenizer, prompt), answers["base"], answers["tuned"]))
+                found.append(Canary(encode_prompt(tokenizer, prompt), answers[Arm.BASE], answers[Arm.TUNED]))
     if not num_both:
         raise RunFolderError(
             "nothing shows how base and tuned answer",
@@ -86,7 +87,7 @@ def judge(asked: Sequence[Canary], served: Iterable[str], hint: str) -> str:
     answers = list(served)
     leans = [canary.leans(text) for canary, text in zip(asked, answers, strict=True)]
     equal = sum(text == canary.tuned for canary, text in zip(asked, answers, strict=True))
-    total, tuned, base = len(asked), leans.count("tuned"), leans.count("base")
+    total, tuned, base = len(asked), leans.count(Arm.TUNED), leans.count(Arm.BASE)
     counted = f"of {total} exam questions, it answers {equal} word for word as tuned did, {base} as the base"
     if tuned >= _LEAST_TUNED * total and equal >= _LEAST_EQUAL * total:
         return counted

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tunewright.serving.requests import ChatRequest, RequestError
+from tunewright.settings import Arm
 
 _READ_TIMEOUT_S = 3600.0  # of a request that waits for those before it: a large model on a CPU is slow
 WAITING = 64  # requests under way or in line
@@ -104,7 +105,7 @@ class Completions:
 
         room = room_for(prompt_ids, self.context)
         body = {
-            "model": "tuned",
+            "model": Arm.TUNED,
             "prompt": prompt_ids,
             "max_tokens": min(request.most_tokens, room),
             "temperature": request.temperature,

@@ -19,7 +19,7 @@ from tunewright.models import llama_cpp
 from tunewright.models.student import student_identity
 from tunewright.recipe import Recipe
 from tunewright.records import digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.serving.engine import Completions
 from tunewright.storage import atomic_folder, file_digest
 
@@ -40,7 +40,7 @@ def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
         ExportError: the run's export of this type is damaged.
         DiskFullError: no space; an older file stands.
     """
-    adapter = file_digest(run.file("adapter"))
+    adapter = file_digest(run.file(RunFile.ADAPTER))
     exported = run.file(f"exports/gguf-{dtype}")
     put_back(exported)
     if (exported / RECEIPT).is_file() and verify(exported)["made_of"]["adapter"] == adapter:

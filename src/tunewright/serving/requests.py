@@ -10,8 +10,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from tunewright.models.generation import MAX_NEW_TOKENS
 from tunewright.records import Message
+from tunewright.settings import Arm
 
-MODEL = "tuned"
+MODEL = str(Arm.TUNED)
 
 
 class RequestError(Exception):

@@ -18,7 +18,7 @@ from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.serving import vllm
 from tunewright.serving.canary import Canary, canaries, judge
 from tunewright.serving.engine import Engine, Piece
@@ -75,8 +75,8 @@ def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None
         StageError: the engine does not start, or does not answer as the tuned model did.
     """
     token = token_for(host)
-    require(run, "recipe.toml", "adapter")
-    recipe = load_recipe(run.file("recipe.toml"))
+    require(run, RunFile.RECIPE, RunFile.ADAPTER)
+    recipe = load_recipe(run.file(RunFile.RECIPE))
     with _terminable(), take_port(host, port) as door:
         student = Student(student_tokenizer(recipe), recipe.system_prompt)
         asked = canaries(run, recipe, student.tokenizer)
@@ -120,13 +120,15 @@ def _engine(
     """
     lacking = vllm.why_not(recipe) if wanted in ("auto", "vllm") else ""
     if wanted in ("auto", "vllm") and not lacking:
-        return vllm.vllm_engine(recipe, run.file("adapter"), end_ids(student.tokenizer, None))
+        return vllm.vllm_engine(recipe, run.file(RunFile.ADAPTER), end_ids(student.tokenizer, None))
     if wanted == "vllm":
         raise UserError("vLLM cannot serve this run", lacking, "leave --engine out, and another engine serves it")
     if wanted == "transformers":
-        return examined_engine(recipe, run.file("adapter"))
+        return examined_engine(recipe, run.file(RunFile.ADAPTER))
     console.line(f"llama.cpp serves{f': {lacking}' if lacking else ''}", "dim")
-    folder = run.file("adapter") if is_full(run.file("adapter")) else locate(recipe.model.base, recipe.folder)
+    folder = (
+        run.file(RunFile.ADAPTER) if is_full(run.file(RunFile.ADAPTER)) else locate(recipe.model.base, recipe.folder)
+    )
     try:
         gguf = tuned_gguf(run, recipe, dtype)
         return llama_engine(gguf, read_config(folder), dtype == "f32", renewal(run, gguf, dtype))
@@ -136,7 +138,7 @@ def _engine(
             hint = "leave --engine out, and transformers serves it"
             raise ModelError("llama.cpp cannot serve this model", cause, hint) from error
         console.line(f"transformers serves: llama.cpp cannot ({cause})", "dim")
-        return examined_engine(recipe, run.file("adapter"))
+        return examined_engine(recipe, run.file(RunFile.ADAPTER))
 
 
 def _answer(engine: Engine, student: Student, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:

@@ -24,6 +24,7 @@ from tunewright.models.source import locate, read_config
 from tunewright.models.student import lora_rank, unloadable
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Completions
+from tunewright.settings import Arm
 
 _START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
 _END_TIMEOUT_S = 20.0
@@ -48,9 +49,9 @@ def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
     """Return the command line: the base in the types that were examined, the adapter under the name "tuned"."""
     words = ["vllm", "serve"]
     if is_full(adapter):
-        words += [str(adapter), "--served-model-name", "tuned"]
+        words += [str(adapter), "--served-model-name", Arm.TUNED]
     else:
-        words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", "base"]
+        words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", Arm.BASE]
         words += [
             "--enable-lora",
             "--lora-modules",

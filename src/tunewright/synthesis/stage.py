@@ -21,7 +21,7 @@ from tunewright.records import (
     StageSummary,
 )
 from tunewright.retention.suite import draw, load_suite
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, kept_power, question_counts
 from tunewright.storage import file_digest
@@ -33,18 +33,18 @@ from tunewright.synthesis.tasks import TASKS, check, tasks_of
 from tunewright.teacher import Teacher, open_teacher
 from tunewright.text.injection import PLANTED, injection_fault
 
-EXAM, KEPT, SEAL, SAMPLES = "exam.jsonl", "kept.jsonl", "seal.json", "samples.jsonl"
+EXAM, KEPT, SEAL, SAMPLES = RunFile.EXAM, RunFile.RETENTION, RunFile.SEAL, RunFile.SAMPLES
 _RINGS: dict[Side, Ring] = {"train": "learned", "exam": "unseen"}
 
 
 def _read_sources(run: RunFolder) -> tuple[list[Document], list[Chunk], list[SplitEntry]]:
     """Return documents, chunks and split; empty where a run has none (the user's own data and exam)."""
-    if not run.file("documents.jsonl").exists():
+    if not run.file(RunFile.DOCUMENTS).exists():
         return [], [], []
     return (
-        run.read_records("documents.jsonl", Document),
-        run.read_records("chunks.jsonl", Chunk),
-        run.read_records("split.jsonl", SplitEntry),
+        run.read_records(RunFile.DOCUMENTS, Document),
+        run.read_records(RunFile.CHUNKS, Chunk),
+        run.read_records(RunFile.SPLIT, SplitEntry),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import RunFolderError, TeacherError, shell
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import Reply, Request
 
@@ -80,7 +80,7 @@ class Spending:
             self._settled.notify_all()
 
 
-JOURNAL = "teacher.jsonl"
+JOURNAL = RunFile.TEACHER_JOURNAL
 _FINISHES = ("stop", "length", "other")
 _KINDS = {"text": str, "finish": str, "num_prompt_tokens": int, "num_tokens": int}
 

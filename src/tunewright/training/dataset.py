@@ -14,7 +14,7 @@ from tunewright import console
 from tunewright.models.chat_template import IGNORED, Encoded, encode, special_ids
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.injection import PLANTED, injection_fault
 from tunewright.training.packing import Example
 
@@ -162,14 +162,14 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     refused: list[Rejection] = []
     num_in = 0
     # A run without synthesis has no train.jsonl of its own: one that lies there is of other settings.
-    samples = run.records_if_any("train.jsonl", Sample) if recipe.needs_samples else []
+    samples = run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else []
     if settings.epochs and settings.text_share < 1:
         told = [sample for sample in samples if sample.task != VIEW]
         num_in += len(told)
         chats, rejections = encode_samples(told, tokenizer, settings.max_tokens)
     if settings.epochs and settings.text_share:
-        side = {entry.document for entry in run.records_if_any("split.jsonl", SplitEntry) if entry.side == "train"}
-        documents = [document for document in run.records_if_any("documents.jsonl", Document) if document.id in side]
+        side = {entry.document for entry in run.records_if_any(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
+        documents = [document for document in run.records_if_any(RunFile.DOCUMENTS, Document) if document.id in side]
         planted = [document for document in documents if injection_fault(f"{document.title}\n{document.text}")]
         rejections += [Rejection(stage="train", id=one.id, reason=PLANTED, detail=one.source) for one in planted]
         num_in += len(planted)
@@ -179,7 +179,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
     mixed = mix(chats, texts, settings.text_share, seed)
     num_in += len(mixed) - len(chats)
     if recipe.preference.wanted:
-        given = run.records_if_any("pairs.jsonl", PreferencePair)
+        given = run.records_if_any(RunFile.PAIRS, PreferencePair)
         num_in += len(given)
         pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)
     tokens = sum(example.num_tokens for example in mixed)
@@ -220,19 +220,19 @@ def write_subset(run: RunFolder, own: RunFolder, recipe: Recipe, percent: int) -
     """Write the share of a run's training data to another folder; return its size as ``training_size`` counts it."""
     seed = recipe.seed
     if recipe.needs_samples:
-        samples = run.read_records("train.jsonl", Sample)
+        samples = run.read_records(RunFile.TRAIN, Sample)
         drawn = nested(samples, percent, seed, lambda sample: sample.id, lambda sample: sample.task)
-        own.write_records("train.jsonl", drawn)
+        own.write_records(RunFile.TRAIN, drawn)
     if recipe.preference.wanted:
-        pairs = run.read_records("pairs.jsonl", PreferencePair)
+        pairs = run.read_records(RunFile.PAIRS, PreferencePair)
         preferred = nested(pairs, percent, seed, lambda pair: pair.id, lambda pair: pair.origin)
-        own.write_records("pairs.jsonl", preferred)
+        own.write_records(RunFile.PAIRS, preferred)
     if recipe.training.text_share:
-        entries = run.read_records("split.jsonl", SplitEntry)
+        entries = run.read_records(RunFile.SPLIT, SplitEntry)
         learning = [entry for entry in entries if entry.side == "train"]
         reading = nested(learning, percent, seed, lambda entry: entry.document, lambda entry: entry.side)
-        own.write_records("split.jsonl", reading)
-        own.write_records("documents.jsonl", run.read_records("documents.jsonl", Document))
+        own.write_records(RunFile.SPLIT, reading)
+        own.write_records(RunFile.DOCUMENTS, run.read_records(RunFile.DOCUMENTS, Document))
     return training_size(own, recipe)
 
 
@@ -240,7 +240,7 @@ def training_size(run: RunFolder, recipe: Recipe) -> int:
     """Return how much a run trains on: its samples and pairs, or its documents where it learns raw text alone."""
     size = 0
     if recipe.needs_samples:
-        size += len(run.read_records("train.jsonl", Sample))
+        size += len(run.read_records(RunFile.TRAIN, Sample))
     if recipe.preference.wanted:
-        size += len(run.read_records("pairs.jsonl", PreferencePair))
-    return size or sum(entry.side == "train" for entry in run.read_records("split.jsonl", SplitEntry))
+        size += len(run.read_records(RunFile.PAIRS, PreferencePair))
+    return size or sum(entry.side == "train" for entry in run.read_records(RunFile.SPLIT, SplitEntry))

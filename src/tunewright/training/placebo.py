@@ -12,7 +12,7 @@ from tunewright.distributed import processes
 from tunewright.errors import TrainingError
 from tunewright.recipe import Recipe
 from tunewright.records import PreferencePair, Sample, StageSummary, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.training.stage import train_adapter
 
 FOLDER = "placebo"
@@ -35,16 +35,16 @@ def train_placebo(run: RunFolder, recipe: Recipe) -> StageSummary:
 
 def _write_shuffled(run: RunFolder, own: RunFolder, recipe: Recipe) -> None:
     moved = 0
-    if recipe.needs_samples and run.file("train.jsonl").exists():
-        samples = run.read_records("train.jsonl", Sample)
+    if recipe.needs_samples and run.file(RunFile.TRAIN).exists():
+        samples = run.read_records(RunFile.TRAIN, Sample)
         shuffled = shuffled_answers(samples, recipe.seed)
         moved += sum(before.messages != after.messages for before, after in zip(samples, shuffled, strict=True))
-        own.write_records("train.jsonl", shuffled)
+        own.write_records(RunFile.TRAIN, shuffled)
     if recipe.preference.wanted:
-        pairs = run.read_records("pairs.jsonl", PreferencePair)
+        pairs = run.read_records(RunFile.PAIRS, PreferencePair)
         exchanged = shuffled_pairs(pairs, recipe.seed)
         moved += sum(before.chosen != after.chosen for before, after in zip(pairs, exchanged, strict=True))
-        own.write_records("pairs.jsonl", exchanged)
+        own.write_records(RunFile.PAIRS, exchanged)
     if not moved:
         raise TrainingError(
             "a placebo of this training set would be the adapter itself",

@@ -15,7 +15,7 @@ from tunewright.models.loading import attach_adapter, compute_dtype, pick_device
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import StageSummary, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import atomic_folder, disk_errors, write_atomic
 from tunewright.training.checkpoint import make_room, require_same
@@ -119,7 +119,7 @@ def train_phases(session: Session, data: Data) -> dict[str, Plan]:
     for phase, identity in identities.items():
         require_same(session.run.file(CHECKPOINTS) / phase, identity)
     if session.group.is_first:
-        keep_phases(session.run.file("metrics.jsonl"), set(identities))
+        keep_phases(session.run.file(RunFile.METRICS), set(identities))
     plans = {}
     if "sft" in identities:
         plans["sft"] = _train_sft(session, data, identities["sft"])
@@ -154,7 +154,7 @@ def _train(session: Session, name: str, task: Task, settings: LoopSettings, iden
     if planned is None:
         capacity, planned = prove(session.model, task, settings, capacity, why, session.recipe)
         _keep_plan(session, folder, identity, planned)
-    file = session.run.file("metrics.jsonl")
+    file = session.run.file(RunFile.METRICS)
     listeners = tracker(session.recipe, session.run.path, name) if session.group.is_first else ()
     metrics = MetricsLog(file, name, session.group.is_first, planned.flops_per_token, planned.peak_flops, listeners)
 
@@ -172,13 +172,13 @@ def _train(session: Session, name: str, task: Task, settings: LoopSettings, iden
 def _keep_plan(session: Session, folder: Path, identity: Mapping[str, Any], plan: Plan) -> None:
     if session.group.is_first:
         content = {"identity": digest(identity), "plan": plan.as_dict()}
-        write_atomic(folder / "plan.json", json.dumps(content, indent=2).encode())
+        write_atomic(folder / RunFile.PLAN, json.dumps(content, indent=2).encode())
 
 
 def _earlier_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
     """Return the plan that an earlier attempt at the same phase began with."""
     try:
-        content = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / RunFile.PLAN).read_text(encoding="utf-8"))
         return Plan(**content["plan"]) if content["identity"] == digest(identity) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -231,14 +231,14 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     group.wait()
     if not group.is_first:
         return StageSummary(num_in=0, num_out=0)
-    session.save(run.file("adapter"))
-    tokenizer.save_pretrained(run.file("adapter"))
-    run.write_json("plan.json", {phase: plan.as_dict() for phase, plan in plans.items()})
+    session.save(run.file(RunFile.ADAPTER))
+    tokenizer.save_pretrained(run.file(RunFile.ADAPTER))
+    run.write_json(RunFile.PLAN, {phase: plan.as_dict() for phase, plan in plans.items()})
     return _summary(run, data, rejected)
 
 
 def _summary(run: RunFolder, data: Data, rejected: dict[str, int]) -> StageSummary:
-    rows = read_metrics(run.file("metrics.jsonl"))
+    rows = read_metrics(run.file(RunFile.METRICS))
     figures: dict[str, float | int | str] = {
         "steps": sum(row["step"] > 0 for row in rows),
         "supervised_tokens": sum(example.num_supervised for example in [*data.examples, *data.pairs]),
