@@ -87,13 +87,13 @@ def main() -> None:
     from tunewright.evaluation import generation
     from tunewright.models.loading import pick_device, quiet_libraries
     from tunewright.recipe import load_recipe
-    from tunewright.records import KeptItem
+    from tunewright.records import RetentionItem
     from tunewright.run_folder import RunFolder
 
     quiet_libraries()
     source = RunFolder.open(options.run)
     recipe = load_recipe(source.file("recipe.toml"))
-    questions, kept = questions_of(source, options.questions), source.read_records("kept.jsonl", KeptItem)
+    questions, kept = questions_of(source, options.questions), source.read_records("kept.jsonl", RetentionItem)
     arms = ("base", "few-shot", "rag", "tuned", "tuned+rag")
     with tempfile.TemporaryDirectory() as name:
         run = copy_of(source, Path(name) / "run")

@@ -29,7 +29,7 @@ import scipy
 from scipy.special import ndtr, stdtr
 
 from tunewright.evaluation.measurement import PAIRS
-from tunewright.evaluation.results import ArmResult, Difference, Guard, Results
+from tunewright.evaluation.results import ArmResult, Difference, GuardResult, Results
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import apply_rule
 from tunewright.statistics.intervals import Interval, paired, sign_flip
@@ -96,7 +96,7 @@ def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
     none = paired([0.0] * truth.num_questions, clusters.tolist())
     margin = rule(0.10, ARMS)["guards"]["false_refusal"]
     guards = tuple(
-        Guard(
+        GuardResult(
             measure="false_refusal",
             first=first,
             second=second,

@@ -19,7 +19,7 @@ from tunewright.errors import RunFolderError
 Side = Literal["train", "exam"]
 Ring = Literal["learned", "unseen"]
 Role = Literal["system", "user", "assistant"]
-KeptKind = Literal["choice", "format", "passage"]
+RetentionKind = Literal["choice", "format", "passage"]
 
 # Tasks that later stages treat apart: the user's own data, general instructions, and rewrites trained on as raw text.
 OWN, GENERAL, VIEW = "own", "general", "view"
@@ -183,7 +183,7 @@ class Score(Record):
     metrics: dict[str, float]
 
 
-class KeptItem(Record):
+class RetentionItem(Record):
     """One item of the third ring: a multiple choice, a prompt whose answer must have a form, or a general text.
 
     ``options`` and ``right``, the place of the right one, are a choice's; ``checks`` are a format's, each an object
@@ -191,7 +191,7 @@ class KeptItem(Record):
     """
 
     id: str
-    kind: KeptKind
+    kind: RetentionKind
     topic: str
     text: str
     level: int = 0
@@ -200,7 +200,7 @@ class KeptItem(Record):
     checks: tuple[dict[str, Any], ...] = ()
 
 
-class KeptAnswer(Record):
+class RetentionAnswer(Record):
     """What base or tuned made of one item of the third ring.
 
     ``value`` is 1 or 0 for a choice or a format, right or wrong, and nats per token for a passage. ``text`` is a
@@ -209,7 +209,7 @@ class KeptAnswer(Record):
 
     item: str
     arm: str
-    kind: KeptKind
+    kind: RetentionKind
     topic: str
     value: float
     text: str = ""

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from support.finished_run import kept_answers
 from support.retention_verdicts import judge
 from support.verdicts import GOOD, scored
-from tunewright.evaluation.retention import answer_tasks, kept_answer, measure_kept, task_of
+from tunewright.evaluation.retention import answer_tasks, measure_retention, retention_answer, task_of
 from tunewright.evaluation.verdict import Verdict
-from tunewright.records import KeptItem
+from tunewright.records import RetentionItem
 from tunewright.retention.suite import draw, load_suite
 
 SUITE = load_suite()
-QUESTION = KeptItem(
+QUESTION = RetentionItem(
     id="c",
     kind="choice",
     topic="t",
@@ -114,8 +114,8 @@ def test_a_ring_that_the_rule_asks_for_and_nobody_sat_is_invalid() -> None:
 
 def test_pairs_are_formed_by_item_and_topics_add_up() -> None:
     answers = kept_answers(SUITE)
-    found = measure_kept(answers[::-1])
-    again = measure_kept(answers)
+    found = measure_retention(answers[::-1])
+    again = measure_retention(answers)
     assert found is not None
     assert again is not None
     assert found.accuracy is not None
@@ -166,9 +166,13 @@ def test_options_and_passages_are_scored_as_one_by_one(student: tuple[Any, Any])
 
 def test_the_chosen_option_is_the_likeliest_per_character() -> None:
     nll = {"treated": 7.1, "in three": 7.9, "No": 2.1}  # 1.01, 0.99 and 1.05 nats per character
-    answer = kept_answer(QUESTION, "base", {"nll": list(nll.values()), "num_tokens": [2, 3, 1]})
+    answer = retention_answer(QUESTION, "base", {"nll": list(nll.values()), "num_tokens": [2, 3, 1]})
     assert (answer.text, answer.value) == ("in three", 1.0)
-    passage = KeptItem(id="p", kind="passage", topic="t", text="It rose.")
-    assert kept_answer(passage, "base", {"nll": [6.0], "num_tokens": [3]}).value == 2.0
-    form = KeptItem(id="f", kind="format", topic="words", text="?", checks=({"kind": "words", "max": 2},))
-    assert [kept_answer(form, "base", {"text": text}).value for text in ("One two", "One two three", "")] == [1, 0, 0]
+    passage = RetentionItem(id="p", kind="passage", topic="t", text="It rose.")
+    assert retention_answer(passage, "base", {"nll": [6.0], "num_tokens": [3]}).value == 2.0
+    form = RetentionItem(id="f", kind="format", topic="words", text="?", checks=({"kind": "words", "max": 2},))
+    assert [retention_answer(form, "base", {"text": text}).value for text in ("One two", "One two three", "")] == [
+        1,
+        0,
+        0,
+    ]

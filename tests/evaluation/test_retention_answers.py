@@ -13,7 +13,7 @@ from tunewright.evaluation.stage import evaluate
 from tunewright.evaluation.verdict import Verdict
 from tunewright.models import model_pool
 from tunewright.recipe import Recipe
-from tunewright.records import KeptAnswer, KeptItem, Question
+from tunewright.records import Question, RetentionAnswer, RetentionItem
 from tunewright.retention.suite import draw, load_suite
 from tunewright.run_folder import RunFolder
 from tunewright.settings import EvaluationSettings, ModelSettings, TrainingSettings
@@ -73,8 +73,8 @@ def sat(run: RunFolder, recipe: Recipe) -> Verdict:
     return Verdict.model_validate(run.read_json("verdict.json"))
 
 
-def answers(run: RunFolder) -> dict[tuple[str, str], KeptAnswer]:
-    return {(a.item, a.arm): a for a in run.read_records("kept-answers.jsonl", KeptAnswer)}
+def answers(run: RunFolder) -> dict[tuple[str, str], RetentionAnswer]:
+    return {(a.item, a.arm): a for a in run.read_records("kept-answers.jsonl", RetentionAnswer)}
 
 
 def test_an_adapter_that_does_nothing_forgets_nothing_and_is_asked_once(
@@ -83,7 +83,7 @@ def test_an_adapter_that_does_nothing_forgets_nothing_and_is_asked_once(
     run, recipe = make(tmp_path / "run", tiny_model, 80)
     verdict = sat(run, recipe)
     told = answers(run)
-    items = run.read_records("kept.jsonl", KeptItem)
+    items = run.read_records("kept.jsonl", RetentionItem)
     assert set(told) == {(item.id, arm) for item in items for arm in ("base", "tuned")}
     assert all(told[item.id, "base"].value == told[item.id, "tuned"].value for item in items)
     found = {guard.measure: guard.state for guard in verdict.results.guards_of("tuned")}
@@ -102,7 +102,7 @@ def test_a_model_that_lost_its_language_is_worse(tmp_path: Path, taught: Path) -
     verdict = sat(run, recipe)
     states = {guard.measure: guard.state for guard in verdict.results.guards}
     assert states["kept_cross_entropy"] == "beyond"
-    with_a_good_exam = judge(run.read_records("kept-answers.jsonl", KeptAnswer))
+    with_a_good_exam = judge(run.read_records("kept-answers.jsonl", RetentionAnswer))
     assert with_a_good_exam.name == "WORSE"
     assert any("Cross-entropy of general text" in reason for reason in with_a_good_exam.why)
 
@@ -118,7 +118,7 @@ def test_without_items_nothing_is_asked_and_it_is_told(tmp_path: Path, tiny_mode
 
 def test_an_item_changed_after_sealing_is_not_asked(tmp_path: Path, tiny_model: Path) -> None:
     run, recipe = make(tmp_path / "run", tiny_model, 12)
-    first, *rest = run.read_records("kept.jsonl", KeptItem)
+    first, *rest = run.read_records("kept.jsonl", RetentionItem)
     run.write_records("kept.jsonl", [first.model_copy(update={"text": "Another?"}), *rest])
     with pytest.raises(StageError, match=r"kept\.jsonl"):
         evaluate(run, recipe)

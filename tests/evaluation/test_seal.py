@@ -9,7 +9,7 @@ import pytest
 from support import finished_run
 from tunewright.evaluation.seal import exam_faults, seal_faults
 from tunewright.recipe import load_recipe
-from tunewright.records import KeptItem, Question
+from tunewright.records import Question, RetentionItem
 from tunewright.reporting.report import report
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
@@ -47,7 +47,7 @@ def another_gold(run: RunFolder) -> None:
 
 
 def another_item(run: RunFolder) -> None:
-    first, *rest = run.read_records("kept.jsonl", KeptItem)
+    first, *rest = run.read_records("kept.jsonl", RetentionItem)
     run.write_records("kept.jsonl", [first.model_copy(update={"right": (first.right + 1) % 4}), *rest])
 
 

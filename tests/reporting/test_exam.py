@@ -8,7 +8,7 @@ import pytest
 
 from support import finished_run
 from tunewright.errors import RunFolderError, UserError
-from tunewright.records import KeptItem, Question
+from tunewright.records import Question, RetentionItem
 from tunewright.reporting.exam import count_rows, export_exam, kept_rows, show_exam, some
 from tunewright.reporting.sections import kept_line
 from tunewright.run_folder import RunFolder
@@ -122,7 +122,7 @@ def test_the_third_ring_is_shown_and_guarded(tmp_path: Path, capsys: pytest.Capt
     told = " ".join(capsys.readouterr().err.split())
     assert "what the adapter must not forget" in told
     assert "kept.jsonl has the sealed SHA-256" in told
-    rows = {row[0]: row[1:] for row in kept_rows(run.read_records("kept.jsonl", KeptItem))}
+    rows = {row[0]: row[1:] for row in kept_rows(run.read_records("kept.jsonl", RetentionItem))}
     assert {kind: row[0] for kind, row in rows.items()} == {"choice": "300", "format": "60", "passage": "120"}
     assert "geography 23" in rows["choice"][1]
     line = kept_line(verdict)

@@ -21,9 +21,9 @@ from tunewright.statistics.power import (
     detectable_on,
     detectable_unclustered,
     exam_power,
-    kept_power,
     question_counts,
     questions_for,
+    retention_power,
 )
 
 
@@ -122,10 +122,10 @@ def question(name: str, document: str) -> Question:
 
 
 def test_what_forgetting_can_be_ruled_out_is_told_and_what_not() -> None:
-    assert "can rule out a loss of 0.033 or more" in kept_power(360, 0.05)  # 1.967 * sqrt(0.1 / 360)
-    assert "raise exam.kept" not in kept_power(360, 0.05)
-    assert kept_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.kept")
-    assert "no forgetting" in kept_power(1, 0.05)
+    assert "can rule out a loss of 0.033 or more" in retention_power(360, 0.05)  # 1.967 * sqrt(0.1 / 360)
+    assert "raise exam.kept" not in retention_power(360, 0.05)
+    assert retention_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.kept")
+    assert "no forgetting" in retention_power(1, 0.05)
 
 
 def test_an_exam_that_can_give_no_verdict_is_told_before_anything_is_trained():

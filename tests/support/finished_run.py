@@ -14,7 +14,7 @@ from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
 from tunewright.metrics import score
 from tunewright.recipe import Recipe, dump_recipe
-from tunewright.records import Answer, Document, KeptAnswer, KeptItem, Question, Span, StageSummary, digest
+from tunewright.records import Answer, Document, Question, RetentionAnswer, RetentionItem, Span, StageSummary, digest
 from tunewright.retention.suite import load_suite
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
@@ -92,7 +92,7 @@ def answers(questions: list[Question], refusal: str, quality: Mapping[str, float
     return [_answer(q, arm, share, refusal, rng) for arm, share in quality.items() for q in questions]
 
 
-def kept_answers(items: Sequence[KeptItem], lost: float = 0.03, rise: float = 0.02) -> list[KeptAnswer]:
+def kept_answers(items: Sequence[RetentionItem], lost: float = 0.03, rise: float = 0.02) -> list[RetentionAnswer]:
     """Return base's and tuned's answers to the third ring.
 
     Args:
@@ -110,7 +110,9 @@ def kept_answers(items: Sequence[KeptItem], lost: float = 0.03, rise: float = 0.
             values = [float(right), float(right != (rng.random() < (lost if right else lost / 2)))]
         for arm, value in zip(("base", "tuned"), values, strict=True):
             text = "" if item.kind == "passage" else f"What {arm} says"
-            found.append(KeptAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text))
+            found.append(
+                RetentionAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text)
+            )
     return found
 
 

@@ -14,7 +14,7 @@ from tunewright.annotation.page import PAGE, marking_page
 from tunewright.annotation.plan import MarkingKey, Pair, make_key, pairs, shown_digest
 from tunewright.annotation.summary import Agreement, Markings, metric_differences, summarize
 from tunewright.errors import RunFolderError, UserError, command, shell
-from tunewright.evaluation.judge import JUDGMENTS, SUMMARY, Judgment, judge_differences
+from tunewright.evaluation.judge import Judgment, judge_differences
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score
 from tunewright.run_folder import RunFile, RunFolder
@@ -130,8 +130,10 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     if not marks:
         raise UserError("there is no mark in the files", f"read: {', '.join(map(str, files))}", "mark at least one")
     differences = metric_differences(run.read_records(RunFile.SCORES, Score), answers, arms)
-    if run.file(SUMMARY).is_file() and run.read_json(SUMMARY).get("answers") == file_digest(run.file(RunFile.ANSWERS)):
-        differences["judge"] = judge_differences(run.read_records(JUDGMENTS, Judgment), arms)
+    if run.file(RunFile.JUDGE).is_file() and run.read_json(RunFile.JUDGE).get("answers") == file_digest(
+        run.file(RunFile.ANSWERS)
+    ):
+        differences["judge"] = judge_differences(run.read_records(RunFile.JUDGMENTS, Judgment), arms)
     summary = summarize(marks, arms, found, differences, others)
     summary = summary.model_copy(update={"answers": shown})
     with run.lock():

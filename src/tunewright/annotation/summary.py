@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tunewright.annotation.plan import Pair
 from tunewright.records import Answer, Mark, Record, Score
-from tunewright.statistics.agreement import STOP, Share, e_value, exact_share, krippendorff_alpha
+from tunewright.statistics.agreement import STOP, ExactShare, e_value, exact_share, krippendorff_alpha
 from tunewright.statistics.intervals import Interval, mcnemar_exact, paired
 
 E_VALUE = (
@@ -56,12 +56,12 @@ class Markings(Record):
     same: int
     num_questions: int
     wins: dict[str, int]
-    win_share: Share
+    win_share: ExactShare
     p: float
     preference: Interval | None
     e_value: Evidence
-    left_chosen: Share
-    self_agreement: Share
+    left_chosen: ExactShare
+    self_agreement: ExactShare
     alpha: float | None
     longest: Agreement
     metrics: tuple[Agreement, ...]
@@ -93,7 +93,7 @@ def evidence(marks: Sequence[Mark], arms: tuple[str, str]) -> Evidence:
     return Evidence(wins=wins, losses=losses, value=value, stop=value >= STOP)
 
 
-def self_agreement(marks: Sequence[Mark]) -> Share:
+def self_agreement(marks: Sequence[Mark]) -> ExactShare:
     """Return how often a hidden repeat, its sides swapped, got the same mark as its original."""
     originals = {(mark.marker, mark.question): verdict_of(mark) for mark in marks if not mark.repeat}
     repeats = [mark for mark in marks if mark.repeat and (mark.marker, mark.question) in originals]

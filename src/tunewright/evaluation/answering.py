@@ -13,7 +13,17 @@ from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import Job, answer_or_halve, batches
 from tunewright.models.model_pool import Memory, Weights
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Chunk, KeptAnswer, KeptItem, Message, Question, Sample, SplitEntry, digest
+from tunewright.records import (
+    Answer,
+    Chunk,
+    Message,
+    Question,
+    RetentionAnswer,
+    RetentionItem,
+    Sample,
+    SplitEntry,
+    digest,
+)
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.perturbation import false_versions
 
@@ -22,8 +32,8 @@ Sheet = Sequence[tuple[str, Job]]  # for each question, in the exam's order: the
 
 
 def all_answers(
-    run: RunFolder, recipe: Recipe, questions: Sequence[Question], sitting: Sitting, kept: Sequence[KeptItem] = ()
-) -> tuple[list[Answer], list[KeptAnswer]]:
+    run: RunFolder, recipe: Recipe, questions: Sequence[Question], sitting: Sitting, kept: Sequence[RetentionItem] = ()
+) -> tuple[list[Answer], list[RetentionAnswer]]:
     """Return every arm's answer to every question, in the order of the arms and of the exam, and the third ring's.
 
     The third ring is sat by base and tuned; ``kept`` is empty where one of them is not there.

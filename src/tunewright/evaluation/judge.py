@@ -14,7 +14,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, Record, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EMBEDDED, Arm
-from tunewright.statistics.agreement import Share, exact_share
+from tunewright.statistics.agreement import ExactShare, exact_share
 from tunewright.statistics.intervals import Interval, mean_interval, paired
 from tunewright.storage import file_digest
 from tunewright.teacher import open_teacher
@@ -85,7 +85,6 @@ def check_independent(recipe: Recipe) -> tuple[str, ...]:
     return tuple(found)
 
 
-JUDGMENTS, SUMMARY = RunFile.JUDGMENTS, RunFile.JUDGE
 PREFERENCES = ((Arm.TUNED, Arm.BASE), (Arm.TUNED, Arm.FEW_SHOT), (Arm.TUNED, Arm.RAG))
 LEAST_MARKS = 30  # decided by people; below, agreement with them says too little (shared practice: 30 and more)
 
@@ -106,7 +105,7 @@ class Judgment(Record):
     first_shown: int = 0
 
 
-class Faithfulness(Record):
+class ArmFaithfulness(Record):
     """One arm: the share of its judged answers all of whose claims the passage supports.
 
     ``declined``: its answers to such questions that decline, and so claim nothing.
@@ -139,11 +138,11 @@ class JudgeSummary(Record):
     """
 
     model: str
-    faithfulness: tuple[Faithfulness, ...]
+    faithfulness: tuple[ArmFaithfulness, ...]
     preferences: tuple[Preference, ...]
-    flipped: Share
-    first_shown: Share
-    longer_won: Share
+    flipped: ExactShare
+    first_shown: ExactShare
+    longer_won: ExactShare
     not_independent: tuple[str, ...] = ()
     answers: str = ""
 
@@ -194,10 +193,10 @@ def _same(told: Mapping[tuple[str, str], str], judgment: Judgment) -> bool:
     return one == other
 
 
-def _faithfulness(arm: str, judgments: Sequence[Judgment], declined: int) -> Faithfulness:
+def _faithfulness(arm: str, judgments: Sequence[Judgment], declined: int) -> ArmFaithfulness:
     known = [j for j in judgments if j.outcome is not None]
     supported = [float(j.outcome == "supported") for j in known]
-    return Faithfulness(
+    return ArmFaithfulness(
         arm=arm,
         supported=mean_interval(supported, [j.document for j in known]) if known else None,
         findings=dict(Counter(j.outcome or "no verdict" for j in judgments)),
@@ -273,8 +272,8 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     declined = {arm: sum(sheet.declines(question, arm) for question in checkable) for arm in arms}
     summary = summarize(judgments, sheet.told, declined, recipe.judge.model, forced)
     summary = summary.model_copy(update={"answers": file_digest(run.file(RunFile.ANSWERS))})
-    run.write_records(JUDGMENTS, judgments)
-    run.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    run.write_records(RunFile.JUDGMENTS, judgments)
+    run.write(RunFile.JUDGE, summary.model_dump_json(indent=2) + "\n")
     missing = sum(judgment.outcome is None for judgment in judgments)
     if missing:
         console.warning(f"{missing} of {len(judgments)} judgments brought no verdict and are left out")

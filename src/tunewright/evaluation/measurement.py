@@ -9,14 +9,14 @@ from tunewright.errors import StageError
 from tunewright.evaluation.results import (
     ArmResult,
     Difference,
-    Guard,
-    Kept,
+    GuardResult,
     Results,
+    RetentionResult,
     guard,
 )
-from tunewright.evaluation.retention import measure_kept
+from tunewright.evaluation.retention import measure_retention
 from tunewright.metrics import is_structured
-from tunewright.records import Answer, KeptAnswer, Score
+from tunewright.records import Answer, RetentionAnswer, Score
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
 
@@ -54,7 +54,7 @@ def _metric(name: str) -> Value:
     return lambda score: score.metrics.get(name)
 
 
-def compare(first: Sheet, second: Sheet, value: Value, measure: str, level: float) -> Difference | None:
+def paired_difference(first: Sheet, second: Sheet, value: Value, measure: str, level: float) -> Difference | None:
     """Return the paired difference where both arms have a finite value; None without any."""
     differences, clusters = [], []
     for question, score in first.items():
@@ -114,14 +114,16 @@ def _length_correlation(sheet: Sheet, answers: Sequence[Answer]) -> float | None
     return rank_correlation([tokens for tokens, _ in pairs], [score for _, score in pairs])
 
 
-def _guards(sheets: Mapping[str, Sheet], kept: Kept | None, margins: Mapping[str, float], level: float) -> list[Guard]:
+def _guards(
+    sheets: Mapping[str, Sheet], kept: RetentionResult | None, margins: Mapping[str, float], level: float
+) -> list[GuardResult]:
     forgotten = [kept.accuracy, kept.cross_entropy] if kept else []
     guards = [guard(found, margins[found.measure]) for found in forgotten if found and found.measure in margins]
     for measure, margin in margins.items():
         for first, second in _GUARDED:
             if first not in sheets or second not in sheets:
                 continue
-            found = compare(sheets[first], sheets[second], _metric(measure), measure, level)
+            found = paired_difference(sheets[first], sheets[second], _metric(measure), measure, level)
             if found is None:
                 continue
             guards.append(guard(found, margin))
@@ -140,7 +142,7 @@ def _nll(
         asked = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
         return nll.get((score.arm, score.question)) if asked and ring in (None, score.ring) else None
 
-    return compare(sheets[rival], sheets[Arm.TUNED], value, "gold_nll", level)
+    return paired_difference(sheets[rival], sheets[Arm.TUNED], value, "gold_nll", level)
 
 
 def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: float) -> Difference | None:
@@ -152,7 +154,7 @@ def _contrast(sheets: Mapping[str, Sheet], answers: Sequence[Answer], level: flo
     def value(score: Score) -> float | None:
         return margin.get((score.arm, score.question)) if score.metrics.get("closed_book", 1.0) else None
 
-    return compare(sheets[Arm.TUNED], sheets[Arm.BASE], value, "contrast_margin", level)
+    return paired_difference(sheets[Arm.TUNED], sheets[Arm.BASE], value, "contrast_margin", level)
 
 
 def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
@@ -161,8 +163,8 @@ def _exploratory(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
         return []
     values = {f"primary, {ring}": _primary(ring) for ring in ("learned", "unseen")}
     values |= {name: _metric(name) for name in _EXPLORED}
-    return adjusted(
-        [compare(sheets[Arm.TUNED], sheets[Arm.BASE], value, name, level) for name, value in values.items()]
+    return holm_adjusted(
+        [paired_difference(sheets[Arm.TUNED], sheets[Arm.BASE], value, name, level) for name, value in values.items()]
     )
 
 
@@ -171,10 +173,12 @@ def _compared(sheets: Mapping[str, Sheet], names: Sequence[str], level: float) -
     if Arm.TUNED not in sheets:
         return []
     asked = [name for name in names if name in sheets]
-    return adjusted([compare(sheets[Arm.TUNED], sheets[name], _primary(), "primary", level) for name in asked])
+    return holm_adjusted(
+        [paired_difference(sheets[Arm.TUNED], sheets[name], _primary(), "primary", level) for name in asked]
+    )
 
 
-def adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
+def holm_adjusted(looked: Sequence[Difference | None]) -> list[Difference]:
     """Return the differences that there are, with Holm's correction over all of them."""
     found = [difference for difference in looked if difference is not None]
     corrected = holm([difference.interval.p for difference in found])
@@ -186,7 +190,10 @@ def _structured(sheets: Mapping[str, Sheet], level: float) -> list[Difference]:
     if Arm.BASE not in sheets or Arm.TUNED not in sheets:
         return []
     named = [name for score in sheets[Arm.TUNED].values() for name in score.metrics if is_structured(name)]
-    looked = [compare(sheets[Arm.TUNED], sheets[Arm.BASE], _metric(name), name, level) for name in dict.fromkeys(named)]
+    looked = [
+        paired_difference(sheets[Arm.TUNED], sheets[Arm.BASE], _metric(name), name, level)
+        for name in dict.fromkeys(named)
+    ]
     return [difference for difference in looked if difference is not None]
 
 
@@ -196,7 +203,7 @@ def measure(
     arms: Sequence[str],
     guard_margins: Mapping[str, float],
     level: float = 0.95,
-    kept_answers: Sequence[KeptAnswer] = (),
+    kept_answers: Sequence[RetentionAnswer] = (),
     compared: Sequence[str] = (),
     other_bases: Sequence[str] = (),
 ) -> Results:
@@ -221,11 +228,11 @@ def measure(
             "there are no scores to judge", f"of the arms {', '.join(arms)}", "run the evaluate stage again"
         )
     pairs = [
-        compare(sheets[first], sheets[second], _primary(), "primary", level)
+        paired_difference(sheets[first], sheets[second], _primary(), "primary", level)
         for first, second in PAIRS
         if first in sheets and second in sheets
     ]
-    kept = measure_kept(kept_answers, level)
+    kept = measure_retention(kept_answers, level)
     documents = {score.question: score.document for sheet in sheets.values() for score in sheet.values()}
     return Results(
         num_questions=len(documents),

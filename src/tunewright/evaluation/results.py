@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tunewright.records import KeptKind, Record
+from tunewright.records import Record, RetentionKind
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, plain
 
-KEPT = "kept_"  # what the names of the third ring's measures begin with
+RETENTION_PREFIX = "kept_"  # what the names of the third ring's measures begin with
 
 
 class ArmResult(Record):
@@ -44,7 +44,7 @@ class Difference(Record):
     p_holm: float | None = None
 
 
-class Guard(Record):
+class GuardResult(Record):
     """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval.
 
     ``interval`` is of the measure itself, first arm minus second; which way it does harm, ``guards.py`` says.
@@ -58,20 +58,20 @@ class Guard(Record):
     state: Literal["inside", "beyond", "unclear"]
 
 
-class KeptGroup(Record):
+class RetentionGroup(Record):
     """Means of base and tuned over a kind of the third ring or, with a ``topic``, over a part of it.
 
     Shares right of choices and formats, nats per token of passages.
     """
 
-    kind: KeptKind
+    kind: RetentionKind
     topic: str
     num: int
     base: float
     tuned: float
 
 
-class Kept(Record):
+class RetentionResult(Record):
     """What became of the general ability, tuned minus base: a loss of accuracy and a rise of cross-entropy do harm.
 
     ``num_lost`` and ``num_gained`` count the choices and formats that base or tuned alone has right.
@@ -79,7 +79,7 @@ class Kept(Record):
 
     accuracy: Difference | None
     cross_entropy: Difference | None
-    groups: tuple[KeptGroup, ...]
+    groups: tuple[RetentionGroup, ...]
     num_lost: int
     num_gained: int
 
@@ -98,13 +98,13 @@ class Results(Record):
     num_documents: int
     arms: tuple[ArmResult, ...]
     differences: tuple[Difference, ...]
-    guards: tuple[Guard, ...]
+    guards: tuple[GuardResult, ...]
     nll_learned: Difference | None
     nll_closed_book: Difference | None
     exploratory: tuple[Difference, ...]
     structured: tuple[Difference, ...] = ()
     contrast: Difference | None = None
-    kept: Kept | None = None
+    kept: RetentionResult | None = None
     compared: tuple[Difference, ...] = ()
     nll_placebo: Difference | None = None
 
@@ -116,12 +116,12 @@ class Results(Record):
         """Return the difference of two arms' primary scores, or None when either did not sit the exam."""
         return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
 
-    def guards_of(self, first: str) -> list[Guard]:
+    def guards_of(self, first: str) -> list[GuardResult]:
         """Return the guards over an arm; what the adapter forgot counts with retrieval as without."""
         return [
             guard
             for guard in self.guards
-            if guard.first == first or (first == Arm.TUNED_RAG and guard.measure.startswith(KEPT))
+            if guard.first == first or (first == Arm.TUNED_RAG and guard.measure.startswith(RETENTION_PREFIX))
         ]
 
 
@@ -143,7 +143,7 @@ def harm_of(measure: str) -> Literal["increase", "decrease"]:
     return _KINDS[measure].harm
 
 
-def guard(difference: Difference, margin: float) -> Guard:
+def guard(difference: Difference, margin: float) -> GuardResult:
     """Return whether a harm lies within its margin by the whole interval: inside, beyond, or unclear.
 
     Args:
@@ -159,7 +159,7 @@ def guard(difference: Difference, margin: float) -> Guard:
         state = "inside"
     elif least > margin:
         state = "beyond"
-    return Guard(
+    return GuardResult(
         measure=difference.measure,
         first=difference.first,
         second=difference.second,
@@ -174,7 +174,7 @@ def guard_name(measure: str) -> str:
     return _KINDS[measure].name
 
 
-def guard_sentence(guard: Guard) -> str:
+def guard_sentence(guard: GuardResult) -> str:
     """Return a guard's sentence."""
     kind = _KINDS[guard.measure]
     verb = {"inside": "is shown to stay within", "beyond": "lies beyond", "unclear": "may exceed"}[guard.state]

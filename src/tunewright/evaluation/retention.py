@@ -20,13 +20,13 @@ import jsonschema
 
 from tunewright.errors import UserError
 from tunewright.evaluation.generation import Batch, Outputs, batch_size
-from tunewright.evaluation.results import Difference, Kept, KeptGroup
+from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import Decoder, Job, answer_or_halve
 from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import Memory, Weights
-from tunewright.records import KeptAnswer, KeptItem, Message, digest
+from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired, sign_flip
 from tunewright.text.normalization import sentences
@@ -141,10 +141,10 @@ CHECKS: Mapping[str, Callable[..., bool]] = {
 
 ACCURACY, CROSS_ENTROPY = "kept_accuracy", "kept_cross_entropy"
 
-Pair = tuple[KeptAnswer, KeptAnswer]  # of base and of tuned, on one item
+Pair = tuple[RetentionAnswer, RetentionAnswer]  # of base and of tuned, on one item
 
 
-def measure_kept(answers: Sequence[KeptAnswer], level: float = 0.95) -> Kept | None:
+def measure_retention(answers: Sequence[RetentionAnswer], level: float = 0.95) -> RetentionResult | None:
     """Return what became of the general ability; None where base and tuned have no item in common.
 
     The unit is the item, and each is its own cluster: the items were written one by one and share no source.
@@ -159,7 +159,7 @@ def measure_kept(answers: Sequence[KeptAnswer], level: float = 0.95) -> Kept | N
         return None
     judged = [pair for pair in pairs if pair[0].kind != "passage"]
     read = [pair for pair in pairs if pair[0].kind == "passage"]
-    return Kept(
+    return RetentionResult(
         accuracy=_difference(judged, ACCURACY, level),
         cross_entropy=_difference(read, CROSS_ENTROPY, level),
         groups=tuple(_groups(pairs)),
@@ -181,14 +181,14 @@ def _difference(pairs: Sequence[Pair], measure: str, level: float) -> Difference
     )
 
 
-def _groups(pairs: Sequence[Pair]) -> list[KeptGroup]:
+def _groups(pairs: Sequence[Pair]) -> list[RetentionGroup]:
     """Return the means by kind, each followed by those of its topics."""
     groups: dict[tuple[str, str], list[Pair]] = {}
     for base, tuned in pairs:
         groups.setdefault((base.kind, ""), []).append((base, tuned))
         groups.setdefault((base.kind, base.topic), []).append((base, tuned))
     return [
-        KeptGroup(
+        RetentionGroup(
             kind=found[0][0].kind,
             topic=topic,
             num=len(found),
@@ -208,7 +208,7 @@ _ROWS_OF = {"choice": 4, "format": 1, "passage": 6}  # how much of a batch one i
 class Task:
     """An item in tokens: a prompt, and what is scored behind it; without any, the prompt is answered."""
 
-    item: KeptItem
+    item: RetentionItem
     prompt_ids: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...] = ()
 
@@ -221,7 +221,7 @@ class Task:
 class ThirdRing:
     """The ring's items as base and tuned sit them, each with its own weights."""
 
-    def __init__(self, items: Sequence[KeptItem], sitting: Mapping[str, Weights], memory: Memory) -> None:
+    def __init__(self, items: Sequence[RetentionItem], sitting: Mapping[str, Weights], memory: Memory) -> None:
         self._sitting, self._memory = sitting, memory
         self._tasks = {arm: [task_of(item, memory.tokenizer(sitting[arm])) for item in items] for arm in sitting}
 
@@ -234,10 +234,10 @@ class ThirdRing:
             for tasks in _in_batches(self._tasks[arm], batch_size())
         ]
 
-    def answers(self, told: Mapping[str, Any]) -> list[KeptAnswer]:
+    def answers(self, told: Mapping[str, Any]) -> list[RetentionAnswer]:
         """Return the answers of base and tuned, in the order of the items."""
         return [
-            kept_answer(task.item, arm, told[_key(weights, task)])
+            retention_answer(task.item, arm, told[_key(weights, task)])
             for arm, weights in self._sitting.items()
             for task in self._tasks[arm]
         ]
@@ -248,7 +248,7 @@ def _key(weights: Weights, task: Task) -> str:
     return digest("kept", weights.identity, *limit, list(task.prompt_ids), [list(c) for c in task.continuations])
 
 
-def task_of(item: KeptItem, tokenizer: Any) -> Task:
+def task_of(item: RetentionItem, tokenizer: Any) -> Task:
     """Return an item as tokens. A passage's first token, or the one that begins every text, is given."""
     if item.kind == "passage":
         ids = tokenizer(item.text)["input_ids"][:PASSAGE_TOKENS]
@@ -298,7 +298,7 @@ def _nats(model: Any, pad_id: int, tasks: Sequence[Task]) -> list[list[float]]:
     return found
 
 
-def kept_answer(item: KeptItem, arm: str, output: Mapping[str, Any]) -> KeptAnswer:
+def retention_answer(item: RetentionItem, arm: str, output: Mapping[str, Any]) -> RetentionAnswer:
     """Return an item's answer, judged."""
     value, text, nll = 0.0, "", tuple(float(nats) for nats in output.get("nll", ()))
     if item.kind == "format":
@@ -310,4 +310,4 @@ def kept_answer(item: KeptItem, arm: str, output: Mapping[str, Any]) -> KeptAnsw
         per_character = [nats / len(option) for nats, option in zip(nll, item.options, strict=True)]
         chosen = per_character.index(min(per_character))
         value, text = float(chosen == item.right), item.options[chosen]
-    return KeptAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text, nll=nll)
+    return RetentionAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text, nll=nll)

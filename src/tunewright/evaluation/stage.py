@@ -16,7 +16,7 @@ from tunewright.evaluation.verdict import decide
 from tunewright.metrics import score
 from tunewright.models.model_pool import Weights
 from tunewright.recipe import Recipe
-from tunewright.records import KeptItem, Question, StageSummary
+from tunewright.records import Question, RetentionItem, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 
@@ -88,14 +88,14 @@ def _sealed_exam(run: RunFolder) -> list[Question]:
     return run.read_records(RunFile.EXAM, Question)
 
 
-def _sealed_kept(run: RunFolder) -> list[KeptItem]:
+def _sealed_kept(run: RunFolder) -> list[RetentionItem]:
     """Return the third ring's items; none where the recipe took none.
 
     Raises:
         StageError: they are not those that were sealed.
     """
     _require_sealed(run, "kept", "delete kept.jsonl and run the recipe again: its items are drawn anew")
-    return run.read_records(RunFile.RETENTION, KeptItem)
+    return run.read_records(RunFile.RETENTION, RetentionItem)
 
 
 def _require_sealed(run: RunFolder, name: str, hint: str) -> None:

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from tunewright.evaluation.measurement import measure
 from tunewright.evaluation.results import (
-    KEPT,
+    RETENTION_PREFIX,
     Difference,
     Results,
     guard_name,
     guard_sentence,
 )
 from tunewright.evaluation.rule import rivals, rule_digest
-from tunewright.records import Answer, KeptAnswer, Record, Score
+from tunewright.records import Answer, Record, RetentionAnswer, Score
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import plain, questions_needed
 
@@ -86,7 +86,7 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
         if results.arm(arm) is None:
             faults.append(f"The {arm} arm did not sit the exam, so there is nothing to compare.")
     measured = {guard.measure for guard in results.guards}
-    unsat = [name for name in rule["guards"] if name.startswith(KEPT) and name not in measured]
+    unsat = [name for name in rule["guards"] if name.startswith(RETENTION_PREFIX) and name not in measured]
     if unsat and results.arm(Arm.BASE) and results.arm(Arm.TUNED):
         faults.append(f"The third ring gave no measure of {' and '.join(map(guard_name, unsat))} (raise exam.kept).")
     for found in results.arms:
@@ -162,7 +162,7 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
     for guard in results.guards_of(Arm.TUNED):
         if guard.state == "unclear":
             why.append(guard_sentence(guard))
-            if not guard.measure.startswith(KEPT):  # the third ring grows by exam.kept, not by questions
+            if not guard.measure.startswith(RETENTION_PREFIX):  # the third ring grows by exam.kept, not by questions
                 # Counted in answerable questions, of which the exam has the share that it has.
                 answerable = questions_needed(guard.interval, guard.margin, 1 - rule["alpha"])
                 needs.append(answerable and math.ceil(answerable * results.num_questions / guard.interval.num))
@@ -247,7 +247,7 @@ def decide(
     answers: Sequence[Answer],
     rule: dict[str, Any],
     leaks: int | None,
-    kept: Sequence[KeptAnswer] = (),
+    kept: Sequence[RetentionAnswer] = (),
     rule_changes: Sequence[str] = (),
     other_bases: Sequence[str] = (),
 ) -> Verdict:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
-from tunewright.records import Document, KeptItem, Question
+from tunewright.records import Document, Question, RetentionItem
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, write_atomic
 from tunewright.text.tables import write_table
@@ -108,12 +108,12 @@ def show_exam(run: RunFolder) -> None:
     if len(shown) < len(questions):
         export = command("exam", run.path, "--export", "FILE.csv")
         console.line(f"    ({len(shown)} of {len(questions)}; all of them: {export})")
-    if kept := run.records_if_any(RunFile.RETENTION, KeptItem):
+    if kept := run.records_if_any(RunFile.RETENTION, RetentionItem):
         console.table("the third ring: what the adapter must not forget", ("kind", "items", "topics"), kept_rows(kept))
     check_exam(run)
 
 
-def kept_rows(items: Sequence[KeptItem]) -> list[list[str]]:
+def kept_rows(items: Sequence[RetentionItem]) -> list[list[str]]:
     """Return kind, number and topics of the third ring, a row by kind."""
     groups: dict[str, Counter[str]] = {}
     for item in items:

@@ -12,7 +12,7 @@ from tunewright import console
 from tunewright.annotation.plan import pairs, shown_digest
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.extra_arms import difference_rows, free_name
-from tunewright.evaluation.measurement import adjusted, compare
+from tunewright.evaluation.measurement import holm_adjusted, paired_difference
 from tunewright.evaluation.results import ArmResult, Difference
 from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.verdict import Verdict
@@ -91,9 +91,9 @@ def differences(found: Sequence[Entry]) -> list[Difference]:
     looked = []
     for first, second in combinations(sheets, 2):
         if sheets[first] and sheets[second]:
-            one = compare(sheets[first], sheets[second], lambda score: score.primary, "primary", 0.95)
+            one = paired_difference(sheets[first], sheets[second], lambda score: score.primary, "primary", 0.95)
             looked += [one.model_copy(update={"first": first, "second": second})] if one else []
-    return adjusted(looked)
+    return holm_adjusted(looked)
 
 
 def games(found: Sequence[Entry]) -> list[Game]:

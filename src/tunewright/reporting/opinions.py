@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tunewright.annotation.plan import Pair, pairs, shown_digest
 from tunewright.annotation.summary import Agreement, Markings, agreement, consensus, length_differences
 from tunewright.errors import RunFolderError, command
-from tunewright.evaluation.judge import JUDGMENTS, LEAST_MARKS, SUMMARY, JudgeSummary, Judgment, judge_differences
+from tunewright.evaluation.judge import LEAST_MARKS, JudgeSummary, Judgment, judge_differences
 from tunewright.evaluation.results import Results
 from tunewright.records import Answer, AnyRecord, Mark, Question
 from tunewright.run_folder import RunFile, RunFolder
@@ -44,10 +44,10 @@ def trial(run: RunFolder, marking: Markings | None) -> dict[str, Any] | None:
     It is counted only when people decided at least 30 of the questions that it compared, it agrees with them beyond
     chance (exact interval of its decided ones above one half), and more often than "the longest answer wins" does.
     """
-    if marking is None or not (run.file(JUDGMENTS).is_file() and run.file(MARKS).is_file()):
+    if marking is None or not (run.file(RunFile.JUDGMENTS).is_file() and run.file(MARKS).is_file()):
         return None
     people = consensus(run.read_records(MARKS, Mark), marking.arms)
-    found = judge_differences(run.read_records(JUDGMENTS, Judgment), marking.arms)
+    found = judge_differences(run.read_records(RunFile.JUDGMENTS, Judgment), marking.arms)
     judge = agreement(_JUDGE, people, found)
     lengths = length_differences(_marked(run, marking), marking.arms)
     beyond = exact_share(judge.agreed, judge.agreed + judge.opposed).low > 0.5
@@ -92,7 +92,7 @@ def opinions(run: RunFolder, results: Results) -> dict[str, Any]:
     Raises:
         RunFolderError: a file is damaged.
     """
-    summary = _read(run, SUMMARY, JudgeSummary, f"delete it, then: {run.again()}")
+    summary = _read(run, RunFile.JUDGE, JudgeSummary, f"delete it, then: {run.again()}")
     again = command("mark", run.path, "--read", "FILE...")
     marking = _read(run, MARKING, Markings, f"read the marks again: {again}")
     answers = run.file(RunFile.ANSWERS)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunewright.evaluation.results import (
-    KEPT,
+    RETENTION_PREFIX,
     ArmResult,
     Difference,
-    Guard,
-    Kept,
-    KeptGroup,
+    GuardResult,
+    RetentionGroup,
+    RetentionResult,
     guard_name,
     harm_of,
 )
@@ -21,10 +21,10 @@ from tunewright.html import figures
 from tunewright.records import (
     Answer,
     Document,
-    KeptAnswer,
-    KeptItem,
-    KeptKind,
     Question,
+    RetentionAnswer,
+    RetentionItem,
+    RetentionKind,
     Score,
     StageSummary,
     read_jsonl,
@@ -207,10 +207,10 @@ def kept_view(run: RunFolder, verdict: Verdict) -> dict[str, Any] | None:
     kept = verdict.results.kept
     if kept is None:
         return None
-    items = run.records_if_any(RunFile.RETENTION, KeptItem)
-    answers = run.records_if_any(RunFile.RETENTION_ANSWERS, KeptAnswer)
+    items = run.records_if_any(RunFile.RETENTION, RetentionItem)
+    answers = run.records_if_any(RunFile.RETENTION_ANSWERS, RetentionAnswer)
     choices = [item for item in items if item.kind == "choice"]
-    guards = [guard for guard in verdict.results.guards if guard.measure.startswith(KEPT)]
+    guards = [guard for guard in verdict.results.guards if guard.measure.startswith(RETENTION_PREFIX)]
     return {
         "found": kept,
         "figures": [
@@ -240,7 +240,7 @@ def kept_line(verdict: Verdict) -> str:
     return f"kept, base → tuned: {'; '.join(told)}"
 
 
-def guard_figure(guard: Guard) -> Markup:
+def guard_figure(guard: GuardResult) -> Markup:
     """Return the picture of a guard: its interval, and shaded the harm that is allowed."""
     interval, margin = guard.interval, guard.margin
     row = figures.Row(
@@ -257,12 +257,12 @@ def guard_figure(guard: Guard) -> Markup:
     return figures.forest([row], figures.nice_scale(-reach, reach, 6), label, 0.0, band)
 
 
-def _rows(kept: Kept, kind: KeptKind, name: str) -> list[tuple[str, bool, KeptGroup]]:
+def _rows(kept: RetentionResult, kind: RetentionKind, name: str) -> list[tuple[str, bool, RetentionGroup]]:
     """Return (name, whether it is the whole kind, means): the kind, then its topics."""
     return [(group.topic or name, not group.topic, group) for group in kept.groups if group.kind == kind]
 
 
-def _examples(items: Sequence[KeptItem], answers: Sequence[KeptAnswer]) -> list[dict[str, Any]]:
+def _examples(items: Sequence[RetentionItem], answers: Sequence[RetentionAnswer]) -> list[dict[str, Any]]:
     """Return format prompts that base or tuned alone has right: those lost first, then those gained."""
     told = {(answer.item, answer.arm): answer for answer in answers if answer.kind == "format"}
     both: list[dict[str, Any]] = [

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from typing import Any
 
-from tunewright.records import KeptItem, digest
+from tunewright.records import RetentionItem, digest
 
 CHOICES, FORMATS, PASSAGES = "choices.jsonl", "formats.jsonl", "passages.jsonl"
 
 
-def load_suite() -> list[KeptItem]:
+def load_suite() -> list[RetentionItem]:
     """Return all bundled items: choices, formats, passages, each in the order of its file."""
     return [
         *(_choice(row) for row in _rows(CHOICES)),
@@ -26,7 +26,7 @@ def suite_digest() -> str:
     return digest([item.model_dump() for item in load_suite()])
 
 
-def draw(items: Sequence[KeptItem], number: int, seed: int) -> list[KeptItem]:
+def draw(items: Sequence[RetentionItem], number: int, seed: int) -> list[RetentionItem]:
     """Return so many of the items, all of them where there are no more, in their own order.
 
     Kinds, the topics of each kind and the levels of each topic keep their shares as nearly as whole numbers can, and a
@@ -36,7 +36,9 @@ def draw(items: Sequence[KeptItem], number: int, seed: int) -> list[KeptItem]:
     return [item for item in items if item.id in chosen]
 
 
-def _spread(items: Sequence[KeptItem], strata: Sequence[Callable[[KeptItem], object]], seed: int) -> list[KeptItem]:
+def _spread(
+    items: Sequence[RetentionItem], strata: Sequence[Callable[[RetentionItem], object]], seed: int
+) -> list[RetentionItem]:
     """Return the items in an order of which every beginning is balanced over the strata.
 
     The k-th of a group of m stands at (k + 1/2) / m: apportionment by Sainte-Laguë, which never takes a seat back
@@ -44,7 +46,7 @@ def _spread(items: Sequence[KeptItem], strata: Sequence[Callable[[KeptItem], obj
     """
     if not strata:
         return sorted(items, key=lambda item: digest("kept", seed, item.id))
-    groups: dict[object, list[KeptItem]] = {}
+    groups: dict[object, list[RetentionItem]] = {}
     for item in items:
         groups.setdefault(strata[0](item), []).append(item)
     placed = [
@@ -60,8 +62,8 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in text.splitlines() if line.strip())
 
 
-def _choice(row: dict[str, Any]) -> KeptItem:
-    return KeptItem(
+def _choice(row: dict[str, Any]) -> RetentionItem:
+    return RetentionItem(
         id=row["id"],
         kind="choice",
         topic=row["topic"],
@@ -72,16 +74,16 @@ def _choice(row: dict[str, Any]) -> KeptItem:
     )
 
 
-def _format(row: dict[str, Any]) -> KeptItem:
+def _format(row: dict[str, Any]) -> RetentionItem:
     checks = tuple(row["checks"])
-    return KeptItem(id=row["id"], kind="format", topic=checks[0]["kind"], text=row["prompt"], checks=checks)
+    return RetentionItem(id=row["id"], kind="format", topic=checks[0]["kind"], text=row["prompt"], checks=checks)
 
 
-def _passage(row: dict[str, Any]) -> KeptItem:
-    return KeptItem(id=row["id"], kind="passage", topic=row["kind"], text=row["text"])
+def _passage(row: dict[str, Any]) -> RetentionItem:
+    return RetentionItem(id=row["id"], kind="passage", topic=row["kind"], text=row["text"])
 
 
-_STRATA: tuple[Callable[[KeptItem], object], ...] = (
+_STRATA: tuple[Callable[[RetentionItem], object], ...] = (
     lambda item: item.kind,
     lambda item: item.topic,
     lambda item: item.level,

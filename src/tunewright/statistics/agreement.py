@@ -14,7 +14,7 @@ from tunewright.statistics.power import t_quantile
 STOP = 20.0  # an e-value that, with no preference, is ever reached in at most 1 of 20 markings
 
 
-class Share(Record):
+class ExactShare(Record):
     """A count out of a whole, with its exact interval; the interval of nothing is [0, 1]."""
 
     num: int
@@ -24,14 +24,14 @@ class Share(Record):
     high: float
 
 
-def exact_share(num: int, of: int, level: float = 0.95) -> Share:
+def exact_share(num: int, of: int, level: float = 0.95) -> ExactShare:
     """Return the share with its exact binomial interval (Clopper & Pearson 1934)."""
     from scipy.special import betaincinv
 
     tail = (1 - level) / 2
     low = float(betaincinv(num, of - num + 1, tail)) if num else 0.0
     high = float(betaincinv(num + 1, of - num, 1 - tail)) if num < of else 1.0
-    return Share(num=num, of=of, share=num / of if of else None, low=low, high=high)
+    return ExactShare(num=num, of=of, share=num / of if of else None, low=low, high=high)
 
 
 def e_value(wins: int, losses: int) -> float:

@@ -158,7 +158,7 @@ def exam_power(sizes: Sequence[int]) -> str:
     )
 
 
-def kept_power(num_items: int, margin: float, level: float = 0.95) -> str:
+def retention_power(num_items: int, margin: float, level: float = 0.95) -> str:
     """Return which forgetting the third ring can rule out, in one line.
 
     Where base and tuned differ on a share d of n items and equally often either way, the interval of the difference

@@ -11,9 +11,9 @@ from tunewright.recipe import Recipe
 from tunewright.records import (
     Chunk,
     Document,
-    KeptItem,
     Question,
     Rejection,
+    RetentionItem,
     Ring,
     Sample,
     Side,
@@ -23,7 +23,7 @@ from tunewright.records import (
 from tunewright.retention.suite import draw, load_suite
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ANSWERING
-from tunewright.statistics.power import detectable_on, exam_power, kept_power, question_counts
+from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
 from tunewright.synthesis import exam as exam_writing
 from tunewright.synthesis.context import STAGE, Work
@@ -105,13 +105,13 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     figures |= _provable(questions)
     if kept:
         console.line(
-            f"  {kept_power(sum(item.kind != 'passage' for item in kept), recipe.evaluation.forgetting_margin)}"
+            f"  {retention_power(sum(item.kind != 'passage' for item in kept), recipe.evaluation.forgetting_margin)}"
         )
     num_in = len(questions) + sum(rejected.values())  # an unseen question is asked without and with its passage
     return StageSummary(num_in=num_in, num_out=len(questions), rejected=rejected, figures={**counts, **figures})
 
 
-def _seal(run: RunFolder, questions: Sequence[Question], kept: Sequence[KeptItem]) -> dict[str, int]:
+def _seal(run: RunFolder, questions: Sequence[Question], kept: Sequence[RetentionItem]) -> dict[str, int]:
     """Write the exam's three rings and their seal: SHA-256 and counts; return the counts by ring."""
     run.write_records(EXAM, questions)
     run.write_records(KEPT, kept)
