@@ -2,9 +2,9 @@ import json
 from collections import Counter
 
 import pytest
+import verifier_accuracy
 
 from support.faulty_server import Answer, Seen, completion, fake_teacher
-from tunewright.curation import verifier_accuracy
 from tunewright.curation.grounding import unsupported
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
@@ -37,7 +37,7 @@ def run(tmp_path) -> RunFolder:
     return run
 
 
-def test_the_labelled_set_is_whole():
+def test_the_labeled_claims_are_complete():
     items = verifier_accuracy.read_labeled()
     assert len(items) >= 200 and len({item.id for item in items}) == len(items)
     assert 0.4 <= sum(item.supported for item in items) / len(items) <= 0.6
@@ -51,7 +51,7 @@ def test_the_labelled_set_is_whole():
     assert len(kinds) == 11
 
 
-def test_the_labelled_set_has_cases_beyond_the_free_rules():
+def test_the_labeled_claims_have_cases_beyond_the_free_rules():
     missed = Counter(i.kind for i in verifier_accuracy.read_labeled() if not i.supported and not unsupported(i.claim))
     assert (
         missed["relation-reversed"] and missed["over-generalised"] and missed["addition"] and missed["entity-swapped"]
@@ -59,43 +59,43 @@ def test_the_labelled_set_has_cases_beyond_the_free_rules():
 
 
 def test_a_run_is_measured(run, capsys):
-    verifier_accuracy.verify_the_verifier(run.path, None, run.path)
-    told = capsys.readouterr().err
-    labelled = verifier_accuracy.read_labeled()
-    found = sum(not i.supported and unsupported(i.claim) is not None for i in labelled)
-    assert f"{found} of {sum(not i.supported for i in labelled)}" in told
-    passed = sum(i.supported and unsupported(i.claim) is None for i in labelled)
-    assert f"{passed} of {sum(i.supported for i in labelled)}" in told
-    assert "evidence deleted" in told and "9 of 9" in told and "27 of 27" in told  # 9 passing samples, 3 copies each
-    assert "1 of 10 answered samples rejected (10.0%)" in told
-    assert "corrected for its errors" in told and "A wrong relation between true parts passes them" in told
-    assert "--judge RECIPE" in told
+    verifier_accuracy.measure_verifiers(run.path, None)
+    printed = capsys.readouterr().err
+    labeled = verifier_accuracy.read_labeled()
+    num_rejected = sum(not i.supported and unsupported(i.claim) is not None for i in labeled)
+    assert f"{num_rejected} of {sum(not i.supported for i in labeled)}" in printed
+    num_accepted = sum(i.supported and unsupported(i.claim) is None for i in labeled)
+    assert f"{num_accepted} of {sum(i.supported for i in labeled)}" in printed
+    assert "evidence deleted" in printed and "9 of 9" in printed and "27 of 27" in printed  # 9 passing samples, 3 copies each
+    assert "1 of 10 answered samples rejected (10.0%)" in printed
+    assert "corrected for its errors" in printed and "A wrong relation between true parts passes them" in printed
+    assert "--judge RECIPE" in printed
 
 
-def test_fewer_rejections_than_the_labelled_set_explains_are_told(run, capsys):
-    kept = [given for given in run.read_records("samples.jsonl", Sample) if given.id != "d9"]
-    others = [given.model_copy(update={"id": f"{given.id}-{n}"}) for n in range(11) for given in kept]
+def test_fewer_rejections_than_the_labeled_claims_explain_are_reported(run, capsys):
+    kept = [sample for sample in run.read_records("samples.jsonl", Sample) if sample.id != "d9"]
+    others = [sample.model_copy(update={"id": f"{sample.id}-{n}"}) for n in range(11) for sample in kept]
     run.write_records("samples.jsonl", [*run.read_records("samples.jsonl", Sample), *others])
-    verifier_accuracy.verify_the_verifier(run.path, None, run.path)
-    told = capsys.readouterr().err
+    verifier_accuracy.measure_verifiers(run.path, None)
+    printed = capsys.readouterr().err
     share = 1 / (len(others) + 10)
-    labelled = [i for i in verifier_accuracy.read_labeled() if not i.supported]
-    sens = sum(unsupported(i.claim) is not None for i in labelled) / len(labelled)
-    assert "Do not lean on the interval above" in told
-    assert f"if none of its rejections were a false alarm: {1 - share / sens:.1%}" in told
+    labeled = [i for i in verifier_accuracy.read_labeled() if not i.supported]
+    sens = sum(unsupported(i.claim) is not None for i in labeled) / len(labeled)
+    assert "Do not rely on the interval above" in printed
+    assert f"if none of its rejections were a false alarm: {1 - share / sens:.1%}" in printed
 
 
-def test_without_a_folder_the_labelled_set_alone_is_measured(tmp_path, capsys, monkeypatch):
+def test_without_a_run_only_the_labeled_claims_are_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    verifier_accuracy.verify_the_verifier(None, None, tmp_path / "none")
-    told = capsys.readouterr().err
-    assert "specificity" in told and "your samples" not in told and not list(tmp_path.iterdir())
+    verifier_accuracy.measure_verifiers(None, None)
+    printed = capsys.readouterr().err
+    assert "specificity" in printed and "your samples" not in printed and not list(tmp_path.iterdir())
 
 
 def test_a_folder_without_samples_is_an_error(run):
     run.file("samples.jsonl").unlink()
     with pytest.raises(verifier_accuracy.RunFolderError, match="no samples"):
-        verifier_accuracy.verify_the_verifier(run.path, None, run.path)
+        verifier_accuracy.measure_verifiers(run.path, None)
 
 
 def recipe_for(url: str, path) -> None:
@@ -103,13 +103,13 @@ def recipe_for(url: str, path) -> None:
 
 
 def oracle(seen: Seen) -> Answer:
-    """Judge the labeled set as its labels do, but for one item in ten; call the run's samples supported."""
-    asked = seen.body["messages"][-1]["content"]
+    """Judge the labeled claims by their labels, but for one item in ten, and the run's samples as supported."""
+    prompt = seen.body["messages"][-1]["content"]
     number, item = next(
         (
             (n, i)
             for n, i in enumerate(ITEMS)
-            if f"Question: {i.question}\nAnswer: {i.answer}\n" in asked and i.passage in asked
+            if f"Question: {i.question}\nAnswer: {i.answer}\n" in prompt and i.passage in prompt
         ),
         (1, None),
     )
@@ -123,20 +123,20 @@ def oracle(seen: Seen) -> Answer:
 ITEMS = verifier_accuracy.read_labeled()
 
 
-def test_a_judge_is_measured_apart(run, tmp_path, capsys):
+def test_a_judge_is_measured_separately(run, tmp_path, capsys):
     with fake_teacher(oracle) as server:
         recipe_for(server.url, tmp_path / "judge.toml")
-        verifier_accuracy.verify_the_verifier(run.path, tmp_path / "judge.toml", run.path)
+        verifier_accuracy.measure_verifiers(run.path, tmp_path / "judge.toml")
         calls = len(server.seen)
-        told = capsys.readouterr().err
-        verifier_accuracy.verify_the_verifier(run.path, tmp_path / "judge.toml", run.path)
-        assert len(server.seen) == calls == len(ITEMS) + len(FACTS)  # every verdict is journalled
+        printed = capsys.readouterr().err
+        verifier_accuracy.measure_verifiers(run.path, tmp_path / "judge.toml")
+        assert len(server.seen) == calls == len(ITEMS) + len(FACTS)  # every verdict is journaled
     judged = [(n, i) for n, i in enumerate(ITEMS) if n % 40 != 3]
     right = sum(n % 10 != 0 for n, i in judged if not i.supported)
-    assert "judge on the labeled set" in told and "free rules on the labeled set" in told
-    assert f"{right} of {sum(not i.supported for _, i in judged)}" in told
-    assert f"{len(ITEMS) - len(judged)} of {len(ITEMS)}" in told  # no verdict
-    assert "judge: 0 of 10 answered samples rejected" in told
+    assert "judge on the labeled claims" in printed and "free rules on the labeled claims" in printed
+    assert f"{right} of {sum(not i.supported for _, i in judged)}" in printed
+    assert f"{len(ITEMS) - len(judged)} of {len(ITEMS)}" in printed  # no verdict
+    assert "judge: 0 of 10 answered samples rejected" in printed
 
 
 def test_a_judge_by_chance_corrects_nothing(run, tmp_path, capsys):
@@ -145,5 +145,12 @@ def test_a_judge_by_chance_corrects_nothing(run, tmp_path, capsys):
 
     with fake_teacher(always) as server:
         recipe_for(server.url, tmp_path / "judge.toml")
-        verifier_accuracy.verify_the_verifier(run.path, tmp_path / "judge.toml", run.path)
+        verifier_accuracy.measure_verifiers(run.path, tmp_path / "judge.toml")
     assert "corrected faithfulness: undefined" in capsys.readouterr().err
+
+
+def test_the_script_prints_an_error_with_its_hint(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["verifier_accuracy.py", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as exit_:
+        verifier_accuracy.main()
+    assert exit_.value.code == 1 and "is not a run folder" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tunewright.cli.options import default_folder, folder_argument
+from tunewright.cli.options import folder_argument
 from tunewright.run_folder import RunFile
 from tunewright.settings import Arm
 
@@ -123,18 +123,6 @@ def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | Non
     play(RunFolder.open(folder), tasks, Extent(limit, shots))
 
 
-@click.command("verify-the-verifier")
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--judge", "recipe", type=click.Path(path_type=Path), help="Measure the teacher of this recipe as a judge."
-)
-def verify_the_verifier(folder: Path | None, recipe: Path | None) -> None:
-    """Measure how well false samples are found: on a labeled set, and on DIR's own samples."""
-    from tunewright.curation import verifier_accuracy
-
-    verifier_accuracy.verify_the_verifier(folder, recipe, default_folder(recipe or Path("verifier"), None))
-
-
 @click.command()
 @click.option("--fetch", is_flag=True, help="Fetch the embedded model as well.")
 def doctor(fetch: bool) -> None:
@@ -153,6 +141,5 @@ COMMANDS = (
     trace,
     mark,
     benchmark,
-    verify_the_verifier,
     doctor,
 )

@@ -1,12 +1,21 @@
-"""Verify the verifier: its sensitivity and specificity, and what a run's samples are worth after its errors."""
+"""The accuracy of the verifiers: sensitivity and specificity on labeled claims, and what follows for a run's samples.
+
+    python benchmarks/verifier_accuracy.py [RUN] [--judge RECIPE]
+
+Without RUN, the free rules are measured on the labeled claims alone (labeled_claims.jsonl; labeled_claims.md says how
+they were made). With RUN, they are also measured on copies of its samples whose evidence is deleted or whose number is
+changed, and the share of its samples that their passages support is estimated. A judge is measured as well when there
+is one: the teacher of RECIPE, or else of the run's own recipe.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,105 +26,86 @@ from tunewright.curation.grounding import Claim, unsupported
 from tunewright.curation.quantities import quantities
 from tunewright.curation.sample_rules import Sources, anchor, claims_of
 from tunewright.curation.teacher_checks import judged_claim
-from tunewright.errors import RunFolderError, command
+from tunewright.errors import RunFolderError, TunewrightError, command
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Chunk, Document, Record, Sample, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EMBEDDED
+from tunewright.statistics.agreement import Share, exact_share
 from tunewright.teacher import open_teacher
 from tunewright.teacher.llm_judge import judge
 from tunewright.text.normalization import find_quote
 from tunewright.text.perturbation import other_number
 
+LABELED_CLAIMS = Path(__file__).parent / "labeled_claims.jsonl"
+_STAGE = "verify-the-verifier"  # of the judge's calls in a run's journal
 _NUMBER = re.compile(r"(?<![A-Za-z\d.,])(?<![A-Za-z]-)\d+(?:[.,]\d+)*")
 
 
 def without_evidence(claim: Claim) -> Claim | None:
-    """Return the claim with its evidence cut out of the passage, or None when it is not there, or all there is."""
-    place = find_quote(claim.evidence, claim.passage, 100)
-    if place is None:
+    """Return the claim with its evidence cut out of the passage, or None where the evidence is missing or the whole passage."""
+    match = find_quote(claim.evidence, claim.passage, 100)
+    if match is None:
         return None
-    start, end, _ = place
+    start, end, _ = match
     passage = f"{claim.passage[:start].rstrip()} {claim.passage[end:].lstrip()}".strip()
     return replace(claim, passage=passage) if passage else None
 
 
-def with_other_number(claim: Claim, follow: bool = False) -> Claim | None:
+def with_other_number(claim: Claim, quote_follows: bool = False) -> Claim | None:
     """Return the claim with one number of its evidence changed in the passage, or None when it has none.
 
     Args:
         claim: a supported claim.
-        follow: the quote follows the passage, so that only the answer still tells the old number; of the numbers of
-            the evidence only those that the answer states are changed then.
+        quote_follows: change the quote too, so that only the answer still has the old number. Only numbers that the
+            answer states are changed then.
     """
-    place = find_quote(claim.evidence, claim.passage, 100)
-    if place is None:
+    match = find_quote(claim.evidence, claim.passage, 100)
+    if match is None:
         return None
-    start, end, _ = place
-    stretch = claim.passage[start:end]
-    told = {quantity.value for quantity in quantities(claim.answer)}
+    start, end, _ = match
+    quote = claim.passage[start:end]
+    answered = _values(claim.answer)
     numbers = [
-        match
-        for match in _NUMBER.finditer(stretch)
-        if not follow or {quantity.value for quantity in quantities(match.group())} & told
+        match for match in _NUMBER.finditer(quote) if not quote_follows or _values(match.group()) & answered
     ]
     if not numbers:
         return None
     chosen = numbers[int(digest(claim.question, claim.evidence), 16) % len(numbers)]
-    number = _other(chosen.group(), claim)
+    number = _other_number(chosen.group(), claim)
     if number is None:
         return None
-    changed = stretch[: chosen.start()] + number + stretch[chosen.end() :]
+    changed = quote[: chosen.start()] + number + quote[chosen.end() :]
     passage = claim.passage[:start] + changed + claim.passage[end:]
-    return replace(claim, passage=passage, evidence=changed if follow else claim.evidence)
+    return replace(claim, passage=passage, evidence=changed if quote_follows else claim.evidence)
 
 
-def _other(number: str, claim: Claim) -> str | None:
-    """Return another number whose value neither passage, title nor question holds."""
-    known = {quantity.value for quantity in quantities(f"{claim.passage}\n{claim.title}\n{claim.question}")}
-    return other_number(
-        number,
-        lambda made: bool({quantity.value for quantity in quantities(made)} & known),
-        int(digest(number, claim.question), 16),
-    )
+def _other_number(number: str, claim: Claim) -> str | None:
+    """Return another number whose value occurs in neither passage, title nor question."""
+    taken = _values(f"{claim.passage}\n{claim.title}\n{claim.question}")
+    return other_number(number, lambda made: bool(_values(made) & taken), int(digest(number, claim.question), 16))
+
+
+def _values(text: str) -> set[str]:
+    return {quantity.value for quantity in quantities(text)}
 
 
 _NUM_DRAWS = 2000
 _MOST_UNDEFINED = 0.05  # of the draws; above, an interval would hide where the correction breaks down
 
 
-@dataclass(frozen=True)
-class Rate:
-    """``num`` of ``total``, with its interval."""
+def share_of(flags: Iterable[bool]) -> Share:
+    """Return the share of the flags that are set, with its exact binomial interval.
 
-    num: int
-    total: int
-    low: float
-    high: float
-
-    @property
-    def share(self) -> float:
-        """Return num / total; nan of nothing."""
-        return self.num / self.total if self.total else float("nan")
-
-
-def rate(flags: Iterable[bool], level: float = 0.95) -> Rate:
-    """Return the share of flags that are set, with the exact binomial interval (Clopper & Pearson 1934).
-
-    Exact for independent items; items from one document resemble each other, so the truth may lie a little wider.
+    It is exact for independent items. Items of one document resemble each other, so the true interval may be wider.
     """
-    from scipy.stats import beta
-
-    given = list(flags)
-    num, total, tail = sum(given), len(given), (1 - level) / 2
-    low = float(beta.ppf(tail, num, total - num + 1)) if num else 0.0
-    high = float(beta.ppf(1 - tail, num + 1, total - num)) if num < total else 1.0
-    return Rate(num, total, low, high)
+    flags = list(flags)
+    return exact_share(sum(flags), len(flags))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One item of known truth: its cluster, whether it is supported, and whether the check rejected it."""
+    """An item of known truth: its cluster, whether it is supported, and whether the verifier rejected it."""
 
     cluster: Hashable
     supported: bool
@@ -124,7 +114,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share with its interval; None where the correction is undefined."""
+    """A share with its interval."""
 
     value: float
     low: float
@@ -132,11 +122,11 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Faithfulness:
-    """The share of samples that their passages support, after the check's errors: of all, and of those it accepts.
+class CorrectedFaithfulness:
+    """The share of samples that their passages support, corrected for the verifier's errors: of all and of the accepted.
 
-    ``clipped`` tells that the raw estimate lay outside [0, 1]: the samples are rejected less, or more, than the
-    check's own errors explain.
+    ``clipped``: the raw estimate lay outside [0, 1], for the samples are rejected less, or more, than the verifier's own
+    errors explain.
     """
 
     of_all: Estimate
@@ -146,17 +136,17 @@ class Faithfulness:
 
 def corrected(
     outcomes: Sequence[Outcome], rejected: Sequence[tuple[Hashable, bool]], seed: int = 0, level: float = 0.95
-) -> Faithfulness | None:
-    """Return the faithfulness of samples behind a check with known errors, or None where that is undefined.
+) -> CorrectedFaithfulness | None:
+    """Return the faithfulness of samples after a verifier with known errors, or None where it is undefined.
 
-    Unsupported samples are what the check looks for: with q the share that it rejects, their true share is
-    p = (q + spec - 1) / (sens + spec - 1) (Rogan & Gladen 1978), clipped to [0, 1], and faithfulness is 1 - p. Of those
-    accepted it is spec (1 - p) / (spec (1 - p) + (1 - sens) p) by Bayes. The percentile intervals come from drawing
-    documents anew, of the labeled items and of the samples alike. A check that is no better than chance,
-    sens + spec <= 1, corrects nothing; neither is an interval given when more than 5 % of the draws are like that.
+    The verifier looks for unsupported samples. With q the share that it rejects, their true share is
+    p = (q + spec - 1) / (sens + spec - 1) (Rogan & Gladen 1978), clipped to [0, 1], and faithfulness is 1 - p. Among the
+    accepted it is spec (1 - p) / (spec (1 - p) + (1 - sens) p) by Bayes. The percentile intervals resample the documents
+    of the labeled items and of the samples. A verifier no better than chance (sens + spec <= 1) corrects nothing; no
+    interval is given either when more than 5 % of the draws are like that.
 
     Args:
-        outcomes: the check on items of known truth.
+        outcomes: the verifier on items of known truth.
         rejected: cluster and verdict of each sample.
         seed: of the draws.
         level: of the intervals.
@@ -177,7 +167,7 @@ def corrected(
     tail = (1 - level) / 2
     low, high = np.quantile(np.clip(defined[:, :2], 0, 1), [tail, 1 - tail], axis=0)
     of_all, of_accepted = (Estimate(float(np.clip(point[0, i], 0, 1)), float(low[i]), float(high[i])) for i in (0, 1))
-    return Faithfulness(of_all, of_accepted, clipped=not 0 <= float(point[0, 2]) <= 1)
+    return CorrectedFaithfulness(of_all, of_accepted, clipped=not 0 <= float(point[0, 2]) <= 1)
 
 
 def _counts(rows: Iterable[tuple[Hashable, tuple[bool, ...]]]) -> Any:
@@ -204,19 +194,17 @@ def _faithfulness(labeled: Any, measured: Any) -> Any:
         unsupported = np.clip(raw, 0, 1)
         passing = spec * (1 - unsupported)
         accepted = passing / (passing + (1 - sens) * unsupported)
-    # where everything is unsupported and found, nothing is accepted and nothing accepted is wrong
+    # Where everything is unsupported and rejected, nothing is accepted, and so nothing accepted is wrong.
     accepted = np.where(np.isnan(accepted) & ~np.isnan(raw), 1.0, accepted)
     return np.stack([1 - unsupported, accepted, raw], axis=1)
 
-
-_STAGE = "verify-the-verifier"
 
 # Returns True for "rejected", False for "accepted", None for no verdict.
 Verifier = Callable[[Sequence[Claim]], list[bool | None]]
 
 
-class Labeled(Record):
-    """One item of the labeled set: a claim, whether its passage supports it, and how it was made."""
+class LabeledClaim(Record):
+    """A labeled claim: whether its passage supports it, and how it was made."""
 
     id: str
     passage: str
@@ -229,7 +217,7 @@ class Labeled(Record):
 
     @property
     def claim(self) -> Claim:
-        """Return what a verifier is given."""
+        """Return the claim that a verifier checks."""
         return Claim(self.question, self.answer, self.evidence, self.passage)
 
 
@@ -243,19 +231,18 @@ class Case:
     document: str
 
 
-def read_labeled() -> list[Labeled]:
-    """Return the labeled set that is part of this package (labelled.jsonl; labelled.md says how it was made)."""
-    text = files("tunewright.curation").joinpath("labelled.jsonl").read_text(encoding="utf-8")
-    return [Labeled.model_validate_json(line) for line in text.splitlines()]
+def read_labeled() -> list[LabeledClaim]:
+    """Return the labeled claims."""
+    return [LabeledClaim.model_validate_json(line) for line in LABELED_CLAIMS.read_text(encoding="utf-8").splitlines()]
 
 
 def labeled_cases() -> list[Case]:
-    """Return the labeled set as cases."""
+    """Return the labeled claims as cases."""
     return [Case(item.claim, item.supported, item.kind, item.source) for item in read_labeled()]
 
 
 def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
-    """Return document and claim of each answered sample of a run: as written, else as they are trained on.
+    """Return document and claim of each answered sample of a run: of samples.jsonl, else of train.jsonl.
 
     Raises:
         RunFolderError: the folder holds no samples.
@@ -264,7 +251,7 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
     if not name:
         raise RunFolderError(
             f"{run.path} has no samples",
-            "there is neither samples.jsonl nor train.jsonl",
+            f"there is neither {RunFile.SAMPLES} nor {RunFile.TRAIN}",
             command("synth", "RECIPE", "--dir", run.path),
         )
     recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else Recipe()
@@ -287,7 +274,7 @@ def perturbed_cases(claims: Iterable[tuple[str, Claim]]) -> list[Case]:
         for kind, copy in (
             ("evidence deleted", without_evidence(claim)),
             ("number changed", with_other_number(claim)),
-            ("number changed, quote follows", with_other_number(claim, follow=True)),
+            ("number changed, quote follows", with_other_number(claim, quote_follows=True)),
         ):
             if copy:
                 cases.append(Case(copy, False, kind, document))
@@ -299,11 +286,11 @@ def free(claims: Sequence[Claim]) -> list[bool | None]:
     return [unsupported(claim) is not None for claim in claims]
 
 
-def verify_the_verifier(folder: Path | None, recipe_path: Path | None, default_folder: Path) -> None:
-    """Print how good the free verifier is, how good the judge is when there is one, and a run's faithfulness.
+def measure_verifiers(folder: Path | None, recipe_path: Path | None) -> None:
+    """Print how good the free rules are, how good the judge is when there is one, and a run's faithfulness.
 
-    The judge is the teacher of ``recipe_path``, else of the run's own recipe unless that is the embedded model, which
-    is too small to judge. Its calls are journaled in the run folder, or in ``default_folder`` when there is none.
+    The judge is the teacher of ``recipe_path``, or else of the run's own recipe unless that is the embedded model, which
+    is too small to judge. Its calls are journaled in the run folder; without one, in the recipe's own.
 
     Raises:
         UserError: the folder is no run folder or has no samples, or the recipe's teacher is wrong.
@@ -312,13 +299,13 @@ def verify_the_verifier(folder: Path | None, recipe_path: Path | None, default_f
     run = RunFolder.open(folder) if folder else None
     claims = run_claims(run) if run else []
     measure("free rules", free, claims, perturbed_cases(claims))
-    console.line("Free rules read words, numbers and names. A wrong relation between true parts passes them.")
-    recipe = _judging_recipe(run, recipe_path)
+    console.line("The free rules check words, numbers and names. A wrong relation between true parts passes them.")
+    recipe = _judge_recipe(run, recipe_path)
     if recipe is None:
-        console.line("To measure a judge as well: --judge RECIPE, with a strong model in its [teacher].")
+        console.line("To measure a judge as well, add --judge RECIPE, with a strong model in its [teacher].")
         return
-    home = run or RunFolder.create(default_folder)
-    with home.lock(), open_teacher(home, recipe.teacher, _STAGE) as teacher:
+    journal_run = run or RunFolder.create(Path("runs") / (recipe_path or Path("verifier")).stem)
+    with journal_run.lock(), open_teacher(journal_run, recipe.teacher, _STAGE) as teacher:
 
         def by_judge(claims: Sequence[Claim]) -> list[bool | None]:
             findings = judge([judged_claim(claim) for claim in claims], teacher, recipe.seed)
@@ -327,7 +314,7 @@ def verify_the_verifier(folder: Path | None, recipe_path: Path | None, default_f
         measure("judge", by_judge, claims, ())
 
 
-def _judging_recipe(run: RunFolder | None, path: Path | None) -> Recipe | None:
+def _judge_recipe(run: RunFolder | None, path: Path | None) -> Recipe | None:
     if path:
         return load_recipe(path).with_absolute_paths()
     if run is None or not run.file(RunFile.RECIPE).exists():
@@ -337,22 +324,22 @@ def _judging_recipe(run: RunFolder | None, path: Path | None) -> Recipe | None:
 
 
 def measure(name: str, verifier: Verifier, claims: Sequence[tuple[str, Claim]], perturbed: Sequence[Case]) -> None:
-    """Print one verifier's table on the labeled set and on perturbed copies, then the faithfulness of the claims."""
+    """Print a verifier's table on the labeled claims and on perturbed copies, then the faithfulness of the claims."""
     cases = labeled_cases()
-    outcomes = _show_rates(f"{name} on the labeled set", cases, verifier([case.claim for case in cases]))
+    outcomes = _show_rates(f"{name} on the labeled claims", cases, verifier([case.claim for case in cases]))
     if perturbed:
         _show_rates(f"{name} on copies of your samples", perturbed, verifier([case.claim for case in perturbed]))
     if not claims:
         return
     verdicts = verifier([claim for _, claim in claims])
-    known = [
+    decided = [
         (document, verdict) for (document, _), verdict in zip(claims, verdicts, strict=True) if verdict is not None
     ]
-    _show_faithfulness(name, outcomes, known, len(verdicts) - len(known))
+    _show_faithfulness(name, outcomes, decided, len(verdicts) - len(decided))
 
 
 def _show_rates(title: str, cases: Sequence[Case], verdicts: Sequence[bool | None]) -> list[Outcome]:
-    """Print sensitivity and specificity, in all and by kind; return the outcomes."""
+    """Print sensitivity and specificity, overall and by kind; return the outcomes."""
     groups: dict[tuple[bool, str], list[bool]] = defaultdict(list)
     outcomes = []
     for case, verdict in zip(cases, verdicts, strict=True):
@@ -366,50 +353,70 @@ def _show_rates(title: str, cases: Sequence[Case], verdicts: Sequence[bool | Non
         label = kind or (
             "specificity: supported and accepted" if supported else "sensitivity: unsupported and rejected"
         )
-        rows.append((f"  {label}" if kind else label, *_cells(rate(groups[supported, kind]))))
+        rows.append((f"  {label}" if kind else label, *_cells(share_of(groups[supported, kind]))))
     if len(outcomes) < len(cases):
         rows.append(("no verdict", f"{len(cases) - len(outcomes)} of {len(cases)}", "", ""))
     console.table(title, ("", "right", "share", "95 % interval"), rows)
     return outcomes
 
 
-def _cells(found: Rate) -> tuple[str, str, str]:
-    return f"{found.num} of {found.total}", f"{found.share:.1%}", f"{found.low:.1%} to {found.high:.1%}"
+def _cells(right: Share) -> tuple[str, str, str]:
+    return f"{right.num} of {right.of}", _percent(right), f"{right.low:.1%} to {right.high:.1%}"
+
+
+def _percent(share: Share) -> str:
+    return "" if share.share is None else f"{share.share:.1%}"
 
 
 def _show_faithfulness(
     name: str, outcomes: Sequence[Outcome], verdicts: Sequence[tuple[str, bool]], num_without: int
 ) -> None:
-    """Print the share rejected, and what it says about the samples once the verifier's errors are taken out."""
+    """Print the share rejected, and the share supported after correction for the verifier's errors."""
     if not verdicts:
         console.warning(f"{name}: no sample got a verdict")
         return
-    share = rate(verdict for _, verdict in verdicts)
-    console.line(f"{name}: {share.num} of {share.total} answered samples rejected ({share.share:.1%})")
+    share = share_of(verdict for _, verdict in verdicts)
+    console.line(f"{name}: {share.num} of {share.of} answered samples rejected ({_percent(share)})")
     if num_without:
-        console.line(f"  {num_without} samples without a verdict are left out of this share")
-    found = corrected(outcomes, verdicts)
-    if found is None:
-        console.line("  corrected faithfulness: undefined, for on the labeled set sensitivity + specificity is not")
-        console.line("  surely above 1: this verifier does not tell supported from unsupported well enough")
+        console.line(f"  {num_without} samples without a verdict are not counted")
+    estimate = corrected(outcomes, verdicts)
+    if estimate is None:
+        console.line("  corrected faithfulness: undefined; on the labeled claims, sensitivity + specificity is not surely")
+        console.line("  above 1, so this verifier does not separate supported from unsupported well enough")
         return
-    console.line(f"  faithful, corrected for its errors: {_told(found.of_all)} of these samples")
-    console.line(f"  faithful, of those that it accepts: {_told(found.of_accepted)}")
-    if found.clipped:
-        _show_edge(outcomes, verdicts)
-    console.line("  This holds as far as the errors in your samples are of the kinds, and as hard to see, as those of")
-    console.line("  the labeled set. Where they differ, label some of your own.")
+    console.line(f"  faithful, corrected for its errors: {_interval(estimate.of_all)} of these samples")
+    console.line(f"  faithful, of those that it accepts: {_interval(estimate.of_accepted)}")
+    if estimate.clipped:
+        _show_clipped(outcomes, verdicts)
+    console.line("  This holds if the errors in your samples are of the same kinds, and as hard to see, as those of the")
+    console.line("  labeled claims. Where they differ, label some samples of your own.")
 
 
-def _show_edge(outcomes: Sequence[Outcome], verdicts: Sequence[tuple[str, bool]]) -> None:
-    """Say what an estimate beyond 0 or 100 % means, and what is left when every rejection counts as right."""
-    console.line("  Set to the edge of 0 to 100 %, for the share rejected does not fit the errors on the labeled set:")
-    console.line("  your samples are easier or harder than its items. Do not lean on the interval above.")
+def _show_clipped(outcomes: Sequence[Outcome], verdicts: Sequence[tuple[str, bool]]) -> None:
+    """Print what an estimate beyond 0 or 100 % means, and the estimate when every rejection counts as right."""
+    console.line("  Clipped to 0 to 100 %: the share rejected does not fit the error rates on the labeled claims, so your")
+    console.line("  samples are easier or harder than they are. Do not rely on the interval above.")
     trusting = [replace(outcome, rejected=outcome.rejected and not outcome.supported) for outcome in outcomes]
-    found = corrected(trusting, verdicts)
-    if found and not found.clipped:
-        console.line(f"  faithful, if none of its rejections were a false alarm: {_told(found.of_all)}")
+    estimate = corrected(trusting, verdicts)
+    if estimate and not estimate.clipped:
+        console.line(f"  faithful, if none of its rejections were a false alarm: {_interval(estimate.of_all)}")
 
 
-def _told(estimate: Estimate) -> str:
+def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("run", metavar="RUN", nargs="?", type=Path, help="also measure on the samples of this run folder")
+    parser.add_argument("--judge", metavar="RECIPE", type=Path, help="measure the teacher of this recipe as a judge")
+    arguments = parser.parse_args()
+    try:
+        measure_verifiers(arguments.run, arguments.judge)
+    except TunewrightError as error:
+        console.error(error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
