@@ -66,9 +66,7 @@ def with_other_number(claim: Claim, quote_follows: bool = False) -> Claim | None
     start, end, _ = match
     quote = claim.passage[start:end]
     answered = _values(claim.answer)
-    numbers = [
-        match for match in _NUMBER.finditer(quote) if not quote_follows or _values(match.group()) & answered
-    ]
+    numbers = [match for match in _NUMBER.finditer(quote) if not quote_follows or _values(match.group()) & answered]
     if not numbers:
         return None
     chosen = numbers[int(digest(claim.question, claim.evidence), 16) % len(numbers)]
@@ -381,20 +379,26 @@ def _show_faithfulness(
         console.line(f"  {num_without} samples without a verdict are not counted")
     estimate = corrected(outcomes, verdicts)
     if estimate is None:
-        console.line("  corrected faithfulness: undefined; on the labeled claims, sensitivity + specificity is not surely")
+        console.line(
+            "  corrected faithfulness: undefined; on the labeled claims, sensitivity + specificity is not surely"
+        )
         console.line("  above 1, so this verifier does not separate supported from unsupported well enough")
         return
     console.line(f"  faithful, corrected for its errors: {_interval(estimate.of_all)} of these samples")
     console.line(f"  faithful, of those that it accepts: {_interval(estimate.of_accepted)}")
     if estimate.clipped:
         _show_clipped(outcomes, verdicts)
-    console.line("  This holds if the errors in your samples are of the same kinds, and as hard to see, as those of the")
+    console.line(
+        "  This holds if the errors in your samples are of the same kinds, and as hard to see, as those of the"
+    )
     console.line("  labeled claims. Where they differ, label some samples of your own.")
 
 
 def _show_clipped(outcomes: Sequence[Outcome], verdicts: Sequence[tuple[str, bool]]) -> None:
     """Print what an estimate beyond 0 or 100 % means, and the estimate when every rejection counts as right."""
-    console.line("  Clipped to 0 to 100 %: the share rejected does not fit the error rates on the labeled claims, so your")
+    console.line(
+        "  Clipped to 0 to 100 %: the share rejected does not fit the error rates on the labeled claims, so your"
+    )
     console.line("  samples are easier or harder than they are. Do not rely on the interval above.")
     trusting = [replace(outcome, rejected=outcome.rejected and not outcome.supported) for outcome in outcomes]
     estimate = corrected(trusting, verdicts)
@@ -408,7 +412,9 @@ def _interval(estimate: Estimate) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("run", metavar="RUN", nargs="?", type=Path, help="also measure on the samples of this run folder")
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", type=Path, help="also measure on the samples of this run folder"
+    )
     parser.add_argument("--judge", metavar="RECIPE", type=Path, help="measure the teacher of this recipe as a judge")
     arguments = parser.parse_args()
     try:

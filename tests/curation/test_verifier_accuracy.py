@@ -66,7 +66,9 @@ def test_a_run_is_measured(run, capsys):
     assert f"{num_rejected} of {sum(not i.supported for i in labeled)}" in printed
     num_accepted = sum(i.supported and unsupported(i.claim) is None for i in labeled)
     assert f"{num_accepted} of {sum(i.supported for i in labeled)}" in printed
-    assert "evidence deleted" in printed and "9 of 9" in printed and "27 of 27" in printed  # 9 passing samples, 3 copies each
+    assert (
+        "evidence deleted" in printed and "9 of 9" in printed and "27 of 27" in printed
+    )  # 9 passing samples, 3 copies each
     assert "1 of 10 answered samples rejected (10.0%)" in printed
     assert "corrected for its errors" in printed and "A wrong relation between true parts passes them" in printed
     assert "--judge RECIPE" in printed

@@ -35,7 +35,9 @@ def test_rogan_and_gladen_by_hand():
     assert estimate.of_all.value == pytest.approx(0.8)
     assert estimate.of_accepted.value == pytest.approx(0.72 / 0.76)
     assert estimate.of_all.low < 0.8 < estimate.of_all.high
-    assert estimate.of_all == corrected(outcomes((80, 100), (90, 100)), samples(24, 100)).of_all  # same seed, same draws
+    assert (
+        estimate.of_all == corrected(outcomes((80, 100), (90, 100)), samples(24, 100)).of_all
+    )  # same seed, same draws
 
 
 def test_a_perfect_verifier_corrects_nothing():
