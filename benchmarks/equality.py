@@ -38,7 +38,7 @@ def loop(model, data, batch_size: int, steps: int, held_out, tokens: int, comput
     """Train; return the losses of all steps and the held-out loss."""
 
     from tunewright.training.checkpoint import trainable
-    from tunewright.training.loop import LoopSettings, Task, held_out_loss, optimizer_step
+    from tunewright.training.loop import LoopSettings, TrainingTask, held_out_loss, optimizer_step
     from tunewright.training.objectives import NEXT_TOKEN
     from tunewright.training.optimizers import OPTIMIZERS
     from tunewright.training.step_plan import Capacity
@@ -55,7 +55,7 @@ def loop(model, data, batch_size: int, steps: int, held_out, tokens: int, comput
         batch = data[step % count * batch_size : (step % count + 1) * batch_size]
         row, capacity = optimizer_step(model, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
         losses.append(row["loss"])
-    return losses, held_out_loss(model, Task([], NEXT_TOKEN, held_out), settings, capacity).get("held_out_loss")
+    return losses, held_out_loss(model, TrainingTask([], NEXT_TOKEN, held_out), settings, capacity).get("held_out_loss")
 
 
 def train(base: str, way: str) -> dict:

@@ -34,7 +34,7 @@ def main() -> None:
     from shapes import make_base
 
     from tunewright.evaluation.generation import BATCH_SIZE
-    from tunewright.models.generation import Job, answer_batch, batches
+    from tunewright.models.generation import AnswerJob, answer_batch, batches
     from tunewright.models.loading import quiet_libraries
 
     quiet_libraries()
@@ -43,7 +43,7 @@ def main() -> None:
     dtype = torch.bfloat16 if gpu else torch.float32
     model = make_base(shape, device, dtype, quantize=gpu).eval()
     asked = prompts(options.questions, 300)
-    jobs = [Job(prompt, ()) for prompt in asked]
+    jobs = [AnswerJob(prompt, ()) for prompt in asked]
     answer_batch(model, jobs[:2], 4, [], 0)  # loads what is loaded once
 
     def now() -> float:

@@ -54,7 +54,7 @@ def measure_ours(number: int) -> dict:
     from shapes import config_of, examples, paired_examples
     from timed import prepare
 
-    from tunewright.models.memory_plan import Choice, told
+    from tunewright.models.memory_plan import Choice, describe_choice
     from tunewright.training.loop import optimizer_step
     from tunewright.training.objectives import NEXT_TOKEN, dpo
 
@@ -90,7 +90,7 @@ def measure_ours(number: int) -> dict:
     rates = [count / took for count, took in zip(tokens[WARM_UP:], seconds[WARM_UP:], strict=True)]
     choice = Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached)
     return {
-        "settings": f"{OURS[number][2]}: {told(choice, config_of(shape).num_hidden_layers)} ({why})",
+        "settings": f"{OURS[number][2]}: {describe_choice(choice, config_of(shape).num_hidden_layers)} ({why})",
         "tok_s": round(statistics.median(rates)),
         "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
         "losses": [*losses[:3], *losses[-2:]],

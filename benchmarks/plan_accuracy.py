@@ -68,7 +68,7 @@ def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: in
     from tunewright.recipe import Recipe
     from tunewright.run_folder import RunFolder
     from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.dataset import Data
+    from tunewright.training.dataset import TrainingData
     from tunewright.training.stage import start_session, train_phases
 
     base = make_base(shape, folder)
@@ -88,7 +88,7 @@ def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: in
     with tempfile.TemporaryDirectory() as work:
         run = RunFolder.create(Path(work) / "run")
         session = start_session(run, recipe, tokenizer=None)
-        plan = train_phases(session, Data(examples, [], [], [], [], [], len(examples), 0.0))["sft"]
+        plan = train_phases(session, TrainingData(examples, [], [], [], [], [], len(examples), 0.0))["sft"]
     return {
         "shape": shape,
         "tokens_at_once": tokens,

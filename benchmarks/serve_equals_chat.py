@@ -52,12 +52,12 @@ class Chat:
 
     def answer(self, question: str) -> tuple[str, list[int], list[int]]:
         """Return (text, prompt tokens, answer tokens)."""
-        from tunewright.models.generation import greedy, whole_characters
+        from tunewright.models.generation import greedy, decode_stream
 
         tokenizer = self.voices.tokenizer
         prompt = self.voices.prompt_ids("tuned", question, ())
         ids = list(greedy(self.model, prompt, self.limit, self.ends, tokenizer.pad_token_id))
-        return "".join(whole_characters(tokenizer, ids)), prompt, ids
+        return "".join(decode_stream(tokenizer, ids)), prompt, ids
 
     def parting(self, prompt: list[int], ids: list[int], served: str) -> dict[str, Any]:
         """Return where a served answer parts from chat's tokens, and chat's logits there."""

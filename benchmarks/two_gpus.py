@@ -30,7 +30,7 @@ def train(name: str, models: Path, output: Path) -> None:
     from tunewright.recipe import Recipe
     from tunewright.run_folder import RunFolder
     from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.dataset import Data
+    from tunewright.training.dataset import TrainingData
     from tunewright.training.metrics import read_metrics
     from tunewright.training.stage import start_session, train_phases
 
@@ -51,7 +51,7 @@ def train(name: str, models: Path, output: Path) -> None:
     run.path.mkdir(exist_ok=True)
     session = start_session(run, recipe, tokenizer=None)
     examples = chats(STEPS * BATCH, LONGEST)
-    plan = train_phases(session, Data(examples, [], [], [], [], [], len(examples), 0.0))["sft"]
+    plan = train_phases(session, TrainingData(examples, [], [], [], [], [], len(examples), 0.0))["sft"]
     if group.is_first:
         rows = read_metrics(run.file("metrics.jsonl"))
         result = {

@@ -29,7 +29,7 @@ from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import PreferencePair, Sample
 from tunewright.training.dataset import read_data
-from tunewright.training.fast_path import expected_path
+from tunewright.training.fast_path import plain_path_reason
 
 FOLDER = ROOT / "recipes"
 PATHS = sorted(FOLDER.glob("*.toml"))
@@ -148,7 +148,7 @@ def test_memory_and_disk_in_a_header_are_those_of_the_plan(path: Path, tmp_path:
         (tmp_path / "config.json").write_text(json.dumps(config))
         shape = Shape.of(config)
         at_hand = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": str(tmp_path)})})
-        assert expected_path(at_hand) == ""
+        assert plain_path_reason(at_hand) == ""
         least = predict_memory(recipe, shape, choose(recipe, shape, 0.0, fast=True, gpu=True), fast=True).total
         weights = shape.block_weights + shape.vocabulary_weights
         computed.append((f"{least / 2**30:.1f}", f"{2 * weights / 1e9:.1f}"))

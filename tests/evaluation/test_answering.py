@@ -6,12 +6,12 @@ import torch
 from tunewright.evaluation.answering import false_gold
 from tunewright.evaluation.measurement import measure
 from tunewright.models import generation
-from tunewright.models.generation import Job, Output, answer_or_halve
+from tunewright.models.generation import AnswerJob, Output, answer_or_halve
 from tunewright.records import Answer, Question, Score
 
 
 def jobs(number):
-    return [Job([n], [n]) for n in range(number)]
+    return [AnswerJob([n], [n]) for n in range(number)]
 
 
 def with_memory_for(most, monkeypatch):

@@ -14,7 +14,7 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import parse_recipe
 from tunewright.settings import TrainingSettings
 from tunewright.training import checkpoint
-from tunewright.training.loop import Task, train
+from tunewright.training.loop import TrainingTask, train
 from tunewright.training.metrics import MetricsLog, read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.step_plan import Capacity
@@ -53,7 +53,7 @@ def trained(tiny_model, folder, epochs_then_stop=None):
         if epoch == epochs_then_stop:
             raise Stop
 
-    task, log = Task(tiny_examples(tiny_model), NEXT_TOKEN), MetricsLog(folder / "m.jsonl")
+    task, log = TrainingTask(tiny_examples(tiny_model), NEXT_TOKEN), MetricsLog(folder / "m.jsonl")
     try:
         train(model, task, settings, FIRST, folder / "c", {"a": 1}, log, stop)
     except Stop:
@@ -74,7 +74,7 @@ def test_resume_on_the_gpu_keeps_order_and_loss(tiny_model, tmp_path):
 def test_a_real_lack_of_memory_halves_the_rows(tiny_model, tmp_path):
     """The process may use a sliver of the card: rows of 4,096 tokens do not fit, and the training still ends."""
     model = attach_adapter(load_base(tiny_model, "none", "cuda:0"), TrainingSettings(rank=4), 0)
-    task = Task(tiny_examples(tiny_model, 600), NEXT_TOKEN)
+    task = TrainingTask(tiny_examples(tiny_model, 600), NEXT_TOKEN)
     settings = loop_settings(device="cuda:0", batch_size=300, epochs=1, compute=torch.bfloat16)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

@@ -10,12 +10,12 @@ from support.bench_of_training import loop_settings, run_loop, wake
 from support.families import TINY, WINDOW, adapted, base_of, logits_of, make_family, turns
 from tunewright.models.chat_template import IGNORED, encode_prompt, end_ids, load_tokenizer
 from tunewright.models.families import FAMILIES
-from tunewright.models.generation import Job, answer_batch
+from tunewright.models.generation import AnswerJob, answer_batch
 from tunewright.models.loading import load_adapter, save_adapter
 from tunewright.records import Sample
 from tunewright.training.checkpoint import trainable
 from tunewright.training.dataset import encode_samples
-from tunewright.training.loop import Task, accumulate
+from tunewright.training.loop import TrainingTask, accumulate
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN, sequence_logps
 from tunewright.training.packing import collate
@@ -67,7 +67,7 @@ def test_trains_resumes_and_comes_back(folder, examples, tmp_path):
     def run(where, stop_at=None):
         model = adapted(base_of(folder), dropout=0.1)
         torch.manual_seed(5)
-        task = Task(examples if stop_at is None else Interrupting(examples, stop_at), NEXT_TOKEN)
+        task = TrainingTask(examples if stop_at is None else Interrupting(examples, stop_at), NEXT_TOKEN)
         changes = {"epochs": 4, "learning_rate": 1e-2, "batch_size": 4, "checkpoint_steps": 4}
         try:
             run_loop(model, task, where, {"data": "same"}, Capacity(400), **changes)
@@ -181,7 +181,7 @@ def test_batched_decoding_equals_decoding_alone(folder, tokenizer, system):
     assert max(map(len, prompts)) - min(map(len, prompts)) > WINDOW
     ends = [*end_ids(tokenizer, base), *range(300, 330)]
     golds = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("It.", "The group had it.", "N", "a")]
-    jobs = [Job(prompt, gold) for prompt, gold in zip(prompts, golds, strict=True)]
+    jobs = [AnswerJob(prompt, gold) for prompt, gold in zip(prompts, golds, strict=True)]
     outputs = answer_batch(base, jobs, 20, ends, tokenizer.pad_token_id)
     assert len({tuple(output.token_ids) for output in outputs}) > 1
     for job, output in zip(jobs, outputs, strict=True):

@@ -11,7 +11,7 @@ from tunewright.models.chat_template import DEFAULT_TEMPLATE, encode, load_token
 from tunewright.models.loading import load_adapter, save_adapter
 from tunewright.records import Sample
 from tunewright.training.dataset import encode_samples
-from tunewright.training.loop import Task
+from tunewright.training.loop import TrainingTask
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.step_plan import Capacity
@@ -30,7 +30,7 @@ def train_on(model, tokenizer, samples, where, steps):
     found, rejections = encode_samples(samples, tokenizer, 512)
     assert not rejections
     changes = {"epochs": steps, "learning_rate": 2e-2, "checkpoint_steps": steps}
-    run_loop(model, Task(found, NEXT_TOKEN), where, {"data": "same"}, Capacity(400), **changes)
+    run_loop(model, TrainingTask(found, NEXT_TOKEN), where, {"data": "same"}, Capacity(400), **changes)
     losses = [row["loss"] for row in read_metrics(where / "metrics.jsonl")]
     assert losses[-1] < losses[0] - 1
     return found

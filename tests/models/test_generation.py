@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunewright.models.chat_template import encode_prompt, end_ids, load_tokenizer
-from tunewright.models.generation import Job, Sampling, answer_batch, batches, drawn, stream
+from tunewright.models.generation import AnswerJob, Sampling, answer_batch, batches, draw_tokens, stream
 from tunewright.records import Message
 
 QUESTIONS = ["Which group had the lower risk?", "What?", "Who followed 426 patients in three hospitals, and why?", "W"]
@@ -23,7 +23,7 @@ def jobs_for(tokenizer, system="You answer questions about a collection of docum
         for q in QUESTIONS
     ]
     golds = [tokenizer(text)["input_ids"] + [2] for text in ("It.", "The treated group had it.", "Nobody", "a b c d")]
-    return [Job(p, g) for p, g in zip(prompts, golds, strict=True)]
+    return [AnswerJob(p, g) for p, g in zip(prompts, golds, strict=True)]
 
 
 def one_by_one(model, job, limit, ends):
@@ -56,7 +56,7 @@ def test_batched_answers_equal_transformers_one_by_one(loaded, ends):
 
 def test_without_a_shared_prefix_too(loaded):
     model, tokenizer = loaded
-    jobs = [Job(tokenizer(q)["input_ids"], [5, 6]) for q in QUESTIONS]
+    jobs = [AnswerJob(tokenizer(q)["input_ids"], [5, 6]) for q in QUESTIONS]
     for job, output in zip(jobs, answer_batch(model, jobs, 8, [2], 2), strict=True):
         assert output.token_ids == one_by_one(model, job, 8, [2])[0]
 
@@ -73,7 +73,7 @@ def test_stream_says_what_the_batch_says(loaded):
 
 
 def test_batches_hold_every_job_once_longest_first():
-    jobs = [Job([0] * length, []) for length in (3, 9, 1, 7, 5)]
+    jobs = [AnswerJob([0] * length, []) for length in (3, 9, 1, 7, 5)]
     planned = batches(jobs, 2)
     assert sorted(number for batch in planned for number in batch) == [0, 1, 2, 3, 4]
     assert planned[0] == [1, 3]
@@ -90,7 +90,7 @@ def test_draws_follow_the_probabilities_of_the_nucleus():
     chances = torch.linspace(0, 1, 2001)[:-1]
     logits = probabilities.log().expand(len(chances), -1)
     for temperature, top_p in ((1.0, 0.9), (0.5, 0.9), (1.0, 1.0), (1.0, 0.01)):
-        tokens = drawn(logits, chances, Sampling(temperature, top_p))
+        tokens = draw_tokens(logits, chances, Sampling(temperature, top_p))
         told = torch.bincount(tokens, minlength=4) / len(chances)
         sharp = probabilities ** (1 / temperature)
         sharp = sharp / sharp.sum()
@@ -105,7 +105,7 @@ def test_draws_follow_the_probabilities_of_the_nucleus():
 def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(loaded):
     model, tokenizer = loaded
     sampling = Sampling(temperature=0.8, top_p=0.95)
-    jobs = [Job(job.prompt_ids, (), seed) for job in jobs_for(tokenizer) for seed in (1, 2)]
+    jobs = [AnswerJob(job.prompt_ids, (), seed) for job in jobs_for(tokenizer) for seed in (1, 2)]
     together = answer_batch(model, jobs, 12, [2], 2, sampling)
     alone = [answer_batch(model, [job], 12, [2], 2, sampling)[0] for job in jobs]
     assert [output.token_ids for output in together] == [output.token_ids for output in alone]

@@ -16,7 +16,7 @@ from tunewright.models.memory_plan import (
     levels_of,
     predict_memory,
     step_cost,
-    told,
+    describe_choice,
 )
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
@@ -113,8 +113,8 @@ def test_a_cpu_keeps_the_full_weights_where_they_fit():
 
 
 def test_a_choice_in_words():
-    assert told(Choice(8192, 0), 32) == "8,192 tokens at once, activation checkpointing on"
-    assert told(Choice(8192, 16), 32) == (
+    assert describe_choice(Choice(8192, 0), 32) == "8,192 tokens at once, activation checkpointing on"
+    assert describe_choice(Choice(8192, 16), 32) == (
         "8,192 tokens at once, activation checkpointing on for attention in 16 and for the MLP in 32 of 32 layers"
     )
-    assert told(Choice(16384, 96, True), 32).endswith("checkpointing off; a full copy of the base is kept")
+    assert describe_choice(Choice(16384, 96, True), 32).endswith("checkpointing off; a full copy of the base is kept")

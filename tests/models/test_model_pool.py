@@ -11,7 +11,7 @@ from tunewright.evaluation.answering import all_answers
 from tunewright.models import loading
 from tunewright.models.chat_template import encode_prompt
 from tunewright.models.loading import load_adapter, pick_device
-from tunewright.models.model_pool import Memory, Weights
+from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.models.student import student_base
 from tunewright.records import Message, Question
 from tunewright.run_folder import RunFolder
@@ -58,12 +58,12 @@ def logits(model, tokenizer):
 def test_each_adapter_answers_as_if_it_were_alone_on_the_base(trained, tiny_model):
     recipe = own_recipe(trained / "one", tiny_model)
     folders = [None, trained / "one/run/adapter", trained / "two/run/adapter"]
-    memory, found = Memory(), []
+    memory, found = ModelPool(), []
     for folder in [*folders, *reversed(folders)]:
-        weights = Weights.of(recipe, folder)
+        weights = ModelWeights.of(recipe, folder)
         with memory.holding(weights) as model:
             found.append(logits(model, memory.tokenizer(weights)))
-    tokenizer = memory.tokenizer(Weights.of(recipe))
+    tokenizer = memory.tokenizer(ModelWeights.of(recipe))
     for number, folder in enumerate(folders):
         base = student_base(recipe, pick_device(), tokenizer)
         alone = logits(load_adapter(base, folder) if folder else base, tokenizer)
@@ -80,10 +80,10 @@ def test_an_arm_more_generates_its_own_answers_alone_and_a_rerun_none(trained, t
     assert sum(batches) == 3 * len(questions)
     assert len(loads) == 1
     sitting = {
-        "base": Weights.of(recipe),
-        "tuned": Weights.of(recipe, run.file("adapter")),
-        "two": Weights.of(recipe, trained / "two/run/adapter"),
-        "whole": Weights.of(recipe, trained / "whole/run/adapter"),
+        "base": ModelWeights.of(recipe),
+        "tuned": ModelWeights.of(recipe, run.file("adapter")),
+        "two": ModelWeights.of(recipe, trained / "two/run/adapter"),
+        "whole": ModelWeights.of(recipe, trained / "whole/run/adapter"),
     }
     batches.clear()
     first = all_answers(run, recipe, questions, {name: sitting[name] for name in ("base", "tuned", "two")})[0]
@@ -108,7 +108,7 @@ def test_a_stopped_exam_goes_on_with_the_batches_that_are_missing(
     questions = run.read_records("exam.jsonl", Question)
     elsewhere = RunFolder.create(tmp_path / "run")
     monkeypatch.setitem(sitting_room.BATCH_SIZE, pick_device().partition(":")[0], 5)
-    sitting = {"base": Weights.of(recipe), "tuned": Weights.of(recipe, run.file("adapter"))}
+    sitting = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, run.file("adapter"))}
     whole = all_answers(elsewhere, recipe, questions, sitting)[0]
     lines = elsewhere.file(sitting_room.JOURNAL).read_bytes().splitlines(keepends=True)
     assert len(lines) == 6

@@ -7,7 +7,7 @@ from support.tiny import make_model, make_reward_model
 from tunewright.curation.student_sampling import FILE, Reward, ranked, write_rewards
 from tunewright.errors import ModelError
 from tunewright.models import reward
-from tunewright.models.reward import load_reward, score
+from tunewright.models.reward import load_reward, score_exchanges
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
 from tunewright.run_folder import RunFolder
@@ -31,7 +31,7 @@ def test_scores_are_those_of_the_pipeline_and_of_one_by_one(folder, monkeypatch)
 
     model, tokenizer = load_reward(folder, "cpu")
     monkeypatch.setitem(reward._BATCH_TOKENS, "cpu", 40)  # several batches
-    scored = score(model, tokenizer, EXCHANGES)
+    scored = score_exchanges(model, tokenizer, EXCHANGES)
     classify = pipeline("text-classification", model=str(folder), function_to_apply="none", device="cpu")
     for (prompt, answer), told in zip(EXCHANGES, scored.rewards, strict=True):
         assert told == pytest.approx(classify({"text": prompt, "text_pair": answer})["score"], abs=1e-4)
@@ -49,10 +49,10 @@ def test_too_long_an_exchange_loses_the_beginning_of_its_prompt_and_is_counted(t
     model, tokenizer = load_reward(make_reward_model(tmp_path / "short", positions=16), "cpu")
     question, answer = "who followed the study ?", "it was the group ."
     long = "in three hospitals " * 20 + question
-    scored = score(model, tokenizer, [(long, answer), (question, answer)])
+    scored = score_exchanges(model, tokenizer, [(long, answer), (question, answer)])
     assert (scored.num_cut, scored.limit) == (1, 16)
     room = 16 - 3 - len(answer.split())
-    (cut,) = score(model, tokenizer, [(" ".join(long.split()[-room:]), answer)]).rewards
+    (cut,) = score_exchanges(model, tokenizer, [(" ".join(long.split()[-room:]), answer)]).rewards
     assert scored.rewards[0] == pytest.approx(cut, abs=1e-5)
     assert scored.rewards[0] != pytest.approx(scored.rewards[1], abs=1e-3)
 

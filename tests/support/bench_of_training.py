@@ -13,7 +13,7 @@ from tunewright.models.loading import attach_adapter
 from tunewright.records import Document, Message, PreferencePair, Sample
 from tunewright.settings import TrainingSettings
 from tunewright.training.dataset import encode_pairs, encode_samples, encode_texts
-from tunewright.training.loop import LoopSettings, Task, train
+from tunewright.training.loop import LoopSettings, TrainingTask, train
 from tunewright.training.metrics import MetricsLog
 from tunewright.training.objectives import NEXT_TOKEN, Objective, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
@@ -69,12 +69,12 @@ def dpo_objective(folder: Path, examples: list[Example], **changes: Any) -> Obje
     return dpo(**(values | changes))
 
 
-def tasks(folder: Path) -> dict[str, Task]:
+def tasks(folder: Path) -> dict[str, TrainingTask]:
     preferred = tiny_pairs(folder)
     return {
-        "sft": Task(tiny_examples(folder), NEXT_TOKEN),
-        "text": Task(tiny_texts(folder), NEXT_TOKEN),
-        "dpo": Task(preferred, dpo_objective(folder, preferred)),
+        "sft": TrainingTask(tiny_examples(folder), NEXT_TOKEN),
+        "text": TrainingTask(tiny_texts(folder), NEXT_TOKEN),
+        "dpo": TrainingTask(preferred, dpo_objective(folder, preferred)),
     }
 
 
@@ -100,7 +100,7 @@ def loop_settings(**changes: Any) -> LoopSettings:
 
 
 def run_loop(
-    model: Any, task: Task, folder: Path, identity: dict[str, Any], capacity: Capacity = FIRST, **changes: Any
+    model: Any, task: TrainingTask, folder: Path, identity: dict[str, Any], capacity: Capacity = FIRST, **changes: Any
 ) -> Capacity:
     folder.mkdir(exist_ok=True)
     log = MetricsLog(folder / "metrics.jsonl")

@@ -21,7 +21,7 @@ import torch
 
 from support.bench_of_training import run_loop, tasks, tiny_adapted
 from tunewright import storage
-from tunewright.training.loop import Task
+from tunewright.training.loop import TrainingTask
 from tunewright.training.objectives import Objective
 from tunewright.training.step_plan import Capacity
 
@@ -32,7 +32,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def watched(task: Task, ledger: Path, last_loss: int) -> Task:
+def watched(task: TrainingTask, ledger: Path, last_loss: int) -> TrainingTask:
     """The same task, which notes the examples of each computed row, and dies in its n-th row."""
     calls: list[int] = []
 
@@ -44,7 +44,7 @@ def watched(task: Task, ledger: Path, last_loss: int) -> Task:
             file.write(json.dumps([example.sample for example in examples]) + "\n")
         return task.objective.loss(model, batch, examples)
 
-    return Task(task.examples, Objective(task.objective.count, loss, task.objective.figures))
+    return TrainingTask(task.examples, Objective(task.objective.count, loss, task.objective.figures))
 
 
 def dying_writes(last_write: int) -> None:
@@ -67,7 +67,7 @@ def dying_writes(last_write: int) -> None:
     storage.shutil.rmtree = dying(storage.shutil.rmtree)
 
 
-def child(model, task: Task, folder: Path, last_loss: int, last_write: int) -> None:
+def child(model, task: TrainingTask, folder: Path, last_loss: int, last_write: int) -> None:
     torch.manual_seed(7)
     if last_write:
         dying_writes(last_write)

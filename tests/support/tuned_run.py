@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tunewright.evaluation.answering import all_answers
 from tunewright.models.loading import attach_adapter, load_base, save_adapter
-from tunewright.models.model_pool import Weights
+from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import dump_recipe, parse_recipe
 from tunewright.records import Chunk, Document, Message, Question, Sample, Span, SplitEntry
 from tunewright.run_folder import RunFolder
@@ -67,7 +67,7 @@ def make_tuned_run(folder: Path, student: Path, change: float = 0.3, max_new_tok
         for number, word in enumerate(("had it", "was treated", "followed", "found", "answer", "lower risk"))
     ]
     run.write_records("exam.jsonl", questions)
-    sitting = {"base": Weights.of(recipe), "tuned": Weights.of(recipe, run.file("adapter"))}
+    sitting = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, run.file("adapter"))}
     run.write_records("answers.jsonl", all_answers(run, recipe, questions, sitting)[0])
     return run
 

@@ -12,7 +12,7 @@ from support.families import make_family
 from support.tiny import make_model
 from tunewright.errors import RecipeError, TeacherError
 from tunewright.models.chat_template import end_ids, load_tokenizer
-from tunewright.models.continuous_batching import RollingBatch, Row
+from tunewright.models.continuous_batching import RollingBatch, GenerationRow
 from tunewright.models.loading import load_base
 from tunewright.recipe import Recipe
 from tunewright.records import Message
@@ -108,11 +108,11 @@ def test_rows_of_other_families_may_join_too(name, tmp_path):
 
 def test_a_row_that_ends_lets_another_in(parts):
     batch = RollingBatch(*parts[:2], ())
-    rows = [Row([5, 6, 7], 2), Row([8, 9], 9)]
+    rows = [GenerationRow([5, 6, 7], 2), GenerationRow([8, 9], 9)]
     batch.join(rows)
     assert batch.step() == []
     assert batch.step() == rows[:1]
-    late = Row([5, 6, 7, 8, 9, 11, 12], 3)
+    late = GenerationRow([5, 6, 7, 8, 9, 11, 12], 3)
     batch.join([late])
     assert batch.rows == [rows[1], late]
     ended = [row for _ in range(7) for row in batch.step()]
@@ -122,7 +122,7 @@ def test_a_row_that_ends_lets_another_in(parts):
 
 def test_columns_that_no_row_needs_are_given_back(parts):
     batch = RollingBatch(*parts[:2], ())
-    batch.join([Row(list(range(3, 60)), 1), Row([5, 6], 40)])
+    batch.join([GenerationRow(list(range(3, 60)), 1), GenerationRow([5, 6], 40)])
     batch.step()
     assert batch._decoder.mask.shape[1] == 3  # two of the prompt and the first one written
 
@@ -139,7 +139,7 @@ def test_sampling_follows_the_seed_and_the_temperature(parts):
 def test_drawn_tokens_follow_the_distribution(parts):
     model, tokenizer, _ = parts
     batch = RollingBatch(model, tokenizer, ())
-    batch.rows = [Row([5], 1, 1.0, seed) for seed in range(4000)]
+    batch.rows = [GenerationRow([5], 1, 1.0, seed) for seed in range(4000)]
     logits = torch.tensor([[0.1, 0.2, 0.7]]).log().repeat(4000, 1)
     shares = batch._choose(logits).bincount(minlength=3) / 4000
     assert torch.allclose(shares, torch.tensor([0.1, 0.2, 0.7]), atol=0.03)

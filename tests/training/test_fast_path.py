@@ -17,7 +17,7 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.fast_path import expected_path, take_fast_path
+from tunewright.training.fast_path import plain_path_reason, take_fast_path
 from tunewright.training.kernels.decoder import FastDecoder, TokenLogps, why_not
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN, token_logps
@@ -121,7 +121,7 @@ def test_a_config_that_it_does_not_compute(tiny_model, tmp_path, change, told):
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(config))
-    assert told in expected_path(Recipe(model=ModelSettings(base=str(folder))))
+    assert told in plain_path_reason(Recipe(model=ModelSettings(base=str(folder))))
 
 
 def test_weights_in_a_form_of_their_own_are_refused(tiny_model):

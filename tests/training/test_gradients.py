@@ -19,7 +19,7 @@ from tunewright.models.chat_template import IGNORED, load_tokenizer
 from tunewright.models.loading import attach_adapter, load_base, pick_device
 from tunewright.settings import TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.loop import Task, accumulate, held_out_loss
+from tunewright.training.loop import TrainingTask, accumulate, held_out_loss
 from tunewright.training.objectives import NEXT_TOKEN, reference_logps, sequence_logps
 from tunewright.training.packing import collate
 from tunewright.training.step_plan import Capacity
@@ -169,7 +169,7 @@ def test_measuring_the_held_out_loss_changes_no_gradient(tiny_model, quantizatio
     """In evaluation mode bitsandbytes repacks weights on some CPUs, and later gradients are off by a factor."""
     base = load_base(tiny_model, quantization, pick_device(), torch.bfloat16)
     model = wake(attach_adapter(base, TrainingSettings(rank=4, dropout=0.1), 0)).train()
-    task = Task(tiny_examples(tiny_model, 8), NEXT_TOKEN, tiny_examples(tiny_model, 4))
+    task = TrainingTask(tiny_examples(tiny_model, 8), NEXT_TOKEN, tiny_examples(tiny_model, 4))
     settings = loop_settings(device=pick_device(), compute=torch.bfloat16)
 
     def gradient():

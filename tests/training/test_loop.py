@@ -13,7 +13,7 @@ from tunewright.errors import DiskFullError, TrainingError
 from tunewright.storage import file_digest
 from tunewright.training import checkpoint
 from tunewright.training.checkpoint import trainable
-from tunewright.training.loop import Task
+from tunewright.training.loop import TrainingTask
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import learning_rate
@@ -47,7 +47,7 @@ def stop_after(monkeypatch):
 def run_training(tiny_model, folder, identity=IDENTITY, task=None, **changes):
     model = tiny_adapted(tiny_model, dropout=0.1)
     torch.manual_seed(7)
-    run_loop(model, task or Task(tiny_examples(tiny_model), NEXT_TOKEN), folder, identity, **changes)
+    run_loop(model, task or TrainingTask(tiny_examples(tiny_model), NEXT_TOKEN), folder, identity, **changes)
     return model
 
 
@@ -94,7 +94,7 @@ def test_preferences_and_texts_are_learned(tiny_model, tmp_path):
 
 def test_the_held_out_loss_is_measured_before_and_after_each_epoch(tiny_model, tmp_path):
     examples = tiny_examples(tiny_model, 24)
-    run_training(tiny_model, tmp_path, task=Task(examples[:20], NEXT_TOKEN, examples[20:]))
+    run_training(tiny_model, tmp_path, task=TrainingTask(examples[:20], NEXT_TOKEN, examples[20:]))
     held = [
         (row["step"], row["held_out_loss"])
         for row in read_metrics(tmp_path / "metrics.jsonl")
@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tiny_model, tmp_path, step)
     seen = []
     objective = type(NEXT_TOKEN)(NEXT_TOKEN.count, poisoned)
     whole = Capacity(micro_batch_tokens=100_000)
-    task = Task(tiny_examples(tiny_model), objective)
+    task = TrainingTask(tiny_examples(tiny_model), objective)
     with pytest.raises(TrainingError, match=f"step {step} gave a loss of nan"):
         run_loop(tiny_adapted(tiny_model), task, tmp_path, IDENTITY, whole)
     assert [row[0] for row in metrics(tmp_path)] == list(range(1, step))
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_the_step_and_keeps_it(tiny_model, tmp_path):
                 signal.raise_signal(signal.SIGINT)
             return super().__getitem__(place)
 
-    task = Task(Interrupting(tiny_examples(tiny_model)), NEXT_TOKEN)
+    task = TrainingTask(Interrupting(tiny_examples(tiny_model)), NEXT_TOKEN)
     with pytest.raises(KeyboardInterrupt):
         run_loop(tiny_adapted(tiny_model), task, tmp_path, IDENTITY, checkpoint_steps=50)
     assert checkpoint.latest(tmp_path / "checkpoints").step == 2

@@ -7,13 +7,13 @@ from support.bench_of_training import run_loop, tasks, tiny_adapted
 from tunewright.errors import TrainingError
 from tunewright.training import checkpoint
 from tunewright.training.checkpoint import trainable
-from tunewright.training.loop import Task
+from tunewright.training.loop import TrainingTask
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import Objective
 from tunewright.training.step_plan import Capacity
 
 
-def with_memory_of(task: Task, most_tokens: int, without_checkpointing: int = 10**9) -> Task:
+def with_memory_of(task: TrainingTask, most_tokens: int, without_checkpointing: int = 10**9) -> TrainingTask:
     """The task on a device that holds only rows of so many tokens; fewer where activations are all kept."""
 
     def loss(model, batch, examples):
@@ -22,7 +22,7 @@ def with_memory_of(task: Task, most_tokens: int, without_checkpointing: int = 10
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return task.objective.loss(model, batch, examples)
 
-    return Task(task.examples, Objective(task.objective.count, loss, task.objective.figures), task.held_out)
+    return TrainingTask(task.examples, Objective(task.objective.count, loss, task.objective.figures), task.held_out)
 
 
 def run(tiny_model, folder, task, dropout=0.0):
@@ -76,7 +76,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, tmp_path):
 
     task = tasks(tiny_model)["sft"]
     with pytest.raises(RuntimeError, match="shapes"):
-        run(tiny_model, tmp_path, Task(task.examples, Objective(task.objective.count, loss)))
+        run(tiny_model, tmp_path, TrainingTask(task.examples, Objective(task.objective.count, loss)))
 
 
 def test_a_resumed_training_takes_the_smaller_rows_that_are_asked_for(tiny_model, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_held_out_rows_are_no_larger_than_those_of_training(tiny_model, tmp_path
         seen.append((model.training, batch.input_ids.shape[1]))
         return task.objective.loss(model, batch, examples)
 
-    watched = Task(task.examples[:8], Objective(task.objective.count, loss), task.examples[8:])
+    watched = TrainingTask(task.examples[:8], Objective(task.objective.count, loss), task.examples[8:])
     run_loop(tiny_adapted(tiny_model), watched, tmp_path, {"a": 1}, Capacity(100_000), batch_size=2, epochs=1)
     longest = max(example.num_tokens for example in task.examples)
     assert max(size for training, size in seen if not training) <= 2 * longest

@@ -8,7 +8,7 @@ from tunewright import console, distributed, pipeline
 from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.answering import all_answers
 from tunewright.metrics import score
-from tunewright.models.model_pool import Weights
+from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import Question
 from tunewright.reporting.learning_curve import CURVE, LearningCurve, forecast, part, table, told
@@ -77,7 +77,7 @@ def _sit(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve
     }
     questions = run.read_records(RunFile.EXAM, Question)
     known = {question.id: question for question in questions}
-    sitting = {f"{percent} %": Weights.of(recipe, adapter) for percent, adapter in adapters.items()}
+    sitting = {f"{percent} %": ModelWeights.of(recipe, adapter) for percent, adapter in adapters.items()}
     answers = all_answers(run, recipe, questions, sitting)[0]
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     parts, sheets = [], []

@@ -14,7 +14,7 @@ from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.hardware import Shape, free_bytes
-from tunewright.models.memory_plan import choose, predict_memory, told
+from tunewright.models.memory_plan import choose, predict_memory, describe_choice
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
@@ -243,13 +243,13 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
     import torch
 
-    from tunewright.training.fast_path import expected_path
+    from tunewright.training.fast_path import plain_path_reason
 
     if shape is None:
         yield f"memory: known once {recipe.model.base} is fetched"
         return
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    why_not = expected_path(recipe)
+    why_not = plain_path_reason(recipe)
     choice = choose(recipe, shape, free_bytes(device), not why_not, device != "cpu")
     memory = predict_memory(recipe, shape, choice, not why_not)
     yield (
@@ -257,7 +257,7 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
         f"weights {memory.trained / 2**30:.1f} + activations {memory.activations / 2**30:.1f} + logits "
         f"{memory.logits / 2**30:.1f} + driver"
     )
-    yield f"  {told(choice, shape.layers)}: {choice.why}"
+    yield f"  {describe_choice(choice, shape.layers)}: {choice.why}"
     yield f"  the plain path: {why_not}" if why_not else "  the fast path"
     yield "  real steps tell it exactly: tunewright plan RECIPE --prove"
 
@@ -269,7 +269,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
     """
     from tunewright.models.student import student_tokenizer
     from tunewright.training.dataset import read_data
-    from tunewright.training.loop import Task
+    from tunewright.training.loop import TrainingTask
     from tunewright.training.objectives import NEXT_TOKEN
     from tunewright.training.packing import Example
     from tunewright.training.profiling import first_capacity, prove
@@ -285,7 +285,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
     session = start_session(run, recipe, tokenizer)
     settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
     capacity, why = first_capacity(recipe, session.model, session.device, session.compute)
-    _, plan = prove(session.model, Task(examples, NEXT_TOKEN), settings, capacity, why, recipe)
+    _, plan = prove(session.model, TrainingTask(examples, NEXT_TOKEN), settings, capacity, why, recipe)
     if plan.planned_bytes:
         console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")
 

@@ -14,9 +14,9 @@ from tunewright.curation.sample_rules import is_refusal, split_prompt
 from tunewright.metrics import is_refusal as declines
 from tunewright.metrics import token_f1, tokens
 from tunewright.models.chat_template import encode_prompt, end_ids
-from tunewright.models.generation import Job, Sampling, answer_or_halve, batches
+from tunewright.models.generation import AnswerJob, Sampling, answer_or_halve, batches
 from tunewright.models.loading import for_inference, pick_device
-from tunewright.models.reward import load_reward, score
+from tunewright.models.reward import load_reward, score_exchanges
 from tunewright.models.source import locate
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
@@ -45,7 +45,7 @@ def rewards_of(exchanges: Sequence[tuple[str, str]], recipe: Recipe) -> list[flo
     console.line(f"loading {recipe.curation.reward} on {device}")
     model, tokenizer = load_reward(locate(recipe.curation.reward, recipe.folder), device)
     with console.progress("rewards", len(exchanges)) as bar:
-        scored = score(model, tokenizer, exchanges, bar.advance)
+        scored = score_exchanges(model, tokenizer, exchanges, bar.advance)
     if scored.num_cut:
         console.warning(
             f"{scored.num_cut} of {len(exchanges)} exchanges are longer than the {scored.limit} tokens of the reward "
@@ -218,7 +218,7 @@ def student_answers(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -
     lengths = [len(tokenizer(sample.answer, add_special_tokens=False)["input_ids"]) for sample in samples]
     limit = min(_MOST_TOKENS, round(_ROOM * max(lengths, default=0)) + 8)
     jobs = [
-        Job(prompt, (), int(digest(recipe.seed, sample.id, draw)[:8], 16))
+        AnswerJob(prompt, (), int(digest(recipe.seed, sample.id, draw)[:8], 16))
         for sample in samples
         for prompt in [encode_prompt(tokenizer, sample.messages[:-1])]
         for draw in range(recipe.preference.samples)
@@ -233,7 +233,7 @@ def student_answers(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -
 
 
 def _tell(
-    run: RunFolder, recipe: Recipe, tokenizer: Any, jobs: Sequence[Job], keys: Sequence[str], limit: int
+    run: RunFolder, recipe: Recipe, tokenizer: Any, jobs: Sequence[AnswerJob], keys: Sequence[str], limit: int
 ) -> dict[str, Told]:
     """Return all answers by key: from the journal where they stand there, else by answering their batch now."""
     journal = run.journal(JOURNAL)

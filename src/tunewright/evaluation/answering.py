@@ -10,8 +10,8 @@ from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, arm_prompt, f
 from tunewright.evaluation.generation import Batch, Outputs, answer_all, batch_size
 from tunewright.evaluation.retention import ThirdRing
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
-from tunewright.models.generation import Job, answer_or_halve, batches
-from tunewright.models.model_pool import Memory, Weights
+from tunewright.models.generation import AnswerJob, answer_or_halve, batches
+from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import (
     Answer,
@@ -27,8 +27,8 @@ from tunewright.records import (
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.perturbation import false_versions
 
-Sitting = Mapping[str, Weights]  # arm → the weights that answer for it
-Sheet = Sequence[tuple[str, Job]]  # for each question, in the exam's order: the key of its answer, and the job
+Sitting = Mapping[str, ModelWeights]  # arm → the weights that answer for it
+Sheet = Sequence[tuple[str, AnswerJob]]  # for each question, in the exam's order: the key of its answer, and the job
 
 
 def all_answers(
@@ -38,7 +38,7 @@ def all_answers(
 
     The third ring is sat by base and tuned; ``kept`` is empty where one of them is not there.
     """
-    memory = Memory()
+    memory = ModelPool()
     sheets = {arm: _sheet(run, recipe, questions, arm, weights, memory) for arm, weights in sitting.items()}
     third = ThirdRing(kept, {arm: sitting[arm] for arm in BASE_AND_TUNED} if kept else {}, memory)
     told = answer_all(run, [*_plan(sheets, sitting, memory, recipe.evaluation.max_new_tokens), *third.plan()], memory)
@@ -51,7 +51,7 @@ def all_answers(
 
 
 def _sheet(
-    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arm: str, weights: Weights, memory: Memory
+    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arm: str, weights: ModelWeights, memory: ModelPool
 ) -> Sheet:
     """Return an arm's jobs: prompt and gold tokens in the tokens of its own base, each with its answer's key.
 
@@ -65,14 +65,14 @@ def _sheet(
         whole = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
         return [label for label in whole.labels[skip:] if label != IGNORED]
 
-    def job(question: Question) -> Job:
+    def job(question: Question) -> AnswerJob:
         prompt = arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
         prompt_ids = encode_prompt(tokenizer, prompt)
         changed = false_gold(question, recipe.seed)
         contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else ()
-        return Job(prompt_ids, answer_ids(prompt, len(prompt_ids), question.gold), contrast_ids=contrast)
+        return AnswerJob(prompt_ids, answer_ids(prompt, len(prompt_ids), question.gold), contrast_ids=contrast)
 
-    def key(job: Job) -> str:
+    def key(job: AnswerJob) -> str:
         contrast = [list(job.contrast_ids)] if job.contrast_ids else []
         return digest(weights.identity, settings.max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast)
 
@@ -102,7 +102,7 @@ def training_chunks(run: RunFolder) -> list[Chunk]:
     return [chunk for chunk in run.read_records(RunFile.CHUNKS, Chunk) if chunk.document in train_side]
 
 
-def _plan(sheets: Mapping[str, Sheet], sitting: Sitting, memory: Memory, limit: int) -> list[Batch]:
+def _plan(sheets: Mapping[str, Sheet], sitting: Sitting, memory: ModelPool, limit: int) -> list[Batch]:
     """Batch the jobs arm by arm; what another arm of the same weights asks too is left out."""
     planned: list[Batch] = []
     seen: set[str] = set()
@@ -116,7 +116,7 @@ def _plan(sheets: Mapping[str, Sheet], sitting: Sitting, memory: Memory, limit: 
     return planned
 
 
-def _outputs(tokenizer: Any, limit: int, jobs: Sequence[Job], model: Any, ends: Sequence[int]) -> Outputs:
+def _outputs(tokenizer: Any, limit: int, jobs: Sequence[AnswerJob], model: Any, ends: Sequence[int]) -> Outputs:
     """Answer the jobs; return what an ``Answer`` holds beside its question and arm."""
     return [
         {

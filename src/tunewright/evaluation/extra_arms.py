@@ -12,7 +12,7 @@ from tunewright.errors import UserError, command, shell
 from tunewright.evaluation.results import Difference
 from tunewright.evaluation.verdict import Verdict
 from tunewright.models.loading import is_full
-from tunewright.models.model_pool import Weights
+from tunewright.models.model_pool import ModelWeights
 from tunewright.models.source import NAME, identity
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
@@ -63,12 +63,12 @@ def compared_digest(recipe: Recipe) -> str:
     return digest(*[(one.name, one.content) for one in found]) if found else ""
 
 
-def weights_of(one: Compared, recipe: Recipe) -> Weights:
+def weights_of(one: Compared, recipe: Recipe) -> ModelWeights:
     """Return the weights that answer, quantized and computed as the recipe says."""
     if one.adapter is not None:
-        return Weights.of(recipe, one.adapter)
+        return ModelWeights.of(recipe, one.adapter)
     model = recipe.model.model_copy(update={"base": one.base, "added_tokens": ()})
-    return Weights.of(recipe.model_copy(update={"model": model}))
+    return ModelWeights.of(recipe.model_copy(update={"model": model}))
 
 
 def compared_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | None:

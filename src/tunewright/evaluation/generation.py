@@ -11,7 +11,7 @@ from tunewright import console
 from tunewright.errors import StageError
 from tunewright.models.chat_template import end_ids
 from tunewright.models.loading import pick_device
-from tunewright.models.model_pool import Memory, Weights
+from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.run_folder import RunFile, RunFolder
 
 JOURNAL = RunFile.ANSWERS_JOURNAL
@@ -30,7 +30,7 @@ class Batch:
         answer: (model, tokens that end an answer) -> an output for each key, JSON-able.
     """
 
-    weights: Weights
+    weights: ModelWeights
     keys: tuple[str, ...]
     answer: Callable[[Any, Sequence[int]], Outputs]
 
@@ -62,7 +62,7 @@ def _require_finite(outputs: Iterable[dict[str, Any]]) -> None:
         )
 
 
-def answer_all(run: RunFolder, planned: Sequence[Batch], memory: Memory) -> dict[str, Any]:
+def answer_all(run: RunFolder, planned: Sequence[Batch], memory: ModelPool) -> dict[str, Any]:
     """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
     journal = run.journal(JOURNAL)
     told: dict[str, Any] = {}

@@ -23,9 +23,9 @@ from tunewright.evaluation.generation import Batch, Outputs, batch_size
 from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
-from tunewright.models.generation import Decoder, Job, answer_or_halve
+from tunewright.models.generation import Decoder, AnswerJob, answer_or_halve
 from tunewright.models.hardware import or_halve
-from tunewright.models.model_pool import Memory, Weights
+from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired, sign_flip
@@ -221,7 +221,7 @@ class Task:
 class ThirdRing:
     """The ring's items as base and tuned sit them, each with its own weights."""
 
-    def __init__(self, items: Sequence[RetentionItem], sitting: Mapping[str, Weights], memory: Memory) -> None:
+    def __init__(self, items: Sequence[RetentionItem], sitting: Mapping[str, ModelWeights], memory: ModelPool) -> None:
         self._sitting, self._memory = sitting, memory
         self._tasks = {arm: [task_of(item, memory.tokenizer(sitting[arm])) for item in items] for arm in sitting}
 
@@ -243,7 +243,7 @@ class ThirdRing:
         ]
 
 
-def _key(weights: Weights, task: Task) -> str:
+def _key(weights: ModelWeights, task: Task) -> str:
     limit = [] if task.continuations else [FORMAT_TOKENS]
     return digest("kept", weights.identity, *limit, list(task.prompt_ids), [list(c) for c in task.continuations])
 
@@ -277,7 +277,7 @@ def answer_tasks(tokenizer: Any, tasks: Sequence[Task], model: Any, ends: Sequen
     if tasks[0].continuations:
         found = or_halve(partial(_nats, model, tokenizer.pad_token_id), tasks)
         return [{"nll": n, "num_tokens": [len(c) for c in t.continuations]} for t, n in zip(tasks, found, strict=True)]
-    jobs = [Job(task.prompt_ids, ()) for task in tasks]
+    jobs = [AnswerJob(task.prompt_ids, ()) for task in tasks]
     told = answer_or_halve(model, jobs, FORMAT_TOKENS, ends, tokenizer.pad_token_id)
     return [{"text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()} for output in told]
 

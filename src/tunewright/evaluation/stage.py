@@ -14,7 +14,7 @@ from tunewright.evaluation.rule import note_rule, rule
 from tunewright.evaluation.seal import is_sealed
 from tunewright.evaluation.verdict import decide
 from tunewright.metrics import score
-from tunewright.models.model_pool import Weights
+from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import Question, RetentionItem, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
@@ -68,13 +68,13 @@ def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
     return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
 
 
-def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, Weights]:
+def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, ModelWeights]:
     """Return the weights that answer for each arm."""
-    weights: dict[str, Weights] = {Arm.BASE: Weights.of(recipe)}
+    weights: dict[str, ModelWeights] = {Arm.BASE: ModelWeights.of(recipe)}
     if WITH_ADAPTER & set(arms):
-        weights |= dict.fromkeys(WITH_ADAPTER, Weights.of(recipe, run.file(RunFile.ADAPTER)))
+        weights |= dict.fromkeys(WITH_ADAPTER, ModelWeights.of(recipe, run.file(RunFile.ADAPTER)))
     if Arm.PLACEBO in arms:
-        weights[Arm.PLACEBO] = Weights.of(recipe, run.file(RunFile.PLACEBO))
+        weights[Arm.PLACEBO] = ModelWeights.of(recipe, run.file(RunFile.PLACEBO))
     return {arm: weights.get(arm, weights[Arm.BASE]) for arm in arms}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunewright.models.chat_template import end_ids
-from tunewright.models.generation import Job, answer_or_halve, batches, next_log_probs
+from tunewright.models.generation import AnswerJob, answer_or_halve, batches, next_log_probs
 from tunewright.recipe import Recipe
 from tunewright.records import Message
 from tunewright.run_folder import RunFolder
@@ -76,7 +76,7 @@ class HFRunner:
 
     def log_probs(self, prompts: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
         """Yield the next token's distribution, in fp32, in the order of the prompts."""
-        jobs = [Job(prompt, ()) for prompt in prompts]
+        jobs = [AnswerJob(prompt, ()) for prompt in prompts]
         told: dict[int, np.ndarray] = {}
         for numbers in batches(jobs, _BATCH_SIZE):
             rows = next_log_probs(self.model, [jobs[number] for number in numbers], self.tokenizer.pad_token_id)
@@ -85,7 +85,7 @@ class HFRunner:
 
     def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Return the greedy answers, without special tokens."""
-        jobs = [Job(prompt, ()) for prompt in prompts]
+        jobs = [AnswerJob(prompt, ()) for prompt in prompts]
         ends = end_ids(self.tokenizer, self.model)
         told: dict[int, str] = {}
         for numbers in batches(jobs, 3 * _BATCH_SIZE):

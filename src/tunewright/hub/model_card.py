@@ -10,7 +10,7 @@ from typing import Any
 from tunewright.export.base_model import NOT_STATED, NamedBase, documents_license, read_base
 from tunewright.export.receipt import public_name
 from tunewright.hub.markdown import Raw, fence, plain, render
-from tunewright.models.student import lora_rank, unloadable
+from tunewright.models.student import lora_rank, vllm_obstacle
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
 from tunewright.run_folder import RunFile, RunFolder
@@ -378,7 +378,7 @@ def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str
         quantization=recipe.model.quantization if pushed.kind == _ADAPTER_KIND else "none",
         system_prompt=recipe.system_prompt,
         max_new_tokens=recipe.evaluation.max_new_tokens,
-        rank=0 if unloadable(recipe) else lora_rank(recipe.training.rank),
+        rank=0 if vllm_obstacle(recipe) else lora_rank(recipe.training.rank),
         resized=bool(recipe.model.added_tokens),
         files=pushed.gguf_files,
     )

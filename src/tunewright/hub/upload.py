@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from tunewright import console
 from tunewright.errors import HubError
 from tunewright.hub.bundle import File
-from tunewright.models.hub_errors import Words, clean, endpoint, explain, read_token
+from tunewright.models.hub_errors import HubMessage, clean_message, endpoint, explain, read_token
 from tunewright.storage import file_digest
 
 RepoType = Literal["model", "dataset"]
@@ -147,7 +147,7 @@ def _in_words(repo: str) -> Iterator[None]:
     except Exception as error:
         words = explain(error, repo, writing=True)
         if words is None and isinstance(error, ValueError | RuntimeError):  # its own checks, and those of its storage
-            words = Words(f"the hub's library could not push to {repo}", clean(str(error)), "push again: it goes on")
+            words = HubMessage(f"the hub's library could not push to {repo}", clean_message(str(error)), "push again: it goes on")
         if words is None:
             raise
         raise HubError(*words) from error

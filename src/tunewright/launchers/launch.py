@@ -19,13 +19,13 @@ from tunewright.errors import DocumentError, ModelError, RecipeError
 from tunewright.launchers.notebooks import notebook
 from tunewright.models import hub_errors
 from tunewright.models.hardware import Shape
-from tunewright.models.memory_plan import SPARE, Choice, Memory, choose, predict_memory
+from tunewright.models.memory_plan import SPARE, Choice, MemoryEstimate, choose, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED, LOCAL, ModelSettings
 from tunewright.storage import write_output
-from tunewright.training.fast_path import expected_path
+from tunewright.training.fast_path import plain_path_reason
 
 # GB as sold, by the names that SkyPilot knows them by; of two alike, the cheaper first.
 GPUS = {"T4": 16, "L4": 24, "A10G": 24, "A100": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
@@ -74,7 +74,7 @@ def _smallest(recipe: Recipe) -> Machine:
     base = _described(recipe.model.base, recipe)
     shape = Shape.of(read_config(base))
     # The path is told from the folder, so that a base on the hub is not fetched for it.
-    fast = not expected_path(_with_base(recipe, str(base), recipe.model.quantization))
+    fast = not plain_path_reason(_with_base(recipe, str(base), recipe.model.quantization))
     helper = _helper_bytes(recipe)
     least = 0.0
     for count in _COUNTS if recipe.model.sharded else (1,):
@@ -96,7 +96,7 @@ def _smallest(recipe: Recipe) -> Machine:
     )
 
 
-def _per_gpu(memory: Memory, count: int) -> float:
+def _per_gpu(memory: MemoryEstimate, count: int) -> float:
     """Return the bytes on each of several GPUs that share the weights."""
     return memory.total - (memory.base + memory.trained) * (1 - 1 / count)
 
@@ -130,7 +130,7 @@ def _described(base: str, recipe: Recipe) -> Path:
         named = "name the machine yourself: --gpu A100-80GB"
         headline, cause, hint = hub_errors.explain(error, base, writing=False) or (
             f"the shape of {base} is not known here",
-            f"its config.json cannot be fetched: {hub_errors.clean(str(error)) or type(error).__name__}",
+            f"its config.json cannot be fetched: {hub_errors.clean_message(str(error)) or type(error).__name__}",
             "try again",
         )
         raise ModelError(headline, cause, f"{hint}; or {named}") from error

@@ -11,7 +11,7 @@ from tunewright.models.generation import Decoder
 
 
 @dataclass
-class Row:
+class GenerationRow:
     """A prompt and what is written to it so far.
 
     Attributes:
@@ -74,9 +74,9 @@ class RollingBatch:
         self._tokenizer = tokenizer
         self._end_ids = frozenset(end_ids)
         self._decoder: Decoder | None = None
-        self.rows: list[Row] = []
+        self.rows: list[GenerationRow] = []
 
-    def join(self, rows: Sequence[Row]) -> None:
+    def join(self, rows: Sequence[GenerationRow]) -> None:
         """Take in new rows; their prompts are computed together, apart from the rows under way."""
         newcomers = Decoder(self._model, [row.prompt_ids for row in rows], self._tokenizer.pad_token_id)
         if self._decoder is None:
@@ -85,7 +85,7 @@ class RollingBatch:
             self._decoder.join(newcomers)
         self.rows += rows
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[GenerationRow]:
         """Write one token in every row; return the rows that are finished by it, which leave the batch."""
         import torch
 

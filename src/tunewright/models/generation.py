@@ -14,7 +14,7 @@ _LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
 
 
 @dataclass(frozen=True)
-class Job:
+class AnswerJob:
     """A prompt to answer, the gold answer's tokens (with its end token) to score, and the seed of its draws.
 
     ``contrast_ids`` are those of a false answer to score beside the gold one, if any.
@@ -51,7 +51,7 @@ class Output:
     contrast_nll: float | None = None
 
 
-def batches(jobs: Sequence[Job], batch_size: int) -> list[list[int]]:
+def batches(jobs: Sequence[AnswerJob], batch_size: int) -> list[list[int]]:
     """Return the jobs' numbers in batches of similar length, longest first (so that a lack of memory shows at once).
 
     A pure function of all the jobs: a resumed run forms the same batches, and so gets the same answers.
@@ -180,7 +180,7 @@ class Decoder:
         return [float(x) for x in losses.sum(1) / valid.sum(1).clamp(min=1)]
 
 
-def _chances(jobs: Sequence[Job], num_tokens: int, device: Any) -> Any:
+def _chances(jobs: Sequence[AnswerJob], num_tokens: int, device: Any) -> Any:
     """Return a number in [0, 1) per job and token [job, token], from the job's own seed.
 
     What a job draws depends neither on the batch around it nor on the device.
@@ -191,7 +191,7 @@ def _chances(jobs: Sequence[Job], num_tokens: int, device: Any) -> Any:
     return torch.stack(rows).to(device)
 
 
-def drawn(logits: Any, chances: Any, sample: Sampling) -> Any:
+def draw_tokens(logits: Any, chances: Any, sample: Sampling) -> Any:
     """Return a token per row of logits [row, vocabulary]: where the row's chance falls in the sorted probabilities."""
     import torch
 
@@ -204,7 +204,7 @@ def drawn(logits: Any, chances: Any, sample: Sampling) -> Any:
 
 def answer_batch(
     model: Any,
-    jobs: Sequence[Job],
+    jobs: Sequence[AnswerJob],
     max_new_tokens: int,
     end_ids: Sequence[int],
     pad_id: int,
@@ -233,7 +233,7 @@ def answer_batch(
         chances: Any = _chances(jobs, max_new_tokens, decoder.logits.device) if sample else None
         for position in range(max_new_tokens):
             logits = decoder.logits
-            tokens = drawn(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
+            tokens = draw_tokens(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if not done[row]:
                     done[row] = token in end_ids
@@ -255,7 +255,7 @@ def answer_batch(
 
 def answer_or_halve(
     model: Any,
-    jobs: Sequence[Job],
+    jobs: Sequence[AnswerJob],
     max_new_tokens: int,
     end_ids: Sequence[int],
     pad_id: int,
@@ -265,7 +265,7 @@ def answer_or_halve(
     return or_halve(lambda part: answer_batch(model, part, max_new_tokens, end_ids, pad_id, sample), jobs)
 
 
-def next_log_probs(model: Any, jobs: Sequence[Job], pad_id: int) -> Any:
+def next_log_probs(model: Any, jobs: Sequence[AnswerJob], pad_id: int) -> Any:
     """Return the natural logarithms of the next token's distribution after each prompt, [job, vocabulary], fp32."""
     import torch
 
@@ -277,7 +277,7 @@ def next_log_probs(model: Any, jobs: Sequence[Job], pad_id: int) -> Any:
 MAX_NEW_TOKENS = 512  # of an answer in a chat or to a program, where nobody says otherwise
 
 
-def whole_characters(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
+def decode_stream(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
     """Yield the text of a growing answer piece by piece, never half a character."""
     told = ""
     ids: list[int] = []
@@ -293,7 +293,7 @@ def stream(
     model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
 ) -> Iterator[str]:
     """Yield a greedy answer piece by piece, in whole characters."""
-    return whole_characters(tokenizer, greedy(model, prompt_ids, max_new_tokens, end_ids, tokenizer.pad_token_id))
+    return decode_stream(tokenizer, greedy(model, prompt_ids, max_new_tokens, end_ids, tokenizer.pad_token_id))
 
 
 def argmax(logits: Any, ids: Sequence[int]) -> int:
@@ -305,10 +305,10 @@ def greedy(
     model: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
 ) -> Iterator[int]:
     """Yield the tokens of a greedy answer."""
-    return continued(model, prompt_ids, max_new_tokens, end_ids, pad_id, argmax)
+    return generate_tokens(model, prompt_ids, max_new_tokens, end_ids, pad_id, argmax)
 
 
-def continued(
+def generate_tokens(
     model: Any,
     prompt_ids: Sequence[int],
     max_new_tokens: int,

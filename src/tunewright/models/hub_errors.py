@@ -14,7 +14,7 @@ _MOST = 240  # characters of the hub's own message that are passed on
 _SECRET = re.compile(r"hf_\w+|(?<=Bearer )\S+|(?<=\?)\S+")  # tokens, and the query of an address, which may be signed
 
 
-class Words(NamedTuple):
+class HubMessage(NamedTuple):
     """A refusal in words: what happened, why, and what to type."""
 
     headline: str
@@ -51,7 +51,7 @@ def read_token() -> str:
     return token
 
 
-def explain(error: BaseException, repo: str, writing: bool) -> Words | None:
+def explain(error: BaseException, repo: str, writing: bool) -> HubMessage | None:
     """Return what an error of the hub's libraries means; None where it came from elsewhere (a full disk, a defect).
 
     Args:
@@ -73,7 +73,7 @@ def explain(error: BaseException, repo: str, writing: bool) -> Words | None:
     return None
 
 
-def clean(text: str) -> str:
+def clean_message(text: str) -> str:
     """Return a message of the hub on one line, without token or signature, not too long."""
     line = _SECRET.sub("…", without_secrets(" ".join(text.split())))
     return line if len(line) <= _MOST else f"{line[:_MOST]}…"
@@ -109,10 +109,10 @@ def _told(response: Any) -> str:
             found = None
         error = found.get("error") if isinstance(found, dict) else None
         reason = error if isinstance(error, str) else ""
-    return f": {clean(reason)}" if reason else ""
+    return f": {clean_message(reason)}" if reason else ""
 
 
-def _of_answer(response: Any, writing: bool) -> Words:
+def _of_answer(response: Any, writing: bool) -> HubMessage:
     status = response.status_code
     if response.headers.get("X-Error-Code") == "GatedRepo":
         return _GATED
@@ -122,123 +122,123 @@ def _of_answer(response: Any, writing: bool) -> Words:
     known = table.get(status) or _EITHER.get(status)
     if known is None:
         known = _IN_TROUBLE if status >= 500 else _REFUSED[writing]
-    return Words(known.headline, known.cause.replace("STATUS", str(status)), known.hint)
+    return HubMessage(known.headline, known.cause.replace("STATUS", str(status)), known.hint)
 
 
-def _placed(words: Words, repo: str, told: str = "") -> Words:
+def _placed(words: HubMessage, repo: str, told: str = "") -> HubMessage:
     """Fill in the names; ``told`` is what the hub says itself."""
     owner, _, name = repo.rpartition("/")
     values = {"REPO": repo, "OWNER": owner or repo, "NAME": name, "HUB": endpoint()}
     filled = (re.sub(r"\b(REPO|OWNER|NAME|HUB)\b", lambda found: values[found.group()], part) for part in words)
     headline, cause, hint = filled
-    return Words(headline, cause + told, hint)
+    return HubMessage(headline, cause + told, hint)
 
 
 _SAME = "then run the same command again: it goes on where it was"
-_GATED = Words(
+_GATED = HubMessage(
     "REPO is gated: your account may not read it",
     "its license has to be accepted first (403)",
     "accept it on the model's page (HUB/REPO), then: export HF_TOKEN=...",
 )
-_NOT_SEEN = Words(
+_NOT_SEEN = HubMessage(
     "the hub has no model REPO that you can see",
     "no such name, or it is private and no valid token was sent (401)",
     "check the spelling; for a private model: export HF_TOKEN=...",
 )
 _READING = {
-    401: Words(
+    401: HubMessage(
         "the hub refused the token, so REPO cannot be read",
         "the token is unknown, expired or revoked (401)",
         "make a new one (HUB/settings/tokens), then: export HF_TOKEN=...",
     ),
-    403: Words(
+    403: HubMessage(
         "the hub would not give REPO",
         "the token may not read this model (403)",
         "give the token read access (HUB/settings/tokens), then: export HF_TOKEN=...",
     ),
-    404: Words(
+    404: HubMessage(
         "the hub has no model REPO that you can see",
         "no such name, or it is private and the token may not see it (404)",
         "check the spelling; for a private model: export HF_TOKEN=...",
     ),
 }
 _WRITING = {
-    400: Words(
+    400: HubMessage(
         "the hub does not take what was to be pushed to REPO",
         "it answered 400",
         "read the reason above; the card and the files are shown by the same command without --yes",
     ),
-    401: Words(
+    401: HubMessage(
         "the hub refused the token, so nothing was pushed to REPO",
         "the token is unknown, expired or revoked (401)",
         "make a new one that may write (HUB/settings/tokens), then: export HF_TOKEN=...",
     ),
-    403: Words(
+    403: HubMessage(
         "the token may not write to REPO",
         "it is read-only, has no right in OWNER, or OWNER has no space left (403)",
         "make one that may write there (HUB/settings/tokens), then: export HF_TOKEN=...; or push to another OWNER",
     ),
-    404: Words(
+    404: HubMessage(
         "the hub has no place REPO that you can write to",
         "OWNER does not exist, or REPO is private and the token may not see it (404)",
         "check the spelling; for a private repository: export HF_TOKEN=... of an account that may write there",
     ),
 }
 _EITHER = {
-    409: Words(
+    409: HubMessage(
         "REPO was changed by someone else at the same moment",
         "another upload came first (409)",
         "wait until it has ended, " + _SAME,
     ),
-    412: Words(
+    412: HubMessage(
         "REPO was changed by someone else at the same moment",
         "another upload came first (412)",
         "wait until it has ended, " + _SAME,
     ),
-    429: Words(
+    429: HubMessage(
         "the hub asks to wait",
         "too many requests from this account or address (429)",
         "wait a few minutes, " + _SAME,
     ),
 }
-_IN_TROUBLE = Words(
+_IN_TROUBLE = HubMessage(
     "the hub is in trouble",
     "it answered STATUS, and did so again when asked again",
     "see https://status.huggingface.co, " + _SAME,
 )
 _REFUSED = {
-    False: Words("the hub would not give REPO", "it answered STATUS", "check the name and HF_TOKEN, " + _SAME),
-    True: Words("the hub would not take REPO", "it answered STATUS", "check the name and HF_TOKEN, " + _SAME),
+    False: HubMessage("the hub would not give REPO", "it answered STATUS", "check the name and HF_TOKEN, " + _SAME),
+    True: HubMessage("the hub would not take REPO", "it answered STATUS", "check the name and HF_TOKEN, " + _SAME),
 }
 _OFFLINE = {
-    False: Words(
+    False: HubMessage(
         "REPO is not in the local cache and the hub cannot be reached",
         "HF_HUB_OFFLINE is set",
         "unset HF_HUB_OFFLINE once and run again, or give a folder: --set model.base=/path/to/NAME",
     ),
-    True: Words(
+    True: HubMessage(
         "nothing was pushed to REPO: the hub may not be asked",
         "HF_HUB_OFFLINE is set",
         "unset HF_HUB_OFFLINE, " + _SAME,
     ),
 }
 _TIMEOUT = {
-    False: Words(
+    False: HubMessage(
         "the hub did not answer in time for REPO", "the connection stood still", "check the network, " + _SAME
     ),
-    True: Words(
+    True: HubMessage(
         "the hub did not answer in time, and REPO is not pushed whole",
         "the connection stood still",
         "check the network, " + _SAME,
     ),
 }
 _UNREACHABLE = {
-    False: Words(
+    False: HubMessage(
         "REPO is not in the local cache and the hub cannot be reached",
         "no network, or the connection to HUB broke",
         "connect once and run again, or give a folder: --set model.base=/path/to/NAME",
     ),
-    True: Words(
+    True: HubMessage(
         "the hub cannot be reached, and REPO is not pushed whole",
         "no network, or the connection to HUB broke",
         "check the network, " + _SAME,

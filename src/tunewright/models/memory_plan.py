@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Predicted bytes at the peak of a training step."""
 
     base: float
@@ -68,7 +68,7 @@ def _level_values(shape: Shape) -> tuple[int, int, int]:
     return attention, 2 * shape.intermediate, 2 * shape.hidden + shape.intermediate
 
 
-def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> Memory:
+def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> MemoryEstimate:
     """Return the predicted peak of a step with packed rows of that many tokens, all of them supervised.
 
     Args:
@@ -88,7 +88,7 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
         # with its keys and values repeated per query head, and the gated MLP.
         layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate
         values = layer * shape.layers if choice.kept else 2 * shape.hidden * shape.layers + layer
-        return Memory(4 * weights if full else base, trained, float(values * tokens), 14.0 * shape.vocabulary * tokens)
+        return MemoryEstimate(4 * weights if full else base, trained, float(values * tokens), 14.0 * shape.vocabulary * tokens)
     per_weight = 2 * choice.cached + recipe.model.fp8
     copies = shape.block_weights * per_weight + (0 if choice.cached else 2 * max(shape.linear_weights))
     live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate
@@ -98,7 +98,7 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     whole = bool(recipe.model.added_tokens)
     logits = 14.0 * shape.vocabulary * tokens if whole else min(2.0 * shape.vocabulary * tokens, HEAD_BYTES)
     logits += 6.0 * shape.hidden * tokens
-    return Memory(base + copies, trained + 3.0 * adapter, 2.0 * values * tokens, logits)
+    return MemoryEstimate(base + copies, trained + 3.0 * adapter, 2.0 * values * tokens, logits)
 
 
 def step_cost(shape: Shape, choice: Choice) -> float:
@@ -163,7 +163,7 @@ def _candidates(recipe: Recipe, shape: Shape, fast: bool) -> Iterator[Choice]:
                 yield Choice(row, kept, cached)
 
 
-def told(choice: Choice, layers: int) -> str:
+def describe_choice(choice: Choice, layers: int) -> str:
     """Return a choice in words: what is at once on the device, and what is kept there."""
     levels = levels_of(layers, choice.kept)
     if choice.kept <= 0:

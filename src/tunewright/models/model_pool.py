@@ -18,7 +18,7 @@ from tunewright.storage import file_digest
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelWeights:
     """A base, and the adapter on it if any.
 
     Attributes:
@@ -32,7 +32,7 @@ class Weights:
     identity: str
 
     @classmethod
-    def of(cls, recipe: Recipe, adapter: Path | None = None) -> Weights:
+    def of(cls, recipe: Recipe, adapter: Path | None = None) -> ModelWeights:
         """Return the weights of a recipe's base with this adapter on it."""
         base = student_identity(recipe, pick_device())
         return cls(recipe, adapter, base if adapter is None else f"{base} {file_digest(adapter)}")
@@ -45,7 +45,7 @@ class Weights:
         return student_identity(self.recipe, pick_device())
 
 
-class Memory:
+class ModelPool:
     """The one model in memory with the adapters on it, and the tokenizers of all bases."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Memory:
         self._adapters: set[str] = set()
         self._tokenizers: dict[str, Any] = {}
 
-    def tokenizer(self, weights: Weights) -> Any:
+    def tokenizer(self, weights: ModelWeights) -> Any:
         """Return the tokenizer of the weights' base."""
         base = f"{weights.recipe.model.base} {' '.join(weights.recipe.model.added_tokens)}"
         if base not in self._tokenizers:
@@ -62,7 +62,7 @@ class Memory:
         return self._tokenizers[base]
 
     @contextmanager
-    def holding(self, weights: Weights) -> Iterator[Any]:
+    def holding(self, weights: ModelWeights) -> Iterator[Any]:
         """Yield the model with these weights in force; what it does not need is freed before anything is loaded."""
         if weights.loaded_as != self._loaded_as:
             self._load(weights)
@@ -78,7 +78,7 @@ class Memory:
             self._adapters.add(name)
         yield self._model
 
-    def _load(self, weights: Weights) -> None:
+    def _load(self, weights: ModelWeights) -> None:
         self._free()
         device, recipe = pick_device(), weights.recipe
         if weights.adapter is not None and is_full(weights.adapter):

@@ -16,7 +16,7 @@ _LONGEST = 8192  # where neither the tokenizer nor the model says
 
 
 @dataclass(frozen=True)
-class Scored:
+class ExchangeScores:
     """The rewards, in the order given; ``num_cut`` exchanges were longer than ``limit`` tokens."""
 
     rewards: list[float]
@@ -82,9 +82,9 @@ def _limit(model: Any, tokenizer: Any) -> int:
     return int(min(tokenizer.model_max_length, known, _LONGEST))
 
 
-def score(
+def score_exchanges(
     model: Any, tokenizer: Any, exchanges: Sequence[tuple[str, str]], advance: Callable[[int], object] = lambda n: None
-) -> Scored:
+) -> ExchangeScores:
     """Score (prompt, answer) pairs in batches of similar length; a reward is the model's one output, as it is.
 
     Too long an exchange loses the beginning of its longer part: the question stands at the end of a prompt.
@@ -108,7 +108,7 @@ def score(
         for number, reward in zip(batch, logits[:, 0].float().tolist(), strict=True):
             rewards[number] = reward
         advance(len(batch))
-    return Scored(rewards, sum(len(encoded["input_ids"]) > limit for encoded in whole), limit)
+    return ExchangeScores(rewards, sum(len(encoded["input_ids"]) > limit for encoded in whole), limit)
 
 
 def _batches(lengths: Sequence[int], num_tokens: int) -> list[list[int]]:

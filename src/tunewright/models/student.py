@@ -12,7 +12,7 @@ from tunewright.recipe import Recipe
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 
 
-def unloadable(recipe: Recipe) -> str:
+def vllm_obstacle(recipe: Recipe) -> str:
     """Return why vLLM does not load what this recipe trains; empty where it does."""
     if recipe.model.added_tokens:
         return "vLLM loads no base with added tokens"

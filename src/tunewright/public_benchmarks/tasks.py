@@ -12,7 +12,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import UserError, command
-from tunewright.models.model_pool import Memory, Weights
+from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.pipeline import require
 from tunewright.public_benchmarks import agent_database, harness
 from tunewright.recipe import Recipe, at_home, load_recipe
@@ -190,14 +190,14 @@ def _play_all(
     """Return each arm's values of each task: from the journal, else played now, task by task."""
     journal = run.journal(JOURNAL)
     known = {entry["key"]: entry["values"] for entry in journal.entries}
-    weights = {Arm.BASE: Weights.of(recipe), Arm.TUNED: Weights.of(recipe, run.file(RunFile.ADAPTER))}
+    weights = {Arm.BASE: ModelWeights.of(recipe), Arm.TUNED: ModelWeights.of(recipe, run.file(RunFile.ADAPTER))}
     keys = {
         (arm, task): digest(weights[arm].identity, task.content, extent.limit, extent.shots)
         for arm in weights
         for task in tasks
     }
     missing = [pair for pair, key in keys.items() if key not in known]
-    memory = Memory()
+    memory = ModelPool()
     for arm, task in missing:  # base first: a full tune takes its place in memory
         console.line(f"{arm} plays {task.name}")
         start = time.monotonic()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.models.chat_template import end_ids
-from tunewright.models.generation import Sampling, argmax, continued, drawn, whole_characters
-from tunewright.models.model_pool import Memory, Weights
+from tunewright.models.generation import Sampling, argmax, generate_tokens, draw_tokens, decode_stream
+from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Piece, room_for
 from tunewright.serving.requests import ChatRequest
@@ -24,7 +24,7 @@ def examined_engine(recipe: Recipe, adapter: Path) -> Iterator[ExaminedEngine]:
     Raises:
         ModelError: the model is missing or damaged, or the adapter does not fit it.
     """
-    memory, weights = Memory(), Weights.of(recipe, adapter)
+    memory, weights = ModelPool(), ModelWeights.of(recipe, adapter)
     with memory.holding(weights) as model:
         yield ExaminedEngine(model, memory.tokenizer(weights))
 
@@ -59,10 +59,10 @@ class ExaminedEngine:
         most = min(request.most_tokens, room_for(prompt_ids, self._context))
         ids: list[int] = []
         with self._turn:
-            tokens = continued(
+            tokens = generate_tokens(
                 self._model, prompt_ids, most, self._ends, self._tokenizer.pad_token_id, _chooser(request)
             )
-            stopped = yield from _until(whole_characters(self._tokenizer, _noted(tokens, ids)), request.stop)
+            stopped = yield from _until(decode_stream(self._tokenizer, _noted(tokens, ids)), request.stop)
         yield Piece("", "stop" if stopped or len(ids) < most else "length", len(ids))
 
 
@@ -89,7 +89,7 @@ def _chooser(request: ChatRequest) -> Any:
         if not request.temperature:
             return argmax(logits, ids)
         chance = torch.rand(1, generator=generator).to(logits.device)
-        return int(drawn(logits, chance, sampling)[0])
+        return int(draw_tokens(logits, chance, sampling)[0])
 
     return choose
 

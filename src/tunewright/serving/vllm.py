@@ -21,7 +21,7 @@ from tunewright.errors import StageError, shell
 from tunewright.models.families import shape_of
 from tunewright.models.loading import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
-from tunewright.models.student import lora_rank, unloadable
+from tunewright.models.student import lora_rank, vllm_obstacle
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Completions
 from tunewright.settings import Arm
@@ -38,7 +38,7 @@ def why_not(recipe: Recipe) -> str:
         return "vLLM is not installed"
     if not torch.cuda.is_available():
         return "there is no CUDA device"
-    if lacking := unloadable(recipe):
+    if lacking := vllm_obstacle(recipe):
         return lacking
     if recipe.model.quantization == "int8":
         return "vLLM does not compute the base in LLM.int8 as the exam did"

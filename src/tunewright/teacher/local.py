@@ -11,7 +11,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import TeacherError, TunewrightError
-from tunewright.models.continuous_batching import RollingBatch, Row
+from tunewright.models.continuous_batching import RollingBatch, GenerationRow
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
@@ -166,7 +166,7 @@ class LocalClient:
             seconds = time.monotonic() - call.started
             call.end(Reply(row.text, row.finish or "other", len(row.prompt_ids), row.num_tokens, seconds))
 
-    def _row(self, request: Request) -> Row:
+    def _row(self, request: Request) -> GenerationRow:
         from jinja2.exceptions import TemplateError
 
         from tunewright.models.chat_template import encode_prompt
@@ -182,7 +182,7 @@ class LocalClient:
         if not ids or room < 1:
             raise UnusableReplyError(f"a prompt of {len(ids)} tokens does not fit a context of {self._context}")
         most = min(request.max_tokens, room)
-        return Row(ids, most, request.temperature, request.seed, request.stop)
+        return GenerationRow(ids, most, request.temperature, request.seed, request.stop)
 
     def _halve(self, lack: Exception) -> None:
         """Start the rows under way again, later and fewer at once: the answers stay the same."""

@@ -70,7 +70,7 @@ _MOST_TOO_LONG = 0.005  # share of samples that may be left out for their length
 _SHOWN_TOKENS = 120
 
 
-def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_tokens: int) -> None:
+def check_examples(examples: Sequence[Example], rejections: Sequence[Rejection], max_tokens: int) -> None:
     """Refuse a training set whose tokens are wrong.
 
     Raises:
@@ -113,7 +113,7 @@ def check(examples: Sequence[Example], rejections: Sequence[Rejection], max_toke
             )
 
 
-def show(example: Example, tokenizer: Any) -> None:
+def show_example(example: Example, tokenizer: Any) -> None:
     """Print a sample's tokens: those that the loss is taken on in green, the rest dim."""
     ids, labels = example.sequences[0].input_ids, example.sequences[0].labels
     first = next(place for place, label in enumerate(labels) if label != IGNORED)

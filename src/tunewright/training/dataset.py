@@ -117,7 +117,7 @@ _FEWEST_HELD_OUT = 4  # a mean over fewer says nothing
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """Encoded examples of both phases; ``num_in`` counts what was read, rejections included."""
 
     examples: list[Example]
@@ -149,7 +149,7 @@ def _as_text(view: Sample) -> Document:
     return Document(id=view.id, title="", source=view.id, text=view.answer)
 
 
-def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
+def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> TrainingData:
     """Encode all that the recipe trains on.
 
     Raw text comes from the documents of the split's training side alone, and from the rewrites of their passages.
@@ -188,7 +188,7 @@ def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Data:
         console.warning(
             f"raw text makes {share:.0%} of the tokens, not {settings.text_share:.0%}: there is no more of it"
         )
-    return Data(
+    return TrainingData(
         *hold_out(mixed, settings.held_out_share, seed),
         *hold_out(pairs, settings.held_out_share, seed),
         rejections,

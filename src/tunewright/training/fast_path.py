@@ -12,7 +12,7 @@ from tunewright.recipe import Recipe
 from tunewright.training.step_plan import FAST
 
 
-def expected_path(recipe: Recipe) -> str:
+def plain_path_reason(recipe: Recipe) -> str:
     """Return why the plain path will be taken as far as the recipe tells, or nothing for the fast one."""
     training, model = recipe.training, recipe.model
     if training.kernels == "off":
@@ -43,7 +43,7 @@ def take_fast_path(recipe: Recipe, model: Any, device: str) -> None:
     Raises:
         RecipeError: model.fp8 is on, and the model or the device cannot do it.
     """
-    why = expected_path(recipe)
+    why = plain_path_reason(recipe)
     if not why:
         from tunewright.training.kernels.decoder import FastDecoder, why_not
 

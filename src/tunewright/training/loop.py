@@ -47,7 +47,7 @@ class LoopSettings:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is trained on: the examples, those held out, and the objective."""
 
     examples: Sequence[Example]
@@ -102,7 +102,7 @@ def accumulate(
     return {name: total / divisor for name, total in totals.items()}
 
 
-def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capacity) -> dict[str, float]:
+def held_out_loss(model: Any, task: TrainingTask, settings: LoopSettings, capacity: Capacity) -> dict[str, float]:
     """Return the mean loss on the held-out examples ("held_out_loss"); nothing when there are none."""
     import torch
 
@@ -120,7 +120,7 @@ def held_out_loss(model: Any, task: Task, settings: LoopSettings, capacity: Capa
 
 def train(
     model: Any,
-    task: Task,
+    task: TrainingTask,
     settings: LoopSettings,
     capacity: Capacity,
     folder: Path,

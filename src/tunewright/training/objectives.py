@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunewright.training.packing import Batch, Example
+from tunewright.training.packing import PackedRow, Example
 from tunewright.training.step_plan import FAST
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]
@@ -26,11 +26,11 @@ class Objective:
     """
 
     count: Callable[[Example], int]
-    loss: Callable[[Any, Batch, Sequence[Example]], tuple[Any, dict[str, Any]]]
+    loss: Callable[[Any, PackedRow, Sequence[Example]], tuple[Any, dict[str, Any]]]
     figures: tuple[str, ...] = ()
 
 
-def token_logps(model: Any, batch: Batch) -> Any:
+def token_logps(model: Any, batch: PackedRow) -> Any:
     """Return the log-probability in nats of each supervised token, [n].
 
     The head runs only on the positions that predict a supervised token.
@@ -45,7 +45,7 @@ def token_logps(model: Any, batch: Batch) -> Any:
     return -torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
 
 
-def sequence_logps(model: Any, batch: Batch) -> tuple[Any, Any]:
+def sequence_logps(model: Any, batch: PackedRow) -> tuple[Any, Any]:
     """Return per sequence [s] the summed log-probability of its supervised tokens, and their number."""
     import torch
 
@@ -54,7 +54,7 @@ def sequence_logps(model: Any, batch: Batch) -> tuple[Any, Any]:
     return none.index_add(0, batch.owner, logps), none.index_add(0, batch.owner, torch.ones_like(logps))
 
 
-def _next_token_loss(model: Any, batch: Batch, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
+def _next_token_loss(model: Any, batch: PackedRow, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
     return -token_logps(model, batch).sum(), {}
 
 
@@ -77,7 +77,7 @@ def dpo(kind: DpoLoss, beta: float, label_smoothing: float, reference: Mapping[s
         reference: example → reference log-probabilities (chosen, rejected), summed over the answer's tokens.
     """
 
-    def loss(model: Any, batch: Batch, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
+    def loss(model: Any, batch: PackedRow, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
         import torch
 
         logps, lengths = sequence_logps(model, batch)
@@ -103,7 +103,7 @@ def dpo(kind: DpoLoss, beta: float, label_smoothing: float, reference: Mapping[s
 
 
 def reference_logps(
-    model: Any, rows: Sequence[Sequence[Example]], collate: Callable[[Sequence[Example]], Batch]
+    model: Any, rows: Sequence[Sequence[Example]], collate: Callable[[Sequence[Example]], PackedRow]
 ) -> dict[str, tuple[float, float]]:
     """Return the model's log-probabilities (chosen, rejected) of every pair, one packed row at a time."""
     import torch

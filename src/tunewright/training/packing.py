@@ -32,7 +32,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PackedRow:
     """One packed row: sequences one behind the other.
 
     Attributes:
@@ -93,7 +93,7 @@ def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
     return rows
 
 
-def collate(examples: Sequence[Example], device: str) -> Batch:
+def collate(examples: Sequence[Example], device: str) -> PackedRow:
     """Return a row of examples as tensors."""
     import numpy as np
     import torch
@@ -109,7 +109,7 @@ def collate(examples: Sequence[Example], device: str) -> Batch:
         # From pinned memory the copy runs while the GPU still computes what came before.
         return made.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else made
 
-    return Batch(
+    return PackedRow(
         input_ids=tensor(np.concatenate([np.asarray(sequence.input_ids) for sequence in sequences]))[None],
         position_ids=tensor(np.concatenate([np.arange(length) for length in lengths]))[None],
         lengths=tuple(lengths),

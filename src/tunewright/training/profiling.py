@@ -10,11 +10,11 @@ from typing import Any
 from tunewright import console
 from tunewright.distributed import Processes, processes
 from tunewright.models.hardware import Shape, free_bytes, is_out_of_memory, peak_flops
-from tunewright.models.memory_plan import Choice, choose, predict_memory, told
+from tunewright.models.memory_plan import Choice, choose, predict_memory, describe_choice
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.training import checkpoint
-from tunewright.training.loop import LoopSettings, Task, accumulate, rows_of
+from tunewright.training.loop import LoopSettings, TrainingTask, accumulate, rows_of
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.packing import Example, num_steps, step_examples
@@ -79,7 +79,7 @@ def first_capacity(recipe: Recipe, model: Any, device: str, compute: Any) -> tup
 
 
 def _told(capacity: Capacity, layers: int) -> str:
-    return told(Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached), layers)
+    return describe_choice(Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached), layers)
 
 
 def known_shape(recipe: Recipe) -> Shape | None:
@@ -90,7 +90,7 @@ def known_shape(recipe: Recipe) -> Shape | None:
         return None
 
 
-def _batches(task: Task, settings: LoopSettings) -> list[list[Example]]:
+def _batches(task: TrainingTask, settings: LoopSettings) -> list[list[Example]]:
     """Return the batches of all steps."""
     steps = range(num_steps(len(task.examples), settings.batch_size, settings.epochs))
     orders = (step_examples(len(task.examples), settings.batch_size, settings.seed, step) for step in steps)
@@ -115,7 +115,7 @@ def largest_rows(rows: Sequence[list[Example]]) -> list[list[Example]]:
 
 
 def prove(
-    model: Any, task: Task, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
+    model: Any, task: TrainingTask, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
 ) -> tuple[Capacity, Plan]:
     """Take real steps, the longest first, undo them, and return the capacity that fits and the plan.
 
@@ -158,7 +158,7 @@ def prove(
 
 
 def _trial(
-    model: Any, task: Task, batches: Sequence[list[Example]], settings: LoopSettings, capacity: Capacity
+    model: Any, task: TrainingTask, batches: Sequence[list[Example]], settings: LoopSettings, capacity: Capacity
 ) -> float:
     """Return the seconds per token of real steps; all processes together count as one."""
     alone = replace(settings, processes=Processes())

@@ -19,10 +19,10 @@ from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import atomic_folder, disk_errors, write_atomic
 from tunewright.training.checkpoint import make_room, require_same
-from tunewright.training.checks import advise, check, show
-from tunewright.training.dataset import Data, read_data
+from tunewright.training.checks import advise, check_examples, show_example
+from tunewright.training.dataset import TrainingData, read_data
 from tunewright.training.fast_path import take_fast_path
-from tunewright.training.loop import LoopSettings, Task, autocast, train
+from tunewright.training.loop import LoopSettings, TrainingTask, autocast, train
 from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics, tracker
 from tunewright.training.objectives import NEXT_TOKEN, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
@@ -100,7 +100,7 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
     return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes(), sharded)
 
 
-def train_phases(session: Session, data: Data) -> dict[str, Plan]:
+def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
     """Train on chats and text, then on preference pairs, as far as the recipe asks; return each phase's plan.
 
     Raises:
@@ -128,23 +128,23 @@ def train_phases(session: Session, data: Data) -> dict[str, Plan]:
     return plans
 
 
-def _train_sft(session: Session, data: Data, identity: Mapping[str, Any]) -> Plan:
+def _train_sft(session: Session, data: TrainingData, identity: Mapping[str, Any]) -> Plan:
     own = session.recipe.training
-    task = Task(data.examples, NEXT_TOKEN, data.held_out)
+    task = TrainingTask(data.examples, NEXT_TOKEN, data.held_out)
     make_room(session.run.file(CHECKPOINTS) / "sft", identity, session.group)
     return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity)
 
 
-def _train_dpo(session: Session, data: Data, identity: Mapping[str, Any], after_sft: bool) -> Plan:
+def _train_dpo(session: Session, data: TrainingData, identity: Mapping[str, Any], after_sft: bool) -> Plan:
     own = session.recipe.preference
     settings = session.settings(own.learning_rate, own.epochs)
     make_room(session.run.file(CHECKPOINTS) / "dpo", identity, session.group)
     reference = _reference(session, [*data.pairs, *data.held_out_pairs], settings, identity, after_sft)
     objective = dpo(own.loss, own.beta, own.label_smoothing, reference)
-    return _train(session, "dpo", Task(data.pairs, objective, data.held_out_pairs), settings, identity)
+    return _train(session, "dpo", TrainingTask(data.pairs, objective, data.held_out_pairs), settings, identity)
 
 
-def _train(session: Session, name: str, task: Task, settings: LoopSettings, identity: Mapping[str, Any]) -> Plan:
+def _train(session: Session, name: str, task: TrainingTask, settings: LoopSettings, identity: Mapping[str, Any]) -> Plan:
     """Plan a phase, unless an earlier attempt did, and run it."""
     folder = session.run.file(CHECKPOINTS) / name
     capacity, why = first_capacity(session.recipe, session.model, session.device, session.compute)
@@ -221,11 +221,11 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     tokenizer = student_tokenizer(recipe)
     data = read_data(run, recipe, tokenizer)
     if recipe.training.epochs:
-        check([*data.examples, *data.held_out], data.rejections, recipe.training.max_tokens)
+        check_examples([*data.examples, *data.held_out], data.rejections, recipe.training.max_tokens)
     if recipe.preference.wanted:
-        check([*data.pairs, *data.held_out_pairs], data.pair_rejections, recipe.training.max_tokens)
+        check_examples([*data.pairs, *data.held_out_pairs], data.pair_rejections, recipe.training.max_tokens)
     rejected = run.reject("train", [*data.rejections, *data.pair_rejections]) if group.is_first else {}
-    show((data.examples or data.pairs)[0], tokenizer)
+    show_example((data.examples or data.pairs)[0], tokenizer)
     session = start_session(run, recipe, tokenizer)
     plans = train_phases(session, data)
     group.wait()
@@ -237,7 +237,7 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     return _summary(run, data, rejected)
 
 
-def _summary(run: RunFolder, data: Data, rejected: dict[str, int]) -> StageSummary:
+def _summary(run: RunFolder, data: TrainingData, rejected: dict[str, int]) -> StageSummary:
     rows = read_metrics(run.file(RunFile.METRICS))
     figures: dict[str, float | int | str] = {
         "steps": sum(row["step"] > 0 for row in rows),
