@@ -52,7 +52,7 @@ class Chat:
 
     def answer(self, question: str) -> tuple[str, list[int], list[int]]:
         """Return (text, prompt tokens, answer tokens)."""
-        from tunewright.models.generation import greedy, decode_stream
+        from tunewright.models.generation import decode_stream, greedy
 
         tokenizer = self.voices.tokenizer
         prompt = self.voices.prompt_ids("tuned", question, ())

@@ -13,10 +13,10 @@ from tunewright.models.memory_plan import (
     SPARE,
     Choice,
     choose,
+    describe_choice,
     levels_of,
     predict_memory,
     step_cost,
-    describe_choice,
 )
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings

@@ -12,7 +12,7 @@ from support.families import make_family
 from support.tiny import make_model
 from tunewright.errors import RecipeError, TeacherError
 from tunewright.models.chat_template import end_ids, load_tokenizer
-from tunewright.models.continuous_batching import RollingBatch, GenerationRow
+from tunewright.models.continuous_batching import GenerationRow, RollingBatch
 from tunewright.models.loading import load_base
 from tunewright.recipe import Recipe
 from tunewright.records import Message

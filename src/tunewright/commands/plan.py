@@ -14,7 +14,7 @@ from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.hardware import Shape, free_bytes
-from tunewright.models.memory_plan import choose, predict_memory, describe_choice
+from tunewright.models.memory_plan import choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, SplitEntry

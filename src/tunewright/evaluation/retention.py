@@ -23,7 +23,7 @@ from tunewright.evaluation.generation import Batch, Outputs, batch_size
 from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
-from tunewright.models.generation import Decoder, AnswerJob, answer_or_halve
+from tunewright.models.generation import AnswerJob, Decoder, answer_or_halve
 from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.records import Message, RetentionAnswer, RetentionItem, digest

@@ -147,7 +147,9 @@ def _in_words(repo: str) -> Iterator[None]:
     except Exception as error:
         words = explain(error, repo, writing=True)
         if words is None and isinstance(error, ValueError | RuntimeError):  # its own checks, and those of its storage
-            words = HubMessage(f"the hub's library could not push to {repo}", clean_message(str(error)), "push again: it goes on")
+            words = HubMessage(
+                f"the hub's library could not push to {repo}", clean_message(str(error)), "push again: it goes on"
+            )
         if words is None:
             raise
         raise HubError(*words) from error

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from tunewright.models.chat_template import encode_prompt, end_ids
-from tunewright.models.generation import Job, answer_or_halve
+from tunewright.models.generation import AnswerJob, answer_or_halve
 from tunewright.records import Message, digest
 
 NAME = "agent-database"
@@ -198,7 +198,7 @@ def play(model: Any, tokenizer: Any, extent: Any) -> dict[str, dict[str, float]]
 
 
 def _turn(episodes: Sequence[Episode], model: Any, tokenizer: Any, ends: Any) -> None:
-    jobs = [Job(encode_prompt(tokenizer, tuple(episode.messages)), ()) for episode in episodes]
+    jobs = [AnswerJob(encode_prompt(tokenizer, tuple(episode.messages)), ()) for episode in episodes]
     outputs = answer_or_halve(model, jobs, _ACTION_TOKENS, ends, tokenizer.pad_token_id)
     for episode, output in zip(episodes, outputs, strict=True):
         act(episode, tokenizer.decode(output.token_ids, skip_special_tokens=True).strip())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.models.chat_template import end_ids
-from tunewright.models.generation import Sampling, argmax, generate_tokens, draw_tokens, decode_stream
+from tunewright.models.generation import Sampling, argmax, decode_stream, draw_tokens, generate_tokens
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Piece, room_for

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import TeacherError, TunewrightError
-from tunewright.models.continuous_batching import RollingBatch, GenerationRow
+from tunewright.models.continuous_batching import GenerationRow, RollingBatch
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunewright.training.packing import PackedRow, Example
+from tunewright.training.packing import Example, PackedRow
 from tunewright.training.step_plan import FAST
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]

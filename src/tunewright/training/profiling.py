@@ -10,7 +10,7 @@ from typing import Any
 from tunewright import console
 from tunewright.distributed import Processes, processes
 from tunewright.models.hardware import Shape, free_bytes, is_out_of_memory, peak_flops
-from tunewright.models.memory_plan import Choice, choose, predict_memory, describe_choice
+from tunewright.models.memory_plan import Choice, choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.training import checkpoint

@@ -144,7 +144,9 @@ def _train_dpo(session: Session, data: TrainingData, identity: Mapping[str, Any]
     return _train(session, "dpo", TrainingTask(data.pairs, objective, data.held_out_pairs), settings, identity)
 
 
-def _train(session: Session, name: str, task: TrainingTask, settings: LoopSettings, identity: Mapping[str, Any]) -> Plan:
+def _train(
+    session: Session, name: str, task: TrainingTask, settings: LoopSettings, identity: Mapping[str, Any]
+) -> Plan:
     """Plan a phase, unless an earlier attempt did, and run it."""
     folder = session.run.file(CHECKPOINTS) / name
     capacity, why = first_capacity(session.recipe, session.model, session.device, session.compute)
