@@ -31,7 +31,7 @@ from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Chunk, Document, Record, Sample, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EMBEDDED
-from tunewright.statistics.agreement import Share, exact_share
+from tunewright.statistics.agreement import ExactShare, exact_share
 from tunewright.teacher import open_teacher
 from tunewright.teacher.llm_judge import judge
 from tunewright.text.normalization import find_quote
@@ -92,7 +92,7 @@ _NUM_DRAWS = 2000
 _MOST_UNDEFINED = 0.05  # of the draws; above, an interval would hide where the correction breaks down
 
 
-def share_of(flags: Iterable[bool]) -> Share:
+def share_of(flags: Iterable[bool]) -> ExactShare:
     """Return the share of the flags that are set, with its exact binomial interval.
 
     It is exact for independent items. Items of one document resemble each other, so the true interval may be wider.
@@ -358,11 +358,11 @@ def _show_rates(title: str, cases: Sequence[Case], verdicts: Sequence[bool | Non
     return outcomes
 
 
-def _cells(right: Share) -> tuple[str, str, str]:
+def _cells(right: ExactShare) -> tuple[str, str, str]:
     return f"{right.num} of {right.of}", _percent(right), f"{right.low:.1%} to {right.high:.1%}"
 
 
-def _percent(share: Share) -> str:
+def _percent(share: ExactShare) -> str:
     return "" if share.share is None else f"{share.share:.1%}"
 
 

@@ -2,10 +2,10 @@ import random
 
 import pytest
 
-from tunewright.curation.deduplication import Duplicates, answered_prompts, prompt_key, shingles
+from tunewright.curation.deduplication import Duplicates, answered_prompts, prompt_key, signed_words
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
-from tunewright.text.normalization import jaccard
+from tunewright.text.normalization import jaccard, shingles
 
 QUESTION = "Which share of the adults in the three communities of the region had an ulcer of the skin?"
 ANSWER = "In the three communities, 31.9 % of the adults who were screened had an ulcer of the skin."
@@ -75,7 +75,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds():
     kept: list[frozenset[tuple[str, ...]]] = []
     expected = set()
     for one in samples:
-        mine = shingles(f"{one.question}\n{one.answer}")
+        mine = shingles(signed_words(f"{one.question}\n{one.answer}"), 2)
         if any(jaccard(mine, other) >= 0.8 for other in kept):
             expected.add(one.id)
         else:
@@ -99,5 +99,5 @@ def test_a_refused_prompt_that_is_answered_elsewhere_is_known():
     recipe = Recipe()
     refused = sample("r", QUESTION, recipe.refusal, system="Be brief.")
     other = sample("o", "Who?", recipe.refusal)
-    answered = answered_prompts([refused, FIRST, other], recipe)
+    answered = answered_prompts([refused, FIRST, other], recipe.refusal)
     assert prompt_key(refused) in answered and prompt_key(other) not in answered

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from verifier_accuracy import perturbed_cases, read_labeled, with_other_number, without_evidence
 
 from tunewright.curation.grounding import CHECKS, Claim, unsupported
 from tunewright.curation.sample_rules import RULES, Sources, answered_quotes, claims_of
-from tunewright.curation.verifier_accuracy import perturbed_cases, read_labeled, with_other_number, without_evidence
 from tunewright.models.chat_template import question_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
@@ -105,7 +105,7 @@ def test_copies_are_what_they_say():
     other = with_other_number(claim("x"))
     assert other and other.evidence == ULCER and ULCER not in other.passage and HIGHER in other.passage
     assert len(other.passage) == len(PASSAGE)
-    followed = with_other_number(claim("3440 adults"), follow=True)
+    followed = with_other_number(claim("3440 adults"), quote_follows=True)
     assert followed and followed.evidence in followed.passage and "29.8%" in followed.evidence
     assert "3,440" not in followed.evidence
     assert with_other_number(claim("x", HIGHER)) is None and without_evidence(claim("x", "Gone.")) is None
@@ -183,7 +183,7 @@ def test_own_data_and_refusals_are_no_claims():
 
 def test_a_sample_that_declines_must_not_show_the_answer():
     question = "How many adults in Keri had an ulcer?"
-    answered = answered_quotes([sample("answer-first", question, ULCER)], Recipe())
+    answered = answered_quotes([sample("answer-first", question, ULCER)], Recipe().refusal)
     for task in ("refusal", "unanswerable"):
         shown = sample(
             task, question_prompt(question, [PASSAGE.replace("In Keri", "in  keri")]), Recipe().refusal, None
@@ -193,4 +193,4 @@ def test_a_sample_that_declines_must_not_show_the_answer():
         assert RULES["decline"](hidden, sources(answered=answered)) is None
         assert RULES["decline"](shown, sources()) is None
     assert RULES["decline"](sample("own", question, Recipe().refusal, None), sources(answered=answered)) is None
-    assert answered_quotes([sample("refusal", question, Recipe().refusal)], Recipe()) == {}
+    assert answered_quotes([sample("refusal", question, Recipe().refusal)], Recipe().refusal) == {}

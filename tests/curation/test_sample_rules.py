@@ -1,6 +1,6 @@
 import pytest
 
-from tunewright.curation.sample_rules import RULES, Sources, anchor, split_prompt, turn_fault
+from tunewright.curation.sample_rules import RULES, Sources, anchor, turn_fault
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
 
@@ -112,11 +112,3 @@ def test_evidence_is_looked_for_in_its_own_chunk_only():
     moved = sample(evidence=span(start=3))
     assert anchor(moved, sources) is None
     assert anchor(moved.model_copy(update={"chunk": None}), sources) is not None
-
-
-def test_a_prompt_is_split_into_context_and_question():
-    assert split_prompt("A passage.\n\nMore of it.\n\nQuestion: Why?") == ("A passage.\n\nMore of it.", "Why?")
-    assert split_prompt("A passage.\nQuestion: Why?\n") == ("A passage.", "Why?")
-    assert split_prompt("A passage.\n\nWhy?") == ("A passage.", "Why?")
-    assert split_prompt("A question: is it so?\n\nQuestion:") == ("A question: is it so?", "Question:")
-    assert split_prompt("Why is it so?\n") == ("", "Why is it so?")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tunewright.models.chat_template import question_prompt
 from tunewright.records import Message, Rejection, Sample, StageSummary
-from tunewright.reporting.data_statistics import funnel, named_figures, refusals, split_turn, teacher_use, total
+from tunewright.reporting.data_statistics import funnel, named_figures, refusals, teacher_use, total
 
 REFUSAL = "The documents do not give the answer to this question."
 
@@ -95,16 +95,6 @@ def test_refusals_are_counted_both_ways() -> None:
         ("show a passage: answer", 3, 2),
         ("show no passage: decline", 2, 1),
     ]
-
-
-def test_a_turn_is_split_where_it_asks() -> None:
-    assert split_turn(question_prompt("Why so?", ("one\n\ntwo", "three"))) == (
-        "Passages:\n[1] one\n\ntwo\n\n[2] three",
-        "Why so?",
-    )
-    assert split_turn("Why so?") == ("", "Why so?")
-    assert split_turn("Some text.\n\nWhy so?") == ("Some text.", "Why so?")
-    assert split_turn("Some text.\nQuestion:\n") == ("", "Some text.\nQuestion:")
 
 
 def test_teacher_use_by_stage(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from tunewright.reporting import data_statistics as dm
-from tunewright.text.normalization import jaccard
+from tunewright.text.normalization import jaccard, shingles
 
 WORDS = st.lists(st.sampled_from("abcdef"), max_size=7)
 
@@ -66,7 +66,7 @@ def test_vendi_against_numpy(texts: list[list[str]]) -> None:
 @given(st.lists(st.tuples(st.sampled_from("gh"), WORDS, WORDS), max_size=25), st.sampled_from([0.3, 0.5, 0.8, 1.0]))
 @settings(max_examples=200, deadline=None)
 def test_leaders_against_every_pair(raw: list[tuple[str, list[str], list[str]]], threshold: float) -> None:
-    items = [(g, dm.shingles(" ".join(a)), dm.shingles(" ".join(b))) for g, a, b in raw]
+    items = [(g, shingles(a, 2), shingles(b, 2)) for g, a, b in raw]
     slow: list[int] = []
     for n, (g, a, b) in enumerate(items):
         first = (

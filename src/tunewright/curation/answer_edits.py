@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Sequence
 
 from tunewright.curation.quantities import Fact, name_words, names, number_values, numbers, plain_number
-from tunewright.curation.sample_rules import Sources, split_prompt
+from tunewright.curation.sample_rules import Sources
 from tunewright.records import Sample, digest
 from tunewright.text.normalization import words
 from tunewright.text.perturbation import is_bound, other_number
+from tunewright.text.prompts import split_prompt
 
 _LEAST_CHANGE = 0.1  # of the number: 12.3 and 12 may be the same figure, rounded
 _CITATION = re.compile(r"\s*(?:\[\d+(?:\s*[,;-]\s*\d+)*\]|\(\s*[\"“][^\"”]{10,}[\"”]\s*\))")

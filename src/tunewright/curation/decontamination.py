@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
 
-from tunewright.curation.sample_rules import split_prompt
 from tunewright.records import OWN, Question, Sample
 from tunewright.text.normalization import ngrams, normalize, words
+from tunewright.text.prompts import split_prompt
 
 _COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams
 _SEVERAL = 3  # passages from which on a question is an instruction

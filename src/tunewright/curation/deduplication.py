@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasketch import MinHashLSH
 
-from tunewright.curation.sample_rules import is_refusal, split_prompt
+from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.models.tensors import Matrix, TokenVectors
-from tunewright.recipe import Recipe
 from tunewright.records import Sample, digest
-from tunewright.text.normalization import normalize, words
+from tunewright.text.normalization import normalize, shingles, words
+from tunewright.text.prompts import split_prompt
 
-Shingles = frozenset[tuple[str, ...]]
 Hashes = np.ndarray[Any, np.dtype[np.uint32]]  # of a text's shingles, sorted, each once
 
 _PERMUTATIONS = 128
@@ -28,11 +27,9 @@ _CROWD = 200  # samples that look alike and are no duplicates, beyond which no m
 _EDGES = ".,;:!?\"'()[]"
 
 
-def shingles(text: str) -> Shingles:
-    """Return the pairs of neighboring words; signs such as minus and percent belong to their word."""
-    tokens = [token.strip(_EDGES) or token for token in normalize(text).split()]
-    size = min(_SHINGLE_WORDS, len(tokens))
-    return frozenset(tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)) if tokens else frozenset()
+def signed_words(text: str) -> list[str]:
+    """Return the normalized words, each with its signs, such as minus and percent."""
+    return [token.strip(_EDGES) or token for token in normalize(text).split()]
 
 
 def prompt_key(sample: Sample) -> str:
@@ -42,7 +39,10 @@ def prompt_key(sample: Sample) -> str:
 
 def hashed(text: str) -> Hashes:
     """Return the CRC-32 of a text's shingles: a tenth of their memory; two in 4 thousand million are taken for one."""
-    pairs = [zlib.crc32(" ".join(pair).encode("utf-8", "surrogatepass")) for pair in shingles(text)]
+    pairs = [
+        zlib.crc32(" ".join(pair).encode("utf-8", "surrogatepass"))
+        for pair in shingles(signed_words(text), _SHINGLE_WORDS)
+    ]
     return np.unique(np.array(pairs, dtype=np.uint32))
 
 
@@ -154,9 +154,9 @@ class Duplicates:
         return None
 
 
-def answered_prompts(samples: Iterable[Sample], recipe: Recipe) -> set[str]:
+def answered_prompts(samples: Iterable[Sample], refusal: str) -> set[str]:
     """Return the keys of the prompts that some sample answers: refusing the same prompt contradicts it."""
-    return {prompt_key(sample) for sample in samples if not is_refusal(sample, recipe)}
+    return {prompt_key(sample) for sample in samples if not teaches_refusal(sample, refusal)}
 
 
 _SMOOTHING = 1e-3  # a of SIF, as its authors have it

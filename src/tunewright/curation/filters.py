@@ -12,11 +12,12 @@ from tunewright import console
 from tunewright.curation import privacy, teacher_checks
 from tunewright.curation.decontamination import Leaks, instructions
 from tunewright.curation.deduplication import Duplicates, answered_prompts, embedding_duplicates, prompt_key
-from tunewright.curation.sample_rules import RULES, Sources, anchor, is_refusal, split_prompt
+from tunewright.curation.sample_rules import RULES, Sources, anchor, teaches_refusal
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import OWN, Question, Rejection, Sample
 from tunewright.teacher.protocol import Asks
 from tunewright.text.injection import PLANTED, control_token, injection_fault
+from tunewright.text.prompts import split_prompt
 
 _fault = lru_cache(maxsize=10_000)(injection_fault)  # a passage is shown by many samples
 
@@ -107,10 +108,10 @@ def _addressed(sample: Sample) -> Verdict:
 def _duplicates(samples: Sequence[Sample], sources: Sources) -> list[Rule]:
     """Return the rules for refusals that contradict, and for exact and near duplicates."""
     duplicates = Duplicates(sources.recipe.curation.near_duplicate)
-    answered = answered_prompts(samples, sources.recipe)
+    answered = answered_prompts(samples, sources.recipe.refusal)
 
     def contradicts(sample: Sample) -> Verdict:
-        refused = is_refusal(sample, sources.recipe) and prompt_key(sample) in answered
+        refused = teaches_refusal(sample, sources.recipe.refusal) and prompt_key(sample) in answered
         return Drop("refuses what another sample answers") if refused else sample
 
     def repeats(sample: Sample) -> Verdict:

@@ -12,10 +12,10 @@ from tunewright import console
 from tunewright.curation.answer_edits import EDITS, evidence_of
 from tunewright.curation.chat_formats import Malformed, data_files, message, parsed_lines, turns
 from tunewright.curation.decontamination import Leak, Leaks
-from tunewright.curation.sample_rules import Sources, is_refusal, split_prompt, turn_fault
+from tunewright.curation.sample_rules import Sources, teaches_refusal, turn_fault
 from tunewright.curation.student_sampling import Judged, best_and_worst, student_answers, students_error
 from tunewright.errors import DocumentError, StageError
-from tunewright.metrics import is_refusal as declines
+from tunewright.metrics import is_refusal
 from tunewright.recipe import Recipe
 from tunewright.records import (
     OWN,
@@ -32,6 +32,7 @@ from tunewright.records import (
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 from tunewright.text.normalization import normalize
+from tunewright.text.prompts import split_prompt
 
 STAGE = "pairs"
 # One sample with a dozen pairs would train its question alone; two keep the number of pairs near that of samples.
@@ -75,7 +76,7 @@ def edited(work: Workshop) -> list[Made]:
     made = _refused(work)
     twinned = {item.sample for item in made if isinstance(item, PreferencePair)}
     for sample in work.samples:
-        if is_refusal(sample, recipe):
+        if teaches_refusal(sample, recipe.refusal):
             continue
         if not evidence_of(sample):
             made.append(_none(sample, "no evidence to hold an edit against"))
@@ -96,13 +97,13 @@ def _refused(work: Workshop) -> list[Made]:
     recipe = work.recipe
     answered: dict[str, list[Sample]] = defaultdict(list)
     for sample in work.samples:
-        if not is_refusal(sample, recipe):
+        if not teaches_refusal(sample, recipe.refusal):
             answered[_asked(sample)].append(sample)
     for group in answered.values():  # taken from the end: those whose prompt shows a passage too, before the others
         group.sort(key=lambda sample: bool(split_prompt(sample.question)[0]))
     made: list[Made] = []
     for sample in work.samples:
-        if not is_refusal(sample, recipe):
+        if not teaches_refusal(sample, recipe.refusal):
             continue
         group = answered[_asked(sample)]
         if not group:
@@ -157,7 +158,7 @@ def make_pairs(run: RunFolder, recipe: Recipe) -> list[Made]:
 
 def direction(pair: PreferencePair, refusal: str) -> str:
     """Return which way a pair pulls: "answer" over a refusal, "refuse" over an answer, or neither ("")."""
-    better, worse = declines(pair.chosen, refusal), declines(pair.rejected, refusal)
+    better, worse = is_refusal(pair.chosen, refusal), is_refusal(pair.rejected, refusal)
     return "" if better == worse else "refuse" if better else "answer"
 
 

@@ -12,8 +12,7 @@ from tunewright.curation.grounding import Claim, unsupported
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, OWN, VIEW, Chunk, Document, Message, Sample, Span
 from tunewright.text.normalization import find_quote, normalize, question_fault
-
-_LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE)
+from tunewright.text.prompts import split_prompt
 
 UNGROUNDED = (OWN, GENERAL)  # tasks whose samples rest on no document
 CORRECTS = "false-premise"  # the task whose question holds a wrong premise
@@ -51,23 +50,9 @@ class Sources:
         return next(holding, named if named and named.document == span.document else None)
 
 
-def split_prompt(turn: str) -> tuple[str, str]:
-    """Return (context, question) of a user turn.
-
-    A prompt with a passage holds it first and asks last: the question is what follows the last "Question:" that
-    starts a line, else the last paragraph; the context is what stands before it.
-    """
-    turn = turn.strip()
-    label = next(reversed(list(_LABEL.finditer(turn))), None)
-    if label and turn[label.end() :].strip():
-        return turn[: label.start()].strip(), turn[label.end() :].strip()
-    context, _, question = turn.rpartition("\n\n")
-    return context.strip(), question.strip()
-
-
-def is_refusal(sample: Sample, recipe: Recipe) -> bool:
-    """Tell whether the sample teaches to decline."""
-    return sample.task in _DECLINES or normalize(sample.answer) == normalize(recipe.refusal)
+def teaches_refusal(sample: Sample, refusal: str) -> bool:
+    """Return whether a sample teaches to decline: by its task, or as its answer is the recipe's refusal sentence."""
+    return sample.task in _DECLINES or normalize(sample.answer) == normalize(refusal)
 
 
 def turn_fault(messages: Sequence[Message]) -> str | None:
@@ -126,13 +111,13 @@ def wording_fault(sample: Sample, sources: Sources) -> str | None:
     asked = next(turn.content for turn in sample.messages if turn.role == "user")
     told = next(turn.content for turn in sample.messages if turn.role == "assistant")
     # A claim that is asked about holds its answer, or all but one word of it: that is its purpose.
-    hides_nothing = is_refusal(sample, sources.recipe) or sample.task in PREMISES
+    hides_nothing = teaches_refusal(sample, sources.recipe.refusal) or sample.task in PREMISES
     return question_fault(split_prompt(asked)[1], "" if hides_nothing else told)
 
 
 def evidence_fault(sample: Sample, sources: Sources) -> str | None:
     """Evidence must be given, and all of it must occur in its document."""
-    if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe):
+    if sample.task in UNGROUNDED or teaches_refusal(sample, sources.recipe.refusal):
         return None
     if sample.evidence is None:
         return "no evidence"
@@ -154,7 +139,7 @@ def claims_of(sample: Sample, sources: Sources) -> list[Claim]:
     None for what rests on no document and where nothing is answered. Of an extraction, that each quote stands in
     the document as it is shown: its values were checked against the quotes when it was written.
     """
-    if sample.task in UNGROUNDED or is_refusal(sample, sources.recipe) or sample.evidence is None:
+    if sample.task in UNGROUNDED or teaches_refusal(sample, sources.recipe.refusal) or sample.evidence is None:
         return []
     spans = (sample.evidence, *sample.further_evidence)
     if sample.task == "extraction":
@@ -188,7 +173,7 @@ def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, so
 
 def decline_fault(sample: Sample, sources: Sources) -> str | None:
     """A sample that declines must not show what answers its question elsewhere in the data."""
-    if sample.task in UNGROUNDED or not is_refusal(sample, sources.recipe):
+    if sample.task in UNGROUNDED or not teaches_refusal(sample, sources.recipe.refusal):
         return None
     context, question = split_prompt(sample.question)
     shown = normalize(context)
@@ -196,11 +181,11 @@ def decline_fault(sample: Sample, sources: Sources) -> str | None:
     return "declines although its passage answers" if any(normalize(quote) in shown for quote in quotes) else None
 
 
-def answered_quotes(samples: Iterable[Sample], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+def answered_quotes(samples: Iterable[Sample], refusal: str) -> dict[str, tuple[str, ...]]:
     """Return the evidence of the answered samples, by normalized question: what ``Sources.answered`` holds."""
     quotes: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
-        if sample.evidence and sample.evidence.quote.strip() and not is_refusal(sample, recipe):
+        if sample.evidence and sample.evidence.quote.strip() and not teaches_refusal(sample, refusal):
             quotes[normalize(split_prompt(sample.question)[1])].append(sample.evidence.quote)
     return {question: tuple(dict.fromkeys(found)) for question, found in quotes.items()}
 

@@ -105,7 +105,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         recipe,
         {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)},
         {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)},
-        answered_quotes(samples, recipe),
+        answered_quotes(samples, recipe.refusal),
     )
     exam = run.records_if_any(RunFile.EXAM, Question)
     if not exam and samples:

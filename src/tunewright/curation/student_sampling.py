@@ -10,9 +10,8 @@ from typing import Any
 from tunewright import console
 from tunewright.curation.answer_edits import evidence_of
 from tunewright.curation.quantities import number_values, unsupported
-from tunewright.curation.sample_rules import is_refusal, split_prompt
-from tunewright.metrics import is_refusal as declines
-from tunewright.metrics import token_f1, tokens
+from tunewright.curation.sample_rules import teaches_refusal
+from tunewright.metrics import is_refusal, token_f1, tokens
 from tunewright.models.chat_template import encode_prompt, end_ids
 from tunewright.models.generation import AnswerJob, Sampling, answer_or_halve, batches
 from tunewright.models.loading import for_inference, pick_device
@@ -22,6 +21,7 @@ from tunewright.models.student import student_base, student_identity, student_to
 from tunewright.recipe import Recipe
 from tunewright.records import Record, Sample, digest
 from tunewright.run_folder import RunFile, RunFolder
+from tunewright.text.prompts import split_prompt
 
 FILE = RunFile.REWARDS
 
@@ -97,11 +97,11 @@ class Judged:
 
 
 def _refused(text: str, sample: Sample, recipe: Recipe) -> bool:
-    return not is_refusal(sample, recipe) and declines(text, recipe.refusal)
+    return not teaches_refusal(sample, recipe.refusal) and is_refusal(text, recipe.refusal)
 
 
 def _answered(text: str, sample: Sample, recipe: Recipe) -> bool:
-    return is_refusal(sample, recipe) and not declines(text, recipe.refusal)
+    return teaches_refusal(sample, recipe.refusal) and not is_refusal(text, recipe.refusal)
 
 
 def _other_number(text: str, sample: Sample, recipe: Recipe) -> bool:
@@ -131,7 +131,7 @@ def error_of(text: str, sample: Sample, recipe: Recipe) -> str | None:
 
     A refusal's twin rules come first: what refuses or should have refused is judged by that alone.
     """
-    if is_refusal(sample, recipe) or declines(text, recipe.refusal):
+    if teaches_refusal(sample, recipe.refusal) or is_refusal(text, recipe.refusal):
         return next((name for name in ("refused", "answered") if WRONG[name](text, sample, recipe)), None)
     return next((name for name, wrong in WRONG.items() if wrong(text, sample, recipe)), None)
 
@@ -166,8 +166,8 @@ def students_error(sample: Sample, answers: Sequence[Told], recipe: Recipe) -> J
 
 def _may_be_best(text: str, sample: Sample, recipe: Recipe) -> bool:
     """Whether an answer refuses as it should, and has no number or name that nothing before it has."""
-    if declines(text, recipe.refusal) or is_refusal(sample, recipe):
-        return declines(text, recipe.refusal) and is_refusal(sample, recipe)
+    if is_refusal(text, recipe.refusal) or teaches_refusal(sample, recipe.refusal):
+        return is_refusal(text, recipe.refusal) and teaches_refusal(sample, recipe.refusal)
     return not unsupported(text, f"{sample.question}\n{evidence_of(sample)}\n{sample.answer}")
 
 
@@ -196,7 +196,7 @@ def _extremes(sample: Sample, rewards: Mapping[str, float], spread: float, recip
     best = max(fit, key=lambda text: (rewards[text], text))
     if best == worst or rewards[best] - rewards[worst] < _LEAST_GAP * spread:
         return Judged(fault="scores too close", detail=best)
-    if declines(best, recipe.refusal) == declines(worst, recipe.refusal) and _apart(best, worst) > _LENGTHS:
+    if is_refusal(best, recipe.refusal) == is_refusal(worst, recipe.refusal) and _apart(best, worst) > _LENGTHS:
         return Judged(fault="lengths too far apart", detail=best)
     return Judged(rejected=worst, chosen=best)
 

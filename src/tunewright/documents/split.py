@@ -6,17 +6,11 @@ from collections.abc import Sequence
 
 from tunewright.errors import DocumentError
 from tunewright.records import Document, Side, SplitEntry, digest
-from tunewright.text.normalization import jaccard, ngrams, words
+from tunewright.text.normalization import jaccard, shingles, words
 
 _SHINGLE_WORDS = 5
 _NUM_HASHES = 128
 _MAX_MISS = 1e-4  # chance that a pair right at the threshold is not even compared
-
-
-def shingles(text: str) -> set[tuple[str, ...]]:
-    """Return the runs of five words, or all the words of a shorter text."""
-    tokens = words(text)
-    return ngrams(tokens, min(_SHINGLE_WORDS, max(1, len(tokens))))
 
 
 def _bands(threshold: float) -> tuple[int, int]:
@@ -51,14 +45,16 @@ def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> li
         return member
 
     for number, document in enumerate(ordered):
-        own = shingles(document.text)
+        own = shingles(words(document.text), _SHINGLE_WORDS)
         signature = MinHash(num_perm=_NUM_HASHES, seed=1)
         signature.update_batch(["\0".join(shingle).encode("utf-8", "replace") for shingle in own])
         for other in index.query(signature):
             low, high = sorted((find(number), find(other)))
             # Shingles are made again for the rare candidate: keeping them all would fill the memory.
-            if low != high and own and jaccard(own, shingles(ordered[other].text)) >= threshold:
-                leader[high] = low
+            if low != high and own:
+                others = shingles(words(ordered[other].text), _SHINGLE_WORDS)
+                if jaccard(own, others) >= threshold:
+                    leader[high] = low
         index.insert(number, signature)
     groups: dict[int, list[Document]] = {}
     for number, document in enumerate(ordered):

@@ -16,16 +16,19 @@ from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Chunk, Document, Rejection, Sample, SplitEntry, StageSummary
 from tunewright.reporting import data_statistics
 from tunewright.reporting import data_statistics as measures
-from tunewright.reporting.data_statistics import draw, split_turn
+from tunewright.reporting.data_statistics import draw
 from tunewright.reporting.sections import STAGES
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import number
+from tunewright.text.normalization import shingles, words
+from tunewright.text.prompts import split_prompt
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 
 NUM_EXAMPLES = 10
+_SHINGLE_WORDS = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def examples(
     found = []
     for sample in draw(samples, NUM_EXAMPLES, seed):
         chunk = passages.get(sample.chunk or "")
-        shown, asked = split_turn(sample.question)
+        shown, asked = split_prompt(sample.question)
         section = chunk.section if chunk else ()
         found.append(Example(sample, shown, asked, by_id.get(sample.document or ""), section, _source(sample, chunk)))
     return found
@@ -138,9 +141,7 @@ def _teacher(run: RunFolder, data: Data) -> dict[str, Any] | None:
 def _diversity(samples: Sequence[Sample], recipe: Recipe) -> list[tuple[str, measures.Diversity]]:
     """Questions and answers apart, of what is answered; what is asked with and without a passage counts once."""
     declines = data_statistics.declines(recipe.refusal)
-    exchanges = list(
-        dict.fromkeys((data_statistics.split_turn(s.question)[1], s.answer) for s in samples if not declines(s))
-    )
+    exchanges = list(dict.fromkeys((split_prompt(s.question)[1], s.answer) for s in samples if not declines(s)))
     parts = {"questions": [asked for asked, _ in exchanges], "answers": [answer for _, answer in exchanges]}
     return [(name, measures.diversity(texts, recipe.seed)) for name, texts in parts.items() if texts]
 
@@ -151,8 +152,8 @@ def _duplicates(data: Data, recipe: Recipe) -> dict[str, Any]:
     items = [
         (
             sample.task,
-            measures.shingles(f"{data_statistics.split_turn(sample.question)[1]}\n{sample.answer}"),
-            measures.shingles(sample.answer),
+            shingles(words(f"{split_prompt(sample.question)[1]}\n{sample.answer}"), _SHINGLE_WORDS),
+            shingles(words(sample.answer), _SHINGLE_WORDS),
         )
         for sample in drawn
     ]

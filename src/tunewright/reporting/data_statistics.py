@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +15,13 @@ from typing import TypeVar
 from tunewright.metrics import is_refusal
 from tunewright.records import Chunk, Document, Rejection, Sample, Span, StageSummary
 from tunewright.text.normalization import is_evidence, jaccard, sentences, words
+from tunewright.text.prompts import split_prompt
 
 WRITING = "synth"
 OWN = "own"  # the task of the user's own data
 UNKNOWN = "unknown"  # of a rejection from before rejections named their task
 # The stages whose rejections are no samples: documents, questions, pairs, or samples that were kept and then too long.
 _OTHER = frozenset({"ingest", "split", "exam", "pairs", "train", "evaluate", "report"})
-_LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*(?=\S)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,6 @@ def total(rows: Sequence[TaskFunnel]) -> TaskFunnel:
     return TaskFunnel("all", sum(r.tried for r in rows), sum(r.written for r in rows), kept, dict(drops))
 
 
-def split_turn(turn: str) -> tuple[str, str]:
-    """Return (what is shown, what is asked) of a user turn: it asks in its last paragraph, or after "Question:"."""
-    turn = turn.strip()
-    label = next(reversed(list(_LABEL.finditer(turn))), None)
-    if label:
-        return turn[: label.start()].strip(), turn[label.end() :].strip()
-    shown, _, asked = turn.rpartition("\n\n")
-    return shown.strip(), asked.strip()
-
-
 @dataclass(frozen=True)
 class Refusals:
     """Counts of samples: with a passage and without, and how many of each decline to answer."""
@@ -142,7 +131,7 @@ def declines(refusal: str) -> Callable[[Sample], bool]:
 def refusals(samples: Iterable[Sample], refusal: str) -> Refusals:
     """Count the samples that decline, with a passage and without; ``refusal`` is the recipe's sentence."""
     test = declines(refusal)
-    counts = Counter((bool(split_turn(sample.question)[0]), test(sample)) for sample in samples)
+    counts = Counter((bool(split_prompt(sample.question)[0]), test(sample)) for sample in samples)
     return Refusals(
         with_passage=counts[True, True] + counts[True, False],
         with_passage_declined=counts[True, True],
@@ -283,12 +272,6 @@ def diversity(texts: Sequence[str], seed: int = 0) -> Diversity:
         vendi=vendi(chosen),
         repetition=self_repetition(tokens),
     )
-
-
-def shingles(text: str) -> Shingles:
-    """Return the pairs of neighboring words; of a text of one word, that word."""
-    tokens = words(text)
-    return frozenset(_runs(tokens, min(2, len(tokens)))) if tokens else frozenset()
 
 
 def leaders(items: Sequence[tuple[str, Shingles, Shingles]], threshold: float) -> list[int]:

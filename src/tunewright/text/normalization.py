@@ -43,6 +43,11 @@ def ngrams(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
     return {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
 
 
+def shingles(tokens: Sequence[str], size: int) -> frozenset[tuple[str, ...]]:
+    """Return the runs of ``size`` words; of a shorter text, the whole of it as one run; of no words, none."""
+    return frozenset(ngrams(tokens, min(size, len(tokens)))) if tokens else frozenset()
+
+
 def jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
     """Return the shared part of two sets of word runs, in [0, 1]; two empty sets are the same."""
     union = len(one | other)

@@ -1,4 +1,4 @@
-"""The prompts as text files: chat turns under [system], [user] and [assistant] lines, the last turn to be filled in."""
+"""Prompt files (chat turns under [system], [user] and [assistant] lines), and the parts of a user turn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal, cast
 from tunewright.records import Message
 
 _TURN = re.compile(r"^\[(system|user|assistant)\]\n", re.MULTILINE)
+_LABEL = re.compile(r"^\s*(?:question|q)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE)
 _FIELD = re.compile(r"\{([a-z]+)\}")
 
 
@@ -27,3 +28,17 @@ def fill(prompt: tuple[Message, ...], **fields: str) -> tuple[Message, ...]:
     last = prompt[-1]
     content = _FIELD.sub(lambda match: fields.get(match[1], match[0]), last.content)
     return (*prompt[:-1], last.model_copy(update={"content": content}))
+
+
+def split_prompt(turn: str) -> tuple[str, str]:
+    """Return (context, question) of a user turn.
+
+    A turn with a passage holds it before the question. The question is the text after the last "Question:" that starts
+    a line, else the last paragraph; the context is the text before it.
+    """
+    turn = turn.strip()
+    label = next(reversed(list(_LABEL.finditer(turn))), None)
+    if label and turn[label.end() :].strip():
+        return turn[: label.start()].strip(), turn[label.end() :].strip()
+    context, _, question = turn.rpartition("\n\n")
+    return context.strip(), question.strip()
