@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tunewright.environment import __version__ as __version__
+
 if TYPE_CHECKING:
     from tunewright.pipeline import run
     from tunewright.recipe import Recipe, load_recipe
     from tunewright.run_folder import RunFolder
 
-__version__ = "0.1.0"
 __all__ = ["Recipe", "RunFolder", "load_recipe", "open_run", "run"]
 
 _HOMES = {

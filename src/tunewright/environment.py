@@ -1,4 +1,4 @@
-"""What a result was computed with: the versions of the libraries, and the kind of machine."""
+"""The versions of tunewright and of its libraries, and the kind of machine."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+__version__ = "0.1.0"
 _LIBRARIES = ("tunewright", "torch", "transformers", "peft", "bitsandbytes", "safetensors", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            result[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            result[name] = "absent"
+    return result
 
 
 def machine() -> dict[str, str]:
-    """Return the kind of hardware, as torch uses it where it is loaded; nothing that names this one machine."""
-    found = {"architecture": platform.machine(), "device": "cpu", "threads": "", "instructions": ""}
+    """Return the kind of hardware, in torch's terms once torch is loaded; nothing identifies this very machine."""
+    result = {"architecture": platform.machine(), "device": "cpu", "threads": "", "instructions": ""}
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["threads"] = str(torch.get_num_threads())
-        found["instructions"] = str(torch.backends.cpu.get_cpu_capability())
+        result["threads"] = str(torch.get_num_threads())
+        result["instructions"] = str(torch.backends.cpu.get_cpu_capability())
         if torch.cuda.is_available():
-            found["device"] = str(torch.cuda.get_device_name())
-    return found
+            result["device"] = str(torch.cuda.get_device_name())
+    return result

@@ -254,22 +254,23 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
     return parse_recipe(override(content, assignments), path.parent.absolute(), str(path))
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Return a value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         # JSON's escapes are TOML's; only DEL stands free in JSON and may not in TOML.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
     return repr(value)
 
 
 def _setting(name: str, value: Any, field: FieldInfo, notes: dict[str, str], key: str) -> str:
     note = notes.get(key) or field.description or ""
-    return f"{name} = {_toml(value)}".ljust(36) + f"  # {note}"
+    return f"{name} = {toml_value(value)}".ljust(36) + f"  # {note}"
 
 
 def dump_recipe(recipe: Recipe, notes: dict[str, str] | None = None) -> str:

@@ -76,12 +76,12 @@ def test_a_traceback_is_there_for_those_who_ask(tmp_path):
 
 
 def test_the_command_that_shows_a_defect_can_be_pasted(monkeypatch, capsys):
-    from tunewright.cli import _stop
+    from tunewright.cli import report_error
 
     words = ["run", "my recipe.toml", "--set", "teacher.model='a b'"]
     monkeypatch.setattr(sys, "argv", ["tunewright", *words])
     monkeypatch.setenv("COLUMNS", "1000")
-    assert _stop(ZeroDivisionError("x")) == 3
+    assert report_error(ZeroDivisionError("x")) == 3
     told = capsys.readouterr().err
     assert shlex.split(told.partition("TUNEWRIGHT_TRACEBACK=1 ")[2]) == ["tunewright", *words]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tunewright import console
-from tunewright.commands.plan import Sizes, _calls, _sizes, _teaching, _work
+from tunewright.commands.plan import Sizes, call_range, count_sizes, stage_work, teacher_work
 from tunewright.models.hardware import Shape
 from tunewright.recipe import Recipe
 from tunewright.run_folder import RunFolder
@@ -28,11 +28,11 @@ def recipe(**teacher: object) -> Recipe:
 
 
 def test_calls_are_a_range():
-    assert _calls("exam", recipe(), SIZES) == (40, 120)
-    assert _calls("synth", recipe(), SIZES) == (20, 10 * (8 + 4))
-    assert _calls("curate", recipe(), SIZES) == (0, 0)
+    assert call_range("exam", recipe(), SIZES) == (40, 120)
+    assert call_range("synth", recipe(), SIZES) == (20, 10 * (8 + 4))
+    assert call_range("curate", recipe(), SIZES) == (0, 0)
     own = recipe().model_copy(update={"exam": ExamSettings(file="exam.csv")})
-    assert _calls("exam", own, SIZES) == (0, 0)
+    assert call_range("exam", own, SIZES) == (0, 0)
 
 
 def test_what_is_journalled_is_not_called_again_and_tells_the_size_of_a_call(tmp_path):
@@ -40,17 +40,17 @@ def test_what_is_journalled_is_not_called_again_and_tells_the_size_of_a_call(tmp
     entry = {"stage": "synth", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
     run.journal("teacher.jsonl").append(*[entry] * 20)
     priced = recipe(price_prompt=1.0, price_completion=10.0, budget=5.0, concurrency=8)
-    told, seconds = _teaching("synth", priced, run, 50, 1020)
+    told, seconds = teacher_work("synth", priced, run, 50, 1020)
     assert told == "30–1,020 calls, 9,000–306,000 tokens, $0.0360–$1.22 of a budget of $5.00"
     assert seconds == pytest.approx(1020 * 4.0 / 8)
-    assert "$" not in _teaching("synth", recipe(), run, 50, 1020)[0]
+    assert "$" not in teacher_work("synth", recipe(), run, 50, 1020)[0]
 
 
 def test_what_is_journalled_may_be_of_other_settings(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     entry = {"stage": "exam", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
     run.journal("teacher.jsonl").append(*[entry] * 20)
-    assert _teaching("exam", recipe(price_prompt=1.0), run, 5, 15) == (
+    assert teacher_work("exam", recipe(price_prompt=1.0), run, 5, 15) == (
         "0–15 calls, 0–4,500 tokens, $0.0000–$0.0030",
         pytest.approx(15 * 4.0 / 64),
     )
@@ -61,21 +61,21 @@ def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp
     (tmp_path / "one.md").write_text("It rained.")
     exam = ExamSettings(file=str(tmp_path / "exam.csv"), kept=100)
     own = recipe().model_copy(update={"exam": exam, "documents": DocumentSettings(paths=(str(tmp_path / "one.md"),))})
-    sizes = _sizes(own, RunFolder(tmp_path / "run"))
+    sizes = count_sizes(own, RunFolder(tmp_path / "run"))
     assert sizes.num_questions == 30
-    told, seconds = _work("evaluate", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
+    told, seconds = stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
     assert told == "150 answers, 200 of general ability"
     compared = own.model_copy(update={"evaluation": own.evaluation.model_copy(update={"compare": ("other",)})})
-    more, longer = _work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, SHAPE)
+    more, longer = stage_work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, SHAPE)
     assert more.startswith("180 answers") and longer > seconds
-    assert console.about(_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)[1]) == "?"
-    assert _calls("judge", compared, sizes) == (0, 30 * (6 + 2 * 3))
+    assert console.about(stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)[1]) == "?"
+    assert call_range("judge", compared, sizes) == (0, 30 * (6 + 2 * 3))
 
 
 def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):
     judge = JudgeSettings(url="http://y/v1", model="j", price_prompt=2.0, price_completion=4.0)
     asked = recipe().model_copy(update={"judge": judge})
     sizes = replace(SIZES, num_questions=10)
-    assert _calls("judge", asked, sizes) == (0, 10 * (5 + 2 * 3))
-    told, _ = _teaching("judge", asked, RunFolder.create(tmp_path / "run"), 0, 110)
+    assert call_range("judge", asked, sizes) == (0, 10 * (5 + 2 * 3))
+    told, _ = teacher_work("judge", asked, RunFolder.create(tmp_path / "run"), 0, 110)
     assert "110 calls" in told and "$" in told

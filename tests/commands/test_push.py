@@ -17,7 +17,7 @@ from support import pushable
 from support.stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
 from tunewright.annotation.plan import pairs, shown_digest
-from tunewright.export.receipt import _write
+from tunewright.export.receipt import write_receipt
 from tunewright.records import Answer, Question
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
@@ -343,7 +343,7 @@ def test_a_push_that_was_killed_goes_on_with_what_is_missing(run, tmp_path):
 def test_an_exported_adapter_is_not_passed_off_as_the_one_that_sat_the_exam(hub, run, capsys):
     run.write("exports/adapter-original/adapter_model.safetensors", b"of another base")
     made_of = {"adapter": file_digest(run.file("adapter"))}
-    _write(run.file("exports/adapter-original"), {"target": "adapter", "made_of": made_of})
+    write_receipt(run.file("exports/adapter-original"), {"target": "adapter", "made_of": made_of})
     for flags in (("--to", "adapter-original"), ("--to", "adapter-original", "--yes")):
         refused(capsys, run, "adapter-original is an export of the adapter", "leave --to out", flags=flags)
     assert hub.requests == []

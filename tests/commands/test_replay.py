@@ -13,7 +13,7 @@ from support.exported_run import make_recipe, questions, samples
 from tunewright import environment
 from tunewright.commands.replay import replay
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.receipt import _write, read_receipt
+from tunewright.export.receipt import read_receipt, write_receipt
 from tunewright.export.stage import export
 from tunewright.recipe import dump_recipe
 from tunewright.run_folder import RunFolder
@@ -80,7 +80,7 @@ def test_another_adapter_is_told_with_the_first_version_that_differs(run, export
     made_of["adapter"] = "0" * 64
     made_of["versions"]["torch"] = "1.0"
     facts = {key: value for key, value in content.items() if key not in ("files", "digest")}
-    _write(exported, facts | {"made_of": made_of})
+    write_receipt(exported, facts | {"made_of": made_of})
     try:
         with pytest.raises(ExportError, match="the adapter is another one") as caught:
             replay(exported)

@@ -3,7 +3,7 @@
 import pytest
 
 from tunewright.errors import StageError
-from tunewright.evaluation.generation import JOURNAL, _require_finite
+from tunewright.evaluation.generation import JOURNAL, require_finite
 from tunewright.evaluation.rule import HISTORY, note_rule, rule
 from tunewright.run_folder import RunFolder
 
@@ -36,6 +36,6 @@ def test_a_history_that_begins_with_answers_says_so(tmp_path):
     "bad", [{"gold_nll": float("inf")}, {"nll": [0.5, float("nan")]}, {"contrast_nll": -float("inf")}]
 )
 def test_an_overflow_is_refused_and_not_left_out(bad):
-    _require_finite([{"gold_nll": 1.0, "contrast_nll": None}, {"nll": [1.0, 2.0]}, {"text": "a"}])
+    require_finite([{"gold_nll": 1.0, "contrast_nll": None}, {"nll": [1.0, 2.0]}, {"text": "a"}])
     with pytest.raises(StageError, match="not a finite number"):
-        _require_finite([{"gold_nll": 1.0}, bad])
+        require_finite([{"gold_nll": 1.0}, bad])

@@ -111,10 +111,10 @@ def test_shards_hold_what_one_file_would(tiny_model, tmp_path):
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused(tiny_model, tmp_path):
-    from tunewright.export.merge import _rounded
+    from tunewright.export.merge import cast_finite
 
     with pytest.raises(ModelError, match="does not fit into float16") as caught:
-        _rounded("model.norm.weight", torch.tensor([1e5]), torch.float16)
+        cast_finite("model.norm.weight", torch.tensor([1e5]), torch.float16)
     assert "bf16" in caught.value.hint
 
 

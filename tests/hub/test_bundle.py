@@ -11,7 +11,7 @@ from support.families import TINY, WORDS
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.base_model import read_base
 from tunewright.export.comparison import probes
-from tunewright.export.receipt import _write
+from tunewright.export.receipt import write_receipt
 from tunewright.hub.bundle import exported, trained_weights
 from tunewright.models.chat_template import load_tokenizer, render
 from tunewright.storage import file_digest
@@ -24,7 +24,7 @@ def export(run, name="merged-bf16", target="merged", **facts):
     run.write(f"exports/{name}/README.md", "of the export")
     run.write(f"exports/{name}/certificate.md", "# Parity\n\n- prompts: 3 of 3\n- KL: 0\n")
     # A real receipt but for what it was made of: there is no base model behind these files.
-    _write(folder, {"target": target, "made_of": {"adapter": file_digest(run.file("adapter"))}, **facts})
+    write_receipt(folder, {"target": target, "made_of": {"adapter": file_digest(run.file("adapter"))}, **facts})
     return folder
 
 

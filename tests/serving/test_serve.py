@@ -34,7 +34,7 @@ from tunewright.serving.app import application
 from tunewright.serving.canary import Canary, judge
 from tunewright.serving.engine import WAITING, Completions, Piece
 from tunewright.serving.listen import open_door, take_port
-from tunewright.serving.serve import Student, _engine, serve
+from tunewright.serving.serve import Student, serve, start_engine
 from tunewright.serving.vllm import command
 
 TOKEN = "a token of twenty-eight char"
@@ -277,13 +277,13 @@ def test_a_family_that_llama_cpp_does_not_know_is_served_by_the_examined_model(r
     monkeypatch.setattr("tunewright.serving.llama_cpp.write_model_file", unknown)
     recipe = load_recipe(run.file("recipe.toml"))
     student = Student(student_tokenizer(recipe), recipe.system_prompt)
-    with _engine(run, recipe, "auto", "q8_0", student) as engine:
+    with start_engine(run, recipe, "auto", "q8_0", student) as engine:
         assert engine.name == "transformers"
     assert "llama.cpp cannot (no GGUF is written of this family)" in capsys.readouterr().err
     with pytest.raises(ModelError, match="llama.cpp cannot serve this model"):
-        _engine(run, recipe, "llama.cpp", "q8_0", student)
+        start_engine(run, recipe, "llama.cpp", "q8_0", student)
     with pytest.raises(UserError, match="vLLM cannot serve this run"):
-        _engine(run, recipe, "vllm", "q8_0", student)
+        start_engine(run, recipe, "vllm", "q8_0", student)
 
 
 def test_what_lacks_is_told_before_anything_is_loaded(run, tmp_path, monkeypatch):

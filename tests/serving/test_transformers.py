@@ -17,7 +17,7 @@ from tunewright.models.chat_template import end_ids
 from tunewright.models.generation import stream
 from tunewright.recipe import load_recipe
 from tunewright.serving.requests import ChatRequest
-from tunewright.serving.transformers import _chooser, _until
+from tunewright.serving.transformers import cut_at_stops, token_chooser
 
 NUM_PROMPTS, NUM_TOKENS = 200, 16
 
@@ -78,17 +78,17 @@ def request(**options):
 
 def test_penalties_are_openais():
     logits, ids = torch.tensor([[2.0, 1.9, 0.0]]), [0, 0, 1]
-    assert _chooser(request())(logits, ids) == 0
-    assert _chooser(request(frequency_penalty=0.2))(logits, ids) == 1  # 2.0 - 0.4 against 1.9 - 0.2
-    assert _chooser(request(presence_penalty=2))(logits, ids) == 0  # both were written: the order stays
-    assert _chooser(request(presence_penalty=2))(logits, [0]) == 1
-    assert _chooser(request(temperature=1.0, top_p=0.01))(logits, ids) == 0
+    assert token_chooser(request())(logits, ids) == 0
+    assert token_chooser(request(frequency_penalty=0.2))(logits, ids) == 1  # 2.0 - 0.4 against 1.9 - 0.2
+    assert token_chooser(request(presence_penalty=2))(logits, ids) == 0  # both were written: the order stays
+    assert token_chooser(request(presence_penalty=2))(logits, [0]) == 1
+    assert token_chooser(request(temperature=1.0, top_p=0.01))(logits, ids) == 0
 
 
 @given(st.lists(st.text("abc", max_size=4)), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
 def test_a_text_ends_before_the_first_stop_however_it_is_cut_into_pieces(pieces, stops):
     told, text = "", "".join(pieces)
-    walk = _until(iter(pieces), stops)
+    walk = cut_at_stops(iter(pieces), stops)
     while True:
         try:
             told += next(walk).text

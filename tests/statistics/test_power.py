@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.power import TTestPower
 
-from tunewright.commands.plan import _provable, _sizes
+from tunewright.commands.plan import count_sizes, provable_effect
 from tunewright.recipe import Recipe
 from tunewright.records import Question, SplitEntry
 from tunewright.run_folder import RunFolder
@@ -100,12 +100,12 @@ def test_the_plan_says_it_once_the_split_is_known(tmp_path) -> None:
     recipe = Recipe(exam=ExamSettings(learned_per_document=2, unseen_per_document=3))
     sides = ["train"] * 8 + ["exam"] * 2
     run.write_records("split.jsonl", [SplitEntry(document=f"d{i}", side=s, group=f"g{i}") for i, s in enumerate(sides)])
-    (line,) = _provable(recipe, run, _sizes(recipe, run))
+    (line,) = provable_effect(recipe, run, count_sizes(recipe, run))
     assert line == exam_power([2] * 8 + [6] * 2)
     assert "28 question(s) on 10 document(s)" in line
     exam = [question("q1", "d0"), question("q2", "d0"), question("q3", "d9")]
     run.write_records("exam.jsonl", exam)  # what was written counts, not what was asked for
-    assert list(_provable(recipe, run, _sizes(recipe, run))) == [exam_power([2, 1])]
+    assert list(provable_effect(recipe, run, count_sizes(recipe, run))) == [exam_power([2, 1])]
 
 
 def test_the_plan_counts_an_exam_of_ones_own_before_anything_ran(tmp_path) -> None:
@@ -114,7 +114,7 @@ def test_the_plan_counts_an_exam_of_ones_own_before_anything_ran(tmp_path) -> No
         exam=ExamSettings(file=str(tmp_path / "exam.csv")), synthesis=SynthesisSettings(data=("own.jsonl",))
     )
     run = RunFolder.create(tmp_path / "run")
-    assert list(_provable(recipe, run, _sizes(recipe, run))) == [exam_power([2, 1, 1])]
+    assert list(provable_effect(recipe, run, count_sizes(recipe, run))) == [exam_power([2, 1, 1])]
 
 
 def question(name: str, document: str) -> Question:

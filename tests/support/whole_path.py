@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from support.faulty_server import Answer, Seen, completion
-from tunewright.recipe import _toml as toml
+from tunewright.recipe import toml_value
 
 
 def asks(seen: Seen) -> Answer:
@@ -35,7 +35,7 @@ def write_recipe(folder: Path, student: Path, url: str, sources: Path, **section
         content[name] = content.get(name, {}) | values
     lines = []
     for name, values in content.items():
-        lines += [f"[{name}]", *(f"{key} = {toml(value)}" for key, value in values.items()), ""]
+        lines += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in values.items()), ""]
     path = folder / "recipe.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path

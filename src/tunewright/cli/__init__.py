@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from tunewright import __version__
 from tunewright.cli import build, deploy, inspect
+from tunewright.environment import __version__
 
 _SECTIONS = (("Make", build.COMMANDS), ("Look", inspect.COMMANDS), ("Use", deploy.COMMANDS))
 
@@ -49,7 +49,7 @@ for _, _listed in _SECTIONS:
         commands.add_command(_command)
 
 
-def _stop(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
     from tunewright.console import without_secrets
@@ -84,5 +84,5 @@ def main(arguments: list[str] | None = None) -> Any:
         error.show()
         sys.exit(error.exit_code)
     except (Exception, KeyboardInterrupt, click.Abort) as error:
-        sys.exit(_stop(KeyboardInterrupt() if isinstance(error, click.Abort) else error))
+        sys.exit(report_error(KeyboardInterrupt() if isinstance(error, click.Abort) else error))
     sys.exit(0)

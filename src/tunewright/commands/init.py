@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunewright import __version__, console
+from tunewright import console
 from tunewright.documents.stage import source_files
+from tunewright.environment import __version__
 from tunewright.errors import DocumentError, command
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (

@@ -49,17 +49,17 @@ class Sizes:
 def show_plan(recipe: Recipe, folder: Path) -> None:
     """Print a line per stage, and the peak memory of training."""
     run, shape = RunFolder(folder), _shape(recipe)
-    sizes = _sizes(recipe, run)
+    sizes = count_sizes(recipe, run)
     rows, total = [], 0.0
     for state in pipeline.states(run, recipe):
-        work, seconds = _work(state.stage.name, recipe, run, sizes, shape)
+        work, seconds = stage_work(state.stage.name, recipe, run, sizes, shape)
         if state.state == "fresh":
             work, seconds = "nothing: fresh", 0.0
         total += seconds
         rows.append((state.stage.name, state.state, work, console.about(seconds), state.why))
     rows.append(("all", "", "", console.about(total), ""))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
-    for line in (*_memory(recipe, shape), *_provable(recipe, run, sizes)):
+    for line in (*_memory(recipe, shape), *provable_effect(recipe, run, sizes)):
         console.line(line)
 
 
@@ -72,7 +72,7 @@ def stand_ins(number: int, num_tokens: int) -> list[Any]:
     return [Example(f"{place:06d}", (Encoded(ids, ids, ends_supervised=True),)) for place in range(number)]
 
 
-def _sizes(recipe: Recipe, run: RunFolder) -> Sizes:
+def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     """Count from the run folder where it knows, else from the files and the recipe."""
     if run.file(RunFile.SPLIT).exists():
         sides = [entry.side for entry in run.read_records(RunFile.SPLIT, SplitEntry)]
@@ -113,11 +113,11 @@ def _shape(recipe: Recipe) -> Shape | None:
     return None
 
 
-def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
+def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
     """Return (what a stage does, about how many seconds it takes: not a number where the base is not at hand)."""
-    least, most = _calls(stage, recipe, sizes)
+    least, most = call_range(stage, recipe, sizes)
     if most:
-        return _teaching(stage, recipe, run, least, most)
+        return teacher_work(stage, recipe, run, least, most)
     if stage in ("train", "placebo") and shape:
         steps = -(-sizes.num_samples // recipe.training.batch_size) * recipe.training.epochs
         tokens = sizes.num_tokens * recipe.training.epochs
@@ -134,7 +134,7 @@ def _work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape
     return "", 2.0
 
 
-def _calls(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
+def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
     """Return (least, most) teacher calls of a stage, as if nothing were journaled.
 
     The exam asks again for a question that is no good, at most three times per question. Curation asks twice per
@@ -188,7 +188,7 @@ _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
 }
 
 
-def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
+def teacher_work(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
     """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
     teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
     journal = run.file(RunFile.TEACHER_JOURNAL)
@@ -214,7 +214,7 @@ def _teaching(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int)
     return told, high * seconds
 
 
-def _provable(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
     """Yield the smallest difference that the exam can prove, as far as it is known how many will be asked."""
     if (known := _asked(recipe, run)) is not None:
         yield exam_power(known)
@@ -279,7 +279,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
     tokenizer = student_tokenizer(recipe)
     examples: list[Example] = read_data(run, recipe, tokenizer).examples
     if not examples:
-        sizes = _sizes(recipe, run)
+        sizes = count_sizes(recipe, run)
         console.line("there is no training set yet: samples of training.max_tokens stand for it")
         examples = stand_ins(max(1, sizes.num_samples), recipe.training.max_tokens)
     session = start_session(run, recipe, tokenizer)

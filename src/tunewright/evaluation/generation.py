@@ -46,7 +46,7 @@ def _in_order(planned: Sequence[Batch]) -> list[Batch]:
     return sorted(planned, key=lambda b: (models.index(b.weights.loaded_as), b.weights.adapter is not None))
 
 
-def _require_finite(outputs: Iterable[dict[str, Any]]) -> None:
+def require_finite(outputs: Iterable[dict[str, Any]]) -> None:
     """Refuse likelihoods that overflowed: left out, they would make what remains look better than it is.
 
     Raises:
@@ -76,7 +76,7 @@ def answer_all(run: RunFolder, planned: Sequence[Batch], memory: ModelPool) -> d
             with memory.holding(batch.weights) as model:
                 ends = end_ids(memory.tokenizer(batch.weights), model)
                 outputs = dict(zip(batch.keys, batch.answer(model, ends), strict=True))
-            _require_finite(outputs.values())
+            require_finite(outputs.values())
             journal.append({"outputs": outputs})
             told |= outputs
             bar.advance(len(batch.keys))

@@ -312,12 +312,17 @@ def _write_shard(merge: Merge, names: list[str], file: Path, dtype: Any) -> int:
     """Write one shard and let go of it; return the bytes of its tensors."""
     from safetensors.torch import save_file
 
-    tensors = {name: _rounded(name, merge.tensor(name), dtype) for name in names}
+    tensors = {name: cast_finite(name, merge.tensor(name), dtype) for name in names}
     save_file(tensors, file, metadata={"format": "pt"})
     return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
-def _rounded(name: str, value: Any, dtype: Any) -> Any:
+def cast_finite(name: str, value: Any, dtype: Any) -> Any:
+    """Return a weight in that type; integers stay.
+
+    Raises:
+        ModelError: the type cannot hold a value of it.
+    """
     if not value.is_floating_point():
         return value
     rounded = value.to(dtype).contiguous()

@@ -98,10 +98,11 @@ def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any])
         "recipe": public_recipe(recipe),
         "exported_with": {"versions": environment.versions(), "machine": environment.machine()},
     }
-    _write(folder, content)
+    write_receipt(folder, content)
 
 
-def _write(folder: Path, content: Mapping[str, Any]) -> None:
+def write_receipt(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the receipt: these facts, the digest of each file, and the digest of both."""
     whole = {**content, "files": manifest(folder)}
     write_atomic(folder / RECEIPT, _text({**whole, "digest": digest(whole)}))
 

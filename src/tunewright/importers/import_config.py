@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewright import __version__, console
+from tunewright import console
+from tunewright.environment import __version__
 from tunewright.errors import RecipeError
 from tunewright.importers.axolotl import AXOLOTL
 from tunewright.importers.llama_factory import LLAMA_FACTORY

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tunewright import __version__, console
+from tunewright import console
+from tunewright.environment import __version__
 from tunewright.errors import DocumentError, ModelError, RecipeError
 from tunewright.launchers.notebooks import notebook
 from tunewright.models import hub_errors

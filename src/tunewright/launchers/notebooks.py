@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tunewright import __version__
+from tunewright.environment import __version__
 
 _KAGGLE = {"T4": "nvidiaTeslaT4"}
 _SECRETS = ("HF_TOKEN", "TEACHER_API_KEY")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from tunewright import __version__, console
+from tunewright import console
+from tunewright.environment import __version__
 from tunewright.errors import RunFolderError, command
 from tunewright.html import figures
 from tunewright.html.render import count, render, section_name, share

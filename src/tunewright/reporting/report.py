@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright import __version__
+from tunewright.environment import __version__
 from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.extra_arms import compared_table
 from tunewright.evaluation.results import guard_name

@@ -80,7 +80,7 @@ def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None
     with _terminable(), take_port(host, port) as door:
         student = Student(student_tokenizer(recipe), recipe.system_prompt)
         asked = canaries(run, recipe, student.tokenizer)
-        with _engine(run, recipe, engine, dtype, student) as started:
+        with start_engine(run, recipe, engine, dtype, student) as started:
             again = "was the adapter changed after the exam? then run the recipe on this folder again"
             exact = "" if started.name == "transformers" else "--engine transformers rounds nothing; "
             console.line(judge(asked, _served(started, asked, recipe, student), exact + again))
@@ -109,7 +109,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _engine(
+def start_engine(
     run: RunFolder, recipe: Recipe, wanted: str, dtype: str, student: Student
 ) -> AbstractContextManager[Engine]:
     """Start what is wanted; of "auto" vLLM where it serves this run, else llama.cpp, else the examined model itself.

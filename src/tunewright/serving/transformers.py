@@ -60,9 +60,9 @@ class ExaminedEngine:
         ids: list[int] = []
         with self._turn:
             tokens = generate_tokens(
-                self._model, prompt_ids, most, self._ends, self._tokenizer.pad_token_id, _chooser(request)
+                self._model, prompt_ids, most, self._ends, self._tokenizer.pad_token_id, token_chooser(request)
             )
-            stopped = yield from _until(decode_stream(self._tokenizer, _noted(tokens, ids)), request.stop)
+            stopped = yield from cut_at_stops(decode_stream(self._tokenizer, _noted(tokens, ids)), request.stop)
         yield Piece("", "stop" if stopped or len(ids) < most else "length", len(ids))
 
 
@@ -72,7 +72,7 @@ def _noted(tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
         yield token
 
 
-def _chooser(request: ChatRequest) -> Any:
+def token_chooser(request: ChatRequest) -> Any:
     """Return what takes the next token from logits [1, vocabulary] and the tokens so far, as the client asks for it.
 
     The penalties are OpenAI's: the logit of a token falls with how often it was written, and once if it was at all.
@@ -94,7 +94,7 @@ def _chooser(request: ChatRequest) -> Any:
     return choose
 
 
-def _until(pieces: Iterator[str], stops: Sequence[str]) -> Generator[Piece, None, bool]:
+def cut_at_stops(pieces: Iterator[str], stops: Sequence[str]) -> Generator[Piece, None, bool]:
     """Yield a text up to the first of these words, which is not told; return whether there was one.
 
     What may be the beginning of one waits for the next piece.
