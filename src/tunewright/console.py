@@ -29,28 +29,26 @@ from rich.text import Text
 
 from tunewright.errors import TunewrightError, UserError
 
-_NAMED = re.compile(r"(^|_)(API)?(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|PAT)(_|$)")
-_SHORTEST = 8  # characters; what is shorter would be found in harmless text
-
-
-def without_secrets(text: str) -> str:
-    """Return the text with the value of each environment variable named as a key replaced by its name."""
-    named = {value.strip(): name for name, value in os.environ.items() if _NAMED.search(name.upper())}
-    for value in sorted(named, key=len, reverse=True):
-        if len(value) >= _SHORTEST and not value.startswith("/"):  # a path is where a key lies, no key
-            text = text.replace(value, f"[{named[value]}]")
-    return text
-
-
-_SILENT_SECONDS = 10.0  # between two progress lines where no terminal redraws a bar
-
+_SECRET_NAME = re.compile(r"(^|_)(API)?(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|PAT)(_|$)")
+_SHORTEST_SECRET = 8  # characters; a shorter value also occurs in harmless text
+_LINE_INTERVAL_S = 10.0  # between two progress lines without a terminal
+_MIN_WIDTH = 80  # characters; in a narrower terminal, two columns break nearly every line
 
 _silent: list[bool] = []
 
 
 def silence() -> None:
-    """Print nothing but errors from now on: one of several processes speaks for all."""
+    """Print nothing but errors from now on: of several processes, only one prints."""
     _silent.append(True)
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with every secret replaced by its name: the values of environment variables named as keys."""
+    secrets = {value.strip(): name for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())}
+    for value in sorted(secrets, key=len, reverse=True):
+        if len(value) >= _SHORTEST_SECRET and not value.startswith("/"):  # the path of a key file is no secret
+            text = text.replace(value, f"[{secrets[value]}]")
+    return text
 
 
 def _stderr(quiet: bool = True) -> Console:
@@ -58,7 +56,7 @@ def _stderr(quiet: bool = True) -> Console:
 
 
 def data(text: str) -> None:
-    """Write program output to stdout, as it is."""
+    """Write program output to stdout, unchanged."""
     stream(text if text.endswith("\n") else text + "\n")
 
 
@@ -66,7 +64,7 @@ def stream(text: str) -> None:
     """Write a piece of program output to stdout without a line end.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: stdout cannot be written.
     """
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -76,11 +74,13 @@ def stream(text: str) -> None:
     except BrokenPipeError:
         raise
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError("cannot write to standard output", str(error), "send it to a file or a terminal") from error
+        raise UserError(
+            "cannot write to standard output", str(error), "redirect it to a file: COMMAND > FILE"
+        ) from error
 
 
 def line(text: str = "", style: str = "") -> None:
-    """Write one line to stderr, without the keys that a server or a library may have repeated."""
+    """Write one line to stderr, without secrets: a server or a library may have repeated one."""
     _stderr().print(Text(without_secrets(text), style=style))
 
 
@@ -95,7 +95,7 @@ def warning(text: str) -> None:
 
 
 def error(failure: TunewrightError) -> None:
-    """Write an error with its cause and hint to stderr, without the keys that a server may have repeated."""
+    """Write an error with its cause and hint to stderr, without secrets."""
     console = _stderr(quiet=False)
     console.print(Text(without_secrets(f"error: {failure.headline}"), style="bold red"))
     if failure.cause:
@@ -104,8 +104,8 @@ def error(failure: TunewrightError) -> None:
         console.print(Text(without_secrets(f"\n  hint: {failure.hint}"), style="cyan"))
 
 
-def about(seconds: float) -> str:
-    """Return a time that is only guessed, in the unit that suits it; "?" of what is not a number."""
+def rough_duration(seconds: float) -> str:
+    """Return an estimated time in a suitable unit; "?" for NaN."""
     if math.isnan(seconds):
         return "?"
     if seconds < 60:
@@ -114,7 +114,7 @@ def about(seconds: float) -> str:
 
 
 def segments(parts: Sequence[tuple[str, str]]) -> None:
-    """Write pieces of text, each with a rich style, as one block to stderr."""
+    """Write pieces of text to stderr as one block, each piece with its rich style."""
     _stderr().print(Text.assemble(*parts))
 
 
@@ -138,7 +138,7 @@ class _RateColumn(ProgressColumn):
 
 @dataclass
 class ProgressBar:
-    """A bar with count, rate and time left; without a terminal, a line every ten seconds."""
+    """A bar with count, rate and remaining time; without a terminal, a line every ten seconds."""
 
     label: str
     total: int
@@ -172,7 +172,7 @@ class ProgressBar:
         if self._bar is not None:
             self._note = note or self._note
             self._bar.update(self._bar.task_ids[0], advance=count, note=self._note)
-        elif time.monotonic() - self._last_line > _SILENT_SECONDS:
+        elif time.monotonic() - self._last_line > _LINE_INTERVAL_S:
             self._last_line = time.monotonic()
             seconds = self._last_line - self._start
             rate = self._count / seconds
@@ -180,7 +180,7 @@ class ProgressBar:
             line(f"  {self.label} {self._count}/{self.total} {rate:.1f}/s eta {left:.0f}s {note}".rstrip())
 
     def note(self, text: str) -> None:
-        """Show a text beside the bar until the next one; without a terminal, on a line of its own."""
+        """Show a text beside the bar until the next note; without a terminal, on a line of its own."""
         self._note = text
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], note=text)
@@ -202,38 +202,35 @@ def progress(label: str, total: int) -> ProgressBar:
     return ProgressBar(label, total)
 
 
-_NARROWEST = 80  # two columns below that would break nearly every line
-
-
 def has_columns() -> bool:
-    """Return whether stdout is a terminal that has room for two texts side by side."""
+    """Return whether stdout is a terminal wide enough for two texts side by side."""
     console = Console()
-    return console.is_terminal and not console.is_dumb_terminal and console.width >= _NARROWEST
+    return console.is_terminal and not console.is_dumb_terminal and console.width >= _MIN_WIDTH
 
 
 class Columns:
-    """Texts on stdout that grow side by side, each under its name; while they grow, their ends are in sight."""
+    """Texts that grow side by side on stdout, each under its name; while they grow, their last lines are visible."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._console = Console(highlight=False)
         self._texts = dict.fromkeys(names, "")
-        self._live = Live(console=self._console, refresh_per_second=12, get_renderable=self._growing)
+        self._live = Live(console=self._console, refresh_per_second=12, get_renderable=self._latest)
 
     def add(self, name: str, piece: str) -> None:
-        """Append to one text."""
+        """Append to the text of that name."""
         self._texts[name] += piece
 
-    def _growing(self) -> Table:
+    def _latest(self) -> Table:
         return self._grid(max(1, self._console.height - 3))
 
-    def _grid(self, most_lines: int | None) -> Table:
+    def _grid(self, max_lines: int | None) -> Table:
         width = (self._console.width - 3 * (len(self._texts) - 1)) // len(self._texts)
         grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
         cells = []
         for name, text in self._texts.items():
             grid.add_column(name, width=width, overflow="fold")
             lines = Text(text).wrap(self._console, width, overflow="fold")
-            cells.append(Text("\n").join(lines if most_lines is None else lines[-most_lines:]))
+            cells.append(Text("\n").join(lines if max_lines is None else lines[-max_lines:]))
         grid.add_row(*cells)
         return grid
 

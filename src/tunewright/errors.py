@@ -1,13 +1,13 @@
 """Every error that a user can meet: a headline, a cause, and a hint with the next thing to type.
 
 TunewrightError            exit code
-├── UserError              1    the user can mend it: recipe, documents, model, run folder
+├── UserError              1    the user can fix it: recipe, documents, model, run folder
 │   ├── RecipeError
 │   ├── DocumentError
 │   ├── ModelError
 │   ├── HubError
 │   └── RunFolderError
-└── StageError             3    a stage failed; what was done is kept and the run can be resumed
+└── StageError             3    a stage failed; finished work is kept and the run can be resumed
     ├── TeacherError
     ├── TrainingError
     ├── ExportError
@@ -40,7 +40,7 @@ class TunewrightError(Exception):
 
 
 class UserError(TunewrightError):
-    """Something that the user can mend before running again."""
+    """Something that the user can fix before running again."""
 
 
 class RecipeError(UserError):
@@ -52,11 +52,11 @@ class DocumentError(UserError):
 
 
 class ModelError(UserError):
-    """A base model that is missing, gated, offline or of an unsupported kind."""
+    """A model that is missing, gated, unreachable or not supported."""
 
 
 class HubError(UserError):
-    """A push that the hub refuses or cannot take; what it has already is not sent again."""
+    """A push that the hub refuses or cannot accept; files that it already has are not sent again."""
 
 
 class RunFolderError(UserError):
@@ -70,7 +70,7 @@ class StageError(TunewrightError):
 
 
 class TeacherError(StageError):
-    """The teacher refused, timed out or answered nonsense for longer than the retries allow."""
+    """The teacher still refuses, times out or answers nonsense after all retries."""
 
 
 class TrainingError(StageError):
@@ -78,18 +78,18 @@ class TrainingError(StageError):
 
 
 class ExportError(StageError):
-    """An exported artifact is not what was examined, or is not as it was written; an earlier one still stands."""
+    """An export differs from the evaluated model, or was changed after it was written; an earlier export is kept."""
 
 
 class DiskFullError(StageError):
-    """A write failed for want of space; the previous version of the file is untouched."""
+    """A write failed for lack of space; the previous version of the file is untouched."""
 
 
 def command(*words: object) -> str:
-    """Return a command line of tunewright that a shell takes as it stands."""
+    """Return a tunewright command line, quoted for a shell."""
     return shell("tunewright", *words)
 
 
 def shell(*words: object) -> str:
-    """Return a command line that a shell takes as it stands: what it would read otherwise is quoted."""
+    """Return a command line, quoted for a shell."""
     return shlex.join(map(str, words))

@@ -1,7 +1,7 @@
 """The records that stages exchange: frozen, one line of JSON each.
 
-Offsets are character offsets into ``Document.text``, half open. Identifiers are hexadecimal digests of the
-content that they name, so that the same content gets the same identifier in every run.
+Offsets are character offsets into ``Document.text``, half open. Identifiers are hexadecimal digests of the content,
+so that the same content has the same identifier in every run.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ Ring = Literal["learned", "unseen"]
 Role = Literal["system", "user", "assistant"]
 RetentionKind = Literal["choice", "format", "passage"]
 
-# Tasks that later stages treat apart: the user's own data, general instructions, and rewrites trained on as raw text.
+# Tasks that later stages treat differently: the user's own data, general instructions, and rewrites trained on as raw text.
 OWN, GENERAL, VIEW = "own", "general", "view"
 
 
 def digest(*parts: object) -> str:
-    """Return 16 hexadecimal digits that name the given JSON-able parts."""
+    """Return 16 hexadecimal digits of the SHA-256 of the parts as JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Record(BaseModel):
-    """A frozen record; unknown keys are errors, so that a typo in a hand-written file is seen."""
+    """A frozen record; unknown keys are errors, so that a typo in a hand-written file is noticed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Section(Record):
-    """A heading's stretch of a document: its path of headings and where its body stands."""
+    """A section of a document: its path of headings and the offsets of its body."""
 
     path: tuple[str, ...]
     start: int
@@ -48,7 +48,7 @@ class Section(Record):
 class Document(Record):
     """One source file (or one row of a .jsonl/.csv) as plain text.
 
-    ``id`` is the digest of source and text; ``source`` is the path relative to the folder that was given.
+    ``id`` is the digest of source and text; ``source`` is the path relative to the documents folder.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Document(Record):
 
 
 class Span(Record):
-    """A quoted stretch of a document: ``document.text[start:end] == quote``."""
+    """A quotation from a document: ``document.text[start:end] == quote``."""
 
     document: str
     start: int
@@ -82,7 +82,7 @@ class Chunk(Record):
 
 
 class SplitEntry(Record):
-    """Which side a document stands on; near-duplicate documents share a group, and so a side."""
+    """A document's side of the split; near-duplicate documents share a group, and so a side."""
 
     document: str
     side: Side
@@ -97,11 +97,11 @@ class Message(Record):
 
 
 class Sample(Record):
-    """One training sample as chat messages, with where its answer comes from.
+    """One training sample as chat messages, with the source of its answer.
 
     ``evidence`` and ``chunk`` are None for refusals, general instructions and the user's own data. Where an answer
-    rests on more than one stretch, or a dialogue has several answers, ``further_evidence`` holds the others in order.
-    ``kind`` is the question's in the taxonomy, where the task has one.
+    rests on several passages, or a dialogue has several answers, ``further_evidence`` holds the others in order.
+    ``kind`` is the kind of question in the taxonomy, if the task has one.
     """
 
     id: str
@@ -127,7 +127,7 @@ class Sample(Record):
 class PreferencePair(Record):
     """A prompt with a better and a worse answer; the last turn of ``prompt`` is the user's.
 
-    ``origin`` says how it came about ("own": the user's data), ``sample`` which training sample it was made from.
+    ``origin`` is how the pair was made ("own": the user's data), ``sample`` the training sample it was made from.
     """
 
     id: str
@@ -141,8 +141,8 @@ class PreferencePair(Record):
 class Question(Record):
     """One exam question.
 
-    ``passage`` is shown in the prompt when given. An unanswerable question's right answer is to decline, and
-    its ``gold`` is the recipe's refusal sentence. ``document`` is the cluster for the statistics.
+    ``passage``, if any, is part of the prompt. The right answer to an unanswerable question is to decline; its
+    ``gold`` is the recipe's refusal sentence. ``document`` is the cluster for the statistics.
     """
 
     id: str
@@ -156,9 +156,10 @@ class Question(Record):
 
 
 class Answer(Record):
-    """One arm's answer to one question; ``gold_nll`` in nats per gold token, ``finish`` as the field says it.
+    """One arm's answer to one question.
 
-    ``contrast_nll`` is that of the gold answer with one fact changed; None where no fact can be changed.
+    ``gold_nll`` is the negative log-likelihood of the gold answer, in nats per token; ``contrast_nll`` that of the gold
+    answer with one fact changed, None where no fact can be changed. ``finish`` is the finish reason.
     """
 
     question: str
@@ -173,7 +174,7 @@ class Answer(Record):
 
 
 class Score(Record):
-    """The metrics of one answer; ``primary`` in [0, 1] is what the verdict is about."""
+    """The metrics of one answer; ``primary``, in [0, 1], decides the verdict."""
 
     question: str
     arm: str
@@ -184,10 +185,10 @@ class Score(Record):
 
 
 class RetentionItem(Record):
-    """One item of the third ring: a multiple choice, a prompt whose answer must have a form, or a general text.
+    """One retention item: a multiple choice, a prompt whose answer must have a format, or a general passage.
 
-    ``options`` and ``right``, the place of the right one, are a choice's; ``checks`` are a format's, each an object
-    with its ``kind``. ``topic`` of a passage is what kind of text it is, of a format the kind of its first check.
+    A choice has ``options`` and the index of the ``right`` option; a format has ``checks``, each an object with its
+    ``kind``. The ``topic`` of a passage is its kind of text, that of a format the kind of its first check.
     """
 
     id: str
@@ -201,10 +202,10 @@ class RetentionItem(Record):
 
 
 class RetentionAnswer(Record):
-    """What base or tuned made of one item of the third ring.
+    """The result of base or tuned on one retention item.
 
-    ``value`` is 1 or 0 for a choice or a format, right or wrong, and nats per token for a passage. ``text`` is a
-    format's answer or the chosen option; ``nll`` holds the nats of each option, whole.
+    ``value`` is 1 (right) or 0 (wrong) for a choice or a format, and nats per token for a passage. ``text`` is the
+    answer to a format or the chosen option; ``nll`` holds the nats of each option, summed over its tokens.
     """
 
     item: str
@@ -219,9 +220,9 @@ class RetentionAnswer(Record):
 class Mark(Record):
     """One person's judgment of two arms' answers to one question.
 
-    ``winner`` is an arm, None when there is none. ``left`` is the arm that stood on the left, None where the marker saw
-    the arms by name (a spreadsheet). A hidden ``repeat`` shows the same question to the same marker again. ``seconds``
-    from sight to mark.
+    ``winner`` is an arm, None without a preference. ``left`` is the arm on the left, None where the marker saw the
+    arms by name (a spreadsheet). A hidden ``repeat`` shows the same question to the same marker again. ``seconds`` is
+    the time from display to mark.
     """
 
     question: str
@@ -236,7 +237,7 @@ class Mark(Record):
 
 
 class Rejection(Record):
-    """A record that left the path: by which stage, which one, and why; ``task`` is the sample's, where it is one."""
+    """A record that a stage dropped, and why; ``task`` is that of a sample."""
 
     stage: str
     id: str
@@ -246,7 +247,7 @@ class Rejection(Record):
 
 
 class StageSummary(Record):
-    """What a stage did: in = out + rejected (by reason), beside any figures worth telling."""
+    """What a stage did: in = out + rejected (by reason), and any figures worth printing."""
 
     num_in: int
     num_out: int
@@ -279,5 +280,5 @@ def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
                 raise RunFolderError(
                     f"{path} line {number} is not a {kind.__name__}",
                     f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}",
-                    "mend the line, or delete the file so that its stage writes it anew",
+                    "fix the line, or delete the file and run again: its stage writes it",
                 ) from error

@@ -1,4 +1,4 @@
-"""A text for the place that the user named with ``-o``."""
+"""Writing files and folders atomically, digests of files, and errors of a full disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from tunewright.errors import DiskFullError, RecipeError, shell
 
-_SAYS_FULL = re.compile(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b|No space left on device")
+_NO_SPACE = re.compile(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b|No space left on device")
 
 
 @contextmanager
 def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
-    """Turn "no space left" into a DiskFullError that names the disk and the bytes that were needed."""
+    """Turn "no space left" into a DiskFullError with the disk and the bytes needed."""
     try:
         yield
     except Exception as error:  # safetensors wraps the operating system's error in a class of its own
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _SAYS_FULL.search(str(error))
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _NO_SPACE.search(str(error))
         if isinstance(error, DiskFullError) or not full:
             raise
         disk = path.parent if path.parent.exists() else Path("/")
@@ -30,12 +30,12 @@ def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
         raise DiskFullError(
             f"no space left on the disk that holds {disk}",
             f"writing {path.name} needs {num_bytes:,} bytes; {free:,} are free; the previous version is kept",
-            "free some space and run the same command again: it resumes",
+            "free some space, then run the same command again: it resumes",
         ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries are on disk."""
+    """Flush a folder's entries to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -44,7 +44,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until all that is in a folder is on disk."""
+    """Flush everything in a folder to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             sync_folder(path)
@@ -55,10 +55,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
-    """Replace a file, ``private`` for its owner alone, so that a crash leaves the old or the new content, never a half.
+    """Replace a file so that a crash leaves the old or the new content; only the owner reads a ``private`` one.
 
     Raises:
-        DiskFullError: no space; the old content stands.
+        DiskFullError: no space; the old content is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -79,10 +79,10 @@ def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the name ``path`` once the block ends and its files are on disk.
+    """Yield an empty folder that is renamed to ``path`` once the block ends and its files are on disk.
 
-    A previous folder of that name is replaced; on an error it stays and the new one is removed. The caller holds a
-    lock: what a process left that was killed here bears fixed names, and is put back or removed first.
+    A previous folder of that name is replaced; on an error it is kept and the new folder is removed. The caller holds a
+    lock: the temporary names are fixed, so that the leftovers of a killed process are restored or removed first.
     """
     temporary = path.with_name(f".{path.name}.tunewright.tmp")
     old = path.with_name(f".{path.name}.tunewright.old")
@@ -104,7 +104,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _restore(old: Path, path: Path) -> None:
-    """Put a folder that was moved aside back, unless its successor stands."""
+    """Put a folder that was moved aside back, unless its replacement exists."""
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(old, ignore_errors=True)
@@ -122,18 +122,20 @@ def file_digest(path: Path) -> str:
 
 
 def write_output(path: Path, text: str, force: bool) -> None:
-    """Write a whole text, and over a file that stands there only with ``force``.
+    """Write a text to the path the user named with ``-o``; ``force`` replaces an existing file.
 
     Raises:
-        RecipeError: a folder or, without ``force``, a file is there already; or it cannot be written.
-        DiskFullError: no space; what stood there stands.
+        RecipeError: the path is a folder, is an existing file (without ``force``), or cannot be written.
+        DiskFullError: no space; an existing file is kept.
     """
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder", "", f"name a file in it: {shell('-o', path / 'NAME')}")
+        raise RecipeError(f"{path} is a folder", "", f"name a file in it: {shell('-o', path / 'FILE')}")
     if path.exists() and not force:
-        raise RecipeError(f"{path} exists", "it may hold your changes", "choose another name with -o, or add --force")
+        raise RecipeError(
+            f"{path} already exists", "it may hold your changes", "name another file with -o, or add --force"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text.encode())
     except OSError as error:
-        raise RecipeError(f"cannot write {path}", str(error), "name another place with -o") from error
+        raise RecipeError(f"cannot write {path}", str(error), "name another file with -o") from error

@@ -56,8 +56,8 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
         if state.state == "fresh":
             work, seconds = "nothing: fresh", 0.0
         total += seconds
-        rows.append((state.stage.name, state.state, work, console.about(seconds), state.why))
-    rows.append(("all", "", "", console.about(total), ""))
+        rows.append((state.stage.name, state.state, work, console.rough_duration(seconds), state.why))
+    rows.append(("all", "", "", console.rough_duration(total), ""))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
     for line in (*_memory(recipe, shape), *provable_effect(recipe, run, sizes)):
         console.line(line)

@@ -152,7 +152,7 @@ def prove(
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
     console.line(
         f"plan: {plan.told} ({why}); {plan.path}; real steps took{memory}; "
-        f"training will take about {console.about(plan.planned_s)}"
+        f"training will take about {console.rough_duration(plan.planned_s)}"
     )
     return capacity, plan
 
