@@ -21,7 +21,7 @@ Ring = Literal["learned", "unseen"]
 Role = Literal["system", "user", "assistant"]
 RetentionKind = Literal["choice", "format", "passage"]
 
-# Tasks that later stages treat differently: the user's own data, general instructions, and rewrites trained on as raw text.
+# Tasks that later stages treat differently: own data, general instructions, and rewrites trained on as raw text.
 OWN, GENERAL, VIEW = "own", "general", "view"
 
 
