@@ -25,8 +25,8 @@ def _code(names: tuple[str, ...]) -> str:
 
 
 def _counterparts(tool: Tool) -> Iterator[str]:
-    for joint in tool.joints:
-        yield f"| {_code(joint.theirs)} | {_code(joint.ours)} | {joint.note} |"
+    for group in tool.groups:
+        yield f"| {_code(group.theirs)} | {_code(group.ours)} | {group.note} |"
     for name, rule in tool.rules.items():
         if rule.ours:
             yield f"| `{name}` | `{rule.ours}` | {rule.note} |"

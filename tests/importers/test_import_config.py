@@ -1,4 +1,4 @@
-"""Other trainers' configurations become recipes that load, and nothing of them is lost without a word."""
+"""Other trainers' configurations become recipes that load, and every setting is accounted for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from support import configs
 from tunewright.cli import main
 from tunewright.errors import RecipeError
-from tunewright.importers.import_config import TOOLS, read_config, recipe_of, render, told, tool_of
+from tunewright.importers.import_config import TOOLS, read_config, recipe_of, render, report_lines, tool_of
 from tunewright.importers.rules import convert, leaves
 from tunewright.recipe import Recipe, load_recipe, parse_recipe, sections
 
@@ -52,14 +52,14 @@ def test_axolotl_qlora(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = (here / "recipe.toml").read_text()
     stderr = capsys.readouterr().err
     for line in (
-        'datasets[2].path = "tatsu-lab/alpaca": no .jsonl or .json file of this machine',
-        "max_steps = 400: the training is counted in epochs",
-        "num_epochs = 2.5: whole passes only: 3",
-        "micro_batch_size = 2: theirs counts packed rows",
-        "frobnicate = 3: not known here",
+        'datasets[2].path = "tatsu-lab/alpaca": not a local .jsonl or .json file',
+        "max_steps = 400: training is measured in epochs",
+        "num_epochs = 2.5: whole epochs only: 3",
+        "micro_batch_size = 2: it counts packed rows",
+        "frobnicate = 3: unknown setting",
         "neftune_noise_alpha = 5: no noise",
         "wandb_api_key = (not repeated): secrets come from the environment",
-        "Empty there: lora_model_dir, wandb_entity",
+        "Empty settings: lora_model_dir, wandb_entity",
     ):
         assert line in stderr
         assert line in written
@@ -73,7 +73,7 @@ def test_axolotl_dpo_trains_on_pairs_alone(here: Path) -> None:
     assert (recipe.preference.beta, recipe.preference.loss) == (0.2, "sigmoid")
     assert (recipe.model.quantization, recipe.model.compute) == ("int8", "fp16")
     assert recipe.training.targets == ("q_proj", "k_proj", "v_proj")
-    assert 'field_chosen = "better": looked for under chosen' in (here / "recipe.toml").read_text()
+    assert 'field_chosen = "better": the expected name is chosen' in (here / "recipe.toml").read_text()
 
 
 def test_llama_factory_sft_reads_its_register_of_data(here: Path) -> None:
@@ -86,11 +86,11 @@ def test_llama_factory_sft_reads_its_register_of_data(here: Path) -> None:
     assert (recipe.training.targets, recipe.training.batch_size) == (("q_proj", "v_proj"), 8)
     assert (recipe.training.warmup_share, recipe.training.checkpoint_steps) == (0.1, 500)
     written = (here / "recipe.toml").read_text()
-    assert "alpaca_en_demo: no .jsonl or .json file" in written
+    assert "alpaca_en_demo: not a local .jsonl or .json file" in written
     assert "this-is-no-secret" not in written
 
 
-def test_llama_factory_dpo_as_json_takes_the_defaults_of_there(here: Path) -> None:
+def test_llama_factory_dpo_as_json_takes_that_trainers_defaults(here: Path) -> None:
     recipe = converted(configs.LLAMA_FACTORY_DPO, here, "train.json")
     assert recipe.preference.data == ("pairs.jsonl",)  # a name of the hub: where the pairs are to be saved
     assert (recipe.training.method, recipe.model.quantization) == ("full", "none")
@@ -99,7 +99,7 @@ def test_llama_factory_dpo_as_json_takes_the_defaults_of_there(here: Path) -> No
     assert (recipe.training.schedule, recipe.training.warmup_share) == ("linear", 0.0)
     written = (here / "recipe.toml").read_text()
     assert 'pref_loss = "simpo": no such loss' in written
-    assert "quantization_bit = 4: every weight is trained" in written
+    assert "quantization_bit = 4: all weights are trained" in written
     assert 'optim = "adafactor": no such optimizer' in written
     assert "# LLaMA-Factory's default" in written
 
@@ -141,18 +141,18 @@ def test_the_recipe_goes_to_stdout_alone_and_an_existing_file_is_kept(
     [
         ("base_model: x\n  lora_r: 3\n", "line 2"),
         ("base_model: [x\nlora_r: 3\n", "line 2"),
-        ("- base_model\n", "it holds list"),
+        ("- base_model\n", "it holds a list"),
         ("", "it holds nothing"),
         ("!!python/object/apply:os.getcwd []\n", "line 1"),
-        ("learning_rate: 3\n", "known are Axolotl (by base_model)"),
-        ("model_name_or_path: x\ndataset_name: y\n", "no trainer that is known here"),
-        ("base_model: x\na: &a [*a]\n", "nested too deep"),
+        ("learning_rate: 3\n", "supported: Axolotl (by base_model)"),
+        ("model_name_or_path: x\ndataset_name: y\n", "not of a supported trainer"),
+        ("base_model: x\na: &a [*a]\n", "nested too deeply"),
         ("a: &a [1, 2]\nb: &b [*a, *a]\nc: &c [*b, *b]\nbase_model: x\n" + "".join(
             f"d{n}: &d{n} [{', '.join([f'*d{n - 1}' if n else '*c'] * 9)}]\n" for n in range(8)), "settings"),
         ("base_model: \x00\n", "not valid YAML"),
     ],
 )  # fmt: skip
-def test_what_is_no_configuration_is_refused_with_its_place(text: str, words: str, tmp_path: Path) -> None:
+def test_what_is_no_configuration_is_refused_with_its_position(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "theirs.yml").write_text(text)
     with pytest.raises(RecipeError) as refused:
         given = read_config(tmp_path / "theirs.yml")
@@ -161,10 +161,10 @@ def test_what_is_no_configuration_is_refused_with_its_place(text: str, words: st
 
 
 def accounted(text_of_settings: dict[str, Any], folder: Path) -> None:
-    """Hold that every setting is taken over, listed or told to be empty, in the recipe's own words."""
+    """Assert that every setting is converted, listed or reported as empty, in the recipe as well."""
     tool = tool_of(text_of_settings, folder)
     conversion = convert(tool, text_of_settings)
-    listed = {one.key for one in conversion.listed}
+    listed = {item.key for item in conversion.listed}
     for key, _ in leaves(text_of_settings):
         assert key in conversion.taken or key in listed or key in conversion.empty, key
     recipe = recipe_of(conversion, folder)
@@ -176,7 +176,11 @@ def accounted(text_of_settings: dict[str, Any], folder: Path) -> None:
                 line for line in text.splitlines() if line.startswith(setting.rpartition(".")[2]) and key in line
             )
             assert "#" in line
-    assert all(f"  {one.key} = " in "\n".join(told(conversion)) for one in conversion.listed if one.key.isidentifier())
+    assert all(
+        f"  {item.key} = " in "\n".join(report_lines(conversion))
+        for item in conversion.listed
+        if item.key.isidentifier()
+    )
 
 
 @pytest.mark.parametrize("text", configs.ALL.values(), ids=configs.ALL)
@@ -198,8 +202,8 @@ _VALUES = (
 
 
 def _keys(tool: Any) -> list[str]:
-    joint = [key for one in tool.joints for key in one.theirs]
-    return sorted({key for key in [*tool.rules, *joint, *tool.families] if "[" not in key and "." not in key})
+    grouped = [key for group in tool.groups for key in group.theirs]
+    return sorted({key for key in [*tool.rules, *grouped, *tool.families] if "[" not in key and "." not in key})
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
@@ -209,14 +213,14 @@ def test_whatever_is_written_the_recipe_loads_and_nothing_is_lost(tool: Any, dat
     keys = some.sampled_from(_keys(tool)) | some.from_regex(r"[a-z_]{1,12}", fullmatch=True)
     drawn = data.draw(some.dictionaries(keys, _VALUES, max_size=8))
     if tool.name == "Axolotl":
-        one = some.fixed_dictionaries(
+        data_set = some.fixed_dictionaries(
             {"path": _SCALARS}, optional={"type": _VALUES, "data_files": _VALUES, "x": _SCALARS}
         )
-        drawn |= {"base_model": "owner/name", "datasets": data.draw(some.lists(one, max_size=3))}
+        drawn |= {"base_model": "owner/name", "datasets": data.draw(some.lists(data_set, max_size=3))}
     elif tool.name == "LLaMA-Factory":
         drawn |= {"model_name_or_path": "owner/name", "template": "qwen"}
     else:
-        names = [*tool.rules, *(key for one in tool.joints for key in one.theirs)]
+        names = [*tool.rules, *(key for group in tool.groups for key in group.theirs)]
         nested: dict[str, dict[str, Any]] = {"lora": {"lora_r": 8}}
         for key in data.draw(some.lists(some.sampled_from([key for key in names if "." in key]), max_size=8)):
             section, _, inner = key.partition(".")
@@ -229,7 +233,7 @@ def test_the_tables_name_settings_that_exist() -> None:
     known = {f"{name}.{key}" for name, kind in sections() for key in kind.model_fields} | set(Recipe.model_fields)
     for tool in TOOLS:
         assert {rule.ours for rule in tool.rules.values() if rule.ours} <= known
-        assert {ours for joint in tool.joints for ours in joint.ours} <= known
+        assert {ours for group in tool.groups for ours in group.ours} <= known
         assert all(rule.ours or rule.note for rule in tool.rules.values())
 
 
@@ -249,7 +253,7 @@ def test_of_two_settings_that_disagree_the_first_stays_and_the_other_is_listed(
     accounted(whole, here)
     conversion = convert(tool_of(whole, here), whole)
     assert conversion.settings[ours] == value
-    assert [one.key for one in conversion.listed if one.key in given] == ([listed] if listed else [])
+    assert [item.key for item in conversion.listed if item.key in given] == ([listed] if listed else [])
 
 
 def test_both_lists_of_tokens_are_added(here: Path) -> None:
@@ -274,5 +278,5 @@ def test_the_home_of_nobody_is_a_path_like_any_other(here: Path) -> None:
         {"model_name_or_path": "o/n", "template": "x", "pref_loss": [None]},
     ],
 )
-def test_a_list_in_the_place_of_a_name_is_listed(odd: dict[str, Any], here: Path) -> None:
+def test_a_list_instead_of_a_name_is_listed(odd: dict[str, Any], here: Path) -> None:
     accounted(odd, here)

@@ -61,7 +61,7 @@ def test_the_smallest_machine_that_the_plan_fits(
     if count == 1:  # by the planner itself: it fits there, and on nothing smaller
         shape = Shape.of(config)
         for name, size in launch.GPUS.items():
-            free = size * launch._GIVEN
+            free = size * launch.USABLE_BYTES_PER_GB
             taken = predict_memory(recipe, shape, choose(recipe, shape, free, True, gpu=True), True).total
             if name == gpu:
                 assert taken <= free * (1 - SPARE)
@@ -115,17 +115,17 @@ def job(tmp_path: Path) -> Path:
 def _launched(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[str, str]:
     with pytest.raises(SystemExit) as end:
         main(["launch", *map(str, words)])
-    told = capsys.readouterr()
-    assert end.value.code == 0, told.err
-    return told.out, told.err
+    output = capsys.readouterr()
+    assert end.value.code == 0, output.err
+    return output.out, output.err
 
 
 def test_a_skypilot_task(job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_API_KEY", "hush-hush")
-    text, told = _launched(capsys, job, "--print", "--gpu", "A100:2", "--set", "seed=3")
-    assert "nothing was started" in told
-    assert "teacher.url is 'http://localhost:8000/v1'" in told
-    assert "hush-hush" not in text + told
+    text, stderr = _launched(capsys, job, "--print", "--gpu", "A100:2", "--set", "seed=3")
+    assert "nothing was started" in stderr
+    assert "teacher.url is 'http://localhost:8000/v1'" in stderr
+    assert "hush-hush" not in text + stderr
     task = yaml.safe_load(text)
     assert task["resources"] == {
         "accelerators": "A100:2",
@@ -155,16 +155,17 @@ def test_a_skypilot_task(job: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert words[9:11] == ["--dir", "run"]
     assignments = [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
     settings = {
-        key: tomllib.loads(f"v = {value}")["v"] for key, _, value in (one.partition("=") for one in assignments)
+        key: tomllib.loads(f"v = {value}")["v"]
+        for key, _, value in (assignment.partition("=") for assignment in assignments)
     }
-    there = {f"~/tunewright/{path}" for path in (*settings["documents.paths"], settings["exam.file"])}
-    assert there == set(mounts)
+    remote = {f"~/tunewright/{path}" for path in (*settings["documents.paths"], settings["exam.file"])}
+    assert remote == set(mounts)
     assert settings["seed"] == 3
     again, _ = _launched(capsys, job, "--print", "--gpu", "A100:2", "--set", "seed=3")
-    assert again == text  # the same bucket: a second launch goes on from it
+    assert again == text  # the same bucket: a second launch resumes from it
 
 
-def test_a_file_that_is_missing_here_is_told_before_a_machine_is_rented(job: Path) -> None:
+def test_a_missing_input_is_an_error_before_a_machine_is_rented(job: Path) -> None:
     from tunewright.launchers.launch import launch
 
     (job.parent / "exam.jsonl").unlink()
@@ -232,8 +233,8 @@ def test_a_slurm_script_stops_the_run_as_ctrl_c_does_and_is_queued_again(
     assert (script.parent / "stopped").exists()
     words = (script.parent / "words").read_text().splitlines()
     assert words == ["-m", "tunewright", "run", str(job), "--dir", str(script.parent / "run")]
-    found = script.parent / "requeued"
-    assert (found.read_text() if found.exists() else "") == ("requeue 17\n" if requeued else "")
+    requests = script.parent / "requeued"
+    assert (requests.read_text() if requests.exists() else "") == ("requeue 17\n" if requeued else "")
 
 
 def test_what_is_launched_is_the_recipe_that_was_planned(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,12 +265,12 @@ def test_the_command_to_type_can_be_typed(
     job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
-    _, told = _launched(capsys, job, "--gpu", "T4", "-o", tmp_path / "my task.yaml")
-    words = shlex.split(told.split("start it with: ")[1].splitlines()[0])
-    asked = [word for name in ("TEACHER", "JUDGE") for word in ("--secret", f"{name}_API_KEY")]
-    assert words == [*["sky", "jobs", "launch"], str(tmp_path / "my task.yaml"), *asked, "--secret", "WANDB_API_KEY"]
-    text, told = _launched(capsys, job, "--gpu", "T4", "--print", "--for", "notebook")
-    assert "--secret" not in told
+    _, stderr = _launched(capsys, job, "--gpu", "T4", "-o", tmp_path / "my task.yaml")
+    words = shlex.split(stderr.split("start it with: ")[1].splitlines()[0])
+    options = [word for name in ("TEACHER", "JUDGE") for word in ("--secret", f"{name}_API_KEY")]
+    assert words == [*["sky", "jobs", "launch"], str(tmp_path / "my task.yaml"), *options, "--secret", "WANDB_API_KEY"]
+    text, stderr = _launched(capsys, job, "--gpu", "T4", "--print", "--for", "notebook")
+    assert "--secret" not in stderr
     cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(text)["cells"]}
     assert 'SECRETS = ["HF_TOKEN", "TEACHER_API_KEY", "JUDGE_API_KEY", "WANDB_API_KEY"]' in cells["parameters"]
 
@@ -290,14 +291,14 @@ def test_a_servers_model_is_no_file_and_what_is_compared_travels_too(
     assert json.dumps('evaluation.compare=["other", "owner/name"]') in "".join(json.loads(text)["cells"][1]["source"])
 
 
-def test_why_a_base_on_the_hub_is_unknown_is_told_in_the_words_of_all_commands(
+def test_an_unreachable_base_gives_the_same_error_in_all_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     recipe = parse_recipe({"model": {"base": "nobody/at-home"}}, tmp_path)
-    told = []
+    errors = []
     for ask in (lambda: launch.machine_of(recipe, ""), lambda: locate("nobody/at-home")):
         with pytest.raises(ModelError) as error:
             ask()
-        told.append((error.value.headline, error.value.cause))
-    assert told[0] == told[1]
+        errors.append((error.value.headline, error.value.cause))
+    assert errors[0] == errors[1]

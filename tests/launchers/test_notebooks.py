@@ -32,7 +32,7 @@ def test_the_notebooks_are_fresh_and_valid(name: str) -> None:
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
 
 
-def test_there_is_one_for_each_card_and_no_other_file() -> None:
+def test_each_gpu_has_a_notebook_and_there_is_no_other_file() -> None:
     assert sorted(f"notebooks/{path.name}" for path in (ROOT / "notebooks").iterdir()) == NAMES
     assert [json.loads((ROOT / name).read_text())["metadata"]["colab"]["gpuType"] for name in NAMES] == ["A100", "T4"]
 
@@ -48,9 +48,9 @@ def test_a_notebook_holds_its_recipe_word_for_word(name: str) -> None:
 def _executed(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, str]:
     """Execute a notebook with its parameters replaced, as papermill does; return what each code cell printed."""
     book = nbformat.read(ROOT / name, as_version=4)
-    place = next(n for n, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", []))
+    index = next(n for n, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", []))
     given = "".join(f"{key} = {value!r}\n" for key, value in parameters.items())
-    book.cells.insert(place + 1, nbformat.v4.new_code_cell(given, id="injected"))
+    book.cells.insert(index + 1, nbformat.v4.new_code_cell(given, id="injected"))
     NotebookClient(book, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     return {
         cell.id: "".join(str(output.get("text") or output.get("data", "")) for output in cell.outputs)
@@ -81,10 +81,10 @@ def test_a_notebook_goes_from_documents_to_adapter_and_run_again_does_nothing_tw
     assert "memory of training" in first["plan"]
     assert "verdict:" in first["run"]
     assert again["plan"].count("nothing: fresh") > 5
-    for told in (first, again):
-        assert "<iframe srcdoc=" in told["report"]
-        assert "adapter.zip" in told["take"]
-        assert told["chat"]
+    for outputs in (first, again):
+        assert "<iframe srcdoc=" in outputs["report"]
+        assert "adapter.zip" in outputs["take"]
+        assert outputs["chat"]
     assert (tmp_path / "adapter.zip").stat().st_size > adapter.stat().st_size / 2
 
 

@@ -1,1 +1,1 @@
-"""Recipes from other tools, and for other machines."""
+"""Configurations of other trainers, converted to recipes."""

@@ -1,4 +1,4 @@
-"""A recipe from another trainer's configuration, and the list of what has no counterpart in it."""
+"""Converting another trainer's configuration to a recipe, with the list of settings without a counterpart."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tunewright.importers.unsloth import UNSLOTH
 from tunewright.recipe import Recipe, at_home, dump_recipe, parse_recipe
 from tunewright.storage import write_output
 
-_WIDEST = 60  # characters of a value that is told
+_MAX_VALUE = 60  # characters of a value that is printed
 
 
 def import_config(file: Path, output: Path | None, force: bool) -> None:
-    """Write the recipe to a file or to stdout, and tell on stderr what has no counterpart.
+    """Write the recipe to a file or to stdout, and print on stderr which settings have no counterpart.
 
     Raises:
-        RecipeError: the configuration cannot be read or is of no known tool, or the output exists.
+        RecipeError: the configuration cannot be read or is of no supported trainer, or the output exists.
     """
     given = read_config(file)
     conversion = convert(tool_of(given, file), given)
@@ -37,11 +37,11 @@ def import_config(file: Path, output: Path | None, force: bool) -> None:
     else:
         write_output(output, text, force)
         console.line(f"wrote {output} from {file.name} of {conversion.tool}")
-    for line in told(conversion):
+    for line in report_lines(conversion):
         console.line(line)
     if not recipe.documents.paths:
         console.line(
-            "next: name your documents in documents.paths, or your own exam in exam.file: both are measured on"
+            "next: set documents.paths to your documents, or exam.file to your own exam: the verdict needs one of them"
         )
 
 
@@ -58,32 +58,32 @@ def read_config(file: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{file} is not valid YAML", f"{where}{error.problem}", "mend that line") from error
+        raise RecipeError(f"{file} is not valid YAML", f"{where}{error.problem}", "fix that line") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not valid YAML", str(error), "save it as UTF-8 YAML or JSON") from error
     except OSError as error:
         raise RecipeError(f"cannot read {file}", str(error), "check the path and its permissions") from error
     if not isinstance(content, dict):
-        found = "nothing" if content is None else type(content).__name__
-        raise RecipeError(f"{file} is not a configuration", f"it holds {found}, not settings", _known())
+        content_type = "nothing" if content is None else f"a {type(content).__name__}"
+        raise RecipeError(f"{file} is not a configuration", f"it holds {content_type}, not settings", _supported())
     return {str(key): value for key, value in content.items()}
 
 
 def tool_of(given: Mapping[str, Any], file: Path) -> Tool:
-    """Return the tool that a configuration is for, told from its keys."""
-    found = next((tool for tool in TOOLS if tool.is_it(given)), None)
-    if found is None:
+    """Return the trainer that a configuration is for, recognized by its keys."""
+    tool = next((tool for tool in TOOLS if tool.is_it(given)), None)
+    if tool is None:
         keys = ", ".join(sorted(given)[:8]) or "none"
-        raise RecipeError(f"{file} is of no trainer that is known here", f"its first keys: {keys}", _known())
-    return found
+        raise RecipeError(f"{file} is not of a supported trainer", f"its first keys: {keys}", _supported())
+    return tool
 
 
-def _known() -> str:
-    return "known are " + "; ".join(f"{tool.name} (by {tool.known_by})" for tool in TOOLS)
+def _supported() -> str:
+    return "supported: " + "; ".join(f"{tool.name} (by {tool.known_by})" for tool in TOOLS)
 
 
 def recipe_of(conversion: Conversion, folder: Path) -> Recipe:
-    """Return the recipe; local paths, which start here there, start at the recipe's folder."""
+    """Return the recipe; local paths, which are relative to the current folder, become relative to the recipe's."""
     content: dict[str, Any] = {}
     for name, value in conversion.settings.items():
         section, _, key = name.rpartition(".")
@@ -102,7 +102,7 @@ def _from(folder: Path, path: str) -> str:
 
 
 def render(conversion: Conversion, recipe: Recipe, name: str) -> str:
-    """Return the recipe as TOML: beside each setting where it comes from, at the end what has no counterpart."""
+    """Return the recipe as TOML: the source beside each setting, and at the end the settings without a counterpart."""
     sources: dict[str, list[str]] = {}
     for key, ours in conversion.taken.items():
         for setting in ours:
@@ -110,27 +110,27 @@ def render(conversion: Conversion, recipe: Recipe, name: str) -> str:
     notes = {setting: f"{conversion.tool}'s default" for setting in conversion.defaults}
     notes |= {setting: " and ".join(_name(key) for key in keys) for setting, keys in sources.items()}
     header = [
-        f"# A recipe of tunewright {__version__}, from {_name(name)} of {conversion.tool}.",
-        "# Settings that came from there name their source; the others are tunewright's defaults.",
+        f"# A recipe for tunewright {__version__}, converted from {_name(name)} of {conversion.tool}.",
+        "# Converted settings name their source; the others are tunewright's defaults.",
         "",
     ]
-    footer = ["", *(f"# {line}".rstrip() for line in told(conversion))]
+    footer = ["", *(f"# {line}".rstrip() for line in report_lines(conversion))]
     return "\n".join(header) + "\n" + dump_recipe(recipe, notes) + "\n".join(footer) + "\n"
 
 
-def told(conversion: Conversion) -> list[str]:
-    """Return what has no counterpart or changed its meaning, a line each, and what was empty."""
+def report_lines(conversion: Conversion) -> list[str]:
+    """Return a line for each setting without a counterpart or with another meaning, and one for the empty settings."""
     lines = []
     if conversion.listed:
-        lines += [f"Of {conversion.tool}, without a counterpart or with another meaning:"]
-        lines += [f"  {_name(one.key)} = {_value(one)}: {_plain(one.why)}" for one in conversion.listed]
+        lines += [f"Settings of {conversion.tool} without a counterpart or with another meaning:"]
+        lines += [f"  {_name(item.key)} = {_value(item)}: {_plain(item.why)}" for item in conversion.listed]
     if conversion.empty:
-        lines += [f"Empty there: {', '.join(_name(key) for key in conversion.empty)}"]
+        lines += [f"Empty settings: {', '.join(_name(key) for key in conversion.empty)}"]
     return lines or [f"Every setting of {conversion.tool} has a counterpart."]
 
 
 def _name(key: str) -> str:
-    """Return a setting's name; an odd one in quotes, so that it can stand in a comment."""
+    """Return a setting's name; quoted if it has unusual characters, so that it fits into a comment."""
     return key if key.isascii() and key.isprintable() and key == key.strip() else json.dumps(key)
 
 
@@ -138,12 +138,12 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else json.dumps(text)
 
 
-def _value(one: Listed) -> str:
-    """Return a value in one line; that of a secret is not repeated."""
-    if is_secret(one.key):
+def _value(item: Listed) -> str:
+    """Return a value in one line; the value of a secret is not repeated."""
+    if is_secret(item.key):
         return "(not repeated)"
-    value = json.dumps(one.value, default=str)
-    return value if len(value) <= _WIDEST else f"{value[: _WIDEST - 3]}..."
+    value = json.dumps(item.value, default=str)
+    return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."
 
 
 TOOLS = (AXOLOTL, LLAMA_FACTORY, UNSLOTH)

@@ -1,4 +1,4 @@
-"""What becomes of another tool's settings: rules for single ones, for several that decide together, for the rest."""
+"""Converting another trainer's settings: rules for single settings, for groups of settings, and for the rest."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from tunewright.recipe import Recipe, sections
 _MOST_SETTINGS = 5000  # aliases in YAML can name the same tree again and again
 _DEEPEST = 20
 _SECRET = re.compile(r"(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(token|key|secret|password|webhook_url)$", re.IGNORECASE)
-_NEVER_WRITTEN = "secrets come from the environment, and are never written"
-UNKNOWN = "not known here: nothing is done for it"
+_NEVER_WRITTEN = "secrets come from the environment and are never written"
+UNKNOWN = "unknown setting: ignored"
 
 
-class Unlike(ValueError):
-    """A value without a counterpart; its text says why, or what happens instead."""
+class NoCounterpart(ValueError):
+    """A value without a counterpart; the message says why, or what happens instead."""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A value that is taken over but no longer means quite the same."""
+    """A value that is converted with a change of meaning."""
 
     value: Any
     why: str
 
 
-def as_given(value: Any) -> Any:
-    """Return the value itself."""
+def unchanged(value: Any) -> Any:
+    """Return the value."""
     return value
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one setting of theirs becomes.
+    """The counterpart of one foreign setting.
 
     Attributes:
-        ours: "section.key" of the recipe; empty where there is no counterpart.
-        note: for people: what changes; without a counterpart, why there is none or what happens instead.
-        convert: their value → ours, or a ``Changed`` one; raises ``Unlike``.
+        ours: "section.key" of the recipe; empty without a counterpart.
+        note: for the reader: what changes; without a counterpart, why, or what happens instead.
+        convert: foreign value → ours, or a ``Changed`` value; raises ``NoCounterpart``.
     """
 
     ours: str = ""
     note: str = ""
-    convert: Callable[[Any], Any] = as_given
+    convert: Callable[[Any], Any] = unchanged
 
 
 @dataclass
 class Decision:
-    """What several of their settings become together.
+    """The counterpart of several foreign settings together.
 
     Attributes:
         settings: "section.key" → value.
-        taken: their setting → those of ours that it decided.
-        remarks: their setting → why it has no counterpart, or what changes.
+        taken: foreign setting → the settings of ours that it determines.
+        remarks: foreign setting → why it has no counterpart, or what changes.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -67,14 +67,14 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Joint:
-    """Several of their settings that decide together.
+class Group:
+    """Several foreign settings that are converted together.
 
     Attributes:
         theirs: their names, for the table.
-        ours: what they decide, for the table.
-        note: for people.
-        decide: their whole configuration, defaults included → the decision.
+        ours: the settings they determine, for the table.
+        note: for the reader.
+        decide: the complete foreign configuration with its defaults → the decision.
     """
 
     theirs: tuple[str, ...]
@@ -85,30 +85,30 @@ class Joint:
 
 @dataclass(frozen=True)
 class Tool:
-    """Another tool's settings.
+    """Another trainer's settings.
 
     Attributes:
-        name: of the tool.
-        known_by: in words, what a configuration of it is recognized by.
-        is_it: whether a configuration is one of this tool.
-        rules: their setting → what it becomes; "a.b" is nested, "a[].b" stands for every item of a list.
-        joints: what several become together; their settings come before the rules.
-        families: beginnings of names → why none of them has a counterpart.
-        defaults: what the tool takes where the configuration is silent, as far as ours differs.
+        name: of the trainer.
+        known_by: the keys by which its configurations are recognized, in words.
+        is_it: whether a configuration is of this trainer.
+        rules: foreign setting → its counterpart; "a.b" is nested, "a[].b" stands for every item of a list.
+        groups: settings that are converted together, before the rules.
+        families: prefix of names → why none of them has a counterpart.
+        defaults: the trainer's defaults that differ from ours.
     """
 
     name: str
     known_by: str
     is_it: Callable[[Mapping[str, Any]], bool]
     rules: Mapping[str, Rule]
-    joints: tuple[Joint, ...]
+    groups: tuple[Group, ...]
     families: Mapping[str, str]
     defaults: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A setting that has no counterpart, or that changes its meaning."""
+    """A setting that has no counterpart, or whose meaning changes."""
 
     key: str
     value: Any
@@ -117,7 +117,7 @@ class Listed:
 
 @dataclass
 class Conversion:
-    """What came of a configuration; every key of it is in ``taken``, ``listed`` or ``empty``."""
+    """A converted configuration; each of its keys is in ``taken``, ``listed`` or ``empty``."""
 
     tool: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -136,46 +136,50 @@ def leaves(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, A
     """Yield each setting under its full name: "a.b" in a mapping, "a[0].b" in a list of mappings.
 
     Raises:
-        RecipeError: nested deeper than any configuration is.
+        RecipeError: nested too deeply to be a configuration.
     """
     if depth > _DEEPEST:
-        raise RecipeError("that configuration is nested too deep", f"at {prefix[:60]}", "remove its YAML aliases")
+        raise RecipeError("the configuration is nested too deeply", f"at {prefix[:60]}", "remove its YAML aliases")
     if isinstance(tree, Mapping) and (tree or not prefix):
         for key, value in tree.items():
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
     elif isinstance(tree, list) and any(isinstance(item, Mapping | list) for item in tree):
-        for place, item in enumerate(tree):
-            yield from leaves(item, f"{prefix}[{place}]", depth + 1)
+        for index, item in enumerate(tree):
+            yield from leaves(item, f"{prefix}[{index}]", depth + 1)
     else:
         yield prefix, tree
 
 
 def convert(tool: Tool, given: Mapping[str, Any]) -> Conversion:
-    """Return what becomes of a configuration of that tool: every key is taken over, listed, or empty there."""
+    """Return the converted configuration: every key is converted, listed, or empty."""
     result = Conversion(tool.name)
     values: dict[str, Any] = {}
     for key, value in leaves(given):
         if len(values) + len(result.empty) >= _MOST_SETTINGS:
-            raise RecipeError(f"more than {_MOST_SETTINGS:,} settings", "", "is that a configuration of a training?")
+            raise RecipeError(
+                f"the configuration has more than {_MOST_SETTINGS:,} settings",
+                "",
+                "name the configuration of one training",
+            )
         if value is None or value in ("", [], {}):
             result.empty.append(key)
         else:
             values[key] = value
-    silent = {key: value for key, value in tool.defaults.items() if key not in values}
-    whole = {**{key: value for key, value in given.items() if key not in result.empty}, **silent}
+    defaults = {key: value for key, value in tool.defaults.items() if key not in values}
+    complete = {**{key: value for key, value in given.items() if key not in result.empty}, **defaults}
     done: set[str] = set()
-    for joint in tool.joints:
-        decision = joint.decide(whole)
+    for group in tool.groups:
+        decision = group.decide(complete)
         done |= {*decision.taken, *decision.remarks}
-        _settle(result, decision, values, silent)
-    for key, value in {**values, **silent}.items():
+        _settle(result, decision, values, defaults)
+    for key, value in {**values, **defaults}.items():
         if key not in done:
-            _settle(result, _single(tool, key, value), values, silent)
+            _settle(result, _single(tool, key, value), values, defaults)
     return result
 
 
 def _single(tool: Tool, key: str, value: Any) -> Decision:
-    """Return what one setting becomes by its rule, or by the family of its name."""
+    """Return the counterpart of one setting, by its rule or by the family of its name."""
     if is_secret(key):
         return Decision(remarks={key: _NEVER_WRITTEN})
     name = re.sub(r"\[\d+\]", "[]", key)
@@ -184,27 +188,27 @@ def _single(tool: Tool, key: str, value: Any) -> Decision:
         family = next((why for beginning, why in tool.families.items() if name.startswith(beginning)), UNKNOWN)
         return Decision(remarks={key: rule.note if rule else family})
     try:
-        told = rule.convert(value)
-    except Unlike as error:
+        converted = rule.convert(value)
+    except NoCounterpart as error:
         return Decision(remarks={key: str(error)})
-    changed = {key: told.why} if isinstance(told, Changed) else {}
-    ours = told.value if isinstance(told, Changed) else told
+    changed = {key: converted.why} if isinstance(converted, Changed) else {}
+    ours = converted.value if isinstance(converted, Changed) else converted
     return Decision({rule.ours: ours}, {key: (rule.ours,)}, changed)
 
 
-def _settle(result: Conversion, decision: Decision, values: Mapping[str, Any], silent: Mapping[str, Any]) -> None:
-    """Enter a decision, as far as its values are in the range of ours; of their defaults, only what is taken over.
+def _settle(result: Conversion, decision: Decision, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Add a decision to the result, as far as its values are valid; defaults are added only if they are converted.
 
-    What an earlier setting of theirs decided stays: a later one that says otherwise is listed.
+    An earlier setting wins: a later setting that contradicts it is listed.
     """
     faults = {
-        name: f"{name} cannot be that: {fault}"
+        name: f"not valid for {name}: {fault}"
         for name, value in decision.settings.items()
         if (fault := _fault(name, value))
     }
     first = {name: key for key, ours in reversed(result.taken.items()) for name in ours}
     clashes = {
-        name: f"{first[name]} says otherwise, and comes first"
+        name: f"{first[name]} differs and comes first"
         for name, value in decision.settings.items()
         if name in first and result.settings.get(name) != value
     }
@@ -214,7 +218,7 @@ def _settle(result: Conversion, decision: Decision, values: Mapping[str, Any], s
         kept = tuple(name for name in ours if name not in left_out)
         if kept and key in values:
             result.taken[key] = kept
-        elif kept and key in silent:
+        elif kept and key in defaults:
             result.defaults += [name for name in kept if name not in result.defaults]
         for name in ours:
             if key in values and (name in clashes or (name in faults and key not in decision.remarks)):
@@ -225,7 +229,7 @@ def _settle(result: Conversion, decision: Decision, values: Mapping[str, Any], s
 
 
 def _fault(name: str, value: Any) -> str:
-    """Return why a setting of ours cannot have that value, or nothing."""
+    """Return why a value is not valid for a setting of ours, or nothing."""
     section, _, key = name.rpartition(".")
     try:
         if section:

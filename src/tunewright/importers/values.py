@@ -1,4 +1,4 @@
-"""Values of other trainers' settings in the terms of a recipe: numbers, names, optimizers, schedules, data files."""
+"""Conversions of single values: numbers, names, optimizers, schedules, data files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewright.importers.rules import Changed, Decision, Unlike
+from tunewright.importers.rules import Changed, Decision, NoCounterpart
 from tunewright.run_folder import RunFile
 
-HUB_DATA = "no .jsonl or .json file of this machine: save it as one and name it in {}"
+HUB_DATA = "not a local .jsonl or .json file: save it as one and list it in {}"
 
 OPTIMIZERS = {
     "adamw": "adamw",
@@ -28,170 +28,174 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant_with_warmup": "co
 def number(value: Any) -> float:
     """Return a finite number; YAML 1.1 reads 2e-4 as text."""
     try:
-        told = float(value) if not isinstance(value, bool) else math.nan
+        result = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
-        told = math.nan
-    if not math.isfinite(told):
-        raise Unlike("not a number")
-    return told
+        result = math.nan
+    if not math.isfinite(result):
+        raise NoCounterpart("not a number")
+    return result
 
 
 def whole(value: Any) -> int:
     """Return a whole number."""
-    told = number(value)
-    if told != int(told):
-        raise Unlike("not a whole number")
-    return int(told)
+    result = number(value)
+    if result != int(result):
+        raise NoCounterpart("not a whole number")
+    return int(result)
 
 
-def passes(value: Any) -> Any:
-    """Return epochs: whole passes, at least one."""
-    told = number(value)
-    if told <= 0:
-        raise Unlike("no pass over the data is no training; ours stays")
-    up = math.ceil(told)
-    return up if up == told else Changed(up, f"whole passes only: {up}")
+def whole_epochs(value: Any) -> Any:
+    """Return epochs, rounded up to a whole number."""
+    epochs = number(value)
+    if epochs <= 0:
+        raise NoCounterpart("training needs at least one epoch; the recipe's default stays")
+    up = math.ceil(epochs)
+    return up if up == epochs else Changed(up, f"whole epochs only: {up}")
 
 
 def share(value: Any) -> Any:
-    """Return the share that is held out."""
-    told = number(value)
-    if told >= 1:
-        raise Unlike("a count of samples; training.held_out_share is a share of them")
-    return min(told, 0.5) if told <= 0.5 else Changed(0.5, "half of the samples at most")
+    """Return the held-out share."""
+    result = number(value)
+    if result >= 1:
+        raise NoCounterpart("a number of samples; training.held_out_share is a share")
+    return result if result <= 0.5 else Changed(0.5, "at most half of the samples")
 
 
 def text(value: Any) -> str:
-    """Return text."""
+    """Return a text."""
     if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
-        raise Unlike("not text")
+        raise NoCounterpart("not text")
     return value
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Return names, of a list or with commas between them."""
+    """Return names from a list or a comma-separated text."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list) or not all(isinstance(item, str) and item.strip() for item in given):
-        raise Unlike("not a list of names")
+        raise NoCounterpart("not a list of names")
     return tuple(text(item).strip() for item in given)
 
 
 def targets(value: Any) -> Any:
     """Return the layers that get an adapter."""
-    told = names(value)
-    return ("all-linear",) if set(told) & {"all", "all-linear", "all_linear"} else told
+    layers = names(value)
+    return ("all-linear",) if set(layers) & {"all", "all-linear", "all_linear"} else layers
 
 
 def optimizer(value: Any) -> Any:
-    """Return the optimizer, or AdamW where there is no such one."""
+    """Return the optimizer."""
     name = str(value)
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
     if name == "paged_adamw_32bit":
-        return Changed("adamw", "paged in 8 bit alone: adamw instead")
-    raise Unlike("no such optimizer: adamw instead")
+        return Changed("adamw", "paged only in 8-bit; adamw is used")
+    raise NoCounterpart("no such optimizer; adamw is used")
 
 
 def schedule(value: Any) -> Any:
-    """Return the schedule of the learning rate, or cosine where there is no such one."""
+    """Return the schedule of the learning rate."""
     name = str(value)
     if name == "constant":
-        return Changed("constant", "here it rises over training.warmup_share first: set that to 0 for none")
+        return Changed("constant", "with a warm-up over training.warmup_share; set that to 0 for none")
     if name in SCHEDULES:
         return SCHEDULES[name]
-    raise Unlike("no such schedule: cosine instead")
+    raise NoCounterpart("no such schedule; cosine is used")
 
 
 def switch(kind: str) -> Any:
-    """Return a conversion of a switch into the value that it stands for; off, it stands for none."""
+    """Return a conversion of a switch into this value; a switch that is off has no counterpart."""
 
-    def told(value: Any) -> str:
+    def convert(value: Any) -> str:
         if on(value):
             return kind
-        raise Unlike("off, as when it is not named")
+        raise NoCounterpart("off, which is the default")
 
-    return told
+    return convert
 
 
 def compute(kind: str) -> Any:
     """Return a conversion of a switch such as ``bf16: true`` into the compute type."""
-    told = switch(kind)
-    return lambda value: "auto" if value == "auto" else kind if value == "full" else told(value)
+    convert = switch(kind)
+    return lambda value: "auto" if value == "auto" else kind if value == "full" else convert(value)
 
 
 def steps(value: Any) -> int:
-    """Return steps between checkpoints."""
-    told = number(value)
-    if told < 1 or told != int(told):
-        raise Unlike("steps are counted, not shares of a training; training.checkpoint_steps stays")
-    return int(told)
+    """Return the steps between checkpoints."""
+    result = number(value)
+    if result < 1 or result != int(result):
+        raise NoCounterpart(
+            "a share of the training; training.checkpoint_steps is a number of steps, and its default stays"
+        )
+    return int(result)
 
 
 def on(value: Any) -> bool:
-    """Return whether a switch is on, written in any of YAML's ways."""
+    """Return whether a switch is on, in any YAML spelling."""
     return value is True or str(value).lower() in ("true", "1", "yes", "on")
 
 
 def batch(per_device: str, accumulation: str, packed: str = "") -> Any:
-    """Return the decision on the batch: theirs is per GPU, ours is the samples of one step over all of them."""
+    """Return the decision on the batch size: per GPU in other trainers, samples per step over all GPUs in a recipe."""
 
     def decide(given: Mapping[str, Any]) -> Decision:
         sizes = {key: given[key] for key in (per_device, accumulation) if given.get(key) is not None}
         try:
             product = math.prod(whole(size) for size in sizes.values())
-        except Unlike as error:
+        except NoCounterpart as error:
             return Decision(remarks=dict.fromkeys(sizes, str(error)))
         result = Decision({"training.batch_size": product}, dict.fromkeys(sizes, ("training.batch_size",)))
         if packed and on(given.get(packed)):
-            result.remarks[per_device] = "theirs counts packed rows, ours samples: raise training.batch_size to match"
+            result.remarks[per_device] = (
+                "it counts packed rows, training.batch_size counts samples: raise that to match"
+            )
         return result
 
     return decide
 
 
 def phase(rate: str, epochs: str, preference: Callable[[Mapping[str, Any]], bool]) -> Any:
-    """Return the decision on rate and passes: of the supervised training, or of the preferences alone."""
+    """Return the decision on learning rate and epochs, of supervised or of preference training."""
 
     def decide(given: Mapping[str, Any]) -> Decision:
         section, result = "preference" if preference(given) else "training", Decision()
-        for key, name, read in ((rate, "learning_rate", number), (epochs, "epochs", passes)):
+        for key, name, read in ((rate, "learning_rate", number), (epochs, "epochs", whole_epochs)):
             if given.get(key) is None:
                 continue
             try:
-                told = read(given[key])
-            except Unlike as error:
+                value = read(given[key])
+            except NoCounterpart as error:
                 result.remarks[key] = str(error)
                 continue
-            if isinstance(told, Changed):
-                result.remarks[key], told = told.why, told.value
-            result.settings[f"{section}.{name}"] = told
+            if isinstance(value, Changed):
+                result.remarks[key], value = value.why, value.value
+            result.settings[f"{section}.{name}"] = value
             result.taken[key] = (f"{section}.{name}",)
         return result
 
     return decide
 
 
-def united(ours: str, *theirs: str) -> Any:
-    """Return the decision on lists of names that become one."""
+def merged_names(ours: str, *theirs: str) -> Any:
+    """Return the decision on several lists of names that become one list."""
 
     def decide(given: Mapping[str, Any]) -> Decision:
         result = Decision()
         for key in theirs:
             try:
-                told = names(given[key]) if given.get(key) is not None else ()
-            except Unlike as error:
+                listed = names(given[key]) if given.get(key) is not None else ()
+            except NoCounterpart as error:
                 result.remarks[key] = str(error)
                 continue
-            if told:
+            if listed:
                 result.taken[key] = (ours,)
-                result.settings[ours] = tuple(dict.fromkeys([*result.settings.get(ours, ()), *told]))
+                result.settings[ours] = tuple(dict.fromkeys([*result.settings.get(ours, ()), *listed]))
         return result
 
     return decide
 
 
 def method(*, full: bool, rslora: bool, dora: bool, quantization: str) -> dict[str, Any]:
-    """Return what is trained, on what kind of base; whole weights move only unquantized."""
+    """Return the training method and the quantization; full training needs an unquantized base."""
     if full:
         return {"training.method": "full", "model.quantization": "none"}
     kind = "dora" if dora else "rslora" if rslora else "lora"
@@ -199,25 +203,25 @@ def method(*, full: bool, rslora: bool, dora: bool, quantization: str) -> dict[s
 
 
 def without_quantization(decision: Decision, *switches: str) -> Decision:
-    """Return the decision with the switches that quantize listed, where every weight is trained."""
+    """Return the decision; for full training, the quantization switches are listed as without a counterpart."""
     if decision.settings["training.method"] == "full":
         for key in switches:
             if decision.taken.pop(key, None):
-                decision.remarks[key] = "every weight is trained: the base is not quantized"
+                decision.remarks[key] = "all weights are trained, so the base is not quantized"
     return decision
 
 
 def is_data_file(path: Any) -> bool:
-    """Return whether it is a file or folder of this machine that chats or pairs can be read from."""
+    """Return whether this is a local file or folder from which chats or pairs can be read."""
     if not isinstance(path, str) or "://" in path or "\0" in path:
         return False
     return Path(path).suffix in (".json", ".jsonl") or (len(path) < 1024 and Path(path).is_dir())
 
 
 def data(files: Iterable[str], preference: bool) -> dict[str, Any]:
-    """Return where the data goes: chats to train on, or pairs alone."""
-    found = tuple(dict.fromkeys(files))
+    """Return the data settings: chats, or only preference pairs."""
+    paths = tuple(dict.fromkeys(files))
     if preference:
-        # A recipe without supervised training has to name pairs; until they lie there, a run says that they do not.
-        return {"preference.data": found or (RunFile.PAIRS,), "training.epochs": 0}
-    return {"synthesis.data": found} if found else {}
+        # A recipe without supervised training has to name pairs; a run reports that the file is missing.
+        return {"preference.data": paths or (RunFile.PAIRS,), "training.epochs": 0}
+    return {"synthesis.data": paths} if paths else {}

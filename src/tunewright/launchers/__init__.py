@@ -1,1 +1,1 @@
-"""Other machines: SkyPilot and Slurm files, notebooks."""
+"""Files that run a recipe on another machine: SkyPilot tasks, Slurm scripts, notebooks."""

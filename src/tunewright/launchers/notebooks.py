@@ -1,4 +1,4 @@
-"""A notebook from a recipe: for Colab, for Kaggle, and for any Jupyter; run again, it goes on where it was."""
+"""A notebook that runs a recipe in Colab, Kaggle or any Jupyter; run again, it resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if importlib.util.find_spec("tunewright") is None:
     %pip install --quiet {INSTALL}
 """
 
-_WHERE = """\
+_WORK_FOLDER = """\
 import json
 import os
 import subprocess
@@ -36,7 +36,7 @@ if COLAB:
         try:
             os.environ[name] = userdata.get(name)
         except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
-            print(f"no secret {name}: it is needed for a gated base or a teacher with a key alone")
+            print(f"no secret {name}: only a gated base or a teacher with a key needs it")
 elif Path("/kaggle/working").is_dir():
     WORK = Path("/kaggle/working")
 else:
@@ -59,7 +59,7 @@ if COLAB and documents.is_dir() and not any(documents.iterdir()):
     for name, content in files.upload().items():
         (documents / name).write_bytes(content)
 if documents.is_dir() and not any(documents.iterdir()):
-    raise RuntimeError(f"put your documents into {documents}, then run this cell again")
+    raise RuntimeError(f"add your documents to {documents}, then run this cell again")
 print("documents:", documents)
 """
 
@@ -71,14 +71,14 @@ chosen = [word for setting in chosen for word in ("--set", setting)]
 
 
 def tunewright(*words):
-    \"\"\"Run a command, show its lines as they come, and stop here when it fails.\"\"\"
+    \"\"\"Run a command, print its output, and stop here if it fails.\"\"\"
     command = [sys.executable, "-m", "tunewright", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
     with subprocess.Popen(command, env={**os.environ, "COLUMNS": "110"}, **pipes) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
     if process.returncode:
-        raise RuntimeError(f"tunewright {words[0]} ended with {process.returncode}; what was done is kept")
+        raise RuntimeError(f"tunewright {words[0]} ended with {process.returncode}; finished work is kept")
 
 
 tunewright("plan", recipe, "--dir", run, *chosen)
@@ -101,7 +101,7 @@ _CHAT = """\
 tunewright("chat", run, "--side-by-side", "--prompt", QUESTION)
 """
 
-_TAKE = """\
+_DOWNLOAD = """\
 import shutil
 
 archive = shutil.make_archive(str(WORK / "adapter"), "zip", run, "adapter")
@@ -126,13 +126,13 @@ def notebook(
     """Return a notebook (nbformat 4.5) that runs a recipe; the same arguments give the same bytes.
 
     Args:
-        recipe: its text.
-        name: its file's name, without ending.
-        gpu: the kind that Colab is to offer, such as "T4".
-        documents: the folder with the user's documents; empty for the shipped abstracts.
-        settings: KEY=VALUE that the notebook begins with.
-        note: a paragraph more for the top.
-        secrets: environment variables that it needs, beside those that any run may need.
+        recipe: the text of the recipe.
+        name: the name of its file, without extension.
+        gpu: the kind of GPU to select in Colab, such as "T4".
+        documents: the folder with the user's documents; empty for the example abstracts.
+        settings: KEY=VALUE overrides.
+        note: an additional paragraph at the top.
+        secrets: environment variables that it needs, in addition to those of any run.
     """
     first = recipe.partition("\n")[0]
     about = (first.removeprefix("#").strip() if first.startswith("#") else "") or name
@@ -141,26 +141,26 @@ def notebook(
         _code("parameters", _parameters(documents, settings, secrets), tags=["parameters"]),
         _text("install-text", "## Install"),
         _code("install", _INSTALL),
-        _text("where-text", _WHERE_TEXT),
-        _code("where", _WHERE),
-        _text("documents-text", "## Your documents\n\nAn empty folder asks for an upload in Colab."),
+        _text("where-text", _WORK_FOLDER_TEXT),
+        _code("where", _WORK_FOLDER),
+        _text("documents-text", "## Your documents\n\nIf the folder is empty, Colab asks for an upload."),
         _code("documents", _DOCUMENTS),
-        _text("recipe-text", "## The recipe\n\nEvery number that matters; change it here."),
+        _text("recipe-text", "## The recipe\n\nAll settings; change them here."),
         _code("recipe", f'%%writefile "{{recipe}}"\n{recipe}'),
         _text(
             "plan-text",
             "## What will happen\n\n"
-            "Calls and tokens before any of them is spent; memory and time too, once the base has been fetched.",
+            "Calls and tokens before any of them is spent; memory and time as well, once the base is downloaded.",
         ),
         _code("plan", _COMMAND),
         _text("run-text", _RUN_TEXT),
         _code("run", _RUN),
         _text("report-text", "## The verdict, with its evidence"),
         _code("report", _REPORT),
-        _text("chat-text", "## Ask base and tuned the same"),
+        _text("chat-text", "## Ask base and tuned the same question"),
         _code("chat", _CHAT),
-        _text("take-text", "## Take it with you\n\nThe adapter in peft's format; on Kaggle it is under *Output*."),
-        _code("take", _TAKE),
+        _text("take-text", "## Download the adapter\n\nIt is in peft's format; on Kaggle it is under *Output*."),
+        _code("take", _DOWNLOAD),
     ]
     metadata: dict[str, Any] = {
         "accelerator": "GPU",
@@ -174,43 +174,40 @@ def notebook(
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-_WHERE_TEXT = """\
+_WORK_FOLDER_TEXT = """\
 ## Where the work is kept
 
-In Colab on your Drive, which asks for leave; on Kaggle in the working folder (*Persistence: Files* keeps it);
+In Colab on your Drive, which asks for permission; on Kaggle in the working folder (*Persistence: Files* keeps it);
 elsewhere in the current folder."""
 
 _RUN_TEXT = """\
-## Documents to verdict
+## From documents to verdict
 
-**Disconnected? Run all cells again.** What is done is in the run folder: no written sample is asked for twice, and
-the training goes on from its last checkpoint."""
+**Disconnected? Run all cells again.** Finished work is in the run folder: no teacher call is made twice, and
+training resumes from its last checkpoint."""
 
 
 def _top(name: str, about: str, gpu: str, note: str) -> str:
     article = "an" if gpu[0] in "AEIOL" else "a"
-    chosen = "in Colab *Runtime, Change runtime type*; on Kaggle *Accelerator*"
-    made = f"The recipe is `{name}`, the GPU {article} {gpu}: {chosen}."
-    told = (
-        "An exam is set aside and sealed, samples are written, an adapter is trained, and base, few-shot, retrieval and"
+    menu = "in Colab *Runtime, Change runtime type*; on Kaggle *Accelerator*"
+    setup = f"The recipe is `{name}`; the GPU is {article} {gpu}: choose it {menu}."
+    steps = (
+        "An exam is written and sealed, training samples are written, and an adapter is trained. Base, few-shot, "
+        "retrieval and the tuned model answer the exam: was the fine-tune worth it?"
     )
-    return "\n\n".join(
-        part
-        for part in (f"# {about}", f"{told} tuned model sit the exam: was the fine-tune worth it?", made, note)
-        if part
-    )
+    return "\n\n".join(part for part in (f"# {about}", steps, setup, note) if part)
 
 
 def _parameters(documents: str, settings: Sequence[str], secrets: Sequence[str]) -> str:
     names = list(dict.fromkeys([*_SECRETS, *secrets]))
     listed = "".join(f"    {json.dumps(setting, ensure_ascii=False)},\n" for setting in settings)
     return f"""\
-DOCUMENTS = {json.dumps(documents)}  # a folder, under the work folder or anywhere; empty: the shipped abstracts
-RUN = "run"  # the run folder, under the work folder
-BASE = ""  # another base model, a folder or a hub name; empty: the recipe's
-SETTINGS = [{chr(10) if listed else ""}{listed}]  # other settings than the recipe's, such as "training.epochs=1"
+DOCUMENTS = {json.dumps(documents)}  # a folder, relative to the work folder or absolute; empty: the example abstracts
+RUN = "run"  # the run folder, relative to the work folder
+BASE = ""  # another base model (folder or hub name); empty: the recipe's
+SETTINGS = [{chr(10) if listed else ""}{listed}]  # overrides of the recipe, such as "training.epochs=1"
 QUESTION = {json.dumps(_QUESTION)}
-SECRETS = {json.dumps(names)}  # taken from Colab's secrets, if they are there
+SECRETS = {json.dumps(names)}  # read from Colab's secrets, if set
 INSTALL = "tunewright=={__version__}"
 """
 
