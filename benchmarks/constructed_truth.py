@@ -62,8 +62,8 @@ def constructed_recipe(folder: Path, student: Path, epochs: int, seed: int) -> R
         "seed": seed,
         "system_prompt": "",
         "documents": {"paths": [str(folder / "documents")]},
-        "split": {"exam_share": 0.0, "near_duplicate": 1.0},
-        "exam": {"file": str(folder / "exam.jsonl"), "kept": 0},  # random weights have nothing to forget
+        "split": {"exam_share": 0.0},
+        "exam": {"file": str(folder / "exam.jsonl"), "retention_items": 0},  # random weights have nothing to forget
         "synthesis": {"samples_per_document": 0, "data": [str(folder / "chats.jsonl")]},
         "curation": {"near_duplicate": 1.0, "embedding_duplicate": 0.0},
         "model": {"base": str(student), "quantization": "none", "compute": "fp32"},

@@ -24,12 +24,10 @@ from typing import Any
 
 from support.fuzzed_files import damaged
 from tunewright.documents.markup import Reading, clean
-from tunewright.documents.sandbox import read_files
+from tunewright.documents.sandbox import MEMORY_MB, TIMEOUT_S, read_files
 from tunewright.documents.sandbox_worker import CRASHED
-from tunewright.settings import DocumentSettings
 
 FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
-CAPS = DocumentSettings()
 BATCH = 250  # files that lie on the disk at once
 
 
@@ -60,7 +58,7 @@ def readings(extension: str, seed: int, numbers: range) -> Iterator[tuple[int, R
         for number, file in zip(numbers, files, strict=True):
             file.write_bytes(damaged(extension, seed, number))
         began = time.monotonic()
-        for number, (_, reading) in zip(numbers, read_files(files, CAPS.timeout_s, CAPS.memory_mb), strict=True):
+        for number, (_, reading) in zip(numbers, read_files(files), strict=True):
             yield number, reading, time.monotonic() - began
             began = time.monotonic()
 
@@ -122,8 +120,8 @@ def write(out: Path, recorded: dict[str, Any]) -> None:
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "timeout_s": CAPS.timeout_s,
-        "memory_mb": CAPS.memory_mb,
+        "timeout_s": TIMEOUT_S,
+        "memory_mb": MEMORY_MB,
         "formats": {extension: recorded[extension] for extension in FORMATS if extension in recorded},
     }
     out.write_text(json.dumps(result, indent=2) + "\n")

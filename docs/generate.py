@@ -53,7 +53,8 @@ def recipe_reference() -> str:
         lines += [f"## {title}", "", "| setting | default | what it does |", "|---|---|---|"]
         for name, field in fields:
             default = json.dumps(field.default, ensure_ascii=False)
-            bounds = ", ".join(re.sub(r"[()]", " ", repr(m)).replace("=", " ").strip() for m in field.metadata)
+            limits = [repr(mark) for mark in field.metadata if not isinstance(mark, str)]
+            bounds = ", ".join(re.sub(r"[()]", " ", limit).replace("=", " ").strip() for limit in limits)
             told = f"{field.description}" + (f" ({_range(bounds)})" if bounds else "") + _choices(field.annotation)
             lines.append(f"| `{name}` | `{default}` | {told} |")
         lines.append("")

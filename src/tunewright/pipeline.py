@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tunewright import console, distributed, environment
 from tunewright.errors import RecipeError, RunFolderError, command
-from tunewright.recipe import Recipe, dump_recipe, load_recipe
+from tunewright.recipe import Recipe, dump_recipe, load_recipe, upgraded
 from tunewright.records import StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
-from tunewright.stages import COMPARED, STAGE_NAMES, STAGES, Stage, stages_of
+from tunewright.stages import FORMER_OUTSIDE, OUTSIDE, STAGE_NAMES, STAGES, Stage, stages_of
 from tunewright.storage import file_digest
 
 
@@ -43,12 +43,20 @@ def _setting(recipe: Recipe, key: str) -> object:
 
 
 def _ingredients(run: RunFolder, recipe: Recipe, stage: Stage) -> dict[str, object]:
-    """Return all that a stage's result depends on, by name."""
-    found: dict[str, object] = {"version": stage.version}
-    found |= {key: _setting(recipe, key) for key in stage.settings}
-    found |= {name: file_digest(run.file(name)) if run.file(name).exists() else "absent" for name in stage.reads}
-    found |= {reference.rpartition(":")[2]: _load(reference)(recipe) for reference in stage.outside}
-    return found
+    """Return everything that a stage's result depends on, by name."""
+    ingredients: dict[str, object] = {"version": stage.version}
+    ingredients |= {key: _setting(recipe, key) for key in stage.settings}
+    ingredients |= {name: file_digest(run.file(name)) if run.file(name).exists() else "absent" for name in stage.reads}
+    return ingredients | {name: _load(OUTSIDE[name])(recipe) for name in stage.outside}
+
+
+def _recorded(ingredients: dict[str, object]) -> dict[str, object]:
+    """Return the ingredients in a stage's record by the names of today; version 0.1 had others."""
+    return upgraded({FORMER_OUTSIDE.get(name, name): value for name, value in ingredients.items()})
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _state_file(stage: Stage) -> str:
@@ -62,7 +70,7 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
     try:
         record = run.read_json(_state_file(stage))
         summary = StageSummary.model_validate(record["summary"])
-        duration_s, before = float(record["duration_s"]), dict(record["ingredients"])
+        duration_s, before = float(record["duration_s"]), _recorded(record["ingredients"])
         outputs = dict(record["outputs"])
     except (KeyError, TypeError, ValueError, RunFolderError):
         return StageState(stage, "stale", f"{_state_file(stage)} is damaged")
@@ -75,7 +83,7 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
     if recipe is not None:
         now = _ingredients(run, recipe, stage)
         changed = [
-            name for name in sorted({*now, *before}) if json.dumps(now.get(name)) != json.dumps(before.get(name))
+            name for name in sorted({*now, *before}) if _canonical(now.get(name)) != _canonical(before.get(name))
         ]
         if changed:
             return StageState(stage, "stale", f"{', '.join(changed)} changed", summary, duration_s)
@@ -154,12 +162,11 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
     opened = RunFolder.create(Path(folder))
     with opened.lock():
         recipe = recipe.with_absolute_paths()
-        text = dump_recipe(recipe)
-        if not opened.file(RunFile.RECIPE).exists() or opened.file(RunFile.RECIPE).read_text(encoding="utf-8") != text:
-            opened.write(RunFile.RECIPE, text)
+        if not _is_recorded(opened, recipe):
+            opened.write(RunFile.RECIPE, dump_recipe(recipe))
         stages = stages_of(recipe)
         if recipe.evaluation.compare and not only:  # a wrong path is told before the hours of training, not after
-            _load(COMPARED)(recipe)
+            _load(OUTSIDE["compared models"])(recipe)
         for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:
                 continue
@@ -168,6 +175,14 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
                 break
     group.call("")
     return opened
+
+
+def _is_recorded(run: RunFolder, recipe: Recipe) -> bool:
+    """Return whether the run's own recipe has the same settings, however it is written."""
+    try:
+        return load_recipe(run.file(RunFile.RECIPE)).model_dump() == recipe.model_dump()
+    except RecipeError:
+        return False
 
 
 def _follow(recipe: Recipe, run: RunFolder, group: distributed.Processes) -> RunFolder:

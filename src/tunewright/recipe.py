@@ -18,6 +18,7 @@ from tunewright.settings import (
     ANSWERING,
     BUILDING,
     LOCAL,
+    PATH,
     REFUSAL,
     SYSTEM_PROMPT,
     Arm,
@@ -33,11 +34,14 @@ from tunewright.settings import (
     SynthesisSettings,
     TeacherSettings,
     TrainingSettings,
+    path_kind,
 )
+
+RUN_MARKER = "run.json"  # the file by which a folder is a run's
 
 
 def at_home(path: str | Path) -> Path:
-    """Return a path with "~" written out; that of a user who is not there stays, where pathlib raises."""
+    """Return a path with "~" expanded; unlike pathlib, leave the "~name" of an unknown user as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
@@ -83,8 +87,8 @@ class Recipe(Settings):
             raise ValueError("the placebo arm shuffles the answers of chats; raw text (training.text_share) has none")
         built = set(self.synthesis.tasks) & set(BUILDING)
         if built and not set(self.synthesis.tasks) & set(ANSWERING):
-            told = ", ".join(sorted(built))
-            raise ValueError(f"synthesis.tasks: {told} build on answered samples; add {' or '.join(ANSWERING)}")
+            names = ", ".join(sorted(built))
+            raise ValueError(f"synthesis.tasks: {names} build on answered samples; add {' or '.join(ANSWERING)}")
         if "extraction" in self.synthesis.tasks and not self.synthesis.extraction_schema:
             raise ValueError('the task extraction needs a JSON schema: set synthesis.extraction_schema = "schema.json"')
         if self.synthesis.views and not self.training.text_share:
@@ -104,59 +108,34 @@ class Recipe(Settings):
     def comparing(self, others: Sequence[str]) -> Recipe:
         """Return the recipe with these in ``evaluation.compare`` too; folders as seen from the current one.
 
-        What lies in a folder that is there is a path, also when it is missing itself; else it may be a hub name.
+        A name whose parent folder exists is a path, even where it is missing itself; otherwise it may be a hub name.
         """
-        paths = {one: at_home(one) for one in others}
+        paths = {name: at_home(name) for name in others}
         local = {
-            one for one, path in paths.items() if path.is_dir() or (path.parent != Path() and path.parent.is_dir())
+            name for name, path in paths.items() if path.is_dir() or (path.parent != Path() and path.parent.is_dir())
         }
-        more = [str(paths[one].absolute()) if one in local else one for one in others]
+        more = [str(paths[name].absolute()) if name in local else name for name in others]
         compare = tuple(dict.fromkeys([*self.evaluation.compare, *more]))
         return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"compare": compare})})
 
     def with_absolute_paths(self) -> Recipe:
-        """Return the recipe with no path left that depends on where it stands."""
+        """Return the recipe with absolute paths; a model that may be a hub name is a path where its folder exists."""
 
-        def absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(str(self.resolve(path)) for path in paths)
+        def absolute(value: Any, kind: str) -> Any:
+            if isinstance(value, tuple):
+                return tuple(absolute(item, kind) for item in value)
+            path = self.resolve(value)
+            return str(path) if value and (kind == PATH or path.is_dir()) else value
 
-        documents = self.documents.model_copy(update={"paths": absolute(self.documents.paths)})
-        schema = self.synthesis.extraction_schema
-        synthesis = self.synthesis.model_copy(
-            update={
-                "data": absolute(self.synthesis.data),
-                "extraction_schema": str(self.resolve(schema)) if schema else "",
-            }
-        )
-        preference = self.preference.model_copy(update={"data": absolute(self.preference.data)})
-        exam = self.exam.model_copy(update={"file": "".join(absolute((self.exam.file,) if self.exam.file else ()))})
-
-        def local(name: str) -> str:
-            return str(self.resolve(name)) if name and self.resolve(name).is_dir() else name
-
-        model = self.model.model_copy(update={"base": local(self.model.base)})
-        curation = self.curation.model_copy(update={"reward": local(self.curation.reward)})
-        judge = self.judge
-        if judge.url == LOCAL:
-            judge = judge.model_copy(update={"model": local(judge.model)})
-        compare = tuple(local(name) for name in self.evaluation.compare)
-        evaluation = self.evaluation.model_copy(update={"compare": compare})
-        teacher = self.teacher
-        if teacher.url == LOCAL:
-            teacher = teacher.model_copy(update={"model": local(teacher.model)})
-        return self.model_copy(
-            update={
-                "documents": documents,
-                "synthesis": synthesis,
-                "curation": curation,
-                "preference": preference,
-                "exam": exam,
-                "model": model,
-                "teacher": teacher,
-                "judge": judge,
-                "evaluation": evaluation,
-            }
-        )
+        update: dict[str, Settings] = {}
+        for name, section in sections():
+            group = getattr(self, name)
+            kinds = {key: kind for key, field in section.model_fields.items() if (kind := path_kind(field))}
+            if name in ("teacher", "judge") and group.url != LOCAL:
+                kinds.pop("model")  # a name at a server
+            changed = {key: absolute(getattr(group, key), kind) for key, kind in kinds.items()}
+            update[name] = group.model_copy(update=changed)
+        return self.model_copy(update=update)
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -166,10 +145,46 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
             yield name, field.annotation
 
 
-_WORDS = {
+_MESSAGES = {
     "tuple_type": 'should be a list, such as ["one", "two"]',
     "model_type": "should be a section: a line in [brackets], its settings below",
 }
+
+
+# Settings of version 0.1 that have another name now, and those that are gone: what took their place.
+_MOVED = {"exam.kept": "exam.retention_items", "split.near_duplicate": "curation.near_duplicate"}
+_GONE = {
+    "documents.timeout_s": "every file may take 60 s; remove the line",
+    "documents.memory_mb": "every file may take 1 GiB of memory; remove the line",
+    "teacher.price_prompt": "use teacher.price = [PROMPT, COMPLETION]",
+    "teacher.price_completion": "use teacher.price = [PROMPT, COMPLETION]",
+    "judge.price_prompt": "use judge.price = [PROMPT, COMPLETION]",
+    "judge.price_completion": "use judge.price = [PROMPT, COMPLETION]",
+}
+
+
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that version 0.1 recorded, by the names of today: {"section": {...}, "section.key": ...}."""
+    result: dict[str, Any] = {}
+    moved: dict[str, Any] = {}
+    for name, value in values.items():
+        leaves = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        kept = {key: item for key, item in leaves.items() if key not in _MOVED and key not in _GONE}
+        moved |= {_MOVED[key]: item for key, item in leaves.items() if key in _MOVED}
+        if isinstance(value, dict):
+            result[name] = {key.removeprefix(f"{name}."): item for key, item in kept.items()}
+            prices = [value.get(f"price_{part}") for part in ("prompt", "completion")]
+            if prices != [None, None]:
+                result[name]["price"] = [price or 0.0 for price in prices]
+        else:
+            result |= kept
+    for key, item in moved.items():
+        section, _, name = key.partition(".")
+        if isinstance(result.get(section), dict):
+            result[section].setdefault(name, item)
+        else:
+            result[key] = item
+    return result
 
 
 def _known_keys() -> list[str]:
@@ -182,14 +197,17 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        former = _GONE.get(key) or (f"is now {_MOVED[key]}" if key in _MOVED else "")
+        if former:
+            lines.append(f"{key}: no longer a setting; {former}")
+        elif problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
                 key.rpartition(".")[2], [k.rpartition(".")[2] for k in _known_keys()], n=1, cutoff=0.5
             )
             lines.append(f"{key}: unknown setting" + (f"; did you mean {near[0]}?" if near else ""))
         else:
-            told = _WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-            lines.append(f"{key} = {problem['input']!r}: {told}" if key else told)
+            message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+            lines.append(f"{key} = {problem['input']!r}: {message}" if key else message)
     return "\n  ".join(lines)
 
 
@@ -207,7 +225,7 @@ def parse_recipe(content: dict[str, Any], folder: Path, name: str = "recipe") ->
         raise RecipeError(
             f"{name} has {error.error_count()} wrong setting{'s' if error.error_count() > 1 else ''}",
             _explain(error),
-            "every setting with its range stands in docs/recipe.md",
+            "docs/recipe.md lists every setting with its range",
         ) from error
 
 
@@ -234,7 +252,7 @@ def override(content: dict[str, Any], assignments: Sequence[str]) -> dict[str, A
 
 
 def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply overrides.
+    """Read a recipe file and apply overrides; one that a run of version 0.1 recorded is read by the names of today.
 
     Raises:
         RecipeError: the file is missing, is not TOML, or has wrong settings.
@@ -251,6 +269,8 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not UTF-8 text", str(error), "save it as UTF-8") from error
     except OSError as error:
         raise RecipeError(f"cannot read {path}", str(error), "check the path and its permissions") from error
+    if (path.parent / RUN_MARKER).is_file():
+        content = upgraded(content)
     return parse_recipe(override(content, assignments), path.parent.absolute(), str(path))
 
 

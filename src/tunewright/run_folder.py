@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import RunFolderError, command, shell
+from tunewright.recipe import RUN_MARKER
 from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_jsonl
 from tunewright.storage import disk_errors, write_atomic
 
@@ -63,7 +64,6 @@ class RunFile(StrEnum):
     BENCHMARKS_JOURNAL = "benchmarks-journal.jsonl"
 
 
-_MARKER = "run.json"
 _ELSEWHERE = "name another folder with --dir"
 
 
@@ -117,7 +117,7 @@ class Journal:
 def _near(path: Path) -> Path | None:
     """Return the run folder beside a path that does not exist whose name is most like its name."""
     beside = path.parent.iterdir() if path.parent.is_dir() and not path.exists() else ()
-    names = [one.name for one in beside if (one / _MARKER).is_file()]
+    names = [one.name for one in beside if (one / RUN_MARKER).is_file()]
     return next((path.parent / name for name in difflib.get_close_matches(path.name, names, 1)), None)
 
 
@@ -136,12 +136,12 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            marker = path / _MARKER
+            marker = path / RUN_MARKER
             if not marker.exists():
                 strange = any(not p.name.startswith(".") for p in path.iterdir())
                 if strange and not (path / RunFile.RECIPE).exists():
                     headline = f"{path} is not empty and is not a run folder"
-                    raise RunFolderError(headline, f"it has no {_MARKER}", _ELSEWHERE)
+                    raise RunFolderError(headline, f"it has no {RUN_MARKER}", _ELSEWHERE)
                 write_atomic(marker, b'{"format": 1}\n')
         except OSError as error:
             raise RunFolderError(f"cannot write to {path}", str(error), _ELSEWHERE) from error
@@ -154,8 +154,8 @@ class RunFolder:
         Raises:
             RunFolderError: there is none at this path.
         """
-        if not (path / _MARKER).is_file():
-            cause = f"it has no {_MARKER}" if path.exists() else "it does not exist"
+        if not (path / RUN_MARKER).is_file():
+            cause = f"it has no {RUN_MARKER}" if path.exists() else "it does not exist"
             hint = f"make one: {command('run', 'RECIPE', '--dir', path)}"
             if path.suffix == ".toml":
                 cause, hint = "it is a recipe", f"name its run folder: {Path('runs') / path.stem}, or what --dir said"

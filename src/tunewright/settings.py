@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
 ANSWERING = ("answer-first", "free-qa")  # what they write, the next four build on
@@ -15,6 +16,14 @@ TeacherCheck = Literal["answerable", "judge"]
 Make = Literal["edits", "student", "best-of-n"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Dollars = Annotated[float, Field(ge=0)]
+Price = tuple[Dollars, Dollars]
+
+# Marks of settings that hold paths: always a path, or a folder where there is one and else a name.
+PATH = "path"
+PATH_OR_NAME = "path or name"
+PathText = Annotated[str, PATH]
+ModelName = Annotated[str, PATH_OR_NAME]
 
 EMBEDDED = "embedded"
 LOCAL = "local"
@@ -43,29 +52,34 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
+def path_kind(field: FieldInfo) -> str:
+    """Return ``PATH`` or ``PATH_OR_NAME`` for a setting that is marked so, itself or in its items; else nothing."""
+    marks = [*field.metadata, *(mark for item in get_args(field.annotation) for mark in get_args(item)[1:])]
+    return next((mark for mark in marks if mark in (PATH, PATH_OR_NAME)), "")
+
+
 class DocumentSettings(Settings):
     """[documents]: what is read, and how it is cut."""
 
-    paths: tuple[str, ...] = Field((), description="files and folders, relative to this recipe")
+    paths: tuple[PathText, ...] = Field((), description="files and folders, relative to this recipe")
     chunk_tokens: int = Field(256, ge=32, le=8192, description="longest chunk, in the student's tokens")
-    timeout_s: float = Field(60, gt=0, le=86400, description="longest time that one file may take to read")
-    memory_mb: int = Field(1024, ge=128, description="most memory that reading one file may take")
 
 
 class SplitSettings(Settings):
     """[split]: which documents the exam keeps for itself."""
 
     exam_share: Share = Field(0.25, description="share of the documents held out for the exam")
-    near_duplicate: Share = Field(0.8, description="Jaccard similarity from which documents stay together")
 
 
 class ExamSettings(Settings):
     """[exam]: the questions, written and sealed before any training data exists."""
 
-    file: str = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
+    file: PathText = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
     learned_per_document: int = Field(2, ge=0, description="questions on each training document")
     unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
-    kept: int = Field(400, ge=0, description="items of general ability, of the 480 bundled, to see forgetting; 0: none")
+    retention_items: int = Field(
+        400, ge=0, description="of the 480 bundled items of general ability, which show forgetting; 0: none"
+    )
 
 
 class TeacherSettings(Settings):
@@ -74,7 +88,7 @@ class TeacherSettings(Settings):
     url: str | tuple[str, ...] = Field(
         EMBEDDED, description='"embedded", "local" (in this process), an OpenAI-compatible URL, or a list of URLs'
     )
-    model: str = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
+    model: ModelName = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
     quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("none", description='of a "local" teacher')
     api_key_env: str = Field("", description="environment variable that holds the key; the key is never stored")
     concurrency: int = Field(
@@ -85,8 +99,7 @@ class TeacherSettings(Settings):
     user_header: str = Field("", description="general samples: what stands before a user's first word, exactly")
     turn_end: str = Field("", description="general samples: what ends a user's turn")
     patience_s: float = Field(600, ge=0, le=604800, description="longest pause while the server says it is busy")
-    price_prompt: float = Field(0.0, ge=0, description="US dollars per million prompt tokens")
-    price_completion: float = Field(0.0, ge=0, description="US dollars per million written tokens")
+    price: Price = Field((0.0, 0.0), description="US dollars per million tokens: [prompt, completion]")
     budget: float = Field(0.0, ge=0, description="most US dollars that a run folder may cost; 0: no limit")
 
     @property
@@ -103,8 +116,8 @@ class TeacherSettings(Settings):
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> TeacherSettings:
-        if self.budget and not (self.price_prompt or self.price_completion):
-            raise ValueError("teacher.budget needs teacher.price_prompt and teacher.price_completion")
+        if self.budget and not any(self.price):
+            raise ValueError("teacher.budget needs teacher.price = [PROMPT, COMPLETION]")
         return self
 
 
@@ -112,16 +125,15 @@ class JudgeSettings(Settings):
     """[judge]: a model that reads the exam's answers beside the metrics; it never decides the verdict."""
 
     url: str = Field("", description='OpenAI-compatible URL, or "local" (in this process); empty: no judge')
-    model: str = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
+    model: ModelName = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
     api_key_env: str = Field("", description="environment variable that holds the key; the key is never stored")
-    price_prompt: float = Field(0.0, ge=0, description="US dollars per million prompt tokens")
-    price_completion: float = Field(0.0, ge=0, description="US dollars per million written tokens")
+    price: Price = Field((0.0, 0.0), description="US dollars per million tokens: [prompt, completion]")
     budget: float = Field(0.0, ge=0, description="most US dollars that its calls may cost; 0: no limit")
-    forced: bool = Field(False, description="take it even where it is the teacher, or of the student's family")
+    forced: bool = Field(False, description="accept it even if it is also the teacher, or of the student's family")
 
     @property
     def as_teacher(self) -> TeacherSettings:
-        """The judge as what is asked: its connection and its purse."""
+        """The judge's connection and budget, as those of a teacher."""
         return TeacherSettings.model_validate(self.model_dump(exclude={"forced"}))
 
     @model_validator(mode="after")
@@ -147,10 +159,10 @@ class SynthesisSettings(Settings):
         0.15, description="of each task that builds on answered samples (refusal ... dialogue), as a share of them"
     )
     distractors: int = Field(0, ge=0, le=8, description="passages of other documents beside a shown one")
-    extraction_schema: str = Field("", description="JSON schema of the task extraction, relative to this recipe")
+    extraction_schema: PathText = Field("", description="JSON schema of the task extraction, relative to this recipe")
     views: int = Field(0, ge=0, le=6, description="rewrites of each passage, as raw text (training.text_share)")
     general_samples: int = Field(0, ge=0, description="general instructions that the teacher makes up (Magpie)")
-    data: tuple[str, ...] = Field((), description="your own chat data (.jsonl), beside or instead of synthesis")
+    data: tuple[PathText, ...] = Field((), description="your own chat data (.jsonl), beside or instead of synthesis")
 
     @field_validator("quotas")
     @classmethod
@@ -168,7 +180,9 @@ class CurationSettings(Settings):
     """[curation]: what may enter the training set."""
 
     evidence_match: float = Field(90, ge=50, le=100, description="fuzzy score that evidence must reach, of 100")
-    near_duplicate: Share = Field(0.8, description="Jaccard similarity of question+answer that is a duplicate")
+    near_duplicate: Share = Field(
+        0.8, description="Jaccard similarity from which two samples are duplicates, and documents stay on one side"
+    )
     embedding_duplicate: Share = Field(
         0.97, description="cosine of question+answer that is a duplicate; 0: compare no meaning"
     )
@@ -178,13 +192,15 @@ class CurationSettings(Settings):
     checks: tuple[TeacherCheck, ...] = Field(
         (), description="also ask the teacher: answerable (2 calls a sample), judge (1)"
     )
-    reward: str = Field("", description="reward model, a folder or a hub name; its scores rank, and drop nothing alone")
+    reward: ModelName = Field(
+        "", description="reward model, a folder or a hub name; its scores rank, and drop nothing alone"
+    )
 
 
 class ModelSettings(Settings):
     """[model]: the student."""
 
-    base: str = Field(EMBEDDED, description='"embedded" (SmolLM2-135M-Instruct), a folder, or a hub name')
+    base: ModelName = Field(EMBEDDED, description='"embedded" (SmolLM2-135M-Instruct), a folder, or a hub name')
     quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("nf4-double", description="of the frozen base")
     compute: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="auto: what the hardware does best")
     added_tokens: tuple[str, ...] = Field((), description="new tokens; their embeddings are trained and saved")
@@ -232,7 +248,7 @@ MAKES_PAIRS = frozenset({"data", "make", "samples"})
 class PreferenceSettings(Settings):
     """[preference]: DPO on pairs of a better and a worse answer, after the training or alone."""
 
-    data: tuple[str, ...] = Field((), description="your pairs (.jsonl): prompt, chosen, rejected")
+    data: tuple[PathText, ...] = Field((), description="your pairs (.jsonl): prompt, chosen, rejected")
     make: tuple[Make, ...] = Field((), description="pairs made of the training set; the first named has precedence")
     samples: int = Field(4, ge=2, le=64, description="student's answers per prompt, for student and best-of-n")
     loss: Literal["sigmoid", "normalized", "ipo"] = Field("sigmoid", description="DPO, length-normalized DPO, or IPO")
@@ -256,12 +272,12 @@ class PreferenceSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """[evaluation]: the arms that sit the exam, and the margin of the verdict."""
+    """[evaluation]: the arms that answer the exam, and the margin of the verdict."""
 
     arms: tuple[Arm, ...] = Field(
         tuple(arm for arm in Arm if arm != Arm.PLACEBO),
         min_length=1,
-        description="who sits the exam; a verdict needs base and tuned; placebo trains on shuffled answers",
+        description="who answers the exam; a verdict needs base and tuned; placebo trains on shuffled answers",
     )
     few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot arm")
     rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
@@ -270,8 +286,8 @@ class EvaluationSettings(Settings):
     forgetting_margin: float = Field(
         0.05, gt=0, lt=1, description="largest harmless loss of accuracy in general ability"
     )
-    compare: tuple[str, ...] = Field(
-        (), description="who else sits the exam: run folders, adapters, other bases; they change no verdict"
+    compare: tuple[ModelName, ...] = Field(
+        (), description="who else answers the exam: run folders, adapters, other bases; they change no verdict"
     )
 
     @field_validator("compare")

@@ -1,4 +1,4 @@
-"""The stages in order: the function of each, and all that its result depends on."""
+"""The stages in order: the function of each, and everything that its result depends on."""
 
 from __future__ import annotations
 
@@ -19,17 +19,47 @@ from tunewright.settings import (
 )
 from tunewright.storage import file_digest
 
+# Inputs outside the run folder: a name that a stage's record keeps, and the function ``recipe -> digest``.
+OUTSIDE = {
+    "source documents": "tunewright.documents.stage:source_digest",
+    "base model": "tunewright.stages:base_identity",
+    "teacher": "tunewright.stages:teacher_name",  # in place of teacher.url: servers of a fleet come and go
+    "judge": "tunewright.stages:judge_name",
+    "reward model": "tunewright.stages:reward_identity",
+    "extraction schema": "tunewright.stages:extraction_schema_digest",
+    "exam file": "tunewright.stages:exam_file_digest",
+    "retention suite": "tunewright.stages:retention_digest",
+    "chat data": "tunewright.curation.chat_formats:data_digest",
+    "preference data": "tunewright.curation.preference_pairs:pairs_digest",
+    "compared models": "tunewright.evaluation.extra_arms:compared_digest",
+}
+
+# What version 0.1 called them in its records: by the function's name.
+FORMER_OUTSIDE = {
+    "source_digest": "source documents",
+    "base_identity": "base model",
+    "teacher_name": "teacher",
+    "judge_name": "judge",
+    "reward_identity": "reward model",
+    "extraction_schema_digest": "extraction schema",
+    "exam_file_digest": "exam file",
+    "kept_digest": "retention suite",
+    "data_digest": "chat data",
+    "pairs_digest": "preference data",
+    "compared_digest": "compared models",
+}
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One arrow of the path.
+    """One step of the path.
 
     Attributes:
         function: "module:name" of ``(run, recipe) -> StageSummary``; imported only when the stage runs.
-        settings: what of the recipe it depends on: sections, or single settings as "section.key".
+        settings: the part of the recipe that it depends on: sections, or single settings as "section.key".
         reads: files of the run folder that it depends on.
-        writes: files and folders that it makes; their digests are kept.
-        outside: "module:name" of ``recipe -> str``, a digest of inputs outside the run folder.
+        writes: files and folders that it makes; their digests are recorded.
+        outside: inputs outside the run folder, by their names in ``OUTSIDE``.
         shared: whether all processes of a multi-GPU launch take part, or the first one alone.
         version: raised when the stage's own work changes, so that older results count as stale.
     """
@@ -46,8 +76,6 @@ class Stage:
 
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
-_TEACHER_NAME = "tunewright.stages:teacher_name"  # in place of teacher.url: servers of a fleet come and go
-COMPARED = "tunewright.evaluation.extra_arms:compared_digest"
 _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
@@ -64,19 +92,25 @@ STAGES = (
     Stage(
         "ingest",
         "tunewright.documents.stage:ingest",
-        ("documents.chunk_tokens", "documents.timeout_s", "documents.memory_mb", "model.base"),
+        ("documents.chunk_tokens", "model.base"),
         (),
         (RunFile.DOCUMENTS, RunFile.CHUNKS),
-        ("tunewright.documents.stage:source_digest", "tunewright.stages:base_identity"),
+        ("source documents", "base model"),
     ),
-    Stage("split", "tunewright.documents.stage:split", ("seed", "split"), (RunFile.DOCUMENTS,), (RunFile.SPLIT,)),
+    Stage(
+        "split",
+        "tunewright.documents.stage:split",
+        ("seed", "split", "curation.near_duplicate"),
+        (RunFile.DOCUMENTS,),
+        (RunFile.SPLIT,),
+    ),
     Stage(
         "exam",
         "tunewright.synthesis.stage:exam",
         (*_PROMPT, *_TEACHER, "exam"),
         _DOCUMENTS,
         (RunFile.EXAM, RunFile.RETENTION, RunFile.SEAL),
-        ("tunewright.stages:exam_file_digest", "tunewright.stages:kept_digest", _TEACHER_NAME),
+        ("exam file", "retention suite", "teacher"),
         version=3,
     ),
     Stage(
@@ -89,7 +123,7 @@ STAGES = (
         ),
         (*_DOCUMENTS, RunFile.EXAM),
         (RunFile.SAMPLES,),
-        ("tunewright.stages:extraction_schema_digest", _TEACHER_NAME),
+        ("extraction schema", "teacher"),
         version=2,
     ),
     Stage(
@@ -98,7 +132,7 @@ STAGES = (
         (*_PROMPT, "curation", "model.base"),
         (*_DOCUMENTS, RunFile.EXAM, RunFile.SAMPLES),
         (RunFile.TRAIN,),
-        ("tunewright.curation.chat_formats:data_digest", "tunewright.stages:base_identity"),
+        ("chat data", "base model"),
         version=2,
     ),
     Stage(
@@ -107,7 +141,7 @@ STAGES = (
         ("curation.ngram",),
         (RunFile.EXAM,),
         (RunFile.PAIRS,),
-        ("tunewright.curation.preference_pairs:pairs_digest",),
+        ("preference data",),
     ),
     Stage(
         "train",
@@ -115,7 +149,7 @@ STAGES = (
         ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
         (RunFile.TRAIN,),
         (RunFile.ADAPTER, RunFile.METRICS, RunFile.PLAN),
-        ("tunewright.stages:base_identity",),
+        ("base model",),
         shared=True,
         version=5,
     ),
@@ -125,7 +159,7 @@ STAGES = (
         ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
         (RunFile.TRAIN,),
         (RunFile.PLACEBO,),
-        ("tunewright.stages:base_identity",),
+        ("base model",),
         shared=True,
     ),
     Stage(
@@ -138,7 +172,7 @@ STAGES = (
             RunFile.RULE,
             RunFile.RULE_HISTORY,
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
-        ("tunewright.stages:base_identity", COMPARED),
+        ("base model", "compared models"),
         version=7,
     ),
     Stage(
@@ -147,7 +181,7 @@ STAGES = (
         ("seed", "refusal", "judge.forced"),
         (RunFile.EXAM, RunFile.CHUNKS, RunFile.ANSWERS),
         (RunFile.JUDGMENTS, RunFile.JUDGE),
-        ("tunewright.stages:judge_name",),
+        ("judge",),
     ),
     Stage(
         "report",
@@ -204,7 +238,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
-    """Return the stage with what this recipe makes it depend on."""
+    """Return the stage with the inputs that it has under this recipe."""
     if stage.name == "evaluate" and Arm.PLACEBO in recipe.evaluation.arms:
         return replace(stage, reads=(*stage.reads, RunFile.PLACEBO))
     if stage.name in ("train", "placebo"):
@@ -219,32 +253,32 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
 
 
 def _curating(stage: Stage, recipe: Recipe) -> Stage:
-    """Return the stage "curate" with the models that this recipe's rules ask."""
+    """Return the stage "curate" with the models that this recipe's rules call."""
     if recipe.curation.checks or recipe.curation.paraphrase_check:
-        stage = replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, _TEACHER_NAME))
+        stage = replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, "teacher"))
     if recipe.curation.reward:
-        outside = (*stage.outside, "tunewright.stages:reward_identity")
+        outside = (*stage.outside, "reward model")
         stage = replace(stage, writes=(*stage.writes, RunFile.REWARDS), outside=outside)
     return stage
 
 
 def _making(stage: Stage, recipe: Recipe) -> Stage:
-    """Return the stage "pairs" with all that pairs of tunewright's own making depend on."""
+    """Return the stage "pairs" with the inputs of pairs that tunewright makes itself."""
     make = recipe.preference.make
     settings = (*stage.settings, "seed", "refusal", "preference.make")
     outside = stage.outside
     if set(make) & {"student", "best-of-n"}:
         settings += (*_STUDENT, "preference.samples")
-        outside += ("tunewright.stages:base_identity",)
+        outside += ("base model",)
     if "best-of-n" in make:
         settings += ("curation.reward",)
-        outside += ("tunewright.stages:reward_identity",)
+        outside += ("reward model",)
     reads = (*stage.reads, RunFile.TRAIN, RunFile.DOCUMENTS, RunFile.CHUNKS)
     return replace(stage, settings=settings, reads=reads, outside=outside)
 
 
 def base_identity(recipe: Recipe) -> str:
-    """Return what names the base model's content."""
+    """Return a digest of the base model's files, or its hub name."""
     return identity(recipe.model.base, recipe.folder)
 
 
@@ -255,27 +289,27 @@ def extraction_schema_digest(recipe: Recipe) -> str:
 
 
 def teacher_name(recipe: Recipe) -> str:
-    """Return what names the teacher, as in its journal."""
+    """Return the teacher's name, as its journal has it."""
     from tunewright.teacher.identity import teacher_identity
 
     return teacher_identity(recipe.teacher, recipe.folder)
 
 
 def judge_name(recipe: Recipe) -> str:
-    """Return what names the judge, as in its journal."""
+    """Return the judge's name, as its journal has it."""
     from tunewright.teacher.identity import teacher_identity
 
     return teacher_identity(recipe.judge.as_teacher, recipe.folder)
 
 
 def reward_identity(recipe: Recipe) -> str:
-    """Return what names the reward model's content."""
+    """Return a digest of the reward model's files, or its hub name."""
     return identity(recipe.curation.reward, recipe.folder)
 
 
-def kept_digest(recipe: Recipe) -> str:
-    """Return the digest of the third ring's bundled items, or nothing when the recipe takes none."""
-    return suite_digest() if recipe.exam.kept else ""
+def retention_digest(recipe: Recipe) -> str:
+    """Return the digest of the bundled retention suite, or nothing when the recipe takes no item of it."""
+    return suite_digest() if recipe.exam.retention_items else ""
 
 
 def exam_file_digest(recipe: Recipe) -> str:
@@ -284,5 +318,5 @@ def exam_file_digest(recipe: Recipe) -> str:
         return ""
     path = recipe.resolve(recipe.exam.file)
     if not path.is_file():
-        raise RecipeError(f"there is no exam at {path}", "exam.file names it", "mend the path, or remove exam.file")
+        raise RecipeError(f"there is no exam at {path}", "exam.file names it", "correct the path, or remove exam.file")
     return file_digest(path)

@@ -39,7 +39,7 @@ def test_what_is_journalled_is_not_called_again_and_tells_the_size_of_a_call(tmp
     run = RunFolder.create(tmp_path / "run")
     entry = {"stage": "synth", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
     run.journal("teacher.jsonl").append(*[entry] * 20)
-    priced = recipe(price_prompt=1.0, price_completion=10.0, budget=5.0, concurrency=8)
+    priced = recipe(price=(1.0, 10.0), budget=5.0, concurrency=8)
     told, seconds = teacher_work("synth", priced, run, 50, 1020)
     assert told == "30–1,020 calls, 9,000–306,000 tokens, $0.0360–$1.22 of a budget of $5.00"
     assert seconds == pytest.approx(1020 * 4.0 / 8)
@@ -50,7 +50,7 @@ def test_what_is_journalled_may_be_of_other_settings(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     entry = {"stage": "exam", "num_prompt_tokens": 200, "num_tokens": 100, "seconds": 4.0}
     run.journal("teacher.jsonl").append(*[entry] * 20)
-    assert teacher_work("exam", recipe(price_prompt=1.0), run, 5, 15) == (
+    assert teacher_work("exam", recipe(price=(1.0, 0.0)), run, 5, 15) == (
         "0–15 calls, 0–4,500 tokens, $0.0000–$0.0030",
         pytest.approx(15 * 4.0 / 64),
     )
@@ -59,7 +59,7 @@ def test_what_is_journalled_may_be_of_other_settings(tmp_path):
 def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp_path):
     (tmp_path / "exam.csv").write_text("question,answer\n" + "".join(f"What is {n}?,{n}\n" for n in range(30)))
     (tmp_path / "one.md").write_text("It rained.")
-    exam = ExamSettings(file=str(tmp_path / "exam.csv"), kept=100)
+    exam = ExamSettings(file=str(tmp_path / "exam.csv"), retention_items=100)
     own = recipe().model_copy(update={"exam": exam, "documents": DocumentSettings(paths=(str(tmp_path / "one.md"),))})
     sizes = count_sizes(own, RunFolder(tmp_path / "run"))
     assert sizes.num_questions == 30
@@ -73,7 +73,7 @@ def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp
 
 
 def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):
-    judge = JudgeSettings(url="http://y/v1", model="j", price_prompt=2.0, price_completion=4.0)
+    judge = JudgeSettings(url="http://y/v1", model="j", price=(2.0, 4.0))
     asked = recipe().model_copy(update={"judge": judge})
     sizes = replace(SIZES, num_questions=10)
     assert call_range("judge", asked, sizes) == (0, 10 * (5 + 2 * 3))

@@ -57,7 +57,7 @@ def test_seeds_draw_different_items() -> None:
 def test_the_default_takes_no_more_than_there_is() -> None:
     from tunewright.settings import ExamSettings
 
-    assert 0 < ExamSettings().kept <= len(SUITE) == 480
+    assert 0 < ExamSettings().retention_items <= len(SUITE) == 480
 
 
 def test_a_model_that_stays_as_it_was_ships() -> None:

@@ -123,8 +123,8 @@ def question(name: str, document: str) -> Question:
 
 def test_what_forgetting_can_be_ruled_out_is_told_and_what_not() -> None:
     assert "can rule out a loss of 0.033 or more" in retention_power(360, 0.05)  # 1.967 * sqrt(0.1 / 360)
-    assert "raise exam.kept" not in retention_power(360, 0.05)
-    assert retention_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.kept")
+    assert "raise exam.retention_items" not in retention_power(360, 0.05)
+    assert retention_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.retention_items")
     assert "no forgetting" in retention_power(1, 0.05)
 
 

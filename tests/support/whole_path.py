@@ -24,7 +24,7 @@ def write_recipe(folder: Path, student: Path, url: str, sources: Path, **section
     """Write a small recipe; ``sections`` add or replace settings."""
     content: dict[str, dict[str, object]] = {
         "documents": {"paths": [str(sources)], "chunk_tokens": 256},
-        "exam": {"learned_per_document": 1, "unseen_per_document": 2, "kept": 24},
+        "exam": {"learned_per_document": 1, "unseen_per_document": 2, "retention_items": 24},
         "teacher": {"url": url, "model": "fake", "concurrency": 4},
         "synthesis": {"samples_per_document": 4},
         "model": {"base": str(student), "quantization": "none"},

@@ -24,7 +24,7 @@ def asks(number: int, max_tokens: int = 16) -> list[Request]:
 
 def priced(url: str, budget: float = 0.0, **changes: object) -> TeacherSettings:
     """One dollar per prompt token, ten per written one."""
-    prices = {"price_prompt": 1e6, "price_completion": 1e7, "budget": budget}
+    prices = {"price": (1e6, 1e7), "budget": budget}
     return TeacherSettings(url=url, model="m", **prices, **changes)
 
 
@@ -134,7 +134,7 @@ def test_no_prompt_has_more_tokens_than_its_bound(one, two):
 def test_a_budget_needs_prices(tmp_path):
     with pytest.raises(RecipeError, match="wrong setting") as caught:
         parse_recipe({"teacher": {"budget": 5.0}}, tmp_path)
-    assert "teacher.price_prompt" in caught.value.cause
+    assert "teacher.price" in caught.value.cause
 
 
 def test_a_reply_that_does_not_tell_its_tokens_costs_its_worst_case(run):

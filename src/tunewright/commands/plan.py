@@ -126,7 +126,7 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
     if stage in ("train", "placebo"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
-        kept = 2 * recipe.exam.kept  # read more than written: choices and passages need no answer
+        kept = 2 * recipe.exam.retention_items  # read more than written: choices and passages need no answer
         answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
         told = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
         one, one_kept = _SECONDS_PER_ANSWER[_device()]

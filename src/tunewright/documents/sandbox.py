@@ -19,10 +19,14 @@ from tunewright.documents.markup import Failure, Reading
 from tunewright.documents.sandbox_worker import CRASHED, OUT_OF_MEMORY, READY
 from tunewright.errors import StageError
 
+TIMEOUT_S = 60.0  # a book of a thousand pages takes a few seconds
+MEMORY_MB = 1024
 _START_S = 120.0  # a cold disk and a busy machine included
 
 
-def read_files(files: Iterable[Path], timeout_s: float, memory_mb: int) -> Iterator[tuple[Path, Reading]]:
+def read_files(
+    files: Iterable[Path], timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB
+) -> Iterator[tuple[Path, Reading]]:
     """Yield each file with what came of it, in order; a bad file never stops the others.
 
     Args:

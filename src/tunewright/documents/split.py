@@ -104,7 +104,7 @@ def split_documents(
             "the documents cannot be split into training and exam",
             "there is only one document"
             if single
-            else f"all {len(documents)} documents are near-duplicates of each other (split.near_duplicate = "
+            else f"all {len(documents)} documents are near-duplicates of each other (curation.near_duplicate = "
             f"{near_duplicate:g})",
             "add a different document, or train without unseen questions: --set split.exam_share=0",
         )

@@ -182,8 +182,7 @@ def _read_documents(files: list[tuple[str, Path]], recipe: Recipe) -> tuple[list
     fit = [(name, file) for name, file in files if not _unfitness(file)]
     documents: dict[str, Document] = {}
     first_source: dict[str, str] = {}
-    settings = recipe.documents
-    readings = read_files([file for _, file in fit], settings.timeout_s, settings.memory_mb)
+    readings = read_files([file for _, file in fit])
     with console.progress("reading", len(fit)) as bar:
         for (name, _), (_, reading) in zip(fit, readings, strict=True):
             for failure in reading.failures:
@@ -251,7 +250,7 @@ def split(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     documents = run.read_records(DOCUMENTS, Document)
     settings = recipe.split
-    entries = split_documents(documents, settings.exam_share, settings.near_duplicate, recipe.seed)
+    entries = split_documents(documents, settings.exam_share, recipe.curation.near_duplicate, recipe.seed)
     num_exam = sum(entry.side == "exam" for entry in entries)
     if num_exam == len(entries) and not recipe.synthesis.data:
         raise DocumentError(

@@ -39,7 +39,7 @@ _UNMEASURED = (
     "variation between training seeds: one seed, greedy answers",
 )
 _FORGETTING = {
-    False: "forgetting: what the model could do before, outside these documents (exam.kept)",
+    False: "forgetting: what the model could do before, outside these documents (exam.retention_items)",
     True: "forgetting of what the third ring does not ask for, such as long dialogues and long texts",
 }
 
@@ -88,7 +88,8 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
     measured = {guard.measure for guard in results.guards}
     unsat = [name for name in rule["guards"] if name.startswith(RETENTION_PREFIX) and name not in measured]
     if unsat and results.arm(Arm.BASE) and results.arm(Arm.TUNED):
-        faults.append(f"The third ring gave no measure of {' and '.join(map(guard_name, unsat))} (raise exam.kept).")
+        names = " and ".join(map(guard_name, unsat))
+        faults.append(f"The retention suite gave no measure of {names} (raise exam.retention_items).")
     for found in results.arms:
         if found.arm in rule["arms"] and found.primary.num < results.num_questions:
             faults.append(f"{found.arm} answered {found.primary.num} of {results.num_questions} questions.")
@@ -162,7 +163,7 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
     for guard in results.guards_of(Arm.TUNED):
         if guard.state == "unclear":
             why.append(guard_sentence(guard))
-            if not guard.measure.startswith(RETENTION_PREFIX):  # the third ring grows by exam.kept, not by questions
+            if not guard.measure.startswith(RETENTION_PREFIX):  # the retention suite grows by exam.retention_items, not by questions
                 # Counted in answerable questions, of which the exam has the share that it has.
                 answerable = questions_needed(guard.interval, guard.margin, 1 - rule["alpha"])
                 needs.append(answerable and math.ceil(answerable * results.num_questions / guard.interval.num))

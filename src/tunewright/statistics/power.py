@@ -171,7 +171,7 @@ def retention_power(num_items: int, margin: float, level: float = 0.95) -> str:
     """
     told = f"the third ring: {num_items:,} item(s) of general ability"
     if num_items < 2:
-        return f"{told}; they can rule no forgetting out: raise exam.kept"
+        return f"{told}; they can rule no forgetting out: raise exam.retention_items"
     reach = t_quantile(level, num_items - 1) * math.sqrt(EXPECTED_DISCORDANCE / num_items)
     told += f" can rule out a loss of {reach:.3f} or more ({EXPECTED_DISCORDANCE:.0%} of them changed, guessed)"
-    return told if reach < margin else f"{told}; that is not within the margin of {margin}: raise exam.kept"
+    return told if reach < margin else f"{told}; that is not within the margin of {margin}: raise exam.retention_items"

@@ -100,7 +100,7 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejected = run.reject(exam_writing.STAGE, rejections)
     if not questions:
         raise _nothing("exam question", rejected, recipe.exam.learned_per_document + recipe.exam.unseen_per_document)
-    kept = draw(load_suite(), recipe.exam.kept, recipe.seed)
+    kept = draw(load_suite(), recipe.exam.retention_items, recipe.seed)
     counts = _seal(run, questions, kept)
     figures |= _provable(questions)
     if kept:

@@ -38,7 +38,7 @@ class Spending:
 
     def __init__(self, settings: TeacherSettings, purse: str = "teacher", spent: float = 0.0) -> None:
         self.purse = purse
-        self._prices = (settings.price_prompt, settings.price_completion)
+        self._prices = settings.price
         self._budget = settings.budget
         self.spent = spent
         self._under_way = 0.0
