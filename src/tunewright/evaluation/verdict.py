@@ -163,7 +163,9 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
     for guard in results.guards_of(Arm.TUNED):
         if guard.state == "unclear":
             why.append(guard_sentence(guard))
-            if not guard.measure.startswith(RETENTION_PREFIX):  # the retention suite grows by exam.retention_items, not by questions
+            if not guard.measure.startswith(
+                RETENTION_PREFIX
+            ):  # the retention suite grows by exam.retention_items, not by questions
                 # Counted in answerable questions, of which the exam has the share that it has.
                 answerable = questions_needed(guard.interval, guard.margin, 1 - rule["alpha"])
                 needs.append(answerable and math.ceil(answerable * results.num_questions / guard.interval.num))
