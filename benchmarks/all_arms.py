@@ -1,8 +1,8 @@
-"""The exam room timed: all arms on 200 questions with the embedded model, a rerun, one arm more, and one at a time.
+"""The exam's answers timed: all arms on 200 questions with the embedded model, a rerun, one arm more, and one at a time.
 
     python benchmarks/all_arms.py RUN [--questions 200] [-o FILE]
 
-RUN is a finished run folder of the demo (tunewright demo --dir RUN). Its exam is filled up to the wanted number with the
+RUN is a finished run folder of the demo (tunewright demo --dir RUN). Its exam is filled up to this number with the
 questions of its samples and documents: timing needs questions of real lengths, not sealed ones. Answers are generated in
 a copy; RUN is not touched. For the ratio, ``together`` questions are asked again of every arm in batches, and ``alone``
 of them one at a time; both with the time that loading takes.
@@ -26,11 +26,11 @@ def questions_of(run: Any, number: int) -> list[Any]:
     """Return that many questions: the exam's, the samples', and three for each document."""
     from tunewright.records import Document, Question, Sample, digest
 
-    found = list(run.read_records("exam.jsonl", Question))
+    questions = list(run.read_records("exam.jsonl", Question))
 
     def add(text: str, gold: str, document: str) -> None:
         name = digest("timing", text)
-        found.append(
+        questions.append(
             Question(id=name, ring="learned", document=document, question=text, gold=gold, answerable=True)
         )  # fmt: skip
 
@@ -40,10 +40,10 @@ def questions_of(run: Any, number: int) -> list[Any]:
         add(f"What was found in: {document.title}?", document.text[:80], document.id)
         add(f"Who was studied in: {document.title}?", document.text[80:160], document.id)
         add(f"Where was this done: {document.title}?", document.text[160:240], document.id)
-    found = list({question.question + (question.passage or ""): question for question in found}.values())
-    if len(found) < number:
-        raise SystemExit(f"the run gives {len(found)} questions, not {number}")
-    return found[:number]
+    questions = list({question.question + (question.passage or ""): question for question in questions}.values())
+    if len(questions) < number:
+        raise SystemExit(f"the run gives {len(questions)} questions, not {number}")
+    return questions[:number]
 
 
 def copy_of(run: Any, folder: Path) -> Any:
@@ -56,24 +56,28 @@ def copy_of(run: Any, folder: Path) -> Any:
     return fresh
 
 
-def told(run: Any) -> dict[str, Any]:
-    from tunewright.evaluation.generation import JOURNAL
+def answered(run: Any) -> dict[str, Any]:
+    from tunewright.run_folder import RunFile
 
     outputs: dict[str, Any] = {}
-    for entry in run.journal(JOURNAL).entries if run.file(JOURNAL).exists() else ():
+    for entry in run.journal(RunFile.ANSWERS_JOURNAL).entries if run.file(RunFile.ANSWERS_JOURNAL).exists() else ():
         outputs |= entry["outputs"]
     return outputs
 
 
-def timed(run: Any, recipe: Any, questions: Any, arms: tuple[str, ...], kept: Any = ()) -> dict[str, Any]:
-    """Answer; return the seconds, model loading included, and how many answers were generated anew."""
+def timed(run: Any, recipe: Any, questions: Any, arms: tuple[str, ...], items: Any = ()) -> dict[str, Any]:
+    """Answer; return the seconds, model loading included, and how many answers were generated."""
     from tunewright.evaluation.answering import all_answers
-    from tunewright.evaluation.stage import _sitting
+    from tunewright.evaluation.arms import few_shot_examples
+    from tunewright.evaluation.stage import read_training_chunks, read_training_samples, weights_by_arm
+    from tunewright.run_folder import RunFile
 
-    before = len(told(run))
+    before = len(answered(run))
     began = time.perf_counter()
-    all_answers(run, recipe, questions, _sitting(run, recipe, arms), kept)
-    return {"seconds": round(time.perf_counter() - began, 1), "generated": len(told(run)) - before}
+    shots = few_shot_examples(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
+    journal, weights = run.journal(RunFile.ANSWERS_JOURNAL), weights_by_arm(run, recipe, arms)
+    all_answers(journal, recipe, questions, weights, items, shots, read_training_chunks(run))
+    return {"seconds": round(time.perf_counter() - began, 1), "generated": len(answered(run)) - before}
 
 
 def main() -> None:
@@ -93,7 +97,7 @@ def main() -> None:
     quiet_libraries()
     source = RunFolder.open(options.run)
     recipe = load_recipe(source.file("recipe.toml"))
-    questions, kept = questions_of(source, options.questions), source.read_records("kept.jsonl", RetentionItem)
+    questions, items = questions_of(source, options.questions), source.read_records("kept.jsonl", RetentionItem)
     arms = ("base", "few-shot", "rag", "tuned", "tuned+rag")
     with tempfile.TemporaryDirectory() as name:
         run = copy_of(source, Path(name) / "run")
@@ -104,8 +108,8 @@ def main() -> None:
         figures["minutes_all_arms"] = round(
             (figures["all_but_rag"]["seconds"] + figures["rag_added"]["seconds"]) / 60, 2
         )
-        figures["third_ring_added"] = timed(run, recipe, questions, arms, kept)
-        figures["rerun"] = timed(run, recipe, questions, arms, kept)
+        figures["third_ring_added"] = timed(run, recipe, questions, arms, items)
+        figures["rerun"] = timed(run, recipe, questions, arms, items)
         options.output.write_text(json.dumps(figures, indent=2) + "\n")
         together = copy_of(source, Path(name) / "together")
         batched = timed(together, recipe, questions[: options.together], arms)
@@ -114,7 +118,7 @@ def main() -> None:
         generation.BATCH_SIZE[pick_device().partition(":")[0]] = 1
         single = timed(alone, recipe, few, arms)
         figures["one_batch"], figures["one_at_a_time"] = batched, single
-        rates = [found["seconds"] / found["generated"] for found in (batched, single)]
+        rates = [timing["seconds"] / timing["generated"] for timing in (batched, single)]
         figures["times_faster"] = round(rates[1] / rates[0], 2)
         options.output.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))

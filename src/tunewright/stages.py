@@ -177,7 +177,7 @@ STAGES = (
     ),
     Stage(
         "judge",
-        "tunewright.evaluation.judge:judge_exam",
+        "tunewright.evaluation.stage:judge_exam",
         ("seed", "refusal", "judge.forced"),
         (RunFile.EXAM, RunFile.CHUNKS, RunFile.ANSWERS),
         (RunFile.JUDGMENTS, RunFile.JUDGE),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.errors import UserError
-from tunewright.evaluation.comparison_csv import comparison_csv, read_comparison, write_comparison
+from tunewright.evaluation.comparison_csv import comparison_csv, read_comparison
+from tunewright.evaluation.stage import write_comparison
 from tunewright.records import Answer, Question
 from tunewright.run_folder import RunFolder
 from tunewright.text.tables import escape, unescape

@@ -9,7 +9,7 @@ from support.finished_training import own_recipe
 from tunewright import pipeline
 from tunewright.errors import UserError
 from tunewright.evaluation import answering
-from tunewright.evaluation.extra_arms import compared
+from tunewright.evaluation.extra_arms import extra_arms
 from tunewright.evaluation.verdict import Verdict
 from tunewright.storage import file_digest
 
@@ -86,7 +86,7 @@ def test_names_are_unique_and_never_those_of_the_arms(home, tiny_model, tmp_path
         shutil.copytree(home / "two/run/adapter", tmp_path / name)
     names = ("base", "Tuned", "a b", "a-b", "deep/adapter")
     recipe = with_compared(home, tiny_model, home / "two/run", *(tmp_path / name for name in names), "embedded")
-    found = [one.name for one in compared(recipe)]
+    found = [arm.name for arm in extra_arms(recipe)]
     assert found == ["run", "base-2", "Tuned-2", "a-b", "a-b-2", "deep", "SmolLM2-135M-Instruct"]
 
 
@@ -98,7 +98,7 @@ def refused(home, tiny_model, path):
 
 def test_what_cannot_sit_the_exam_is_refused_with_the_reason(home, tiny_model, tmp_path):
     assert "no such folder" in refused(home, tiny_model, "./nowhere")
-    assert "can sit no exam" in refused(home, tiny_model, tmp_path)
+    assert "cannot answer the exam" in refused(home, tiny_model, tmp_path)
     assert f"--compare {home / 'whole/run/adapter'}" in refused(home, tiny_model, home / "whole/run")
     untrained = tmp_path / "untrained"
     shutil.copytree(home / "two/run", untrained, ignore=shutil.ignore_patterns("adapter"))

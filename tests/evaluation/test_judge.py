@@ -17,10 +17,10 @@ from tunewright.evaluation.judge import (
     check_independent,
     family_of_name,
     judge_differences,
-    judge_exam,
     summarize,
 )
 from tunewright.evaluation.results import Results
+from tunewright.evaluation.stage import judge_exam
 from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Question

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.finished_run import kept_answers
 from support.retention_verdicts import judge
 from support.verdicts import GOOD, scored
-from tunewright.evaluation.retention import answer_tasks, measure_retention, retention_answer, task_of
+from tunewright.evaluation.retention import answer_items, item_tokens, measure_retention, retention_answer
 from tunewright.evaluation.verdict import Verdict
 from tunewright.records import RetentionItem
 from tunewright.retention.suite import draw, load_suite
@@ -151,14 +151,14 @@ def nats(model: Any, prompt: list[int], ids: list[int]) -> float:
 def test_options_and_passages_are_scored_as_one_by_one(student: tuple[Any, Any]) -> None:
     model, tokenizer = student
     items = [QUESTION, *draw([item for item in SUITE if item.kind == "choice"], 5, 0)]
-    tasks = [task_of(item, tokenizer) for item in items]
-    for task, output in zip(tasks, answer_tasks(tokenizer, tasks, model, [2]), strict=True):
+    tasks = [item_tokens(item, tokenizer) for item in items]
+    for task, output in zip(tasks, answer_items(tokenizer, tasks, model, [2]), strict=True):
         alone = [nats(model, list(task.prompt_ids), list(ids)) for ids in task.continuations]
         assert output["nll"] == pytest.approx(alone, rel=1e-3)
         assert [tokenizer.decode(ids) for ids in task.continuations] == list(task.item.options)
         assert tokenizer.decode(task.prompt_ids).endswith(f"user\n{task.item.text}<|im_end|>\n<|im_start|>assistant\n")
-    passages = [task_of(item, tokenizer) for item in draw([i for i in SUITE if i.kind == "passage"], 4, 0)]
-    for task, output in zip(passages, answer_tasks(tokenizer, passages, model, [2]), strict=True):
+    passages = [item_tokens(item, tokenizer) for item in draw([i for i in SUITE if i.kind == "passage"], 4, 0)]
+    for task, output in zip(passages, answer_items(tokenizer, passages, model, [2]), strict=True):
         assert output["nll"] == pytest.approx(
             [nats(model, list(task.prompt_ids), list(task.continuations[0]))], rel=1e-3
         )

@@ -8,14 +8,13 @@ import pytest
 
 from support.retention_verdicts import judge
 from tunewright.errors import StageError
-from tunewright.evaluation import generation
 from tunewright.evaluation.stage import evaluate
 from tunewright.evaluation.verdict import Verdict
 from tunewright.models import model_pool
 from tunewright.recipe import Recipe
 from tunewright.records import Question, RetentionAnswer, RetentionItem
 from tunewright.retention.suite import draw, load_suite
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EvaluationSettings, ModelSettings, TrainingSettings
 from tunewright.storage import file_digest
 
@@ -91,10 +90,10 @@ def test_an_adapter_that_does_nothing_forgets_nothing_and_is_asked_once(
     assert verdict.results.kept is not None
     assert (verdict.results.kept.num_lost, verdict.results.kept.num_gained) == (0, 0)
 
-    journal = run.file(generation.JOURNAL).read_bytes()
+    journal = run.file(RunFile.ANSWERS_JOURNAL).read_bytes()
     monkeypatch.setattr(model_pool, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
     assert sat(run, recipe).results == verdict.results
-    assert run.file(generation.JOURNAL).read_bytes() == journal
+    assert run.file(RunFile.ANSWERS_JOURNAL).read_bytes() == journal
 
 
 def test_a_model_that_lost_its_language_is_worse(tmp_path: Path, taught: Path) -> None:

@@ -1,35 +1,33 @@
-"""A rule that is changed once answers exist is told, whoever changes it and however."""
+"""A rule that is changed once answers exist is reported, whoever changes it and however."""
 
 import pytest
 
 from tunewright.errors import StageError
-from tunewright.evaluation.generation import JOURNAL, require_finite
-from tunewright.evaluation.rule import HISTORY, note_rule, rule
-from tunewright.run_folder import RunFolder
+from tunewright.evaluation.generation import require_finite
+from tunewright.evaluation.rule import note_rule, rule
+from tunewright.run_folder import Journal
 
 ARMS = ("base", "few-shot", "rag", "tuned")
 
 
-def test_before_the_first_answer_a_rule_may_change_and_after_it_every_change_is_told(tmp_path):
-    run = RunFolder.create(tmp_path / "run")
-    assert note_rule(run, rule(0.10, ARMS)) == ()
-    assert note_rule(run, rule(0.20, (*ARMS, "placebo"))) == ()
-    run.journal(JOURNAL).append({"outputs": {}})
-    assert note_rule(run, rule(0.20, (*ARMS, "placebo"))) == ()
-    assert note_rule(run, rule(0.20, (*ARMS, "placebo"), compared=["other"])) == ()
-    (margin,) = note_rule(run, rule(0.05, (*ARMS, "placebo")))
+def test_before_the_first_answer_a_rule_may_change_and_after_it_every_change_is_reported(tmp_path):
+    path = tmp_path / "rules.jsonl"
+    assert note_rule(Journal(path), rule(0.10, ARMS), answered=False) == ()
+    assert note_rule(Journal(path), rule(0.20, (*ARMS, "placebo")), answered=False) == ()
+    assert note_rule(Journal(path), rule(0.20, (*ARMS, "placebo")), answered=True) == ()
+    assert note_rule(Journal(path), rule(0.20, (*ARMS, "placebo"), compared=["other"]), answered=True) == ()
+    (margin,) = note_rule(Journal(path), rule(0.05, (*ARMS, "placebo")), answered=True)
     assert "margin was 0.2 and is 0.05" in margin
-    dropped = note_rule(run, rule(0.20, ARMS))
+    dropped = note_rule(Journal(path), rule(0.20, ARMS), answered=True)
     assert any("arms was" in change for change in dropped)
-    assert note_rule(run, rule(0.20, (*ARMS, "placebo"))) == ()  # back to the rule that was fixed
+    assert note_rule(Journal(path), rule(0.20, (*ARMS, "placebo")), answered=True) == ()  # the fixed rule again
 
 
 def test_a_history_that_begins_with_answers_says_so(tmp_path):
-    run = RunFolder.create(tmp_path / "run")
-    run.journal(JOURNAL).append({"outputs": {}})
-    assert "answers existed already" in note_rule(run, rule(0.10, ARMS))[0]
-    run.file(HISTORY).unlink()
-    assert "answers existed already" in note_rule(run, rule(0.10, ARMS))[0]
+    path = tmp_path / "rules.jsonl"
+    assert "answers existed already" in note_rule(Journal(path), rule(0.10, ARMS), answered=True)[0]
+    path.unlink()
+    assert "answers existed already" in note_rule(Journal(path), rule(0.10, ARMS), answered=True)[0]
 
 
 @pytest.mark.parametrize(

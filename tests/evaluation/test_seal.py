@@ -8,6 +8,7 @@ import pytest
 
 from support import finished_run
 from tunewright.evaluation.seal import exam_faults, seal_faults
+from tunewright.evaluation.stage import read_seal_state
 from tunewright.recipe import load_recipe
 from tunewright.records import Question, RetentionItem
 from tunewright.reporting.report import report
@@ -116,7 +117,7 @@ def test_a_change_after_sealing_makes_the_report_invalid_and_is_named(run: RunFo
     change, words = CHANGES[name]
     change(run)
     recipe = load_recipe(run.file("recipe.toml"))
-    (fault,) = seal_faults(run, recipe)
+    (fault,) = seal_faults(read_seal_state(run), recipe)
     assert all(word in fault for word in words), fault
     summary = report(run, recipe)
     page = run.file("report.html").read_text(encoding="utf-8")
@@ -130,13 +131,13 @@ def test_a_change_after_sealing_makes_the_report_invalid_and_is_named(run: RunFo
 def test_without_any_record_nothing_vouches_for_a_verdict(run: RunFolder) -> None:
     for file in run.file("stages").glob("*.json"):
         file.unlink()
-    faults = seal_faults(run, load_recipe(run.file("recipe.toml")))
+    faults = seal_faults(read_seal_state(run), load_recipe(run.file("recipe.toml")))
     assert [fault.split()[0] for fault in faults] == ["stages/exam.json", "stages/evaluate.json"]
 
 
 def test_an_untouched_run_has_no_fault_and_its_own_page(run: RunFolder) -> None:
     recipe = load_recipe(run.file("recipe.toml"))
-    assert seal_faults(run, recipe) == exam_faults(run) == []
+    assert seal_faults(read_seal_state(run), recipe) == exam_faults(read_seal_state(run)) == []
     report(run, recipe)
     assert "What each arm scored" in run.file("report.html").read_text(encoding="utf-8")
 
@@ -144,6 +145,6 @@ def test_an_untouched_run_has_no_fault_and_its_own_page(run: RunFolder) -> None:
 def test_two_changes_are_both_named(run: RunFolder) -> None:
     another_gold(run)
     edit("rule.json", alpha=0.2, max_cut=1)(run)
-    told = seal_faults(run, load_recipe(run.file("recipe.toml")))
+    told = seal_faults(read_seal_state(run), load_recipe(run.file("recipe.toml")))
     assert len(told) == 3
     assert json.dumps(told).count("rule.json was changed") == 2

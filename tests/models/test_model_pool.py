@@ -6,7 +6,7 @@ import torch
 from support.finished_training import own_recipe
 from tunewright import pipeline
 from tunewright.evaluation import answering
-from tunewright.evaluation import generation as sitting_room
+from tunewright.evaluation import generation as answer_batches
 from tunewright.evaluation.answering import all_answers
 from tunewright.models import loading
 from tunewright.models.chat_template import encode_prompt
@@ -14,7 +14,7 @@ from tunewright.models.loading import load_adapter, pick_device
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.models.student import student_base
 from tunewright.records import Message, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -79,41 +79,44 @@ def test_an_arm_more_generates_its_own_answers_alone_and_a_rerun_none(trained, t
     questions = run.read_records("exam.jsonl", Question)
     assert sum(batches) == 3 * len(questions)
     assert len(loads) == 1
-    sitting = {
+    weights = {
         "base": ModelWeights.of(recipe),
         "tuned": ModelWeights.of(recipe, run.file("adapter")),
         "two": ModelWeights.of(recipe, trained / "two/run/adapter"),
         "whole": ModelWeights.of(recipe, trained / "whole/run/adapter"),
     }
     batches.clear()
-    first = all_answers(run, recipe, questions, {name: sitting[name] for name in ("base", "tuned", "two")})[0]
+    first = all_answers(
+        run.journal(RunFile.ANSWERS_JOURNAL),
+        recipe,
+        questions,
+        {name: weights[name] for name in ("base", "tuned", "two")},
+    )[0]
     assert sum(batches) == len(questions)
     batches.clear()
-    more = all_answers(run, recipe, questions, sitting)[0]
+    more = all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, weights)[0]
     assert sum(batches) == len(questions)
     assert loads[1:] == [tiny_model, trained / "whole/run/adapter"]
     assert more[: len(first)] == first
-    assert all_answers(run, recipe, questions, sitting)[0] == more
+    assert all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, weights)[0] == more
     assert sum(batches) == len(questions)
-    texts = {arm: [answer.gold_nll for answer in more if answer.arm == arm] for arm in sitting}
+    texts = {arm: [answer.gold_nll for answer in more if answer.arm == arm] for arm in weights}
     assert len({tuple(values) for values in texts.values()}) == 4
 
 
-def test_a_stopped_exam_goes_on_with_the_batches_that_are_missing(
-    trained, tiny_model, tmp_path, generated, monkeypatch
-):
+def test_a_stopped_exam_continues_with_the_missing_batches(trained, tiny_model, tmp_path, generated, monkeypatch):
     batches, _ = generated
     recipe = own_recipe(trained / "one", tiny_model).with_absolute_paths()
     run = RunFolder.open(trained / "one/run")
     questions = run.read_records("exam.jsonl", Question)
     elsewhere = RunFolder.create(tmp_path / "run")
-    monkeypatch.setitem(sitting_room.BATCH_SIZE, pick_device().partition(":")[0], 5)
-    sitting = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, run.file("adapter"))}
-    whole = all_answers(elsewhere, recipe, questions, sitting)[0]
-    lines = elsewhere.file(sitting_room.JOURNAL).read_bytes().splitlines(keepends=True)
+    monkeypatch.setitem(answer_batches.BATCH_SIZE, pick_device().partition(":")[0], 5)
+    weights = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, run.file("adapter"))}
+    whole = all_answers(elsewhere.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, weights)[0]
+    lines = elsewhere.file(RunFile.ANSWERS_JOURNAL).read_bytes().splitlines(keepends=True)
     assert len(lines) == 6
-    elsewhere.file(sitting_room.JOURNAL).write_bytes(b"".join(lines[:4]) + lines[4][:50])
+    elsewhere.file(RunFile.ANSWERS_JOURNAL).write_bytes(b"".join(lines[:4]) + lines[4][:50])
     batches.clear()
-    told = all_answers(elsewhere, recipe, questions, sitting)[0]
+    answers = all_answers(elsewhere.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, weights)[0]
     assert batches == [5, 2]
-    assert [answer.text for answer in told] == [answer.text for answer in whole]
+    assert [answer.text for answer in answers] == [answer.text for answer in whole]

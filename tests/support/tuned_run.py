@@ -9,7 +9,7 @@ from tunewright.models.loading import attach_adapter, load_base, save_adapter
 from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import dump_recipe, parse_recipe
 from tunewright.records import Chunk, Document, Message, Question, Sample, Span, SplitEntry
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 TEXTS = {
     "Nurses": "The survey followed 426 nurses in three hospitals. Night shifts doubled the risk of headache.",
@@ -67,8 +67,8 @@ def make_tuned_run(folder: Path, student: Path, change: float = 0.3, max_new_tok
         for number, word in enumerate(("had it", "was treated", "followed", "found", "answer", "lower risk"))
     ]
     run.write_records("exam.jsonl", questions)
-    sitting = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, run.file("adapter"))}
-    run.write_records("answers.jsonl", all_answers(run, recipe, questions, sitting)[0])
+    weights = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, run.file("adapter"))}
+    run.write_records("answers.jsonl", all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, weights)[0])
     return run
 
 

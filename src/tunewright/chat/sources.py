@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunewright.errors import command
-from tunewright.evaluation.answering import training_chunks, training_samples
-from tunewright.evaluation.arms import ranking
+from tunewright.evaluation.arms import bm25_ranker
+from tunewright.evaluation.stage import read_training_chunks, read_training_samples
 from tunewright.models.chat_template import passage_text
 from tunewright.recipe import load_recipe
 from tunewright.records import Document, Sample
@@ -22,12 +22,12 @@ class Sources:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._samples = training_samples(run, load_recipe(run.file(RunFile.RECIPE)))
-        self._chunks = training_chunks(run)
+        self._samples = read_training_samples(run, load_recipe(run.file(RunFile.RECIPE)))
+        self._chunks = read_training_chunks(run)
         documents = run.records_if_any(RunFile.DOCUMENTS, Document)
         self._titles: Mapping[str, str] = {document.id: document.title for document in documents}
-        self._rank_samples = ranking([f"{sample.question}\n{sample.answer}" for sample in self._samples])
-        self._rank_chunks = ranking([passage_text(chunk) for chunk in self._chunks])
+        self._rank_samples = bm25_ranker([f"{sample.question}\n{sample.answer}" for sample in self._samples])
+        self._rank_chunks = bm25_ranker([passage_text(chunk) for chunk in self._chunks])
 
     def nearest(self, text: str) -> Iterator[str]:
         """Yield lines about what shares the most telling words with a text (BM25), samples first."""

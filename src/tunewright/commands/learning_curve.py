@@ -78,7 +78,7 @@ def _sit(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve
     questions = run.read_records(RunFile.EXAM, Question)
     known = {question.id: question for question in questions}
     sitting = {f"{percent} %": ModelWeights.of(recipe, adapter) for percent, adapter in adapters.items()}
-    answers = all_answers(run, recipe, questions, sitting)[0]
+    answers = all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, sitting)[0]
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     parts, sheets = [], []
     for percent, adapter in adapters.items():

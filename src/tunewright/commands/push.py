@@ -9,6 +9,7 @@ from tunewright import console, pipeline
 from tunewright.annotation.summary import Markings
 from tunewright.errors import HubError, RunFolderError, command
 from tunewright.evaluation.seal import seal_faults
+from tunewright.evaluation.stage import read_seal_state
 from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.export.base_model import read_base
 from tunewright.export.stage import TARGETS, export
@@ -88,7 +89,7 @@ def _require_card(kind: str) -> None:
 
 def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
     """Return the content of verdict.json when it may be published, with what people and a judge said since."""
-    if faults := seal_faults(run, recipe):
+    if faults := seal_faults(read_seal_state(run), recipe):
         raise RunFolderError(
             f"the seal of {run.path} is broken, so nothing is pushed",
             "; ".join(faults),

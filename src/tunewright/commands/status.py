@@ -48,8 +48,9 @@ def show(run: RunFolder, until: str) -> None:
 def broken(run: RunFolder) -> list[str]:
     """Return what of a run with a verdict is not as it was sealed, a sentence each."""
     from tunewright.evaluation.seal import seal_faults
+    from tunewright.evaluation.stage import read_seal_state
 
-    return seal_faults(run, load_recipe(run.file(RunFile.RECIPE)))
+    return seal_faults(read_seal_state(run), load_recipe(run.file(RunFile.RECIPE)))
 
 
 def show_report(run: RunFolder) -> None:

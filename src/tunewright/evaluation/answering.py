@@ -1,72 +1,88 @@
-"""The exam's questions as every arm is asked them, and the answers that came of it."""
+"""The exam's questions as jobs for each arm, and the arms' answers to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, arm_prompt, few_shot_examples, retriever
-from tunewright.evaluation.generation import Batch, Outputs, answer_all, batch_size
-from tunewright.evaluation.retention import ThirdRing
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, arm_prompt, retriever
+from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_all, batch_size
+from tunewright.evaluation.retention import RetentionExam
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
-from tunewright.records import (
-    Answer,
-    Chunk,
-    Message,
-    Question,
-    RetentionAnswer,
-    RetentionItem,
-    Sample,
-    SplitEntry,
-    digest,
-)
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.records import Answer, Chunk, Message, Question, RetentionAnswer, RetentionItem, Sample, digest
+from tunewright.run_folder import Journal
 from tunewright.text.perturbation import false_versions
 
-Sitting = Mapping[str, ModelWeights]  # arm → the weights that answer for it
-Sheet = Sequence[tuple[str, AnswerJob]]  # for each question, in the exam's order: the key of its answer, and the job
+KeyedJobs = Sequence[tuple[str, AnswerJob]]  # for each question, in the exam's order: its answer's key, and the job
 
 
 def all_answers(
-    run: RunFolder, recipe: Recipe, questions: Sequence[Question], sitting: Sitting, kept: Sequence[RetentionItem] = ()
+    journal: Journal,
+    recipe: Recipe,
+    questions: Sequence[Question],
+    weights_by_arm: Mapping[str, ModelWeights],
+    items: Sequence[RetentionItem] = (),
+    shots: Sequence[Sample] = (),
+    chunks: Sequence[Chunk] = (),
 ) -> tuple[list[Answer], list[RetentionAnswer]]:
-    """Return every arm's answer to every question, in the order of the arms and of the exam, and the third ring's.
+    """Return every arm's answer to every question, by arm and in the exam's order, and the retention answers.
 
-    The third ring is sat by base and tuned; ``kept`` is empty where one of them is not there.
+    Args:
+        journal: holds the answers given before; new ones are appended.
+        recipe: its evaluation settings, system prompt and seed decide what is asked.
+        questions: of the exam.
+        weights_by_arm: the weights that answer for each arm.
+        items: the retention items, which base and tuned answer; empty where either arm is missing.
+        shots: the few-shot arm's examples.
+        chunks: what the retrieving arms search.
+
+    Raises:
+        StageError: a likelihood overflowed.
     """
-    memory = ModelPool()
-    sheets = {arm: _sheet(run, recipe, questions, arm, weights, memory) for arm, weights in sitting.items()}
-    third = ThirdRing(kept, {arm: sitting[arm] for arm in BASE_AND_TUNED} if kept else {}, memory)
-    told = answer_all(run, [*_plan(sheets, sitting, memory, recipe.evaluation.max_new_tokens), *third.plan()], memory)
+    pool, settings = ModelPool(), recipe.evaluation
+    retrieve = retriever(chunks if RETRIEVING & weights_by_arm.keys() else (), settings.rag_passages)
+
+    def prompt(arm: str, question: Question) -> tuple[Message, ...]:
+        return arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
+
+    jobs_by_arm = {
+        arm: _keyed_jobs(recipe, questions, partial(prompt, arm), weights, pool.tokenizer(weights))
+        for arm, weights in weights_by_arm.items()
+    }
+    retention = RetentionExam(items, {arm: weights_by_arm[arm] for arm in BASE_AND_TUNED} if items else {}, pool)
+    plan = _plan(jobs_by_arm, weights_by_arm, pool, settings.max_new_tokens)
+    outputs = answer_all(journal, [*plan, *retention.plan()], pool)
     answers = [
-        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **told[key])
-        for arm, sheet in sheets.items()
-        for question, (key, job) in zip(questions, sheet, strict=True)
+        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **outputs[key])
+        for arm, jobs in jobs_by_arm.items()
+        for question, (key, job) in zip(questions, jobs, strict=True)
     ]
-    return answers, third.answers(told)
+    return answers, retention.answers(outputs)
 
 
-def _sheet(
-    run: RunFolder, recipe: Recipe, questions: Sequence[Question], arm: str, weights: ModelWeights, memory: ModelPool
-) -> Sheet:
+def _keyed_jobs(
+    recipe: Recipe,
+    questions: Sequence[Question],
+    prompt_of: Callable[[Question], Sequence[Message]],
+    weights: ModelWeights,
+    tokenizer: Any,
+) -> KeyedJobs:
     """Return an arm's jobs: prompt and gold tokens in the tokens of its own base, each with its answer's key.
 
     The key is a digest of all that the answer depends on.
     """
-    settings, tokenizer = recipe.evaluation, memory.tokenizer(weights)
-    retrieve = retriever(training_chunks(run) if arm in RETRIEVING else [], settings.rag_passages)
-    shots = few_shot_examples(training_samples(run, recipe), settings.few_shot, recipe.seed)
+    max_new_tokens = recipe.evaluation.max_new_tokens
 
     def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
-        whole = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
-        return [label for label in whole.labels[skip:] if label != IGNORED]
+        conversation = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
+        return [label for label in conversation.labels[skip:] if label != IGNORED]
 
     def job(question: Question) -> AnswerJob:
-        prompt = arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
+        prompt = prompt_of(question)
         prompt_ids = encode_prompt(tokenizer, prompt)
         changed = false_gold(question, recipe.seed)
         contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else ()
@@ -74,9 +90,9 @@ def _sheet(
 
     def key(job: AnswerJob) -> str:
         contrast = [list(job.contrast_ids)] if job.contrast_ids else []
-        return digest(weights.identity, settings.max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast)
+        return digest(weights.identity, max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast)
 
-    return [(key(asked), asked) for asked in map(job, questions)]
+    return [(key(job), job) for job in map(job, questions)]
 
 
 def false_gold(question: Question, seed: int) -> str | None:
@@ -88,31 +104,19 @@ def false_gold(question: Question, seed: int) -> str | None:
     return next(false_versions(question.gold, source, seed), None)
 
 
-def training_samples(run: RunFolder, recipe: Recipe) -> list[Sample]:
-    """Return the chats that were trained on; none after raw text or preferences alone."""
-    there = recipe.needs_samples and run.file(RunFile.TRAIN).exists()
-    return run.read_records(RunFile.TRAIN, Sample) if there else []
-
-
-def training_chunks(run: RunFolder) -> list[Chunk]:
-    """Return the chunks of the training documents; none where a run has only the user's own data."""
-    if not run.file(RunFile.SPLIT).exists():
-        return []
-    train_side = {entry.document for entry in run.read_records(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
-    return [chunk for chunk in run.read_records(RunFile.CHUNKS, Chunk) if chunk.document in train_side]
-
-
-def _plan(sheets: Mapping[str, Sheet], sitting: Sitting, memory: ModelPool, limit: int) -> list[Batch]:
-    """Batch the jobs arm by arm; what another arm of the same weights asks too is left out."""
-    planned: list[Batch] = []
+def _plan(
+    jobs_by_arm: Mapping[str, KeyedJobs], weights_by_arm: Mapping[str, ModelWeights], pool: ModelPool, limit: int
+) -> list[AnswerBatch]:
+    """Batch the jobs arm by arm; a job that an earlier arm has with the same weights is left out."""
+    planned: list[AnswerBatch] = []
     seen: set[str] = set()
-    for arm, sheet in sheets.items():
-        weights, tokenizer = sitting[arm], memory.tokenizer(sitting[arm])
-        fresh = [(key, job) for key, job in dict(sheet).items() if key not in seen]
+    for arm, jobs in jobs_by_arm.items():
+        weights, tokenizer = weights_by_arm[arm], pool.tokenizer(weights_by_arm[arm])
+        fresh = [(key, job) for key, job in dict(jobs).items() if key not in seen]
         seen |= {key for key, _ in fresh}
-        for places in batches([job for _, job in fresh], batch_size()):
-            answer = partial(_outputs, tokenizer, limit, [fresh[place][1] for place in places])
-            planned.append(Batch(weights, tuple(fresh[place][0] for place in places), answer))
+        for indices in batches([job for _, job in fresh], batch_size()):
+            answer = partial(_outputs, tokenizer, limit, [fresh[index][1] for index in indices])
+            planned.append(AnswerBatch(weights, tuple(fresh[index][0] for index in indices), answer))
     return planned
 
 

@@ -1,4 +1,4 @@
-"""Who sits the exam: base, few-shot, RAG, tuned, tuned+RAG, and the prompt that each gets for a question."""
+"""The arms that answer the exam: their weights, their context, and their prompt for a question."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tunewright.records import Chunk, Message, Question, Sample, digest
 from tunewright.settings import Arm
 
 WITH_ADAPTER = frozenset({Arm.TUNED, Arm.TUNED_RAG})  # arms that answer with the adapter on
-BASE_AND_TUNED = (Arm.BASE, Arm.TUNED)  # who sits the third ring
+BASE_AND_TUNED = (Arm.BASE, Arm.TUNED)  # the arms that answer the retention items
 RETRIEVING = frozenset({Arm.RAG, Arm.TUNED_RAG})
 
 Retrieve = Callable[[str], Sequence[str]]
 Rank = Callable[[str, int], list[tuple[int, float]]]
 
 
-def ranking(texts: Sequence[str]) -> Rank:
-    """Return a function from (query, number) to the best texts by BM25 (Lù 2024): (place, score), best first."""
+def bm25_ranker(texts: Sequence[str]) -> Rank:
+    """Return a function from (query, number) to (index, score) of the best texts by BM25 (Lù 2024), best first."""
     import bm25s
 
     if not texts:
@@ -27,24 +27,24 @@ def ranking(texts: Sequence[str]) -> Rank:
 
     def rank(query: str, number: int) -> list[tuple[int, float]]:
         tokens = bm25s.tokenize(query, stopwords="en", show_progress=False)
-        places, scores = index.retrieve(tokens, k=min(number, len(texts)), show_progress=False)
-        return [(int(place), float(score)) for place, score in zip(places[0], scores[0], strict=True)]
+        indices, scores = index.retrieve(tokens, k=min(number, len(texts)), show_progress=False)
+        return [(int(i), float(score)) for i, score in zip(indices[0], scores[0], strict=True)]
 
     return rank
 
 
 def retriever(chunks: Sequence[Chunk], num_passages: int) -> Retrieve:
-    """Return a function from a question to the best passages by BM25, over the training documents."""
+    """Return a function from a question to the best passages by BM25, of the given chunks."""
     texts = [passage_text(chunk) for chunk in chunks]
-    rank = ranking(texts)
-    return lambda question: [texts[place] for place, _ in rank(question, num_passages)]
+    rank = bm25_ranker(texts)
+    return lambda question: [texts[index] for index, _ in rank(question, num_passages)]
 
 
 def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list[Sample]:
     """Choose the few-shot arm's examples: the same for every question, by digest of (seed, sample).
 
-    Answered questions without a passage come first; when there are two or more examples, the last is a refusal, so
-    that the arm has seen both kinds of answer that the exam rewards.
+    Answered questions without a passage come first. Of two or more examples the last is a refusal, so that the arm
+    sees both kinds of answer that the exam rewards.
     """
     ranked = sorted(samples, key=lambda sample: digest("few-shot", seed, sample.id))
     single = [sample for sample in ranked if sum(m.role == "user" for m in sample.messages) == 1]
@@ -56,7 +56,7 @@ def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list
 def arm_prompt(
     arm: str, question: Question, system_prompt: str, shots: Sequence[Sample], retrieve: Retrieve
 ) -> tuple[Message, ...]:
-    """Return the conversation that an arm is asked to continue."""
-    found = retrieve(question.question) if arm in RETRIEVING and question.passage is None else ()
+    """Return the conversation that an arm continues."""
+    passages = retrieve(question.question) if arm in RETRIEVING and question.passage is None else ()
     examples = [m for sample in shots for m in sample.messages if m.role != "system"] if arm == Arm.FEW_SHOT else []
-    return exam_prompt(system_prompt, question, found, examples)
+    return exam_prompt(system_prompt, question, passages, examples)

@@ -1,19 +1,16 @@
-"""The comparison table for hand marking: a CSV that spreadsheets open safely and that reads back unchanged."""
+"""The comparison table for marking by hand: a CSV that spreadsheets open safely and that reads back unchanged."""
 
 from __future__ import annotations
 
 import csv
-import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Literal
 
-from tunewright import console
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
-from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.tables import read_table, write_table
 
-TABLE, WINNER = RunFile.COMPARISON, "winner"
+WINNER = "winner"
 _START = "start from the comparison.csv of a run and fill in only its winner column"
 
 
@@ -22,37 +19,24 @@ def comparison_csv(questions: Sequence[Question], answers: Sequence[Answer], arm
 
     An arm without an answer to a question has an empty cell.
     """
-    told = {(answer.question, answer.arm): answer.text for answer in answers}
-    rows = [[q.question, q.gold, *(told.get((q.id, arm), "") for arm in arms), ""] for q in questions]
+    texts = {(answer.question, answer.arm): answer.text for answer in answers}
+    rows = [[q.question, q.gold, *(texts.get((q.id, arm), "") for arm in arms), ""] for q in questions]
     return write_table(["question", "gold", *arms, WINNER], rows)
 
 
-def write_comparison(run: RunFolder, table: str) -> None:
-    """Write comparison.csv; marks that somebody typed into the one that stands are never lost.
+def marks_in(existing: bytes, table: str) -> Literal["none", "on these answers", "on other answers"]:
+    """Return whether a person has marked the existing table, and whether its answers are those of the new one.
 
-    Where the answers are the same, the marked table stays; else it is put aside, and where is told.
+    A table that cannot be read may hold marks: it counts as marked, on other answers.
     """
-    path = run.file(TABLE)
-    if path.is_file():
-        marked = _rows(path)
-        if marked is None or any(row[WINNER].strip() for row in marked):
-            if marked is not None and [_unmarked(row) for row in marked] == [
-                _unmarked(row) for row in read_comparison(table)
-            ]:
-                return
-            names = (path.with_name(f"comparison.marked-{number}.csv") for number in itertools.count(1))
-            aside = next(name for name in names if not name.exists())
-            path.rename(aside)
-            console.warning(f"{TABLE} holds marks on other answers; it is kept as {aside.name}")
-    run.write(TABLE, table)
-
-
-def _rows(path: Path) -> list[Mapping[str, str]] | None:
-    """Return a table's rows; None where it cannot be read, so that nobody can say that it holds no marks."""
     try:
-        return read_comparison(path.read_text(encoding="utf-8"))
+        rows = read_comparison(existing.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
     except (UserError, UnicodeDecodeError):
-        return None
+        return "on other answers"
+    if not any(row[WINNER].strip() for row in rows):
+        return "none"
+    same = [_unmarked(row) for row in rows] == [_unmarked(row) for row in read_comparison(table)]
+    return "on these answers" if same else "on other answers"
 
 
 def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
@@ -60,7 +44,7 @@ def _unmarked(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def plain_cell(text: str) -> str:
-    """Return the text as every spreadsheet leaves it: some rewrite line ends, some drop the blanks around."""
+    """Return the text as every spreadsheet leaves it: some rewrite line ends, some strip blanks."""
     return "\n".join(text.splitlines()).strip()
 
 
@@ -68,7 +52,7 @@ def read_comparison(text: str) -> list[Mapping[str, str]]:
     """Return the rows of a comparison table, column name to original text, marks in ``winner``.
 
     Raises:
-        UserError: the columns question, gold and winner are not all there, or it is no table.
+        UserError: a column of question, gold and winner is missing, or the text is no table.
     """
     try:
         columns, rows = read_table(text)

@@ -1,11 +1,11 @@
-"""Who else sits the exam on request: adapters of other runs, adapters trained elsewhere, other base models."""
+"""The arms compared on request: adapters of other runs, adapters trained elsewhere, other base models."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunewright.errors import UserError, command, shell
@@ -21,18 +21,17 @@ from tunewright.settings import EMBEDDED, Arm
 from tunewright.statistics.intervals import p_value, signed, spread
 from tunewright.storage import file_digest
 
-_ADAPTER = "adapter"
-# What arms are called already, and what else stands beside arms' names in tables of answers and in marks.
+# The names of the recipe's arms, and the other words that appear beside arms' names in tables of answers and in marks.
 _TAKEN = {*Arm, "kept"}
 _TAKEN |= {"question", "gold", "winner", "tie", "both bad", "cannot tell", "neither"}
 _HINT = "name a run folder, an adapter's folder in peft's format, a model's folder, or a hub name"
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One that sits the exam besides the recipe's arms: an adapter on the recipe's base, or another base.
+class ExtraArm:
+    """An arm besides the recipe's own: an adapter on the recipe's base, or another base.
 
-    ``content`` names what it holds, so that a change is seen.
+    ``content`` is a digest of its files, so that a change is seen.
     """
 
     name: str
@@ -41,38 +40,38 @@ class Compared:
     base: str = ""
 
 
-def compared(recipe: Recipe) -> list[Compared]:
-    """Return what ``evaluation.compare`` names, each under a name of its own.
+def extra_arms(recipe: Recipe) -> list[ExtraArm]:
+    """Return the arms that ``evaluation.compare`` names, each under a unique name.
 
     Raises:
-        UserError: a path leads to nothing that can sit the exam, or to an adapter of another base.
+        UserError: a path leads to nothing that can answer the exam, or to an adapter of another base.
     """
-    found: list[Compared] = []
+    arms: list[ExtraArm] = []
     taken = set(_TAKEN)
-    for given in recipe.evaluation.compare:
-        one = _one(given, recipe)
-        name = free_name(one.name, taken)
+    for reference in recipe.evaluation.compare:
+        arm = _extra_arm(reference, recipe)
+        name = free_name(arm.name, taken)
         taken.add(name.lower())
-        found.append(Compared(name, one.content, one.adapter, one.base))
-    return found
+        arms.append(replace(arm, name=name))
+    return arms
 
 
 def compared_digest(recipe: Recipe) -> str:
-    """Return what names the content of all that ``evaluation.compare`` names; nothing where it names nothing."""
-    found = compared(recipe)
-    return digest(*[(one.name, one.content) for one in found]) if found else ""
+    """Return a digest of all arms that ``evaluation.compare`` names; empty where it names none."""
+    arms = extra_arms(recipe)
+    return digest(*[(arm.name, arm.content) for arm in arms]) if arms else ""
 
 
-def weights_of(one: Compared, recipe: Recipe) -> ModelWeights:
-    """Return the weights that answer, quantized and computed as the recipe says."""
-    if one.adapter is not None:
-        return ModelWeights.of(recipe, one.adapter)
-    model = recipe.model.model_copy(update={"base": one.base, "added_tokens": ()})
+def weights_of(arm: ExtraArm, recipe: Recipe) -> ModelWeights:
+    """Return an arm's weights, quantized and computed as the recipe says."""
+    if arm.adapter is not None:
+        return ModelWeights.of(recipe, arm.adapter)
+    model = recipe.model.model_copy(update={"base": arm.base, "added_tokens": ()})
     return ModelWeights.of(recipe.model_copy(update={"model": model}))
 
 
 def compared_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | None:
-    """Return columns and rows of the differences to what was compared; None without any."""
+    """Return columns and rows of the differences to the arms compared on request; None without any."""
     level = 1 - verdict.rule["alpha"]
     columns = ["compared on request", "difference", f"{level:.0%} interval", "p, adjusted"]
     rows = difference_rows(verdict.results.compared)
@@ -80,7 +79,7 @@ def compared_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | None
 
 
 def difference_rows(differences: Sequence[Difference]) -> list[list[str]]:
-    """Return the rows of differences looked at beside the verdict: who, how much, interval, corrected p."""
+    """Return a row for each exploratory difference: the two arms, the difference, its interval, the corrected p."""
     return [
         [f"{d.first} − {d.second}", signed(d.interval.mean), spread(d.interval), p_value(d.p_holm or 0.0)]
         for d in differences
@@ -88,11 +87,11 @@ def difference_rows(differences: Sequence[Difference]) -> list[list[str]]:
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """Return the name, with a number after it where it is taken, and no sign that tables could not hold.
+    """Return the name without the characters that tables cannot hold, and with a number where it is taken.
 
     Args:
-        name: as a folder or a model is called.
-        taken: in lower case, which is how names are told apart.
+        name: of a folder or a model.
+        taken: in lower case; names that differ only in case count as the same.
     """
     plain = re.sub(r"[^\w.+-]+", "-", name).strip("-.+") or "compared"
     number = 2
@@ -102,35 +101,36 @@ def free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def _one(given: str, recipe: Recipe) -> Compared:
-    path = recipe.resolve(given)
-    if given == EMBEDDED:
-        return Compared(NAME, identity(EMBEDDED), base=EMBEDDED)
+def _extra_arm(reference: str, recipe: Recipe) -> ExtraArm:
+    path = recipe.resolve(reference)
+    if reference == EMBEDDED:
+        return ExtraArm(NAME, identity(EMBEDDED), base=EMBEDDED)
     if path.is_dir():
         if (path / "run.json").is_file() or (path / RunFile.RECIPE).is_file():
             return _of_run(path, recipe)
         if (path / "adapter_config.json").is_file():
-            return _adapter(path, path.parent.name if path.name == _ADAPTER else path.name, recipe)
+            return _adapter(path, path.parent.name if path.name == RunFile.ADAPTER else path.name, recipe)
         if (path / "config.json").is_file():
-            name = path.parent.name if path.name == _ADAPTER else path.name
-            return Compared(name, identity(str(path)), base=str(path))
+            name = path.parent.name if path.name == RunFile.ADAPTER else path.name
+            return ExtraArm(name, identity(str(path)), base=str(path))
         cause = "the folder holds no run.json, no adapter_config.json and no config.json"
-        raise UserError(f"{path} can sit no exam", cause, _HINT)
-    # A hub name has one slash; where its first part is a folder here, a run was meant.
-    if given.count("/") != 1 or given.startswith((".", "/", "~")) or (recipe.folder / given).parent.is_dir():
-        raise UserError(f"there is nothing to compare at {given}", "no such folder", _HINT)
-    return Compared(given.rpartition("/")[2], identity(given), base=given)
+        raise UserError(f"{path} cannot answer the exam", cause, _HINT)
+    # A hub name has one slash; where its first part is a folder here, the user means a run.
+    is_path = reference.count("/") != 1 or reference.startswith((".", "/", "~"))
+    if is_path or (recipe.folder / reference).parent.is_dir():
+        raise UserError(f"there is nothing to compare at {reference}", "no such folder", _HINT)
+    return ExtraArm(reference.rpartition("/")[2], identity(reference), base=reference)
 
 
-def _of_run(path: Path, recipe: Recipe) -> Compared:
-    adapter = path / _ADAPTER
+def _of_run(path: Path, recipe: Recipe) -> ExtraArm:
+    adapter = path / RunFile.ADAPTER
     if not adapter.is_dir():
-        hint = f"train it first: {command('train', path / 'recipe.toml', '--dir', path)}"
+        hint = f"train it first: {command('train', path / RunFile.RECIPE, '--dir', path)}"
         raise UserError(f"the run {path} has no adapter to compare", "its training has not finished", hint)
     if is_full(adapter):
         raise UserError(
             f"the run {path} trained every weight and has no adapter",
-            "its tuned model is a whole model of its own",
+            "its tuned model is a whole model",
             f"compare it as another base: {shell('--compare', adapter)}",
         )
     theirs = load_recipe(path / RunFile.RECIPE).model if (path / RunFile.RECIPE).is_file() else None
@@ -143,8 +143,8 @@ def _of_run(path: Path, recipe: Recipe) -> Compared:
     return _adapter(adapter, path.name, recipe, theirs.base if theirs else None)
 
 
-def _adapter(folder: Path, name: str, recipe: Recipe, base: str | None = None) -> Compared:
-    """Return an adapter's folder to compare, trained on the base of that name, or of the name in its own config.
+def _adapter(folder: Path, name: str, recipe: Recipe, base: str | None = None) -> ExtraArm:
+    """Return the arm of an adapter's folder, trained on the named base, or on the base that its config names.
 
     Raises:
         UserError: the config cannot be read, or the adapter belongs to another base than the recipe's.
@@ -159,15 +159,15 @@ def _adapter(folder: Path, name: str, recipe: Recipe, base: str | None = None) -
         raise UserError(
             f"the adapter in {folder} belongs to another base",
             f"it was trained on {base}; this recipe's model.base is {recipe.model.base}",
-            "runs of several bases that sat the same exam stand side by side in: tunewright table DIR...",
+            "to compare runs of several bases on the same exam: tunewright table DIR...",
         )
-    return Compared(name, file_digest(folder), adapter=folder)
+    return ExtraArm(name, file_digest(folder), adapter=folder)
 
 
 def _same_base(name: str, recipe: Recipe) -> bool:
-    """Return whether a base's name means the recipe's base: the same folder's content, or the same last name."""
+    """Return whether a name means the recipe's base: the same content of its folder, or the same last part."""
     own = recipe.model.base
     if recipe.resolve(name).is_dir() and recipe.resolve(own).is_dir():
         return identity(name, recipe.folder) == identity(own, recipe.folder)
-    first, second = (NAME if one == EMBEDDED else Path(one).name for one in (name, own))
+    first, second = (NAME if base == EMBEDDED else Path(base).name for base in (name, own))
     return first.lower() == second.lower()

@@ -1,4 +1,4 @@
-"""The exam room: batch by batch the weights answer, every batch is journaled, and none is answered twice."""
+"""Batches of answers: each is answered once by its weights and journaled before it is used."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from tunewright.errors import StageError
 from tunewright.models.chat_template import end_ids
 from tunewright.models.loading import pick_device
 from tunewright.models.model_pool import ModelPool, ModelWeights
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import Journal
 
-JOURNAL = RunFile.ANSWERS_JOURNAL
 BATCH_SIZE = {"cpu": 48, "cuda": 128}
 
 Outputs = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the same weights answer together.
+class AnswerBatch:
+    """Questions or items that the same weights answer together.
 
     Attributes:
-        weights: whose answers they are.
-        keys: names each answer by all that it depends on.
+        weights: the weights that answer.
+        keys: one for each answer: a digest of all that it depends on.
         answer: (model, tokens that end an answer) -> an output for each key, JSON-able.
     """
 
@@ -36,24 +35,24 @@ class Batch:
 
 
 def batch_size() -> int:
-    """Return how many answers are worked on at once here."""
+    """Return the number of answers that this machine's device generates at once."""
     return BATCH_SIZE[pick_device().partition(":")[0]]
 
 
-def _in_order(planned: Sequence[Batch]) -> list[Batch]:
+def _in_order(planned: Sequence[AnswerBatch]) -> list[AnswerBatch]:
     """Return the batches model by model, so that each is loaded once, and bases before their adapters."""
     models = list(dict.fromkeys(batch.weights.loaded_as for batch in planned))
     return sorted(planned, key=lambda b: (models.index(b.weights.loaded_as), b.weights.adapter is not None))
 
 
 def require_finite(outputs: Iterable[dict[str, Any]]) -> None:
-    """Refuse likelihoods that overflowed: left out, they would make what remains look better than it is.
+    """Refuse likelihoods that overflowed: without them, the rest would look better than it is.
 
     Raises:
-        StageError: one is not finite; nothing of its batch is kept.
+        StageError: one is not finite; nothing of its batch is journaled.
     """
-    told = (output.get(name) for output in outputs for name in ("gold_nll", "contrast_nll", "nll"))
-    flat = (number for value in told for number in (value if isinstance(value, list) else [value]))
+    values = (output.get(name) for output in outputs for name in ("gold_nll", "contrast_nll", "nll"))
+    flat = (number for value in values for number in (value if isinstance(value, list) else [value]))
     if not all(number is None or math.isfinite(number) for number in flat):
         raise StageError(
             "the likelihood of an answer is not a finite number",
@@ -62,22 +61,25 @@ def require_finite(outputs: Iterable[dict[str, Any]]) -> None:
         )
 
 
-def answer_all(run: RunFolder, planned: Sequence[Batch], memory: ModelPool) -> dict[str, Any]:
-    """Return all outputs by key: from the journal where they stand there, else by answering their batch now."""
-    journal = run.journal(JOURNAL)
-    told: dict[str, Any] = {}
+def answer_all(journal: Journal, planned: Sequence[AnswerBatch], pool: ModelPool) -> dict[str, Any]:
+    """Return all outputs by key: those in the journal, and those of the missing batches, answered now.
+
+    Raises:
+        StageError: a likelihood overflowed.
+    """
+    answered: dict[str, Any] = {}
     for entry in journal.entries:
-        told |= entry.get("outputs", {})  # a line of another kind answers nothing, and is answered anew
-    missing = [batch for batch in _in_order(planned) if any(key not in told for key in batch.keys)]
+        answered |= entry.get("outputs", {})  # a line of another kind holds no answers: they are generated again
+    missing = [batch for batch in _in_order(planned) if any(key not in answered for key in batch.keys)]
     if not missing:
-        return told
+        return answered
     with console.progress("answers", sum(len(batch.keys) for batch in missing)) as bar:
         for batch in missing:
-            with memory.holding(batch.weights) as model:
-                ends = end_ids(memory.tokenizer(batch.weights), model)
+            with pool.holding(batch.weights) as model:
+                ends = end_ids(pool.tokenizer(batch.weights), model)
                 outputs = dict(zip(batch.keys, batch.answer(model, ends), strict=True))
             require_finite(outputs.values())
             journal.append({"outputs": outputs})
-            told |= outputs
+            answered |= outputs
             bar.advance(len(batch.keys))
-    return told
+    return answered

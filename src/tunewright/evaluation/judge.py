@@ -1,4 +1,4 @@
-"""The judge stage: a model reads the exam's answers, claim by claim and two by two; it decides no verdict."""
+"""A judge model's judgments of the exam's answers, claim by claim and in pairs; they decide no verdict."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from tunewright import console
 from tunewright.errors import RecipeError
 from tunewright.metrics import gold_fields, is_refusal
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Chunk, Question, Record, StageSummary
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.records import Answer, Chunk, Question, Record
 from tunewright.settings import EMBEDDED, Arm
 from tunewright.statistics.agreement import ExactShare, exact_share
 from tunewright.statistics.intervals import Interval, mean_interval, paired
-from tunewright.storage import file_digest
-from tunewright.teacher import open_teacher
 from tunewright.teacher.identity import teacher_identity
 from tunewright.teacher.llm_judge import Judged, compare, judge
 from tunewright.teacher.protocol import Asks
 
-# Judges favor answers of their own kind (Panickssery et al. 2024, arXiv 2404.13076). Told by names alone.
+# Judges favor answers of their own kind (Panickssery et al. 2024, arXiv 2404.13076). Only names are compared.
 _FAMILIES = {
     "claude": "Claude",
     "command": "Command",
@@ -46,43 +43,44 @@ _FAMILIES = {
 
 
 def family_of_name(name: str) -> str:
-    """Return the family that a model's name tells, or nothing: the last part of a path or hub name decides."""
+    """Return the family in a model's name, or nothing; the last part of a path or hub name decides."""
     if name == EMBEDDED:
         return "SmolLM"
     last = name.rstrip("/").rpartition("/")[2].lower()
     return next((family for word, family in _FAMILIES.items() if re.search(rf"(?<![a-z]){word}", last)), "")
 
 
-def faults(recipe: Recipe) -> list[str]:
-    """Return why the judge is not independent of what it judges; nothing when it is, as far as names tell."""
-    judge, teacher, found = recipe.judge.as_teacher, recipe.teacher, []
+def independence_faults(recipe: Recipe) -> list[str]:
+    """Return why the judge is not independent of what it judges; nothing where the names show no fault."""
+    judge, teacher = recipe.judge.as_teacher, recipe.teacher
+    faults = []
     same_name = bool(teacher.model) and judge.model.lower() == teacher.model.lower()
     if same_name or teacher_identity(judge, recipe.folder) == teacher_identity(teacher, recipe.folder):
-        found.append(f"{judge.model} also wrote the training data")
+        faults.append(f"{judge.model} also wrote the training data")
     family = family_of_name(judge.model)
     if family and family == family_of_name(recipe.model.base):
-        found.append(f"{judge.model} is of the student's family ({family})")
-    return found
+        faults.append(f"{judge.model} is of the student's family ({family})")
+    return faults
 
 
 def check_independent(recipe: Recipe) -> tuple[str, ...]:
-    """Return the faults of a judge that was forced, with a warning; nothing where it is independent.
+    """Return the faults of a judge that is forced, with a warning; nothing where it is independent.
 
     Raises:
-        RecipeError: it is not independent, and not forced.
+        RecipeError: the judge is the teacher or of the student's family, and not forced.
     """
-    found = faults(recipe)
-    if not found:
+    faults = independence_faults(recipe)
+    if not faults:
         return ()
-    told = "; ".join(found)
+    reasons = "; ".join(faults)
     if not recipe.judge.forced:
         raise RecipeError(
             f"{recipe.judge.model} cannot judge this exam",
-            f"{told}: models favor what is like their own",
-            "name another in judge.model; to take it all the same, which the report then says: judge.forced = true",
+            f"{reasons}: models favor answers like their own",
+            "name another in judge.model; to use it nevertheless, which the report then states: judge.forced = true",
         )
-    console.warning(f"the judge is not independent: {told}")
-    return tuple(found)
+    console.warning(f"the judge is not independent: {reasons}")
+    return tuple(faults)
 
 
 PREFERENCES = ((Arm.TUNED, Arm.BASE), (Arm.TUNED, Arm.FEW_SHOT), (Arm.TUNED, Arm.RAG))
@@ -132,7 +130,7 @@ class JudgeSummary(Record):
     """The content of judge.json.
 
     ``flipped``: comparisons of different answers whose two orders disagree. ``first_shown``: of the choices made, those
-    of the answer shown first; one half shows no favor for a place. ``longer_won``: of the decided, those won by the
+    of the answer shown first; one half shows no favor for a position. ``longer_won``: of the decided, those won by the
     longer answer. ``not_independent``: why, where the judge was forced.
     ``answers``: the digest of answers.jsonl as it was judged.
     """
@@ -149,7 +147,7 @@ class JudgeSummary(Record):
 
 def summarize(
     judgments: Sequence[Judgment],
-    told: Mapping[tuple[str, str], str],
+    answers: Mapping[tuple[str, str], str],
     declined: Mapping[str, int],
     model: str,
     not_independent: Sequence[str] = (),
@@ -158,16 +156,16 @@ def summarize(
 
     Args:
         judgments: of answers and of pairs.
-        told: (question, arm) → answer.
+        answers: (question, arm) → answer.
         declined: arm → answers that decline.
         model: the judge's name.
-        not_independent: what speaks against this judge, where it was forced.
+        not_independent: why the judge is not independent, where it was forced.
     """
     single = [judgment for judgment in judgments if len(judgment.arms) == 1]
     double = [j for j in judgments if len(j.arms) == 2 and j.outcome is not None]
-    different = [j for j in double if not _same(told, j)]
-    decided = [j for j in double if j.outcome != "tie" and _length(told, j, 0) != _length(told, j, 1)]
-    longer = [j for j in decided if j.outcome == j.arms[int(_length(told, j, 1) > _length(told, j, 0))]]
+    different = [j for j in double if not _same(answers, j)]
+    decided = [j for j in double if j.outcome != "tie" and _length(answers, j, 0) != _length(answers, j, 1)]
+    longer = [j for j in decided if j.outcome == j.arms[int(_length(answers, j, 1) > _length(answers, j, 0))]]
     return JudgeSummary(
         model=model,
         faithfulness=tuple(
@@ -184,21 +182,21 @@ def summarize(
     )
 
 
-def _length(told: Mapping[tuple[str, str], str], judgment: Judgment, place: int) -> int:
-    return len(told[judgment.question, judgment.arms[place]].strip())
+def _length(answers: Mapping[tuple[str, str], str], judgment: Judgment, index: int) -> int:
+    return len(answers[judgment.question, judgment.arms[index]].strip())
 
 
-def _same(told: Mapping[tuple[str, str], str], judgment: Judgment) -> bool:
-    one, other = (told[judgment.question, arm].strip() for arm in judgment.arms)
-    return one == other
+def _same(answers: Mapping[tuple[str, str], str], judgment: Judgment) -> bool:
+    first, second = (answers[judgment.question, arm].strip() for arm in judgment.arms)
+    return first == second
 
 
 def _faithfulness(arm: str, judgments: Sequence[Judgment], declined: int) -> ArmFaithfulness:
-    known = [j for j in judgments if j.outcome is not None]
-    supported = [float(j.outcome == "supported") for j in known]
+    usable = [j for j in judgments if j.outcome is not None]
+    supported = [float(j.outcome == "supported") for j in usable]
     return ArmFaithfulness(
         arm=arm,
-        supported=mean_interval(supported, [j.document for j in known]) if known else None,
+        supported=mean_interval(supported, [j.document for j in usable]) if usable else None,
         findings=dict(Counter(j.outcome or "no verdict" for j in judgments)),
         declined=declined,
     )
@@ -219,121 +217,113 @@ def _preference(pair: tuple[str, ...], judgments: Sequence[Judgment]) -> Prefere
 
 def judge_differences(judgments: Sequence[Judgment], arms: tuple[str, str]) -> dict[str, float]:
     """Return question → 1 where the judge prefers the second arm, -1 the first, 0 neither: as a metric of marking."""
-    found = [j for j in judgments if set(j.arms) == set(arms) and len(j.arms) == 2 and j.outcome is not None]
-    return {j.question: float(j.outcome == arms[1]) - float(j.outcome == arms[0]) for j in found}
-
-
-_STAGE = "judge"
+    preferences = [j for j in judgments if set(j.arms) == set(arms) and len(j.arms) == 2 and j.outcome is not None]
+    return {j.question: float(j.outcome == arms[1]) - float(j.outcome == arms[0]) for j in preferences}
 
 
 @dataclass(frozen=True)
-class _Sheet:
-    """What the judge reads about an exam: its questions, what must carry their answers, and the answers by arm."""
+class AnsweredExam:
+    """An exam as the judge reads it: its questions, the passage behind each, and the answers by arm."""
 
     questions: Sequence[Question]
-    passages: Mapping[str, str]
-    told: Mapping[tuple[str, str], str]  # (question, arm) → answer
+    passages: Mapping[str, str]  # question → what its answer is checked against
+    answers: Mapping[tuple[str, str], str]  # (question, arm) → answer
     refusal: str
 
+    @classmethod
+    def of(
+        cls, questions: Sequence[Question], chunks: Sequence[Chunk], answers: Sequence[Answer], refusal: str
+    ) -> AnsweredExam:
+        """Return the exam with the passages that its chunks hold; ``refusal`` is the recipe's refusal sentence."""
+        passages = {question.id: _passage(question, chunks) for question in questions}
+        return cls(questions, passages, {(answer.question, answer.arm): answer.text for answer in answers}, refusal)
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms in the order of their answers."""
+        return list(dict.fromkeys(arm for _, arm in self.answers))
+
     def checkable(self) -> list[Question]:
-        """The questions whose answers a passage must carry; JSON answers make no claims that a passage carries."""
+        """Return the questions whose answers a passage must support; a JSON answer makes no claims."""
         return [q for q in self.questions if q.answerable and self.passages[q.id] and gold_fields(q) is None]
 
     def declines(self, question: Question, arm: str) -> bool:
-        return is_refusal(self.told.get((question.id, arm), ""), self.refusal)
+        """Return whether an arm's answer to a question declines to answer."""
+        return is_refusal(self.answers.get((question.id, arm), ""), self.refusal)
+
+    def num_declined(self) -> dict[str, int]:
+        """Return arm → the number of checkable questions that it declines to answer."""
+        checkable = self.checkable()
+        return {arm: sum(self.declines(question, arm) for question in checkable) for arm in self.arms}
 
     def judged(self, question: Question, arm: str, with_gold: bool) -> Judged:
+        """Return an answer as the judge reads it."""
         passage = self.passages[question.id]
         if with_gold:
             passage = f"{passage}\n\nReference answer: {question.gold}".strip()
-        return Judged(question.question, self.told[question.id, arm], passage)
-
-
-def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Let the judge read the answers; write judgments.jsonl and judge.json.
-
-    Claims: every arm's answers to answerable questions that have a passage to be checked against; an answer that
-    declines claims nothing. Preferences: the tuned arm against each of its rivals, on every question, in both orders.
-
-    Raises:
-        RecipeError: the judge is the teacher or of the student's family, and not forced.
-        TeacherError: the judge cannot be used; its judgments so far are kept.
-    """
-    forced = check_independent(recipe)
-    answers = run.read_records(RunFile.ANSWERS, Answer)
-    sheet = _sheet(run, recipe, answers)
-    arms = list(dict.fromkeys(answer.arm for answer in answers))
-    with open_teacher(run, recipe.judge.as_teacher, _STAGE) as teacher:
-        judgments = [*_claims(sheet, arms, teacher, recipe.seed), *_preferences(sheet, arms, teacher, recipe.seed)]
-        figures: dict[str, float | int | str] = {"calls": teacher.num_calls, "from_journal": teacher.num_from_journal}
-        if teacher.cost:
-            figures["cost_usd"] = round(teacher.cost, 6)
-    checkable = sheet.checkable()
-    declined = {arm: sum(sheet.declines(question, arm) for question in checkable) for arm in arms}
-    summary = summarize(judgments, sheet.told, declined, recipe.judge.model, forced)
-    summary = summary.model_copy(update={"answers": file_digest(run.file(RunFile.ANSWERS))})
-    run.write_records(RunFile.JUDGMENTS, judgments)
-    run.write(RunFile.JUDGE, summary.model_dump_json(indent=2) + "\n")
-    missing = sum(judgment.outcome is None for judgment in judgments)
-    if missing:
-        console.warning(f"{missing} of {len(judgments)} judgments brought no verdict and are left out")
-    rejected = {"no verdict": missing} if missing else {}
-    return StageSummary(num_in=len(judgments), num_out=len(judgments) - missing, rejected=rejected, figures=figures)
-
-
-def _sheet(run: RunFolder, recipe: Recipe, answers: Sequence[Answer]) -> _Sheet:
-    questions = run.read_records(RunFile.EXAM, Question)
-    chunks = run.records_if_any(RunFile.CHUNKS, Chunk)
-    told = {(answer.question, answer.arm): answer.text for answer in answers}
-    return _Sheet(questions, {q.id: _passage(q, chunks) for q in questions}, told, recipe.refusal)
+        return Judged(question.question, self.answers[question.id, arm], passage)
 
 
 def _passage(question: Question, chunks: Sequence[Chunk]) -> str:
-    """Return what an answer can be checked against: the passage shown, else the chunk around the evidence."""
+    """Return the text that an answer is checked against: the passage shown, else the chunk around the evidence."""
     if question.passage or not question.evidence:
         return question.passage or ""
     span = question.evidence
     around = (c for c in chunks if c.document == span.document and c.start <= span.start and span.end <= c.end)
-    found = next(around, None)
-    return f"{found.title}\n{found.text}".strip() if found else span.quote
+    chunk = next(around, None)
+    return f"{chunk.title}\n{chunk.text}".strip() if chunk else span.quote
 
 
-def _claims(sheet: _Sheet, arms: Sequence[str], teacher: Asks, seed: int) -> list[Judgment]:
+def judge_answers(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
+    """Return the judgments of single answers, then those of pairs of answers.
+
+    Claims: of every arm's answer to an answerable question that has a passage to be checked against; an answer that
+    declines claims nothing. Preferences: the tuned arm against each of its rivals, on every question, in both orders.
+
+    Args:
+        exam: with the answers of all arms.
+        teacher: the judge.
+        seed: of the requests.
+    """
+    return [*_claims(exam, teacher, seed), *_preferences(exam, teacher, seed)]
+
+
+def _claims(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
     """Return the worst finding on any claim of each answer that claims something."""
-    asked = [
+    claiming = [
         (question, arm)
-        for arm in arms
-        for question in sheet.checkable()
-        if sheet.told.get((question.id, arm), "").strip() and not sheet.declines(question, arm)
+        for arm in exam.arms
+        for question in exam.checkable()
+        if exam.answers.get((question.id, arm), "").strip() and not exam.declines(question, arm)
     ]
-    findings = judge([sheet.judged(question, arm, with_gold=False) for question, arm in asked], teacher, seed)
+    findings = judge([exam.judged(question, arm, with_gold=False) for question, arm in claiming], teacher, seed)
     return [
         Judgment(question=question.id, document=question.document, arms=(arm,), outcome=finding)
-        for (question, arm), finding in zip(asked, findings, strict=True)
+        for (question, arm), finding in zip(claiming, findings, strict=True)
     ]
 
 
-def _preferences(sheet: _Sheet, arms: Sequence[str], teacher: Asks, seed: int) -> list[Judgment]:
+def _preferences(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
     """Return which arm's answer is better, of each question and pair of arms."""
-    asked = [
+    compared = [
         (question, first, second)
         for first, second in PREFERENCES
-        if first in arms and second in arms
-        for question in sheet.questions
+        if {first, second} <= set(exam.arms)
+        for question in exam.questions
     ]
-    pairs = [(sheet.judged(q, first, True), sheet.judged(q, second, True)) for q, first, second in asked]
+    pairs = [(exam.judged(q, first, True), exam.judged(q, second, True)) for q, first, second in compared]
     judgments = []
-    for (question, first, second), found in zip(asked, compare(pairs, teacher, seed), strict=True):
-        named = {"first": first, "second": second, "tie": "tie"}
+    for (question, first, second), choice in zip(compared, compare(pairs, teacher, seed), strict=True):
+        outcomes = {"first": first, "second": second, "tie": "tie"}
         judgments.append(
             Judgment(
                 question=question.id,
                 document=question.document,
                 arms=(first, second),
-                outcome=named[found.better] if found else None,
-                flipped=found.flipped if found else False,
-                choices=found.choices if found else 0,
-                first_shown=found.first_shown if found else 0,
+                outcome=outcomes[choice.better] if choice else None,
+                flipped=choice.flipped if choice else False,
+                choices=choice.choices if choice else 0,
+                first_shown=choice.first_shown if choice else 0,
             )
         )
     return judgments

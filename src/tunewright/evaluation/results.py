@@ -1,4 +1,4 @@
-"""The guards: harms that must be shown to stay within their margins, and the sentence that tells of each."""
+"""The results of an exam, and the guards: harms that must be shown to stay within their margins."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tunewright.records import Record, RetentionKind
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, plain
 
-RETENTION_PREFIX = "kept_"  # what the names of the third ring's measures begin with
+RETENTION_PREFIX = "kept_"  # of the names of the retention suite's measures
 
 
 class ArmResult(Record):
-    """One arm's exam: primary score, by ring too, and means of the metrics, of the gold NLL and of the cost.
+    """One arm's exam: primary score, also by ring, and means of the metrics, of the gold NLL and of the cost.
 
     ``gold_nll`` is in nats per token over the answerable questions; tokens and seconds are per answer.
-    ``length_correlation`` is Spearman's between an answer's tokens and its score: far above zero, longer answers
-    may have scored for their length.
+    ``length_correlation`` is Spearman's between an answer's tokens and its score: far above zero, answers may score
+    for their length.
     """
 
     arm: str
@@ -33,7 +33,7 @@ class ArmResult(Record):
 class Difference(Record):
     """First arm minus second on one measure: the t interval, and the cluster sign-flip test beside it.
 
-    ``p_holm`` only where several are explored together.
+    ``p_holm``: only where several are explored together.
     """
 
     first: str
@@ -47,7 +47,7 @@ class Difference(Record):
 class GuardResult(Record):
     """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval.
 
-    ``interval`` is of the measure itself, first arm minus second; which way it does harm, ``guards.py`` says.
+    ``interval`` is of the measure itself, first arm minus second; ``harm_of`` returns which way it does harm.
     """
 
     measure: str
@@ -59,9 +59,9 @@ class GuardResult(Record):
 
 
 class RetentionGroup(Record):
-    """Means of base and tuned over a kind of the third ring or, with a ``topic``, over a part of it.
+    """Means of base and tuned over a kind of retention items or, with a ``topic``, over a part of it.
 
-    Shares right of choices and formats, nats per token of passages.
+    Of choices and formats: the share right. Of passages: nats per token.
     """
 
     kind: RetentionKind
@@ -72,9 +72,9 @@ class RetentionGroup(Record):
 
 
 class RetentionResult(Record):
-    """What became of the general ability, tuned minus base: a loss of accuracy and a rise of cross-entropy do harm.
+    """The change of general ability, tuned minus base: a loss of accuracy and a rise of cross-entropy do harm.
 
-    ``num_lost`` and ``num_gained`` count the choices and formats that base or tuned alone has right.
+    ``num_lost`` and ``num_gained`` count the choices and formats that only base, or only tuned, has right.
     """
 
     accuracy: Difference | None
@@ -89,9 +89,9 @@ class Results(Record):
 
     ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
     both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
-    tuned minus each that sat the exam on request, with Holm's correction; no verdict rests on it.
-    ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: what of the gold
-    NLL is no matter of form.
+    tuned minus each arm compared on request, with Holm's correction; no verdict rests on it.
+    ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: the part of the
+    gold NLL that is not a matter of form.
     """
 
     num_questions: int
@@ -109,15 +109,15 @@ class Results(Record):
     nll_placebo: Difference | None = None
 
     def arm(self, name: str) -> ArmResult | None:
-        """Return an arm's result, or None when it did not sit the exam."""
+        """Return an arm's result, or None when it did not answer the exam."""
         return next((arm for arm in self.arms if arm.arm == name), None)
 
     def difference(self, first: str, second: str) -> Difference | None:
-        """Return the difference of two arms' primary scores, or None when either did not sit the exam."""
+        """Return the difference of two arms' primary scores, or None when either did not answer the exam."""
         return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
 
     def guards_of(self, first: str) -> list[GuardResult]:
-        """Return the guards over an arm; what the adapter forgot counts with retrieval as without."""
+        """Return the guards over an arm; forgetting counts against tuned+rag as it does against tuned."""
         return [
             guard
             for guard in self.guards
@@ -126,12 +126,12 @@ class Results(Record):
 
 
 # Nats per token: the perplexity of general text may rise by a tenth (e^0.10 = 1.105) and no more. It is no setting:
-# whoever knows how much accuracy they can spare seldom knows how many nats.
+# a user may know how much accuracy they can spare, but seldom how many nats.
 CROSS_ENTROPY_MARGIN = 0.10
 
 
-class _Kind(NamedTuple):
-    """Which way a measure does harm, how the report calls it, and what its sentence begins with."""
+class _Measure(NamedTuple):
+    """A guarded measure: which way it does harm, its name in the report, and the start of its sentence."""
 
     harm: Literal["increase", "decrease"]
     name: str
@@ -140,14 +140,14 @@ class _Kind(NamedTuple):
 
 def harm_of(measure: str) -> Literal["increase", "decrease"]:
     """Return which way a guarded measure does harm."""
-    return _KINDS[measure].harm
+    return _MEASURES[measure].harm
 
 
 def guard(difference: Difference, margin: float) -> GuardResult:
-    """Return whether a harm lies within its margin by the whole interval: inside, beyond, or unclear.
+    """Return a guard's result: its whole interval lies inside the margin, beyond it, or neither (unclear).
 
     Args:
-        difference: of the guarded arm minus the one that it must not fall behind.
+        difference: the guarded arm minus the arm that it must not fall behind.
         margin: the largest harm allowed, in the measure's own units, above zero.
     """
     interval = difference.interval
@@ -170,27 +170,27 @@ def guard(difference: Difference, margin: float) -> GuardResult:
 
 
 def guard_name(measure: str) -> str:
-    """Return what a guard watches, as the report calls it."""
-    return _KINDS[measure].name
+    """Return a guarded measure's name in the report."""
+    return _MEASURES[measure].name
 
 
 def guard_sentence(guard: GuardResult) -> str:
-    """Return a guard's sentence."""
-    kind = _KINDS[guard.measure]
+    """Return a sentence on a guard's result."""
+    measure = _MEASURES[guard.measure]
     verb = {"inside": "is shown to stay within", "beyond": "lies beyond", "unclear": "may exceed"}[guard.state]
-    margin = f"{guard.margin:.2f}" if kind.harm == "increase" else f"a loss of {guard.margin:.2f}"
-    sentence = f"{kind.sentence}, {guard.first} over {guard.second}"
+    margin = f"{guard.margin:.2f}" if measure.harm == "increase" else f"a loss of {guard.margin:.2f}"
+    sentence = f"{measure.sentence}, {guard.first} over {guard.second}"
     return f"{sentence}: {plain(guard.interval)}; that {verb} the margin of {margin}."
 
 
-_KINDS = {
-    "false_refusal": _Kind("increase", "declining questions that can be answered", "Declining answerable questions"),
-    "kept_accuracy": _Kind(
+_MEASURES = {
+    "false_refusal": _Measure("increase", "declining questions that can be answered", "Declining answerable questions"),
+    "kept_accuracy": _Measure(
         "decrease",
         "general questions and formats right",
         "What the model could do before (share of general questions and formats right)",
     ),
-    "kept_cross_entropy": _Kind(
+    "kept_cross_entropy": _Measure(
         "increase", "cross-entropy of general text, nats per token", "Cross-entropy of general text (nats per token)"
     ),
 }

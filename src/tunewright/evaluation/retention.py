@@ -1,8 +1,8 @@
-"""The third ring: base and tuned on general questions, formats and texts that have nothing to do with the documents.
+"""The retention suite: base and tuned on general questions, formats and texts unrelated to the documents.
 
-A choice is scored as lm-evaluation-harness does for "acc_norm": each option's text is put behind the question as the
-assistant's answer, and the option with the highest log-likelihood per character is the chosen one. Asked for the
-letter of a listed option instead, the embedded 135M model answers at chance, and there would be nothing to forget.
+A choice is scored as lm-evaluation-harness does for "acc_norm": each option's text follows the question as the
+assistant's answer, and the option with the highest log-likelihood per character is chosen. When it has to name the
+letter of a listed option instead, the embedded 135M model answers at chance: there would be nothing to forget.
 Questions, formats and options go through the tokenizer's own chat template, without the recipe's system text; passages
 are raw text.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import jsonschema
 
 from tunewright.errors import UserError
-from tunewright.evaluation.generation import Batch, Outputs, batch_size
+from tunewright.evaluation.generation import AnswerBatch, Outputs, batch_size
 from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
@@ -34,11 +34,11 @@ from tunewright.text.normalization import sentences
 _NUMBERED = re.compile(r"(\d+)[.)]\s+\S")
 _BULLET = re.compile(r"[-*•]\s+\S")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]*]*$")
-_AROUND_A_CHOICE = " .!\"'`*"  # what may stand around an answer that is one of a few words
+_AROUND_A_CHOICE = " .!\"'`*"  # allowed around an answer that is one of a few words
 
 
 def passes(answer: str, checks: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether an answer passes all of its checks; an empty answer passes none.
+    """Return whether an answer passes all of its checks; an empty answer passes none.
 
     White space around the answer and at the ends of its lines does not count.
 
@@ -52,7 +52,7 @@ def passes(answer: str, checks: Sequence[Mapping[str, Any]]) -> bool:
     if not checks:
         raise UserError("a format prompt has no check", hint='give "checks" at least one entry')
     text = "\n".join(line.rstrip() for line in answer.strip().splitlines())
-    # All are run, so that a wrong check is told of whatever the answer.
+    # All are run, so that a wrong check raises its error whatever the answer.
     verdicts = [_check(check["kind"])(text, **{k: v for k, v in check.items() if k != "kind"}) for check in checks]
     return bool(text) and all(verdicts)
 
@@ -64,56 +64,56 @@ def _check(kind: str) -> Callable[..., bool]:
 
 
 def is_json(text: str, schema: Mapping[str, Any]) -> bool:
-    """Tell whether the text is a JSON object that follows the schema (2020-12), bare or as one code block."""
-    found = read_object(unfenced(text))
-    return found is not None and jsonschema.Draft202012Validator(schema).is_valid(found)
+    """Return whether the text is a JSON object that follows the schema (2020-12), bare or as one code block."""
+    content = read_object(unfenced(text))
+    return content is not None and jsonschema.Draft202012Validator(schema).is_valid(content)
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Tell whether the whole text matches the regular expression."""
+    """Return whether the whole text matches the regular expression."""
     return re.fullmatch(pattern, text) is not None
 
 
 def has_words(text: str, min: int = 1, max: int | None = None) -> bool:
-    """Tell whether the number of words, parted by white space, lies within both bounds; bare marks are no words."""
+    """Return whether the number of words, split at white space, is within both bounds; punctuation alone is no word."""
     count = sum(any(map(str.isalnum, word)) for word in text.split())
     return min <= count and (max is None or count <= max)
 
 
 def has_lines(text: str, count: int) -> bool:
-    """Tell whether the text has so many lines, empty ones apart."""
+    """Return whether the text has exactly this number of lines, without the empty lines."""
     return len(_lines(text)) == count
 
 
 def has_sentences(text: str, count: int) -> bool:
-    """Tell whether the text has so many sentences, the last one ended too."""
+    """Return whether the text has exactly this number of sentences and the last sentence ends."""
     return _SENTENCE_END.search(text) is not None and len(sentences(text)) == count
 
 
 def is_numbered_list(text: str, count: int) -> bool:
-    """Tell whether every line is an item and the items are numbered from 1 to the count."""
-    numbers = [found[1] if (found := _NUMBERED.match(line)) else "" for line in _lines(text)]
+    """Return whether every line is an item and the items are numbered from 1 to the count."""
+    numbers = [match[1] if (match := _NUMBERED.match(line)) else "" for line in _lines(text)]
     return numbers == [str(number) for number in range(1, count + 1)]
 
 
 def is_bullet_list(text: str, count: int) -> bool:
-    """Tell whether every line is an item with a bullet, and there are as many as the count."""
+    """Return whether every line is an item with a bullet, and their number is the count."""
     lines = _lines(text)
     return len(lines) == count and all(map(_BULLET.match, lines))
 
 
 def contains_all(text: str, texts: Sequence[str]) -> bool:
-    """Tell whether every one of the texts occurs, in upper or lower case."""
+    """Return whether all of the texts occur, in upper or lower case."""
     return all(part.casefold() in text.casefold() for part in texts)
 
 
 def contains_none(text: str, texts: Sequence[str]) -> bool:
-    """Tell whether none of the texts occurs, in upper or lower case, inside of words too."""
+    """Return whether none of the texts occurs, in upper or lower case, inside of words too."""
     return not any(part.casefold() in text.casefold() for part in texts)
 
 
 def is_one_of(text: str, texts: Sequence[str]) -> bool:
-    """Tell whether the text is one of the given ones and nothing else; case, quotes and a full stop do not count."""
+    """Return whether the text is one of the texts and nothing else; case, quotes and a full stop do not count."""
     return text.strip(_AROUND_A_CHOICE).casefold() in {choice.casefold() for choice in texts}
 
 
@@ -141,16 +141,16 @@ CHECKS: Mapping[str, Callable[..., bool]] = {
 
 ACCURACY, CROSS_ENTROPY = "kept_accuracy", "kept_cross_entropy"
 
-Pair = tuple[RetentionAnswer, RetentionAnswer]  # of base and of tuned, on one item
+AnswerPair = tuple[RetentionAnswer, RetentionAnswer]  # base's and tuned's, to one item
 
 
 def measure_retention(answers: Sequence[RetentionAnswer], level: float = 0.95) -> RetentionResult | None:
-    """Return what became of the general ability; None where base and tuned have no item in common.
+    """Return how much general ability was retained; None where base and tuned have no item in common.
 
     The unit is the item, and each is its own cluster: the items were written one by one and share no source.
 
     Args:
-        answers: of base and tuned to the third ring.
+        answers: of base and tuned to the retention items.
         level: confidence level of the intervals.
     """
     of_tuned = {answer.item: answer for answer in answers if answer.arm == Arm.TUNED}
@@ -158,17 +158,17 @@ def measure_retention(answers: Sequence[RetentionAnswer], level: float = 0.95) -
     if not pairs:
         return None
     judged = [pair for pair in pairs if pair[0].kind != "passage"]
-    read = [pair for pair in pairs if pair[0].kind == "passage"]
+    passages = [pair for pair in pairs if pair[0].kind == "passage"]
     return RetentionResult(
         accuracy=_difference(judged, ACCURACY, level),
-        cross_entropy=_difference(read, CROSS_ENTROPY, level),
+        cross_entropy=_difference(passages, CROSS_ENTROPY, level),
         groups=tuple(_groups(pairs)),
         num_lost=sum(tuned.value < base.value for base, tuned in judged),
         num_gained=sum(tuned.value > base.value for base, tuned in judged),
     )
 
 
-def _difference(pairs: Sequence[Pair], measure: str, level: float) -> Difference | None:
+def _difference(pairs: Sequence[AnswerPair], measure: str, level: float) -> Difference | None:
     if not pairs:
         return None
     values, items = [tuned.value - base.value for base, tuned in pairs], [base.item for base, _ in pairs]
@@ -181,32 +181,32 @@ def _difference(pairs: Sequence[Pair], measure: str, level: float) -> Difference
     )
 
 
-def _groups(pairs: Sequence[Pair]) -> list[RetentionGroup]:
+def _groups(pairs: Sequence[AnswerPair]) -> list[RetentionGroup]:
     """Return the means by kind, each followed by those of its topics."""
-    groups: dict[tuple[str, str], list[Pair]] = {}
+    groups: dict[tuple[str, str], list[AnswerPair]] = {}
     for base, tuned in pairs:
         groups.setdefault((base.kind, ""), []).append((base, tuned))
         groups.setdefault((base.kind, base.topic), []).append((base, tuned))
     return [
         RetentionGroup(
-            kind=found[0][0].kind,
+            kind=group[0][0].kind,
             topic=topic,
-            num=len(found),
-            base=math.fsum(base.value for base, _ in found) / len(found),
-            tuned=math.fsum(tuned.value for _, tuned in found) / len(found),
+            num=len(group),
+            base=math.fsum(base.value for base, _ in group) / len(group),
+            tuned=math.fsum(tuned.value for _, tuned in group) / len(group),
         )
-        for (_, topic), found in sorted(groups.items())
+        for (_, topic), group in sorted(groups.items())
     ]
 
 
-FORMAT_TOKENS = 64  # a format is kept or broken within so many tokens; what is longer is cut there
-PASSAGE_TOKENS = 64  # of a passage that are read: more would make the bound no sharper, and cost time on a CPU
-_ROWS_OF = {"choice": 4, "format": 1, "passage": 6}  # how much of a batch one item takes
+FORMAT_TOKENS = 64  # a format is met or missed within this many tokens; longer answers are cut
+PASSAGE_TOKENS = 64  # read of a passage: more would make the interval no narrower, and cost time on a CPU
+_ROWS_OF = {"choice": 4, "format": 1, "passage": 6}  # rows of a batch that an item takes
 
 
 @dataclass(frozen=True)
-class Task:
-    """An item in tokens: a prompt, and what is scored behind it; without any, the prompt is answered."""
+class ItemTokens:
+    """An item in tokens: a prompt, and the continuations to score; without any, the prompt is answered."""
 
     item: RetentionItem
     prompt_ids: tuple[int, ...]
@@ -218,88 +218,95 @@ class Task:
         return len(self.prompt_ids) + max((len(ids) for ids in self.continuations), default=0)
 
 
-class ThirdRing:
-    """The ring's items as base and tuned sit them, each with its own weights."""
+class RetentionExam:
+    """The retention items as base and tuned answer them, each with its own weights."""
 
-    def __init__(self, items: Sequence[RetentionItem], sitting: Mapping[str, ModelWeights], memory: ModelPool) -> None:
-        self._sitting, self._memory = sitting, memory
-        self._tasks = {arm: [task_of(item, memory.tokenizer(sitting[arm])) for item in items] for arm in sitting}
+    def __init__(
+        self, items: Sequence[RetentionItem], weights_by_arm: Mapping[str, ModelWeights], pool: ModelPool
+    ) -> None:
+        self._weights, self._pool = weights_by_arm, pool
+        self._tokens = {
+            arm: [item_tokens(item, pool.tokenizer(weights)) for item in items]
+            for arm, weights in weights_by_arm.items()
+        }
 
-    def plan(self) -> list[Batch]:
+    def plan(self) -> list[AnswerBatch]:
         """Return the batches, a pure function of the items: those of the base, then those of the tuned model."""
         return [
-            Batch(weights, tuple(_key(weights, task) for task in tasks), partial(answer_tasks, tokenizer, tasks))
-            for arm, weights in self._sitting.items()
-            for tokenizer in (self._memory.tokenizer(weights),)
-            for tasks in _in_batches(self._tasks[arm], batch_size())
+            AnswerBatch(
+                weights, tuple(_key(weights, entry) for entry in batch), partial(answer_items, tokenizer, batch)
+            )
+            for arm, weights in self._weights.items()
+            for tokenizer in (self._pool.tokenizer(weights),)
+            for batch in _in_batches(self._tokens[arm], batch_size())
         ]
 
-    def answers(self, told: Mapping[str, Any]) -> list[RetentionAnswer]:
+    def answers(self, outputs: Mapping[str, Any]) -> list[RetentionAnswer]:
         """Return the answers of base and tuned, in the order of the items."""
         return [
-            retention_answer(task.item, arm, told[_key(weights, task)])
-            for arm, weights in self._sitting.items()
-            for task in self._tasks[arm]
+            retention_answer(entry.item, arm, outputs[_key(weights, entry)])
+            for arm, weights in self._weights.items()
+            for entry in self._tokens[arm]
         ]
 
 
-def _key(weights: ModelWeights, task: Task) -> str:
-    limit = [] if task.continuations else [FORMAT_TOKENS]
-    return digest("kept", weights.identity, *limit, list(task.prompt_ids), [list(c) for c in task.continuations])
+def _key(weights: ModelWeights, entry: ItemTokens) -> str:
+    limit = [] if entry.continuations else [FORMAT_TOKENS]
+    return digest("kept", weights.identity, *limit, list(entry.prompt_ids), [list(c) for c in entry.continuations])
 
 
-def task_of(item: RetentionItem, tokenizer: Any) -> Task:
-    """Return an item as tokens. A passage's first token, or the one that begins every text, is given."""
+def item_tokens(item: RetentionItem, tokenizer: Any) -> ItemTokens:
+    """Return an item as tokens. Of a passage, the first token (BOS if any) is the prompt; the rest is scored."""
     if item.kind == "passage":
         ids = tokenizer(item.text)["input_ids"][:PASSAGE_TOKENS]
-        return Task(item, tuple(ids[:1]), (tuple(ids[1:]),))
-    asked = (Message(role="user", content=item.text),)
-    prompt_ids = encode_prompt(tokenizer, asked)
+        return ItemTokens(item, tuple(ids[:1]), (tuple(ids[1:]),))
+    question = (Message(role="user", content=item.text),)
+    prompt_ids = encode_prompt(tokenizer, question)
 
     def option_ids(text: str) -> tuple[int, ...]:
-        whole = encode(tokenizer, (*asked, Message(role="assistant", content=text)))
-        ids = [label for label in whole.labels[len(prompt_ids) :] if label != IGNORED]
-        return tuple(ids[:-1] if whole.ends_supervised else ids)  # the option alone, not the end of the turn
+        conversation = encode(tokenizer, (*question, Message(role="assistant", content=text)))
+        ids = [label for label in conversation.labels[len(prompt_ids) :] if label != IGNORED]
+        return tuple(ids[:-1] if conversation.ends_supervised else ids)  # the option alone, not the end of the turn
 
-    return Task(item, tuple(prompt_ids), tuple(option_ids(option) for option in item.options))
+    return ItemTokens(item, tuple(prompt_ids), tuple(option_ids(option) for option in item.options))
 
 
-def _in_batches(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
-    """Yield tasks of one kind and similar length, longest first."""
+def _in_batches(items: Sequence[ItemTokens], size: int) -> Iterator[list[ItemTokens]]:
+    """Yield items of one kind and similar length, longest first."""
     for kind, rows in _ROWS_OF.items():
-        own = sorted((t for t in tasks if t.item.kind == kind), key=lambda task: (-task.length, task.item.id))
+        own = sorted((t for t in items if t.item.kind == kind), key=lambda entry: (-entry.length, entry.item.id))
         step = max(1, size // rows)
         yield from (own[start : start + step] for start in range(0, len(own), step))
 
 
-def answer_tasks(tokenizer: Any, tasks: Sequence[Task], model: Any, ends: Sequence[int]) -> Outputs:
-    """Score or answer tasks of one kind: the nats of each continuation, or a greedy text."""
-    if tasks[0].continuations:
-        found = or_halve(partial(_nats, model, tokenizer.pad_token_id), tasks)
-        return [{"nll": n, "num_tokens": [len(c) for c in t.continuations]} for t, n in zip(tasks, found, strict=True)]
-    jobs = [AnswerJob(task.prompt_ids, ()) for task in tasks]
-    told = answer_or_halve(model, jobs, FORMAT_TOKENS, ends, tokenizer.pad_token_id)
-    return [{"text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()} for output in told]
+def answer_items(tokenizer: Any, items: Sequence[ItemTokens], model: Any, ends: Sequence[int]) -> Outputs:
+    """Score or answer items of one kind: the nats of each continuation, or a greedy text."""
+    if items[0].continuations:
+        nats = or_halve(partial(_nats, model, tokenizer.pad_token_id), items)
+        return [{"nll": n, "num_tokens": [len(c) for c in t.continuations]} for t, n in zip(items, nats, strict=True)]
+    jobs = [AnswerJob(entry.prompt_ids, ()) for entry in items]
+    outputs = answer_or_halve(model, jobs, FORMAT_TOKENS, ends, tokenizer.pad_token_id)
+    return [{"text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()} for output in outputs]
 
 
-def _nats(model: Any, pad_id: int, tasks: Sequence[Task]) -> list[list[float]]:
-    """Return the negative log-likelihood of each task's continuations; each prompt is computed once."""
+def _nats(model: Any, pad_id: int, items: Sequence[ItemTokens]) -> list[list[float]]:
+    """Return the negative log-likelihood of each item's continuations; each prompt is computed once."""
     import torch
 
-    rows = [place for place, task in enumerate(tasks) for _ in task.continuations]
-    golds = [ids for task in tasks for ids in task.continuations]
+    rows = [index for index, entry in enumerate(items) for _ in entry.continuations]
+    golds = [ids for entry in items for ids in entry.continuations]
     with torch.inference_mode():
-        decoder = Decoder(model, [task.prompt_ids for task in tasks], pad_id)
+        decoder = Decoder(model, [entry.prompt_ids for entry in items], pad_id)
         decoder.keep_rows(torch.tensor(rows, device=decoder.mask.device))
         means = decoder.score(golds)
-    found: list[list[float]] = [[] for _ in tasks]
-    for place, ids, mean in zip(rows, golds, means, strict=True):
-        found[place].append(mean * len(ids))
-    return found
+    nats: list[list[float]] = [[] for _ in items]
+    for index, ids, mean in zip(rows, golds, means, strict=True):
+        nats[index].append(mean * len(ids))
+    return nats
 
 
 def retention_answer(item: RetentionItem, arm: str, output: Mapping[str, Any]) -> RetentionAnswer:
-    """Return an item's answer, judged."""
+    """Return an item's answer with its value, from an output of ``answer_items``."""
     value, text, nll = 0.0, "", tuple(float(nats) for nats in output.get("nll", ()))
     if item.kind == "format":
         text = str(output["text"])

@@ -7,11 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tunewright.evaluation.generation import JOURNAL
 from tunewright.evaluation.results import CROSS_ENTROPY_MARGIN
 from tunewright.evaluation.retention import ACCURACY, CROSS_ENTROPY
 from tunewright.metrics import METRICS_VERSION
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import Journal
 from tunewright.settings import Arm
 from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 
@@ -26,7 +25,7 @@ _STEPS = (
     "lower(tuned - base) > 0 and upper(tuned - cheap) < margin",
     "NOT PROVEN: otherwise",
 )
-_KEPT = (
+_RETENTION = (
     "general items, each its own cluster, tuned - base: a loss of accuracy (choices by log-likelihood per character of "
     "the options, formats by their checks) and a rise of cross-entropy (passages, nats per token)"
 )
@@ -36,7 +35,7 @@ _PLACEBO = "the same training on the same prompts, with their answers shuffled w
 
 
 def rivals(arms: Sequence[str]) -> tuple[str, ...]:
-    """Return the arms that tuned has to beat: base and the cheap ones always, the placebo where it sits the exam."""
+    """Return the arms that tuned has to beat: base, few-shot and RAG always, the placebo where it is an arm."""
     return (Arm.BASE, Arm.FEW_SHOT, Arm.RAG, *([Arm.PLACEBO] if Arm.PLACEBO in arms else []))
 
 
@@ -51,14 +50,14 @@ def rule(
 
     Args:
         margin: delta, the smallest difference worth having, in primary score.
-        arms: the arms that will sit the exam.
-        forgetting_margin: the largest harmless loss of accuracy in the third ring; None where it is not sat, and
-            then forgetting is not measured.
-        compared: who else will sit it, on request; no step names them.
+        arms: the arms that will answer the exam.
+        forgetting_margin: the largest harmless loss of accuracy in the retention suite; None where the suite is not
+            used, and forgetting is not measured.
+        compared: the names of the arms compared on request; no step names them.
     """
-    forgetting: dict[str, float] = {}
+    retention: dict[str, float] = {}
     if forgetting_margin is not None:
-        forgetting = {ACCURACY: forgetting_margin, CROSS_ENTROPY: CROSS_ENTROPY_MARGIN}
+        retention = {ACCURACY: forgetting_margin, CROSS_ENTROPY: CROSS_ENTROPY_MARGIN}
     return {
         "version": 3,
         "metrics_version": METRICS_VERSION,
@@ -72,8 +71,8 @@ def rule(
         "max_cut": 0.05,
         "max_cut_arms": [Arm.TUNED, Arm.TUNED_RAG],
         "max_leaks": 0,
-        "guards": {"false_refusal": 0.10, **forgetting},
-        "kept": _KEPT if forgetting else "",
+        "guards": {"false_refusal": 0.10, **retention},
+        "kept": _RETENTION if retention else "",
         "steps": [step.replace("{rivals}", ", ".join(rivals(arms))) for step in _STEPS],
         **({Arm.PLACEBO: _PLACEBO} if Arm.PLACEBO in arms else {}),
         **({"compared": list(compared)} if compared else {}),
@@ -85,17 +84,19 @@ def rule_digest(rule: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()
 
 
-HISTORY = RunFile.RULE_HISTORY
-_HARMLESS = frozenset({"compared"})  # no step of the rule names who sat the exam on request
+_HARMLESS = frozenset({"compared"})  # no step of the rule names the arms compared on request
 
 
-def note_rule(run: RunFolder, rule: dict[str, Any]) -> tuple[str, ...]:
-    """Note the rule before it is applied; return what differs from the one that was fixed before the first answer.
+def note_rule(journal: Journal, rule: dict[str, Any], answered: bool) -> tuple[str, ...]:
+    """Note the rule before it is applied; return what differs from the rule that was fixed before the first answer.
 
-    Nothing is returned where no answer existed when the rule changed, and what changed no step counts for nothing.
+    A change made before any answer existed counts for nothing, nor does a change that no step of the rule names.
+
+    Args:
+        journal: the rules noted so far; the rule is appended where it is not the last.
+        rule: as ``rule`` returned it.
+        answered: whether any answer exists already.
     """
-    journal = run.journal(HISTORY)
-    answered = run.file(JOURNAL).is_file()
     last = journal.entries[-1] if journal.entries else None
     if last is None or last["digest"] != rule_digest(rule):
         journal.append({"digest": rule_digest(rule), "rule": rule, "answered": answered})

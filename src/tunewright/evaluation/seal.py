@@ -1,88 +1,107 @@
-"""The seal: whether exam, rule, answers and verdict still are what they were when the verdict was given."""
+"""The seal: whether exam, rule, answers and verdict are still those that the verdict was given on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tunewright.evaluation.rule import rule_digest
 from tunewright.recipe import Recipe
-from tunewright.run_folder import RunFile, RunFolder
-from tunewright.storage import file_digest
+from tunewright.run_folder import RunFile
 
-_SETTINGS = ("seed", "system_prompt", "refusal", "evaluation")
-_JUDGED = (RunFile.JUDGMENTS, RunFile.JUDGE)
-_MARGIN = "evaluation.margin"
-_SHOWN = 60  # characters of a value that is told
-
-
-def exam_faults(run: RunFolder) -> list[str]:
-    """Return what is wrong with the exam and its seal; nothing where both stand as made, or none was sealed."""
-    faults = list(_changed_outputs(run, "exam", (RunFile.SEAL,)))
-    if not run.file(RunFile.SEAL).is_file():
-        return faults
-    seal = run.json_if_any(RunFile.SEAL)
-    for name in ("exam", *(["kept"] if "kept" in seal else [])):  # seals of before the third ring have none
-        file = run.file(f"{name}.jsonl")
-        if not file.is_file():
-            faults.append(f"{file.name} is missing, and the seal names it")
-        elif not is_sealed(run, name):
-            faults.append(
-                f"{file.name} was changed after it was sealed: it has not the digest that stands in seal.json"
-            )
-    return faults
-
-
-def is_sealed(run: RunFolder, name: str) -> bool:
-    """Return whether a part of the exam ("exam" or "kept") has the digest that stands in seal.json."""
-    file = run.file(f"{name}.jsonl")
-    return file.is_file() and run.json_if_any(RunFile.SEAL).get(name) == file_digest(file)
-
-
-def seal_faults(run: RunFolder, recipe: Recipe) -> list[str]:
-    """Return a sentence for each file or setting that is not the one that the verdict was given on.
-
-    Args:
-        run: a run folder with a verdict.
-        recipe: the recipe of the run folder.
-    """
-    faults = [*_missing_records(run), *exam_faults(run), *_rule_faults(run, recipe), *_changed_settings(run, recipe)]
-    known = " ".join(faults)
-    outputs = (
+SEALED = {"exam": RunFile.EXAM, "kept": RunFile.RETENTION}  # key in seal.json → the file whose digest it holds
+CHECKED = {  # stage → those of its outputs whose digests are compared with its record
+    "exam": (RunFile.SEAL,),
+    "evaluate": (
         RunFile.RULE,
         RunFile.RULE_HISTORY,
         RunFile.ANSWERS,
         RunFile.RETENTION_ANSWERS,
         RunFile.SCORES,
         RunFile.VERDICT,
-    )
-    changed = [*_changed_outputs(run, "evaluate", outputs), *_changed_outputs(run, "judge", _JUDGED)]
-    return faults + [fault for fault in changed if fault.split()[0] not in known]
+    ),
+    "judge": (RunFile.JUDGMENTS, RunFile.JUDGE),
+}
+_SETTINGS = ("seed", "system_prompt", "refusal", "evaluation")
+_MARGIN = "evaluation.margin"
+_MOST_SHOWN = 60  # characters of a value in a sentence
 
 
-def _missing_records(run: RunFolder) -> list[str]:
-    """Return which records are gone: without them nobody can say what was changed."""
+@dataclass(frozen=True)
+class SealState:
+    """A run's seal and the files that it vouches for; empty where a file is missing or damaged.
+
+    Attributes:
+        seal: the content of seal.json.
+        rule: the content of rule.json.
+        verdict: the content of verdict.json.
+        records: stage → its record.
+        digests: name → SHA-256 of each sealed or checked file that exists.
+    """
+
+    seal: Mapping[str, Any]
+    rule: dict[str, Any]
+    verdict: Mapping[str, Any]
+    records: Mapping[str, Mapping[str, Any]]
+    digests: Mapping[str, str]
+
+
+def exam_faults(state: SealState) -> list[str]:
+    """Return what is wrong with the exam and its seal; nothing where both are unchanged, or none was sealed."""
+    faults = list(_changed_outputs(state, "exam"))
+    if RunFile.SEAL not in state.digests:
+        return faults
+    for key, name in SEALED.items():
+        if key != "exam" and key not in state.seal:
+            continue  # a seal from before the retention suite
+        if name not in state.digests:
+            faults.append(f"{name} is missing, and the seal names it")
+        elif state.seal.get(key) != state.digests[name]:
+            faults.append(f"{name} was changed after it was sealed: its digest is not the one in seal.json")
+    return faults
+
+
+def seal_faults(state: SealState, recipe: Recipe) -> list[str]:
+    """Return a sentence for each file or setting that is not the one that the verdict was given on.
+
+    Args:
+        state: of a run with a verdict.
+        recipe: the recipe of the run folder.
+    """
+    faults = [
+        *_missing_records(state),
+        *exam_faults(state),
+        *_rule_faults(state, recipe),
+        *_changed_settings(state, recipe),
+    ]
+    named = " ".join(faults)
+    changed = [*_changed_outputs(state, "evaluate"), *_changed_outputs(state, "judge")]
+    return faults + [fault for fault in changed if fault.split()[0] not in named]
+
+
+def _missing_records(state: SealState) -> list[str]:
+    """Return which records are gone: without them, a change cannot be seen."""
     return [
         f"stages/{stage}.json is missing or damaged"
         for stage in ("exam", "evaluate")
-        if not run.stage_record(stage).get("outputs")
+        if not state.records[stage].get("outputs")
     ]
 
 
-def _rule_faults(run: RunFolder, recipe: Recipe) -> list[str]:
+def _rule_faults(state: SealState, recipe: Recipe) -> list[str]:
     """Return what differs between the hashed rule, the one in verdict.json, rule.json, and the recipe's margin."""
-    verdict = run.json_if_any(RunFile.VERDICT)
-    hashed, told, written = verdict.get("rule_digest"), verdict.get("rule"), run.json_if_any(RunFile.RULE)
-    if not isinstance(told, dict):
+    hashed, stated, written = state.verdict.get("rule_digest"), state.verdict.get("rule"), state.rule
+    if not isinstance(stated, dict):
         return []
     faults = []
-    if rule_digest(told) != hashed:
+    if rule_digest(stated) != hashed:
         before = written if rule_digest(written) == hashed else {}
-        faults += _differences("verdict.json was changed after its rule was hashed", before, told)
+        faults += _differences("verdict.json was changed after its rule was hashed", before, stated)
     elif written and rule_digest(written) != hashed:
-        faults += _differences("rule.json was changed after it was hashed", told, written)
-    rule = written if rule_digest(written) == hashed else told
+        faults += _differences("rule.json was changed after it was hashed", stated, written)
+    rule = written if rule_digest(written) == hashed else stated
     return faults + _differences(
         "recipe.toml was changed after the rule was hashed",
         {_MARGIN: rule.get("margin")},
@@ -90,21 +109,23 @@ def _rule_faults(run: RunFolder, recipe: Recipe) -> list[str]:
     )
 
 
-def _changed_outputs(run: RunFolder, stage: str, names: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files that have not the digest that their stage recorded."""
-    recorded = run.stage_record(stage).get("outputs", {})
-    for name in names:
-        if name in recorded and not run.file(name).is_file():
+def _changed_outputs(state: SealState, stage: str) -> Iterator[str]:
+    """Yield the checked files whose digest is not the one that their stage recorded."""
+    recorded = state.records[stage].get("outputs", {})
+    for name in CHECKED[stage]:
+        if name in recorded and name not in state.digests:
             yield f"{name} is missing"
-        elif name in recorded and recorded[name] != file_digest(run.file(name)):
+        elif name in recorded and recorded[name] != state.digests[name]:
             yield f"{name} was changed after the stage {stage} wrote it"
 
 
-def _changed_settings(run: RunFolder, recipe: Recipe) -> list[str]:
-    """Return the settings of asking and scoring that are not those that the evaluate stage recorded."""
-    recorded = _flat({k: v for k, v in _ingredients(run).items() if k in _SETTINGS or k.startswith("model.")})
+def _changed_settings(state: SealState, recipe: Recipe) -> list[str]:
+    """Return the settings of prompts and scores that are not those that the evaluate stage recorded."""
+    ingredients = state.records["evaluate"].get("ingredients")
+    ingredients = ingredients if isinstance(ingredients, dict) else {}
+    recorded = _flat({k: v for k, v in ingredients.items() if k in _SETTINGS or k.startswith("model.")})
     now = _flat(recipe.model_dump(mode="json", include={*_SETTINGS, "model"}))
-    common = [key for key in recorded if key in now and key != _MARGIN]  # the rule holds it
+    common = [key for key in recorded if key in now and key != _MARGIN]  # the rule holds the margin
     return _differences(
         "recipe.toml was changed after the verdict",
         {key: recorded[key] for key in common},
@@ -112,28 +133,27 @@ def _changed_settings(run: RunFolder, recipe: Recipe) -> list[str]:
     )
 
 
-def _ingredients(run: RunFolder) -> dict[str, Any]:
-    found = run.stage_record("evaluate").get("ingredients")
-    return found if isinstance(found, dict) else {}
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by their dotted names."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _differences(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = _flat(before), _flat(now)
     return [
-        f"{what}: {key} was {_told(old, key)} and is {_told(new, key)}"
+        f"{what}: {key} was {_shown(old, key)} and is {_shown(new, key)}"
         for key in dict.fromkeys([*old, *new])
-        if _told(old, key, None) != _told(new, key, None)
+        if _value_text(old, key) != _value_text(new, key)
     ]
 
 
-def _told(values: Mapping[str, Any], key: str, most: int | None = _SHOWN) -> str:
-    text = json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
-    return text if most is None or len(text) <= most else f"{text[:most]}…"
+def _value_text(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = _value_text(values, key)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -1,24 +1,34 @@
-"""The evaluate stage: every arm sits the sealed exam; scores and the verdict follow."""
+"""The evaluate and judge stages: every arm answers the sealed exam, scores and verdict follow, a judge reads along."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tunewright import console
 from tunewright.errors import StageError
-from tunewright.evaluation.answering import all_answers, training_samples
+from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, WITH_ADAPTER, few_shot_examples
-from tunewright.evaluation.comparison_csv import comparison_csv, write_comparison
-from tunewright.evaluation.extra_arms import compared, weights_of
+from tunewright.evaluation.comparison_csv import comparison_csv, marks_in
+from tunewright.evaluation.extra_arms import extra_arms, weights_of
+from tunewright.evaluation.judge import AnsweredExam, check_independent, judge_answers, summarize
 from tunewright.evaluation.rule import note_rule, rule
-from tunewright.evaluation.seal import is_sealed
+from tunewright.evaluation.seal import CHECKED, SEALED, SealState
 from tunewright.evaluation.verdict import decide
 from tunewright.metrics import score
 from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe
-from tunewright.records import Question, RetentionItem, StageSummary
+from tunewright.records import Answer, AnyRecord, Chunk, Question, RetentionItem, Sample, SplitEntry, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
+from tunewright.storage import file_digest
+from tunewright.teacher import open_teacher
+
+_IF_CHANGED = {
+    "exam": 'to use another exam, name it in the recipe: exam.file = "my-exam.jsonl"',
+    "kept": "delete kept.jsonl and run the recipe again: it draws the items again",
+}
 
 
 def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
@@ -26,50 +36,116 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
 
     Writes rule.json (before the first answer), answers.jsonl, kept-answers.jsonl, scores.jsonl,
     verdict.json and comparison.csv.
+
+    Raises:
+        StageError: the exam is not the one that was sealed, or a likelihood overflowed.
     """
-    questions = _sealed_exam(run)
-    arms = _possible_arms(run, recipe)
-    kept = _sealed_kept(run) if set(BASE_AND_TUNED) <= set(arms) else []
-    others = {one.name: one for one in compared(recipe)}
-    forgetting = recipe.evaluation.forgetting_margin if kept else None
-    the_rule = rule(recipe.evaluation.margin, arms, forgetting, tuple(others))
-    changes = note_rule(run, the_rule)
+    seal = run.json_if_any(RunFile.SEAL)
+    questions = _sealed(run, seal, "exam", Question)
+    shots = few_shot_examples(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
+    arms = _possible_arms(recipe, can_retrieve=run.file(RunFile.SPLIT).exists(), has_shots=bool(shots))
+    items = _sealed(run, seal, "kept", RetentionItem) if set(BASE_AND_TUNED) <= set(arms) else []
+    chunks = read_training_chunks(run) if RETRIEVING & set(arms) else []
+    extras = {extra.name: extra for extra in extra_arms(recipe)}
+    forgetting_margin = recipe.evaluation.forgetting_margin if items else None
+    the_rule = rule(recipe.evaluation.margin, arms, forgetting_margin, tuple(extras))
+    answered = run.file(RunFile.ANSWERS_JOURNAL).is_file()
+    changes = note_rule(run.journal(RunFile.RULE_HISTORY), the_rule, answered)
     run.write_json(RunFile.RULE, the_rule)
-    sitting = _sitting(run, recipe, arms) | {name: weights_of(one, recipe) for name, one in others.items()}
-    answers, kept_answers = all_answers(run, recipe, questions, sitting, kept)
-    known = {question.id: question for question in questions}
-    scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
-    bases = [name for name, one in others.items() if one.base]
-    verdict = decide(scores, answers, the_rule, _leaks(run, recipe), kept_answers, changes, bases)
+    weights = weights_by_arm(run, recipe, arms) | {name: weights_of(extra, recipe) for name, extra in extras.items()}
+    journal = run.journal(RunFile.ANSWERS_JOURNAL)
+    answers, retention_answers = all_answers(journal, recipe, questions, weights, items, shots, chunks)
+    by_id = {question.id: question for question in questions}
+    scores = [score(by_id[answer.question], answer, recipe.refusal) for answer in answers]
+    other_bases = [name for name, extra in extras.items() if extra.base]
+    verdict = decide(scores, answers, the_rule, _leaks(run, recipe), retention_answers, changes, other_bases)
     run.write_records(RunFile.ANSWERS, answers)
-    run.write_records(RunFile.RETENTION_ANSWERS, kept_answers)
+    run.write_records(RunFile.RETENTION_ANSWERS, retention_answers)
     run.write_records(RunFile.SCORES, scores)
-    write_comparison(run, comparison_csv(questions, answers, tuple(sitting)))
+    write_comparison(run, comparison_csv(questions, answers, tuple(weights)))
     run.write(RunFile.VERDICT, verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),
-        "kept_answers": len(kept_answers),
+        "kept_answers": len(retention_answers),
         "generated_tokens": sum(answer.num_tokens for answer in answers),
         "verdict": verdict.name,
     }
     return StageSummary(num_in=len(questions), num_out=len(questions), figures=figures)
 
 
-def _possible_arms(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
-    """Return the recipe's arms without those that have nothing to work with: they would only repeat the base.
+def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Let the judge read the answers; write judgments.jsonl and judge.json.
 
-    The verdict then names them as rivals that were not run, and cannot be SHIP.
+    Raises:
+        RecipeError: the judge is the teacher or of the student's family, and not forced.
+        TeacherError: the judge cannot be used; its judgments so far stay in its journal.
     """
-    missing = set() if run.file(RunFile.SPLIT).exists() else set(RETRIEVING)
-    if not few_shot_examples(training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed):
-        missing.add(Arm.FEW_SHOT)
-    for arm in sorted(missing & set(recipe.evaluation.arms)):
-        console.warning(f"the {arm} arm has nothing to show with the question and is left out")
-    return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
+    faults = check_independent(recipe)
+    exam = AnsweredExam.of(
+        run.read_records(RunFile.EXAM, Question),
+        run.records_if_any(RunFile.CHUNKS, Chunk),
+        run.read_records(RunFile.ANSWERS, Answer),
+        recipe.refusal,
+    )
+    with open_teacher(run, recipe.judge.as_teacher, "judge") as teacher:
+        judgments = judge_answers(exam, teacher, recipe.seed)
+        figures: dict[str, float | int | str] = {"calls": teacher.num_calls, "from_journal": teacher.num_from_journal}
+        if teacher.cost:
+            figures["cost_usd"] = round(teacher.cost, 6)
+    summary = summarize(judgments, exam.answers, exam.num_declined(), recipe.judge.model, faults)
+    summary = summary.model_copy(update={"answers": file_digest(run.file(RunFile.ANSWERS))})
+    run.write_records(RunFile.JUDGMENTS, judgments)
+    run.write(RunFile.JUDGE, summary.model_dump_json(indent=2) + "\n")
+    missing = sum(judgment.outcome is None for judgment in judgments)
+    if missing:
+        console.warning(f"{missing} of {len(judgments)} judgments have no usable verdict and are left out")
+    rejected = {"no verdict": missing} if missing else {}
+    return StageSummary(num_in=len(judgments), num_out=len(judgments) - missing, rejected=rejected, figures=figures)
 
 
-def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, ModelWeights]:
-    """Return the weights that answer for each arm."""
+def read_training_samples(run: RunFolder, recipe: Recipe) -> list[Sample]:
+    """Return the chats that were trained on; none after raw text or preferences alone."""
+    return run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else []
+
+
+def read_training_chunks(run: RunFolder) -> list[Chunk]:
+    """Return the chunks of the training documents; none where a run has only the user's own data."""
+    split = run.records_if_any(RunFile.SPLIT, SplitEntry)
+    train_side = {entry.document for entry in split if entry.side == "train"}
+    return [c for c in run.read_records(RunFile.CHUNKS, Chunk) if c.document in train_side] if split else []
+
+
+def read_seal_state(run: RunFolder) -> SealState:
+    """Return a run's seal, and the content and digests of the files that it vouches for."""
+    files = [*SEALED.values(), *(name for names in CHECKED.values() for name in names)]
+    return SealState(
+        seal=run.json_if_any(RunFile.SEAL),
+        rule=run.json_if_any(RunFile.RULE),
+        verdict=run.json_if_any(RunFile.VERDICT),
+        records={stage: run.stage_record(stage) for stage in CHECKED},
+        digests={name: file_digest(run.file(name)) for name in files if run.file(name).is_file()},
+    )
+
+
+def write_comparison(run: RunFolder, table: str) -> None:
+    """Write comparison.csv, and never lose a mark that a person typed into the existing one.
+
+    A marked table of the same answers stays; a marked table of other answers is renamed, with a warning.
+    """
+    path = run.file(RunFile.COMPARISON)
+    marks = marks_in(path.read_bytes(), table) if path.is_file() else "none"
+    if marks == "on these answers":
+        return
+    if marks == "on other answers":
+        names = (path.with_name(f"comparison.marked-{number}.csv") for number in itertools.count(1))
+        renamed = next(name for name in names if not name.exists())
+        path.rename(renamed)
+        console.warning(f"{RunFile.COMPARISON} holds marks on other answers; it is renamed to {renamed.name}")
+    run.write(RunFile.COMPARISON, table)
+
+
+def weights_by_arm(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, ModelWeights]:
+    """Return the weights that answer for each of the recipe's arms."""
     weights: dict[str, ModelWeights] = {Arm.BASE: ModelWeights.of(recipe)}
     if WITH_ADAPTER & set(arms):
         weights |= dict.fromkeys(WITH_ADAPTER, ModelWeights.of(recipe, run.file(RunFile.ADAPTER)))
@@ -78,40 +154,39 @@ def _sitting(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[str, M
     return {arm: weights.get(arm, weights[Arm.BASE]) for arm in arms}
 
 
-def _sealed_exam(run: RunFolder) -> list[Question]:
-    """Return the exam's questions.
+def _possible_arms(recipe: Recipe, can_retrieve: bool, has_shots: bool) -> tuple[str, ...]:
+    """Return the recipe's arms without those that have no context to show: they would only repeat the base.
+
+    The verdict then names them as rivals that were not run, and cannot be SHIP.
+    """
+    missing = set() if can_retrieve else set(RETRIEVING)
+    if not has_shots:
+        missing.add(Arm.FEW_SHOT)
+    for arm in sorted(missing & set(recipe.evaluation.arms)):
+        console.warning(f"the {arm} arm is left out: it has nothing to show with the question")
+    return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
+
+
+def _sealed(run: RunFolder, seal: Mapping[str, Any], key: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """Return the records of a sealed file, named by its key in the seal.
 
     Raises:
-        StageError: the exam is not the one that was sealed.
+        StageError: the file is not the one that was sealed.
     """
-    _require_sealed(run, "exam", 'to sit another exam, give it in the recipe: exam.file = "my-exam.jsonl"')
-    return run.read_records(RunFile.EXAM, Question)
-
-
-def _sealed_kept(run: RunFolder) -> list[RetentionItem]:
-    """Return the third ring's items; none where the recipe took none.
-
-    Raises:
-        StageError: they are not those that were sealed.
-    """
-    _require_sealed(run, "kept", "delete kept.jsonl and run the recipe again: its items are drawn anew")
-    return run.read_records(RunFile.RETENTION, RetentionItem)
-
-
-def _require_sealed(run: RunFolder, name: str, hint: str) -> None:
-    if not is_sealed(run, name):
+    file = run.file(SEALED[key])
+    if not (file.is_file() and seal.get(key) == file_digest(file)):
         raise StageError(
-            f"the exam was changed after it was sealed: {name}.jsonl",
-            f"{name}.jsonl has not the digest that stands in seal.json",
-            hint,
+            f"the exam was changed after it was sealed: {file.name}",
+            f"the digest of {file.name} is not the one in seal.json",
+            _IF_CHANGED[key],
         )
+    return run.read_records(SEALED[key], kind)
 
 
 def _leaks(run: RunFolder, recipe: Recipe) -> int | None:
     """Return how many training samples still overlap the exam, as curation counted them; None where none was curated.
 
-    A record of earlier settings, under which samples were trained on, says nothing of this run.
+    A record of earlier settings, under which samples were trained on, does not apply to this run.
     """
-    if not recipe.needs_samples or not run.file("stages/curate.json").exists():
-        return None
-    return int(run.read_json("stages/curate.json")["summary"]["figures"].get("leaks_left", 0))
+    record = run.stage_record("curate") if recipe.needs_samples else {}
+    return int(record["summary"]["figures"].get("leaks_left", 0)) if record else None

@@ -1,4 +1,4 @@
-"""The verdict: what the rule, fixed before any answer existed, says of the results."""
+"""The verdict: the rule, fixed before any answer existed, applied to the results."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ _FORGETTING = {
     True: "forgetting of what the third ring does not ask for, such as long dialogues and long texts",
 }
 
-_UNCHANGED = 0.95  # share of equal answers from which on it is told; a remark only, so it is no part of the rule
+_UNCHANGED = 0.95  # least share of equal answers for the remark; only a remark, so it is no part of the rule
 
 
 class Verdict(Record):
     """The verdict, why, what it rests on, and what was not measured.
 
-    ``questions_needed`` is n * (MDE / margin)^2, only when NOT PROVEN; ``promising`` says that the gold
-    answers of the learned questions became likelier (the whole interval above zero), than through the placebo too
-    where one sat the exam; which alone never ships.
+    ``questions_needed`` is n * (MDE / margin)^2, only when NOT PROVEN. ``promising``: the gold answers of the learned
+    questions became likelier (the whole interval above zero), and likelier than with the placebo where it is an arm;
+    this alone never ships.
     """
 
     name: VerdictName
@@ -67,8 +67,8 @@ class Verdict(Record):
 
 
 def _cut(results: Results, arm: str) -> float:
-    found = results.arm(arm)
-    return found.metrics.get("cut_or_empty", 0.0) if found else 0.0
+    result = results.arm(arm)
+    return result.metrics.get("cut_or_empty", 0.0) if result else 0.0
 
 
 def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[str]:
@@ -86,18 +86,18 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
         if results.arm(arm) is None:
             faults.append(f"The {arm} arm did not sit the exam, so there is nothing to compare.")
     measured = {guard.measure for guard in results.guards}
-    unsat = [name for name in rule["guards"] if name.startswith(RETENTION_PREFIX) and name not in measured]
-    if unsat and results.arm(Arm.BASE) and results.arm(Arm.TUNED):
-        names = " and ".join(map(guard_name, unsat))
+    unmeasured = [name for name in rule["guards"] if name.startswith(RETENTION_PREFIX) and name not in measured]
+    if unmeasured and results.arm(Arm.BASE) and results.arm(Arm.TUNED):
+        names = " and ".join(map(guard_name, unmeasured))
         faults.append(f"The retention suite gave no measure of {names} (raise exam.retention_items).")
-    for found in results.arms:
-        if found.arm in rule["arms"] and found.primary.num < results.num_questions:
-            faults.append(f"{found.arm} answered {found.primary.num} of {results.num_questions} questions.")
-        cut = _cut(results, found.arm)
-        if found.arm in rule["max_cut_arms"] and cut > rule["max_cut"]:
-            num = found.primary.num
+    for result in results.arms:
+        num = result.primary.num
+        if result.arm in rule["arms"] and num < results.num_questions:
+            faults.append(f"{result.arm} answered {num} of {results.num_questions} questions.")
+        cut = _cut(results, result.arm)
+        if result.arm in rule["max_cut_arms"] and cut > rule["max_cut"]:
             faults.append(
-                f"{round(cut * num)} of {num} answers of {found.arm} ({cut:.1%}) are empty or cut at the token limit; "
+                f"{round(cut * num)} of {num} answers of {result.arm} ({cut:.1%}) are empty or cut at the token limit; "
                 f"the rule allows {rule['max_cut']:.0%} (raise evaluation.max_new_tokens)."
             )
     return faults
@@ -114,8 +114,8 @@ def _harms(results: Results) -> list[str]:
 
 def _against(results: Results, first: str, rivals: Sequence[str]) -> tuple[list[Difference], list[str]]:
     """Return the differences to the rivals that ran, and the names of those that did not."""
-    found = {rival: results.difference(first, rival) for rival in rivals}
-    return [d for d in found.values() if d], [rival for rival, d in found.items() if d is None]
+    by_rival = {rival: results.difference(first, rival) for rival in rivals}
+    return [d for d in by_rival.values() if d], [rival for rival, d in by_rival.items() if d is None]
 
 
 def _beats(results: Results, first: str, rivals: Sequence[str], guarded: Sequence[str]) -> list[str]:
@@ -132,19 +132,19 @@ def _beats(results: Results, first: str, rivals: Sequence[str], guarded: Sequenc
 
 
 def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
-    """Step 5: the cheap arm to take instead of tuning, the higher-scoring one first, and why."""
+    """Step 5: the cheap arm to use instead of tuning, the higher-scoring arm first, and why."""
     gain = results.difference(Arm.TUNED, Arm.BASE)
     cheap, _ = _against(results, Arm.TUNED, (Arm.FEW_SHOT, Arm.RAG))
     for difference in sorted(cheap, key=lambda d: d.interval.mean):
         if gain and gain.interval.mean <= difference.interval.mean:
-            continue  # no better than the base as it came: nothing to take in place of tuning
-        told = plain(difference.interval)
+            continue  # no better than the base: nothing to use instead of tuning
+        interval = plain(difference.interval)
         if difference.interval.high < 0:
-            return difference.second, [f"tuned scores lower than {difference.second}: {told}."]
+            return difference.second, [f"tuned scores lower than {difference.second}: {interval}."]
         if gain and gain.interval.low > 0 and difference.interval.high < margin:
             return difference.second, [
                 f"tuned beats base by {plain(gain.interval)}, but over {difference.second} it gains "
-                f"{told}; the whole interval lies below the {margin:.2f} worth having."
+                f"{interval}; the whole interval lies below the {margin:.2f} worth having."
             ]
     return None
 
@@ -163,10 +163,8 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
     for guard in results.guards_of(Arm.TUNED):
         if guard.state == "unclear":
             why.append(guard_sentence(guard))
-            if not guard.measure.startswith(
-                RETENTION_PREFIX
-            ):  # the retention suite grows by exam.retention_items, not by questions
-                # Counted in answerable questions, of which the exam has the share that it has.
+            if not guard.measure.startswith(RETENTION_PREFIX):  # more questions add no retention items
+                # The guard counts answerable questions, a share of the exam.
                 answerable = questions_needed(guard.interval, guard.margin, 1 - rule["alpha"])
                 needs.append(answerable and math.ceil(answerable * results.num_questions / guard.interval.num))
     unguarded = set(rule["guards"]) - {guard.measure for guard in results.guards_of(Arm.TUNED)}
@@ -195,7 +193,7 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
 def apply_rule(
     results: Results, rule: dict[str, Any], leaks: int | None, promising: bool
 ) -> tuple[VerdictName, list[str], int | None]:
-    """Go down the steps of the rule; the first that holds is the verdict."""
+    """Return the verdict of the first step of the rule that holds, why, and the questions needed."""
     if faults := _faults(results, rule, leaks):
         return "INVALID", faults, None
     if harms := _harms(results):
@@ -211,18 +209,18 @@ def apply_rule(
 
 
 def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) -> list[str]:
-    """What is told beside the rule: cut or empty answers of the rivals, and a tuned model that is still the base."""
+    """Return remarks beside the rule: a tuned model that is still the base, style, cut or empty answers of rivals."""
     cut = [
-        f"{_cut(results, found.arm):.0%} of the {found.arm} answers are empty or cut at the token limit; "
+        f"{_cut(results, result.arm):.0%} of the {result.arm} answers are empty or cut at the token limit; "
         "they count as they are."
-        for found in results.arms
-        if found.arm not in rule["max_cut_arms"] and _cut(results, found.arm) > rule["max_cut"]
+        for result in results.arms
+        if result.arm not in rule["max_cut_arms"] and _cut(results, result.arm) > rule["max_cut"]
     ]
     return [*_unchanged(answers), *_style(results), *cut]
 
 
 def _style(results: Results) -> list[str]:
-    """Return what the placebo tells apart, where it sat the exam: form learned, and answers learned."""
+    """Return a sentence that separates form learned from answers learned, where the placebo is an arm."""
     form, knowledge = results.difference(Arm.PLACEBO, Arm.BASE), results.difference(Arm.TUNED, Arm.PLACEBO)
     if form is None or knowledge is None:
         return []
@@ -250,29 +248,30 @@ def decide(
     answers: Sequence[Answer],
     rule: dict[str, Any],
     leaks: int | None,
-    kept: Sequence[RetentionAnswer] = (),
+    retention_answers: Sequence[RetentionAnswer] = (),
     rule_changes: Sequence[str] = (),
     other_bases: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict that the rule gives.
 
-    The rule holds every constant; none is taken from the code of the day. Without few-shot or RAG among the
-    arms, SHIP is out of reach: the bar is the best cheap arm, not the naked base.
+    The rule holds every constant; none is taken from today's code. Without few-shot or RAG among the
+    arms, SHIP is out of reach: the bar is the best cheap arm, not the bare base.
 
     Args:
         scores: of every arm and question.
         answers: the answers behind them.
         rule: as ``rule`` returned it before the answers were generated.
-        leaks: training samples found to hold evidence of the unseen ring; None where no sample was curated.
-        kept: answers of base and tuned to the third ring, where the rule guards it.
-        rule_changes: what was changed of the rule after answers existed.
-        other_bases: compared models of another base, whose likelihoods are of other tokens.
+        leaks: number of training samples that hold evidence of the unseen ring; None where no sample was curated.
+        retention_answers: of base and tuned to the retention items, where the rule guards them.
+        rule_changes: how the rule was changed after answers existed.
+        other_bases: compared arms with another base, whose likelihoods are of other tokens.
 
     Raises:
         StageError: there are no scores.
     """
     compared = rule.get("compared", ())
-    results = measure(scores, answers, rule["arms"], rule["guards"], 1 - rule["alpha"], kept, compared, other_bases)
+    level = 1 - rule["alpha"]
+    results = measure(scores, answers, rule["arms"], rule["guards"], level, retention_answers, compared, other_bases)
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
     promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
+from tunewright.evaluation.stage import read_seal_state
 from tunewright.records import Document, Question, RetentionItem
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, write_atomic
@@ -130,7 +131,9 @@ def check_exam(run: RunFolder) -> None:
     Raises:
         RunFolderError: it is not, or was never sealed.
     """
-    if faults := exam_faults(run) or ([] if run.file(RunFile.SEAL).is_file() else ["there is no seal.json"]):
+    if faults := exam_faults(read_seal_state(run)) or (
+        [] if run.file(RunFile.SEAL).is_file() else ["there is no seal.json"]
+    ):
         raise RunFolderError(
             f"the exam of {run.path} is not the sealed one",
             "; ".join(faults),

@@ -15,6 +15,7 @@ from tunewright.evaluation.extra_arms import difference_rows, free_name
 from tunewright.evaluation.measurement import holm_adjusted, paired_difference
 from tunewright.evaluation.results import ArmResult, Difference
 from tunewright.evaluation.seal import seal_faults
+from tunewright.evaluation.stage import read_seal_state
 from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score, digest
@@ -53,7 +54,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
             hint = f"finish it: {command('run', 'RECIPE', '--dir', folder)}"
             raise RunFolderError(f"{folder} has no {missing[0]} yet", "only finished runs can be compared", hint)
         recipe = load_recipe(run.file(RunFile.RECIPE))
-        if faults := seal_faults(run, recipe):
+        if faults := seal_faults(read_seal_state(run), recipe):
             hint = f"make it anew: {run.again()}"
             raise RunFolderError(f"the seal of {folder} is broken", "; ".join(faults), hint)
         name = free_name(folder.resolve().name, {entry.name.lower() for entry in found})

@@ -12,6 +12,7 @@ from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.extra_arms import compared_table
 from tunewright.evaluation.results import guard_name
 from tunewright.evaluation.seal import seal_faults
+from tunewright.evaluation.stage import read_seal_state
 from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.html.render import render
 from tunewright.recipe import Recipe, dump_recipe
@@ -169,7 +170,7 @@ def report(run: RunFolder, recipe: Recipe) -> StageSummary:
     for name in _NEEDED:
         _required(run, name)
     _verdict(run)
-    if faults := seal_faults(run, recipe):
+    if faults := seal_faults(read_seal_state(run), recipe):
         page = render("invalid.html", {"title": run.path.resolve().name, "version": __version__, "faults": faults})
         run.write(REPORT, page)
         if not run.file(PAGE).is_file():
