@@ -1,4 +1,4 @@
-"""What every task works on and returns: Work, Written, and what the tasks share."""
+"""The input and the output of every task, and the helpers that tasks share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from tunewright.models.chat_template import chat
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
-from tunewright.synthesis.questions import Evidence, short_title
+from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.teacher.protocol import Asks, Reply, Request
 from tunewright.text.prompts import fill, load_prompt
 
 QUESTION_TOKENS = 64  # room for one question
-STAGE = "synth"
+EXAM_STAGE, SYNTH_STAGE = "exam", "synth"
 NO_SENTENCE = "document has no sentence to ask about"
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a task works on: the training documents with their chunks and near-duplicate groups."""
+class TaskContext:
+    """The input of a task: the recipe, the teacher, and the documents with their chunks and near-duplicate groups."""
 
     recipe: Recipe
     teacher: Asks
@@ -39,9 +39,9 @@ class Work:
         schema: dict[str, Any] | None = None,
         temperature: float | None = None,
     ) -> Request:
-        """Return a request with the recipe's seed, and its temperature where none is given."""
-        warmth = self.recipe.teacher.temperature if temperature is None else temperature
-        return Request(messages, max_tokens, warmth, self.recipe.seed, schema)
+        """Return a request with the recipe's seed, and with the recipe's temperature unless another is given."""
+        temperature = self.recipe.teacher.temperature if temperature is None else temperature
+        return Request(messages, max_tokens, temperature, self.recipe.seed, schema)
 
     @cached_property
     def chunk_by_id(self) -> dict[str, Chunk]:
@@ -49,30 +49,31 @@ class Work:
         return {chunk.id: chunk for group in self.chunks.values() for chunk in group}
 
     @cached_property
-    def _ring(self) -> list[tuple[str, str]]:
+    def _digest_order(self) -> list[tuple[str, str]]:
         return sorted((digest(self.recipe.seed, identity), identity) for identity in self.chunk_by_id)
 
-    def others(self, sample: Sample, number: int) -> list[Chunk]:
-        """Return up to that many chunks from other groups of near duplicates, without the sample's evidence.
+    def other_chunks(self, sample: Sample, number: int) -> list[Chunk]:
+        """Return up to ``number`` chunks from other near-duplicate groups that do not hold the sample's evidence.
 
-        They are the next on a ring of digests, so that an edited document changes little else.
+        They follow the sample in a circular order of digests, so that an edited document changes few other samples.
         """
         own = sample.document or ""
-        start = bisect(self._ring, (digest(self.recipe.seed, sample.id), ""))
-        found: list[Chunk] = []
-        for step in range(len(self._ring)):
-            if len(found) == number:
+        order = self._digest_order
+        start = bisect(order, (digest(self.recipe.seed, sample.id), ""))
+        chosen: list[Chunk] = []
+        for step in range(len(order)):
+            if len(chosen) == number:
                 break
-            chunk = self.chunk_by_id[self._ring[(start + step) % len(self._ring)][1]]
+            chunk = self.chunk_by_id[order[(start + step) % len(order)][1]]
             same = chunk.document == own or self.groups.get(chunk.document, chunk.document) == self.groups.get(own, own)
             if not same and not (sample.evidence and sample.evidence.quote in chunk.text):
-                found.append(chunk)
-        return found
+                chosen.append(chunk)
+        return chosen
 
 
 @dataclass
-class Written:
-    """A task's samples, and what it had to reject: each thing tried ends as one or the other."""
+class TaskResult:
+    """The output of a task: each of the ``num_tried`` attempts ends as a sample or as a rejection."""
 
     task: str
     num_tried: int = 0
@@ -81,44 +82,61 @@ class Written:
     rejections: list[Rejection] = field(default_factory=list)
 
     def reject(self, identity: str, reason: str, detail: str = "") -> None:
-        """Count something that will be no sample."""
+        """Add a rejection; its detail is cut to 500 characters."""
+        detail = replace_lone_surrogates(detail[:500])
         self.rejections.append(
-            Rejection(stage=STAGE, id=identity, reason=reason, detail=whole_characters(detail[:500]), task=self.task)
+            Rejection(stage=SYNTH_STAGE, id=identity, reason=reason, detail=detail, task=self.task)
         )
 
 
-Task = Callable[[Work, Sequence[Sample]], Written]
+TaskFunction = Callable[[TaskContext, Sequence[Sample]], TaskResult]
 
 
 def ask_questions(
-    work: Work, prompt: str, wanted: Sequence[tuple[Document, Evidence]], label: str
+    context: TaskContext, prompt: str, pairs: Sequence[tuple[Document, EvidenceSentence]], label: str
 ) -> list[Reply | None]:
-    """Ask for one question per evidence sentence, with a prompt of prompts/."""
+    """Return the teacher's reply for each evidence sentence: a question that the sentence answers.
+
+    Args:
+        context: supplies the teacher, the seed and the temperature.
+        prompt: the name of a file in prompts/.
+        pairs: each sentence with its document.
+        label: the text of the progress bar.
+    """
     turns = load_prompt(prompt)
     filled = [
-        fill(turns, title=short_title(document.title), sentence=evidence.sentence) for document, evidence in wanted
+        fill(turns, title=short_title(document.title), sentence=evidence.sentence) for document, evidence in pairs
     ]
-    return work.teacher.ask_all([work.request(messages, QUESTION_TOKENS) for messages in filled], label)
+    return context.teacher.ask_all([context.request(messages, QUESTION_TOKENS) for messages in filled], label)
 
 
 def reply_fault(reply: Reply | None) -> str | None:
-    """Return why a reply cannot be used at all, or None."""
+    """Return why a reply cannot be used, or None."""
     if reply is None:
         return "teacher call failed"
     if reply.finish == "length":
         return "teacher reply cut"
-    if reply.finish == "other":  # a content filter, a tool call, or nothing said: none of them is a whole answer
+    if reply.finish == "other":  # a content filter, a tool call, or no reason given: the answer may be incomplete
         return "teacher reply not finished"
     return None if reply.text.strip() else "teacher reply empty"
 
 
 def sample_id(task: str, document: str, question: str, answer: str) -> str:
-    """Return a sample's identifier, from its content alone."""
+    """Return a sample's identifier, which depends only on its content."""
     return digest(task, document, question, answer)
 
 
+def seeded_order(context: TaskContext, samples: Sequence[Sample], task: str) -> list[Sample]:
+    """Return the samples in an order that the seed, the task and their identifiers decide.
+
+    The order of two samples does not depend on the others, so that an edited document changes few other samples.
+    """
+    return sorted(samples, key=lambda sample: digest(context.recipe.seed, task, sample.id))
+
+
 def plain_sample(
-    work: Work,
+
+    context: TaskContext,
     task: str,
     document: str,
     question: str,
@@ -127,12 +145,12 @@ def plain_sample(
     evidence: Sequence[Span],
     kind: str = "",
 ) -> Sample:
-    """Return a sample of one question and its answer, without a passage in its prompt."""
+    """Return a sample of one question and its answer; the prompt shows no passage."""
     return Sample(
         id=sample_id(task, document, question, answer),
         task=task,
         kind=kind,
-        messages=chat(work.recipe.system_prompt, question, answer=answer),
+        messages=chat(context.recipe.system_prompt, question, answer=answer),
         document=document,
         chunk=chunk,
         evidence=evidence[0],
@@ -141,25 +159,26 @@ def plain_sample(
 
 
 def read_items(text: str) -> list[Any]:
-    """Return the list of items in a reply: {"items": [...]}, a bare list, or either inside a code fence.
+    """Return the items of a reply: of {"items": [...]}, of a bare list, or of either inside a code fence.
 
     Raises:
-        ValueError: there is no such list.
+        ValueError: the reply holds no such list.
     """
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=0)
     content, _ = json.JSONDecoder().raw_decode(text, start)
     items = content.get("items") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise ValueError("no list of items")
-    return [whole_characters(item) for item in items]
+    return [replace_lone_surrogates(item) for item in items]
 
 
-def whole_characters(value: Any) -> Any:
-    """Return a JSON value whose texts can be written as UTF-8: half surrogates, as of a cut emoji, are replaced."""
+def replace_lone_surrogates(value: Any) -> Any:
+    """Return a JSON value that can be written as UTF-8: lone surrogates, such as those of a cut emoji, are replaced."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [whole_characters(one) for one in value]
+        return [replace_lone_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {whole_characters(key): whole_characters(one) for key, one in value.items()}
+        return {replace_lone_surrogates(key): replace_lone_surrogates(item) for key, item in value.items()}
+
     return value

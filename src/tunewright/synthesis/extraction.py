@@ -1,4 +1,4 @@
-"""Structured extraction: a document to JSON after the user's schema, null where the document does not say."""
+"""Structured extraction: documents to JSON by the user's schema, null where a document does not state a value."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from referencing.exceptions import Unresolvable
 from tunewright.errors import RecipeError
 from tunewright.models.chat_template import chat
 from tunewright.records import Document, Sample, Span
-from tunewright.synthesis.context import Work, Written, reply_fault, sample_id, whole_characters
+from tunewright.synthesis.context import TaskContext, TaskResult, reply_fault, sample_id, replace_lone_surrogates
 from tunewright.teacher.protocol import Reply
 from tunewright.text.injection import PLANTED, injection_fault
 from tunewright.text.normalization import find_quote, words
 from tunewright.text.prompts import fill, load_prompt
 
-TASK = "extraction"
+_TASK = "extraction"
 _NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})*(?:\.\d+)?")
 _FIELD_TOKENS = 80  # room for a value and its quote
 
 
 def read_schema(path: Path) -> dict[str, Any]:
-    """Return the JSON schema of what is extracted: an object of named fields.
+    """Return the extraction's JSON schema: an object with named fields.
 
     Raises:
-        RecipeError: the file is missing, no JSON, no valid schema, or not of an object with fields.
+        RecipeError: the file is missing, is not JSON or not a valid schema, or its schema is not an object with fields.
     """
     hint = 'a JSON schema: {"type": "object", "properties": {"severity": {"enum": ["high", "low", null]}, ...}}'
     try:
@@ -38,7 +38,7 @@ def read_schema(path: Path) -> dict[str, Any]:
         fields = schema["properties"]
         if not fields or not all(isinstance(field, dict) for field in fields.values()):
             raise ValueError('"properties" must name at least one field, each with a schema in braces')
-        jsonschema.Draft202012Validator(schema).is_valid(dict.fromkeys(fields))  # finds references to nowhere
+        jsonschema.Draft202012Validator(schema).is_valid(dict.fromkeys(fields))  # raises on unresolvable references
     except (OSError, ValueError, TypeError, KeyError, RecursionError, jsonschema.SchemaError, Unresolvable) as error:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RecipeError(f"synthesis.extraction_schema {path} cannot be used", cause, hint) from error
@@ -46,7 +46,7 @@ def read_schema(path: Path) -> dict[str, Any]:
 
 
 def instruction(schema: Mapping[str, Any]) -> str:
-    """Return what a prompt asks for: every field with its labels and its description."""
+    """Return a prompt's instruction: each field of the schema with its labels and its description."""
     lines = []
     for name, field in schema["properties"].items():
         labels = [str(label) for label in field.get("enum", ()) if label is not None]
@@ -55,110 +55,115 @@ def instruction(schema: Mapping[str, Any]) -> str:
     return "Extract these fields as one line of JSON, null where the text does not say:\n" + "\n".join(lines)
 
 
-def shown_text(title: str, text: str) -> str:
-    """Return a whole document as a prompt shows it: under its title, where its text does not begin with that."""
+def titled_text(title: str, text: str) -> str:
+    """Return a document as prompts show it: under its title, unless its text starts with the title."""
     return text if text.startswith(title) else f"{title}\n{text}"
 
 
-def extraction(work: Work, answered: Sequence[Sample]) -> Written:
+def extraction(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
     """Ask for a JSON object and a quote per field; a field without its quote in the document becomes null.
 
     Raises:
-        RecipeError: the recipe names no usable schema.
+        RecipeError: the recipe's schema cannot be used.
     """
     del answered
-    schema = read_schema(work.recipe.resolve(work.recipe.synthesis.extraction_schema))
-    written = Written(TASK, len(work.documents))
+    schema = read_schema(context.recipe.resolve(context.recipe.synthesis.extraction_schema))
+    result = TaskResult(_TASK, len(context.documents))
     documents = []
-    for document in work.documents:
+    for document in context.documents:
         planted = injection_fault(f"{document.title}\n{document.text}")
-        fault = PLANTED if planted else "" if work.chunks.get(document.id) else "document has no text to show"
+        fault = PLANTED if planted else "" if context.chunks.get(document.id) else "document has no text to show"
         if fault:
-            written.reject(document.id, fault, document.source)
+            result.reject(document.id, fault, document.source)
         else:
             documents.append(document)
-    asked, prompt = instruction(schema), load_prompt("extraction")
-    fields = list(schema["properties"])
-    quotes = {"type": "object", "properties": {field: {"type": ["string", "null"]} for field in fields}}
-    wanted = {"type": "object", "properties": {"values": schema, "quotes": quotes}, "required": ["values", "quotes"]}
+    prompt, fields = load_prompt("extraction"), instruction(schema)
+    num_tokens, reply_schema = _FIELD_TOKENS * len(schema["properties"]), _reply_schema(schema)
     requests = [
-        work.request(fill(prompt, passage=document.text, fields=asked), _FIELD_TOKENS * len(fields), wanted)
+        context.request(fill(prompt, passage=document.text, fields=fields), num_tokens, reply_schema)
         for document in documents
     ]
-    replies = work.teacher.ask_all(requests, "extracting")
+    replies = context.teacher.ask_all(requests, "extracting")
     for document, reply in zip(documents, replies, strict=True):
-        _add(work, document, schema, asked, reply, written)
-    return written
+        _add_sample(context, document, schema, reply, result)
+    return result
 
 
-def _add(
-    work: Work, document: Document, schema: dict[str, Any], asked: str, reply: Reply | None, written: Written
+def _reply_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a reply: the values by the user's schema, and a quote for each."""
+    quotes = {"type": "object", "properties": {field: {"type": ["string", "null"]} for field in schema["properties"]}}
+    return {"type": "object", "properties": {"values": schema, "quotes": quotes}, "required": ["values", "quotes"]}
+
+
+def _add_sample(
+    context: TaskContext, document: Document, schema: dict[str, Any], reply: Reply | None, result: TaskResult
 ) -> None:
     """Turn a reply into a sample, or reject it with the reason."""
     fault = reply_fault(reply)
     if fault or reply is None:
-        written.reject(document.id, fault or "", document.source)
+        result.reject(document.id, fault or "", document.source)
         return
     try:
         content, _ = json.JSONDecoder().raw_decode(reply.text, max(0, reply.text.find("{")))
-        values, quotes = (dict(whole_characters(content[part])) for part in ("values", "quotes"))
+        values, quotes = (dict(replace_lone_surrogates(content[part])) for part in ("values", "quotes"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        written.reject(document.id, "teacher reply is not the JSON asked for", f"{error}: {reply.text}")
+        result.reject(document.id, "teacher reply is not the JSON asked for", f"{error}: {reply.text}")
         return
+    evidence_match = context.recipe.curation.evidence_match
     spans: list[Span] = []
     kept: dict[str, Any] = {}
     for field, rules in schema["properties"].items():
         value = values.get(field)
-        span = None if value is None else _quoted(document, quotes.get(field), work)
-        if span and "enum" not in rules and not says(span.quote, value):
-            written.reject(document.id, "value is not in its quote", f"{field}: {value!r} <- {span.quote}")
+        span = None if value is None else _quote_span(document, quotes.get(field), evidence_match)
+        if span and "enum" not in rules and not quote_holds(span.quote, value):
+            result.reject(document.id, "value is not in its quote", f"{field}: {value!r} <- {span.quote}")
             return
         kept[field] = value if span else None
         spans += [span] if span else []
-        written.figures["fields_without_evidence"] += value is not None and not span
+        result.figures["fields_without_evidence"] += value is not None and not span
     try:
         jsonschema.validate(kept, schema, cls=jsonschema.Draft202012Validator)
     except jsonschema.ValidationError as error:
-        written.reject(document.id, "extraction does not follow the schema", f"{error.message}: {kept}")
+        result.reject(document.id, "extraction does not follow the schema", f"{error.message}: {kept}")
         return
     if not spans:
-        written.reject(document.id, "no field has evidence", reply.text)
+        result.reject(document.id, "no field has evidence", reply.text)
         return
-    chunk = work.chunks[document.id][0]
-    shown = shown_text(document.title, document.text)
-    answer = json.dumps(kept, ensure_ascii=False)
-    written.samples.append(
+    question, answer = instruction(schema), json.dumps(kept, ensure_ascii=False)
+    passage = titled_text(document.title, document.text)
+    result.samples.append(
         Sample(
-            id=sample_id(TASK, document.id, asked, answer),
-            task=TASK,
-            messages=chat(work.recipe.system_prompt, asked, (shown,), answer),
+            id=sample_id(_TASK, document.id, question, answer),
+            task=_TASK,
+            messages=chat(context.recipe.system_prompt, question, (passage,), answer),
             document=document.id,
-            chunk=chunk.id,
+            chunk=context.chunks[document.id][0].id,
             evidence=spans[0],
             further_evidence=tuple(spans[1:]),
         )
     )
 
 
-def _quoted(document: Document, quote: object, work: Work) -> Span | None:
-    """Return where a field's quote stands in the document, or None."""
-    place = find_quote(quote, document.text, work.recipe.curation.evidence_match) if isinstance(quote, str) else None
-    if place is None:
+def _quote_span(document: Document, quote: object, evidence_match: float) -> Span | None:
+    """Return the span of a field's quote in the document, or None."""
+    match = find_quote(quote, document.text, evidence_match) if isinstance(quote, str) else None
+    if match is None:
         return None
-    start, end, _ = place
+    start, end, _ = match
     return Span(document=document.id, start=start, end=end, quote=document.text[start:end])
 
 
-def says(quote: str, value: object) -> bool:
-    """Tell whether a quote holds a value: whole words, a number by its value, a list by each of its members.
+def quote_holds(quote: str, value: object) -> bool:
+    """Return whether a quote holds a value: text as whole words, a number by its value, a list by each of its items.
 
-    True and false are labels, which no quote spells out.
+    Always true for true and false: no quote spells them out.
     """
     if isinstance(value, bool):
         return True
     if isinstance(value, int | float):
         return any(float(number.replace(",", "")) == value for number in _NUMBER.findall(quote))
     if isinstance(value, list):
-        return bool(value) and all(says(quote, one) for one in value)
-    told = " ".join(words(str(value)))
-    return bool(told) and f" {told} " in f" {' '.join(words(quote))} "
+        return bool(value) and all(quote_holds(quote, item) for item in value)
+    text = " ".join(words(str(value)))
+    return bool(text) and f" {text} " in f" {' '.join(words(quote))} "
+

@@ -1,26 +1,26 @@
-"""General instruction data in the Magpie way: an aligned model, given only its user header, writes the user's turn.
+"""General instructions by Magpie: an aligned model completes its bare user header to a user's turn, then answers it.
 
-Xu et al., "Magpie: Alignment Data Synthesis from Scratch" (arXiv 2406.08464). It keeps a student's general ability
-beside the documents; it knows nothing of them.
+Xu et al., "Magpie: Alignment Data Synthesis from Scratch" (arXiv 2406.08464). These samples preserve the student's
+general ability; they do not depend on the documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
 
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, Message, Sample, digest
 from tunewright.settings import EMBEDDED
-from tunewright.synthesis.context import Work, Written, reply_fault, sample_id
+from tunewright.synthesis.context import TaskContext, TaskResult, reply_fault, sample_id
 from tunewright.teacher.protocol import Request
 from tunewright.text.normalization import words
 
 _QUERY_TOKENS, _ANSWER_TOKENS = 128, 512
-_HOT = 1.0  # queries are sampled, answers take the likeliest words
-_FEWEST_WORDS = 4
-# SmolLM2's own template, with the system turn that it adds by default.
+_QUERY_TEMPERATURE = 1.0  # queries are sampled; answers are greedy
+_MIN_QUERY_WORDS = 4
+# SmolLM2's chat template, with the system turn that it adds by default.
 _EMBEDDED_HEADER = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     "<|im_start|>user\n"
@@ -28,50 +28,50 @@ _EMBEDDED_HEADER = (
 _EMBEDDED_END = "<|im_end|>"
 
 
-def general(work: Work, answered: Sequence[Sample]) -> Written:
+def general(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
     """Sample ``synthesis.general_samples`` user turns from the bare header, then ask for their answers.
 
-    Each query has a seed of its own. A query that is cut, a fragment, or repeated is rejected; so is a cut answer.
+    Each query has its own seed. A query that is cut, too short or repeated is rejected, and so is a cut answer.
 
     Raises:
-        RecipeError: the teacher's header is not known.
+        RecipeError: the teacher's user header is unknown.
     """
     del answered
-    header, stop = user_header(work.recipe)
-    number = work.recipe.synthesis.general_samples
-    written = Written(GENERAL, number)
-    asked = work.teacher.ask_all(
-        [Request((), _QUERY_TOKENS, _HOT, work.recipe.seed + n, raw=header, stop=stop) for n in range(number)],
-        "writing instructions",
-    )
-    queries: dict[str, int] = {}
-    for place, reply in enumerate(asked):
+    header, stop = user_header(context.recipe)
+    number = context.recipe.synthesis.general_samples
+    result = TaskResult(GENERAL, number)
+    seeds = range(context.recipe.seed, context.recipe.seed + number)
+    requests = [Request((), _QUERY_TOKENS, _QUERY_TEMPERATURE, seed, raw=header, stop=stop) for seed in seeds]
+    queries: dict[str, int] = {}  # in the order of their replies
+    for index, reply in enumerate(context.teacher.ask_all(requests, "writing instructions")):
         text = reply.text.strip() if reply else ""
-        fault = reply_fault(reply) or ("instruction is a fragment" if len(words(text)) < _FEWEST_WORDS else None)
+        fault = reply_fault(reply) or ("instruction is a fragment" if len(words(text)) < _MIN_QUERY_WORDS else None)
         fault = fault or ("instruction written twice" if text in queries else None)
         if fault:
-            written.reject(digest(GENERAL, place, text), fault, text)
+            result.reject(digest(GENERAL, index, text), fault, text)
         else:
-            queries[text] = place
-    requests = [work.request((Message(role="user", content=text),), _ANSWER_TOKENS) for text in queries]
-    requests = [replace(request, temperature=0.0) for request in requests]
-    replies = work.teacher.ask_all(requests, "answering instructions")
+            queries[text] = index
+
+    requests = [
+        context.request((Message(role="user", content=text),), _ANSWER_TOKENS, temperature=0.0) for text in queries
+    ]
+    replies = context.teacher.ask_all(requests, "answering instructions")
     for query, reply in zip(queries, replies, strict=True):
         fault = reply_fault(reply)
         if fault or reply is None:
-            written.reject(digest(GENERAL, query), fault or "", query)
+            result.reject(digest(GENERAL, query), fault or "", query)
             continue
         answer = reply.text.strip()
         turns = (Message(role="user", content=query), Message(role="assistant", content=answer))
-        written.samples.append(Sample(id=sample_id(GENERAL, "", query, answer), task=GENERAL, messages=turns))
-    return written
+        result.samples.append(Sample(id=sample_id(GENERAL, "", query, answer), task=GENERAL, messages=turns))
+    return result
 
 
 def user_header(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
-    """Return the exact text up to where a user's turn begins, and what ends the turn.
+    """Return the exact text before a user's turn, and the texts that end the turn.
 
     Raises:
-        RecipeError: the teacher is not the embedded one, and the recipe does not give its header.
+        RecipeError: the teacher is not the embedded one, and the recipe sets no header.
     """
     given = recipe.teacher.user_header
     if given:
@@ -80,7 +80,7 @@ def user_header(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         return _EMBEDDED_HEADER, (_EMBEDDED_END,)
     raise RecipeError(
         "general samples need the teacher's user header",
-        "a chat server does not tell its template, and the user's turn is sampled from the bare header",
-        "set teacher.user_header to all that stands before a user's first word, "
-        'such as "<|im_start|>user\\n", and teacher.turn_end to what ends the turn',
+        "the user's turn is sampled from the bare header, and a chat server does not reveal its template",
+        "set teacher.user_header to the exact text before a user's first word, "
+        'such as "<|im_start|>user\\n", and teacher.turn_end to the text that ends the turn',
     )

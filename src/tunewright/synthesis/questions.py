@@ -1,4 +1,4 @@
-"""The wording of a teacher's question: cleaned, checked against its sentence, and made to stand on its own."""
+"""Evidence sentences, and the wording of their questions: cleaned, checked, and made to stand alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from tunewright.records import Chunk, Document, Span, digest
 from tunewright.text.normalization import is_evidence, normalize, sentences, words
 
-# A sentence that starts so leans on the one before it, and is asked about last.
-_LEANING = re.compile(
+# A sentence that starts with one of these refers to the one before it; its question comes last.
+_BACK_REFERENCE = re.compile(
     r"(?:this|these|those|that|it|its|they|their|he|she|his|her|such|both|here|there|however|thus|therefore|hence|also"
     r"|furthermore|moreover|additionally|consequently|conversely|nevertheless|similarly|finally|further|then|together"
     r"|in addition|in contrast|in conclusion|in summary|as a result|of these|of them|among them|among these|on the"
@@ -20,35 +20,35 @@ _LEANING = re.compile(
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A sentence that a question can be asked about, with its place in the document and its chunk."""
+class EvidenceSentence:
+    """A sentence that can answer a question, with its span in the document and its chunk."""
 
     chunk: Chunk
     span: Span
 
     @property
     def sentence(self) -> str:
-        """The sentence on one line: the answer to its question."""
+        """The sentence on one line: the gold answer of its question."""
         return " ".join(self.span.quote.split())
 
 
-def ranked_evidence(document: Document, chunks: Iterable[Chunk], seed: int) -> list[Evidence]:
-    """Return a document's evidence sentences in the order in which they are asked about.
+def ranked_evidence(document: Document, chunks: Iterable[Chunk], seed: int) -> list[EvidenceSentence]:
+    """Return a document's evidence sentences in the order in which questions use them.
 
-    The order depends on the seed, the source and the sentence alone: no other document, and no other sentence of this
-    one, changes it. Sentences that lean on the one before come last; a repeated sentence counts once.
+    The order depends only on the seed, the source and the sentence: no other document and no other sentence changes it.
+    Sentences that refer to the one before come last; a repeated sentence counts once.
     """
-    ranked: dict[str, tuple[bool, str, Evidence]] = {}
+    ranked: dict[str, tuple[bool, str, EvidenceSentence]] = {}
     for chunk in chunks:
         for start, end in sentences(chunk.text):
             quote = chunk.text[start:end]
             if not is_evidence(" ".join(quote.split())):
                 continue
             span = Span(document=document.id, start=chunk.start + start, end=chunk.start + end, quote=quote)
-            found = Evidence(chunk, span)
-            order = digest(seed, document.source, found.sentence)
-            ranked.setdefault(normalize(quote), (bool(_LEANING.match(quote)), order, found))
-    return [found for _, _, found in sorted(ranked.values(), key=lambda item: item[:2])]
+            evidence = EvidenceSentence(chunk, span)
+            order = digest(seed, document.source, evidence.sentence)
+            ranked.setdefault(normalize(quote), (bool(_BACK_REFERENCE.match(quote)), order, evidence))
+    return [evidence for _, _, evidence in sorted(ranked.values(), key=lambda item: item[:2])]
 
 
 def chunks_by_document(chunks: Sequence[Chunk]) -> dict[str, list[Chunk]]:
@@ -65,7 +65,7 @@ _OPENING = re.compile(
     r"^(?:What|Which|Who|Whose|Whom|When|Where|Why|How|Is|Are|Was|Were|Do|Does|Did|Can|Could|Has|Have|Had|Will|Would"
     r"|Should|In|For|At|On|To)\b"
 )
-# Words that any document may use: a question made of these alone says nothing of its subject.
+# Words that any document may use: a question made only of these does not name its subject.
 _GENERIC_WORDS = """
 about according aim aims also and answer are article author authors based been being between can change changes
 common compared conclusion conclusions could data describe did does effect effects evidence examine find finding
@@ -76,18 +76,18 @@ their them there these they this those topic used using was were what when where
 with would
 """
 _GENERIC = frozenset(_GENERIC_WORDS.split())
-# "this survey", "our findings": which one, only the document tells.
-_POINTING = re.compile(r"\b(?:this|these|our|the (?:study|survey|trial|paper|article|authors?|researchers?))\b", re.I)
-_STEM = 5  # letters that stand for a word's stem: "screened" and "screening" are alike
-_LONGEST_TITLE = 12
-_LONGEST_NAME = 8  # shared by the exam's and the training questions of a document: must stay below half of either
+# "this survey", "our findings": only the document shows which survey, whose findings.
+_DEICTIC = re.compile(r"\b(?:this|these|our|the (?:study|survey|trial|paper|article|authors?|researchers?))\b", re.I)
+_STEM_LETTERS = 5  # "screened" and "screening" have the same stem
+_MAX_TITLE_WORDS = 12
+_MAX_NAME_WORDS = 8  # exam and training questions of a document share them: they must stay below half of either
 _TRAILING = re.compile(
     r"(?:\s+(?:a|an|and|as|at|between|by|for|from|in|into|of|on|or|the|to|using|via|with))+$", re.IGNORECASE
 )
 
 
 def clean_question(text: str) -> str:
-    """Return the first question of a reply: one line, without labels, bullets and quotes."""
+    """Return the first question of a reply on one line, without labels, bullets and quotes."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     line = _LABEL.sub("", line.strip(_QUOTES)).strip(_QUOTES)
     line = " ".join(line.split())
@@ -95,25 +95,24 @@ def clean_question(text: str) -> str:
     return line[: end + 1] if end >= 0 else line
 
 
-def short_title(title: str, most_words: int = _LONGEST_TITLE) -> str:
-    """Return what a title names, without its subtitle and cut to a number of words."""
-    head = re.split(r":\s|\s[-–—]\s|\.\s", title.strip().rstrip("."))[0]
-    kept = head.split()
-    if len(kept) < 2:
-        kept = title.strip().rstrip(".").split()
-    return _TRAILING.sub("", " ".join(kept[:most_words])).rstrip(",;:")
+def short_title(title: str, max_words: int = _MAX_TITLE_WORDS) -> str:
+    """Return a title without its subtitle, cut to a number of words."""
+    main = re.split(r":\s|\s[-–—]\s|\.\s", title.strip().rstrip("."))[0].split()
+    if len(main) < 2:
+        main = title.strip().rstrip(".").split()
+    return _TRAILING.sub("", " ".join(main[:max_words])).rstrip(",;:")
 
 
 def subjects(text: str) -> set[str]:
-    """Return the stems of the words that say what a text is about."""
-    return {word[:_STEM] for word in words(text) if len(word) > 2 and word not in _GENERIC and not word.isdigit()}
+    """Return the stems of the words that name what a text is about."""
+    return {word[:_STEM_LETTERS] for word in words(text) if len(word) > 2 and word not in _GENERIC and not word.isdigit()}
 
 
 def sentence_fault(question: str, title: str, sentence: str) -> str | None:
     """Return why a question is not about the sentence that is to answer it, or None.
 
-    A small teacher at times asks about the title alone, or about nothing ("What were the findings?"). A question
-    must share a subject with its sentence: two words, or one that the title lacks.
+    A small teacher sometimes writes a question about the title alone, or about nothing ("What were the findings?"). A
+    question must share two subjects with its sentence, or one that the title lacks.
     """
     shared = subjects(question) & subjects(sentence)
     if len(shared) >= 2 or shared - subjects(title):
@@ -122,17 +121,18 @@ def sentence_fault(question: str, title: str, sentence: str) -> str | None:
 
 
 def stand_alone(question: str, title: str, at_end: bool = False) -> str:
-    """Return the question with its title named, when it shares fewer than two subjects with it or says "this study".
+    """Return the question with its title named, if it shares fewer than two subjects with it or says "this study".
 
     Args:
         question: as the teacher wrote it.
-        title: of the document.
-        at_end: put the title last (the exam) instead of first (training), so that the two differ.
+        title: the document's title.
+        at_end: put the title last (the exam), not first (training), so that the two questions differ.
     """
-    name = short_title(title, _LONGEST_NAME)
-    known = subjects(title)
-    named = len(subjects(question) & known) >= min(2, len(known)) and not _POINTING.search(question)
-    if named or not name or not question.endswith("?"):
+    name = short_title(title, _MAX_NAME_WORDS)
+    of_title = subjects(title)
+    is_named = len(subjects(question) & of_title) >= min(2, len(of_title)) and not _DEICTIC.search(question)
+    if is_named or not name or not question.endswith("?"):
+
         return question
     if at_end:
         return f'{question[:-1]}, according to "{name}"?'

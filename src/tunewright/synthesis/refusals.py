@@ -1,4 +1,4 @@
-"""When to decline: a passage of another document, or the own passage without its evidence. Needs no call."""
+"""Tasks without teacher calls: refusals, grounded answers, unanswerable questions, and claims to confirm or correct."""
 
 from __future__ import annotations
 
@@ -8,146 +8,151 @@ from rapidfuzz import fuzz
 
 from tunewright.models.chat_template import chat, passage_text
 from tunewright.records import Chunk, Sample, digest
-from tunewright.synthesis.context import Work, Written, plain_sample, sample_id
+from tunewright.synthesis.context import TaskContext, TaskResult, plain_sample, sample_id, seeded_order
+
 from tunewright.synthesis.questions import stand_alone, subjects
 from tunewright.text.normalization import normalize, sentences
 from tunewright.text.perturbation import false_versions
 
 _OPENINGS = ("Is it right to say: {}?", "Is it correct that the finding was: {}?", "Would you agree with: {}?")
-_MOST_WORDS = 40  # of the claim: the question around it must stay readable
+_MAX_CLAIM_WORDS = 40  # the question around the claim must stay readable
 
 
-def premise(work: Work, answered: Sequence[Sample]) -> Written:
-    """Ask whether a claim holds: the evidence sentence with one number or comparison changed, or as it is.
+def premise(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
+    """Return questions whether a claim holds: an evidence sentence, or the same with one number or comparison changed.
 
-    As many true claims as false ones, so that neither "No" nor "Yes" is learned as such. The answer is the evidence
-    sentence word for word behind that word, so it is as well grounded as the sample it comes from.
+    True and false claims alternate, so that neither "No" nor "Yes" becomes the usual answer. The answer is "Yes" or
+    "No", then the evidence sentence word for word.
     """
-    recipe, written = work.recipe, Written("premise")
+    recipe, result = context.recipe, TaskResult("premise")
     number = round(recipe.synthesis.refusal_share * len(answered))
-    ranked = sorted(answered, key=lambda sample: digest(recipe.seed, "premise", sample.id))
-    titles = {document.id: document.title for document in work.documents}
-    made = 0
-    for sample in ranked:
-        if made == 2 * number:
+    titles = {document.id: document.title for document in context.documents}
+    samples = result.samples
+    for sample in seeded_order(context, answered, "premise"):
+        if len(samples) == 2 * number:
             break
-        span, chunk = sample.evidence, work.chunk_by_id[sample.chunk or ""]
+        span, chunk = sample.evidence, context.chunk_by_id[sample.chunk or ""]
         if span is None or sample.further_evidence:
             continue
         truth = " ".join(span.quote.split())
         false = next(false_versions(truth, chunk.text, recipe.seed), None)
-        if false is None or len(truth.split()) > _MOST_WORDS:
+        if false is None or len(truth.split()) > _MAX_CLAIM_WORDS:
             continue
-        claim, word, task = (false, "No", "false-premise") if made % 2 == 0 else (truth, "Yes", "true-premise")
+        claim, word, task = (truth, "Yes", "true-premise") if len(samples) % 2 else (false, "No", "false-premise")
         opening = _OPENINGS[int(digest(recipe.seed, sample.id), 16) % len(_OPENINGS)]
         question = stand_alone(opening.format(claim.rstrip(".!")), titles.get(sample.document or "", ""))
-        written.samples.append(
-            plain_sample(work, task, span.document, question, f"{word}. {truth}", chunk.id, (span,), sample.kind)
+        samples.append(
+            plain_sample(context, task, span.document, question, f"{word}. {truth}", chunk.id, (span,), sample.kind)
         )
-        made += 1
-    written.num_tried = made
-    return written
+    result.num_tried = len(samples)
+    return result
 
 
 _GROUNDED_PER_REFUSAL = 2
-_MOST_SAID_ELSEWHERE = 0.5  # of the evidence's subjects, in any other sentence of its passage
-_MOST_ALIKE = 60  # rapidfuzz token_set_ratio of evidence and any other sentence, of 100
+# Limits of the likeness between the evidence and any other sentence of its passage:
+_MAX_SHARED_SUBJECTS = 0.5  # as a share of the evidence's subjects
+_MAX_TOKEN_SET_RATIO = 60  # rapidfuzz, 0 to 100; reaching it is too much
 
 
-def _ranked(work: Work, answered: Sequence[Sample], task: str) -> list[Sample]:
-    """Return the answered samples in the seeded order of a task; an edited document changes little else."""
-    return sorted(answered, key=lambda sample: digest(work.recipe.seed, task, sample.id))
-
-
-def refusal(work: Work, answered: Sequence[Sample]) -> Written:
+def refusal(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
     """Show some questions with a passage of another document (decline), and twice as many with their own (answer).
 
-    A declined question is answered too, with its own passage, so that a passage as such means neither: what it says
-    decides. Answers outnumber refusals, since a small student soon declines whatever comes with a passage. With
-    ``synthesis.distractors``, as many passages of other documents stand beside.
+    Each declined question is also answered with its own passage, so that the student learns to decide by what the
+    passage says, not by its presence. Answers outnumber refusals because a small student soon declines every question
+    that comes with a passage. ``synthesis.distractors`` adds that many passages of other documents to each prompt.
     """
-    recipe, written = work.recipe, Written("refusal")
+    recipe, result = context.recipe, TaskResult("refusal")
     number = round(recipe.synthesis.refusal_share * len(answered))
-    for place, sample in enumerate(_ranked(work, answered, "refusal")[: _GROUNDED_PER_REFUSAL * number]):
-        own = work.chunk_by_id[sample.chunk or ""]
-        others = work.others(sample, 1 + recipe.synthesis.distractors)
-        beside = others[: recipe.synthesis.distractors]
+    ranked = seeded_order(context, answered, "refusal")
+    for index, sample in enumerate(ranked[: _GROUNDED_PER_REFUSAL * number]):
+        own = context.chunk_by_id[sample.chunk or ""]
+        others = context.other_chunks(sample, 1 + recipe.synthesis.distractors)
+        distractors = others[: recipe.synthesis.distractors]
         if not sample.further_evidence:
-            grounded = shown(work, "grounded", sample.question, own, sample.answer, beside)
-            written.samples.append(grounded.model_copy(update={"chunk": own.id, "evidence": sample.evidence}))
-            written.num_tried += 1
-        if place >= number:
+            grounded = passage_sample(context, "grounded", sample.question, own, sample.answer, distractors)
+            result.samples.append(grounded.model_copy(update={"chunk": own.id, "evidence": sample.evidence}))
+            result.num_tried += 1
+        if index >= number:
             continue
-        written.num_tried += 1
+        result.num_tried += 1
         if len(others) < 1 + recipe.synthesis.distractors:
-            written.reject(sample.id, "no other document to refuse from")
+            result.reject(sample.id, "no other document to refuse from")
         else:
-            written.samples.append(shown(work, "refusal", sample.question, others[-1], recipe.refusal, beside))
-    return written
+            result.samples.append(
+                passage_sample(context, "refusal", sample.question, others[-1], recipe.refusal, distractors)
+            )
+    return result
 
 
-def shown(
-    work: Work, task: str, question: str, chunk: Chunk, answer: str, beside: Sequence[Chunk] = (), text: str = ""
+def passage_sample(
+    context: TaskContext,
+    task: str,
+    question: str,
+    chunk: Chunk,
+    answer: str,
+    distractors: Sequence[Chunk] = (),
+    text: str = "",
 ) -> Sample:
-    """Return a sample whose prompt shows a chunk, with others beside it in an order that their digests decide.
+    """Return a sample whose prompt shows a chunk among distractors, in an order that their digests decide.
 
     Args:
-        work: gives the system prompt and the seed.
-        task: of the sample.
-        question: what is asked.
-        chunk: what the answer is about.
-        answer: what is said.
-        beside: passages that do not help.
-        text: what is shown of the chunk; all of it when empty.
+        context: supplies the system prompt and the seed.
+        task: the sample's task.
+        question: the last line of the prompt.
+        chunk: the passage that the answer is about.
+        answer: the sample's completion.
+        distractors: passages that do not help to answer.
+        text: the part of the chunk that the prompt shows; all of it when empty.
     """
-    passages = {one.id: passage_text(one) for one in beside}
+    passages = {distractor.id: passage_text(distractor) for distractor in distractors}
+
     passages[chunk.id] = passage_text(chunk.model_copy(update={"text": text or chunk.text}))
-    order = sorted(passages, key=lambda identity: digest(work.recipe.seed, question, identity))
+    order = sorted(passages, key=lambda identity: digest(context.recipe.seed, question, identity))
     return Sample(
         id=sample_id(task, chunk.document, question, answer),
         task=task,
-        messages=chat(work.recipe.system_prompt, question, [passages[identity] for identity in order], answer),
+        messages=chat(context.recipe.system_prompt, question, [passages[identity] for identity in order], answer),
         document=chunk.document,
     )
 
 
-def unanswerable(work: Work, answered: Sequence[Sample]) -> Written:
-    """Show a question with its own passage from which the evidence is cut out: the right answer is to decline.
+def unanswerable(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
+    """Show a question with its own passage, the evidence cut out: the right answer is to decline.
 
-    The rest must not answer in other words: no other sentence of the passage may share half of the evidence's
-    subjects. Deleting the evidence is the strictest kind of unanswerable question: topic, style and title stay.
+    The rest must not answer in other words, so no other sentence of the passage may share more than half of the
+    evidence's subjects. This is the strictest kind of unanswerable question: topic, style and title are unchanged.
     """
-    recipe, written = work.recipe, Written("unanswerable")
+    recipe, result = context.recipe, TaskResult("unanswerable")
     number = round(recipe.synthesis.refusal_share * len(answered))
-    for sample in _ranked(work, answered, "unanswerable"):
-        if len(written.samples) >= number:
+    for sample in seeded_order(context, answered, "unanswerable"):
+        if len(result.samples) >= number:
             break
-        own, span = work.chunk_by_id[sample.chunk or ""], sample.evidence
+        own, span = context.chunk_by_id[sample.chunk or ""], sample.evidence
         if span is None or sample.further_evidence:
             continue
-        written.num_tried += 1
-        rest = without(own.text, span.start - own.start, span.end - own.start)
-        if not rest or says_it_elsewhere(span.quote, rest):
-            written.reject(sample.id, "passage may answer without its evidence", sample.question)
+        result.num_tried += 1
+        rest = without_span(own.text, span.start - own.start, span.end - own.start)
+        if not rest or may_still_answer(span.quote, rest):
+            result.reject(sample.id, "passage may answer without its evidence", sample.question)
             continue
-        written.samples.append(shown(work, "unanswerable", sample.question, own, recipe.refusal, text=rest))
-    return written
+        result.samples.append(passage_sample(context, "unanswerable", sample.question, own, recipe.refusal, text=rest))
+    return result
 
 
-def without(text: str, start: int, end: int) -> str:
-    """Return the text without a stretch, single spaces at the seam; empty when no sentence is left."""
+def without_span(text: str, start: int, end: int) -> str:
+    """Return the text without the characters from ``start`` to ``end``, joined by one space or line break."""
     left, right = text[:start].rstrip(), text[end:].lstrip()
     rest = f"{left}\n{right}" if "\n" in text[len(left) : start] else f"{left} {right}"
     return rest.strip()
 
 
-def says_it_elsewhere(evidence: str, rest: str) -> bool:
-    """Tell whether a sentence of the rest may say what the evidence says."""
-    wanted = subjects(evidence)
+def may_still_answer(evidence: str, rest: str) -> bool:
+    """Return whether a sentence of the rest may state the same as the evidence."""
+    evidence_subjects = subjects(evidence)
     for start, end in sentences(rest):
         sentence = rest[start:end]
-        if len(wanted & subjects(sentence)) > _MOST_SAID_ELSEWHERE * len(wanted):
+        if len(evidence_subjects & subjects(sentence)) > _MAX_SHARED_SUBJECTS * len(evidence_subjects):
             return True
-        if fuzz.token_set_ratio(normalize(evidence), normalize(sentence)) >= _MOST_ALIKE:
+        if fuzz.token_set_ratio(normalize(evidence), normalize(sentence)) >= _MAX_TOKEN_SET_RATIO:
             return True
     return False

@@ -26,10 +26,10 @@ from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
 from tunewright.synthesis import exam as exam_writing
-from tunewright.synthesis.context import STAGE, Work
+from tunewright.synthesis.context import STAGE, TaskContext
 from tunewright.synthesis.exam import read_own_exam
 from tunewright.synthesis.questions import chunks_by_document
-from tunewright.synthesis.tasks import TASKS, check, tasks_of
+from tunewright.synthesis.tasks import TASKS, check_tasks, tasks_of
 from tunewright.teacher import Teacher, open_teacher
 from tunewright.text.injection import PLANTED, injection_fault
 
@@ -93,8 +93,8 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     else:
         chunks, harmful = _harmless(chunks, exam_writing.STAGE)
         with open_teacher(run, recipe.teacher, "exam") as teacher:
-            work = Work(recipe, teacher, documents, chunks_by_document(chunks))
-            questions, rejections = exam_writing.write_exam(work, rings)
+            context = TaskContext(recipe, teacher, documents, chunks_by_document(chunks))
+            questions, rejections = exam_writing.write_exam(context, rings)
             rejections += harmful
             figures = _figures(teacher)
     rejected = run.reject(exam_writing.STAGE, rejections)
@@ -144,19 +144,19 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     figures: dict[str, float | int | str] = {}
     tried = 0
     names = tasks_of(recipe)
-    check(names, recipe)
+    check_tasks(names, recipe)
     if names:
         with open_teacher(run, recipe.teacher, "synth") as teacher:
             own_chunks, harmful = _harmless([chunk for chunk in chunks if chunk.document in train], STAGE)
             tried += len(harmful)
             rejections += harmful
-            work = Work(recipe, teacher, learning, chunks_by_document(own_chunks), groups)
+            context = TaskContext(recipe, teacher, learning, chunks_by_document(own_chunks), groups)
             for name in names:
-                written = TASKS[name](work, [sample for sample in samples.values() if sample.task in ANSWERING])
-                tried += written.num_tried
-                rejections += written.rejections
-                rejections += _add(samples, written.samples)
-                figures |= written.figures
+                result = TASKS[name](context, [sample for sample in samples.values() if sample.task in ANSWERING])
+                tried += result.num_tried
+                rejections += result.rejections
+                rejections += _add(samples, result.samples)
+                figures |= result.figures
             figures |= _figures(teacher)
     rejected = run.reject(STAGE, rejections)
     if not samples and not recipe.synthesis.data:
@@ -168,10 +168,10 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     return StageSummary(num_in=tried, num_out=len(samples), rejected=rejected, figures={**dict(counts), **figures})
 
 
-def _add(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Rejection]:
+def _add(samples: dict[str, Sample], result: Sequence[Sample]) -> list[Rejection]:
     """Add samples by identifier; return those that are there already as rejections."""
     repeated = []
-    for sample in written:
+    for sample in result:
         if sample.id in samples:
             repeated.append(
                 Rejection(stage=STAGE, id=sample.id, reason="written twice", detail=sample.question, task=sample.task)

@@ -1,4 +1,4 @@
-"""The tasks that write training samples; a new task is a function in this package and an entry in TASKS."""
+"""The table of tasks that write training samples; a new task is a function in this package and an entry in TASKS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, VIEW
-from tunewright.synthesis.context import Task
+from tunewright.synthesis.context import TaskFunction
 from tunewright.synthesis.dialogues import dialogue
 from tunewright.synthesis.extraction import extraction, read_schema
 from tunewright.synthesis.magpie import general, user_header
@@ -16,22 +16,22 @@ from tunewright.synthesis.rewrites import views
 
 
 def tasks_of(recipe: Recipe) -> list[str]:
-    """Return the names of the tasks that a recipe asks for, in the order in which they run."""
+    """Return the names of a recipe's tasks, in the order in which they run."""
     settings = recipe.synthesis
     if recipe.training.text_share == 1 and not recipe.preference.make:
-        return [VIEW] if settings.views else []  # chats would be paid for and never trained on
-    asked = {name: name in settings.tasks and settings.samples_per_document > 0 for name in TASKS}
-    asked[GENERAL] = settings.general_samples > 0
-    asked[VIEW] = settings.views > 0
-    asked["extraction"] = "extraction" in settings.tasks
-    return [name for name in TASKS if asked[name]]
+        return [VIEW] if settings.views else []  # chats would cost calls and never be trained on
+    selected = {name: name in settings.tasks and settings.samples_per_document > 0 for name in TASKS}
+    selected[GENERAL] = settings.general_samples > 0
+    selected[VIEW] = settings.views > 0
+    selected["extraction"] = "extraction" in settings.tasks
+    return [name for name in TASKS if selected[name]]
 
 
-def check(names: Sequence[str], recipe: Recipe) -> None:
-    """See that nothing which tasks need from the recipe is missing, before any call is paid.
+def check_tasks(names: Sequence[str], recipe: Recipe) -> None:
+    """Check what the tasks need from the recipe, before the first call is paid for.
 
     Raises:
-        RecipeError: the schema of what is extracted, or the teacher's user header, cannot be used.
+        RecipeError: the extraction schema or the teacher's user header cannot be used.
     """
     if "extraction" in names:
         read_schema(recipe.resolve(recipe.synthesis.extraction_schema))
@@ -39,8 +39,9 @@ def check(names: Sequence[str], recipe: Recipe) -> None:
         user_header(recipe)
 
 
-# Run in this order.
-TASKS: dict[str, Task] = {
+# The order in which they run: later tasks build on the answered samples of earlier ones.
+TASKS
+: dict[str, TaskFunction] = {
     "answer-first": answer_first,
     "free-qa": free_qa,
     "refusal": refusal,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from tunewright.records import Chunk, digest
 from tunewright.settings import SynthesisSettings
 
-# How a question of each kind is asked for.
-KINDS: Mapping[str, str] = {
+# The words with which a prompt requests a question of each kind.
+QUESTION_KINDS: Mapping[str, str] = {
     "factual": "asks for a fact that the passage states",
     "numeric": "asks for a figure, amount, date or rate that the passage states",
     "comparative": "asks how two things that the passage compares differ",
@@ -34,9 +34,9 @@ _PATTERNS = tuple((kind, re.compile(cues, re.IGNORECASE)) for kind, cues in _CUE
 
 
 def kind_of(sentence: str) -> str:
-    """Return the kind of question that a sentence can answer, by its wording: the first cue that is found.
+    """Return the kind of question that a sentence can answer: that of the first cue in its wording.
 
-    Figures come after what is rarer; a sentence without any cue states a fact.
+    Rarer cues come before numbers; a sentence without any cue is factual.
     """
     for kind, pattern in _PATTERNS:
         if pattern.search(sentence):
@@ -46,23 +46,23 @@ def kind_of(sentence: str) -> str:
 
 @dataclass(frozen=True)
 class Quota:
-    """A share of the questions: of this kind, in sections whose heading holds this text; "" is any."""
+    """The share of the questions that have this kind, in sections whose heading holds this text; "" is any."""
 
     kind: str
     section: str
     weight: float
 
     def fits(self, kind: str, chunk: Chunk) -> bool:
-        """Tell whether a question of that kind on that chunk counts for it."""
+        """Return whether a question of that kind about that chunk counts toward this quota."""
         return self.kind in ("", kind) and self.in_section(chunk)
 
     def in_section(self, chunk: Chunk) -> bool:
-        """Tell whether the chunk stands in its section."""
+        """Return whether the chunk is in this quota's section."""
         return self.section.casefold() in " / ".join(chunk.section).casefold()
 
 
 def read_quotas(settings: SynthesisSettings) -> list[Quota]:
-    """Return the recipe's quotas: "KIND", "KIND @ SECTION" or "@ SECTION" with a share each."""
+    """Return the recipe's quotas; each is written as "KIND", "KIND @ SECTION" or "@ SECTION" with a weight."""
     quotas = []
     for name, weight in settings.quotas.items():
         kind, _, section = (part.strip() for part in name.partition("@"))
@@ -70,20 +70,21 @@ def read_quotas(settings: SynthesisSettings) -> list[Quota]:
     return quotas
 
 
-def allot(quotas: Sequence[Quota], number: int, seed: int, source: str) -> list[Quota]:
-    """Share out a document's questions over the quotas.
+def allocate(quotas: Sequence[Quota], number: int, seed: int, source: str) -> list[Quota]:
+    """Return the quota of each of a document's questions, by systematic sampling.
 
-    Systematic sampling from a start that seed and source alone decide: over many documents each quota gets its
-    share, even where each document is asked only once, and no document depends on another.
+    Only the seed and the source decide the start, so no document depends on another; over many documents each quota
+    gets its share, even with one question per document.
     """
     total = sum(quota.weight for quota in quotas)
     start = int(digest(seed, "quota", source), 16) / 16**16
     chosen: list[Quota] = []
-    for place in range(number):
-        mark, passed = (place + start) / number * total, 0.0
+    for index in range(number):
+        target, cumulative = (index + start) / number * total, 0.0
         for quota in quotas:
-            passed += quota.weight
-            if mark < passed:
+            cumulative += quota.weight
+            if target < cumulative:
                 break
+
         chosen.append(quota)
     return chosen
