@@ -21,7 +21,7 @@ from tunewright.documents.stage import ingest, split
 from tunewright.recipe import load_recipe
 from tunewright.records import Question, Sample
 from tunewright.run_folder import RunFolder
-from tunewright.synthesis.extraction import instruction, read_schema, shown_text
+from tunewright.synthesis.extraction import instruction, read_schema, titled_text
 from tunewright.synthesis.stage import exam, synth
 from tunewright.text.normalization import words
 
@@ -107,7 +107,7 @@ def test_the_exam_is_made_of_reports_and_labels() -> None:
     lines = (EXAMPLES / "incidents.exam.jsonl").read_text(encoding="utf-8").splitlines()
     for line, label in zip(map(json.loads, lines), labels(), strict=True):
         report = reports()[label.pop("source")]
-        assert (line["question"], line["passage"]) == (asked, shown_text(report.title, report.text))
+        assert (line["question"], line["passage"]) == (asked, titled_text(report.title, report.text))
         assert json.loads(line["gold"]) == label
 
 

@@ -19,7 +19,7 @@ RECIPE = finished_run.RECIPE
 
 def read_back(run: RunFolder, path: Path) -> list[Question]:
     documents = {document.id: document for document in finished_run.documents()}
-    return read_own_exam(path, RECIPE, documents, {})
+    return read_own_exam(path, RECIPE.refusal, documents, {})
 
 
 @pytest.mark.parametrize("name", ["exam.csv", "exam.jsonl"])

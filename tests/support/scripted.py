@@ -9,7 +9,7 @@ from support.synthesis_run import document
 from tunewright.recipe import Recipe
 from tunewright.records import Sample
 from tunewright.settings import ANSWERING, DocumentSettings, SynthesisSettings, TrainingSettings
-from tunewright.synthesis.context import Work
+from tunewright.synthesis.context import TaskContext
 from tunewright.synthesis.tasks import TASKS
 from tunewright.teacher.protocol import Reply, Request
 
@@ -48,7 +48,7 @@ def work_on(write, subjects=SUBJECTS[:4], groups=None, **synthesis):
         training=TrainingSettings(text_share=0.5),
     )
     chunks = {found.id: found_chunks for found, found_chunks in made}
-    return Work(recipe, Scripted(write), [found for found, _ in made], chunks, groups or {})
+    return TaskContext(recipe, Scripted(write), [found for found, _ in made], chunks, groups or {})
 
 
 def ask(turn: str) -> str:
@@ -59,11 +59,11 @@ def ask(turn: str) -> str:
     return turn.rpartition("Reword as a follow-up: ")[2]
 
 
-def run_tasks(work, *names):
+def run_tasks(context, *names):
     samples: list[Sample] = []
     out = {}
     for name in names:
-        out[name] = TASKS[name](work, [s for s in samples if s.task in ANSWERING])
+        out[name] = TASKS[name](context, [s for s in samples if s.task in ANSWERING])
         samples += out[name].samples
     return out
 
@@ -72,8 +72,8 @@ def spans_of(sample):
     return [sample.evidence, *sample.further_evidence] if sample.evidence else []
 
 
-def assert_spans_exact(work, samples):
-    texts = {found.id: found.text for found in work.documents}
+def assert_spans_exact(context, samples):
+    texts = {found.id: found.text for found in context.documents}
     for sample in samples:
         for span in spans_of(sample):
             assert texts[span.document][span.start : span.end] == span.quote

@@ -109,7 +109,7 @@ def test_a_second_run_makes_no_call_and_the_same_exam(run):
 
 
 def test_no_questions_asked_for_is_the_recipes_fault(run):
-    with pytest.raises(RecipeError, match="no exam question is asked for"):
+    with pytest.raises(RecipeError, match="requests no exam question"):
         exam(run, recipe_for("http://x/v1", exam=ExamSettings(learned_per_document=0, unseen_per_document=0)))
 
 

@@ -193,7 +193,7 @@ def test_own_data_may_take_the_place_of_synthesis(run):
 
 
 def test_no_samples_and_no_data_is_an_error(run):
-    with pytest.raises(Exception, match="no training sample is asked for"):
+    with pytest.raises(Exception, match="requests no training sample"):
         synth(run, recipe_for("http://x/v1", synthesis=SynthesisSettings(samples_per_document=0)))
 
 

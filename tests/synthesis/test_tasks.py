@@ -14,9 +14,9 @@ from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk
 from tunewright.settings import SynthesisSettings, TeacherSettings
-from tunewright.synthesis.context import Work
+from tunewright.synthesis.context import TaskContext
 from tunewright.synthesis.tasks import TASKS, tasks_of
-from tunewright.synthesis.taxonomy import Quota, allot, kind_of, read_quotas
+from tunewright.synthesis.taxonomy import Quota, allocate, kind_of, read_quotas
 from tunewright.text.perturbation import false_versions, other_number
 
 
@@ -60,7 +60,7 @@ def test_kinds_by_wording(sentence, kind):
 @given(st.integers(1, 12), st.integers(0, 9), st.lists(st.floats(0.05, 1), min_size=1, max_size=5))
 def test_every_document_gets_its_number_and_all_documents_the_shares(number, seed, weights):
     quotas = [Quota(str(place), "", weight) for place, weight in enumerate(weights)]
-    chosen = [allot(quotas, number, seed, f"{place}.md") for place in range(200)]
+    chosen = [allocate(quotas, number, seed, f"{place}.md") for place in range(200)]
     assert all(len(one) == number for one in chosen)
     for quota in quotas:
         share = sum(one.count(quota) for one in chosen) / (200 * number)
@@ -68,16 +68,16 @@ def test_every_document_gets_its_number_and_all_documents_the_shares(number, see
 
 
 def test_quotas_choose_the_kinds_of_sentences():
-    work = work_on(ask, quotas={"numeric": 1.0}, tasks=("answer-first",))
-    work = Work(
-        work.recipe.model_copy(
-            update={"synthesis": work.recipe.synthesis.model_copy(update={"samples_per_document": 1})}
+    context = work_on(ask, quotas={"numeric": 1.0}, tasks=("answer-first",))
+    context = TaskContext(
+        context.recipe.model_copy(
+            update={"synthesis": context.recipe.synthesis.model_copy(update={"samples_per_document": 1})}
         ),
-        work.teacher,
-        work.documents,
-        work.chunks,
+        context.teacher,
+        context.documents,
+        context.chunks,
     )
-    samples = TASKS["answer-first"](work, []).samples
+    samples = TASKS["answer-first"](context, []).samples
     assert len(samples) == 4 and {sample.kind for sample in samples} == {"numeric"}
 
 
@@ -91,18 +91,18 @@ def test_quotas_are_checked():
 
 
 def test_an_unanswerable_question_has_its_passage_without_the_evidence():
-    work = work_on(ask)
-    out = run_tasks(work, "answer-first", "unanswerable")
+    context = work_on(ask)
+    out = run_tasks(context, "answer-first", "unanswerable")
     answered = {sample.question: sample for sample in out["answer-first"].samples}
     assert 0 < len(out["unanswerable"].samples) <= 12
     for sample in out["unanswerable"].samples:
-        context, _, question = sample.question.rpartition("\n\nQuestion: ")
+        passage, _, question = sample.question.rpartition("\n\nQuestion: ")
         evidence = answered[question].evidence
-        assert evidence is not None and evidence.quote not in context
-        assert sample.answer == work.recipe.refusal
-        own = work.chunk_by_id[answered[question].chunk]
+        assert evidence is not None and evidence.quote not in passage
+        assert sample.answer == context.recipe.refusal
+        own = context.chunk_by_id[answered[question].chunk]
         others = [sentence for sentence in re.split(r"(?<=\.)\s", own.text) if sentence not in evidence.quote]
-        assert others and all(sentence in context for sentence in others)
+        assert others and all(sentence in passage for sentence in others)
 
 
 def test_a_passage_that_says_it_twice_is_not_unanswerable():
@@ -115,18 +115,18 @@ def test_a_passage_that_says_it_twice_is_not_unanswerable():
     whole = Chunk(
         **{**chunks[0].model_dump(), "text": made.text[chunks[0].start : chunks[1].end], "end": chunks[1].end}
     )
-    work = Work(recipe, Scripted(ask), [made], {made.id: [whole]})
-    out = run_tasks(work, "answer-first", "unanswerable")
+    context = TaskContext(recipe, Scripted(ask), [made], {made.id: [whole]})
+    out = run_tasks(context, "answer-first", "unanswerable")
     assert len(out["answer-first"].samples) == 2
     assert out["unanswerable"].samples == []
     assert {one.reason for one in out["unanswerable"].rejections} == {"passage may answer without its evidence"}
 
 
 def test_false_claims_are_corrected_and_true_ones_confirmed():
-    work = work_on(ask)
-    out = run_tasks(work, "answer-first", "premise")
+    context = work_on(ask)
+    out = run_tasks(context, "answer-first", "premise")
     samples = out["premise"].samples
-    assert_spans_exact(work, samples)
+    assert_spans_exact(context, samples)
     by_task = {task: [s for s in samples if s.task == task] for task in ("false-premise", "true-premise")}
     assert abs(len(by_task["false-premise"]) - len(by_task["true-premise"])) <= 1 and by_task["true-premise"]
     for sample in by_task["false-premise"]:
@@ -138,10 +138,10 @@ def test_false_claims_are_corrected_and_true_ones_confirmed():
 
 
 def test_a_dialogue_has_an_evidence_for_every_answer():
-    work = work_on(ask)
-    out = run_tasks(work, "answer-first", "dialogue")
+    context = work_on(ask)
+    out = run_tasks(context, "answer-first", "dialogue")
     samples = out["dialogue"].samples
-    assert_spans_exact(work, samples)
+    assert_spans_exact(context, samples)
     assert samples and all(len(spans_of(sample)) >= 2 for sample in samples)
     doubts = 0
     for sample in samples:
@@ -154,7 +154,7 @@ def test_a_dialogue_has_an_evidence_for_every_answer():
         doubt = re.search(r'I have read: "(.*)" Which', turns[-2].content)
         doubts += doubt is not None
         if doubt:
-            assert doubt[1] not in next(d.text for d in work.documents if d.id == sample.document)
+            assert doubt[1] not in next(d.text for d in context.documents if d.id == sample.document)
     assert doubts
 
 
@@ -169,8 +169,8 @@ def test_a_follow_up_may_lean_on_the_turn_before_but_not_lose_its_subject():
         return write
 
     for good in (True, False):
-        work = work_on(rewording(good))
-        out = run_tasks(work, "answer-first", "dialogue")
+        context = work_on(rewording(good))
+        out = run_tasks(context, "answer-first", "dialogue")
         later = [s.messages[3].content for s in out["dialogue"].samples]
         assert all(text.startswith("And what about") == good for text in later)
         assert "And what about them?" not in later
@@ -182,14 +182,14 @@ def test_multi_hop_needs_a_quote_from_each_passage():
         good = {"question": "How do both go together here?", "answer": f"{first} {second}", "quotes": [first, second]}
         return json.dumps({"items": [good, {**good, "answer": first, "quotes": [first]}]})
 
-    work = work_on(write, tasks=("free-qa",), quotas={"multi-hop": 1.0})
-    written = TASKS["free-qa"](work, [])
+    context = work_on(write, tasks=("free-qa",), quotas={"multi-hop": 1.0})
+    written = TASKS["free-qa"](context, [])
     assert written.samples and all(s.kind == "multi-hop" and len(spans_of(s)) == 2 for s in written.samples)
-    assert_spans_exact(work, written.samples)
+    assert_spans_exact(context, written.samples)
     for sample in written.samples:
         chunks = {
             c.id
-            for c in work.chunk_by_id.values()
+            for c in context.chunk_by_id.values()
             for s in spans_of(sample)
             if c.start <= s.start < c.end and c.document == s.document
         }
@@ -198,11 +198,11 @@ def test_multi_hop_needs_a_quote_from_each_passage():
 
 
 def test_views_are_rewrites_of_every_chunk():
-    work = work_on(lambda turn: None if "glaciers" in turn else "A rewrite of it.", views=2)
-    written = TASKS["view"](work, [])
+    context = work_on(lambda turn: None if "glaciers" in turn else "A rewrite of it.", views=2)
+    written = TASKS["view"](context, [])
     assert len(written.samples) == 2 * 2 * 3 and len(written.rejections) == 4
     assert {one.reason for one in written.rejections} == {"teacher call failed"}
-    assert tasks_of(work.recipe)[-1] == "view"
+    assert tasks_of(context.recipe)[-1] == "view"
 
 
 @settings(max_examples=25, deadline=None)
@@ -218,9 +218,9 @@ def test_no_task_shows_or_teaches_anything_of_the_exam_side(seed, num_train, dis
         return None if drawn_now.random() < 0.2 else ask(turn)
 
     groups = {document(s, FACTS)[0].id: str(drawn.randrange(3)) for s in train}
-    work = work_on(write, tuple(train), groups, distractors=distractors)
-    out = run_tasks(work, "answer-first", "refusal", "unanswerable", "premise", "dialogue")
-    own = {found.id for found in work.documents}
+    context = work_on(write, tuple(train), groups, distractors=distractors)
+    out = run_tasks(context, "answer-first", "refusal", "unanswerable", "premise", "dialogue")
+    own = {found.id for found in context.documents}
     for written in out.values():
         for sample in written.samples:
             assert sample.document in own and all(span.document in own for span in spans_of(sample))
@@ -234,8 +234,8 @@ def test_no_task_shows_or_teaches_anything_of_the_exam_side(seed, num_train, dis
 
 def test_general_samples_come_from_the_bare_header():
     told = iter(["How do I bake bread at home?", "Yes", "How do I bake bread at home?", "Name three rivers of Asia."])
-    work = work_on(lambda turn: next(told) if turn.endswith("user\n") else "An answer.", general_samples=4)
-    written = TASKS["general"](work, [])
+    context = work_on(lambda turn: next(told) if turn.endswith("user\n") else "An answer.", general_samples=4)
+    written = TASKS["general"](context, [])
     assert [s.messages[0].content for s in written.samples] == [
         "How do I bake bread at home?",
         "Name three rivers of Asia.",
@@ -244,21 +244,21 @@ def test_general_samples_come_from_the_bare_header():
         "instruction is a fragment",
         "instruction written twice",
     ]
-    queries = [request for request in work.teacher.asked if request.raw]
+    queries = [request for request in context.teacher.asked if request.raw]
     assert len({request.seed for request in queries}) == 4 and {request.temperature for request in queries} == {1.0}
     assert all(request.stop == ("<|im_end|>",) and not request.messages for request in queries)
 
 
 def test_another_teachers_header_must_be_given():
-    work = work_on(ask, general_samples=2)
-    recipe = work.recipe.model_copy(update={"teacher": TeacherSettings(url="http://localhost:1/v1", model="m")})
+    context = work_on(ask, general_samples=2)
+    recipe = context.recipe.model_copy(update={"teacher": TeacherSettings(url="http://localhost:1/v1", model="m")})
     with pytest.raises(RecipeError, match="user header"):
-        TASKS["general"](Work(recipe, work.teacher, work.documents, work.chunks), [])
+        TASKS["general"](TaskContext(recipe, context.teacher, context.documents, context.chunks), [])
     given = recipe.model_copy(
         update={"teacher": recipe.teacher.model_copy(update={"user_header": "[USER]", "turn_end": "[END]"})}
     )
-    TASKS["general"](Work(given, work.teacher, work.documents, work.chunks), [])
-    assert {(r.raw, r.stop) for r in work.teacher.asked if r.raw} == {("[USER]", ("[END]",))}
+    TASKS["general"](TaskContext(given, context.teacher, context.documents, context.chunks), [])
+    assert {(r.raw, r.stop) for r in context.teacher.asked if r.raw} == {("[USER]", ("[END]",))}
 
 
 @settings(max_examples=20, deadline=None)
@@ -279,8 +279,8 @@ def test_each_thing_tried_ends_as_a_sample_or_a_rejection(seed):
         item = {"question": "What do we know of this here?", "answer": sentence, "quotes": [sentence]}
         return json.dumps({"items": [item, {**item, "quotes": ["never said at all"]}, item, 7][: drawn.randrange(5)]})
 
-    work = work_on(write, views=1, general_samples=3, distractors=seed % 3)
-    out = run_tasks(work, *[name for name in TASKS if name != "extraction"])
+    context = work_on(write, views=1, general_samples=3, distractors=seed % 3)
+    out = run_tasks(context, *[name for name in TASKS if name != "extraction"])
     for written in out.values():
         assert written.num_tried == len(written.samples) + len(written.rejections)
         assert all(one.task == written.task and one.reason for one in written.rejections)

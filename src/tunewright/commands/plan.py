@@ -228,7 +228,7 @@ def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[st
 def _asked(recipe: Recipe, run: RunFolder) -> list[int] | None:
     """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
     if recipe.exam.file:
-        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe, {}, {})
+        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe.refusal, {}, {})
         return question_counts(question.document for question in own)
     if run.file(RunFile.EXAM).exists():
         return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))

@@ -84,9 +84,7 @@ class TaskResult:
     def reject(self, identity: str, reason: str, detail: str = "") -> None:
         """Add a rejection; its detail is cut to 500 characters."""
         detail = replace_lone_surrogates(detail[:500])
-        self.rejections.append(
-            Rejection(stage=SYNTH_STAGE, id=identity, reason=reason, detail=detail, task=self.task)
-        )
+        self.rejections.append(Rejection(stage=SYNTH_STAGE, id=identity, reason=reason, detail=detail, task=self.task))
 
 
 TaskFunction = Callable[[TaskContext, Sequence[Sample]], TaskResult]
@@ -135,7 +133,6 @@ def seeded_order(context: TaskContext, samples: Sequence[Sample], task: str) -> 
 
 
 def plain_sample(
-
     context: TaskContext,
     task: str,
     document: str,

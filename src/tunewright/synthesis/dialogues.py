@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from tunewright.records import Message, Sample, Span, digest
 from tunewright.synthesis.context import QUESTION_TOKENS, TaskContext, TaskResult, reply_fault, seeded_order
-
 from tunewright.synthesis.questions import clean_question, subjects
 from tunewright.teacher.protocol import Reply
 from tunewright.text.normalization import words

@@ -1,6 +1,5 @@
 """The exam's questions: read from the user's own file, or written by the teacher for both sides of the split."""
 
-
 from __future__ import annotations
 
 import csv
@@ -14,7 +13,13 @@ from tunewright.errors import UserError
 from tunewright.models.chat_template import passage_text
 from tunewright.records import Document, Question, Rejection, Ring, Span, digest
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
-from tunewright.synthesis.questions import EvidenceSentence, clean_question, ranked_evidence, sentence_fault, stand_alone
+from tunewright.synthesis.questions import (
+    EvidenceSentence,
+    clean_question,
+    ranked_evidence,
+    sentence_fault,
+    stand_alone,
+)
 from tunewright.teacher.protocol import Reply
 from tunewright.text.normalization import normalize, question_fault
 from tunewright.text.tables import read_table
@@ -58,7 +63,7 @@ def read_own_exam(
     for number, row in _rows(path):
         question = _question(path, number, row, refusal, lookup)
         if question.id in questions:
-            raise _row_error(path, number, "it repeats the question of an earlier line")
+            raise _row_error(path, number, "an earlier line holds the same question")
         questions[question.id] = question
     if not questions:
         raise UserError(f"the exam {path} is empty", "it holds no question", _ROW_HINT)
@@ -124,7 +129,7 @@ def _question(path: Path, number: int, row: Mapping[str, Any], refusal: str, loo
         raise _row_error(path, number, f"ring is {ring!r}, not one of {', '.join(get_args(Ring))}")
     evidence = _first_span(lookup.by_id.get(document), text("evidence"))
     if text("evidence") and not evidence and lookup.by_id:
-        raise _row_error(path, number, f"its evidence is not a literal quote from the document {name!r}")
+        raise _row_error(path, number, f"its evidence does not occur word for word in the document {name!r}")
     identity = digest(ring, document, question, passage)
     content: dict[str, Any] = {"id": identity, "ring": ring, "document": document or identity, "question": question}
     content |= {"gold": gold, "answerable": answerable, "passage": passage, "evidence": evidence}

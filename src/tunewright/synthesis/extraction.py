@@ -14,7 +14,7 @@ from referencing.exceptions import Unresolvable
 from tunewright.errors import RecipeError
 from tunewright.models.chat_template import chat
 from tunewright.records import Document, Sample, Span
-from tunewright.synthesis.context import TaskContext, TaskResult, reply_fault, sample_id, replace_lone_surrogates
+from tunewright.synthesis.context import TaskContext, TaskResult, replace_lone_surrogates, reply_fault, sample_id
 from tunewright.teacher.protocol import Reply
 from tunewright.text.injection import PLANTED, injection_fault
 from tunewright.text.normalization import find_quote, words
@@ -166,4 +166,3 @@ def quote_holds(quote: str, value: object) -> bool:
         return bool(value) and all(quote_holds(quote, item) for item in value)
     text = " ".join(words(str(value)))
     return bool(text) and f" {text} " in f" {' '.join(words(quote))} "
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, Message, Sample, digest

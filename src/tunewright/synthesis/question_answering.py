@@ -22,8 +22,14 @@ from tunewright.synthesis.context import (
     reply_fault,
     sample_id,
 )
-from tunewright.synthesis.questions import EvidenceSentence, clean_question, ranked_evidence, sentence_fault, stand_alone
-from tunewright.synthesis.taxonomy import QUESTION_KINDS, MULTI_HOP, allocate, kind_of, read_quotas
+from tunewright.synthesis.questions import (
+    EvidenceSentence,
+    clean_question,
+    ranked_evidence,
+    sentence_fault,
+    stand_alone,
+)
+from tunewright.synthesis.taxonomy import MULTI_HOP, QUESTION_KINDS, allocate, kind_of, read_quotas
 from tunewright.teacher.protocol import Request
 from tunewright.text.normalization import find_quote
 from tunewright.text.prompts import fill, load_prompt
@@ -229,4 +235,3 @@ def _quote_span(quote: str, chunks: Sequence[Chunk], evidence_match: float) -> S
     (start, end, _), chunk = max(matches, key=lambda pair: pair[0][2])
     text = chunk.text[start:end]
     return Span(document=chunk.document, start=chunk.start + start, end=chunk.start + end, quote=text)
-

@@ -105,7 +105,9 @@ def short_title(title: str, max_words: int = _MAX_TITLE_WORDS) -> str:
 
 def subjects(text: str) -> set[str]:
     """Return the stems of the words that name what a text is about."""
-    return {word[:_STEM_LETTERS] for word in words(text) if len(word) > 2 and word not in _GENERIC and not word.isdigit()}
+    return {
+        word[:_STEM_LETTERS] for word in words(text) if len(word) > 2 and word not in _GENERIC and not word.isdigit()
+    }
 
 
 def sentence_fault(question: str, title: str, sentence: str) -> str | None:
@@ -132,7 +134,6 @@ def stand_alone(question: str, title: str, at_end: bool = False) -> str:
     of_title = subjects(title)
     is_named = len(subjects(question) & of_title) >= min(2, len(of_title)) and not _DEICTIC.search(question)
     if is_named or not name or not question.endswith("?"):
-
         return question
     if at_end:
         return f'{question[:-1]}, according to "{name}"?'

@@ -9,7 +9,6 @@ from rapidfuzz import fuzz
 from tunewright.models.chat_template import chat, passage_text
 from tunewright.records import Chunk, Sample, digest
 from tunewright.synthesis.context import TaskContext, TaskResult, plain_sample, sample_id, seeded_order
-
 from tunewright.synthesis.questions import stand_alone, subjects
 from tunewright.text.normalization import normalize, sentences
 from tunewright.text.perturbation import false_versions

@@ -42,8 +42,7 @@ def views(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
             Sample(
                 id=sample_id(VIEW, chunk.document, instruction, text),
                 task=VIEW,
-                messages=(Message(role="user", content=instruction), Message
-(role="assistant", content=text)),
+                messages=(Message(role="user", content=instruction), Message(role="assistant", content=text)),
                 document=chunk.document,
                 chunk=chunk.id,
                 evidence=Span(document=chunk.document, start=chunk.start, end=chunk.end, quote=chunk.text),

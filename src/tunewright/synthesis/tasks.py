@@ -40,8 +40,7 @@ def check_tasks(names: Sequence[str], recipe: Recipe) -> None:
 
 
 # The order in which they run: later tasks build on the answered samples of earlier ones.
-TASKS
-: dict[str, TaskFunction] = {
+TASKS: dict[str, TaskFunction] = {
     "answer-first": answer_first,
     "free-qa": free_qa,
     "refusal": refusal,
