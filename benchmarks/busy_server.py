@@ -47,7 +47,7 @@ def restart_s(folder: Path, number: int) -> float:
     settings = TeacherSettings(url="http://127.0.0.1:9/v1", model="m")
     requests = [Request((Message(role="user", content=PROMPT.format(number=n)),), 64, 0.0, 0) for n in range(number)]
     reply = Reply("What do the farmers of the valley sell at the market that opens each Thursday?", "stop", 90, 18)
-    with open_teacher(run, settings, "synth") as teacher:
+    with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
         model = teacher._models[0]
         lines = [
             {
@@ -64,7 +64,7 @@ def restart_s(folder: Path, number: int) -> float:
         ]
         run.journal("teacher.jsonl").append(*lines)
     start = time.monotonic()
-    with open_teacher(run, settings, "synth") as teacher:
+    with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
         replies = teacher.ask_all(requests, "asking")
     took = time.monotonic() - start
     assert replies == [reply] * number
@@ -83,7 +83,7 @@ def main() -> None:
         settings = TeacherSettings(url=url, model="m", concurrency=SLOTS)
         run = RunFolder.create(Path(work) / "run")
         start, cpu = time.monotonic(), time.process_time()
-        with open_teacher(run, settings, "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
             replies = teacher.ask_all(requests, "asking")
         took, cpu = time.monotonic() - start, time.process_time() - cpu
         calls = calls_of(url)

@@ -33,7 +33,7 @@ from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import EMBEDDED
 from tunewright.statistics.agreement import ExactShare, exact_share
 from tunewright.teacher import open_teacher
-from tunewright.teacher.llm_judge import judge
+from tunewright.teacher.llm_judge import judge_support
 from tunewright.text.normalization import find_quote
 from tunewright.text.perturbation import other_number
 
@@ -303,10 +303,13 @@ def measure_verifiers(folder: Path | None, recipe_path: Path | None) -> None:
         console.line("To measure a judge as well, add --judge RECIPE, with a strong model in its [teacher].")
         return
     journal_run = run or RunFolder.create(Path("runs") / (recipe_path or Path("verifier")).stem)
-    with journal_run.lock(), open_teacher(journal_run, recipe.teacher, _STAGE) as teacher:
+    with (
+        journal_run.lock(),
+        open_teacher(journal_run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, _STAGE) as teacher,
+    ):
 
         def by_judge(claims: Sequence[Claim]) -> list[bool | None]:
-            findings = judge([judged_claim(claim) for claim in claims], teacher, recipe.seed)
+            findings = judge_support([judged_claim(claim) for claim in claims], teacher, recipe.seed)
             return [None if finding is None else finding != "supported" for finding in findings]
 
         measure("judge", by_judge, claims, ())

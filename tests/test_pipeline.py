@@ -141,7 +141,7 @@ def test_a_dead_teacher_stops_the_stage_and_the_rest_goes_on_later(tmp_path, tin
 
     with fake_teacher(dies) as server:
         path = write_recipe(tmp_path, tiny_model, server.url, abstracts)
-        with pytest.raises(UserError, match="does not let you in"):
+        with pytest.raises(UserError, match="denies access"):
             pipeline.run(load(path), tmp_path / "run", until="synth")
         kept = calls(RunFolder.open(tmp_path / "run"))
         assert len(kept) >= 12

@@ -11,7 +11,7 @@ from tunewright.run_folder import RunFolder
 from tunewright.settings import CurationSettings, TeacherSettings
 from tunewright.stages import stages_of
 from tunewright.teacher import open_teacher
-from tunewright.teacher.llm_judge import Judged, judge
+from tunewright.teacher.llm_judge import JudgedAnswer, judge_support
 
 TEXT = "In Keri, 29.8% of 3,440 adults had an ulcer. Zinc raised yields by 14%. The team met in May."
 EVIDENCE = "In Keri, 29.8% of 3,440 adults had an ulcer."
@@ -58,7 +58,10 @@ def answers_again(seen: Seen) -> Answer:
 
 def test_round_trip_rejects_what_the_passage_does_not_answer_and_measures_the_context(tmp_path):
     run = RunFolder.create(tmp_path)
-    with fake_teacher(answers_again) as server, open_teacher(run, teacher_settings(server.url), "curate") as teacher:
+    with (
+        fake_teacher(answers_again) as server,
+        open_teacher(run.journal("teacher.jsonl"), teacher_settings(server.url), "curate") as teacher,
+    ):
         kept, rejections, figures = check_by_teacher(SAMPLES, sources("answerable"), teacher)
         assert len(server.seen) == 10  # five answered samples, each with and without its passage
         again = check_by_teacher(SAMPLES, sources("answerable"), teacher)
@@ -94,7 +97,10 @@ def judges(seen: Seen) -> Answer:
 
 def test_the_judge_rejects_by_its_worst_verdict_and_counts_what_is_none(tmp_path):
     run = RunFolder.create(tmp_path)
-    with fake_teacher(judges) as server, open_teacher(run, teacher_settings(server.url), "curate") as teacher:
+    with (
+        fake_teacher(judges) as server,
+        open_teacher(run.journal("teacher.jsonl"), teacher_settings(server.url), "curate") as teacher,
+    ):
         kept, rejections, figures = check_by_teacher(SAMPLES, sources("judge"), teacher)
         assert len(server.seen) == 4  # what stands in the passage word for word leaves no doubt
     assert [given.id for given in kept] == ["good", "cut", "verbatim", "declines", "own"]
@@ -106,7 +112,9 @@ def test_the_judge_rejects_by_its_worst_verdict_and_counts_what_is_none(tmp_path
 
 
 def test_without_the_setting_nothing_is_asked(tmp_path):
-    with open_teacher(RunFolder.create(tmp_path), teacher_settings("http://127.0.0.1:9/v1"), "curate") as teacher:
+    with open_teacher(
+        RunFolder.create(tmp_path).journal("teacher.jsonl"), teacher_settings("http://127.0.0.1:9/v1"), "curate"
+    ) as teacher:
         assert check_by_teacher(SAMPLES, sources(), teacher) == (SAMPLES, [], {})
         own = [given for given in SAMPLES if given.id in ("own", "declines")]
         kept, rejections, _ = check_by_teacher(own, sources("answerable", "judge"), teacher)
@@ -127,9 +135,11 @@ def test_without_the_setting_nothing_is_asked(tmp_path):
 def test_a_reply_that_is_no_verdict_is_none(tmp_path, reply):
     with (
         fake_teacher(lambda seen: Answer(body=completion(reply))) as server,
-        open_teacher(RunFolder.create(tmp_path), teacher_settings(server.url), "curate") as teacher,
+        open_teacher(
+            RunFolder.create(tmp_path).journal("teacher.jsonl"), teacher_settings(server.url), "curate"
+        ) as teacher,
     ):
-        assert judge([Judged("q", "a", "p")], teacher) == [None]
+        assert judge_support([JudgedAnswer("q", "a", "p")], teacher) == [None]
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def test_a_reply_and_the_body_that_was_sent():
     }
 
 
-@pytest.mark.parametrize(("said", "finish"), [("stop", "stop"), ("length", "length"), ("content_filter", "other")])
-def test_finish_is_passed_on(said, finish):
-    with fake_teacher(lambda seen: Answer(body=completion("cut", said))) as server:
+@pytest.mark.parametrize(("reason", "finish"), [("stop", "stop"), ("length", "length"), ("content_filter", "other")])
+def test_finish_is_passed_on(reason, finish):
+    with fake_teacher(lambda seen: Answer(body=completion("cut", reason))) as server:
         assert client(server.url).complete(ask()).finish == finish
 
 
@@ -72,7 +72,7 @@ def test_a_passing_fault_is_retried(bad):
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "reason"),
     [
         (Answer(500, {"error": {"message": "out of memory"}}), "500.*out of memory"),
         (Answer(200, b'{"choices": [{"me'), "not JSON"),
@@ -80,9 +80,9 @@ def test_a_passing_fault_is_retried(bad):
         (Answer(200, {}), "choices: Field required"),
     ],
 )
-def test_lasting_nonsense_fails_the_one_request_after_bounded_tries(bad, said):
+def test_lasting_nonsense_fails_its_request_after_bounded_tries(bad, reason):
     with fake_teacher(lambda seen: bad) as server:
-        with pytest.raises(UnusableReplyError, match=said):
+        with pytest.raises(UnusableReplyError, match=reason):
             client(server.url).complete(ask())
         assert len(server.seen) == FAST.broken
 
@@ -95,23 +95,23 @@ def test_a_request_that_is_rejected_is_not_repeated():
 
 
 def test_an_endless_429_is_a_pause_until_patience_ends():
-    told: list[str] = []
+    shown: list[str] = []
     with fake_teacher(lambda seen: Answer(429, {"error": {"message": "quota"}})) as server:
         with pytest.raises(TeacherError, match="has been busy") as caught:
-            client(server.url, patience_s=0.3, tell=told.append).complete(ask())
+            client(server.url, patience_s=0.3, show=shown.append).complete(ask())
         assert len(server.seen) > 20  # far more often than a request that fails is tried
     assert "quota" in caught.value.cause
     assert "resume" in caught.value.hint
-    assert told[0].startswith("paused: the server says it is busy; next try in ")
+    assert shown[0].startswith("paused: the server says it is busy; next try in ")
 
 
-def test_after_a_pause_the_calls_go_on_and_the_note_goes():
-    told: list[str] = []
+def test_after_a_pause_the_calls_continue_and_the_note_disappears():
+    shown: list[str] = []
     with fake_teacher(in_turn(*[Answer(status) for status in (429, 503, 529) * 10])) as server:
-        assert client(server.url, tell=told.append).complete(ask()).text == "HELLO"
+        assert client(server.url, show=shown.append).complete(ask()).text == "HELLO"
         assert len(server.seen) == 31
-    assert "paused" in told[0]
-    assert told[-1] == ""
+    assert "paused" in shown[0]
+    assert shown[-1] == ""
 
 
 def test_a_pause_holds_back_every_request():
@@ -146,7 +146,7 @@ def test_a_wait_that_is_too_long_is_not_slept_out():
         client(server.url).complete(ask())
 
 
-def test_a_told_wait_holds_back_every_request():
+def test_a_requested_pause_holds_back_every_request():
     sent: list[float] = []
 
     def respond(seen):
@@ -162,21 +162,21 @@ def test_a_told_wait_holds_back_every_request():
         shared.complete(ask("second"))
         first.join()
     assert len(sent) == 3
-    assert min(sent[1:]) - sent[0] >= 0.9  # neither was sent before the second that was asked for
+    assert min(sent[1:]) - sent[0] >= 0.9  # neither was sent before the second of the pause
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "let you in"), (403, "let you in"), (404, "no chat completions"), (307, "redirects")]
+    ("status", "reason"), [(401, "denies access"), (403, "denies access"), (404, "no chat completions"), (307, "redirects")]
 )
-def test_what_no_retry_mends_stops_at_once(status, said):
+def test_a_fault_that_no_retry_fixes_stops_at_once(status, reason):
     with fake_teacher(lambda seen: Answer(status, {"error": {"message": "no"}}, {"Location": "/x"})) as server:
-        with pytest.raises(UserError, match=said) as caught:
+        with pytest.raises(UserError, match=reason) as caught:
             client(server.url).complete(ask())
         assert len(server.seen) == 1
         assert caught.value.hint
 
 
-def test_the_key_is_neither_told_nor_sent_elsewhere():
+def test_the_key_is_neither_printed_nor_sent_elsewhere():
     with fake_teacher() as other:
         answer = Answer(307, {}, {"Location": f"{other.url}/chat/completions"})
         with fake_teacher(lambda seen: answer) as server, pytest.raises(UserError) as caught:
@@ -185,7 +185,7 @@ def test_the_key_is_neither_told_nor_sent_elsewhere():
     assert "sesame" not in str(caught.value)
 
 
-def test_a_refused_connection_ends_in_one_error():
+def test_a_refused_connection_ends_in_a_single_error():
     with socket.socket() as taken:  # bound, not listening
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(TeacherError, match="cannot reach"):
@@ -256,7 +256,7 @@ def test_a_schema_is_sent_as_response_format():
         assert server.seen[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
 
 
-def test_a_server_without_schemas_is_asked_plainly_from_then_on():
+def test_a_server_without_schemas_gets_none_from_then_on():
     def respond(seen):
         return Answer(400, {"error": "unknown field"}) if "response_format" in seen.body else echo(seen)
 

@@ -27,22 +27,24 @@ def ask(text: str) -> Request:
 
 def test_answers_do_not_depend_on_the_calls_before(tmp_path):
     requests = [ask("Name a color."), ask("Name a color of the sky.")]
-    told = []
+    texts = []
     for name, order in (("a", requests), ("b", requests[::-1])):
         run = RunFolder.create(tmp_path / name)
-        with open_teacher(run, TeacherSettings(), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), TeacherSettings(), "synth") as teacher:
             replies = teacher.ask_all(order, "asking")
             assert teacher.num_calls == 2
             assert teacher.num_tokens > 0
-        told.append([reply.text for reply in (replies if order is requests else replies[::-1])])
-    assert told[0] == told[1]
-    assert all(told[0])
+        texts.append([reply.text for reply in (replies if order is requests else replies[::-1])])
+    assert texts[0] == texts[1]
+    assert all(texts[0])
 
 
 def test_a_raw_text_is_completed_and_ends_at_a_stop_text(tmp_path):
     raw = "<|im_start|>user\nName three colors of the rainbow.<|im_end|>\n<|im_start|>assistant\n"
     free = Request((), 24, 0.0, 0, raw=raw)
-    with open_teacher(RunFolder.create(tmp_path / "run"), TeacherSettings(), "synth") as teacher:
+    with open_teacher(
+        RunFolder.create(tmp_path / "run").journal("teacher.jsonl"), TeacherSettings(), "synth"
+    ) as teacher:
         whole = teacher.ask_all([free], "asking")[0]
         assert whole
         assert len(whole.text) > 8
@@ -60,11 +62,11 @@ def test_a_journalled_stage_starts_no_server(tmp_path, monkeypatch):
     monkeypatch.setattr("tunewright.models.source.IDENTITY", "m")
     monkeypatch.setattr("tunewright.models.source.gguf_path", lambda: pytest.fail("the model is not needed"))
     run.journal("teacher.jsonl").append(entry)
-    with open_teacher(run, TeacherSettings(), "synth") as teacher:
+    with open_teacher(run.journal("teacher.jsonl"), TeacherSettings(), "synth") as teacher:
         assert [reply.text for reply in teacher.ask_all([request], "asking")] == ["Blue."]
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path):
+def test_a_server_that_cannot_start_is_an_error_with_its_cause(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"no model")
     with pytest.raises(TeacherError, match="does not start") as caught, serve_embedded(broken):
@@ -80,8 +82,8 @@ def _running(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_server_dies_with_a_killed_parent():
     code = (
-        "import sys, time; from pathlib import Path; from tunewright.teacher import embedded\n"
-        "with embedded.serve(Path(sys.argv[1])) as address:\n"
+        "import sys, time; from pathlib import Path; from tunewright.teacher.teacher import serve_embedded\n"
+        "with serve_embedded(Path(sys.argv[1])) as address:\n"
         "    children = Path('/proc/self/task').glob('*/children')\n"
         "    print(' '.join(p.read_text() for p in children), flush=True); time.sleep(60)"
     )

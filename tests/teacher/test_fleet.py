@@ -53,7 +53,7 @@ def test_calls_are_spread_over_the_servers(run):
     with ExitStack() as stack:
         servers = [stack.enter_context(fake_teacher(respond)) for _ in range(2)]
         settings = fleet(*[server.url for server in servers], concurrency=8)
-        with open_teacher(run, settings, "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
             replies = teacher.ask_all(asks(8), "asking")
         assert [reply.text for reply in replies if reply] == [f"QUESTION {n}" for n in range(8)]
         assert [len(server.seen) for server in servers] == [4, 4]
@@ -93,7 +93,7 @@ def test_a_server_that_was_set_aside_is_tried_again():
         assert len(server.seen) >= before + 5
 
 
-def test_when_none_is_left_the_stage_ends_and_says_which(run):
+def test_when_no_server_is_left_the_stage_ends_and_names_them(run):
     with nowhere() as first, nowhere() as second:
         client = ChatClient([first, second], "m", 5, retries=FAST)
         with pytest.raises(TeacherError, match="cannot reach") as caught:
@@ -103,42 +103,47 @@ def test_when_none_is_left_the_stage_ends_and_says_which(run):
 
 
 def test_a_request_that_every_server_breaks_on_fails_after_bounded_tries(run):
-    with fake_teacher(lambda seen: Answer(500)) as one, fake_teacher(lambda seen: Answer(500)) as two:
-        settings = fleet(one.url, two.url, concurrency=1)
-        with open_teacher(run, settings, "synth") as teacher, pytest.raises(TeacherError, match="calls to the teacher"):
+    with fake_teacher(lambda seen: Answer(500)) as first, fake_teacher(lambda seen: Answer(500)) as second:
+        settings = fleet(first.url, second.url, concurrency=1)
+        with (
+            open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher,
+            pytest.raises(TeacherError, match="calls to the teacher"),
+        ):
             teacher.ask_all(asks(1), "asking")
-        assert len(one.seen) + len(two.seen) == Retries().broken
+        assert len(first.seen) + len(second.seen) == Retries().broken
 
 
 def test_the_identity_of_a_fleet_does_not_depend_on_its_servers():
-    one, two = fleet("http://a/v1", "http://b/v1"), fleet("http://b/v1", "http://a/v1", "http://c/v1")
-    assert teacher_identity(one) == teacher_identity(two)
-    assert teacher_identity(one) != teacher_identity(one.model_copy(update={"model": "n"}))
-    assert teacher_name(Recipe(teacher=one)) == teacher_identity(one)
+    first, second = fleet("http://a/v1", "http://b/v1"), fleet("http://b/v1", "http://a/v1", "http://c/v1")
+    assert teacher_identity(first) == teacher_identity(second)
+    assert teacher_identity(first) != teacher_identity(first.model_copy(update={"model": "n"}))
+    assert teacher_name(Recipe(teacher=first)) == teacher_identity(first)
 
 
 def test_the_journal_is_kept_when_servers_come_and_go(run):
     with fake_teacher() as server:
         single = TeacherSettings(url=server.url, model="m")
-        with open_teacher(run, single, "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), single, "synth") as teacher:
             first = teacher.ask_all(asks(5), "asking")
-        with open_teacher(run, fleet("http://x:1/v1", server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), fleet("http://x:1/v1", server.url), "synth") as teacher:
             assert teacher.ask_all(asks(5), "asking") == first
             assert teacher.num_calls == 0
-        with open_teacher(run, fleet(server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), fleet(server.url), "synth") as teacher:
             longer = teacher.ask_all(asks(9), "asking")
             assert teacher.num_calls == 4
         assert len(server.seen) == 9
-    with open_teacher(run, single, "synth") as teacher:  # the server is gone
+    with open_teacher(run.journal("teacher.jsonl"), single, "synth") as teacher:  # the server is gone
         assert teacher.ask_all(asks(9), "asking") == longer
 
 
 def test_another_address_alone_is_another_teacher(run):
-    with fake_teacher() as one, fake_teacher() as two:
-        for server in (one, two):
-            with open_teacher(run, TeacherSettings(url=server.url, model="m"), "synth") as teacher:
+    with fake_teacher() as first, fake_teacher() as second:
+        for server in (first, second):
+            with open_teacher(
+                run.journal("teacher.jsonl"), TeacherSettings(url=server.url, model="m"), "synth"
+            ) as teacher:
                 teacher.ask_all(asks(2), "asking")
-        assert [len(one.seen), len(two.seen)] == [2, 2]
+        assert [len(first.seen), len(second.seen)] == [2, 2]
 
 
 def test_a_list_of_urls_in_a_recipe_round_trips(tmp_path):
@@ -153,7 +158,7 @@ def test_a_list_of_urls_in_a_recipe_round_trips(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["[]", '["http://a/v1", "http://a/v1"]', '""'])
-def test_no_url_or_one_twice_is_refused(tmp_path, value):
+def test_an_empty_or_repeated_url_is_refused(tmp_path, value):
     path = tmp_path / "recipe.toml"
     path.write_text(f"[teacher]\nurl = {value}\n", encoding="utf-8")
     with pytest.raises(RecipeError, match="wrong setting"):
@@ -163,6 +168,6 @@ def test_no_url_or_one_twice_is_refused(tmp_path, value):
 def test_every_url_of_a_list_is_checked(run):
     with (
         pytest.raises(RecipeError, match="'embedded' is not a URL"),
-        open_teacher(run, fleet("http://a/v1", "embedded"), "s"),
+        open_teacher(run.journal("teacher.jsonl"), fleet("http://a/v1", "embedded"), "s"),
     ):
         pass

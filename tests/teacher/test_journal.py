@@ -36,14 +36,14 @@ def run(tmp_path):
     return RunFolder.create(tmp_path / "run")
 
 
-def test_cost_and_seconds_are_counted_and_journalled(run):
-    with fake_teacher() as server, open_teacher(run, priced(server.url), "synth") as teacher:
+def test_cost_and_seconds_are_counted_and_journaled(run):
+    with fake_teacher() as server, open_teacher(run.journal("teacher.jsonl"), priced(server.url), "synth") as teacher:
         teacher.ask_all(asks(4), "asking")
         assert teacher.cost == 4 * COST
         assert 0 < teacher.seconds < 60
     entries = run.journal("teacher.jsonl").entries
     assert [entry["cost"] for entry in entries] == [COST] * 4
-    with open_teacher(run, priced(server.url), "synth") as teacher:
+    with open_teacher(run.journal("teacher.jsonl"), priced(server.url), "synth") as teacher:
         teacher.ask_all(asks(4), "asking")
         assert teacher.cost == 0
 
@@ -53,13 +53,13 @@ def test_the_budget_is_never_passed_and_everything_is_kept(run):
     budget = 5 * COST + worst + 1  # room for the worst of a sixth call, not of a seventh
     with fake_teacher() as server:
         with (
-            open_teacher(run, priced(server.url, budget, concurrency=4), "synth") as teacher,
+            open_teacher(run.journal("teacher.jsonl"), priced(server.url, budget, concurrency=4), "synth") as teacher,
             pytest.raises(TeacherError, match="budget of") as caught,
         ):
             teacher.ask_all(asks(20), "asking")
         assert "teacher.budget" in caught.value.hint
         assert len(server.seen) == teacher.num_calls == 6
-        with open_teacher(run, priced(server.url, 1e9), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), priced(server.url, 1e9), "synth") as teacher:
             assert None not in teacher.ask_all(asks(20), "asking")
             assert teacher.num_calls == 14
 
@@ -67,34 +67,38 @@ def test_the_budget_is_never_passed_and_everything_is_kept(run):
 def test_the_budget_covers_what_the_journal_holds_priced_or_not(run):
     with fake_teacher() as server:
         free = TeacherSettings(url=server.url, model="m")
-        with open_teacher(run, free, "exam") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), free, "exam") as teacher:
             teacher.ask_all(asks(3), "asking")
         with (
-            open_teacher(run, priced(server.url, 3 * COST + 100), "synth") as teacher,
+            open_teacher(run.journal("teacher.jsonl"), priced(server.url, 3 * COST + 100), "synth") as teacher,
             pytest.raises(TeacherError, match="budget"),
         ):
             teacher.ask_all(asks(5), "asking")
         assert len(server.seen) == 3
 
 
-def test_the_judge_pays_from_a_purse_of_its_own(run):
+def test_the_judge_has_a_budget_of_its_own(run):
     worst = most_prompt_tokens(asks(1)[0]) + 16 * 10
     others = [replace(ask, seed=100) for ask in asks(9)]
     with fake_teacher() as server:
-        with open_teacher(run, priced(server.url, 1e9), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), priced(server.url, 1e9), "synth") as teacher:
             teacher.ask_all(asks(9), "asking")
         with (
-            open_teacher(run, priced(server.url, 2 * COST + worst + 5, concurrency=1), "judge") as judge,
+            open_teacher(
+                run.journal("teacher.jsonl"), priced(server.url, 2 * COST + worst + 5, concurrency=1), "judge"
+            ) as judge,
             pytest.raises(TeacherError, match="budget") as caught,
         ):
             judge.ask_all(others, "judging")
         assert judge.num_calls == 3 and "judge.budget" in caught.value.hint
-        with open_teacher(run, priced(server.url, 10 * COST + worst + 5, concurrency=1), "synth") as teacher:
+        with open_teacher(
+            run.journal("teacher.jsonl"), priced(server.url, 10 * COST + worst + 5, concurrency=1), "synth"
+        ) as teacher:
             teacher.ask_all(others[3:5], "asking")  # what the judge cost is not the teacher's
             assert teacher.num_calls == 2
 
 
-def test_what_is_under_way_counts_at_its_worst(run):
+def test_calls_under_way_count_at_their_worst_case(run):
     """Two calls fit the budget only one after the other: never are two at the server."""
     here, alone = threading.Semaphore(1), []
 
@@ -108,7 +112,9 @@ def test_what_is_under_way_counts_at_its_worst(run):
     worst = most_prompt_tokens(request) + 16 * 10
     with (
         fake_teacher(respond) as server,
-        open_teacher(run, priced(server.url, 3 * COST + worst + 5, concurrency=3), "synth") as teacher,
+        open_teacher(
+            run.journal("teacher.jsonl"), priced(server.url, 3 * COST + worst + 5, concurrency=3), "synth"
+        ) as teacher,
     ):
         assert None not in teacher.ask_all(asks(4), "asking")
     assert alone == [True] * 4
@@ -124,10 +130,10 @@ def test_a_failed_call_gives_its_room_back(run):
 
 @given(st.text(max_size=200), st.text(max_size=200))
 @settings(max_examples=50)
-def test_no_prompt_has_more_tokens_than_its_bound(one, two):
-    request = Request((Message(role="system", content=one), Message(role="user", content=two)), 1, 0.0, 0)
-    assert most_prompt_tokens(request) >= len((one + two).encode("utf-8", "replace")) + 2 * 10
-    schema = {"type": "object", "properties": {one: {"type": "string"}}}
+def test_no_prompt_has_more_tokens_than_its_bound(first, second):
+    request = Request((Message(role="system", content=first), Message(role="user", content=second)), 1, 0.0, 0)
+    assert most_prompt_tokens(request) >= len((first + second).encode("utf-8", "replace")) + 2 * 10
+    schema = {"type": "object", "properties": {first: {"type": "string"}}}
     assert most_prompt_tokens(replace(request, schema=schema)) >= most_prompt_tokens(request) + len(json.dumps(schema))
 
 
@@ -137,12 +143,14 @@ def test_a_budget_needs_prices(tmp_path):
     assert "teacher.price" in caught.value.cause
 
 
-def test_a_reply_that_does_not_tell_its_tokens_costs_its_worst_case(run):
+def test_a_reply_without_token_counts_costs_its_worst_case(run):
     silent = {"choices": [{"message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}]}
     worst = most_prompt_tokens(asks(1)[0]) + 16 * 10
     with fake_teacher(lambda seen: Answer(200, silent)) as server:
         with (
-            open_teacher(run, priced(server.url, 3 * worst, concurrency=1), "synth") as teacher,
+            open_teacher(
+                run.journal("teacher.jsonl"), priced(server.url, 3 * worst, concurrency=1), "synth"
+            ) as teacher,
             pytest.raises(TeacherError, match="budget of"),
         ):
             teacher.ask_all(asks(9), "asking")
@@ -153,7 +161,7 @@ def test_an_answer_that_is_all_thought_is_paid_once_and_is_no_sample(run):
     thought = {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
     thought["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
     with fake_teacher(lambda seen: Answer(200, thought)) as server:
-        with open_teacher(run, priced(server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), priced(server.url), "synth") as teacher:
             (reply,) = teacher.ask_all(asks(1), "asking")
         assert (reply.text, reply.finish, len(server.seen)) == ("", "length", 1)
     assert [entry["cost"] for entry in run.journal("teacher.jsonl").entries] == [COST]

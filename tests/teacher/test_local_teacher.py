@@ -44,7 +44,7 @@ WORDS = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def a_single_thread():
     """Products as small as these are not worth sharing out, and threads that wait for each other take long."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -85,7 +85,7 @@ def answers(parts, requests, rows):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_in_a_rolling_batch_the_answers_are_those_of_one_at_a_time(parts, temperature):
+def test_in_a_rolling_batch_the_answers_are_those_without_a_batch(parts, temperature):
     requests = asks(24, temperature)
     alone, together = answers(parts, requests, 1), answers(parts, requests, 5)
     assert together == alone
@@ -166,7 +166,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(parts):
     client.stop()
 
 
-def test_after_stop_who_waits_is_told(parts):
+def test_after_stop_waiting_calls_raise(parts):
     client = LocalClient(*parts, 2)
     client.stop()
     with pytest.raises(UnusableReplyError, match="stopped"):
@@ -198,15 +198,15 @@ def test_out_of_memory_halves_the_rows_and_changes_no_answer(parts, monkeypatch)
 
 def test_a_stage_asks_a_local_teacher(folder, tmp_path):
     settings = TeacherSettings(url=LOCAL, model=str(folder), concurrency=4)
-    told = []
+    replies = []
     for name in ("a", "b"):
         run = RunFolder.create(tmp_path / name)
-        with open_teacher(run, settings, "synth") as teacher:
-            told.append(teacher.ask_all(asks(9), "asking"))
+        with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
+            replies.append(teacher.ask_all(asks(9), "asking"))
             assert teacher.num_calls == 9
             assert teacher.seconds > 0
-    assert told[0] == told[1]
-    assert None not in told[0]
+    assert replies[0] == replies[1]
+    assert None not in replies[0]
 
 
 def test_what_names_a_local_teacher(folder):
@@ -226,4 +226,6 @@ def test_a_local_folder_is_taken_from_the_recipes_folder(folder):
 
 def test_a_local_teacher_needs_a_model(tmp_path):
     with pytest.raises(RecipeError, match="teacher.model is empty"):
-        open_teacher(RunFolder.create(tmp_path / "run"), TeacherSettings(url=LOCAL), "synth").__enter__()
+        open_teacher(
+            RunFolder.create(tmp_path / "run").journal("teacher.jsonl"), TeacherSettings(url=LOCAL), "synth"
+        ).__enter__()

@@ -18,7 +18,7 @@ def window(pace: Pace, seconds: float) -> None:
     pace.under_way -= number
 
 
-def test_it_starts_low_and_grows_by_one_per_window_up_to_the_setting():
+def test_it_starts_low_and_grows_by_1_per_window_up_to_the_setting():
     pace = Pace(most=12)
     limits = [pace.limit]
     for _ in range(7):
@@ -65,7 +65,7 @@ def test_overload_halves_once_per_round():
     assert pace.limit == 16
 
 
-def test_a_server_that_is_gone_is_tried_by_one_call_and_starts_anew_when_it_is_back():
+def test_a_lost_server_is_tried_by_a_single_call_and_starts_again_when_it_is_back():
     pace = Pace(most=64)
     pace.under_way = 3
     assert [pace.refused(1.0, 2.0 + n) for n in range(3)] == [True, False, False]
@@ -87,7 +87,7 @@ def test_the_limit_stays_within_its_bounds_and_calls_are_counted(most, events):
         if kind == "answer":
             pace.answered(seconds)
         elif kind == "reject":
-            pace.heard()
+            pace.responded()
         elif kind == "busy":
             pace.overloaded(now - seconds, now)
         else:

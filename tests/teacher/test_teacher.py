@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_replies_come_in_order_and_once(run):
     with fake_teacher() as server:
-        with open_teacher(run, settings_for(server.url, concurrency=5), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url, concurrency=5), "synth") as teacher:
             requests = [*asks(30), *asks(10)]
             replies = teacher.ask_all(requests, "asking")
             assert [r.text for r in replies] == [m.messages[0].content.upper() for m in requests]
@@ -73,26 +73,29 @@ def test_calls_run_at_the_same_time_up_to_the_setting(run):
 
     with (
         fake_teacher(respond) as server,
-        open_teacher(run, settings_for(server.url, concurrency=4), "synth") as teacher,
+        open_teacher(run.journal("teacher.jsonl"), settings_for(server.url, concurrency=4), "synth") as teacher,
     ):
         assert None not in teacher.ask_all(asks(8), "asking")
 
 
 def test_the_journal_answers_a_second_run_without_any_server(run):
-    with fake_teacher() as server, open_teacher(run, settings_for(server.url), "synth") as teacher:
+    with (
+        fake_teacher() as server,
+        open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher,
+    ):
         first = teacher.ask_all(asks(5), "asking")
-    with open_teacher(run, settings_for(server.url), "synth") as teacher:  # the server is gone
+    with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher:  # the server is gone
         assert teacher.ask_all(asks(5), "asking") == first
         assert (teacher.num_calls, teacher.num_from_journal) == (0, 5)
 
 
-def test_a_torn_last_line_costs_one_call(run, capsys):
+def test_a_torn_last_line_costs_a_single_call(run, capsys):
     with fake_teacher() as server:
-        with open_teacher(run, settings_for(server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher:
             first = teacher.ask_all(asks(5), "asking")
         journal = run.file("teacher.jsonl")
         journal.write_bytes(journal.read_bytes()[:-9])
-        with open_teacher(run, settings_for(server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher:
             assert teacher.ask_all(asks(5), "asking") == first
             assert teacher.num_calls == 1
     assert "cut by a crash" in capsys.readouterr().err
@@ -100,7 +103,10 @@ def test_a_torn_last_line_costs_one_call(run, capsys):
 
 def test_a_damaged_entry_is_named(run):
     run.journal("teacher.jsonl").append({"key": "k", "text": 5})
-    with pytest.raises(RunFolderError, match="line 1"), open_teacher(run, settings_for("http://x/v1"), "synth"):
+    with (
+        pytest.raises(RunFolderError, match="line 1"),
+        open_teacher(run.journal("teacher.jsonl"), settings_for("http://x/v1"), "synth"),
+    ):
         pass
 
 
@@ -110,12 +116,12 @@ def test_a_few_failed_calls_are_counted_and_not_journalled(run):
         return Answer(400, {"error": "too long"}) if bad else echo(seen)
 
     with fake_teacher(respond) as server:
-        with open_teacher(run, settings_for(server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher:
             replies = teacher.ask_all(asks(10), "asking")
             assert [n for n, reply in enumerate(replies) if reply is None] == [3, 4]
             assert (teacher.num_calls, teacher.num_failed) == (8, 2)
         server.respond = echo
-        with open_teacher(run, settings_for(server.url), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher:
             assert None not in teacher.ask_all(asks(10), "asking")
             assert teacher.num_calls == 2
 
@@ -124,7 +130,7 @@ def test_a_few_failed_calls_are_counted_and_not_journalled(run):
 def test_when_all_calls_fail_the_stage_stops(run, number):
     with (
         fake_teacher(lambda seen: Answer(400, {"error": "no such thing"})) as server,
-        open_teacher(run, settings_for(server.url, concurrency=2), "synth") as teacher,
+        open_teacher(run.journal("teacher.jsonl"), settings_for(server.url, concurrency=2), "synth") as teacher,
         pytest.raises(TeacherError, match="calls to the teacher failed") as caught,
     ):
         teacher.ask_all(asks(number), "asking")
@@ -138,7 +144,7 @@ def test_answers_before_a_fatal_error_are_kept(run):
 
     with fake_teacher(respond) as server:
         with (
-            open_teacher(run, settings_for(server.url, concurrency=1), "synth") as teacher,
+            open_teacher(run.journal("teacher.jsonl"), settings_for(server.url, concurrency=1), "synth") as teacher,
             pytest.raises(UserError, match="401"),
         ):
             teacher.ask_all(asks(20), "asking")
@@ -150,7 +156,7 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_the_run(run, monkey
     monkeypatch.setenv("MY_KEY", "sesame")
     with (
         fake_teacher() as server,
-        open_teacher(run, settings_for(server.url, api_key_env="MY_KEY"), "synth") as teacher,
+        open_teacher(run.journal("teacher.jsonl"), settings_for(server.url, api_key_env="MY_KEY"), "synth") as teacher,
     ):
         teacher.ask_all(asks(2), "asking")
         assert server.seen[0].headers["Authorization"] == "Bearer sesame"
@@ -158,16 +164,16 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_the_run(run, monkey
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE is not set"),
         ({"url": "localhost:8000"}, "not a URL"),
         ({"model": ""}, "teacher.model is empty"),
     ],
 )
-def test_wrong_settings_are_told_before_any_call(run, changes, said):
+def test_wrong_settings_are_refused_before_any_call(run, changes, message):
     wrong = settings_for("http://localhost:1/v1").model_copy(update=changes)
-    with pytest.raises(RecipeError, match=said), open_teacher(run, wrong, "synth"):
+    with pytest.raises(RecipeError, match=message), open_teacher(run.journal("teacher.jsonl"), wrong, "synth"):
         pass
 
 
@@ -176,7 +182,7 @@ def test_identity_names_the_model_and_no_password():
     assert teacher_identity(settings_for("http://me:secret@host:1/v1/")) == "http://host:1/v1|m"
 
 
-def test_a_request_key_tells_every_part_apart():
+def test_a_request_key_depends_on_every_part():
     base = ask("a")
     others = [
         ask("b"),
@@ -197,15 +203,17 @@ def test_the_keys_of_older_journals_still_hold():
     assert Request(ask("a").messages, 16, 0.5, 3, {"type": "object"}).key("http://x/v1|m") == "b40d56ebde6359ec"
 
 
-def test_a_faulty_server_is_asked_until_every_answer_is_there(run):
+def test_a_faulty_server_is_called_until_every_answer_is_complete(run):
     """30 % of the calls meet 429, 5xx, a hang, cut JSON or a wrong type: nothing is missing, nothing is malformed."""
     number = 300
     with fake_teacher(sometimes(0.3, seed=1)) as server:
         settings = settings_for(server.url, concurrency=16, timeout_s=0.5)
-        with open_teacher(run, settings, "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
             replies = teacher.ask_all(asks(number), "asking")
             failed = teacher.num_failed
-        with open_teacher(run, settings, "synth") as teacher:  # the few that met faults in a row
+        with open_teacher(
+            run.journal("teacher.jsonl"), settings, "synth"
+        ) as teacher:  # the few that met faults in a row
             replies = teacher.ask_all(asks(number), "asking")
             assert teacher.num_from_journal == number - failed
         calls = len(server.seen)
@@ -221,9 +229,9 @@ def test_a_long_429_is_a_pause_not_a_failure(run, capsys):
     busy = [Answer(429)] * 40
     with fake_teacher(in_turn(*busy)) as server:
         settings = settings_for(server.url, concurrency=4)
-        with open_teacher(run, settings, "synth") as teacher:
-            teacher._connect = lambda tell: ChatClient(
-                server.url, "m", 5, retries=Retries(first_wait_s=0.01, longest_wait_s=0.02), tell=tell
+        with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
+            teacher._connect = lambda show: ChatClient(
+                server.url, "m", 5, retries=Retries(first_wait_s=0.01, longest_wait_s=0.02), show=show
             )
             assert None not in teacher.ask_all(asks(20), "asking")
             assert teacher.num_failed == 0
@@ -241,20 +249,20 @@ def test_when_patience_ends_what_was_answered_is_kept(run):
     with fake_teacher(respond) as server:
         settings = settings_for(server.url, concurrency=2, patience_s=0.3)
         with (
-            open_teacher(run, settings, "synth") as teacher,
+            open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher,
             pytest.raises(TeacherError, match="has been busy") as caught,
         ):
             teacher.ask_all(asks(20), "asking")
         assert "kept" in caught.value.hint
         served.clear()
         server.respond = echo
-        with open_teacher(run, settings, "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
             assert None not in teacher.ask_all(asks(20), "asking")
             assert teacher.num_from_journal == 6
 
 
 def test_replies_of_many_threads_are_each_on_disk_before_they_are_used(run):
-    journal = CallJournal(run)
+    journal = CallJournal(run.journal("teacher.jsonl"))
     seen: list[bool] = []
 
     def put(number: int) -> None:
@@ -276,7 +284,7 @@ def test_replies_of_many_threads_are_each_on_disk_before_they_are_used(run):
 
 
 def test_a_write_that_fails_loses_no_other_reply(run, monkeypatch):
-    journal = CallJournal(run)
+    journal = CallJournal(run.journal("teacher.jsonl"))
     real, failures = Journal.append, iter([OSError("disk full")])
 
     def append(self, *entries):
@@ -302,7 +310,10 @@ def test_every_request_is_counted_once(tmp_path_factory, numbers, failing):
         bad = int(seen.body["messages"][0]["content"]) in failing
         return Answer(422, {}) if bad else Answer(body=completion("ok"))
 
-    with fake_teacher(respond) as server, open_teacher(run, settings_for(server.url), "synth") as teacher:
+    with (
+        fake_teacher(respond) as server,
+        open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher,
+    ):
         replies = teacher.ask_all([ask(str(number)) for number in numbers], "asking")
         assert [reply is None for reply in replies] == [number in failing for number in numbers]
         assert teacher.num_calls + teacher.num_failed == len(set(numbers))
@@ -319,7 +330,7 @@ from tunewright.run_folder import RunFolder
 from tunewright.teacher import Request, open_teacher
 requests = [Request((Message(role="user", content=f"question {n}"),), 16, 0.0, 0) for n in range(40)]
 settings = TeacherSettings(url=sys.argv[2], model="m", concurrency=4)
-with open_teacher(RunFolder.create(Path(sys.argv[1])), settings, "synth") as teacher:
+with open_teacher(RunFolder.create(Path(sys.argv[1])).journal("teacher.jsonl"), settings, "synth") as teacher:
     teacher.ask_all(requests, "asking")
 """
 
@@ -342,7 +353,7 @@ def test_kill_9_loses_at_most_the_calls_under_way(run):
         leave.release(100)
         kept = len([line for line in journal.read_bytes().splitlines() if line.endswith(b"}")])
         assert 9 <= kept <= 13
-        with open_teacher(run, settings_for(server.url, concurrency=4), "synth") as teacher:
+        with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url, concurrency=4), "synth") as teacher:
             replies = teacher.ask_all(asks(40), "asking")
             assert [reply.text for reply in replies] == [f"QUESTION {n}" for n in range(40)]
             assert teacher.num_calls == 40 - kept

@@ -15,7 +15,7 @@ from tunewright.curation.deduplication import Duplicates, answered_prompts, embe
 from tunewright.curation.sample_rules import RULES, Sources, anchor, teaches_refusal
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import OWN, Question, Rejection, Sample
-from tunewright.teacher.protocol import Asks
+from tunewright.teacher.protocol import TeacherLike
 from tunewright.text.injection import PLANTED, control_token, injection_fault
 from tunewright.text.prompts import split_prompt
 
@@ -142,7 +142,9 @@ def _decontamination(exam: Sequence[Question], sources: Sources) -> Rule:
     return Rule("decontamination", one_by_one(leaked))
 
 
-def _exam_in_other_words(exam: Sequence[Question], vectors: TokenVectors, teacher: Asks | None, seed: int) -> Rule:
+def _exam_in_other_words(
+    exam: Sequence[Question], vectors: TokenVectors, teacher: TeacherLike | None, seed: int
+) -> Rule:
     """Return the rule for questions near an exam question; with a teacher, it is asked of the doubtful ones."""
 
     def judge(samples: Sequence[Sample]) -> list[Verdict]:
@@ -172,7 +174,7 @@ def rules_for(
     sources: Sources,
     exam: Sequence[Question],
     vectors: TokenVectors | None = None,
-    teacher: Asks | None = None,
+    teacher: TeacherLike | None = None,
 ) -> list[Rule]:
     """Return the rules in the order in which samples pass them, the cheapest first.
 

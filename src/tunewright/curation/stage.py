@@ -19,7 +19,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Rejection, Sample, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.teacher import open_teacher
-from tunewright.teacher.protocol import Asks
+from tunewright.teacher.protocol import TeacherLike
 
 Figures = dict[str, float | int | str]
 
@@ -29,7 +29,7 @@ def sift(
     sources: Sources,
     exam: Sequence[Question],
     vectors: TokenVectors | None = None,
-    teacher: Asks | None = None,
+    teacher: TeacherLike | None = None,
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures.
 
@@ -53,7 +53,7 @@ def sift(
 @contextmanager
 def _opened(
     run: RunFolder, recipe: Recipe, exam: Sequence[Question]
-) -> Iterator[tuple[TokenVectors | None, Asks | None]]:
+) -> Iterator[tuple[TokenVectors | None, TeacherLike | None]]:
     """Yield what the recipe's costlier rules need: the student's token vectors, and the teacher when it is asked."""
     check = recipe.curation.paraphrase_check and bool(exam)
     vectors = None
@@ -61,7 +61,11 @@ def _opened(
         vectors = read_token_vectors(recipe.model.base, recipe.folder)
     check = check or bool(recipe.curation.checks)
     with ExitStack() as opened:
-        teacher = opened.enter_context(open_teacher(run, recipe.teacher, STAGE)) if check else None
+        teacher = (
+            opened.enter_context(open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, STAGE))
+            if check
+            else None
+        )
         yield vectors, teacher
 
 

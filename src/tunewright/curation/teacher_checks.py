@@ -16,8 +16,8 @@ from tunewright.curation.quantities import quantities
 from tunewright.curation.sample_rules import Sources, claims_of
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import VIEW, Message, Question, Rejection, Sample
-from tunewright.teacher.llm_judge import Judged, judge
-from tunewright.teacher.protocol import Asks, Reply, Request
+from tunewright.teacher.llm_judge import JudgedAnswer, judge_support
+from tunewright.teacher.protocol import Reply, Request, TeacherLike
 from tunewright.text.normalization import normalize, words
 from tunewright.text.prompts import fill, load_prompt
 
@@ -40,7 +40,7 @@ class Checked:
 
 
 def check_by_teacher(
-    samples: Sequence[Sample], sources: Sources, teacher: Asks
+    samples: Sequence[Sample], sources: Sources, teacher: TeacherLike
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures of the checks in ``curation.checks``.
 
@@ -87,7 +87,7 @@ def agrees(reply: str, answer: str) -> bool:
     return same_numbers and 2 * (Counter(said) & Counter(meant)).total() / (len(said) + len(meant)) >= _LEAST_F1
 
 
-def answerable(doubted: Doubted, teacher: Asks, seed: int) -> Checked:
+def answerable(doubted: Doubted, teacher: TeacherLike, seed: int) -> Checked:
     """Let the teacher answer each question with its passage and without it (Alberti et al. 2019, round trip).
 
     With the passage the reply must agree with the sample's answer; without it, it should not: what the teacher knows
@@ -126,13 +126,13 @@ def _agreement(reply: Reply | None, answer: str) -> bool | None:
     return None if reply is None or reply.finish != "stop" else agrees(reply.text, answer)
 
 
-def judged(doubted: Doubted, teacher: Asks, seed: int) -> Checked:
+def judged(doubted: Doubted, teacher: TeacherLike, seed: int) -> Checked:
     """Ask for a verdict on each claim of the answers that do not stand in their passage word for word."""
     open_cases = [
         (sample, claim) for sample, claim in doubted if normalize(claim.answer) not in normalize(claim.passage)
     ]
     items = [judged_claim(claim) for _, claim in open_cases]
-    verdicts = judge(items, teacher, seed)
+    verdicts = judge_support(items, teacher, seed)
     checked = Checked()
     for (sample, _), verdict in zip(open_cases, verdicts, strict=True):
         if verdict in ("contradicted", "not mentioned"):
@@ -147,10 +147,10 @@ def judged(doubted: Doubted, teacher: Asks, seed: int) -> Checked:
     return checked
 
 
-def judged_claim(claim: Claim) -> Judged:
+def judged_claim(claim: Claim) -> JudgedAnswer:
     """Return what the judge is shown of a claim: the passage under its title."""
     passage = "\n".join(filter(None, (claim.title, claim.passage)))
-    return Judged(claim.question, claim.answer, passage)
+    return JudgedAnswer(claim.question, claim.answer, passage)
 
 
 _REASONS = {
@@ -158,7 +158,10 @@ _REASONS = {
     "not mentioned": "says what its passage does not mention",
 }
 
-CHECKS_BY_TEACHER: dict[str, Callable[[Doubted, Asks, int], Checked]] = {"answerable": answerable, "judge": judged}
+CHECKS_BY_TEACHER: dict[str, Callable[[Doubted, TeacherLike, int], Checked]] = {
+    "answerable": answerable,
+    "judge": judged,
+}
 
 
 # Of the example documents' 194 training questions, all 4 at 0.94 and above asked what the exam asked, and 1 of the 2
@@ -224,7 +227,9 @@ class Nearness:
         return list({(pair.asked, pair.question): pair for pair in chosen}.values())
 
 
-def said_same(pairs: Sequence[Near], exam: Sequence[Question], teacher: Asks, seed: int) -> tuple[dict[int, Near], int]:
+def said_same(
+    pairs: Sequence[Near], exam: Sequence[Question], teacher: TeacherLike, seed: int
+) -> tuple[dict[int, Near], int]:
     """Ask the teacher of each pair whether both ask the same; return the samples of which it says so, by place.
 
     Yang et al. 2023, "Rethinking benchmark and contamination for language models with rephrased samples" (arXiv

@@ -16,8 +16,8 @@ from tunewright.settings import EMBEDDED, Arm
 from tunewright.statistics.agreement import ExactShare, exact_share
 from tunewright.statistics.intervals import Interval, mean_interval, paired
 from tunewright.teacher.identity import teacher_identity
-from tunewright.teacher.llm_judge import Judged, compare, judge
-from tunewright.teacher.protocol import Asks
+from tunewright.teacher.llm_judge import JudgedAnswer, compare_answers, judge_support
+from tunewright.teacher.protocol import TeacherLike
 
 # Judges favor answers of their own kind (Panickssery et al. 2024, arXiv 2404.13076). Only names are compared.
 _FAMILIES = {
@@ -256,12 +256,12 @@ class AnsweredExam:
         checkable = self.checkable()
         return {arm: sum(self.declines(question, arm) for question in checkable) for arm in self.arms}
 
-    def judged(self, question: Question, arm: str, with_gold: bool) -> Judged:
+    def judged(self, question: Question, arm: str, with_gold: bool) -> JudgedAnswer:
         """Return an answer as the judge reads it."""
         passage = self.passages[question.id]
         if with_gold:
             passage = f"{passage}\n\nReference answer: {question.gold}".strip()
-        return Judged(question.question, self.answers[question.id, arm], passage)
+        return JudgedAnswer(question.question, self.answers[question.id, arm], passage)
 
 
 def _passage(question: Question, chunks: Sequence[Chunk]) -> str:
@@ -274,7 +274,7 @@ def _passage(question: Question, chunks: Sequence[Chunk]) -> str:
     return f"{chunk.title}\n{chunk.text}".strip() if chunk else span.quote
 
 
-def judge_answers(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
+def judge_answers(exam: AnsweredExam, teacher: TeacherLike, seed: int) -> list[Judgment]:
     """Return the judgments of single answers, then those of pairs of answers.
 
     Claims: of every arm's answer to an answerable question that has a passage to be checked against; an answer that
@@ -288,7 +288,7 @@ def judge_answers(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment
     return [*_claims(exam, teacher, seed), *_preferences(exam, teacher, seed)]
 
 
-def _claims(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
+def _claims(exam: AnsweredExam, teacher: TeacherLike, seed: int) -> list[Judgment]:
     """Return the worst finding on any claim of each answer that claims something."""
     claiming = [
         (question, arm)
@@ -296,14 +296,14 @@ def _claims(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
         for question in exam.checkable()
         if exam.answers.get((question.id, arm), "").strip() and not exam.declines(question, arm)
     ]
-    findings = judge([exam.judged(question, arm, with_gold=False) for question, arm in claiming], teacher, seed)
+    findings = judge_support([exam.judged(question, arm, with_gold=False) for question, arm in claiming], teacher, seed)
     return [
         Judgment(question=question.id, document=question.document, arms=(arm,), outcome=finding)
         for (question, arm), finding in zip(claiming, findings, strict=True)
     ]
 
 
-def _preferences(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]:
+def _preferences(exam: AnsweredExam, teacher: TeacherLike, seed: int) -> list[Judgment]:
     """Return which arm's answer is better, of each question and pair of arms."""
     compared = [
         (question, first, second)
@@ -313,7 +313,7 @@ def _preferences(exam: AnsweredExam, teacher: Asks, seed: int) -> list[Judgment]
     ]
     pairs = [(exam.judged(q, first, True), exam.judged(q, second, True)) for q, first, second in compared]
     judgments = []
-    for (question, first, second), choice in zip(compared, compare(pairs, teacher, seed), strict=True):
+    for (question, first, second), choice in zip(compared, compare_answers(pairs, teacher, seed), strict=True):
         outcomes = {"first": first, "second": second, "tie": "tie"}
         judgments.append(
             Judgment(

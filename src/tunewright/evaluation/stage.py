@@ -87,7 +87,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         run.read_records(RunFile.ANSWERS, Answer),
         recipe.refusal,
     )
-    with open_teacher(run, recipe.judge.as_teacher, "judge") as teacher:
+    with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.judge.as_teacher, "judge") as teacher:
         judgments = judge_answers(exam, teacher, recipe.seed)
         figures: dict[str, float | int | str] = {"calls": teacher.num_calls, "from_journal": teacher.num_from_journal}
         if teacher.cost:

@@ -14,7 +14,7 @@ from tunewright.models.chat_template import chat
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
-from tunewright.teacher.protocol import Asks, Reply, Request
+from tunewright.teacher.protocol import TeacherLike, Reply, Request
 from tunewright.text.prompts import fill, load_prompt
 
 QUESTION_TOKENS = 64  # room for one question
@@ -27,7 +27,7 @@ class TaskContext:
     """The input of a task: the recipe, the teacher, and the documents with their chunks and near-duplicate groups."""
 
     recipe: Recipe
-    teacher: Asks
+    teacher: TeacherLike
     documents: Sequence[Document]
     chunks: dict[str, list[Chunk]]
     groups: dict[str, str] = field(default_factory=dict)

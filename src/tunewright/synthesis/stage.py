@@ -91,7 +91,7 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         questions = read_own_exam(recipe.resolve(recipe.exam.file), recipe.refusal, by_id, rings)
     else:
         chunks, harmful = _without_injections(chunks, EXAM_STAGE)
-        with open_teacher(run, recipe.teacher, EXAM_STAGE) as teacher:
+        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, EXAM_STAGE) as teacher:
             context = TaskContext(recipe, teacher, documents, chunks_by_document(chunks))
             questions, rejections = write_exam(context, rings)
             rejections += harmful
@@ -142,7 +142,7 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     names = tasks_of(recipe)
     check_tasks(names, recipe)
     if names:
-        with open_teacher(run, recipe.teacher, SYNTH_STAGE) as teacher:
+        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, SYNTH_STAGE) as teacher:
             train_chunks, harmful = _without_injections([c for c in chunks if c.document in train], SYNTH_STAGE)
             num_tried += len(harmful)
             rejections += harmful

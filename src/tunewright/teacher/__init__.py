@@ -1,4 +1,4 @@
-"""The model that writes questions and answers: one client, an embedded server, a local model, a call journal."""
+"""The model that writes questions and answers: an HTTP client, an embedded server, a local model, a call journal."""
 
 from tunewright.teacher.identity import teacher_identity
 from tunewright.teacher.protocol import Reply, Request

@@ -1,4 +1,4 @@
-"""Asks one model at one or several OpenAI-compatible URLs: which of them, when, and how often. The owner of retries."""
+"""The HTTP client of one model at one or several OpenAI-compatible URLs: choice of server, pace, and all retries."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tunewright.errors import TeacherError
 from tunewright.teacher.endpoint import Endpoint, Fault
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
-START = 8  # calls at once before a server has shown what it bears
-_SLOW = 3.0  # times the quickest window's seconds per call: the server queues, more calls at once bring nothing
-_FORGETTING = 1.02  # per window, so that a turn to longer answers is not taken for overload for ever
+START = 8  # calls at once before the capacity of a server is known
+_SLOW = 3.0  # times the quickest window's seconds per call: the server queues, and more calls at once gain nothing
+_FORGETTING = 1.02  # per window, so that longer answers are not taken for overload for ever
 
 
 @dataclass
 class Pace:
-    """The calls that one server may have under way; all times are in seconds, of one clock.
+    """The limit of concurrent calls to one server; all times are in seconds, of one clock.
 
-    The limit grows by one per window of answered calls, as long as their time stays below three times the quickest
+    The limit grows by one per window of answered calls while their mean time stays below three times the quickest
     window's, and halves on overload, at most once per round of calls: AIMD (Chiu and Jain 1989, "Analysis of the
     increase and decrease algorithms for congestion avoidance in computer networks", as in TCP).
 
     Attributes:
-        most: the limit never exceeds it.
+        most: upper bound of the limit.
         limit: calls that may be under way now.
-        under_way: calls that are.
+        under_way: calls that are under way.
         not_before: no call is sent before this time.
-        num_refused: rounds in a row that brought no connection.
-        num_busy: rounds in a row in which the server said that it is busy.
-        num_failed: calls in a row that brought nothing usable.
+        num_refused: rounds in a row without a connection.
+        num_busy: rounds in a row in which the server reported that it is busy.
+        num_failed: calls in a row without a usable reply.
     """
 
     most: int
@@ -52,20 +52,20 @@ class Pace:
         self.limit = min(START, self.most)
 
     def has_room(self) -> bool:
-        """Tell whether one more call may be under way."""
+        """Return whether one more call may be sent."""
         return self.under_way < self.limit
 
     def answered(self, seconds: float) -> None:
-        """Note a call's end with an answer."""
-        if 2 * self.under_way > self.limit:  # else the limit was not tried
+        """Record a call that was answered."""
+        if 2 * self.under_way > self.limit:  # else the limit was not tested
             self._window.append(seconds)
-        self.heard()
+        self.responded()
         if len(self._window) >= self.limit:
             self._grow()
 
-    def heard(self) -> None:
-        """Note a call's end with a word that the server is at work, if only that it rejects this one request."""
-        if self.num_refused:  # it is back from nowhere, which says nothing about what it bears
+    def responded(self) -> None:
+        """Record a call that the server answered or rejected: it is reachable."""
+        if self.num_refused:  # it is back; its capacity is unknown again
             self.limit = min(START, self.most)
         self.num_refused = self.num_busy = self.num_failed = 0
         self.under_way -= 1
@@ -78,11 +78,11 @@ class Pace:
             self.limit = min(self.most, self.limit + 1)
 
     def overloaded(self, sent_at: float, now: float) -> bool:
-        """Note a call's end in overload; return whether it is the first of its round, and so halves the limit."""
+        """Record a call that ended in overload; return whether it is the first of its round, which halves the limit."""
         return self._cut(sent_at, now, max(1, self.limit // 2))
 
     def refused(self, sent_at: float, now: float) -> bool:
-        """Note a call that brought no connection; return whether it is the first of its round: one call tries next."""
+        """Record a call without a connection; return whether it is the first of its round: the limit becomes 1."""
         first = self._cut(sent_at, now, 1)
         self.num_refused += first
         return first
@@ -97,15 +97,15 @@ class Pace:
         return True
 
 
-_RESUMABLE = "every answer so far is kept; run the same command again to resume"
+_RESUMABLE = "all answers so far are kept; run the same command again to resume"
 _SET_ASIDE_AFTER = 3  # failures in a row of one server of several
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often one request is tried, by what went wrong, and the waits between (seconds, doubling, with jitter).
+    """How often a request is tried, by kind of fault, and the waits between (seconds, doubling, with jitter).
 
-    ``refused`` counts rounds of calls that brought no connection, before a server counts as gone.
+    ``refused`` counts rounds of calls without a connection; after so many, a server counts as gone.
     """
 
     refused: int = 4
@@ -115,18 +115,28 @@ class Retries:
     longest_wait_s: float = 30.0
 
     def wait_s(self, number: int) -> float:
-        """Return the wait after that many faults in a row: 0.5-1 x a doubling time."""
+        """Return the wait after so many faults in a row: 0.5 to 1 times a doubling time."""
         longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (min(number, 60) - 1))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
 class ChatClient:
-    """Asks for completions; safe to share between threads.
+    """Gets completions from the servers of one model; safe to share between threads.
 
-    A call goes to the server with the fewest calls under way, and each server gets as many at once as it bears (see
-    ``Pace``). A server that says it is busy makes every thread wait, not only the one that was told; one that cannot
-    be reached or keeps failing is set aside for a growing while. A wrong key or model (401, 404) at any of them stops
-    the stage: that is for the user to mend.
+    A call goes to the server with the fewest calls under way; ``Pace`` limits the calls to each server. When a server
+    is busy, all threads wait, not only the one that got its reply. A server that cannot be reached or keeps failing is
+    set aside for a growing time. A wrong key or model (401, 404) at any server stops the stage: the user has to fix it.
+
+    Args:
+        urls: of the servers, each with its version path such as ``/v1``.
+        model: the model's name at all of them.
+        timeout_s: longest wait for one answer.
+        api_key: sent as a bearer token; "" for none.
+        extra: further fields of each request's body.
+        retries: how often a request is tried.
+        connections: most calls to one server at once.
+        patience_s: longest time that all servers may be busy.
+        show: displays why the client waits; called with "" when it no longer does.
     """
 
     def __init__(
@@ -139,23 +149,23 @@ class ChatClient:
         retries: Retries | None = None,
         connections: int = 8,
         patience_s: float = 600.0,
-        tell: Callable[[str], None] = lambda text: None,
+        show: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._retries = retries or Retries()
         self._patience_s = patience_s
-        self._tell = tell
+        self._show = show
         names = [urls] if isinstance(urls, str) else list(urls)
         self._servers = [
             (Endpoint(url, model, timeout_s, api_key, extra or {}, connections), Pace(connections)) for url in names
         ]
         self._stopped = False
-        self._told = False  # that the servers are busy
+        self._shows_pause = False
         self._busy_since: float | None = None
         self._last_fault: Fault | None = None
-        self._turn = threading.Condition()  # guards all of the above, and wakes who waits for a server
+        self._turn = threading.Condition()  # guards all of the above, and wakes the threads that wait for a server
 
     def stop(self) -> None:
-        """Send nothing more, and wake what waits for a retry."""
+        """Send nothing more, and wake the threads that wait for a retry."""
         with self._turn:
             self._stopped = True
             self._turn.notify_all()
@@ -167,15 +177,15 @@ class ChatClient:
             endpoint.close()
 
     def complete(self, request: Request) -> Reply:
-        """Return the model's reply; the one place that retries.
+        """Return the model's reply; retries happen here only.
 
         Raises:
-            UnusableReplyError: this request failed (timeouts, 4xx, 5xx, nonsense); others may do better.
-            TeacherError: no server can be used now; what is journaled is kept.
+            UnusableReplyError: this request failed (timeouts, 4xx, 5xx, a reply that is no completion); others may not.
+            TeacherError: no server can be used now; journaled replies are kept.
             UserError: the recipe's key, URL or model is wrong.
         """
         tried: Counter[str] = Counter()
-        most = {"timeout": self._retries.timeout, "broken": self._retries.broken}  # the others end in _failed
+        most = {"timeout": self._retries.timeout, "broken": self._retries.broken}  # _failed raises for the others
         last, not_before = -1, 0.0
         while True:
             number, sent_at = self._take(last, not_before)
@@ -198,10 +208,10 @@ class ChatClient:
                 not_before += self._retries.wait_s(tried.total())
 
     def _take(self, last: int, not_before: float) -> tuple[int, float]:
-        """Wait for a server that may be called; return its number, and the time.
+        """Wait for a server that may be called; return its index and the time.
 
         Args:
-            last: the server that failed this request; another one is taken where there is one.
+            last: index of the server that failed this request (-1: none); another server is preferred.
             not_before: when this request may be sent again.
         """
         with self._turn:
@@ -220,28 +230,28 @@ class ChatClient:
         raise UnusableReplyError("stopped")
 
     def _time_left(self, now: float, not_before: float) -> float | None:
-        """Return how long it may take until a server with room may be called; None: until another call ends."""
-        moments = [max(pace.not_before, not_before) for _, pace in self._servers if pace.has_room()]
-        return max(0.0, min(moments) - now) if moments else None
+        """Return the seconds until a server with room may be called; None: until another call ends."""
+        times = [max(pace.not_before, not_before) for _, pace in self._servers if pace.has_room()]
+        return max(0.0, min(times) - now) if times else None
 
     def _answered(self, pace: Pace, seconds: float | None) -> None:
-        """Note that a server answered after so many seconds; None: that it rejected this one request."""
+        """Record that a server answered after so many seconds; None: that it rejected the request."""
         with self._turn:
             if seconds is None:
-                pace.heard()
+                pace.responded()
             else:
                 pace.answered(seconds)
             self._busy_since = None
-            if self._told:
-                self._told = False
-                self._tell("")
-            self._turn.notify(2)  # the call's own place, and one more where the limit grew
+            if self._shows_pause:
+                self._shows_pause = False
+                self._show("")
+            self._turn.notify(2)  # this call has ended, and the limit may have grown by one
 
     def _failed(self, pace: Pace, fault: Fault, sent_at: float, now: float) -> None:
-        """Note a fault: slow the server down, hold it back, or set it aside.
+        """Record a fault: slow the server down, pause it, or set it aside.
 
         Raises:
-            TeacherError: no server is left, or all have been busy for longer than the patience lasts.
+            TeacherError: no server is left, or all have been busy for longer than ``patience_s``.
         """
         with self._turn:
             self._last_fault = fault
@@ -273,10 +283,10 @@ class ChatClient:
             )
 
     def _busy(self, pace: Pace, fault: Fault, sent_at: float, now: float) -> None:
-        """Halve, and pause all threads: as long as the server asks for, or longer and longer while it stays busy.
+        """Halve the limit and pause all threads, as long as the server asks for, else for a growing time.
 
-        Without a word from the server, the first round of refusals only halves; a second one without any answer
-        between is a pause.
+        Where the server asks for no pause, the first busy round only halves the limit; a second one without an answer
+        in between starts a pause.
         """
         if self._busy_since is None:
             self._busy_since = sent_at
@@ -288,20 +298,20 @@ class ChatClient:
         if fault.retry_after_s is not None:
             pace.not_before = max(pace.not_before, now + fault.retry_after_s)
         elif first and pace.num_busy > 1:
-            # The last try is made when patience ends, not some time before.
+            # The last try comes when the patience ends, not some time before.
             pace.not_before = max(pace.not_before, min(now + self._retries.wait_s(pace.num_busy), give_up_at))
         next_try = min(other.not_before for _, other in self._servers)
         if next_try > give_up_at:
             raise self._out_of_patience(fault, next_try - now)
         if next_try > now and first:
-            self._told = True
-            self._tell(f"paused: the server says it is busy; next try in {next_try - now:.0f} s")
+            self._shows_pause = True
+            self._show(f"paused: the server says it is busy; next try in {next_try - now:.0f} s")
 
-    def _out_of_patience(self, fault: Fault, asked_s: float = 0.0) -> TeacherError:
+    def _out_of_patience(self, fault: Fault, pause_s: float = 0.0) -> TeacherError:
         names = ", ".join(endpoint.url for endpoint, _ in self._servers)
-        told = f"asks to wait {asked_s:,.0f} s" if asked_s else f"has been busy for {self._patience_s:,.0f} s"
+        state = f"asks to wait {pause_s:,.0f} s" if pause_s else f"has been busy for {self._patience_s:,.0f} s"
         return TeacherError(
-            f"{names} {told}",
+            f"{names} {state}",
             fault.cause,
             f"wait, or raise teacher.patience_s; {_RESUMABLE}",
         )

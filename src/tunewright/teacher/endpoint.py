@@ -1,4 +1,4 @@
-"""One server's address: a request sent once, and each way it can go wrong told apart."""
+"""One server: a request sent once, and the faults that can follow, by kind."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class _RawCompletion(BaseModel):
 
 
 def request_path(request: Request) -> str:
-    """Return where a request is posted to, below the server's URL."""
+    """Return the path that a request is posted to, relative to the server's URL."""
     return "/completions" if request.raw else "/chat/completions"
 
 
 def request_body(model: str, request: Request, with_schema: bool, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON body of POST /chat/completions, or of /completions for a raw text (which takes no schema)."""
+    """Return the JSON body of POST /chat/completions, or of /completions for a raw text, which takes no schema."""
     body: dict[str, Any] = {"model": model}
     if request.raw:
         body["prompt"] = request.raw
@@ -85,14 +85,14 @@ def request_body(model: str, request: Request, with_schema: bool, extra: dict[st
 
 
 def read_completion(content: bytes, raw: bool = False) -> Reply:
-    """Return the reply that a 200's body holds.
+    """Return the reply in the body of a response with status 200.
 
     Args:
         content: the body.
-        raw: whether it should be that of /completions instead of /chat/completions.
+        raw: whether it comes from /completions instead of /chat/completions.
 
     Raises:
-        ValueError: it is no completion; the message says in what.
+        ValueError: it is no completion; the message names the field.
     """
     completion: _Completion | _RawCompletion
     try:
@@ -111,18 +111,18 @@ def read_completion(content: bytes, raw: bool = False) -> Reply:
     if text is None and finish == "stop":
         raise ValueError("choices.0.message.content: missing")
     usage = completion.usage or _Usage()
-    # Nothing said, but paid for: all tokens went into thought, or a filter or tool took the answer.
+    # An empty answer is paid for as well: all tokens went into reasoning, or a filter or tool took the answer.
     return Reply(text or "", finish, usage.prompt_tokens, usage.completion_tokens)
 
 
 def error_message(content: bytes) -> str:
-    """Return what an error's body says, in one short line."""
+    """Return the message in an error's body, in one short line."""
     text = content[:2000].decode("utf-8", "replace")
     try:
-        told = json.loads(content)
-        told = told.get("error", told) if isinstance(told, dict) else told
-        told = told.get("message", told) if isinstance(told, dict) else told
-        text = told if isinstance(told, str) else json.dumps(told)
+        body = json.loads(content)
+        error = body.get("error", body) if isinstance(body, dict) else body
+        message = error.get("message", error) if isinstance(error, dict) else error
+        text = message if isinstance(message, str) else json.dumps(message)
     except (ValueError, RecursionError):
         pass
     return " ".join(text.split())[:200]
@@ -135,7 +135,7 @@ _BUSY = {429: "too many requests", 503: "out of service", 529: "overloaded"}
 
 @dataclass(frozen=True)
 class Fault:
-    """Why one attempt failed, in kind and in words, and how long the server asks to wait."""
+    """Why one attempt failed: its kind, its cause, and the pause that the server asks for."""
 
     kind: Literal["refused", "timeout", "busy", "broken"]
     cause: str
@@ -143,7 +143,7 @@ class Fault:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, given as seconds or as an HTTP date."""
+    """Return the seconds of a Retry-After header, which holds seconds or an HTTP date; None without a valid one."""
     if not value:
         return None
     try:
@@ -151,15 +151,15 @@ def retry_after_s(value: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        moment = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value)
     except ValueError:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def bare_url(url: str) -> str:
-    """Return the URL without user, password and a last slash; what is no URL comes back as it is."""
+    """Return the URL without user, password and trailing slash; text that is no URL is returned unchanged."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -168,7 +168,7 @@ def bare_url(url: str) -> str:
 
 
 def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager | urllib3.HTTPConnectionPool:
-    """Return the connections to a server, through the environment's proxy unless it is this machine's loopback."""
+    """Return the connections to a server: through the environment's proxy, except to this machine."""
     parts = urlsplit(url)
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(certifi.where())
@@ -177,10 +177,10 @@ def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager
         proxy = getproxies().get(parts.scheme)
         if proxy:
             return urllib3.ProxyManager(proxy, maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
-    one: urllib3.HTTPConnectionPool = urllib3.PoolManager(
+    pool: urllib3.HTTPConnectionPool = urllib3.PoolManager(
         maxsize=number, timeout=timeout, retries=False, ssl_context=trusted
     ).connection_from_url(bare_url(url))
-    return one
+    return pool
 
 
 class Endpoint:
@@ -206,7 +206,7 @@ class Endpoint:
             self._headers |= urllib3.make_headers(basic_auth=login)
         self._http = _connections(url, connections, timeout_s)
         direct = isinstance(self._http, urllib3.HTTPConnectionPool)
-        self._target = urlsplit(self.url).path if direct else self.url  # a proxy has to be told the whole address
+        self._target = urlsplit(self.url).path if direct else self.url  # a proxy needs the full URL
 
     def close(self) -> None:
         """Close the connections."""
@@ -216,7 +216,7 @@ class Endpoint:
             self._http.clear()
 
     def attempt(self, request: Request) -> Reply | Fault:
-        """Send the request once; return the reply, or a fault that a further attempt may mend.
+        """Send the request once; return the reply, or a fault after which another attempt may succeed.
 
         Raises:
             UnusableReplyError: the server rejects this request (4xx).
@@ -245,51 +245,51 @@ class Endpoint:
         return self._judge(response, bool(request.raw))
 
     def _without_schema(self, request: Request) -> Reply | Fault:
-        """Ask plainly after a 400; when that brings a reply, the server knows no json_schema and is spared it."""
+        """Send the request without its schema after a 400; if that succeeds, send no more schemas to this server."""
         result = self.attempt(replace(request, schema=None))
         if isinstance(result, Reply):
             self._with_schema = False
         return result
 
     def _judge(self, response: urllib3.BaseHTTPResponse, raw: bool) -> Reply | Fault:
-        """Turn an HTTP response into a reply, a fault worth retrying, or an error."""
+        """Return the reply of an HTTP response, or a fault worth a retry; raise any other error."""
         status = response.status
         if status == 200:
             try:
                 return read_completion(response.data, raw)
             except ValueError as error:
                 return Fault("broken", f"a reply that is no completion: {error}")
-        said = error_message(response.data)
+        message = error_message(response.data)
         if self._key:  # some servers repeat it
-            said = said.replace(self._key, "…")
+            message = message.replace(self._key, "…")
         if status in (401, 403, 404) or status in (301, 302, 303, 307, 308):
-            raise self._refusal(response, said, raw)
+            raise self._refusal(response, message, raw)
         pause = retry_after_s(response.headers.get("Retry-After"))
         if status in _BUSY:
-            return Fault("busy", f"{_BUSY[status]} ({status}): {said}", pause)
+            return Fault("busy", f"{_BUSY[status]} ({status}): {message}", pause)
         if status in (408, 409, 425) or status >= 500:
-            return Fault("broken", f"the server failed ({status}): {said}", pause)
-        raise UnusableReplyError(f"the server rejects the request ({status}): {said}")
+            return Fault("broken", f"the server failed ({status}): {message}", pause)
+        raise UnusableReplyError(f"the server rejects the request ({status}): {message}")
 
-    def _refusal(self, response: urllib3.BaseHTTPResponse, said: str, raw: bool) -> UserError:
-        """Return the error for an answer that no retry changes."""
+    def _refusal(self, response: urllib3.BaseHTTPResponse, message: str, raw: bool) -> UserError:
+        """Return the error for a response that no retry changes."""
         status = response.status
         if status in (301, 302, 303, 307, 308):
             target = response.headers.get("Location", "nowhere")
             return UserError(
                 f"{self.url} redirects elsewhere ({status})",
-                f"to {target}; redirects are not followed, so that the key stays with the address you gave",
+                f"to {target}; redirects are not followed, so that the key goes to the address in the recipe only",
                 "if you trust that address, set it as teacher.url",
             )
         if status == 404:
             return UserError(
                 f"{self.url} has no {'' if raw else 'chat '}completions for model {self._model!r} (404)",
-                said,
+                message,
                 "check teacher.url (it usually ends in /v1) and teacher.model",
             )
-        sent = "the key that was sent is refused" if self._key else "no key was sent"
+        sent = "the server refuses the key" if self._key else "no key was sent"
         return UserError(
-            f"{self.url} does not let you in ({status})",
-            f"{sent}: {said}",
+            f"{self.url} denies access ({status})",
+            f"{sent}: {message}",
             "name the variable that holds a valid key: --set teacher.api_key_env=NAME, and export NAME=...",
         )

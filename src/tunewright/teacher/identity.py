@@ -1,4 +1,4 @@
-"""Which teacher a recipe names: what stands for it in request keys, and whether it can be used at all."""
+"""The identity of a recipe's teacher in request keys and fingerprints, and the checks of its settings."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tunewright.teacher.endpoint import bare_url
 
 
 def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
-    """Return what names the teacher, in fingerprints and request keys: no key, no password.
+    """Return the teacher's identity in fingerprints and request keys; it holds no key and no password.
 
-    A single URL is part of the name, for behind another address the same name may be another model. Several URLs are
-    not: who lists them says that one model answers at all of them, so the model's name is enough. Servers may then
-    come and go, in any order, and no answer is asked for twice.
+    A single URL is part of the identity, for at another URL the same name may be another model. Several URLs are not:
+    a recipe that lists them states that one model answers at all of them. Servers may then come and go, in any order,
+    and no request is paid for twice.
 
     Args:
         settings: the recipe's [teacher].
-        root: where the folder of a local teacher starts when it is relative.
+        root: the folder that a local teacher's relative path starts from.
     """
     if settings.url == EMBEDDED:
         return source.IDENTITY
@@ -35,7 +35,7 @@ def _fleet(settings: TeacherSettings) -> str:
 
 
 def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
-    """Return the other names under which this teacher may have answered: as a fleet, and as each URL of one alone."""
+    """Return the other identities under which this teacher may have answered: as a fleet, or at each URL alone."""
     if settings.url in (EMBEDDED, LOCAL):
         return ()
     if isinstance(settings.url, str):
@@ -44,30 +44,30 @@ def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
 
 
 def read_api_key(settings: TeacherSettings) -> str:
-    """Return the key from the environment, or nothing when the recipe names no variable.
+    """Return the key from the environment, or "" when the recipe names no variable.
 
     Raises:
-        RecipeError: the variable is not set, or holds what no HTTP header may carry.
+        RecipeError: the variable is not set, or holds characters that no HTTP header may carry.
     """
     name = settings.api_key_env
     if name and not os.environ.get(name):
         raise RecipeError(
             f"the environment variable {name} is not set",
-            "teacher.api_key_env says that it holds the teacher's key",
+            "teacher.api_key_env names it as the holder of the teacher's key",
             f"export {name}=...",
         )
     key = os.environ[name].strip() if name else ""
     if not (key.isascii() and key.isprintable()):
         raise RecipeError(
             f"the key in {name} holds characters that no HTTP header may carry",
-            "a line end in its middle, or a letter that is not ASCII",
-            f"look at where it comes from, then: export {name}=...",
+            "a line end inside it, or a letter that is not ASCII",
+            f"check its source, then: export {name}=...",
         )
     return key
 
 
 def check_teacher(settings: TeacherSettings) -> None:
-    """Refuse settings with which no call can be made, before any is.
+    """Refuse settings with which no call can be made, before the first call.
 
     Raises:
         RecipeError: a URL, the model or the key's variable is missing or wrong.
@@ -85,11 +85,13 @@ def check_teacher(settings: TeacherSettings) -> None:
             raise RecipeError(
                 f"teacher.url {url!r} is not a URL",
                 "it is not http:// or https:// and a host",
-                f'for example http://localhost:8000/v1, or alone "{EMBEDDED}" or "{LOCAL}"',
+                f'for example http://localhost:8000/v1; or, alone, "{EMBEDDED}" or "{LOCAL}"',
             )
     if not settings.model:
         first = settings.urls[0]
-        raise RecipeError("teacher.model is empty", f"{first} needs a name", f"see what it serves: curl {first}/models")
+        raise RecipeError(
+            "teacher.model is empty", f"{first} needs a model's name", f"list its models: curl {first}/models"
+        )
     read_api_key(settings)
 
 

@@ -1,4 +1,4 @@
-"""The call journal: every reply on disk before it is used, and no request paid for twice."""
+"""The call journal (each reply is on disk before it is used, no request is paid for twice) and the budget."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import RunFolderError, TeacherError, shell
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import Journal
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import Reply, Request
 
-_TOKENS_PER_TURN = 16  # of the chat template, generously
+_TOKENS_PER_TURN = 16  # of the chat template; an upper bound
 _MILLION = 1_000_000
 
 
 def most_prompt_tokens(request: Request) -> int:
-    """Return a bound on a request's prompt tokens: byte-level vocabularies have no token of less than a byte."""
+    """Return an upper bound of a request's prompt tokens: no token of a byte-level vocabulary is less than a byte."""
     texts = [request.raw, *(message.content for message in request.messages)]
     if request.schema is not None:
         texts.append(json.dumps(request.schema))
@@ -28,66 +28,60 @@ def most_prompt_tokens(request: Request) -> int:
 
 
 class Spending:
-    """The dollars of a run folder: what was paid, and what the calls under way may come to. Safe between threads.
+    """The dollars spent in a run folder, and the most that the calls under way may cost; safe to share between threads.
 
     Args:
-        settings: the recipe's [teacher] or [judge], with its prices and budget.
-        purse: which of the two.
-        spent: what it has paid in this run folder so far.
+        settings: the recipe's [teacher], or its [judge] as one, with prices and budget.
+        section: "teacher" or "judge".
+        spent: US dollars spent so far.
     """
 
-    def __init__(self, settings: TeacherSettings, purse: str = "teacher", spent: float = 0.0) -> None:
-        self.purse = purse
+    def __init__(self, settings: TeacherSettings, section: str = "teacher", spent: float = 0.0) -> None:
+        self.section = section
         self._prices = settings.price
         self._budget = settings.budget
         self.spent = spent
         self._under_way = 0.0
         self._settled = threading.Condition()
 
-    @property
-    def has_prices(self) -> bool:
-        """Whether calls cost anything."""
-        return any(self._prices)
-
     def cost(self, num_prompt_tokens: int, num_tokens: int) -> float:
-        """Return the dollars for so many tokens."""
+        """Return the US dollars for so many tokens."""
         return (self._prices[0] * num_prompt_tokens + self._prices[1] * num_tokens) / _MILLION
 
     def reserve(self, request: Request) -> float:
-        """Return what the call may cost at most, once the budget has room for it beside what is under way.
+        """Wait until the budget has room for a call at its highest cost; return that cost.
 
         Raises:
-            TeacherError: it has no room, and nothing is under way that may turn out cheaper than feared.
+            TeacherError: there is no room, and no call is under way that may cost less than reserved.
         """
         worst = self.cost(most_prompt_tokens(request), request.max_tokens)
         with self._settled:
             while self._budget and self.spent + self._under_way + worst > self._budget:
                 if not self._under_way:
                     raise TeacherError(
-                        f"the next call may pass the budget of ${self._budget:,.2f}",
+                        f"the next call may exceed the budget of ${self._budget:,.2f}",
                         f"${self.spent:,.4f} are spent in this run folder; the call may cost ${worst:,.4f}",
-                        f"every answer so far is kept; go on with a higher one: --set {self.purse}.budget=DOLLARS",
+                        f"all answers so far are kept; to continue, raise it: --set {self.section}.budget=DOLLARS",
                     )
                 self._settled.wait()
             self._under_way += worst
         return worst
 
     def settle(self, reserved: float, paid: float) -> None:
-        """Put what a call cost in place of what it might have."""
+        """Replace a call's reserved cost by its real one."""
         with self._settled:
             self._under_way = max(0.0, self._under_way - reserved)
             self.spent += paid
             self._settled.notify_all()
 
 
-JOURNAL = RunFile.TEACHER_JOURNAL
 _FINISHES = ("stop", "length", "other")
 _KINDS = {"text": str, "finish": str, "num_prompt_tokens": int, "num_tokens": int}
 
 
 @dataclass(eq=False)
 class _Entry:
-    """A reply on its way to the disk, and what became of it."""
+    """A reply that waits to be written."""
 
     content: dict[str, Any]
     woken: threading.Event = field(default_factory=threading.Event)
@@ -96,37 +90,41 @@ class _Entry:
     error: Exception | None = None
 
 
-def purse_of(stage: str) -> str:
+def budget_section(stage: str) -> str:
     """Return the section of the recipe whose budget pays for a stage's calls."""
     return "judge" if stage == "judge" else "teacher"
 
 
 class CallJournal:
-    """The replies of a run, by request key (:meth:`Request.key`). Safe between threads."""
+    """The replies of a run, by request key (:meth:`Request.key`); safe to share between threads.
 
-    def __init__(self, run: RunFolder) -> None:
-        self._journal = run.journal(JOURNAL)
+    Raises:
+        RunFolderError: an entry is not a reply.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         if self._journal.num_torn:
-            console.warning(f"{JOURNAL}: the last reply was cut by a crash; it is asked for again")
+            console.warning(f"{journal.path.name}: a crash cut the last reply; its call is made again")
         self._replies = {
             str(entry.get("key")): self._read(number, entry) for number, entry in enumerate(self._journal.entries, 1)
         }
-        self.models = frozenset(str(entry.get("model")) for entry in self._journal.entries)  # that answered before
+        self.models = frozenset(str(entry.get("model")) for entry in self._journal.entries)  # of earlier replies
         self._waiting: list[_Entry] = []
         self._is_writing = False
-        self._list = threading.Lock()  # of the two above
+        self._list = threading.Lock()  # guards the two above
         self._disk = threading.Lock()
         self._closed = False
 
     def _read(self, number: int, entry: dict[str, Any]) -> Reply:
-        # By hand: pydantic takes three times as long, and a long run's journal is read at every start.
+        # Checked by hand: pydantic takes three times as long, and the journal is read at every start.
         wrong = [name for name, kind in _KINDS.items() if type(entry.get(name)) is not kind]
         if wrong or entry["finish"] not in _FINISHES:
             path = self._journal.path
             raise RunFolderError(
                 f"{path} line {number} is not a teacher's reply",
                 f"wrong or missing: {', '.join(wrong) or 'finish'}",
-                f"delete that line: its call is then made again ({shell('sed', '-i', f'{number}d', path)})",
+                f"delete that line, and its call is made again ({shell('sed', '-i', f'{number}d', path)})",
             )
         return Reply(entry["text"], entry["finish"], entry["num_prompt_tokens"], entry["num_tokens"])
 
@@ -134,11 +132,11 @@ class CallJournal:
         """Return the journaled reply to a request, or None."""
         return self._replies.get(key)
 
-    def spent(self, purse: str, models: frozenset[str], price: Callable[[int, int], float]) -> float:
-        """Return what a purse (:func:`purse_of`) has paid: as noted, or else at the price given for these models."""
+    def spent(self, section: str, models: frozenset[str], price: Callable[[int, int], float]) -> float:
+        """Return the dollars spent by a budget section: the recorded costs, else these models' tokens at ``price``."""
         total = 0.0
         for entry in self._journal.entries:
-            if purse_of(str(entry.get("stage"))) != purse:
+            if budget_section(str(entry.get("stage"))) != section:
                 continue
             if "cost" in entry:
                 total += float(entry["cost"])
@@ -147,9 +145,9 @@ class CallJournal:
         return total
 
     def put(self, key: str, stage: str, model: str, reply: Reply, cost: float = 0.0) -> bool:
-        """Write a reply to disk; it may be used once this returns. After ``close``, nothing is written (False).
+        """Write a reply to disk and return True; after ``close``, write nothing and return False.
 
-        Replies of several threads share one write: the first to come writes what all have handed in.
+        Replies of several threads share one write: the first thread writes all that are waiting.
 
         Raises:
             DiskFullError: no space; the reply is not kept.
@@ -162,7 +160,7 @@ class CallJournal:
             self._waiting.append(mine)
             my_turn, self._is_writing = not self._is_writing, True
         if not my_turn:
-            mine.woken.wait()  # it is written, or it is the first of those that are left to be
+            mine.woken.wait()  # until it is written, or is the first of the entries that are not
         if not mine.is_done:
             self._write()
         if mine.error:
@@ -172,25 +170,25 @@ class CallJournal:
         return mine.is_written
 
     def _write(self) -> None:
-        """Write what has been handed in, wake those who wait for it, and let the next one write the rest."""
+        """Write the waiting entries, wake their threads, and let the next thread write the rest."""
         with self._disk:
             with self._list:
                 batch, self._waiting = self._waiting, []
             try:
                 if not self._closed:
-                    self._journal.append(*[one.content for one in batch])
-                    for one in batch:
-                        one.is_written = True
-            except Exception as error:  # for all whose replies it concerns
-                for one in batch:
-                    one.error = error
+                    self._journal.append(*[entry.content for entry in batch])
+                    for entry in batch:
+                        entry.is_written = True
+            except Exception as error:  # each thread of the batch raises it
+                for entry in batch:
+                    entry.error = error
         with self._list:
             self._is_writing = bool(self._waiting)
             following = self._waiting[:1]
-        for one in batch:
-            one.is_done = True
-        for one in [*batch, *following]:
-            one.woken.set()
+        for entry in batch:
+            entry.is_done = True
+        for entry in [*batch, *following]:
+            entry.woken.set()
 
     def close(self) -> None:
         """Write nothing more."""

@@ -1,4 +1,4 @@
-"""A model as a judge: a verdict per claim of an answer, and the better of two answers, asked in both orders."""
+"""A model as a judge: a verdict per claim of an answer, and the better of two answers, compared in both orders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from tunewright.teacher.protocol import Asks, Reply, Request
+from tunewright.teacher.protocol import Reply, Request, TeacherLike
 from tunewright.text.prompts import fill, load_prompt
 
 Finding = Literal["supported", "contradicted", "not mentioned"]
@@ -34,12 +34,12 @@ class _Choice(BaseModel):
     better: Literal["A", "B", "tie"]
 
 
-Parsed = TypeVar("Parsed", bound=BaseModel)
+ReplyModel = TypeVar("ReplyModel", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a judge reads: an answer to a question, and the passage that must carry it."""
+class JudgedAnswer:
+    """An answer to judge: with its question, and the passage that must support it."""
 
     question: str
     answer: str
@@ -65,10 +65,10 @@ _CLAIMS_SCHEMA = _object(
 _CHOICE_SCHEMA = _object(better={"type": "string", "enum": ["A", "B", "tie"]})
 
 
-def judge(items: Sequence[Judged], teacher: Asks, seed: int = 0) -> list[Finding | None]:
-    """Return the worst verdict on any claim of each answer; None where the reply is cut, failed or no verdict.
+def judge_support(items: Sequence[JudgedAnswer], teacher: TeacherLike, seed: int = 0) -> list[Finding | None]:
+    """Return the worst verdict on any claim of each answer; None where the reply failed, is cut or holds no verdict.
 
-    Asked at temperature 0: a verdict is no draw.
+    The temperature is 0, so that a verdict is not a random draw.
     """
     turns = load_prompt("judge", _PACKAGE)
     requests = [
@@ -88,12 +88,12 @@ def _worst(reply: Reply | None) -> Finding | None:
     findings = read_reply(reply, _Findings)
     if findings is None:
         return None
-    found = {finding.verdict for finding in findings.claims}
-    return next((verdict for verdict in _FINDINGS if verdict in found), None)
+    verdicts = {finding.verdict for finding in findings.claims}
+    return next((verdict for verdict in _FINDINGS if verdict in verdicts), None)
 
 
-def read_reply(reply: Reply | None, kind: type[Parsed]) -> Parsed | None:
-    """Return the first JSON object of a complete reply, when it is of this kind; else None."""
+def read_reply(reply: Reply | None, kind: type[ReplyModel]) -> ReplyModel | None:
+    """Return the first JSON object of a complete reply as this model; None where it does not match."""
     if reply is None or reply.finish != "stop":
         return None
     try:
@@ -105,9 +105,13 @@ def read_reply(reply: Reply | None, kind: type[Parsed]) -> Parsed | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a judge said of two answers: which one in both orders, else a tie; ``flipped`` when the orders disagree.
+    """A judge's preference between two answers.
 
-    ``choices``: how often, of the two times, it chose one; ``first_shown``: how often that was the one shown first.
+    Attributes:
+        better: the answer preferred in both orders, else a tie.
+        flipped: whether the two orders disagree.
+        choices: in how many of the two orders the judge preferred an answer.
+        first_shown: in how many of them that was the answer shown first.
     """
 
     better: Better
@@ -116,32 +120,34 @@ class Comparison:
     first_shown: int = 0
 
 
-def compare(pairs: Sequence[tuple[Judged, Judged]], teacher: Asks, seed: int = 0) -> list[Comparison | None]:
-    """Return which of two answers to the same question is better; None where either order brings no verdict.
+def compare_answers(
+    pairs: Sequence[tuple[JudgedAnswer, JudgedAnswer]], teacher: TeacherLike, seed: int = 0
+) -> list[Comparison | None]:
+    """Return which of two answers to the same question is better; None where either order yields no verdict.
 
-    A judge favors a place (Zheng et al. 2023, "Judging LLM-as-a-Judge"): asked in both orders, it must say the same
-    twice, or it is a tie. The same answer twice is a tie without a call.
+    Judges have a position bias (Zheng et al. 2023, "Judging LLM-as-a-Judge"), so each pair is judged in both orders; if
+    they disagree, it is a tie. Two equal answers are a tie without a call.
     """
     turns = load_prompt("compare", _PACKAGE)
     different = [pair for pair in pairs if pair[0].answer.strip() != pair[1].answer.strip()]
     requests = []
     for first, second in different:
-        for one, other in ((first, second), (second, first)):
-            filled = fill(turns, passage=first.passage, question=first.question, first=one.answer, second=other.answer)
+        for a, b in ((first, second), (second, first)):
+            filled = fill(turns, passage=first.passage, question=first.question, first=a.answer, second=b.answer)
             requests.append(Request(filled, _CHOICE_TOKENS, 0.0, seed, _CHOICE_SCHEMA))
     replies = iter(teacher.ask_all(requests, "comparing") if requests else [])
     same = Comparison("tie")
-    asked = {id(pair) for pair in different}
+    judged = {id(pair) for pair in different}
     return [
-        _settle(read_reply(next(replies), _Choice), read_reply(next(replies), _Choice)) if id(pair) in asked else same
+        _settle(read_reply(next(replies), _Choice), read_reply(next(replies), _Choice)) if id(pair) in judged else same
         for pair in pairs
     ]
 
 
-def _settle(straight: _Choice | None, turned: _Choice | None) -> Comparison | None:
-    if straight is None or turned is None:
+def _settle(straight: _Choice | None, swapped: _Choice | None) -> Comparison | None:
+    if straight is None or swapped is None:
         return None
-    told = (straight.better, turned.better)
-    better: Better = "first" if told == ("A", "B") else "second" if told == ("B", "A") else "tie"
-    choices = 2 - told.count("tie")
-    return Comparison(better, better == "tie" and choices > 0, choices, told.count("A"))
+    labels = (straight.better, swapped.better)
+    better: Better = "first" if labels == ("A", "B") else "second" if labels == ("B", "A") else "tie"
+    choices = 2 - labels.count("tie")
+    return Comparison(better, better == "tie" and choices > 0, choices, labels.count("A"))

@@ -1,4 +1,4 @@
-"""The local teacher: a transformers model in this process, one thread that answers all who wait in a rolling batch."""
+"""The local teacher: a transformers model in this process; one thread answers all calls by continuous batching."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
 @dataclass
 class _Call:
-    """A request on its way: who asked waits for ``ended``."""
+    """A request in progress; the calling thread waits for ``ended``."""
 
     request: Request
     started: float = 0.0
@@ -32,16 +32,15 @@ class _Call:
 
 
 class LocalClient:
-    """Answers from a model in memory. A raw text is completed as it is, without any token before it.
+    """Completes requests with a model in memory. A raw text is completed as it is, without any token before it.
 
-    A request's JSON schema is not enforced here: the prompt has to ask for the form, and what comes is checked by the
-    stage that asked.
+    A request's JSON schema is not enforced here: the prompt has to ask for the form, and the stage checks the reply.
 
     Args:
         model: a causal language model in evaluation mode.
-        tokenizer: the model's, with a chat template.
+        tokenizer: the model's tokenizer, with a chat template.
         end_ids: tokens that end an answer.
-        most_rows: prompts answered at once; halved where memory does not suffice.
+        most_rows: prompts answered at once; halved when memory runs out.
     """
 
     def __init__(self, model: Any, tokenizer: Any, end_ids: list[int], most_rows: int) -> None:
@@ -53,16 +52,16 @@ class LocalClient:
         self._under_way: dict[int, _Call] = {}  # by id() of its row
         self._waiting: deque[_Call] = deque()
         self._stopped = False
-        self._turn = threading.Condition()  # guards the two above
+        self._turn = threading.Condition()  # guards the three above
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     @classmethod
     def load(cls, settings: TeacherSettings) -> LocalClient:
-        """Load the recipe's model onto this machine's GPU, or the CPU.
+        """Load the recipe's model onto this machine's GPU, else onto the CPU.
 
         Raises:
-            ModelError: it is missing, gated, damaged or of an unsupported kind.
+            ModelError: it is missing, gated, damaged or of an unsupported family.
         """
         from tunewright.models.chat_template import end_ids, load_tokenizer
         from tunewright.models.loading import for_inference, load_base, pick_device
@@ -75,11 +74,11 @@ class LocalClient:
         return cls(model, tokenizer, end_ids(tokenizer, model), settings.concurrency)
 
     def complete(self, request: Request) -> Reply:
-        """Return the reply, once the request's row in the batch is finished.
+        """Return the reply when the request's row in the batch is finished.
 
         Raises:
-            UnusableReplyError: the prompt does not fit the model, or its template; or the stage is stopping.
-            TeacherError: the model cannot compute.
+            UnusableReplyError: the prompt does not fit the context or the chat template, or the stage stops.
+            TeacherError: the model fails.
         """
         call = _Call(request)
         with self._turn:
@@ -93,13 +92,13 @@ class LocalClient:
         return call.reply
 
     def stop(self) -> None:
-        """Answer nothing more; who waits is told so."""
+        """Answer nothing more; waiting calls raise."""
         with self._turn:
             self._stopped = True
             self._turn.notify()
 
     def close(self) -> None:
-        """Stop, and give the model's memory back."""
+        """Stop, and free the model's memory."""
         self.stop()
         self._thread.join()
         self._batch.clear()
@@ -117,7 +116,7 @@ class LocalClient:
         error: Exception = UnusableReplyError("stopped")
         try:
             with torch.inference_mode():
-                while self._take_in():
+                while self._wait_for_calls():
                     try:
                         self._step()
                     except torch.OutOfMemoryError as lack:
@@ -128,7 +127,7 @@ class LocalClient:
             error = TeacherError(
                 f"the local teacher failed: {type(failure).__name__}",
                 str(failure)[:300],
-                "every answer so far is kept; check the model with: tunewright doctor",
+                "all answers so far are kept; check the model with: tunewright doctor",
             )
         with self._turn:
             self._stopped = True
@@ -137,15 +136,15 @@ class LocalClient:
         for call in left:
             call.end(None, error)
 
-    def _take_in(self) -> bool:
-        """Wait until there is something to do, and put what waits in line for the batch; False: the stage stops."""
+    def _wait_for_calls(self) -> bool:
+        """Wait for a call; return False when the stage stops."""
         with self._turn:
             while not (self._stopped or self._waiting or self._under_way):
                 self._turn.wait()
             return not self._stopped
 
     def _step(self) -> None:
-        """Let waiting prompts join as far as there is room, write a token in every row, and hand out the finished."""
+        """Add waiting prompts while there is room, write a token in every row, and return the finished replies."""
         rows = []
         with self._turn:
             room = self._most_rows - len(self._under_way)
@@ -185,14 +184,14 @@ class LocalClient:
         return GenerationRow(ids, most, request.temperature, request.seed, request.stop)
 
     def _halve(self, lack: Exception) -> None:
-        """Start the rows under way again, later and fewer at once: the answers stay the same."""
+        """Restart the rows under way with half as many at once; the answers stay the same."""
         import torch
 
         if len(self._under_way) <= 1:
             raise TeacherError(
                 "the local teacher does not fit this machine's memory",
                 str(lack).splitlines()[0],
-                "quantize it (--set teacher.quantization=nf4), or take a smaller one",
+                "quantize it (--set teacher.quantization=nf4), or take a smaller model",
             ) from lack
         self._most_rows = len(self._under_way) // 2
         with self._turn:

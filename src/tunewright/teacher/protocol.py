@@ -1,4 +1,4 @@
-"""What is said to a teacher and what comes back: Request, Reply, and how a call can go wrong."""
+"""The types of a call to a teacher: Request, Reply, the error of an unusable reply, and the two protocols."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Finish = Literal["stop", "length", "other"]
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to ask for.
+    """A request for one completion.
 
     Attributes:
-        messages: the chat to go on with; empty when ``raw`` is set.
-        max_tokens: the answer is cut there.
-        temperature: 0 asks for the likeliest answer.
+        messages: the chat to continue; empty when ``raw`` is set.
+        max_tokens: most tokens of the answer; a longer one is cut.
+        temperature: 0 takes the likeliest answer.
         seed: of the sampling.
-        schema: JSON schema that a chat's answer should follow; servers without schemas are asked without it.
+        schema: JSON schema that a chat's answer should follow; it is left out for servers without schemas.
         raw: the exact text to complete, without any chat template.
         stop: texts that end the answer; they are not part of it.
     """
@@ -38,9 +38,9 @@ class Request:
             raise ValueError("a request holds either messages or a raw text")
 
     def key(self, model: str) -> str:
-        """Return the digest that names this request to this model: the same key, the same answer."""
+        """Return the digest of this request to this model; the journal holds one reply per key."""
         turns = [(message.role, message.content) for message in self.messages]
-        # Only what is set takes part, so that the journals of older versions go on answering.
+        # Unset fields do not take part, so that the keys in journals of older versions stay valid.
         more = {name: value for name, value in (("raw", self.raw), ("stop", self.stop)) if value}
         parts = (model, turns, self.max_tokens, self.temperature, self.seed, self.schema)
         return digest(*parts, more) if more else digest(*parts)
@@ -48,7 +48,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """A teacher's answer; ``finish`` is "length" when it was cut at ``max_tokens``, ``seconds`` how long it took."""
+    """A teacher's answer.
+
+    Attributes:
+        finish: "length" when the answer was cut at ``max_tokens``.
+        seconds: how long the call took.
+    """
 
     text: str
     finish: Finish
@@ -58,21 +63,21 @@ class Reply:
 
 
 class UnusableReplyError(Exception):
-    """This one request brought no usable reply, retries included; the next one may. Never shown to a user as it is."""
+    """One request got no usable reply, retries included; other requests may. Never shown to a user as it is."""
 
 
 class Client(Protocol):
-    """What asks a model: the HTTP client, or anything else with this shape."""
+    """A model that completes one request at a time: the HTTP client, or the local model."""
 
     def complete(self, request: Request) -> Reply:
         """Return the reply; safe to call from several threads."""
 
     def stop(self) -> None:
-        """Send nothing more, and wake what waits for a retry."""
+        """Send nothing more, and wake the threads that wait for a retry."""
 
 
-class Asks(Protocol):
-    """What stages see of a teacher."""
+class TeacherLike(Protocol):
+    """A teacher as the stages use it."""
 
     def ask_all(self, requests: Sequence[Request], label: str) -> list[Reply | None]:
         """Return the replies in the order of the requests; None where a call failed."""

@@ -1,4 +1,4 @@
-"""A stage's teacher: answers from the journal where it can, else calls, concurrently, and counts both."""
+"""A stage's teacher: replies from the journal, else concurrent calls; both are counted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from tunewright import console
 from tunewright.errors import ModelError, TeacherError
 from tunewright.models import llama_cpp, source
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import Journal
 from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
 from tunewright.teacher.client import ChatClient
 from tunewright.teacher.identity import check_teacher, earlier_identities, read_api_key, teacher_identity
-from tunewright.teacher.journal import CallJournal, Spending, purse_of
+from tunewright.teacher.journal import CallJournal, Spending, budget_section
 from tunewright.teacher.protocol import Client, Reply, Request, UnusableReplyError
 
 _CONTEXT_TOKENS = 4096
@@ -25,12 +25,12 @@ _CONTEXT_TOKENS = 4096
 
 @contextmanager
 def serve_embedded(gguf: Path) -> Iterator[str]:
-    """Start the teacher on a free port of the loopback; yield its address (http://host:port).
+    """Start the embedded teacher on a free local port; yield its address (http://host:port).
 
-    One slot, so that an answer depends on its request alone.
+    It has one slot, so that an answer depends on its request alone.
 
     Raises:
-        TeacherError: it does not start; llama.cpp's last words are the cause.
+        TeacherError: it does not start; the cause is the end of llama.cpp's output.
     """
     with ExitStack() as stack:
         try:
@@ -44,22 +44,22 @@ def serve_embedded(gguf: Path) -> Iterator[str]:
         yield address
 
 
-_LEAST_FAILURES = 5  # before "most calls fail" can stop a stage
-_GRACE_S = 2.0  # for calls under way when a stage stops
+_LEAST_FAILURES = 5  # before a majority of failed calls stops a stage
+_GRACE_S = 2.0  # wait for the calls under way when a stage stops
 
 
 class Teacher:
-    """Answers batches of requests; nothing is started or connected before the first call that must be made.
+    """Answers batches of requests; starts and connects nothing before the first call that it must make.
 
     Attributes:
-        num_calls: calls made that brought a reply.
-        num_from_journal: requests answered without a call.
-        num_failed: calls given up.
-        num_prompt_tokens: of the calls made.
-        num_tokens: written by the calls made.
-        cost: US dollars, of the calls made.
-        seconds: sum of the time that the calls made took; they overlap.
-        failures: how often each cause made a call fail.
+        num_calls: calls with a reply.
+        num_from_journal: requests answered from the journal.
+        num_failed: calls without a usable reply, retries included.
+        num_prompt_tokens: prompt tokens of the calls.
+        num_tokens: tokens written by the calls.
+        cost: US dollars of the calls.
+        seconds: sum of the calls' durations, which overlap.
+        failures: number of failed calls by cause.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Teacher:
         connect: Callable[[Callable[[str], None]], Client],
     ) -> None:
         self._journal = journal
-        self._models = models  # the teacher's name, and those under which it may have answered before
+        self._models = models  # the teacher's identity, then the others under which it may have answered
         self._stage = stage
         self._concurrency = concurrency
         self._spending = spending
@@ -90,34 +90,34 @@ class Teacher:
         """Return the replies in the order of the requests; None where a call failed (counted).
 
         Raises:
-            TeacherError: the teacher cannot be used, or most calls fail; what was answered is journaled.
+            TeacherError: the teacher cannot be used, or most calls fail; the replies so far are journaled.
             UserError: the recipe's key, URL or model is wrong.
         """
         keys = [request.key(self._models[0]) for request in requests]
-        known = [self._known(key, request) for key, request in zip(keys, requests, strict=True)]
-        missing = {key: r for key, r, old in zip(keys, requests, known, strict=True) if old is None}
+        journaled = [self._journaled(key, request) for key, request in zip(keys, requests, strict=True)]
+        missing = {key: r for key, r, old in zip(keys, requests, journaled, strict=True) if old is None}
         self.num_from_journal += len(requests) - len(missing)
         if missing:
             with console.progress(label, len(requests)) as self._bar:
                 self._bar.advance(len(requests) - len(missing))
                 self._call(missing, self._bar)
-        return [old or self._journal.get(key) for key, old in zip(keys, known, strict=True)]
+        return [old or self._journal.get(key) for key, old in zip(keys, journaled, strict=True)]
 
-    def _known(self, key: str, request: Request) -> Reply | None:
-        """Return the journaled reply, be it under one of the teacher's other names."""
-        found = self._journal.get(key)
-        others = (name for name in self._models[1:] if found is None and name in self._journal.models)
-        return found or next(filter(None, (self._journal.get(request.key(name)) for name in others)), None)
+    def _journaled(self, key: str, request: Request) -> Reply | None:
+        """Return the journaled reply under the teacher's identity, else under one of its others."""
+        reply = self._journal.get(key)
+        others = (name for name in self._models[1:] if reply is None and name in self._journal.models)
+        return reply or next(filter(None, (self._journal.get(request.key(name)) for name in others)), None)
 
-    def _tell(self, text: str) -> None:
-        """Show beside the progress bar what the client waits for."""
+    def _show(self, text: str) -> None:
+        """Display beside the progress bar why the client waits."""
         if self._bar is not None:
             self._bar.note(text)
 
     def _call(self, missing: dict[str, Request], bar: console.ProgressBar) -> None:
-        """Make the calls on daemon threads, so that neither Ctrl-C nor a fatal error waits for a slow answer."""
+        """Make the calls on daemon threads, so that neither Ctrl-C nor a fatal error waits for a slow reply."""
         if self._client is None:
-            self._client = self._connect(self._tell)
+            self._client = self._connect(self._show)
         todo, done = queue.SimpleQueue[tuple[str, Request]](), queue.SimpleQueue[BaseException | None]()
         for item in missing.items():
             todo.put(item)
@@ -135,7 +135,7 @@ class Teacher:
                 bar.advance(1, f"{self.num_failed} failed" if self.num_failed else "")
         except BaseException:
             self._client.stop()
-            self._wait_a_moment(workers)
+            self._end(workers)
             raise
         if self.num_failed and not self.num_calls + self.num_from_journal:
             raise self._most_fail()
@@ -146,7 +146,7 @@ class Teacher:
         todo: queue.SimpleQueue[tuple[str, Request]],
         done: queue.SimpleQueue[BaseException | None],
     ) -> None:
-        """Answer requests until none are left or the stage stops; each reply is on disk before the next call."""
+        """Answer requests until none is left or the stage stops; each reply is on disk before the next call."""
         while not self._ended:
             try:
                 key, request = todo.get_nowait()
@@ -158,13 +158,13 @@ class Teacher:
                 except UnusableReplyError as error:
                     self._count_failure(str(error))
                 done.put(None)
-            except BaseException as error:  # carried to the thread that waits, which raises it
+            except BaseException as error:  # raised by the thread that waits for the batch
                 self._ended = True
                 done.put(error)
 
     def _answer(self, client: Client, key: str, request: Request) -> None:
-        """Make a call the budget has room for, journal its reply and count it; a stage that has ended writes none."""
-        # A call that failed may have been answered, and billed; so may one whose reply does not tell its tokens.
+        """Make a call within the budget, journal its reply and count it; after the stage has ended, write nothing."""
+        # A failed call, or one without token counts, may have been billed: both count as the worst case.
         reserved = paid = self._spending.reserve(request)
         try:
             reply = client.complete(request)
@@ -182,7 +182,7 @@ class Teacher:
             self.seconds += reply.seconds
 
     def _count_failure(self, cause: str) -> None:
-        """Count a call given up; stop when most fail: five or more, and more than succeed."""
+        """Count a failed call; raise when five or more failed, and more than succeeded."""
         with self._lock:
             if self._ended:
                 return
@@ -196,11 +196,11 @@ class Teacher:
         return TeacherError(
             f"{self.num_failed} of {self.num_failed + self.num_calls} calls to the teacher failed",
             f"most often ({count}): {cause}",
-            "see that the server works, then run the same command again: every answer so far is kept",
+            "check the server, then run the same command again: all answers so far are kept",
         )
 
-    def _wait_a_moment(self, workers: Sequence[threading.Thread]) -> None:
-        """Start no more calls; give those under way a moment to be journaled, for they are paid for."""
+    def _end(self, workers: Sequence[threading.Thread]) -> None:
+        """Start no more calls; wait a moment for those under way, so that paid replies are journaled."""
         self._ended = True
         deadline = time.monotonic() + _GRACE_S
         for worker in workers:
@@ -213,35 +213,35 @@ class Teacher:
 
 
 @contextmanager
-def open_teacher(run: RunFolder, settings: TeacherSettings, name: str) -> Iterator[Teacher]:
+def open_teacher(journal: Journal, settings: TeacherSettings, stage: str) -> Iterator[Teacher]:
     """Open the recipe's teacher for a stage.
 
     Args:
-        run: the run folder whose journal answers what was asked before.
+        journal: the run's replies so far (``RunFile.TEACHER_JOURNAL``), which also hold what was spent.
         settings: the recipe's [teacher], or its [judge] as one.
-        name: the stage, as the journal notes it.
+        stage: the stage's name in the journal; it decides which budget pays (:func:`budget_section`).
 
     Raises:
         RecipeError: the URL, the model or the key's variable is missing or wrong.
     """
     check_teacher(settings)
     models = (teacher_identity(settings), *earlier_identities(settings))
-    journal = CallJournal(run)
-    spending = Spending(settings, purse_of(name))
-    spending.spent = journal.spent(spending.purse, frozenset(models), spending.cost)
+    calls = CallJournal(journal)
+    spending = Spending(settings, budget_section(stage))
+    spending.spent = calls.spent(spending.section, frozenset(models), spending.cost)
     concurrency = 1 if settings.url == EMBEDDED else settings.concurrency
     with ExitStack() as stack:
 
-        def connect(tell: Callable[[str], None]) -> Client:
-            return _connect(settings, stack, tell)
+        def connect(show: Callable[[str], None]) -> Client:
+            return _connect(settings, stack, show)
 
-        teacher = Teacher(journal, models, name, concurrency, spending, connect)
+        teacher = Teacher(calls, models, stage, concurrency, spending, connect)
         stack.callback(teacher.close)
         yield teacher
 
 
-def _connect(settings: TeacherSettings, stack: ExitStack, tell: Callable[[str], None]) -> Client:
-    """Start or connect what the settings name; the stack ends it."""
+def _connect(settings: TeacherSettings, stack: ExitStack, show: Callable[[str], None]) -> Client:
+    """Start or connect the teacher that the settings name; the stack closes it."""
     if settings.url == LOCAL:
         from tunewright.teacher.local import LocalClient
 
@@ -251,7 +251,7 @@ def _connect(settings: TeacherSettings, stack: ExitStack, tell: Callable[[str], 
     urls, key, extra, threads = settings.urls, "", {}, settings.concurrency
     if settings.url == EMBEDDED:
         urls, threads = (stack.enter_context(serve_embedded(source.gguf_path())) + "/v1",), 1
-        extra = {"cache_prompt": False}  # else an answer depends on the calls before it
+        extra = {"cache_prompt": False}  # else an answer depends on earlier calls
     else:
         key = read_api_key(settings)
     client = ChatClient(
@@ -262,7 +262,7 @@ def _connect(settings: TeacherSettings, stack: ExitStack, tell: Callable[[str], 
         extra,
         connections=threads,
         patience_s=settings.patience_s,
-        tell=tell,
+        show=show,
     )
     stack.callback(client.close)
     return client
