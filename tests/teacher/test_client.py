@@ -166,7 +166,8 @@ def test_a_requested_pause_holds_back_every_request():
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(401, "denies access"), (403, "denies access"), (404, "no chat completions"), (307, "redirects")]
+    ("status", "reason"),
+    [(401, "denies access"), (403, "denies access"), (404, "no chat completions"), (307, "redirects")],
 )
 def test_a_fault_that_no_retry_fixes_stops_at_once(status, reason):
     with fake_teacher(lambda seen: Answer(status, {"error": {"message": "no"}}, {"Location": "/x"})) as server:

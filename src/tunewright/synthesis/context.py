@@ -14,7 +14,7 @@ from tunewright.models.chat_template import chat
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
-from tunewright.teacher.protocol import TeacherLike, Reply, Request
+from tunewright.teacher.protocol import Reply, Request, TeacherLike
 from tunewright.text.prompts import fill, load_prompt
 
 QUESTION_TOKENS = 64  # room for one question
