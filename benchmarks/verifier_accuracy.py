@@ -250,7 +250,7 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
         raise RunFolderError(
             f"{run.path} has no samples",
             f"there is neither {RunFile.SAMPLES} nor {RunFile.TRAIN}",
-            command("synth", "RECIPE", "--dir", run.path),
+            command("run", "RECIPE", "--until", "synth", "--dir", run.path),
         )
     recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else Recipe()
     documents = {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)}

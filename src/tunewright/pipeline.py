@@ -120,7 +120,7 @@ def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> S
 
 
 def refresh(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> None:
-    """Run a stage unless it is fresh; ``position`` is told beside its name."""
+    """Run a stage unless it is fresh; ``position`` is printed beside its name."""
     if stage_state(run, recipe, stage).state == "fresh":
         console.line(f"{position} {stage.name}: fresh", "dim")
     else:
@@ -145,14 +145,14 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         recipe: what to do.
         folder: the run folder; made when it does not exist.
         until: the last stage.
-        only: nothing else than these stages, when given.
+        only: these stages alone, when given.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: something to mend in recipe, documents, model or folder.
-        StageError: a stage failed; the same call goes on from there.
+        UserError: a fault in recipe, documents, model or folder.
+        StageError: a stage failed; the same call continues from there.
     """
     if until not in STAGE_NAMES:
         raise RecipeError(f"there is no stage {until!r}", "", f"the stages are: {', '.join(STAGE_NAMES)}")
@@ -165,7 +165,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         if not _is_recorded(opened, recipe):
             opened.write(RunFile.RECIPE, dump_recipe(recipe))
         stages = stages_of(recipe)
-        if recipe.evaluation.compare and not only:  # a wrong path is told before the hours of training, not after
+        if recipe.evaluation.compare and not only:  # a wrong path is an error before the hours of training, not after
             _load(OUTSIDE["compared models"])(recipe)
         for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:
@@ -199,7 +199,7 @@ def _follow(recipe: Recipe, run: RunFolder, group: distributed.Processes) -> Run
 def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:
     """Return every stage's state; once one is not fresh, those after it that read its files are stale too."""
     recipe = recipe.with_absolute_paths() if recipe else None
-    found: list[StageState] = []
+    result: list[StageState] = []
     dirty: set[str] = set()
     for stage in stages_of(recipe) if recipe else STAGES:
         state = stage_state(run, recipe, stage)
@@ -208,8 +208,8 @@ def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:
             state = StageState(stage, "stale", f"{touched[0]} will change", state.summary, state.duration_s)
         if state.state != "fresh":
             dirty |= set(stage.writes)
-        found.append(state)
-    return found
+        result.append(state)
+    return result
 
 
 def require(run: RunFolder, *names: str) -> None:
@@ -238,7 +238,7 @@ def require_untouched(run: RunFolder) -> None:
         state = stage_state(run, None, stage)
         if state.state != "fresh" and stage.name != STAGE_NAMES[-1]:
             raise RunFolderError(
-                f"the stage {stage.name} of {run.path} does not stand as it was made",
-                f"{state.why}; a report would not show what was examined",
-                f"make it anew: {run.again()}",
+                f"the stage {stage.name} of {run.path} is not as it was made",
+                f"{state.why}; a report would not show what was evaluated",
+                f"run it again: {run.again()}",
             )

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,25 +288,35 @@ def toml_value(value: Any) -> str:
     return repr(value)
 
 
-def _setting(name: str, value: Any, field: FieldInfo, notes: dict[str, str], key: str) -> str:
+def _setting(name: str, value: Any, field: FieldInfo, notes: Mapping[str, str], key: str) -> str:
     note = notes.get(key) or field.description or ""
-    return f"{name} = {toml_value(value)}".ljust(36) + f"  # {note}"
+    return f"{name} = {toml_value(value)}".ljust(36) + f"  # {note}\n"
 
 
-def dump_recipe(recipe: Recipe, notes: dict[str, str] | None = None) -> str:
-    """Return the recipe as annotated TOML; ``notes`` replaces the help of single settings ("section.key")."""
+def dump_recipe(recipe: Recipe, notes: Mapping[str, str] | None = None, only: Collection[str] | None = None) -> str:
+    """Return the recipe as annotated TOML.
+
+    Args:
+        recipe: its values.
+        notes: replaces the help of single settings ("section.key").
+        only: the settings to write, and no others; None writes all.
+    """
     notes = notes or {}
     kinds = dict(sections())
-    lines = [
-        _setting(name, getattr(recipe, name), field, notes, name)
-        for name, field in Recipe.model_fields.items()
-        if name not in kinds and name != "folder"
+    parts = [
+        "".join(
+            _setting(name, getattr(recipe, name), field, notes, name)
+            for name, field in Recipe.model_fields.items()
+            if name not in kinds and name != "folder" and (only is None or name in only)
+        )
     ]
     for name, kind in kinds.items():
-        lines += ["", f"[{name}]"]
         group = getattr(recipe, name)
-        lines += [
+        lines = [
             _setting(key, getattr(group, key), field, notes, f"{name}.{key}")
             for key, field in kind.model_fields.items()
+            if only is None or f"{name}.{key}" in only
         ]
-    return "\n".join(lines) + "\n"
+        if lines:
+            parts.append(f"\n[{name}]\n" + "".join(lines))
+    return "".join(parts)

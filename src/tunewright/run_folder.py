@@ -117,7 +117,7 @@ class Journal:
 def _near(path: Path) -> Path | None:
     """Return the run folder beside a path that does not exist whose name is most like its name."""
     beside = path.parent.iterdir() if path.parent.is_dir() and not path.exists() else ()
-    names = [one.name for one in beside if (one / RUN_MARKER).is_file()]
+    names = [sibling.name for sibling in beside if (sibling / RUN_MARKER).is_file()]
     return next((path.parent / name for name in difflib.get_close_matches(path.name, names, 1)), None)
 
 
@@ -195,7 +195,7 @@ class RunFolder:
         return self.path / name
 
     def again(self) -> str:
-        """Return the command that makes this run anew, as far as something changed."""
+        """Return the command that runs this recipe again, as far as something changed."""
         return command("run", self.file(RunFile.RECIPE), "--dir", self.path)
 
     def write(self, name: str, content: str | bytes) -> None:
@@ -212,16 +212,16 @@ class RunFolder:
             return json.loads(self.file(name).read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunFolderError(
-                f"{self.file(name)} is not valid JSON", str(error), "delete it and run again: it is made anew"
+                f"{self.file(name)} is not valid JSON", str(error), "delete it and run again: it is written again"
             ) from error
 
     def json_if_any(self, name: str) -> dict[str, Any]:
         """Read a JSON object of this run; empty where the file is missing or holds none."""
         try:
-            found = self.read_json(name) if self.file(name).is_file() else {}
+            content = self.read_json(name) if self.file(name).is_file() else {}
         except RunFolderError:
-            found = {}
-        return found if isinstance(found, dict) else {}
+            content = {}
+        return content if isinstance(content, dict) else {}
 
     def stage_record(self, stage: str) -> dict[str, Any]:
         """Return what a stage noted when it finished; empty where that is missing or damaged."""

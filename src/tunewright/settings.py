@@ -137,7 +137,7 @@ class JudgeSettings(Settings):
         return TeacherSettings.model_validate(self.model_dump(exclude={"forced"}))
 
     @model_validator(mode="after")
-    def _can_be_asked(self) -> JudgeSettings:
+    def _needs_a_model(self) -> JudgeSettings:
         if self.url == EMBEDDED:
             raise ValueError("the embedded model is too small to judge; name a strong one in judge.url")
         if self.url and not self.model:

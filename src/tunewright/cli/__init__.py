@@ -1,4 +1,4 @@
-"""The commands: one short function each. Paths and verbs are flags; knobs live in the recipe."""
+"""The commands: one short function each. Flags name paths and actions; settings are in the recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from tunewright.cli import build, deploy, inspect
 from tunewright.environment import __version__
 
-_SECTIONS = (("Make", build.COMMANDS), ("Look", inspect.COMMANDS), ("Use", deploy.COMMANDS))
+_SECTIONS = (("Build", build.COMMANDS), ("Inspect", inspect.COMMANDS), ("Deploy", deploy.COMMANDS))
 
 
 _INTERRUPTED = 130
@@ -40,7 +40,7 @@ def commands() -> None:
     Start here:
       tunewright demo                        the whole path on 24 abstracts, nine minutes on two CPU cores
       tunewright init DOCS -o recipe.toml    a recipe for your own documents
-      tunewright run recipe.toml             documents to verdict; run it again to go on after any stop
+      tunewright run recipe.toml             documents to verdict; run it again to continue after any stop
     """  # noqa: D301 (click reads \b)
 
 
@@ -56,7 +56,7 @@ def report_error(error: BaseException) -> int:
     from tunewright.errors import TunewrightError, command
 
     if isinstance(error, KeyboardInterrupt):
-        console.line("\ninterrupted; a run keeps what was done, and goes on with the same command")
+        console.line("\ninterrupted; finished work is kept, and the same command continues")
         return _INTERRUPTED
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback
@@ -68,7 +68,7 @@ def report_error(error: BaseException) -> int:
     console.error(
         TunewrightError(
             f"unexpected {type(error).__name__}: {error}",
-            "this is a defect in tunewright; what was done is kept",
+            "this is a defect in tunewright; finished work is kept",
             "see where it happened: TUNEWRIGHT_TRACEBACK=1 " + command(*sys.argv[1:]),
         )
     )

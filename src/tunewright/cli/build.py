@@ -1,4 +1,4 @@
-"""The commands that make a run: recipe, plan, stages."""
+"""The commands that build a run: recipe, plan, stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from tunewright.cli.options import default_folder, folder_option, recipe_argument, set_option
 
-_COMPARE_HELP = "Let another run's adapter (or an adapter's or a model's folder, or a hub name) sit the exam too."
+_COMPARE_HELP = "Also evaluate another run's adapter, an adapter's or a model's folder, or a hub name."
 
 
 def _run(
@@ -21,21 +21,6 @@ def _run(
 
     run = pipeline.run(load_recipe(recipe, assignments).comparing(others), default_folder(recipe, folder), until)
     status.show(run, until)
-
-
-def _stage_command(name: str, text: str) -> click.Command:
-    def command(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
-        _run(recipe, folder, name, assignments)
-
-    return click.command(name, help=text)(recipe_argument(folder_option(set_option(command))))
-
-
-_STAGES = (
-    ("ingest", "Read the documents and cut them into chunks."),
-    ("synth", "Write and seal the exam, then the training samples."),
-    ("curate", "Verify, deduplicate and decontaminate the training samples."),
-    ("train", "Train the adapter."),
-)
 
 
 @click.command()
@@ -54,11 +39,12 @@ def demo(folder: Path) -> None:
 @click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "output", type=click.Path(path_type=Path), default=Path("recipe.toml"), help="Where to write it.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def init(documents: tuple[Path, ...], output: Path, force: bool) -> None:
+@click.option("--full", is_flag=True, help="Write every setting, not only the ten that matter first.")
+def init(documents: tuple[Path, ...], output: Path, force: bool, full: bool) -> None:
     """Write an annotated recipe fitted to DOCUMENTS and to this machine."""
     from tunewright.commands.init import write_recipe
 
-    write_recipe(documents, output, force)
+    write_recipe(documents, output, force, full)
 
 
 @click.command("import-config")
@@ -78,7 +64,7 @@ def import_config(file: Path, output: Path | None, force: bool) -> None:
 @set_option
 @click.option("--prove", is_flag=True, help="Load the model and take real steps, for exact memory and time.")
 def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool) -> None:
-    """Say what each stage will do: calls, tokens, memory and time; and what is fresh."""
+    """Show what each stage will do: calls, tokens, memory and time; and what is fresh."""
     from tunewright.commands.plan import prove_plan, show_plan
     from tunewright.recipe import load_recipe
 
@@ -97,24 +83,33 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
     "--for", "scheduler", type=click.Choice(["skypilot", "slurm", "notebook"]), default="skypilot", show_default=True
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to ask for (default: the smallest that will do).")
-def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **asked: Any) -> None:
-    """Write the file that runs RECIPE on a rented or a shared machine; nothing is started."""
-    from tunewright.launchers import launch as elsewhere
+@click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to request (default: the smallest that suffices).")
+def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **options: Any) -> None:
+    """Write a file that runs RECIPE on a rented or shared machine; nothing is started."""
+    from tunewright.launchers import launch as launcher
 
     if shown == (output is not None):
         raise click.UsageError("launch starts nothing by itself. Add --print to see the file, or -o FILE to keep it.")
-    elsewhere.launch(recipe, default_folder(recipe, folder), output=output, **asked)
+    launcher.launch(recipe, default_folder(recipe, folder), output=output, **options)
 
 
 @click.command()
 @recipe_argument
 @folder_option
-@click.option("--until", default="report", metavar="STAGE", help="Last stage to run.")
+@click.option("--until", default="report", metavar="STAGE", help="Last stage to run: ingest, exam, synth, curate ...")
 @set_option
 def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...]) -> None:
-    """Run every stage that is not fresh; after any stop, the same command goes on."""
+    """Run every stage that is not fresh; after any stop, the same command continues."""
     _run(recipe, folder, until, assignments)
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@set_option
+def train(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+    """Run up to the trained adapter."""
+    _run(recipe, folder, "train", assignments)
 
 
 @click.command()
@@ -123,7 +118,7 @@ def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, .
 @set_option
 @click.option("--compare", "others", multiple=True, metavar="RUN", help=_COMPARE_HELP)
 def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], others: tuple[str, ...]) -> None:
-    """Let every arm sit the exam and give the verdict."""
+    """Run up to the verdict: every arm answers the exam."""
     _run(recipe, folder, "evaluate", assignments, others)
 
 
@@ -132,7 +127,7 @@ def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], ot
 @folder_option
 @set_option
 def curve(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
-    """Train on 25 and 50 % of the data too, and say what twice the data would bring."""
+    """Also train on 25 and 50 % of the data, and estimate what twice the data would bring."""
     from tunewright.commands.learning_curve import draw_curve
     from tunewright.recipe import load_recipe
 
@@ -145,7 +140,7 @@ COMMANDS = (
     import_config,
     plan,
     run,
-    *(_stage_command(name, text) for name, text in _STAGES),
+    train,
     evaluate,
     curve,
     launch,

@@ -1,4 +1,4 @@
-"""The commands that use a tuned model: talk, serve, export, publish."""
+"""The commands that use a tuned model: chat, serve, export, publish."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tunewright.settings import Arm
 
 @click.command()
 @folder_argument
-@click.option("--base", is_flag=True, help="Talk to the base model.")
+@click.option("--base", is_flag=True, help="Chat with the base model.")
 @click.option("--side-by-side", is_flag=True, help="Get each answer from base and tuned.")
-@click.option("--prompt", help="Ask this one question and leave.")
+@click.option("--prompt", help="Ask one question and exit.")
 def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> None:
-    """Talk to the tuned model; answers are streamed, and /help lists what else can be typed."""
+    """Chat with the tuned model; answers are streamed, and /help lists the commands."""
     from tunewright.chat.loop import converse
     from tunewright.run_folder import RunFolder
 
@@ -36,7 +36,7 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
     type=click.Choice(["auto", "vllm", "llama.cpp", "transformers"]),
     default="auto",
     show_default=True,
-    help="transformers answers word for word as chat; the others are faster.",
+    help="transformers answers exactly as chat does; the others are faster.",
 )
 @click.option(
     "--dtype",
@@ -46,7 +46,7 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
     help="Of the GGUF, where llama.cpp serves.",
 )
 def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
-    """Serve the tuned model to OpenAI's clients, once a canary has shown that it is the tuned one."""
+    """Serve the tuned model to OpenAI clients, once a canary has shown that it is the tuned one."""
     from tunewright.run_folder import RunFolder
     from tunewright.serving import serve as serving
 
@@ -73,7 +73,7 @@ def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
     "-o", "output", type=click.Path(path_type=Path), help="Folder to write (default: DIR/exports/TARGET-DTYPE)."
 )
 def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None) -> None:
-    """Export the tuned model, with a certificate that it is what was examined."""
+    """Export the tuned model, with a certificate that it is the model that was evaluated."""
     from tunewright.export.certificate import show
     from tunewright.export.stage import export as write
     from tunewright.run_folder import RunFolder
@@ -83,22 +83,21 @@ def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None
 
 @click.command()
 @click.argument("folder", metavar="EXPORT", type=click.Path(path_type=Path))
-def verify(folder: Path) -> None:
+@click.option("--replay", is_flag=True, help="Also train again from the receipt, and compare the adapters.")
+@click.option("--dir", "run", type=click.Path(path_type=Path), help="Run folder of --replay, where EXPORT was moved.")
+def verify(folder: Path, replay: bool, run: Path | None) -> None:
     """Check that every file of an export is as it was written."""
     from tunewright import console
     from tunewright.export.receipt import verify as check
 
+    if run and not replay:
+        raise click.UsageError("--dir names the run folder of --replay. Add --replay, or leave --dir out.")
+    if replay:
+        from tunewright.commands.replay import replay as train_again
+
+        train_again(folder, run)
+        return
     console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
-
-
-@click.command()
-@click.argument("receipt", metavar="RECEIPT", type=click.Path(path_type=Path))
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Run folder with the recipe and the data.")
-def replay(receipt: Path, folder: Path | None) -> None:
-    """Train again what RECEIPT names (an export, or its receipt.json), and compare the adapters."""
-    from tunewright.commands.replay import replay as train_again
-
-    train_again(receipt, folder)
 
 
 @click.command()
@@ -109,7 +108,7 @@ def replay(receipt: Path, folder: Path | None) -> None:
 @click.option("--private/--public", default=True, show_default=True, help="Who may read it.")
 @click.option("--with-data", is_flag=True, help="Push the training set too, to REPO-data.")
 def push(folder: Path, repo: str, target: str, yes: bool, private: bool, with_data: bool) -> None:
-    """Put the tuned model on the hub as REPO (OWNER/NAME), with a card of what the exam said."""
+    """Push the tuned model to the hub as REPO (OWNER/NAME), with a model card of its results."""
     from tunewright.commands.push import push as push_run
     from tunewright.run_folder import RunFolder
 
@@ -121,6 +120,5 @@ COMMANDS = (
     serve,
     export,
     verify,
-    replay,
     push,
 )

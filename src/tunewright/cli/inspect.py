@@ -1,4 +1,4 @@
-"""The commands that look at a run, and at this machine."""
+"""The commands that inspect a run, and this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunewright.settings import Arm
 @click.command()
 @folder_argument
 def status(folder: Path) -> None:
-    """Show what stands in a run folder, and what a stopped run does next."""
+    """Show the state of each stage of a run, and the command that continues it."""
     from tunewright.commands import status
     from tunewright.run_folder import RunFolder
 
@@ -24,7 +24,7 @@ def status(folder: Path) -> None:
 @click.command()
 @folder_argument
 def report(folder: Path) -> None:
-    """Write report.html anew from a finished run, and print the verdict."""
+    """Rewrite report.html from a finished run, and print the verdict."""
     from tunewright.commands import status
     from tunewright.run_folder import RunFolder
 
@@ -33,8 +33,8 @@ def report(folder: Path) -> None:
 
 @click.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def table(folders: tuple[Path, ...]) -> None:
-    """Put finished runs that sat the same exam side by side, such as one for each base model."""
+def compare(folders: tuple[Path, ...]) -> None:
+    """Compare finished runs with the same exam, such as one for each base model."""
     from tunewright.reporting.leaderboard import show_standings
 
     show_standings(folders)
@@ -44,7 +44,7 @@ def table(folders: tuple[Path, ...]) -> None:
 @folder_argument
 @click.option("--export", type=click.Path(path_type=Path), help="Write it to this .csv or .jsonl, for you to edit.")
 def exam(folder: Path, export: Path | None) -> None:
-    """Show the exam of a run and check its seal; exported and edited, it goes into a recipe as exam.file."""
+    """Show a run's exam and check its seal; an exported and edited exam goes into a recipe as exam.file."""
     from tunewright.reporting import exam
     from tunewright.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def exam(folder: Path, export: Path | None) -> None:
 @click.command()
 @folder_argument
 def inspect(folder: Path) -> None:
-    """Say what the training data holds: funnel, refusals, diversity, coverage; the whole in data.html."""
+    """Summarize the training data: funnel, refusals, diversity, coverage; all of it in data.html."""
     from tunewright.reporting.data_report import inspect_run
     from tunewright.run_folder import RunFolder
 
@@ -70,7 +70,7 @@ def inspect(folder: Path) -> None:
 @folder_argument
 @click.argument("identifier", metavar="ID")
 def trace(folder: Path, identifier: str) -> None:
-    """Follow an ID (document, chunk, sample or question; a prefix will do) to its sources and its uses."""
+    """Follow an ID (document, chunk, sample or question, or a prefix of one) to its sources and its uses."""
     from tunewright.commands.trace import show_trace
     from tunewright.run_folder import RunFolder
 
@@ -92,7 +92,7 @@ def trace(folder: Path, identifier: str) -> None:
 @click.option("--serve", is_flag=True, help="Also serve the page on this machine, until Ctrl-C.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve (default: a free one).")
 def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: bool, serve: bool, port: int) -> None:
-    """Write a page for marking answers blind, by keyboard and offline; then read the marks back."""
+    """Write a page for blind marking of answers, by keyboard and offline; then read the marks back."""
     from tunewright import pipeline
     from tunewright.annotation import marking, page
     from tunewright.run_folder import RunFolder
@@ -115,7 +115,7 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Most items of each task (default: all).")
 @click.option("--shots", type=click.IntRange(0, 32), help="Worked examples before each (default: as the task says).")
 def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | None) -> None:
-    """Let base and tuned play TASKs: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
+    """Run TASKs on base and tuned: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
     from tunewright.public_benchmarks.tasks import Extent
     from tunewright.public_benchmarks.tasks import benchmark as play
     from tunewright.run_folder import RunFolder
@@ -135,7 +135,7 @@ def doctor(fetch: bool) -> None:
 COMMANDS = (
     status,
     report,
-    table,
+    compare,
     exam,
     inspect,
     trace,

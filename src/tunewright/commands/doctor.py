@@ -51,15 +51,15 @@ def examine(fetch: bool) -> None:
         source.model_folder()
     failed = []
     for name, check in CHECKS.items():
-        good, told = check()
-        console.data(f"{'ok  ' if good else 'FAIL'}  {name.ljust(16)} {told}")
-        if not good:
+        passed, text = check()
+        console.data(f"{'ok  ' if passed else 'FAIL'}  {name.ljust(16)} {text}")
+        if not passed:
             failed.append(name)
     if failed:
         raise UserError(
             f"{len(failed)} check(s) failed: {', '.join(failed)}",
             "",
-            "mend what is named above, then run it again",
+            "fix the checks named above, then run it again",
         )
 
 
@@ -68,14 +68,15 @@ def _python() -> tuple[bool, str]:
 
 
 def _packages() -> tuple[bool, str]:
-    found, missing = [], []
+    present, missing = [], []
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            present.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    told = ", ".join(found) + (f"; missing: {', '.join(missing)} (pip install {' '.join(missing)})" if missing else "")
-    return not missing, told
+    lacking = f"; missing: {', '.join(missing)} (pip install {' '.join(missing)})" if missing else ""
+    text = ", ".join(present) + lacking
+    return not missing, text
 
 
 def _device() -> tuple[bool, str]:
@@ -102,8 +103,8 @@ def _quantized_step() -> tuple[bool, str]:
 def _disk() -> tuple[bool, str]:
     folders = {"here": ".", "model cache": str(_existing_cache())}
     free = {name: shutil.disk_usage(path).free for name, path in folders.items()}
-    told = ", ".join(f"{name} {num_bytes / 1e9:.0f} GB free" for name, num_bytes in free.items())
-    return min(free.values()) >= _LEAST_FREE_BYTES, f"{told} (wanted: {_LEAST_FREE_BYTES / 1e9:.0f} GB)"
+    text = ", ".join(f"{name} {num_bytes / 1e9:.0f} GB free" for name, num_bytes in free.items())
+    return min(free.values()) >= _LEAST_FREE_BYTES, f"{text} (needed: {_LEAST_FREE_BYTES / 1e9:.0f} GB)"
 
 
 def _existing_cache() -> str:
@@ -115,8 +116,8 @@ def _existing_cache() -> str:
 
 def _model_cache() -> tuple[bool, str]:
     ready = (source.cache_folder() / source.NAME / "config.json").is_file()
-    told = "the embedded model is there" if ready else "no embedded model yet; tunewright doctor --fetch gets it"
-    return True, f"{source.cache_folder()}: {told}"
+    state = "the embedded model is there" if ready else "no embedded model yet; tunewright doctor --fetch gets it"
+    return True, f"{source.cache_folder()}: {state}"
 
 
 CHECKS: dict[str, Check] = {

@@ -41,8 +41,12 @@ def demo_recipe() -> Recipe:
     )
 
 
-def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
-    """Write an annotated recipe for these documents.
+# What people change first, beside what was decided for them.
+_OFTEN_CHANGED = ("documents.paths", "teacher.url", "teacher.model", "teacher.api_key_env", "synthesis.tasks")
+
+
+def write_recipe(documents: Sequence[Path], output: Path, force: bool, full: bool = False) -> None:
+    """Write an annotated recipe for these documents; ``full`` writes every setting.
 
     Raises:
         RecipeError: the file exists and ``force`` is not given, or it cannot be written.
@@ -60,11 +64,12 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool) -> None:
         )
     recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files))
     header = (
-        f"# A recipe of tunewright {__version__} for {len(files)} file(s).\n"
+        f"# A recipe of tunewright {__version__} for {len(files)} file(s). All settings: init --full.\n"
         f"# See what it will do:  {command('plan', output)}\n"
-        f"# Do it:                {command('run', output)}\n\n"
+        f"# Run it:               {command('run', output)}\n"
     )
-    write_output(output, header + dump_recipe(recipe, notes), force)
+    text = dump_recipe(recipe, notes) if full else dump_recipe(recipe, notes, {*notes, *_OFTEN_CHANGED})
+    write_output(output, header + text, force)
     console.line(f"wrote {output} for {len(files)} file(s)")
     for key, note in notes.items():
         console.line(f"  {key}: {note}")
@@ -100,7 +105,8 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     else:
         training = TrainingSettings(batch_size=8, learning_rate=5e-4)
         notes["model.base"] = "no GPU of 12 GiB or more here: the embedded 135M model; on one, a hub name of a 7B model"
-        notes["training.learning_rate"] = "small models take a higher one"
+        notes["training.learning_rate"] = "small models need a higher one"
+        notes["training.batch_size"] = "small data sets gain from more steps"
     notes["teacher.url"] = (
         "the embedded teacher is small; a stronger one at an OpenAI-compatible URL writes better data"
     )

@@ -22,9 +22,9 @@ WHOLE = 100
 
 
 def draw_curve(recipe: Recipe, folder: Path) -> LearningCurve:
-    """Train on the parts, let each adapter sit the exam, write curve.json, and write the report with it.
+    """Train on the parts, evaluate each adapter on the exam, write curve.json, and write the report with it.
 
-    What the run itself lacks is done first. After any stop the same call goes on: trainings from their checkpoints,
+    The stages that the run lacks run first. After any stop the same call continues: trainings from their checkpoints,
     answers from the journal.
 
     Raises:
@@ -41,7 +41,7 @@ def draw_curve(recipe: Recipe, folder: Path) -> LearningCurve:
     recipe = recipe.with_absolute_paths()
     with run.lock():
         sizes = _train_parts(run, recipe)
-        curve = _sit(run, recipe, sizes)
+        curve = _evaluate(run, recipe, sizes)
         run.write(CURVE, curve.model_dump_json(indent=2) + "\n")
     pipeline.run(recipe, folder, only=("report",))
     console.table("learning curve", *table(curve))
@@ -71,21 +71,26 @@ def _train_parts(run: RunFolder, recipe: Recipe) -> dict[int, int]:
     return sizes
 
 
-def _sit(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve:
+def _evaluate(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> LearningCurve:
     adapters = {percent: _folder(run, percent).file(RunFile.ADAPTER) for percent in PARTS} | {
         WHOLE: run.file(RunFile.ADAPTER)
     }
     questions = run.read_records(RunFile.EXAM, Question)
     known = {question.id: question for question in questions}
+<<<<<<< HEAD
     sitting = {f"{percent} %": ModelWeights.of(recipe, adapter) for percent, adapter in adapters.items()}
     answers = all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, sitting)[0]
+=======
+    weights = {f"{percent} %": ModelWeights.of(recipe, adapter) for percent, adapter in adapters.items()}
+    answers = all_answers(run, recipe, questions, weights)[0]
+>>>>>>> fb7344a (Fewer commands: run --until for single stages, compare for table, verify --replay; init writes what matters first)
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
-    parts, sheets = [], []
+    parts, scores_by_arm = [], []
     for percent, adapter in adapters.items():
-        own = [one for one in scores if one.arm == f"{percent} %"]
-        said = [answer for answer in answers if answer.arm == f"{percent} %"]
-        parts.append(part(percent, sizes[percent], file_digest(adapter), questions, own, said))
-        sheets.append({one.question: one.primary for one in own})
+        own = [row for row in scores if row.arm == f"{percent} %"]
+        own_answers = [answer for answer in answers if answer.arm == f"{percent} %"]
+        parts.append(part(percent, sizes[percent], file_digest(adapter), questions, own, own_answers))
+        scores_by_arm.append({row.question: row.primary for row in own})
     documents = {question.id: question.document for question in questions}
-    ahead = forecast(list(sizes.values()), sheets, documents)
+    ahead = forecast(list(sizes.values()), scores_by_arm, documents)
     return LearningCurve(exam=file_digest(run.file(RunFile.EXAM)), parts=tuple(parts), forecast=ahead)

@@ -1,4 +1,4 @@
-"""What a run will do before it does it: calls, tokens, memory and time per stage; what is fresh."""
+"""The plan of a run: calls, tokens, memory and time per stage; what is fresh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; on
 _TOKENS_PER_CALL = (130, 30)  # prompt, written
 _TOKENS_PER_SAMPLE = 110
 _YIELD = 0.75  # share of the written samples that curation keeps
-_SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the third ring
+_SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the retention suite
 _FLOPS = {"cpu": 1.2e11, "cuda": 2.5e14}  # sustained, two cores with wide vectors; one large GPU
 
 
@@ -68,8 +68,8 @@ def stand_ins(number: int, num_tokens: int) -> list[Any]:
     from tunewright.models.chat_template import Encoded
     from tunewright.training.packing import Example
 
-    ids = [1 + place % 97 for place in range(num_tokens)]
-    return [Example(f"{place:06d}", (Encoded(ids, ids, ends_supervised=True),)) for place in range(number)]
+    ids = [1 + index % 97 for index in range(num_tokens)]
+    return [Example(f"{index:06d}", (Encoded(ids, ids, ends_supervised=True),)) for index in range(number)]
 
 
 def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
@@ -95,9 +95,9 @@ def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         samples = run.read_records(RunFile.TRAIN, Sample)
         kept = len(samples)
         tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
-    asked = _asked(recipe, run)
+    counts = _questions_by_document(recipe, run)
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
-    questions = questions if asked is None else sum(asked)
+    questions = questions if counts is None else sum(counts)
     chunks = len(run.records_if_any(RunFile.CHUNKS, Chunk))
     return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
 
@@ -128,9 +128,9 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
     if stage == "evaluate":
         kept = 2 * recipe.exam.retention_items  # read more than written: choices and passages need no answer
         answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
-        told = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
-        one, one_kept = _SECONDS_PER_ANSWER[_device()]
-        return told, answers * one + kept * one_kept if shape else math.nan
+        work = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
+        per_answer, per_item = _SECONDS_PER_ANSWER[_device()]
+        return work, answers * per_answer + kept * per_item if shape else math.nan
     return "", 2.0
 
 
@@ -206,26 +206,26 @@ def teacher_work(stage: str, recipe: Recipe, run: RunFolder, least: int, most: i
     seconds = (sum(took) / len(took) if took else _SECONDS_PER_CALL[embedded]) / (
         1 if embedded else teacher.concurrency
     )
-    told = f"{low:,}–{high:,} calls, {low * (prompt + written):,.0f}–{high * (prompt + written):,.0f} tokens"
+    work = f"{low:,}–{high:,} calls, {low * (prompt + written):,.0f}–{high * (prompt + written):,.0f} tokens"
     price = Spending(teacher).cost(round(prompt * high), round(written * high))
     if price:
-        told += f", {_dollars(price * low / high)}–{_dollars(price)}"
-        told += f" of a budget of {_dollars(teacher.budget)}" if teacher.budget else ""
-    return told, high * seconds
+        work += f", {_dollars(price * low / high)}–{_dollars(price)}"
+        work += f" of a budget of {_dollars(teacher.budget)}" if teacher.budget else ""
+    return work, high * seconds
 
 
 def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
-    """Yield the smallest difference that the exam can prove, as far as it is known how many will be asked."""
-    if (known := _asked(recipe, run)) is not None:
+    """Yield the smallest difference that the exam can prove, as far as it is known how many will be counts."""
+    if (known := _questions_by_document(recipe, run)) is not None:
         yield exam_power(known)
     else:
         learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
         unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
-        if asked := [size for size in learned + unseen if size]:
-            yield exam_power(asked)
+        if counts := [size for size in learned + unseen if size]:
+            yield exam_power(counts)
 
 
-def _asked(recipe: Recipe, run: RunFolder) -> list[int] | None:
+def _questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
     """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
     if recipe.exam.file:
         own = read_own_exam(recipe.resolve(recipe.exam.file), recipe.refusal, {}, {})
@@ -259,7 +259,7 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     )
     yield f"  {describe_choice(choice, shape.layers)}: {choice.why}"
     yield f"  the plain path: {why_not}" if why_not else "  the fast path"
-    yield "  real steps tell it exactly: tunewright plan RECIPE --prove"
+    yield "  exact after real steps: tunewright plan RECIPE --prove"
 
 
 def prove_plan(recipe: Recipe, folder: Path) -> None:

@@ -38,8 +38,8 @@ def replay(receipt: Path, folder: Path | None = None) -> None:
     if made_of["machine"].get("device") == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is loaded: the receipt's adapter was made on a CPU
     run = RunFolder.open(_run_of(export, content, folder))
-    found = ingredients(run, load_recipe(run.file(RunFile.RECIPE)))
-    if differs := _first_difference(made_of, found, _MUST):
+    current = ingredients(run, load_recipe(run.file(RunFile.RECIPE)))
+    if differs := _first_difference(made_of, current, _MUST):
         raise RunFolderError(
             f"{run.path} does not hold what {export / RECEIPT} was made of",
             differs,
@@ -75,10 +75,10 @@ def _now() -> dict[str, Any]:
     return {"versions": environment.versions(), "machine": environment.machine()}
 
 
-def _first_difference(wanted: Mapping[str, Any], found: Mapping[str, Any], names: tuple[str, ...]) -> str:
+def _first_difference(wanted: Mapping[str, Any], current: Mapping[str, Any], names: tuple[str, ...]) -> str:
     """Return the first ingredient that differs, with both values; nothing where all are the same."""
     for name in names:
-        before, now = _flat(name, wanted[name]), _flat(name, found[name])
+        before, now = _flat(name, wanted[name]), _flat(name, current[name])
         for key in dict.fromkeys([*before, *now]):
             if before.get(key) != now.get(key):
                 return f"{key} was {before.get(key, 'absent')}, it is {now.get(key, 'absent')}"

@@ -1,4 +1,4 @@
-"""What a command tells at its end: the results, the verdict, where the files are; and a run folder's status."""
+"""The end of a run: results, verdict, files; and the status of a run folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tunewright.errors import RunFolderError, command
 from tunewright.recipe import load_recipe
 from tunewright.run_folder import RunFile, RunFolder
 
-_FILES = (RunFile.REPORT, RunFile.DATA_REPORT, RunFile.COMPARISON, "adapter")
+_FILES = (RunFile.REPORT, RunFile.DATA_REPORT, RunFile.COMPARISON, RunFile.ADAPTER)
 
 
 def show(run: RunFolder, until: str) -> None:
@@ -20,7 +20,7 @@ def show(run: RunFolder, until: str) -> None:
         console.line("  The seal is broken: this run is no longer what its verdict was given on.")
         for fault in faults:
             console.line(f"  {fault}")
-        console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
+        console.line(f"\n  {RunFile.REPORT.ljust(16)}{run.file(RunFile.REPORT).absolute()}")
         return
     from tunewright.evaluation.extra_arms import compared_table
     from tunewright.evaluation.verdict import Verdict
@@ -46,7 +46,7 @@ def show(run: RunFolder, until: str) -> None:
 
 
 def broken(run: RunFolder) -> list[str]:
-    """Return what of a run with a verdict is not as it was sealed, a sentence each."""
+    """Return what differs from the sealed run, a sentence each."""
     from tunewright.evaluation.seal import seal_faults
     from tunewright.evaluation.stage import read_seal_state
 
@@ -54,7 +54,7 @@ def broken(run: RunFolder) -> list[str]:
 
 
 def show_report(run: RunFolder) -> None:
-    """Write the report anew and print the verdict.
+    """Rewrite the report and print the verdict.
 
     Raises:
         RunFolderError: the seal is broken (the report then says INVALID), or another file is not as its stage left it.
@@ -63,28 +63,28 @@ def show_report(run: RunFolder) -> None:
     faults = broken(run)
     if not faults:
         pipeline.require_untouched(run)
-    run.file(RunFile.REPORT).unlink(missing_ok=True)  # anew, whatever of what it rests on is recorded as read
+    run.file(RunFile.REPORT).unlink(missing_ok=True)  # rewritten even if all that it depends on is unchanged
     show(pipeline.run(load_recipe(run.file(RunFile.RECIPE)), run.path, only=("report",)), "report")
     if faults:
         raise RunFolderError(
             f"the seal of {run.path} is broken",
             "; ".join(faults),
-            f"make it anew: {run.again()}; or undo the change",
+            f"run it again: {run.again()}; or undo the change",
         )
 
 
 def show_status(run: RunFolder) -> None:
-    """Print each stage's state, and the command that goes on."""
+    """Print each stage's state, and the command that continues the run."""
     recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else None
     rows = []
     for state in pipeline.states(run, recipe):
-        told = pipeline.summary_line(state.summary) if state.summary else ""
+        summary = pipeline.summary_line(state.summary) if state.summary else ""
         took = f"{state.duration_s:.1f} s" if state.summary else ""
-        rows.append((state.stage.name, state.state, took, told if told and state.state == "fresh" else state.why))
+        rows.append((state.stage.name, state.state, took, summary if summary and state.state == "fresh" else state.why))
     console.table(str(run.path), ("stage", "state", "took", "what"), rows)
     partial = sorted(run.file(RunFile.CHECKPOINTS).glob("*/step-*"), key=lambda path: path.stat().st_mtime)
     if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
-        console.line(f"training can go on from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
+        console.line(f"training can continue from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
     if any(row[1] != "fresh" for row in rows):
         again = run.again() if recipe else command("run", "RECIPE", "--dir", run.path)
-        console.line(f"go on with: {again}")
+        console.line(f"continue with: {again}")

@@ -159,7 +159,7 @@ def _adapter(folder: Path, name: str, recipe: Recipe, base: str | None = None) -
         raise UserError(
             f"the adapter in {folder} belongs to another base",
             f"it was trained on {base}; this recipe's model.base is {recipe.model.base}",
-            "to compare runs of several bases on the same exam: tunewright table DIR...",
+            "to compare runs of several bases on the same exam: tunewright compare DIR...",
         )
     return ExtraArm(name, file_digest(folder), adapter=folder)
 

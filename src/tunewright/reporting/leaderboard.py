@@ -46,7 +46,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
     """
     folders = list({folder.resolve(): folder for folder in folders}.values())
     if len(folders) < 2:
-        raise UserError("a table needs two runs at least", "", "name several run folders: tunewright table DIR DIR...")
+        raise UserError("a comparison needs two runs at least", "", "tunewright compare DIR DIR...")
     found: list[Entry] = []
     for folder in folders:
         run = RunFolder.open(folder)
