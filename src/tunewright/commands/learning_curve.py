@@ -77,13 +77,8 @@ def _evaluate(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> Learning
     }
     questions = run.read_records(RunFile.EXAM, Question)
     known = {question.id: question for question in questions}
-<<<<<<< HEAD
-    sitting = {f"{percent} %": ModelWeights.of(recipe, adapter) for percent, adapter in adapters.items()}
-    answers = all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, sitting)[0]
-=======
     weights = {f"{percent} %": ModelWeights.of(recipe, adapter) for percent, adapter in adapters.items()}
-    answers = all_answers(run, recipe, questions, weights)[0]
->>>>>>> fb7344a (Fewer commands: run --until for single stages, compare for table, verify --replay; init writes what matters first)
+    answers = all_answers(run.journal(RunFile.ANSWERS_JOURNAL), recipe, questions, weights)[0]
     scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
     parts, scores_by_arm = [], []
     for percent, adapter in adapters.items():
