@@ -23,12 +23,12 @@ def measure(kernels: str, steps: int) -> dict:
     from tunewright.training.objectives import NEXT_TOKEN
 
     training = {"batch_size": 4, "max_tokens": 256, "kernels": kernels}
-    model, optimizer, settings, capacity, _ = prepare("0.135B", "cpu", {}, training)
+    path, optimizer, settings, capacity, _ = prepare("0.135B", "cpu", {}, training)
     batch = examples("chat256", 4)
     rates, losses = [], []
     for step in range(1 + steps):
         began = time.perf_counter()
-        row, capacity = optimizer_step(model, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
+        row, capacity = optimizer_step(path, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
         rates.append(row["num_tokens"] / (time.perf_counter() - began))
         losses.append(round(row["loss"], 5))
     return {

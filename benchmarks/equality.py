@@ -34,7 +34,7 @@ def in_full(model) -> None:
     torch.set_float32_matmul_precision("high")
 
 
-def loop(model, data, batch_size: int, steps: int, held_out, tokens: int, compute):
+def loop(path, data, batch_size: int, steps: int, held_out, tokens: int, compute):
     """Train; return the losses of all steps and the held-out loss."""
 
     from tunewright.training.checkpoint import trainable
@@ -48,14 +48,14 @@ def loop(model, data, batch_size: int, steps: int, held_out, tokens: int, comput
         checkpoint_steps=1, device="cuda:0", schedule="constant", compute=compute,
     )  # fmt: skip
     capacity = Capacity(tokens)
-    capacity.apply(model)
-    optimizer = OPTIMIZERS["adamw"](trainable(model).values())
+    capacity.apply(path)
+    optimizer = OPTIMIZERS["adamw"](trainable(path.model).values())
     losses, count = [], len(data) // batch_size
     for step in range(steps):
         batch = data[step % count * batch_size : (step % count + 1) * batch_size]
-        row, capacity = optimizer_step(model, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
+        row, capacity = optimizer_step(path, optimizer, NEXT_TOKEN, batch, step, 10**6, settings, capacity)
         losses.append(row["loss"])
-    return losses, held_out_loss(model, TrainingTask([], NEXT_TOKEN, held_out), settings, capacity).get("held_out_loss")
+    return losses, held_out_loss(path, TrainingTask([], NEXT_TOKEN, held_out), settings, capacity).get("held_out_loss")
 
 
 def train(base: str, way: str) -> dict:
@@ -66,7 +66,7 @@ def train(base: str, way: str) -> dict:
     from tunewright.models.student import student_base, student_tokenizer
     from tunewright.recipe import Recipe
     from tunewright.settings import ModelSettings, TrainingSettings
-    from tunewright.training.fast_path import take_fast_path
+    from tunewright.training.compute_path import choose_path
 
     quiet_libraries()
     training = TrainingSettings(
@@ -92,8 +92,8 @@ def train(base: str, way: str) -> dict:
         data = data[::7] + [one for place, one in enumerate(data) if place % 7]  # mixes the documents
         data, held_out, size, steps = data[64:], data[:64], 16, 200
     model = attach_adapter(frozen, recipe.training, 0).train()
-    take_fast_path(recipe, model, "cuda:0")
-    losses, held = loop(model, data, size, steps, held_out, 4096, None if way == "exact" else torch.bfloat16)
+    path = choose_path(recipe, model, "cuda:0")
+    losses, held = loop(path, data, size, steps, held_out, 4096, None if way == "exact" else torch.bfloat16)
     return {"losses": [round(loss, 5) for loss in losses], "held_out_loss": held}
 
 

@@ -72,7 +72,7 @@ def measure_ours(number: int) -> dict:
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
     of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
     of_training = {"batch_size": size, "max_tokens": 2048} | {k: v for k, v in changes.items() if k not in of_model}
-    model, optimizer, settings, capacity, why = prepare(shape, device, of_model, of_training)
+    path, optimizer, settings, capacity, why = prepare(shape, device, of_model, of_training)
     data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
     objective = NEXT_TOKEN
     if workload == "dpo":
@@ -82,7 +82,7 @@ def measure_ours(number: int) -> dict:
         batch = data[step % 4 * size : (step % 4 + 1) * size]
         torch.cuda.synchronize()
         began = time.perf_counter()
-        row, capacity = optimizer_step(model, optimizer, objective, batch, step, 10**6, settings, capacity)
+        row, capacity = optimizer_step(path, optimizer, objective, batch, step, 10**6, settings, capacity)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
         tokens.append(row["num_tokens"])

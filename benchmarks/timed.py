@@ -8,7 +8,7 @@ from typing import Any
 
 
 def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, Any, Any, Any, str]:
-    """Return (model, optimizer, loop settings, capacity, why) for these settings of a recipe."""
+    """Return (path, optimizer, loop settings, capacity, why) for these settings of a recipe."""
     import torch
     from shapes import config_of, make_base
 
@@ -16,7 +16,7 @@ def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, 
     from tunewright.recipe import Recipe
     from tunewright.settings import ModelSettings, TrainingSettings
     from tunewright.training.checkpoint import trainable
-    from tunewright.training.fast_path import take_fast_path
+    from tunewright.training.compute_path import choose_path
     from tunewright.training.loop import LoopSettings
     from tunewright.training.optimizers import OPTIMIZERS
     from tunewright.training.profiling import first_capacity
@@ -32,11 +32,11 @@ def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, 
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    take_fast_path(recipe, adapted, device)
-    capacity, why = first_capacity(recipe, adapted, device, dtype)
-    capacity.apply(adapted)
+    path = choose_path(recipe, adapted, device)
+    capacity, why = first_capacity(recipe, path, device, dtype)
+    capacity.apply(path)
     settings = LoopSettings(
         seed=0, learning_rate=2e-4, epochs=1, batch_size=recipe.training.batch_size, warmup_share=0, max_grad_norm=1.0,
         checkpoint_steps=1, device=device, schedule="constant", compute=None if dtype == torch.float32 else dtype,
     )  # fmt: skip
-    return adapted, OPTIMIZERS["adamw"](trainable(adapted).values()), settings, capacity, why
+    return path, OPTIMIZERS["adamw"](trainable(adapted).values()), settings, capacity, why

@@ -28,8 +28,8 @@ from tunewright.models.memory_plan import choose, predict_memory
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import PreferencePair, Sample
-from tunewright.training.dataset import read_data
-from tunewright.training.fast_path import plain_path_reason
+from tunewright.training.compute_path import plain_path_reason
+from tunewright.training.stage import read_data
 
 FOLDER = ROOT / "recipes"
 PATHS = sorted(FOLDER.glob("*.toml"))

@@ -155,7 +155,7 @@ STAGES = (
     ),
     Stage(
         "placebo",
-        "tunewright.training.placebo:train_placebo",
+        "tunewright.training.stage:train_placebo",
         ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
         (RunFile.TRAIN,),
         (RunFile.PLACEBO,),

@@ -11,13 +11,13 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.fast_path import take_fast_path
+from tunewright.training.compute_path import PlainPath, choose_path
 from tunewright.training.kernels.attention import attend, segments_of
-from tunewright.training.kernels.decoder import FastDecoder
+from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import OPTIMIZERS
-from tunewright.training.step_plan import FAST, Capacity
+from tunewright.training.step_plan import Capacity
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,20 +26,19 @@ pytestmark = [
 DEVICE = "cuda:0"
 
 
-def gradients(model, examples, compute):
-    model.zero_grad()
+def gradients(path, examples, compute):
+    path.model.zero_grad()
     settings = loop_settings(device=DEVICE, compute=compute)
-    loss = accumulate(model, NEXT_TOKEN, examples, settings, Capacity(100_000))["loss"]
-    return float(loss), torch.cat([parameter.grad.double().flatten() for parameter in trainable(model).values()])
+    loss = accumulate(path, NEXT_TOKEN, examples, settings, Capacity(100_000))["loss"]
+    return float(loss), torch.cat([parameter.grad.double().flatten() for parameter in trainable(path.model).values()])
 
 
 def fast(model, kept=10**6, cached=True, eight=False):
-    decoder = FastDecoder(model)
+    path = FastPath(model)
     if eight:
-        decoder.use_eight_bits()
-    decoder.configure(kept, cached)
-    setattr(model, FAST, decoder)
-    return model
+        path.use_eight_bits()
+    path.configure(kept, cached)
+    return path
 
 
 def trio(folder, kind, quantization="nf4-double"):
@@ -59,7 +58,7 @@ def test_gradients_are_no_further_from_the_truth_than_the_plain_path(tiny_model,
     model, exact = trio(tiny_model, kind)
     examples = tiny_examples(tiny_model, 8)
     truth_loss, truth = gradients(fast(exact), examples, None)
-    plain_loss, plain = gradients(model, examples, kind)
+    plain_loss, plain = gradients(PlainPath(model), examples, kind)
     ours_loss, ours = gradients(fast(model, kept, cached), examples, kind)
     assert apart(ours, truth) <= 1.2 * apart(plain, truth) + 1e-3
     assert abs(ours_loss - truth_loss) <= 2 * abs(plain_loss - truth_loss) + 2e-3 * truth_loss
@@ -71,11 +70,11 @@ def test_every_family(name, tmp_path):
     base = base_of(folder).to(DEVICE)
     model = wake(attach_adapter(base, TrainingSettings(rank=4, alpha=8), 0)).train()
     examples = tiny_examples(folder, 6)
-    reference_loss, reference = gradients(model, examples, None)
-    take_fast_path(
+    reference_loss, reference = gradients(PlainPath(model), examples, None)
+    path = choose_path(
         Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512)), model, DEVICE
     )
-    loss, found = gradients(model, examples, None)
+    loss, found = gradients(path, examples, None)
     assert loss == pytest.approx(reference_loss, rel=1e-5)
     assert apart(found, reference) < 1e-4
 
@@ -97,12 +96,13 @@ def test_every_optimizers_step_is_seen(tiny_model, name, cached):
     """Fused kernels and bitsandbytes change parameters without torch's knowledge."""
     model, _ = trio(tiny_model, torch.bfloat16)
     examples = tiny_examples(tiny_model, 8)
-    optimizer = OPTIMIZERS[name](trainable(fast(model, cached=cached)).values())
+    path = fast(model, cached=cached)
+    optimizer = OPTIMIZERS[name](trainable(model).values())
     for group in optimizer.param_groups:
         group["lr"] = 0.02
-    before, _ = gradients(model, examples, torch.bfloat16)
+    before, _ = gradients(path, examples, torch.bfloat16)
     optimizer.step()
-    after, _ = gradients(model, examples, torch.bfloat16)
+    after, _ = gradients(path, examples, torch.bfloat16)
     renewed, _ = gradients(fast(model), examples, torch.bfloat16)
     assert abs(after - before) > 1e-2
     assert after == pytest.approx(renewed, rel=1e-4)

@@ -14,6 +14,7 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import parse_recipe
 from tunewright.settings import TrainingSettings
 from tunewright.training import checkpoint
+from tunewright.training.compute_path import PlainPath
 from tunewright.training.loop import TrainingTask, train
 from tunewright.training.metrics import MetricsLog, read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
@@ -55,7 +56,7 @@ def trained(tiny_model, folder, epochs_then_stop=None):
 
     task, log = TrainingTask(tiny_examples(tiny_model), NEXT_TOKEN), MetricsLog(folder / "m.jsonl")
     try:
-        train(model, task, settings, FIRST, folder / "c", {"a": 1}, log, stop)
+        train(PlainPath(model), task, settings, FIRST, folder / "c", {"a": 1}, log, stop)
     except Stop:
         return None
     return [row["loss"] for row in read_metrics(folder / "m.jsonl")], checkpoint.trainable(model)
@@ -81,7 +82,7 @@ def test_a_real_lack_of_memory_halves_the_rows(tiny_model, tmp_path):
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 100e6) / total)
     try:
         log = MetricsLog(tmp_path / "m.jsonl")
-        ended = train(model, task, settings, Capacity(16384), tmp_path / "c", {"a": 1}, log)
+        ended = train(PlainPath(model), task, settings, Capacity(16384), tmp_path / "c", {"a": 1}, log)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert ended.halvings >= 1

@@ -14,6 +14,7 @@ from tunewright.models.generation import AnswerJob, answer_batch
 from tunewright.models.loading import load_adapter, save_adapter
 from tunewright.records import Sample
 from tunewright.training.checkpoint import trainable
+from tunewright.training.compute_path import PlainPath
 from tunewright.training.dataset import encode_samples
 from tunewright.training.loop import TrainingTask, accumulate
 from tunewright.training.metrics import read_metrics
@@ -112,8 +113,8 @@ class Interrupting(list):
 def test_a_packed_row_gives_each_sample_what_it_gets_alone(folder, examples):
     model = wake(adapted(base_of(folder))).eval()
     with torch.inference_mode():
-        packed = sequence_logps(model, collate(examples, "cpu"))[0]
-        alone = torch.cat([sequence_logps(model, collate([example], "cpu"))[0] for example in examples])
+        packed = sequence_logps(PlainPath(model), collate(examples, "cpu"))[0]
+        alone = torch.cat([sequence_logps(PlainPath(model), collate([example], "cpu"))[0] for example in examples])
         plain = torch.stack([unmasked_logp(model, example.sequences[0]) for example in examples])
     assert torch.allclose(packed, alone, rtol=1e-5, atol=0)
     assert torch.allclose(packed, plain, rtol=1e-5, atol=0)
@@ -150,9 +151,9 @@ def test_recomputed_activations_give_the_same_gradient(folder, examples):
     model = wake(adapted(base_of(folder))).train()
     found = []
     for capacity in (Capacity(200), Capacity(200, kept=0)):
-        capacity.apply(model)
+        capacity.apply(PlainPath(model))
         model.zero_grad()
-        accumulate(model, NEXT_TOKEN, examples[:4], loop_settings(), capacity)
+        accumulate(PlainPath(model), NEXT_TOKEN, examples[:4], loop_settings(), capacity)
         found.append({key: value.grad.clone() for key, value in trainable(model).items()})
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     assert all(float(value.abs().max()) > 0 for value in found[0].values())

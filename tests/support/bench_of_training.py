@@ -12,6 +12,7 @@ from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.loading import attach_adapter
 from tunewright.records import Document, Message, PreferencePair, Sample
 from tunewright.settings import TrainingSettings
+from tunewright.training.compute_path import PlainPath
 from tunewright.training.dataset import encode_pairs, encode_samples, encode_texts
 from tunewright.training.loop import LoopSettings, TrainingTask, train
 from tunewright.training.metrics import MetricsLog
@@ -64,7 +65,7 @@ def tiny_texts(folder: Path, number: int = 6) -> list[Example]:
 
 def dpo_objective(folder: Path, examples: list[Example], **changes: Any) -> Objective:
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    reference = reference_logps(base, pack(examples, 200), lambda row: collate(row, "cpu"))
+    reference = reference_logps(PlainPath(base), pack(examples, 200), lambda row: collate(row, "cpu"))
     values: dict[str, Any] = {"kind": "sigmoid", "beta": 0.3, "label_smoothing": 0.0, "reference": reference}
     return dpo(**(values | changes))
 
@@ -104,7 +105,7 @@ def run_loop(
 ) -> Capacity:
     folder.mkdir(exist_ok=True)
     log = MetricsLog(folder / "metrics.jsonl")
-    return train(model, task, loop_settings(**changes), capacity, folder / "checkpoints", identity, log)
+    return train(PlainPath(model), task, loop_settings(**changes), capacity, folder / "checkpoints", identity, log)
 
 
 def wake(model: Any, seed: int = 1) -> Any:

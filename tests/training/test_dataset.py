@@ -8,7 +8,7 @@ from tunewright.records import VIEW, Document, Message, Sample, SplitEntry
 from tunewright.run_folder import RunFolder
 from tunewright.settings import DocumentSettings, SynthesisSettings, TrainingSettings
 from tunewright.text.injection import PLANTED
-from tunewright.training.dataset import read_data
+from tunewright.training.stage import read_data
 
 TEXTS = {
     "learned": "The harbor holds forty boats in winter.",

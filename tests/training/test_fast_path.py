@@ -17,21 +17,21 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.fast_path import plain_path_reason, take_fast_path
-from tunewright.training.kernels.decoder import FastDecoder, TokenLogps, why_not
+from tunewright.training.compute_path import PlainPath, choose_path, plain_path_reason
+from tunewright.training.kernels.decoder import FastPath, TargetLogps, unsupported_reason
 from tunewright.training.loop import accumulate
-from tunewright.training.objectives import NEXT_TOKEN, token_logps
+from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.packing import collate
-from tunewright.training.step_plan import FAST, Capacity
+from tunewright.training.step_plan import Capacity
 
 LIKE_LLAMA = [name for name in TINY if name.startswith(("llama", "mistral", "qwen", "smollm", "zephyr"))]
 
 
-def gradients(model, objective, examples, budget=1000):
-    model.zero_grad()
-    loss = accumulate(model, objective, examples, loop_settings(), Capacity(budget))["loss"]
-    return loss, {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+def gradients(path, objective, examples, budget=1000):
+    path.model.zero_grad()
+    loss = accumulate(path, objective, examples, loop_settings(), Capacity(budget))["loss"]
+    return loss, {name: parameter.grad.clone() for name, parameter in trainable(path.model).items()}
 
 
 def assert_same(one, other, tolerance):
@@ -43,11 +43,10 @@ def assert_same(one, other, tolerance):
         assert (ours[name] - gradient).norm() <= tolerance * gradient.norm(), name
 
 
-def fast(model, raised=10**6, cached=True):
-    decoder = FastDecoder(model)
-    decoder.configure(raised, cached)
-    setattr(model, FAST, decoder)
-    return decoder
+def fast(model, kept=10**6, cached=True):
+    path = FastPath(model)
+    path.configure(kept, cached)
+    return path
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -57,18 +56,17 @@ def test_loss_and_gradients_are_those_of_the_reference(tiny_model, quantization,
     base = load_base(tiny_model, quantization, "cpu", torch.float32)
     model = wake(attach_adapter(base, TrainingSettings(rank=4, alpha=8), 0)).train()
     examples = tiny_examples(tiny_model, 8)
-    reference = gradients(model, NEXT_TOKEN, examples)
-    decoder = fast(model)
-    decoder.configure(round(kept * len(decoder.layers)), cached)
-    assert_same(gradients(model, NEXT_TOKEN, examples), reference, 1e-5)
+    reference = gradients(PlainPath(model), NEXT_TOKEN, examples)
+    path = fast(model)
+    path.configure(round(kept * len(path.layers)), cached)
+    assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["text", "dpo"])
 def test_other_objectives(tiny_model, name):
     model, task = wake(tiny_adapted(tiny_model)), tasks(tiny_model)[name]
-    reference = gradients(model, task.objective, task.examples)
-    fast(model)
-    assert_same(gradients(model, task.objective, task.examples), reference, 1e-5)
+    reference = gradients(PlainPath(model), task.objective, task.examples)
+    assert_same(gradients(fast(model), task.objective, task.examples), reference, 1e-5)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -76,65 +74,66 @@ def test_every_family_takes_it_or_says_why_not(name, tmp_path, capsys, monkeypat
     folder = make_family(name, tmp_path / name)
     model = wake(adapted(base_of(folder))).train()
     examples = tiny_examples(folder, 6)
-    reference = gradients(model, NEXT_TOKEN, examples)
+    reference = gradients(PlainPath(model), NEXT_TOKEN, examples)
     recipe = Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512))
-    take_fast_path(recipe, model, "cuda:0")  # named only to be told why
-    told = capsys.readouterr().err
+    path = choose_path(recipe, model, "cuda:0")
+    printed = capsys.readouterr().err
     if TINY[name].windowed:
-        assert "plain path is taken" in told
-        assert not hasattr(model, FAST)
+        assert "plain path is taken" in printed
+        assert not path.is_fast
     elif name in LIKE_LLAMA:
-        assert "plain path" not in told
-        assert_same(gradients(model, NEXT_TOKEN, examples), reference, 1e-5)
+        assert "plain path" not in printed
+        assert path.is_fast
+        assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
     else:
-        assert "have layers of their own" in told
+        assert "have layers of their own" in printed
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ("up_proj", "o_proj")])
 def test_layers_without_an_adapter(tiny_model, targets):
     model = wake(tiny_adapted(tiny_model, targets=targets))
     examples = tiny_examples(tiny_model, 6)
-    reference = gradients(model, NEXT_TOKEN, examples)
-    fast(model).configure(0, False)
-    assert_same(gradients(model, NEXT_TOKEN, examples), reference, 1e-5)
+    reference = gradients(PlainPath(model), NEXT_TOKEN, examples)
+    path = fast(model, 0, False)
+    assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"method": "dora"}, {"dropout": 0.1}, {"kernels": "off"}])
 def test_what_it_cannot_do_takes_the_plain_path(tiny_model, changes, capsys):
     model = tiny_adapted(tiny_model, **changes)
     settings = TrainingSettings(**changes)
-    take_fast_path(Recipe(model=ModelSettings(base=str(tiny_model)), training=settings), model, "cuda:0")
-    assert not hasattr(model, FAST)
+    recipe = Recipe(model=ModelSettings(base=str(tiny_model)), training=settings)
+    assert not choose_path(recipe, model, "cuda:0").is_fast
     assert "plain path is taken" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"hidden_act": "gelu"}, "uses gelu"),
         ({"attention_dropout": 0.1}, "attention_dropout"),
         ({"sliding_window": 100, "use_sliding_window": True}, "looks back 100"),
     ],
 )
-def test_a_config_that_it_does_not_compute(tiny_model, tmp_path, change, told):
+def test_a_config_that_it_does_not_compute(tiny_model, tmp_path, change, reason):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(config))
-    assert told in plain_path_reason(Recipe(model=ModelSettings(base=str(folder))))
+    assert reason in plain_path_reason(Recipe(model=ModelSettings(base=str(folder))))
 
 
 def test_weights_in_a_form_of_their_own_are_refused(tiny_model):
     """A folder may come quantized in a way that the recipe does not say."""
     model = attach_adapter(load_base(tiny_model, "int8", "cpu", torch.float32), TrainingSettings(rank=4), 0)
-    assert "form of their own" in why_not(model)
+    assert "format of their own" in unsupported_reason(model)
 
 
 def test_heads_that_are_no_power_of_two_are_refused(tmp_path):
     config = LlamaConfig(
         hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=50, head_dim=24
     )
-    assert "no power of two" in why_not(LlamaForCausalLM(config).requires_grad_(False))
+    assert "no power of two" in unsupported_reason(LlamaForCausalLM(config).requires_grad_(False))
 
 
 def test_gradients_of_learned_tokens_survive_fp16():
@@ -145,7 +144,7 @@ def test_gradients_of_learned_tokens_survive_fp16():
     found = {}
     for kind in (torch.float32, torch.float16):
         x = hidden.detach().to(kind).requires_grad_()
-        logps = TokenLogps.apply(x, weight.to(kind), targets)
+        logps = TargetLogps.apply(x, weight.to(kind), targets)
         (-logps.sum() * 1024).backward()
         found[kind] = x.grad.float()
     assert -1e-4 < float(logps.detach().mean()) < 0
@@ -155,9 +154,9 @@ def test_gradients_of_learned_tokens_survive_fp16():
 
 def test_factors_are_whole_after_memory_ran_out_between_them(tiny_model, monkeypatch):
     model, batch = wake(tiny_adapted(tiny_model)), collate(tiny_examples(tiny_model, 4), "cpu")
-    decoder = fast(model)
-    expected = token_logps(model, batch)
-    decoder.configure(0, False)
+    path = fast(model)
+    expected = path.token_logps(batch)
+    path.configure(0, False)
     real, calls = torch.mul, []
 
     def fails_once(*arguments, **rest):
@@ -168,17 +167,17 @@ def test_factors_are_whole_after_memory_ran_out_between_them(tiny_model, monkeyp
 
     monkeypatch.setattr(torch, "mul", fails_once)
     with pytest.raises(torch.OutOfMemoryError):
-        token_logps(model, batch)
-    torch.testing.assert_close(token_logps(model, batch), expected)
+        path.token_logps(batch)
+    torch.testing.assert_close(path.token_logps(batch), expected)
 
 
 def test_it_is_gone_with_the_model(tiny_model):
     """A cycle would keep base and copies on the device until the garbage collector comes by."""
-    model = wake(tiny_adapted(tiny_model))
-    decoder = weakref.ref(fast(model))
-    (-token_logps(model, collate(tiny_examples(tiny_model, 2), "cpu")).sum()).backward()
-    del model
-    assert decoder() is None
+    path = fast(wake(tiny_adapted(tiny_model)))
+    left = weakref.ref(path), weakref.ref(path.layers[0])
+    (-path.token_logps(collate(tiny_examples(tiny_model, 2), "cpu")).sum()).backward()
+    del path
+    assert [reference() for reference in left] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -194,54 +193,52 @@ def test_eight_bits_need_the_fast_path(model, training):
 def test_eight_bits_need_the_hardware(tiny_model):
     recipe = Recipe(model=ModelSettings(base=str(tiny_model), fp8=True))
     with pytest.raises(RecipeError, match="needs a GPU with 8-bit"):
-        take_fast_path(recipe, tiny_adapted(tiny_model), "cpu")
+        choose_path(recipe, tiny_adapted(tiny_model), "cpu")
 
 
-def test_factors_are_read_anew_after_a_step(tiny_model):
+def test_factors_are_read_again_after_a_step(tiny_model):
     """The cached matrices follow the optimizer, and a checkpoint read into the adapter."""
     model, batch = wake(tiny_adapted(tiny_model)), collate(tiny_examples(tiny_model, 4), "cpu")
     plain = copy.deepcopy(model)
-    fast(model)
-    before = token_logps(model, batch)
+    path = fast(model)
+    before = path.token_logps(batch)
     with torch.no_grad():
         for one, other in zip(trainable(model).values(), trainable(plain).values(), strict=True):
             one.mul_(1.5)
             other.mul_(1.5)
-    after = token_logps(model, batch)
+    after = path.token_logps(batch)
     assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, token_logps(plain, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after, PlainPath(plain).token_logps(batch), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizers_step_is_seen(tiny_model, name):
     """bitsandbytes changes parameters without torch's knowledge."""
     model, batch = wake(tiny_adapted(tiny_model)), collate(tiny_examples(tiny_model, 4), "cpu")
-    decoder = fast(model)
+    path = fast(model)
     optimizer = OPTIMIZERS[name](trainable(model).values())
     for group in optimizer.param_groups:
         group["lr"] = 0.01
-    (-token_logps(model, batch).sum()).backward()
+    (-path.token_logps(batch).sum()).backward()
     optimizer.step()
-    cached = token_logps(model, batch)
-    decoder.configure(0, False)
-    for layer in decoder.layers:
+    cached = path.token_logps(batch)
+    path.configure(0, False)
+    for layer in path.layers:
         for group in layer.groups:
-            group._seen = None  # forget: everything is read anew
-    torch.testing.assert_close(cached, token_logps(model, batch))
+            group._seen = None  # so that all factors are read again
+    torch.testing.assert_close(cached, path.token_logps(batch))
 
 
 def test_without_the_adapter_it_is_the_base(tiny_model):
     model, batch = wake(tiny_adapted(tiny_model)), collate(tiny_examples(tiny_model, 4), "cpu")
     with torch.no_grad(), model.disable_adapter():
-        base = token_logps(model, batch)
-        fast(model)
-        torch.testing.assert_close(token_logps(model, batch), base, rtol=1e-5, atol=1e-5)
+        base = PlainPath(model).token_logps(batch)
+        torch.testing.assert_close(fast(model).token_logps(batch), base, rtol=1e-5, atol=1e-5)
 
 
 def test_added_tokens_are_trained_through_it(tiny_model):
     base = load_base(tiny_model, "none", "cpu", torch.float32, len(load_tokenizer(tiny_model)))
     model = wake(attach_adapter(base, TrainingSettings(rank=4), 0, new_tokens=(7, 9)))
     examples = tiny_examples(tiny_model, 6)
-    reference = gradients(model, NEXT_TOKEN, examples)
-    fast(model)
-    assert_same(gradients(model, NEXT_TOKEN, examples), reference, 1e-5)
+    reference = gradients(PlainPath(model), NEXT_TOKEN, examples)
+    assert_same(gradients(fast(model), NEXT_TOKEN, examples), reference, 1e-5)

@@ -19,6 +19,7 @@ from tunewright.models.chat_template import IGNORED, load_tokenizer
 from tunewright.models.loading import attach_adapter, load_base, pick_device
 from tunewright.settings import TrainingSettings
 from tunewright.training.checkpoint import trainable
+from tunewright.training.compute_path import PlainPath
 from tunewright.training.loop import TrainingTask, accumulate, held_out_loss
 from tunewright.training.objectives import NEXT_TOKEN, reference_logps, sequence_logps
 from tunewright.training.packing import collate
@@ -33,7 +34,7 @@ def gradients(model, run):
 
 def ours(model, objective, examples, budget):
     def run():
-        return accumulate(model, objective, examples, loop_settings(), Capacity(budget))["loss"]
+        return accumulate(PlainPath(model), objective, examples, loop_settings(), Capacity(budget))["loss"]
 
     return gradients(model, run)
 
@@ -57,7 +58,7 @@ def test_one_packed_row_equals_many_smaller_ones(tiny_model, name, budget):
 def test_activation_checkpointing_changes_nothing(tiny_model):
     model, examples = wake(tiny_adapted(tiny_model)).train(), tiny_examples(tiny_model, 8)
     plain_loss, plain = ours(model, NEXT_TOKEN, examples, 200)
-    Capacity(200, kept=0).apply(model)
+    Capacity(200, kept=0).apply(PlainPath(model))
     again_loss, again = ours(model, NEXT_TOKEN, examples, 200)
     assert again_loss == plain_loss
     assert all(torch.equal(plain[name], again[name]) for name in plain)
@@ -67,7 +68,7 @@ def test_each_sample_has_the_loss_that_it_has_alone(tiny_model):
     """No token sees across a border: the packed log-probabilities are those of plain, unpacked forward passes."""
     model, examples = wake(tiny_adapted(tiny_model)).eval(), tiny_examples(tiny_model, 6)
     with torch.no_grad():
-        packed = sequence_logps(model, collate(examples, "cpu"))[0]
+        packed = sequence_logps(PlainPath(model), collate(examples, "cpu"))[0]
         for example, together in zip(examples, packed, strict=True):
             sequence = example.sequences[0]
             ids, labels = torch.tensor([sequence.input_ids]), torch.tensor(sequence.labels)
@@ -129,7 +130,7 @@ def test_dpo_loss_and_gradients_equal_trl(tiny_model, tmp_path: Path, kind, labe
     size = 1 if theirs == "aot" else 4
     examples = tiny_pairs(tiny_model, size)
     model = wake(tiny_adapted(tiny_model))
-    reference = reference_logps(model, [examples], lambda row: collate(row, "cpu"))
+    reference = reference_logps(PlainPath(model), [examples], lambda row: collate(row, "cpu"))
     objective = dpo_objective(tiny_model, examples, kind=kind, label_smoothing=label_smoothing, reference=reference)
     rows = []
     for pair, example in zip(pairs(size), examples, strict=True):
@@ -175,11 +176,11 @@ def test_measuring_the_held_out_loss_changes_no_gradient(tiny_model, quantizatio
     def gradient():
         torch.manual_seed(5)
         model.zero_grad()
-        accumulate(model, task.objective, task.examples, settings, Capacity(200))
+        accumulate(PlainPath(model), task.objective, task.examples, settings, Capacity(200))
         return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
 
     before = gradient()
-    losses = [held_out_loss(model, task, settings, Capacity(200))["held_out_loss"] for _ in range(2)]
+    losses = [held_out_loss(PlainPath(model), task, settings, Capacity(200))["held_out_loss"] for _ in range(2)]
     assert losses[0] == losses[1]  # no dropout
     after = gradient()
     assert all(torch.equal(before[name], after[name]) for name in before)

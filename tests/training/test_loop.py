@@ -158,8 +158,8 @@ def test_a_missing_file_is_refused_not_ignored(tiny_model, tmp_path, stop_after,
 
 @pytest.mark.parametrize("step", [1, 4])
 def test_a_loss_that_is_not_finite_stops_at_its_step(tiny_model, tmp_path, step):
-    def poisoned(model, batch, examples):
-        loss, figures = NEXT_TOKEN.loss(model, batch, examples)
+    def poisoned(path, row, examples):
+        loss, figures = NEXT_TOKEN.loss(path, row, examples)
         seen.append(1)
         return (loss * math.nan if len(seen) == step else loss), figures
 

@@ -16,11 +16,11 @@ from tunewright.training.step_plan import Capacity
 def with_memory_of(task: TrainingTask, most_tokens: int, without_checkpointing: int = 10**9) -> TrainingTask:
     """The task on a device that holds only rows of so many tokens; fewer where activations are all kept."""
 
-    def loss(model, batch, examples):
-        limit = most_tokens if model.is_gradient_checkpointing else min(most_tokens, without_checkpointing)
-        if batch.input_ids.shape[1] > limit:
+    def loss(path, row, examples):
+        limit = most_tokens if path.model.is_gradient_checkpointing else min(most_tokens, without_checkpointing)
+        if row.input_ids.shape[1] > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return task.objective.loss(model, batch, examples)
+        return task.objective.loss(path, row, examples)
 
     return TrainingTask(task.examples, Objective(task.objective.count, loss, task.objective.figures), task.held_out)
 
@@ -71,7 +71,7 @@ def test_one_example_that_does_not_fit_ends_with_what_to_change(tiny_model, tmp_
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, tmp_path):
-    def loss(model, batch, examples):
+    def loss(path, row, examples):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     task = tasks(tiny_model)["sft"]
@@ -100,9 +100,9 @@ def test_held_out_rows_are_no_larger_than_those_of_training(tiny_model, tmp_path
     task = tasks(tiny_model)["sft"]
     seen = []
 
-    def loss(model, batch, examples):
-        seen.append((model.training, batch.input_ids.shape[1]))
-        return task.objective.loss(model, batch, examples)
+    def loss(path, row, examples):
+        seen.append((path.model.training, row.input_ids.shape[1]))
+        return task.objective.loss(path, row, examples)
 
     watched = TrainingTask(task.examples[:8], Objective(task.objective.count, loss), task.examples[8:])
     run_loop(tiny_adapted(tiny_model), watched, tmp_path, {"a": 1}, Capacity(100_000), batch_size=2, epochs=1)

@@ -15,7 +15,7 @@ from tunewright.reporting.learning_curve import CURVE, LearningCurve, forecast, 
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.stages import stages_of
 from tunewright.storage import file_digest
-from tunewright.training.dataset import training_size, write_subset
+from tunewright.training.stage import write_subsets
 
 PARTS = (25, 50)  # percent; the whole is the run's own adapter
 WHOLE = 100
@@ -58,8 +58,8 @@ def _folder(run: RunFolder, percent: int) -> RunFolder:
 def _train_parts(run: RunFolder, recipe: Recipe) -> dict[int, int]:
     """Train each part that is not fresh; return the size of each part, and of the whole."""
     stage = next(stage for stage in stages_of(recipe) if stage.name == "train")
-    sizes = {percent: write_subset(run, _folder(run, percent), recipe, percent) for percent in PARTS}
-    sizes[WHOLE] = training_size(run, recipe)
+    folders = {percent: _folder(run, percent) for percent in PARTS}
+    sizes = dict(zip((*PARTS, WHOLE), write_subsets(run, recipe, folders), strict=True))
     if len(set(sizes.values())) < len(sizes):
         raise UserError(
             "there is too little training data for a learning curve",

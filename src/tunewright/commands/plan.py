@@ -243,7 +243,7 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
     import torch
 
-    from tunewright.training.fast_path import plain_path_reason
+    from tunewright.training.compute_path import plain_path_reason
 
     if shape is None:
         yield f"memory: known once {recipe.model.base} is fetched"
@@ -268,12 +268,11 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
     Before there is a training set, a row of samples of ``training.max_tokens`` stands for it.
     """
     from tunewright.models.student import student_tokenizer
-    from tunewright.training.dataset import read_data
     from tunewright.training.loop import TrainingTask
     from tunewright.training.objectives import NEXT_TOKEN
     from tunewright.training.packing import Example
     from tunewright.training.profiling import first_capacity, prove
-    from tunewright.training.stage import start_session
+    from tunewright.training.stage import read_data, start_session
 
     run, recipe = RunFolder(folder), recipe.with_absolute_paths()
     tokenizer = student_tokenizer(recipe)
@@ -284,8 +283,8 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
         examples = stand_ins(max(1, sizes.num_samples), recipe.training.max_tokens)
     session = start_session(run, recipe, tokenizer)
     settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
-    capacity, why = first_capacity(recipe, session.model, session.device, session.compute)
-    _, plan = prove(session.model, TrainingTask(examples, NEXT_TOKEN), settings, capacity, why, recipe)
+    capacity, why = first_capacity(recipe, session.path, session.device, session.compute)
+    _, plan = prove(session.path, TrainingTask(examples, NEXT_TOKEN), settings, capacity, why, recipe)
     if plan.planned_bytes:
         console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")
 

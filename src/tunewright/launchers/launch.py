@@ -26,7 +26,7 @@ from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED, LOCAL, ModelSettings
 from tunewright.storage import write_output
-from tunewright.training.fast_path import plain_path_reason
+from tunewright.training.compute_path import plain_path_reason
 
 # Advertised GB by SkyPilot's names; of two GPUs of one size, the cheaper first.
 GPUS = {"T4": 16, "L4": 24, "A10G": 24, "A100": 40, "A100-80GB": 80, "H100": 80, "H200": 141}

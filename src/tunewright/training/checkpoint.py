@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes
@@ -19,17 +19,28 @@ from tunewright.records import digest
 from tunewright.storage import atomic_folder, disk_errors, file_digest
 from tunewright.training.step_plan import Capacity
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel
+
 _STATE = "state.json"
 _TENSORS = ("adapter.safetensors", "optimizer.safetensors", "rng.safetensors")
-_KEPT = 2
+_NUM_KEPT = 2  # checkpoints of a phase; older ones are removed
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: the optimizer steps done and planned, and what it was trained on.
+    """A checkpoint on disk.
 
-    ``settings`` name what the training depends on; ``loop`` what the loop found out on its way (the micro-batch that
-    fits, the loss scale).
+    Attributes:
+        path: its folder.
+        step: optimizer steps done.
+        total_steps: optimizer steps planned.
+        settings: what the training depends on (data, settings, base).
+        loop: what the loop learned on its way (the micro-batch that fits, the loss scale).
+        numbers: the optimizer's plain numbers by "key/parameter".
     """
 
     path: Path
@@ -40,14 +51,14 @@ class Checkpoint:
     numbers: dict[str, float] = field(default_factory=dict)
 
 
-def trainable(model: Any) -> dict[str, Any]:
-    """Return the trained parameters by name."""
+def trainable(model: PreTrainedModel) -> dict[str, Parameter]:
+    """Return the trained parameters by name, in the order of the model."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _optimizer_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, float]]:
+def _optimizer_state(model: PreTrainedModel, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return the optimizer's tensors and plain numbers by "key/parameter"."""
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     numbers: dict[str, float] = {}
     for name, parameter in trainable(model).items():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -58,8 +69,8 @@ def _optimizer_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[s
     return tensors, numbers
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of torch's generators by device, for ``set_random_state``."""
+def random_state() -> dict[str, Tensor]:
+    """Return the states of torch's generators by device (uint8), for ``set_random_state``."""
     import torch
 
     tensors = {"cpu": torch.get_rng_state()}
@@ -68,8 +79,8 @@ def random_state() -> dict[str, Any]:
     return tensors
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put the generators back."""
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Restore the states of torch's generators."""
     import torch
 
     torch.set_rng_state(state["cpu"])
@@ -79,17 +90,17 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 def save(
     folder: Path,
-    model: Any,
-    optimizer: Any,
+    model: PreTrainedModel,
+    optimizer: Optimizer,
     step: int,
     total_steps: int,
     settings: Mapping[str, Any],
     loop: Mapping[str, float],
 ) -> Path:
-    """Write a checkpoint of the state after ``step`` optimizer steps; older ones but the last are removed.
+    """Write a checkpoint of the state after ``step`` optimizer steps; keep one older checkpoint, remove the rest.
 
     Raises:
-        DiskFullError: no space; the previous checkpoints stand.
+        DiskFullError: no space; the earlier checkpoints are unchanged.
     """
     from safetensors.torch import save_file
 
@@ -114,7 +125,7 @@ def save(
         }
         state["digest"] = digest(state)
         (target / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
-    for old in paths(folder)[:-_KEPT]:
+    for old in paths(folder)[:-_NUM_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -134,12 +145,12 @@ def latest(folder: Path) -> Checkpoint | None:
     if not complete:
         return None
     path = complete[-1]
-    hint = f"remove the damaged checkpoint and run again, it goes on from the one before: {shell('rm', '-r', path)}"
+    hint = f"remove it and run again, to continue from the checkpoint before it: {shell('rm', '-r', path)}"
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
         if state.pop("digest") != digest(state):
-            raise ValueError("its digest is not the one that was written")
-        found = Checkpoint(
+            raise ValueError("its digest differs from the one on record")
+        newest = Checkpoint(
             path,
             int(state["step"]),
             int(state["total_steps"]),
@@ -153,19 +164,19 @@ def latest(folder: Path) -> Checkpoint | None:
     for name in _TENSORS:
         file = path / name
         if not file.is_file():
-            raise TrainingError(f"{file} is missing", "training cannot go on exactly without it", hint)
+            raise TrainingError(f"{file} is missing", "training cannot continue exactly without it", hint)
         if file_digest(file) != digests.get(name):
-            raise TrainingError(f"{file} is damaged", "its digest is not the one that was written", hint)
-    return found
+            raise TrainingError(f"{file} is damaged", "its digest differs from the one on record", hint)
+    return newest
 
 
-def _load(file: Path) -> dict[str, Any]:
-    """Return a file's tensors; safetensors holds nothing that could run."""
+def _load(file: Path) -> dict[str, Tensor]:
+    """Return a file's tensors; safetensors holds no code."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        tensors: dict[str, Any] = load_file(file)
+        tensors: dict[str, Tensor] = load_file(file)
         return tensors
     except SafetensorError as error:
         raise TrainingError(
@@ -173,31 +184,31 @@ def _load(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_weights(checkpoint: Checkpoint, model: Any) -> None:
-    """Put a checkpoint's trained weights into the model.
+def load_weights(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
+    """Copy a checkpoint's trained weights into the model.
 
     Raises:
-        TrainingError: it holds the weights of another adapter.
+        TrainingError: the checkpoint belongs to another adapter.
     """
     import torch
 
     weights = _load(checkpoint.path / "adapter.safetensors")
     own = trainable(model)
     if set(weights) != set(own):
-        raise TrainingError(f"{checkpoint.path} belongs to another adapter", "the parameters' names differ")
+        raise TrainingError(f"{checkpoint.path} belongs to another adapter", "the names of the parameters differ")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
 
 
-def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
-    """Put a checkpoint's weights, optimizer state and random state back, exactly."""
+def restore(checkpoint: Checkpoint, model: PreTrainedModel, optimizer: Optimizer) -> None:
+    """Restore a checkpoint's weights, optimizer state and random state exactly."""
     load_weights(checkpoint, model)
     own = trainable(model)
-    state: dict[str, dict[str, Any]] = {name: {} for name in own}
+    state: dict[str, dict[str, Tensor | float]] = {name: {} for name in own}
     for path, tensor in _load(checkpoint.path / "optimizer.safetensors").items():
         key, _, name = path.partition("/")
-        # Unless it is fused, AdamW keeps its step count on the CPU; everything else lives beside the parameter.
+        # Unless it is fused, AdamW keeps its step count on the CPU; all other state is on the parameter's device.
         on_cpu = key == "step" and not optimizer.defaults.get("fused")
         state[name][key] = tensor if on_cpu else tensor.to(own[name].device)
     for path, number in checkpoint.numbers.items():
@@ -210,35 +221,35 @@ def restore(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
 
 
 def require_same(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the newest checkpoint of the training that ``identity`` names, or None.
+    """Return the newest checkpoint of the training with this identity, or None.
 
-    That of another training that had ended does not count.
+    A checkpoint of another training that had finished does not count.
 
     Raises:
-        TrainingError: a damaged checkpoint, or one of an unfinished training with other settings; the differences are
-            listed.
+        TrainingError: the checkpoint is damaged, or belongs to an unfinished training with other settings; the
+            differences are listed.
     """
-    found = latest(folder)
-    if found is None or found.settings == dict(identity):
-        return found
-    if found.step == found.total_steps:
+    newest = latest(folder)
+    if newest is None or newest.settings == dict(identity):
+        return newest
+    if newest.step == newest.total_steps:
         return None
     changed = [
-        f"{key}: {found.settings.get(key)!r} → {identity.get(key)!r}"
-        for key in sorted(set(found.settings) | set(identity))
-        if found.settings.get(key) != identity.get(key)
+        f"{key}: {newest.settings.get(key)!r} → {identity.get(key)!r}"
+        for key in sorted(set(newest.settings) | set(identity))
+        if newest.settings.get(key) != identity.get(key)
     ]
     raise TrainingError(
-        f"an unfinished training with other settings stands in {folder}",
+        f"{folder} holds an unfinished training with other settings",
         "\n  ".join(changed),
-        f"set them back to go on with it, or give it up: {shell('rm', '-r', folder)}",
+        f"restore the settings to continue it, or discard it: {shell('rm', '-r', folder)}",
     )
 
 
 def make_room(folder: Path, identity: Mapping[str, Any], processes: Processes) -> None:
-    """Remove what a finished training with other settings left, and what a kill left of a half-written checkpoint."""
+    """Remove the files of a finished training with other settings, and half-written checkpoints of a killed one."""
     other = require_same(folder, identity) is None
-    processes.wait()  # all have looked before the first one removes anything
+    processes.wait()  # all have read the folder before the first process removes anything
     if processes.is_first:
         for path in folder.glob("*") if other else folder.glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
@@ -248,24 +259,24 @@ def make_room(folder: Path, identity: Mapping[str, Any], processes: Processes) -
 def resume(
     folder: Path,
     identity: Mapping[str, Any],
-    model: Any,
-    optimizer: Any,
+    model: PreTrainedModel,
+    optimizer: Optimizer,
     capacity: Capacity,
     processes: Processes,
 ) -> tuple[int, Capacity]:
-    """Restore the newest checkpoint; return the steps that it stands after, and the capacity in force.
+    """Restore the newest checkpoint; return the number of steps done, and the capacity to continue with.
 
     Raises:
         TrainingError: see ``require_same``.
     """
-    found = require_same(folder, identity)
-    if found is not None:
-        restore(found, model, optimizer)
-        capacity = Capacity.from_dict(found.loop).within(capacity)
-        if found.step < found.total_steps:
-            console.line(f"going on after step {found.step}, from {found.path.name}")
-    step = found.step if found else 0
-    if processes.rank:  # a checkpoint holds the first process's random state, and dropout must differ between them
+    newest = require_same(folder, identity)
+    if newest is not None:
+        restore(newest, model, optimizer)
+        capacity = Capacity.from_dict(newest.loop).within(capacity)
+        if newest.step < newest.total_steps:
+            console.line(f"continuing after step {newest.step}, from {newest.path.name}")
+    step = newest.step if newest else 0
+    if processes.rank:  # the checkpoint holds the first process's random state, but dropout must differ per process
         import torch
 
         torch.manual_seed(hash((step, processes.rank)))
@@ -274,24 +285,24 @@ def resume(
 
 @contextmanager
 def stop_signal(processes: Processes, device: str) -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed, so that the step under way can end.
+    """Yield a function that returns whether Ctrl-C was pressed, so that the current step can finish.
 
-    A second Ctrl-C stops at once. With several processes one that was asked stops all.
+    A second Ctrl-C stops at once. With several processes, Ctrl-C in any of them stops all.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
         console.line("stopping after this step (Ctrl-C again stops at once)")
 
     def stopping() -> bool:
-        return not processes.all(not asked, device)
+        return not processes.all(not received, device)
 
     try:
-        previous = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not the main thread: the caller's own handling stays
+        previous = signal.signal(signal.SIGINT, receive)
+    except ValueError:  # not in the main thread: the caller's own handler stays
         yield stopping
         return
     try:

@@ -1,9 +1,9 @@
-"""Before training: look at the tokens, and refuse what would train on the wrong ones."""
+"""Checks before training (are the right tokens supervised?) and advice after it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.errors import TrainingError
@@ -12,29 +12,32 @@ from tunewright.records import Rejection
 from tunewright.training.dataset import FORGED, TOO_LONG
 from tunewright.training.packing import Example
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _FEW = 100
-_TURNED = 1.02  # a held-out loss this much above its lowest has turned, beyond noise
-_MOVED = 0.05  # share of its first value that a loss must fall by to count as learning
+_RISE = 1.02  # a held-out loss this many times its lowest value has risen beyond noise
+_LEAST_FALL = 0.05  # share of its first value that a loss must fall by to count as learning
 
 
 def advise(rows: Sequence[Mapping[str, Any]], num_examples: int) -> list[str]:
-    """Return sentences on too little data, overfitting and no effect; none when all is well.
+    """Return a sentence on each fault: too little data, overfitting, no effect.
 
     Args:
         rows: the lines of metrics.jsonl.
-        num_examples: what was trained on.
+        num_examples: number of examples that were trained on.
     """
-    found = []
+    advice = []
     if num_examples < _FEW:
-        found.append(
+        advice.append(
             f"Only {num_examples} samples: fine-tuning rarely beats a few examples in the prompt below {_FEW}. "
             "Add documents, or raise synthesis.samples_per_document."
         )
     for phase in dict.fromkeys(row["phase"] for row in rows):
         own = [row for row in rows if row["phase"] == phase]
         section = "preference" if phase == "dpo" else "training"
-        found += [sentence for sentence in (_overfit(own, section), _no_effect(own, section)) if sentence]
-    return found
+        advice += [sentence for sentence in (_overfit(own, section), _no_effect(own, section)) if sentence]
+    return advice
 
 
 def _overfit(rows: Sequence[Mapping[str, Any]], section: str) -> str:
@@ -43,7 +46,7 @@ def _overfit(rows: Sequence[Mapping[str, Any]], section: str) -> str:
         return ""
     best_epoch, best = min(held[1:], key=lambda item: item[1])
     last_epoch, last = held[-1]
-    if best_epoch == last_epoch or last < best * _TURNED:
+    if best_epoch == last_epoch or last < best * _RISE:
         return ""
     return (
         f"The held-out loss was lowest after epoch {best_epoch:.0f} ({best:.3f}) and rose to {last:.3f} by epoch "
@@ -58,34 +61,34 @@ def _no_effect(rows: Sequence[Mapping[str, Any]], section: str) -> str:
         return ""
     part = max(1, len(losses) // 5)
     first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part
-    if last < first * (1 - _MOVED):
+    if last < first * (1 - _LEAST_FALL):
         return ""
     return (
         f"The training loss hardly moved ({first:.3f} to {last:.3f}): the adapter learned next to nothing. "
-        f"Raise {section}.learning_rate or {section}.epochs, and look at what it was trained on."
+        f"Raise {section}.learning_rate or {section}.epochs, and check the training samples."
     )
 
 
-_MOST_TOO_LONG = 0.005  # share of samples that may be left out for their length
-_SHOWN_TOKENS = 120
+_MAX_SHARE_TOO_LONG = 0.005  # of samples that may be left out for their length
+_NUM_PRINTED = 120  # tokens
 
 
 def check_examples(examples: Sequence[Example], rejections: Sequence[Rejection], max_tokens: int) -> None:
     """Refuse a training set whose tokens are wrong.
 
     Raises:
-        TrainingError: nothing to train on, an example without a supervised token or with a masked end token,
-            or more than 0.5 % of the samples longer than ``max_tokens``.
+        TrainingError: there is nothing to train on, an example has no supervised token or its end token is masked,
+            or more than 0.5 % of the samples are longer than ``max_tokens``.
     """
     forged = sum(rejection.reason == FORGED for rejection in rejections)
     if forged:
         console.warning(
-            f"{forged} of {len(examples) + len(rejections)} samples hold a control token of the chat template and are "
-            "left out; data that was rendered through a template before has to be given as messages"
+            f"{forged} of {len(examples) + len(rejections)} samples hold a control token of the chat template and "
+            "are left out; give data that was rendered through a template as messages instead"
         )
     too_long = [rejection for rejection in rejections if rejection.reason == TOO_LONG]
     num_samples = len(examples) + len(rejections)
-    if len(too_long) > _MOST_TOO_LONG * num_samples:
+    if len(too_long) > _MAX_SHARE_TOO_LONG * num_samples:
         longest = max(int(rejection.detail.split()[0]) for rejection in too_long)
         raise TrainingError(
             f"{len(too_long)} of {num_samples} samples are longer than training.max_tokens = {max_tokens}",
@@ -101,33 +104,33 @@ def check_examples(examples: Sequence[Example], rejections: Sequence[Rejection],
     for example in examples:
         if example.num_supervised == 0:
             raise TrainingError(
-                f"sample {example.sample} has no token to learn from",
+                f"sample {example.sample} has no supervised token",
                 "no assistant turn was found in the rendered conversation",
-                "look at the sample in train.jsonl and at the tokenizer's chat template",
+                "check the sample in train.jsonl and the tokenizer's chat template",
             )
         if not all(sequence.ends_supervised for sequence in example.sequences):
             raise TrainingError(
-                f"the end of the answer is not learned in sample {example.sample}",
+                f"the end of the answer is not supervised in sample {example.sample}",
                 "the chat template puts no special token after an assistant turn, so the model would never stop",
                 "use a chat template that ends each turn with a special token",
             )
 
 
-def show_example(example: Example, tokenizer: Any) -> None:
-    """Print a sample's tokens: those that the loss is taken on in green, the rest dim."""
+def show_example(example: Example, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print an example's tokens: the supervised ones in green, the rest dim."""
     ids, labels = example.sequences[0].input_ids, example.sequences[0].labels
-    first = next(place for place, label in enumerate(labels) if label != IGNORED)
-    start = max(0, first - _SHOWN_TOKENS // 2)
+    first = next(index for index, label in enumerate(labels) if label != IGNORED)
+    start = max(0, first - _NUM_PRINTED // 2)
     parts = [("  … " if start else "  ", "dim")]
-    for token, label in zip(ids[start : start + _SHOWN_TOKENS], labels[start:], strict=False):
+    for token, label in zip(ids[start : start + _NUM_PRINTED], labels[start:], strict=False):
         text = tokenizer.decode([token]).replace("\n", "⏎\n  ")
         parts.append((text, "dim" if label == IGNORED else "bold green"))
     console.line(
-        f"a sample as the model sees it ({example.sequences[0].num_supervised} of {len(ids)} tokens are learned):"
+        f"a sample as the model sees it ({example.sequences[0].num_supervised} of {len(ids)} tokens are supervised):"
     )
     console.segments(parts)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         console.line(
-            "  padding is the end token here; padding is masked by position, so the end is still learned",
+            "  the padding token is the end token; padding is masked by position, so the end is still learned",
             "dim",
         )

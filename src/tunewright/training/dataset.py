@@ -1,4 +1,4 @@
-"""Nested parts of a training set, for a learning curve: the smaller ones lie within the larger ones."""
+"""The training set: records encoded as examples, mixed with raw text, held out, and nested subsets of the records."""
 
 from __future__ import annotations
 
@@ -6,35 +6,59 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tunewright import console
 from tunewright.models.chat_template import IGNORED, Encoded, encode, special_ids
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
-from tunewright.run_folder import RunFile, RunFolder
 from tunewright.text.injection import PLANTED, injection_fault
 from tunewright.training.packing import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TOO_LONG = "longer than max_tokens"
 FORGED = "holds a control token of the template"
 
 
-def _fit(
-    rendered: Iterable[tuple[Example, list[str]]], tokenizer: Any, max_tokens: int
-) -> tuple[list[Example], list[Rejection]]:
-    """Return the examples that may be trained on, and a rejection for each of the others.
+@dataclass(frozen=True)
+class TrainingRecords:
+    """The records that a run trains on, as far as its recipe asks for them.
 
-    One over ``max_tokens`` is left out whole, never cut. One whose texts hold a control token of the template is left
-    out too: it could forge a turn.
+    Attributes:
+        samples: chats, and rewrites of passages (views).
+        pairs: preference pairs.
+        split: the side of each document; empty without raw text.
+        documents: of both sides; empty without raw text.
+    """
+
+    samples: Sequence[Sample] = ()
+    pairs: Sequence[PreferencePair] = ()
+    split: Sequence[SplitEntry] = ()
+    documents: Sequence[Document] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of samples and pairs; of training documents where raw text is all that there is."""
+        return len(self.samples) + len(self.pairs) or sum(entry.side == "train" for entry in self.split)
+
+
+def _fit(
+    rendered: Iterable[tuple[Example, list[str]]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[Example], list[Rejection]]:
+    """Return the examples that are fit for training, and a rejection for each of the others.
+
+    An example over ``max_tokens`` is left out whole, never cut. An example whose texts hold a control token of the
+    template is left out too: it could forge a turn.
     """
     examples, rejections = [], []
     control = special_ids(tokenizer)
-    for example, said in rendered:
+    for example, texts in rendered:
         longest = max(len(sequence.input_ids) for sequence in example.sequences)
-        if any(control.intersection(ids) for ids in tokenizer(said, add_special_tokens=False)["input_ids"]):
+        if any(control.intersection(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]):
             rejections.append(Rejection(stage="train", id=example.sample, reason=FORGED))
         elif longest > max_tokens:
             detail = f"{longest} tokens"
@@ -44,8 +68,10 @@ def _fit(
     return examples, rejections
 
 
-def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -> tuple[list[Example], list[Rejection]]:
-    """Tokenize chats, labels on every assistant turn; return those fit for training, and a rejection for the others."""
+def encode_samples(
+    samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[Example], list[Rejection]]:
+    """Tokenize chats, with labels on each assistant turn; return those fit for training, and the rejections."""
     rendered = (
         (Example(sample.id, (encode(tokenizer, sample.messages),)), [message.content for message in sample.messages])
         for sample in samples
@@ -54,9 +80,9 @@ def encode_samples(samples: Sequence[Sample], tokenizer: Any, max_tokens: int) -
 
 
 def encode_pairs(
-    pairs: Sequence[PreferencePair], tokenizer: Any, max_tokens: int
+    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> tuple[list[Example], list[Rejection]]:
-    """Tokenize preference pairs to (chosen, rejected), labels on the last turn alone; as ``encode_samples``."""
+    """Tokenize preference pairs as (chosen, rejected), with labels on the last turn alone; see ``encode_samples``."""
 
     def render(pair: PreferencePair) -> tuple[Example, list[str]]:
         answers = [Message(role="assistant", content=text) for text in (pair.chosen, pair.rejected)]
@@ -66,13 +92,15 @@ def encode_pairs(
     return _fit(map(render, pairs), tokenizer, max_tokens)
 
 
-def encode_texts(documents: Sequence[Document], tokenizer: Any, max_tokens: int, overlap: int) -> list[Example]:
+def encode_texts(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int, overlap: int
+) -> list[Example]:
     """Tokenize whole documents for next-token prediction, in pieces of at most ``max_tokens``.
 
-    Every token of a document is predicted exactly once (its first one only behind a beginning-of-text token). A piece
-    after a document's first begins with ``overlap`` tokens of the one before it, as context that carries no loss. A
-    document begins with the tokenizer's beginning-of-text token and ends with its end-of-text token, where it has
-    them. Text that spells a control token is split into ordinary tokens.
+    Every token of a document is predicted exactly once (its first token only behind a beginning-of-text token). Each
+    piece but a document's first begins with ``overlap`` tokens of the piece before it, as context without loss. A
+    document begins with the tokenizer's beginning-of-text token and ends with its end-of-text token, if it has them.
+    Text that spells a control token is split into ordinary tokens.
     """
     examples = []
     for document in documents:
@@ -81,7 +109,7 @@ def encode_texts(documents: Sequence[Document], tokenizer: Any, max_tokens: int,
             continue
         start, end = ([n] if n is not None else [] for n in (tokenizer.bos_token_id, tokenizer.eos_token_id))
         ids = [*start, *ids, *end]
-        # One token of context is the least: without it a piece's first token would be predicted by nothing.
+        # At least one token of context: without it, nothing would predict a piece's first token.
         context = min(max(1, overlap), max_tokens // 2)
         begin = 0
         while begin < len(ids):
@@ -94,31 +122,36 @@ def encode_texts(documents: Sequence[Document], tokenizer: Any, max_tokens: int,
 
 
 def mix(chats: Sequence[Example], texts: Sequence[Example], text_share: float, seed: int) -> list[Example]:
-    """Return all chats and as many pieces of text, drawn by the seed, as make ``text_share`` of the tokens.
+    """Return all chats, and texts drawn by the seed until they make up ``text_share`` of the tokens.
 
-    A share of 1 takes the texts alone. Where there is too little text for the share, all of it is taken.
+    A share of 1 takes the texts alone. If there is too little text for the share, all of it is taken.
     """
     if text_share >= 1:
         return list(texts)
-    wanted = sum(example.num_tokens for example in chats) * text_share / (1 - text_share)
-    drawn = list(texts)
-    random.Random(hashlib.sha256(f"texts {seed}".encode()).digest()).shuffle(drawn)
+    text_tokens = sum(example.num_tokens for example in chats) * text_share / (1 - text_share)
+    shuffled = list(texts)
+    random.Random(hashlib.sha256(f"texts {seed}".encode()).digest()).shuffle(shuffled)
     taken: list[Example] = []
     total = 0
-    for example in drawn:
-        if total >= wanted:
+    for example in shuffled:
+        if total >= text_tokens:
             break
         taken.append(example)
         total += example.num_tokens
     return [*chats, *taken]
 
 
-_FEWEST_HELD_OUT = 4  # a mean over fewer says nothing
+_MIN_HELD_OUT = 4  # a mean over fewer examples says nothing
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded examples of both phases; ``num_in`` counts what was read, rejections included."""
+    """Encoded examples of both phases.
+
+    Attributes:
+        num_in: records read, rejected ones included.
+        text_share: the share of the tokens of ``examples`` and ``held_out`` that are raw text.
+    """
 
     examples: list[Example]
     held_out: list[Example]
@@ -131,16 +164,16 @@ class TrainingData:
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Return (to train on, held out): a share drawn by the seed, none where it would be fewer than four."""
+    """Return (examples to train on, held-out examples): a share drawn by the seed, none if that is fewer than four."""
     number = round(share * len(examples))
-    if number < _FEWEST_HELD_OUT:
+    if number < _MIN_HELD_OUT:
         return list(examples), []
     order = list(range(len(examples)))
     random.Random(hashlib.sha256(f"held out {seed}".encode()).digest()).shuffle(order)
     chosen = set(order[:number])
     return (
-        [example for place, example in enumerate(examples) if place not in chosen],
-        [example for place, example in enumerate(examples) if place in chosen],
+        [example for index, example in enumerate(examples) if index not in chosen],
+        [example for index, example in enumerate(examples) if index in chosen],
     )
 
 
@@ -149,53 +182,58 @@ def _as_text(view: Sample) -> Document:
     return Document(id=view.id, title="", source=view.id, text=view.answer)
 
 
-def read_data(run: RunFolder, recipe: Recipe, tokenizer: Any) -> TrainingData:
+def encode_records(records: TrainingRecords, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
     """Encode all that the recipe trains on.
 
     Raw text comes from the documents of the split's training side alone, and from the rewrites of their passages.
     """
     settings, seed = recipe.training, recipe.seed
     chats: list[Example] = []
-    rejections: list[Rejection] = []
     texts: list[Example] = []
-    pairs: list[Example] = []
-    refused: list[Rejection] = []
+    rejections: list[Rejection] = []
     num_in = 0
-    # A run without synthesis has no train.jsonl of its own: one that lies there is of other settings.
-    samples = run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else []
     if settings.epochs and settings.text_share < 1:
-        told = [sample for sample in samples if sample.task != VIEW]
-        num_in += len(told)
-        chats, rejections = encode_samples(told, tokenizer, settings.max_tokens)
+        samples = [sample for sample in records.samples if sample.task != VIEW]
+        num_in += len(samples)
+        chats, rejections = encode_samples(samples, tokenizer, settings.max_tokens)
     if settings.epochs and settings.text_share:
-        side = {entry.document for entry in run.records_if_any(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
-        documents = [document for document in run.records_if_any(RunFile.DOCUMENTS, Document) if document.id in side]
-        planted = [document for document in documents if injection_fault(f"{document.title}\n{document.text}")]
-        rejections += [Rejection(stage="train", id=one.id, reason=PLANTED, detail=one.source) for one in planted]
+        documents, planted = _raw_texts(records)
+        rejections += planted
         num_in += len(planted)
-        documents = [document for document in documents if document not in planted]
-        documents += [_as_text(sample) for sample in samples if sample.task == VIEW and sample.document in side]
         texts = encode_texts(documents, tokenizer, settings.max_tokens, settings.text_overlap)
     mixed = mix(chats, texts, settings.text_share, seed)
-    num_in += len(mixed) - len(chats)
-    if recipe.preference.wanted:
-        given = run.records_if_any(RunFile.PAIRS, PreferencePair)
-        num_in += len(given)
-        pairs, refused = encode_pairs(given, tokenizer, settings.max_tokens)
-    tokens = sum(example.num_tokens for example in mixed)
-    share = 1 - sum(example.num_tokens for example in chats) / tokens if tokens else 0.0
+    num_in += len(mixed) - len(chats) + len(records.pairs)
+    pairs, pair_rejections = encode_pairs(records.pairs, tokenizer, settings.max_tokens)
+    num_tokens = sum(example.num_tokens for example in mixed)
+    share = 1 - sum(example.num_tokens for example in chats) / num_tokens if num_tokens else 0.0
     if texts and share < settings.text_share - 0.02:
         console.warning(
-            f"raw text makes {share:.0%} of the tokens, not {settings.text_share:.0%}: there is no more of it"
+            f"raw text makes up {share:.0%} of the tokens, not {settings.text_share:.0%}: there is no more of it"
         )
     return TrainingData(
         *hold_out(mixed, settings.held_out_share, seed),
         *hold_out(pairs, settings.held_out_share, seed),
         rejections,
-        refused,
+        pair_rejections,
         num_in,
         share,
     )
+
+
+def _raw_texts(records: TrainingRecords) -> tuple[list[Document], list[Rejection]]:
+    """Return the texts of the training side, and a rejection for each document with a planted instruction."""
+    side = {entry.document for entry in records.split if entry.side == "train"}
+    documents: list[Document] = []
+    rejections: list[Rejection] = []
+    for document in records.documents:
+        if document.id not in side:
+            continue
+        if injection_fault(f"{document.title}\n{document.text}"):
+            rejections.append(Rejection(stage="train", id=document.id, reason=PLANTED, detail=document.source))
+        else:
+            documents.append(document)
+    documents += [_as_text(sample) for sample in records.samples if sample.task == VIEW and sample.document in side]
+    return documents, rejections
 
 
 _Item = TypeVar("_Item")
@@ -204,43 +242,24 @@ _Item = TypeVar("_Item")
 def nested(
     items: Sequence[_Item], percent: int, seed: int, name: Callable[[_Item], str], kind: Callable[[_Item], str]
 ) -> list[_Item]:
-    """Return a share of the items in their order: of each kind the same share, rounded up, drawn by the seed.
+    """Return a share of the items in their order: the same share of each kind, rounded up, drawn by the seed.
 
-    Who is drawn for a smaller share is drawn for every larger one too.
+    A smaller share lies within every larger share.
     """
-    kept: set[int] = set()
-    for one in dict.fromkeys(map(kind, items)):
-        places = [place for place, item in enumerate(items) if kind(item) == one]
-        ranked = sorted(places, key=lambda place: digest("curve", seed, name(items[place])))
-        kept |= set(ranked[: math.ceil(Fraction(percent, 100) * len(ranked))])
-    return [item for place, item in enumerate(items) if place in kept]
+    chosen: set[int] = set()
+    for value in dict.fromkeys(map(kind, items)):
+        indices = [index for index, item in enumerate(items) if kind(item) == value]
+        ranked = sorted(indices, key=lambda index: digest("curve", seed, name(items[index])))
+        chosen |= set(ranked[: math.ceil(Fraction(percent, 100) * len(ranked))])
+    return [item for index, item in enumerate(items) if index in chosen]
 
 
-def write_subset(run: RunFolder, own: RunFolder, recipe: Recipe, percent: int) -> int:
-    """Write the share of a run's training data to another folder; return its size as ``training_size`` counts it."""
-    seed = recipe.seed
-    if recipe.needs_samples:
-        samples = run.read_records(RunFile.TRAIN, Sample)
-        drawn = nested(samples, percent, seed, lambda sample: sample.id, lambda sample: sample.task)
-        own.write_records(RunFile.TRAIN, drawn)
-    if recipe.preference.wanted:
-        pairs = run.read_records(RunFile.PAIRS, PreferencePair)
-        preferred = nested(pairs, percent, seed, lambda pair: pair.id, lambda pair: pair.origin)
-        own.write_records(RunFile.PAIRS, preferred)
-    if recipe.training.text_share:
-        entries = run.read_records(RunFile.SPLIT, SplitEntry)
-        learning = [entry for entry in entries if entry.side == "train"]
-        reading = nested(learning, percent, seed, lambda entry: entry.document, lambda entry: entry.side)
-        own.write_records(RunFile.SPLIT, reading)
-        own.write_records(RunFile.DOCUMENTS, run.read_records(RunFile.DOCUMENTS, Document))
-    return training_size(own, recipe)
-
-
-def training_size(run: RunFolder, recipe: Recipe) -> int:
-    """Return how much a run trains on: its samples and pairs, or its documents where it learns raw text alone."""
-    size = 0
-    if recipe.needs_samples:
-        size += len(run.read_records(RunFile.TRAIN, Sample))
-    if recipe.preference.wanted:
-        size += len(run.read_records(RunFile.PAIRS, PreferencePair))
-    return size or sum(entry.side == "train" for entry in run.read_records(RunFile.SPLIT, SplitEntry))
+def subset(records: TrainingRecords, percent: int, seed: int) -> TrainingRecords:
+    """Return a share of the samples, pairs and training documents, for a learning curve; see ``nested``."""
+    training_side = [entry for entry in records.split if entry.side == "train"]
+    return replace(
+        records,
+        samples=nested(records.samples, percent, seed, lambda sample: sample.id, lambda sample: sample.task),
+        pairs=nested(records.pairs, percent, seed, lambda pair: pair.id, lambda pair: pair.origin),
+        split=nested(training_side, percent, seed, lambda entry: entry.document, lambda entry: entry.side),
+    )

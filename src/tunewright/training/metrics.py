@@ -1,22 +1,25 @@
-"""metrics.jsonl: one line per optimizer step, the note beside the progress bar, and optional trackers."""
+"""Metrics: one JSON line per optimizer step, the note beside the progress bar, and optional trackers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.recipe import Recipe
 from tunewright.storage import write_atomic
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 def tracker(recipe: Recipe, folder: Path, phase: str) -> tuple[Listener, ...]:
-    """Return a listener that logs each line of metrics to the recipe's tracker, or none.
+    """Return a listener that logs each line of metrics to the recipe's tracker; an empty tuple without a tracker.
 
-    Files go to ``folder``/tracker; whether a tracker works offline is its own setting (such as WANDB_MODE=offline).
-    Anything that goes wrong in a tracker is told once and ends the tracking, not the training.
+    Files go to ``folder``/tracker. A tracker's own settings decide whether it works offline (such as
+    WANDB_MODE=offline). An error in a tracker is reported once and ends the tracking, not the training.
     """
     name = recipe.training.tracker
     if not name:
@@ -24,7 +27,7 @@ def tracker(recipe: Recipe, folder: Path, phase: str) -> tuple[Listener, ...]:
     try:
         accelerator = _accelerator(name, folder / "tracker" / phase)
     except Exception as error:
-        console.warning(f"no tracking with {name}: {error or type(error).__name__}; the training goes on without")
+        console.warning(f"no tracking with {name}: {error or type(error).__name__}; the training continues without it")
         return ()
     broken: list[bool] = []
 
@@ -36,17 +39,17 @@ def tracker(recipe: Recipe, folder: Path, phase: str) -> tuple[Listener, ...]:
             accelerator.log(values, step=int(row["step"]))
         except Exception as error:
             broken.append(True)
-            console.warning(f"tracking with {name} ended: {error}; the training goes on without")
+            console.warning(f"tracking with {name} ended: {error}; the training continues without it")
 
     return (listen,)
 
 
-def _accelerator(name: str, folder: Path) -> Any:
+def _accelerator(name: str, folder: Path) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.tracking import get_available_trackers
 
-    if name not in [str(getattr(known, "value", known)) for known in get_available_trackers()]:
-        raise RuntimeError(f"it is not installed (pip install {name})")
+    if name not in [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]:
+        raise RuntimeError(f"it is not installed: pip install {name}")
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(log_with=name, project_dir=folder)
     accelerator.init_trackers("tunewright")
@@ -57,14 +60,14 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class MetricsLog:
-    """Writes a phase's lines; the lines of other phases in the same file stay.
+    """The lines of one phase in metrics.jsonl; the lines of other phases in the same file stay.
 
     Args:
         file: the JSON-lines file.
-        phase: which training the lines belong to, such as "sft" or "dpo".
-        writes: whether this process writes at all; only the first of several does.
+        phase: the training that the lines belong to, "sft" or "dpo".
+        writes: whether this process writes; of several processes only the first one does.
         flops_per_token: floating-point operations per trained token, for the share of the hardware's peak.
-        peak_flops: what the hardware can do per second; 0 where it is not known.
+        peak_flops: the hardware's floating-point operations per second; 0 where unknown.
         listeners: called with every line.
     """
 
@@ -86,7 +89,7 @@ class MetricsLog:
         self._listeners = listeners
 
     def keep_until(self, step: int) -> None:
-        """Drop this phase's lines of steps after the checkpoint: they are about to be done again."""
+        """Drop the phase's lines after ``step``, the checkpoint's: their steps are about to run again."""
         if self._writes:
             kept = [row for row in read_metrics(self.file) if row["phase"] != self._phase or row["step"] <= step]
             if step == 0:
@@ -94,7 +97,7 @@ class MetricsLog:
             write_atomic(self.file, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a line, and tell the listeners."""
+        """Append a line and pass it to the listeners."""
         if self._writes:
             row = {"phase": self._phase, **row}
             with self.file.open("a", encoding="utf-8") as file:
@@ -103,7 +106,7 @@ class MetricsLog:
                 listen(row)
 
     def note(self, row: dict[str, Any]) -> str:
-        """Return what the progress bar shows: loss, speed, share of the hardware's peak, memory."""
+        """Return the note beside the progress bar: loss, speed, share of the hardware's peak, memory."""
         parts = [f"loss {row['loss']:.3f}"]
         if "accuracy" in row:
             parts.append(f"chosen {row['accuracy']:.0%}")
@@ -126,14 +129,14 @@ def keep_phases(file: Path, phases: set[str]) -> None:
 
 
 def gpu_peak_bytes() -> int:
-    """Return the most memory that this process's GPU reserved so far; 0 without one."""
+    """Return the peak of the memory that this process has reserved on its GPU; 0 without a GPU."""
     import torch
 
     return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else 0
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file up to the first that a crash cut short."""
+    """Return the lines of a metrics file, up to the first line that a crash cut short; empty without a file."""
     rows: list[dict[str, Any]] = []
     for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:

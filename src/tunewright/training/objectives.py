@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tunewright.training.packing import Example, PackedRow
-from tunewright.training.step_plan import FAST
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from tunewright.training.compute_path import ComputePath
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]
 DPO_FIGURES = ("chosen_reward", "rejected_reward", "margin", "accuracy")
@@ -20,42 +25,29 @@ class Objective:
 
     Attributes:
         count: an example's part of the divisor; a step divides the summed loss by the sum over all its examples,
-            so that eight rows of one give the gradient of one row of eight.
-        loss: (model, row, its examples) → (summed loss in nats, summed figures to log).
+            so that eight rows of one example give the gradient of one row of eight.
+        loss: (path, row, the row's examples) → (summed loss in nats, summed figures to log); tensors of shape [].
         figures: the names of those figures.
     """
 
     count: Callable[[Example], int]
-    loss: Callable[[Any, PackedRow, Sequence[Example]], tuple[Any, dict[str, Any]]]
+    loss: Callable[[ComputePath, PackedRow, Sequence[Example]], tuple[Tensor, dict[str, Tensor]]]
     figures: tuple[str, ...] = ()
 
 
-def token_logps(model: Any, batch: PackedRow) -> Any:
-    """Return the log-probability in nats of each supervised token, [n].
-
-    The head runs only on the positions that predict a supervised token.
-    """
+def sequence_logps(path: ComputePath, row: PackedRow) -> tuple[Tensor, Tensor]:
+    """Return the summed log-probability (nats) of each sequence's supervised tokens, and their number: [s] each."""
     import torch
 
-    if fast := getattr(model, FAST, None):
-        return fast.token_logps(batch)
-    logits = model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, logits_to_keep=batch.places, use_cache=False
-    ).logits[0]
-    return -torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    logps = path.token_logps(row)
+    none = torch.zeros(len(row.lengths), device=logps.device)
+    return none.index_add(0, row.owner, logps), none.index_add(0, row.owner, torch.ones_like(logps))
 
 
-def sequence_logps(model: Any, batch: PackedRow) -> tuple[Any, Any]:
-    """Return per sequence [s] the summed log-probability of its supervised tokens, and their number."""
-    import torch
-
-    logps = token_logps(model, batch)
-    none = torch.zeros(len(batch.lengths), device=logps.device)
-    return none.index_add(0, batch.owner, logps), none.index_add(0, batch.owner, torch.ones_like(logps))
-
-
-def _next_token_loss(model: Any, batch: PackedRow, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
-    return -token_logps(model, batch).sum(), {}
+def _next_token_loss(
+    path: ComputePath, row: PackedRow, examples: Sequence[Example]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return -path.token_logps(row).sum(), {}
 
 
 NEXT_TOKEN = Objective(count=lambda example: example.num_supervised, loss=_next_token_loss)
@@ -71,18 +63,18 @@ def dpo(kind: DpoLoss, beta: float, label_smoothing: float, reference: Mapping[s
     - "ipo": (d − 1/(2β))², length-normalized likewise (Azar et al. 2023, eq. 17).
 
     Args:
-        kind: which of them.
+        kind: the loss.
         beta: strength of the pull towards the reference; larger stays closer.
         label_smoothing: probability that a pair's label is wrong.
-        reference: example → reference log-probabilities (chosen, rejected), summed over the answer's tokens.
+        reference: example → the reference's log-probabilities (chosen, rejected), summed over the answer's tokens.
     """
 
-    def loss(model: Any, batch: PackedRow, examples: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
+    def loss(path: ComputePath, row: PackedRow, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Tensor]]:
         import torch
 
-        logps, lengths = sequence_logps(model, batch)
-        known = torch.tensor([value for example in examples for value in reference[example.sample]])
-        ratios = logps - known.to(logps)
+        logps, lengths = sequence_logps(path, row)  # chosen and rejected in turns
+        reference_values = torch.tensor([value for example in examples for value in reference[example.sample]])
+        ratios = logps - reference_values.to(logps)
         chosen, rejected = ratios[0::2], ratios[1::2]
         with torch.no_grad():
             figures = {
@@ -103,23 +95,23 @@ def dpo(kind: DpoLoss, beta: float, label_smoothing: float, reference: Mapping[s
 
 
 def reference_logps(
-    model: Any, rows: Sequence[Sequence[Example]], collate: Callable[[Sequence[Example]], PackedRow]
+    path: ComputePath, rows: Sequence[Sequence[Example]], collate: Callable[[Sequence[Example]], PackedRow]
 ) -> dict[str, tuple[float, float]]:
-    """Return the model's log-probabilities (chosen, rejected) of every pair, one packed row at a time."""
+    """Return each pair's log-probabilities (chosen, rejected) in nats, computed one packed row at a time."""
     import torch
 
-    found: dict[str, tuple[float, float]] = {}
+    logps: dict[str, tuple[float, float]] = {}
     # Not inference mode: a spread base makes its whole weights at the first pass, and needs them in training too.
-    with measuring(model), torch.no_grad():
+    with without_dropout(path.model), torch.no_grad():
         for row in rows:
-            sums = sequence_logps(model, collate(row))[0].tolist()
-            found |= {example.sample: (sums[2 * n], sums[2 * n + 1]) for n, example in enumerate(row)}
-    return found
+            sums = sequence_logps(path, collate(row))[0].tolist()
+            logps |= {example.sample: (sums[2 * n], sums[2 * n + 1]) for n, example in enumerate(row)}
+    return logps
 
 
 @contextmanager
-def measuring(model: Any) -> Iterator[None]:
-    """Turn dropout off for the block; quantized layers stay as they train.
+def without_dropout(model: PreTrainedModel) -> Iterator[None]:
+    """Turn dropout off within the block; quantized layers stay in training mode.
 
     In evaluation mode bitsandbytes repacks 4-bit weights on a CPU for coarser fused products, and gradients taken
     after that are wrong.

@@ -1,4 +1,4 @@
-"""The order of training as a pure function of (seed, step), best-fit packing, and the tensors of a packed row."""
+"""The order of training as a pure function of (seed, step), best-fit packing, and a packed row's tensors."""
 
 from __future__ import annotations
 
@@ -8,58 +8,62 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright.models.chat_template import IGNORED, Encoded
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Example:
-    """What training consumes as a whole: one token sequence (a chat, a piece of text), or two (a preference pair)."""
+    """The unit of training: one token sequence (a chat, a piece of text), or two (a preference pair)."""
 
     sample: str
     sequences: tuple[Encoded, ...]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all its sequences."""
+        """Number of tokens of all its sequences."""
         return sum(len(sequence.input_ids) for sequence in self.sequences)
 
     @property
     def num_supervised(self) -> int:
-        """Tokens that a loss is taken on. A sequence's first token never is: nothing predicts it."""
+        """Number of tokens that the loss is taken on. A sequence's first token never counts: nothing predicts it."""
         return sum(label != IGNORED for sequence in self.sequences for label in sequence.labels[1:])
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One packed row: sequences one behind the other.
+    """Sequences one behind the other in a single row; n counts their supervised tokens. All tensors are int64.
 
     Attributes:
         input_ids: [1, tokens].
-        position_ids: [1, tokens]; start at 0 in each sequence, which is how the models' own masks find the borders.
-        lengths: of the sequences.
-        places: [n] positions that predict a supervised token; never across a border.
-        targets: [n] those tokens.
-        owner: [n] the number of the sequence that each belongs to.
+        position_ids: [1, tokens]; start at 0 in each sequence, by which the models' own masks see its borders.
+        lengths: tokens of each sequence.
+        logit_positions: [n], the columns that predict a supervised token; never across a border.
+        targets: [n], the supervised tokens.
+        owner: [n], the index of the sequence that each belongs to.
     """
 
-    input_ids: Any
-    position_ids: Any
+    input_ids: Tensor
+    position_ids: Tensor
     lengths: tuple[int, ...]
-    places: Any
-    targets: Any
-    owner: Any
+    logit_positions: Tensor
+    targets: Tensor
+    owner: Tensor
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
-    """Return the optimizer steps of a training; an epoch's last batch may be smaller."""
+    """Return the number of optimizer steps; an epoch's last batch may be smaller."""
     return epochs * -(-num_examples // batch_size)
 
 
 @lru_cache(maxsize=4)
 def epoch_order(num_examples: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of one epoch: every example once, shuffled by (seed, epoch) alone."""
+    """Return the order of an epoch: every example once, shuffled by (seed, epoch) alone."""
     order = list(range(num_examples))
     number = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
     random.Random(number).shuffle(order)
@@ -67,24 +71,24 @@ def epoch_order(num_examples: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def step_examples(num_examples: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Return the examples of an optimizer step (counted from 0): a pure function of its arguments."""
+    """Return the indices of an optimizer step's examples; steps count from 0. A pure function of its arguments."""
     per_epoch = -(-num_examples // batch_size)
-    epoch, place = divmod(step, per_epoch)
-    return list(epoch_order(num_examples, seed, epoch)[place * batch_size : (place + 1) * batch_size])
+    epoch, batch = divmod(step, per_epoch)
+    return list(epoch_order(num_examples, seed, epoch)[batch * batch_size : (batch + 1) * batch_size])
 
 
 def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
     """Pack examples into rows of at most ``budget`` tokens by best fit, the longest first.
 
-    Best-fit decreasing needs at most 11/9 of the fewest rows (Johnson 1974). An example over the budget gets a row
-    of its own; which examples share a row changes no result.
+    Best-fit decreasing needs at most 11/9 of the fewest possible rows (Johnson 1974). An example over the budget gets
+    a row of its own. Which examples share a row changes no result.
     """
     rows: list[list[Example]] = []
     room: list[tuple[int, int]] = []  # (tokens left, row), sorted: the best fit is the first that is large enough
     for example in sorted(examples, key=lambda example: (-example.num_tokens, example.sample)):
-        place = bisect_left(room, (example.num_tokens, -1))
-        if place < len(room):
-            left, row = room.pop(place)
+        fit = bisect_left(room, (example.num_tokens, -1))
+        if fit < len(room):
+            left, row = room.pop(fit)
             rows[row].append(example)
         else:
             left, row = max(budget, example.num_tokens), len(rows)
@@ -104,16 +108,16 @@ def collate(examples: Sequence[Example], device: str) -> PackedRow:
     labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
     supervised = np.flatnonzero(labels != IGNORED)
 
-    def tensor(values: Any) -> Any:
-        made = torch.from_numpy(values)
-        # From pinned memory the copy runs while the GPU still computes what came before.
-        return made.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else made
+    def tensor(values: ndarray) -> Tensor:
+        on_cpu = torch.from_numpy(values)
+        # From pinned memory, the copy runs while the GPU still computes the row before.
+        return on_cpu.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else on_cpu
 
     return PackedRow(
         input_ids=tensor(np.concatenate([np.asarray(sequence.input_ids) for sequence in sequences]))[None],
         position_ids=tensor(np.concatenate([np.arange(length) for length in lengths]))[None],
         lengths=tuple(lengths),
-        places=tensor(supervised - 1),
+        logit_positions=tensor(supervised - 1),
         targets=tensor(labels[supervised]),
         owner=tensor(np.repeat(np.arange(len(lengths)), lengths)[supervised]),
     )

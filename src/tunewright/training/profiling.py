@@ -1,11 +1,11 @@
-"""The plan of a training, proven: predicted from shapes, corrected by real steps, scored by what came."""
+"""The plan of a training: memory and time predicted from shapes, corrected by real steps, compared with the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes, processes
@@ -18,25 +18,36 @@ from tunewright.training.loop import LoopSettings, TrainingTask, accumulate, row
 from tunewright.training.metrics import gpu_peak_bytes
 from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.packing import Example, num_steps, step_examples
-from tunewright.training.step_plan import FAST, Capacity
+from tunewright.training.step_plan import Capacity
 
-_MOST_STEPS = 24
-_WARM_S = 15.0
+if TYPE_CHECKING:
+    import torch
+
+    from tunewright.training.compute_path import ComputePath
+
+_MAX_TRIAL_STEPS = 24
+_WARM_UP_S = 15.0
+_DESCRIPTION_KEY = "told"  # of ``Plan.description`` in plan.json, where earlier runs have it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training's memory (bytes of the GPU, 0 on a CPU) and time (seconds of its steps): planned and measured.
+    """A training's memory (bytes of the GPU; 0 on a CPU) and time (seconds of its steps), planned and measured.
 
-    ``predicted_bytes`` come from the model's shapes alone; ``planned_bytes`` and ``planned_s`` from real steps.
-    ``path`` names the path that is taken, ``told`` says what is kept in memory.
+    Attributes:
+        path: "the fast path" or "the plain path".
+        description: what is kept in memory, for people.
+        predicted_bytes: from the model's shapes alone.
+        planned_bytes: from real steps on the largest rows.
+        planned_s: from the pace of real steps.
+        peak_flops: the hardware's operations per second; 0 where unknown.
     """
 
     micro_batch_tokens: int
     kept: int
     cached: bool
     path: str
-    told: str
+    description: str
     predicted_bytes: float
     planned_bytes: float
     planned_s: float
@@ -48,42 +59,50 @@ class Plan:
     layers: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON-able values."""
-        return asdict(self)
+        """Return the plan as plan.json holds it."""
+        return {_DESCRIPTION_KEY if key == "description" else key: value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
+        """Return the plan that plan.json holds.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{"description" if key == _DESCRIPTION_KEY else key: value for key, value in content.items()})
 
     def measured(self, rows: Sequence[Mapping[str, Any]], phase: str, capacity: Capacity) -> Plan:
-        """Return the plan with what the phase's steps took, from its lines of metrics."""
-        took = [row["num_tokens"] / row["tokens_per_s"] for row in rows if row["phase"] == phase and row["step"]]
+        """Return the plan with the measured memory and time of a phase, from its lines of metrics."""
+        seconds = [row["num_tokens"] / row["tokens_per_s"] for row in rows if row["phase"] == phase and row["step"]]
         return replace(
             self,
             micro_batch_tokens=capacity.micro_batch_tokens,
             kept=capacity.kept,
             cached=capacity.cached,
-            told=_told(capacity, self.layers),
+            description=_describe(capacity, self.layers),
             halvings=capacity.halvings,
             measured_bytes=float(gpu_peak_bytes()),
-            measured_s=sum(took),
+            measured_s=sum(seconds),
         )
 
 
-def first_capacity(recipe: Recipe, model: Any, device: str, compute: Any) -> tuple[Capacity, str]:
+def first_capacity(recipe: Recipe, path: ComputePath, device: str, compute: torch.dtype | None) -> tuple[Capacity, str]:
     """Return how the first step is computed, and the reason."""
     import torch
 
-    fast = hasattr(model, FAST)
-    # All processes cut a step alike, or samples would be trained twice or never: the fullest device decides.
+    # All processes have to cut a step alike, or samples would be trained twice or never: the fullest device decides.
     free = processes().smallest(free_bytes(device), device)
-    choice = choose(recipe, known_shape(recipe), free, fast, device.startswith("cuda"))
+    choice = choose(recipe, base_shape(recipe), free, path.is_fast, device.startswith("cuda"))
     capacity = Capacity(choice.tokens, choice.kept, choice.cached)
     return (capacity.with_loss_scaling() if compute == torch.float16 else capacity), choice.why
 
 
-def _told(capacity: Capacity, layers: int) -> str:
+def _describe(capacity: Capacity, layers: int) -> str:
     return describe_choice(Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached), layers)
 
 
-def known_shape(recipe: Recipe) -> Shape | None:
-    """Return the base's shape, or None where its config does not tell it in the usual words."""
+def base_shape(recipe: Recipe) -> Shape | None:
+    """Return the base's shape, or None if its config lacks the usual keys."""
     try:
         return Shape.of(read_config(locate(recipe.model.base, recipe.folder)))
     except (KeyError, TypeError, ValueError):
@@ -106,78 +125,78 @@ def _supervised(row: Sequence[Example]) -> int:
 
 
 def largest_rows(rows: Sequence[list[Example]]) -> list[list[Example]]:
-    """Return the rows that may take the most memory: the longest and the most supervised, of one and of more examples.
+    """Return the rows that may take the most memory: the longest and the most supervised, of all and of mixed rows.
 
-    Masks between examples take memory that one alone does without.
+    A row of several examples takes more memory than a single example: it needs a mask between them.
     """
-    several = [row for row in rows if len(row) > 1]
-    return [max(some, key=size) for some in (rows, several) if some for size in (_tokens, _supervised)]
+    mixed = [row for row in rows if len(row) > 1]
+    return [max(group, key=size) for group in (rows, mixed) if group for size in (_tokens, _supervised)]
 
 
 def prove(
-    model: Any, task: TrainingTask, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
+    path: ComputePath, task: TrainingTask, settings: LoopSettings, capacity: Capacity, why: str, recipe: Recipe
 ) -> tuple[Capacity, Plan]:
-    """Take real steps, the longest first, undo them, and return the capacity that fits and the plan.
+    """Take real steps and undo them; return the capacity that fits, and the plan.
 
-    Before them, the largest rows of all steps show the most memory that any may take. Weights, gradients and random
-    state are afterwards what they were.
+    The largest rows come first: they show the most memory that any step takes. Afterwards, weights, gradients and
+    random state are what they were before.
     """
     import torch
 
     random, batches = checkpoint.random_state(), _batches(task, settings)
-    kept = {name: value.detach().cpu().clone() for name, value in checkpoint.trainable(model).items()}
-    model.train()
+    weights = {name: value.detach().cpu().clone() for name, value in checkpoint.trainable(path.model).items()}
+    path.model.train()
     while True:
-        capacity.apply(model)
+        capacity.apply(path)
         _forget_peak(settings.device)
         token_s = 0.0
         try:
-            token_s = _trial(model, task, batches, settings, capacity)
+            token_s = _trial(path, task, batches, settings, capacity)
         except Exception as error:
-            # A part of a spread base cannot be left waiting for: there the error ends all processes.
+            # With a sharded base, the other processes wait for this part: the error has to end them all.
             if not is_out_of_memory(error) or settings.sharded:
                 raise
-        model.zero_grad(set_to_none=True)
+        path.model.zero_grad(set_to_none=True)
         if settings.processes.all(token_s > 0, settings.device):
             break
         longest = max(batches, key=lambda batch: max(example.num_tokens for example in batch))
         capacity = capacity.smaller([*max(batches, key=_tokens), *longest])
     planned_bytes = float(gpu_peak_bytes())
     with torch.no_grad():
-        for name, parameter in checkpoint.trainable(model).items():
-            parameter.copy_(kept[name])
+        for name, parameter in checkpoint.trainable(path.model).items():
+            parameter.copy_(weights[name])
     checkpoint.set_random_state(random)
     planned_s = token_s * sum(_tokens(batch) for batch in batches)
-    plan = _plan(recipe, model, settings, capacity, planned_s, planned_bytes)
+    plan = _plan(recipe, path, settings, capacity, planned_s, planned_bytes)
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
     console.line(
-        f"plan: {plan.told} ({why}); {plan.path}; real steps took{memory}; "
+        f"plan: {plan.description} ({why}); {plan.path}; real steps took{memory}; "
         f"training will take about {console.rough_duration(plan.planned_s)}"
     )
     return capacity, plan
 
 
 def _trial(
-    model: Any, task: TrainingTask, batches: Sequence[list[Example]], settings: LoopSettings, capacity: Capacity
+    path: ComputePath, task: TrainingTask, batches: Sequence[list[Example]], settings: LoopSettings, capacity: Capacity
 ) -> float:
-    """Return the seconds per token of real steps; all processes together count as one."""
+    """Return the seconds per token of real steps, over all processes together."""
     alone = replace(settings, processes=Processes())
-    optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(model).values())
+    optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(path.model).values())
     for row in largest_rows([row for batch in batches for row, _ in rows_of(batch, capacity, alone)]):
-        model.zero_grad(set_to_none=True)
-        accumulate(model, task.objective, row, alone, capacity)
+        path.model.zero_grad(set_to_none=True)
+        accumulate(path, task.objective, row, alone, capacity)
     optimizer.step()
-    # Until a GPU has loaded the kernels for many lengths of rows, its steps are slower than they will be.
+    # A GPU's first steps are slower: it loads kernels for each new length of a row.
     pace: list[float] = []
     began = _now(settings.device)
-    for batch in [max(batches, key=_tokens), *batches][:_MOST_STEPS]:
+    for batch in [max(batches, key=_tokens), *batches][:_MAX_TRIAL_STEPS]:
         before = _now(settings.device)
-        model.zero_grad(set_to_none=True)
-        accumulate(model, task.objective, batch, settings, capacity)
+        path.model.zero_grad(set_to_none=True)
+        accumulate(path, task.objective, batch, settings, capacity)
         optimizer.step()
         now = _now(settings.device)
         pace.append((now - before) / _tokens(batch))
-        enough = len(pace) > 1 and (now - began > _WARM_S or not settings.device.startswith("cuda"))
+        enough = len(pace) > 1 and (now - began > _WARM_UP_S or not settings.device.startswith("cuda"))
         if settings.processes.all(enough, settings.device):
             break
     return min(pace[len(pace) // 2 :])
@@ -200,24 +219,29 @@ def _now(device: str) -> float:
 
 
 def _plan(
-    recipe: Recipe, model: Any, settings: LoopSettings, capacity: Capacity, planned_s: float, planned_bytes: float
+    recipe: Recipe,
+    path: ComputePath,
+    settings: LoopSettings,
+    capacity: Capacity,
+    planned_s: float,
+    planned_bytes: float,
 ) -> Plan:
     import torch
 
-    shape = known_shape(recipe)
-    full, fast = recipe.training.method == "full", hasattr(model, FAST)
+    shape = base_shape(recipe)
+    full = recipe.training.method == "full"
     name = torch.cuda.get_device_name() if settings.device.startswith("cuda") else ""
     layers = shape.layers if shape else 1
     predicted = 0.0
     if shape and planned_bytes:
         choice = Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached)
-        predicted = predict_memory(recipe, shape, choice, fast).total
+        predicted = predict_memory(recipe, shape, choice, path.is_fast).total
     return Plan(
         micro_batch_tokens=capacity.micro_batch_tokens,
         kept=capacity.kept,
         cached=capacity.cached,
-        path="the fast path" if fast else "the plain path",
-        told=_told(capacity, layers),
+        path=path.name,
+        description=_describe(capacity, layers),
         predicted_bytes=predicted,
         planned_bytes=planned_bytes,
         planned_s=planned_s,

@@ -1,45 +1,56 @@
-"""The train stage: samples, texts and preference pairs in, adapter out."""
+"""The train and placebo stages: samples, texts and preference pairs in, adapter out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes, processes
 from tunewright.models.loading import attach_adapter, compute_dtype, pick_device, save_adapter
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
-from tunewright.records import StageSummary, digest
+from tunewright.records import Document, PreferencePair, Sample, SplitEntry, StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import atomic_folder, disk_errors, write_atomic
 from tunewright.training.checkpoint import make_room, require_same
 from tunewright.training.checks import advise, check_examples, show_example
-from tunewright.training.dataset import TrainingData, read_data
-from tunewright.training.fast_path import take_fast_path
+from tunewright.training.compute_path import ComputePath, PlainPath, choose_path
+from tunewright.training.dataset import TrainingData, TrainingRecords, encode_records, subset
 from tunewright.training.loop import LoopSettings, TrainingTask, autocast, train
 from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics, tracker
 from tunewright.training.objectives import NEXT_TOKEN, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
+from tunewright.training.placebo import shuffled_records
 from tunewright.training.profiling import Plan, first_capacity, prove
 
-CHECKPOINTS = "checkpoints"
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class Session:
-    """What the phases of a training share. ``compute`` is None where products run in the weights' own type."""
+    """What the phases of a training share.
+
+    Attributes:
+        path: the model and how it is computed; chosen once, for all phases.
+        device: "cpu" or "cuda:0".
+        compute: the type that matrix products run in under autocast; None for the parameters' own.
+        group: the processes that train together.
+        sharded: whether the base is sharded over them.
+    """
 
     run: RunFolder
     recipe: Recipe
-    model: Any
+    path: ComputePath
     device: str
-    compute: Any
+    compute: torch.dtype | None
     group: Processes
     sharded: bool = False
 
@@ -63,23 +74,68 @@ class Session:
         )
 
     def save(self, target: Path) -> None:
-        """Write the adapter (or the whole tuned model) as it is now."""
+        """Write the adapter, or the whole tuned model, as it is now."""
         with disk_errors(target, 0), atomic_folder(target) as folder:
-            save_adapter(self.model, folder, self.recipe.model.base, self.compute)
+            save_adapter(self.path.model, folder, self.recipe.model.base, self.compute)
 
     def identity(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that a phase's result depends on; the data by its tokens, so that a new template shows."""
+        """Return all that a phase's result depends on; the data by its tokens, so that it shows a new template."""
         encoded = [(e.sample, [(s.input_ids, s.labels) for s in e.sequences]) for e in examples]
         return {
             **{key: value for key, value in settings.items() if key not in NO_PART_OF_RESULT},
-            "data": digest(encoded),  # last: no setting may stand in its place
+            "data": digest(encoded),  # behind the settings, so that none of them replaces it
             "base": student_identity(self.recipe, self.device) + (" fp8" if self.recipe.model.fp8 else ""),
             "seed": self.recipe.seed,
         }
 
 
-def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
-    """Load the base and make it trainable."""
+def _read_records(run: RunFolder, recipe: Recipe) -> TrainingRecords:
+    """Read the records that the recipe trains on.
+
+    A file that this recipe does not write is not read: it would be of other settings.
+    """
+    text = recipe.training.text_share > 0
+    return TrainingRecords(
+        samples=run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else (),
+        pairs=run.records_if_any(RunFile.PAIRS, PreferencePair) if recipe.preference.wanted else (),
+        split=run.records_if_any(RunFile.SPLIT, SplitEntry) if text else (),
+        documents=run.records_if_any(RunFile.DOCUMENTS, Document) if text else (),
+    )
+
+
+def _write_records(run: RunFolder, recipe: Recipe, records: TrainingRecords) -> None:
+    """Write the records that ``_read_records`` reads."""
+    if recipe.needs_samples:
+        run.write_records(RunFile.TRAIN, records.samples)
+    if recipe.preference.wanted:
+        run.write_records(RunFile.PAIRS, records.pairs)
+    if recipe.training.text_share:
+        run.write_records(RunFile.SPLIT, records.split)
+        run.write_records(RunFile.DOCUMENTS, records.documents)
+
+
+def read_data(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
+    """Read and encode all that the recipe trains on."""
+    return encode_records(_read_records(run, recipe), recipe, tokenizer)
+
+
+def write_subsets(run: RunFolder, recipe: Recipe, folders: Mapping[int, RunFolder]) -> list[int]:
+    """Write nested shares (percent) of a run's training records to other folders.
+
+    Returns:
+        The sizes of the shares in the order of ``folders``, then the size of the whole; see ``TrainingRecords.size``.
+    """
+    records = _read_records(run, recipe)
+    sizes = []
+    for percent, folder in folders.items():
+        share = subset(records, percent, recipe.seed)
+        _write_records(folder, recipe, share)
+        sizes.append(share.size)
+    return [*sizes, records.size]
+
+
+def start_session(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Session:
+    """Load the base, make it trainable, and choose how it is computed."""
     import torch
 
     device = pick_device()
@@ -87,7 +143,7 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
     console.line(f"loading {recipe.model.base} ({recipe.model.quantization}) on {device}")
     full = recipe.training.method == "full"
     sharded = recipe.model.sharded and processes().world_size > 1
-    # What is to be spread may not fit one GPU: it is loaded beside it, and moved layer by layer.
+    # A base to be sharded may not fit one GPU: it is loaded into the host's memory, and moved layer by layer.
     base = student_base(recipe, "cpu" if sharded else device, tokenizer, torch.float32 if full else dtype)
     new_tokens = tuple(tokenizer.convert_tokens_to_ids(token) for token in recipe.model.added_tokens)
     model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
@@ -95,16 +151,15 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: Any) -> Session:
         from tunewright.training.fsdp import shard_base
 
         shard_base(model, device)
-    else:
-        take_fast_path(recipe, model, device)
-    return Session(run, recipe, model, device, None if dtype == torch.float32 else dtype, processes(), sharded)
+    path = PlainPath(model) if sharded else choose_path(recipe, model, device)
+    return Session(run, recipe, path, device, None if dtype == torch.float32 else dtype, processes(), sharded)
 
 
 def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
-    """Train on chats and text, then on preference pairs, as far as the recipe asks; return each phase's plan.
+    """Train on chats and text, then on preference pairs, as the recipe says; return each phase's plan.
 
     Raises:
-        TrainingError: before anything is done, if any phase stands unfinished with other settings.
+        TrainingError: before any step, if a phase is unfinished with other settings.
     """
     own = session.recipe.training
     identities: dict[str, dict[str, Any]] = {}
@@ -117,7 +172,7 @@ def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
         pairs = [*data.pairs, *data.held_out_pairs]
         identities["dpo"] = session.identity(pairs, settings | {"after": digest(identities.get("sft"))})
     for phase, identity in identities.items():
-        require_same(session.run.file(CHECKPOINTS) / phase, identity)
+        require_same(session.run.file(RunFile.CHECKPOINTS) / phase, identity)
     if session.group.is_first:
         keep_phases(session.run.file(RunFile.METRICS), set(identities))
     plans = {}
@@ -131,14 +186,14 @@ def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
 def _train_sft(session: Session, data: TrainingData, identity: Mapping[str, Any]) -> Plan:
     own = session.recipe.training
     task = TrainingTask(data.examples, NEXT_TOKEN, data.held_out)
-    make_room(session.run.file(CHECKPOINTS) / "sft", identity, session.group)
+    make_room(session.run.file(RunFile.CHECKPOINTS) / "sft", identity, session.group)
     return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity)
 
 
 def _train_dpo(session: Session, data: TrainingData, identity: Mapping[str, Any], after_sft: bool) -> Plan:
     own = session.recipe.preference
     settings = session.settings(own.learning_rate, own.epochs)
-    make_room(session.run.file(CHECKPOINTS) / "dpo", identity, session.group)
+    make_room(session.run.file(RunFile.CHECKPOINTS) / "dpo", identity, session.group)
     reference = _reference(session, [*data.pairs, *data.held_out_pairs], settings, identity, after_sft)
     objective = dpo(own.loss, own.beta, own.label_smoothing, reference)
     return _train(session, "dpo", TrainingTask(data.pairs, objective, data.held_out_pairs), settings, identity)
@@ -147,14 +202,14 @@ def _train_dpo(session: Session, data: TrainingData, identity: Mapping[str, Any]
 def _train(
     session: Session, name: str, task: TrainingTask, settings: LoopSettings, identity: Mapping[str, Any]
 ) -> Plan:
-    """Plan a phase, unless an earlier attempt did, and run it."""
-    folder = session.run.file(CHECKPOINTS) / name
-    capacity, why = first_capacity(session.recipe, session.model, session.device, session.compute)
+    """Plan a phase, unless an earlier attempt planned it, and run it."""
+    folder = session.run.file(RunFile.CHECKPOINTS) / name
+    capacity, why = first_capacity(session.recipe, session.path, session.device, session.compute)
     planned = _earlier_plan(folder, identity)
-    found = require_same(folder, identity)
-    finished = found is not None and found.step == found.total_steps
+    newest = require_same(folder, identity)
+    finished = newest is not None and newest.step == newest.total_steps
     if planned is None:
-        capacity, planned = prove(session.model, task, settings, capacity, why, session.recipe)
+        capacity, planned = prove(session.path, task, settings, capacity, why, session.recipe)
         _keep_plan(session, folder, identity, planned)
     file = session.run.file(RunFile.METRICS)
     listeners = tracker(session.recipe, session.run.path, name) if session.group.is_first else ()
@@ -163,8 +218,8 @@ def _train(
     def keep_epoch(epoch: int) -> None:
         session.save(folder / f"epoch-{epoch}")
 
-    ended = train(session.model, task, settings, capacity, folder, identity, metrics, keep_epoch)
-    if finished and planned.measured_s:  # nothing was done now: what an earlier call measured stands
+    ended = train(session.path, task, settings, capacity, folder, identity, metrics, keep_epoch)
+    if finished and planned.measured_s:  # no step ran now: an earlier call has measured them
         return planned
     planned = planned.measured(read_metrics(file), name, ended)
     _keep_plan(session, folder, identity, planned)
@@ -178,10 +233,10 @@ def _keep_plan(session: Session, folder: Path, identity: Mapping[str, Any], plan
 
 
 def _earlier_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
-    """Return the plan that an earlier attempt at the same phase began with."""
+    """Return the plan of an earlier attempt at the same phase, or None."""
     try:
         content = json.loads((folder / RunFile.PLAN).read_text(encoding="utf-8"))
-        return Plan(**content["plan"]) if content["identity"] == digest(identity) else None
+        return Plan.from_dict(content["plan"]) if content["identity"] == digest(identity) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -189,35 +244,37 @@ def _earlier_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
 def _reference(
     session: Session, pairs: Sequence[Example], settings: LoopSettings, identity: Mapping[str, Any], after_sft: bool
 ) -> dict[str, tuple[float, float]]:
-    """Return the reference model's log-probabilities of all pairs, computed once and kept."""
-    file = session.run.file(CHECKPOINTS) / "dpo" / "reference.json"
+    """Return the reference model's log-probabilities of all pairs in nats; they are computed once and kept on disk."""
+    file = session.run.file(RunFile.CHECKPOINTS) / "dpo" / "reference.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["identity"] == digest(identity):
             return {name: (float(chosen), float(rejected)) for name, (chosen, rejected) in content["logps"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    model, without = session.model, nullcontext()
-    if session.recipe.preference.reference == "base" and hasattr(model, "disable_adapter"):
-        without = model.disable_adapter()
-    elif session.recipe.preference.reference == "base" and after_sft:  # every weight has moved: load them anew
-        model = student_base(session.recipe, session.device, student_tokenizer(session.recipe))
-    budget = first_capacity(session.recipe, session.model, session.device, session.compute)[0].micro_batch_tokens
+    path = session.path
+    without_adapter: AbstractContextManager[None] = nullcontext()
+    if session.recipe.preference.reference == "base":
+        if session.recipe.training.method != "full":
+            without_adapter = path.model.disable_adapter()
+        elif after_sft:  # every weight has moved: load the base again
+            path = PlainPath(student_base(session.recipe, session.device, student_tokenizer(session.recipe)))
+    budget = first_capacity(session.recipe, session.path, session.device, session.compute)[0].micro_batch_tokens
     size = settings.batch_size
     rows = [row for start in range(0, len(pairs), size) for row in pack(pairs[start : start + size], budget)]
-    with without, autocast(settings):
-        logps = reference_logps(model, rows, lambda row: collate(row, session.device))
+    with without_adapter, autocast(settings):
+        logps = reference_logps(path, rows, lambda row: collate(row, session.device))
     if session.group.is_first:
         write_atomic(file, json.dumps({"identity": digest(identity), "logps": logps}).encode())
     return logps
 
 
 def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Train on train.jsonl and the documents' text, then on pairs.jsonl; resume where an attempt ended.
+    """Train on train.jsonl and the documents' text, then on pairs.jsonl; resume where an earlier attempt ended.
 
     Writes adapter/ (peft format; a whole model for method "full"), metrics.jsonl, plan.json, and under checkpoints/
-    the state of each phase and the adapter after each epoch. In a launch of several processes all call it, and the
-    first one writes.
+    the state of each phase and the adapter after each epoch. In a launch of several processes, all of them call it
+    and the first one writes.
     """
     group = processes()
     tokenizer = student_tokenizer(recipe)
@@ -258,3 +315,18 @@ def _summary(run: RunFolder, data: TrainingData, rejected: dict[str, int]) -> St
     figures |= {"held_out": num_held} if num_held else {}
     num_out = len(data.examples) + len(data.pairs) + num_held
     return StageSummary(num_in=data.num_in, num_out=num_out, rejected=rejected, figures=figures)
+
+
+def train_placebo(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Train as ``train_adapter`` does on the run's records with their answers exchanged, in the folder placebo/.
+
+    Raises:
+        TrainingError: all answers are the same, so that exchanging them changes nothing.
+    """
+    own, group = RunFolder(run.file(RunFile.PLACEBO).parent), processes()
+    if group.is_first:
+        _write_records(own, recipe, shuffled_records(_read_records(run, recipe), recipe.seed))
+    group.wait()
+    # A long question may get a long answer. Both fitted before, so twice the limit holds any two of them.
+    training = recipe.training.model_copy(update={"max_tokens": 2 * recipe.training.max_tokens})
+    return train_adapter(own, recipe.model_copy(update={"training": training}))

@@ -1,32 +1,34 @@
-"""What a device holds: the micro-batch, activation checkpointing and loss scale in force, and how they give way."""
+"""What fits on a device: the micro-batch, the kept activations and the loss scale, and how they shrink."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright import console
 from tunewright.errors import TrainingError
 from tunewright.models.memory_plan import EVERYTHING
 from tunewright.training.packing import Example, pack
 
-FAST = "fast_decoder"  # where a model carries its kernels.decoder.FastDecoder, if it takes the fast path
+if TYPE_CHECKING:
+    from tunewright.training.compute_path import ComputePath
+
 _FIRST_LOSS_SCALE = 2.0**16
 _GROW_AFTER = 2000  # steps without overflow, as in mixed-precision training since Micikevicius et al. 2018
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """How a step is computed; none of it changes the step's result beyond rounding.
+    """How a step is computed; it changes the step's result by no more than rounding.
 
     Attributes:
-        micro_batch_tokens: most tokens of a packed row.
-        kept: levels of activations that are kept, as in budget.Choice; 0 recomputes them in the backward pass
+        micro_batch_tokens: the most tokens of a packed row.
+        kept: levels of activations that are kept, as in memory_plan.Choice; 0 recomputes them in the backward pass
             (Chen et al. 2016).
-        cached: whether a full copy of the base is kept beside the quantized one; of the fast path alone.
-        loss_scale: factor that keeps fp16 gradients in range; 1 for other types.
-        good_steps: steps since the scale last changed.
+        cached: whether a full copy of the base is kept beside the quantized one; only on the fast path.
+        loss_scale: the factor that keeps fp16 gradients in range; 1 for other types.
+        good_steps: steps since the loss scale last changed.
         halvings: how often memory ran out.
     """
 
@@ -48,7 +50,7 @@ class Capacity:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> Capacity:
-        """Return what a checkpoint kept."""
+        """Return the capacity that a checkpoint holds."""
         return cls(
             int(values["micro_batch_tokens"]),
             int(values["kept"]),
@@ -58,17 +60,17 @@ class Capacity:
             int(values["halvings"]),
         )
 
-    def within(self, asked: Capacity) -> Capacity:
-        """Return it made no larger than what is asked for now, so that a resumed training can be made to fit."""
+    def within(self, limit: Capacity) -> Capacity:
+        """Return the smaller of both in each respect, so that a resumed training can be made to fit."""
         return replace(
             self,
-            micro_batch_tokens=min(self.micro_batch_tokens, asked.micro_batch_tokens),
-            kept=min(self.kept, asked.kept),
-            cached=self.cached and asked.cached,
+            micro_batch_tokens=min(self.micro_batch_tokens, limit.micro_batch_tokens),
+            kept=min(self.kept, limit.kept),
+            cached=self.cached and limit.cached,
         )
 
     def with_loss_scaling(self) -> Capacity:
-        """Return it for fp16 products."""
+        """Return it with the first loss scale, for products in fp16."""
         return replace(self, loss_scale=_FIRST_LOSS_SCALE)
 
     def after_good_step(self) -> Capacity:
@@ -79,39 +81,37 @@ class Capacity:
             return replace(self, good_steps=self.good_steps + 1)
         return replace(self, loss_scale=min(2 * self.loss_scale, _FIRST_LOSS_SCALE), good_steps=0)
 
-    def apply(self, model: Any) -> None:
-        """Have the model keep this much; without the fast path, activation checkpointing never goes off again."""
-        if fast := getattr(model, FAST, None):
-            fast.configure(self.kept, self.cached)
-        elif self.kept < EVERYTHING:  # there it is all or nothing
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    def apply(self, path: ComputePath) -> None:
+        """Set what the path keeps in memory."""
+        path.configure(self.kept, self.cached)
 
     def smaller(self, examples: Sequence[Example]) -> Capacity:
-        """Return what to try after these examples did not fit.
+        """Return the capacity to try after these examples ran out of memory.
 
-        First goes the copy of the base, then half of the micro-batch as often as it can, then the activations.
+        It first gives up the copy of the base, then halves the micro-batch down to single examples, then recomputes
+        the activations.
 
         Raises:
-            TrainingError: one example alone, with its activations recomputed, does not fit.
+            TrainingError: a single example, with its activations recomputed, does not fit.
         """
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.cached:
-            console.warning("out of memory: going on without a full copy of the base; slower, the result is the same")
+            console.warning("out of memory: continuing without a full copy of the base (slower, same result)")
             return replace(self, cached=False, halvings=self.halvings + 1)
         longest = max(example.num_tokens for example in examples)
         largest = max(sum(e.num_tokens for e in row) for row in pack(examples, self.micro_batch_tokens))
         if largest > longest:
             budget = max(longest, min(self.micro_batch_tokens, largest) // 2)
-            console.warning(f"out of memory: going on with micro-batches of {budget:,} tokens; the result is the same")
+            console.warning(f"out of memory: continuing with micro-batches of {budget:,} tokens (same result)")
             return replace(self, micro_batch_tokens=budget, halvings=self.halvings + 1)
         if not self.checkpointing:
-            console.warning("out of memory: going on with activation checkpointing; slower, the result is the same")
+            console.warning("out of memory: continuing with activation checkpointing (slower, same result)")
             return replace(self, kept=0, halvings=self.halvings + 1)
         raise TrainingError(
-            f"one example of {longest:,} tokens alone does not fit into the memory",
-            "the micro-batch is down to one example, and its activations are recomputed already",
-            "lower training.max_tokens or training.rank, or take a smaller base",
+            f"a single example of {longest:,} tokens does not fit into the memory",
+            "the micro-batch holds one example already, and its activations are recomputed",
+            "lower training.max_tokens or training.rank, or use a smaller base",
         )

@@ -1,1 +1,1 @@
-"""The fast path: decoder layers with a backward pass of their own. decoder.py says when it is taken."""
+"""The fast path: decoder layers with a backward pass of their own; compute_path.py decides when it is taken."""

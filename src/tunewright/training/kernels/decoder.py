@@ -1,58 +1,71 @@
-"""The fast path through a model of the Llama kind (families.Family.like_llama) with LoRA factors."""
+"""The fast path: a model of the Llama kind (families.Family.like_llama) with LoRA factors, from rows to logps."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from tunewright.models.memory_plan import HEAD_BYTES
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
-from tunewright.training.kernels.layer import KEEP_PRODUCTS, Layer, Norm, Row, backward, forward
-from tunewright.training.kernels.linear import Group, Scratch
+from tunewright.training.kernels.layer import KEEP_PRODUCTS, DecoderLayer, Norm, RowContext, backward, forward
+from tunewright.training.kernels.linear import LinearGroup, Scratch
 
-# Logits held at once: enough for products at full speed; fewer where plain torch makes several 32-bit copies of them.
-_MOST_BYTES, _MOST_BYTES_PLAIN = HEAD_BYTES, 2**26
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from tunewright.training.packing import PackedRow
+
+# Of logits at once: enough for products at full speed; fewer where plain torch makes several 32-bit copies of them.
+_MAX_BYTES, _MAX_BYTES_PLAIN = HEAD_BYTES, 2**26
 _FP16_FACTOR = 2.0**12
 
 
-class TokenLogps(torch.autograd.Function):
+class TargetLogps(torch.autograd.Function):
     """The log-probability in nats of each target [n], differentiable in the hidden values.
 
-    Logits are computed a chunk of positions at a time, and each chunk's slope is taken at once: a log-probability
-    depends on its own position alone, so that the backward pass only scales rows, whatever the loss is. (Hsu et al.
-    2024, sec. 3.2, do so for the mean cross-entropy.)
+    Logits are computed a chunk of positions at a time, together with the chunk's slope: a log-probability depends on
+    its own position alone, so the backward pass only scales rows, whatever the loss is. (Hsu et al. 2024, sec. 3.2,
+    do so for the mean cross-entropy.)
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Any, weight: Any, targets: Any) -> Any:
-        """Return the log-probabilities for ``hidden`` [n, h], a frozen ``weight`` [vocabulary, h], targets [n]."""
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """Return the log-probabilities [n], float32.
+
+        Args:
+            ctx: of autograd.
+            hidden: [n, h], in the type of the products.
+            weight: the frozen head, [vocabulary, h].
+            targets: [n], token ids.
+        """
         gradient = ctx.needs_input_grad[0]
-        # The slopes of tokens that are learned already leave fp16's range before the loss scale reaches them.
+        # The slopes of well-predicted tokens leave fp16's range before the loss scale reaches them.
         factor = _FP16_FACTOR if hidden.dtype == torch.float16 else 1.0
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        slopes: Any = torch.empty_like(hidden) if gradient else None
-        most = _MOST_BYTES if elementwise.compiled(str(hidden.device)) else _MOST_BYTES_PLAIN
-        for some in _chunks(len(hidden), most // (len(weight) * hidden.element_size())):
-            logits = hidden[some] @ weight.t()
-            elementwise.token_logps(logits, targets[some], logps[some], factor if gradient else 0.0)
-            if gradient:
-                torch.mm(logits, weight, out=slopes[some])
+        slopes: Tensor | None = torch.empty_like(hidden) if gradient else None
+        most = _MAX_BYTES if elementwise.compiled(str(hidden.device)) else _MAX_BYTES_PLAIN
+        for chunk in _chunks(len(hidden), most // (len(weight) * hidden.element_size())):
+            logits = hidden[chunk] @ weight.t()
+            elementwise.token_logps(logits, targets[chunk], logps[chunk], factor if gradient else 0.0)
+            if slopes is not None:
+                torch.mm(logits, weight, out=slopes[chunk])
         if gradient:
             ctx.save_for_backward(slopes)
             ctx.factor = factor
         return logps
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        """Return the gradient of ``hidden``."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of ``hidden``, [n, h]."""
         (slopes,) = ctx.saved_tensors
         return (slopes * (grads[0] / ctx.factor)[:, None]).to(slopes.dtype), None, None
 
 
 def _chunks(count: int, most: int) -> list[slice]:
-    """Return equal slices of at most ``most``."""
+    """Return slices of equal size, at most ``most`` positions each."""
     if not count:
         return []
     pieces = -(-count // max(1, most))
@@ -61,33 +74,37 @@ def _chunks(count: int, most: int) -> list[slice]:
 
 
 class LayerPass(torch.autograd.Function):
-    """A layer as one step of autograd: input and LoRA factors in, output out."""
+    """A layer as one step of autograd: from its input and LoRA factors to its output."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, layer: Layer, row: Row, gradient: bool, *factors: Any) -> Any:
-        """Return the layer's output for ``x`` [T, h]; the factors are the layer's own, named for their gradients."""
+    def forward(ctx: Any, x: Tensor, layer: DecoderLayer, row: RowContext, gradient: bool, *factors: Tensor) -> Tensor:
+        """Return the layer's output [T, h] for ``x`` [T, h]; the layer's factors are passed for their gradients."""
         out, ctx.kept = forward(layer, x, row, gradient and any(ctx.needs_input_grad))
         ctx.layer, ctx.row = layer, row
         ctx.save_for_backward(x)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        """Return the gradients of the input and of the factors."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the input [T, h] and of the factors."""
         (x,) = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None
         lower, factors = backward(ctx.layer, x, ctx.row, kept, grads[0], ctx.needs_input_grad[0])
         return lower, None, None, None, *factors
 
 
-class FastDecoder:
-    """A model of the Llama kind with LoRA factors, computed by the layers of this package.
+class FastPath:
+    """A model of the Llama kind with LoRA factors, computed by the layers of this package; a ``ComputePath``.
 
     Args:
-        model: as ``why_not`` accepts it.
+        model: a model for which ``unsupported_reason`` is empty.
     """
 
-    def __init__(self, model: Any) -> None:
+    name: ClassVar[str] = "the fast path"
+    is_fast: ClassVar[bool] = True
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
         causal = _causal(model)
         body = causal.model
         self._embedding, self._rotary = body.embed_tokens, body.rotary_emb
@@ -97,12 +114,12 @@ class FastDecoder:
         self._scratch = Scratch(body.norm.weight)
         self.layers = [self._layer(module) for module in body.layers]
 
-    def _layer(self, module: Any) -> Layer:
+    def _layer(self, module: torch.nn.Module) -> DecoderLayer:
         attention, mlp = module.self_attn, module.mlp
         size = int(attention.head_dim)
 
-        def group(*modules: Any) -> Group:
-            return Group(modules, self._dtype, self._scratch)
+        def group(*modules: torch.nn.Module) -> LinearGroup:
+            return LinearGroup(modules, self._dtype, self._scratch)
 
         qkv = group(attention.q_proj, attention.k_proj, attention.v_proj)
         query, key = (part.num_out // size for part in qkv.parts[:2])
@@ -110,7 +127,7 @@ class FastDecoder:
         if hasattr(attention, "q_norm"):
             weights = torch.stack([attention.q_norm.weight.detach(), attention.k_norm.weight.detach()])
             norms = Norm(weights, attention.q_norm.variance_epsilon)
-        return Layer(
+        return DecoderLayer(
             qkv=qkv,
             out=group(attention.o_proj),
             gate_up=group(mlp.gate_proj, mlp.up_proj),
@@ -121,17 +138,17 @@ class FastDecoder:
             head_norms=norms,
         )
 
-    def configure(self, raised: int, cached: bool) -> None:
-        """Say what is kept in memory.
+    def configure(self, kept: int, cached: bool) -> None:
+        """Set what stays in memory between the forward and the backward pass.
 
         Args:
-            raised: how many layers keep one level more than their input, counted over the levels: first each
-                layer's attention, then each one's MLP, then the inputs of the products.
+            kept: levels kept beyond the layers' inputs, counted over all layers: first each layer's attention, then
+                each layer's MLP, then the inputs of the products.
             cached: whether the base's weights are kept in full beside the quantized ones.
         """
         count = len(self.layers)
         for number, layer in enumerate(self.layers):
-            layer.keep = sum(number < raised - level * count for level in range(KEEP_PRODUCTS))
+            layer.keep = sum(number < kept - level * count for level in range(KEEP_PRODUCTS))
             for group in layer.groups:
                 group.keep_unpacked(cached)
         self._scratch.clear()
@@ -142,29 +159,29 @@ class FastDecoder:
             for group in layer.groups:
                 group.use_eight_bits()
 
-    def token_logps(self, batch: Any) -> Any:
-        """Return the log-probability in nats of each supervised token of a row (batches.Batch), [n]."""
-        device = batch.input_ids.device
-        # The layers choose their types themselves; casts in between would be double.
+    def token_logps(self, row: PackedRow) -> Tensor:
+        """Return the log-probability in nats of each supervised token: [n], float32, differentiable."""
+        device = row.input_ids.device
+        # The layers choose their types themselves; autocast would only add casts.
         with torch.autocast(device.type, enabled=False):
-            x = self._embedding(batch.input_ids)
-            cos, sin = (angle[0, :, : angle.shape[-1] // 2] for angle in self._rotary(x, batch.position_ids))
-            row = Row(segments_of(batch.lengths, device), (cos.contiguous(), sin.contiguous()))
+            x = self._embedding(row.input_ids)
+            cos, sin = (angle[0, :, : angle.shape[-1] // 2] for angle in self._rotary(x, row.position_ids))
+            context = RowContext(segments_of(row.lengths, device), (cos.contiguous(), sin.contiguous()))
             x = x[0].to(self._dtype)
             for layer in self.layers:
-                x = LayerPass.apply(x, layer, row, torch.is_grad_enabled(), *layer.parameters)
-            x = NormPass.apply(x[batch.places], self._norm)
+                x = LayerPass.apply(x, layer, context, torch.is_grad_enabled(), *layer.parameters)
+            x = NormPass.apply(x[row.logit_positions], self._norm)
             if type(self._head) is torch.nn.Linear and self._head.bias is None:
-                return TokenLogps.apply(x, self._head.weight, batch.targets)
-            return -torch.nn.functional.cross_entropy(self._head(x).float(), batch.targets, reduction="none")
+                return TargetLogps.apply(x, self._head.weight, row.targets)
+            return -torch.nn.functional.cross_entropy(self._head(x).float(), row.targets, reduction="none")
 
 
 class NormPass(torch.autograd.Function):
-    """The last norm."""
+    """The norm behind the last layer, as one step of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, norm: Norm) -> Any:
-        """Return the norm of ``x`` [n, h]."""
+    def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
+        """Return ``x`` [n, h] normed, [n, h]."""
         ctx.save_for_backward(x)
         ctx.norm = norm
         out = torch.empty_like(x)
@@ -172,8 +189,8 @@ class NormPass(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        """Return the gradient of ``x``."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of ``x``, [n, h]."""
         (x,) = ctx.saved_tensors
         out = torch.empty_like(x)
         none = torch.zeros_like(x)
@@ -181,46 +198,46 @@ class NormPass(torch.autograd.Function):
         return out, None
 
 
-def why_not(model: Any) -> str:
-    """Return why this model of the Llama kind cannot take the fast path, or nothing when it can.
+def unsupported_reason(model: PreTrainedModel) -> str:
+    """Return why this model of the Llama kind cannot take the fast path; empty when it can.
 
     Args:
-        model: base with or without an adapter of peft.
+        model: the base with or without an adapter of peft.
     """
     causal = _causal(model)
     layers = causal.model.layers
     size = int(layers[0].self_attn.head_dim)
     if size != 2 * causal.model.rotary_emb.inv_freq.numel():
-        return "only a part of each head is turned by position"
+        return "only a part of each head is rotated by position"
     if size & (size - 1):
-        return f"heads of {size} values are no power of two"
+        return f"the size of its heads, {size}, is no power of two"
     trained = [name for name, parameter in layers.named_parameters() if parameter.requires_grad]
     if any("lora_" not in name for name in trained):
-        return "more than LoRA factors is trained in the layers"
+        return "the layers train more than LoRA factors"
     weights = [part for layer in layers for part in _linears(layer)]
     kinds = {type(part).__name__ for part in weights if not _is_plain(part)}
-    return f"its weights are kept in a form of their own ({', '.join(sorted(kinds))})" if kinds else ""
+    return f"its weights have a format of their own ({', '.join(sorted(kinds))})" if kinds else ""
 
 
-def _linears(layer: Any) -> list[Any]:
-    """Return the frozen linear layers of a decoder layer, out of their adapters."""
+def _linears(layer: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the frozen linear layers of a decoder layer, without their adapters."""
     attention, mlp = layer.self_attn, layer.mlp
     modules = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
     modules += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
     return [getattr(module, "base_layer", module) for module in modules]
 
 
-def _is_plain(module: Any) -> bool:
-    """Return whether linear.unpack knows the weight: a plain one, or one packed in bytes by bitsandbytes."""
+def _is_plain(module: torch.nn.Module) -> bool:
+    """Return whether ``linear.unpack`` reads the weight: in 16 or 32 bit, or packed in bytes by bitsandbytes."""
     if type(module) is torch.nn.Linear:
         return bool(module.weight.is_floating_point() and module.weight.element_size() > 1)
     return type(module).__name__ == "Linear4bit" and bool(module.weight.dtype == torch.uint8)
 
 
-def _causal(model: Any) -> Any:
+def _causal(model: PreTrainedModel) -> PreTrainedModel:
     """Return the causal language model inside peft's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _norm(module: Any) -> Norm:
+def _norm(module: torch.nn.Module) -> Norm:
     return Norm(module.weight.detach(), float(module.variance_epsilon))

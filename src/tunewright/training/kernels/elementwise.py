@@ -1,7 +1,7 @@
 """The element-wise parts of a decoder layer, forward and backward: in Triton on a GPU, in plain torch elsewhere.
 
 Shapes: T tokens of a packed row, h hidden values, f values inside the MLP. All tensors are two-dimensional with
-contiguous columns; rows may be wider in memory than they are long. Outputs are written where the caller says.
+contiguous columns; in memory, a row may be wider than it is long. Outputs go to tensors of the caller.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tunewright import console
 from tunewright.models.hardware import is_out_of_memory
@@ -20,9 +21,9 @@ Heads = tuple[int, int, int]  # query heads, key heads, values per head
 
 @functools.cache
 def compiled(device: str) -> Any:
-    """Return the Triton kernels if they compile and run on a device, else None.
+    """Return the module of the Triton kernels if they compile and run on the device, else None.
 
-    They need Triton, a C compiler beside it, and a GPU that it still supports.
+    They need Triton, a C compiler, and a GPU that Triton supports.
     """
     if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
         return None
@@ -31,20 +32,22 @@ def compiled(device: str) -> Any:
     try:
         probe = torch.ones(1, 16, device=device)
         triton_kernels.rms_norm(probe, probe[0], 0.0, torch.empty_like(probe))
-    except Exception as error:  # whatever a compiler may raise: all that is lost is speed
+    except Exception as error:  # whatever a compiler may raise: only speed is lost
         if is_out_of_memory(error):
             raise
-        console.warning(f"Triton's kernels do not run here, plain ones take their place: {str(error)[:200]}")
+        console.warning(f"Triton's kernels do not run here; plain kernels replace them: {str(error)[:200]}")
         return None
     return triton_kernels
 
 
-def _triton(tensor: Any) -> Any:
-    """Return the Triton kernels where they can run on this tensor, else None."""
+def _triton(tensor: Tensor) -> Any:
+    """Return the module of the Triton kernels if they run on this tensor's device, else None."""
     return compiled(str(tensor.device)) if tensor.is_cuda else None
 
 
-def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total: Any = None) -> None:
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None, total: Tensor | None = None
+) -> None:
     """Write the root-mean-square norm (Zhang & Sennrich 2019, eq. 4) of ``x`` [T, h] times ``weight`` [h] to ``out``.
 
     With ``added`` [T, h], the norm is that of x + added, which is also written to ``total``.
@@ -52,40 +55,53 @@ def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total
     if kernels := _triton(x):
         kernels.rms_norm(x, weight, eps, out, added, total)
         return
-    for some in _pieces(x):
-        part = x[some] if added is None else total[some].copy_(x[some] + added[some])
+    for piece in _pieces(x):
+        part = x[piece]
+        if added is not None and total is not None:
+            part = total[piece].copy_(part + added[piece])
         values = part.float()
-        out[some] = (values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float()).to(out.dtype)
+        out[piece] = (values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float()).to(out.dtype)
 
 
-def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool = True) -> None:
+def rms_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor, out: Tensor, again: bool = True
+) -> None:
     """Write the gradient of the norm's input plus ``residual`` to ``out``.
 
-    ``again`` writes the norm's output over ``grad``: the gradients of LoRA factors need it, and x is read anyway.
+    Args:
+        grad: of the norm's output, [T, h].
+        x: the norm's input, [T, h].
+        weight: [h].
+        eps: as in ``rms_norm``.
+        residual: [T, h].
+        out: [T, h].
+        again: write the norm's output over ``grad``: the gradients of LoRA factors need it, and x is read anyway.
     """
     if kernels := _triton(x):
         kernels.rms_norm_backward(grad, x, weight, eps, residual, out, again)
         return
-    for some in _pieces(x):
-        values = x[some].float()
+    for piece in _pieces(x):
+        values = x[piece].float()
         scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
-        values, upper = values * scale, grad[some].float() * weight.float()
-        lower = scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual[some].float()
-        out[some] = lower.to(out.dtype)
+        values, upper = values * scale, grad[piece].float() * weight.float()
+        lower = scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual[piece].float()
+        out[piece] = lower.to(out.dtype)
         if again:
-            grad[some] = (values * weight.float()).to(grad.dtype)
+            grad[piece] = (values * weight.float()).to(grad.dtype)
 
 
-def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float, out: Any) -> None:
-    """Turn the query and key heads of ``x`` by their positions (Su et al. 2021, eq. 34), after their norms if any.
+def rotate(
+    x: Tensor, angles: tuple[Tensor, Tensor], heads: Heads, norms: Tensor | None, eps: float, out: Tensor
+) -> None:
+    """Rotate the query and key heads of ``x`` by their positions (Su et al. 2021, eq. 34), after their norms if any.
 
     Args:
-        x: [T, (query + 2 key heads) × size]; its value heads are not turned.
+        x: [T, (query + 2 key heads) × size]; its value heads are not rotated.
         angles: cosines and sines, [T, size / 2] each.
         heads: numbers of heads and their size.
-        norms: weights of the query's and the key's norm, [2, size], or None.
+        norms: weights of the query's and the key's norm, [2, size]; None without norms.
         eps: of those norms.
-        out: [T, at least (query + key heads) × size]; may be x itself without norms.
+        out: [T, at least (query + key heads) × size]; without norms, it may be x itself.
     """
     if kernels := _triton(x):
         kernels.rotate(x, angles, heads, norms, eps, out)
@@ -96,23 +112,29 @@ def rotate(x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float
         parts = parts * (parts.square().mean(-1, keepdim=True) + eps).rsqrt() * _per_head(norms, heads)
     cos, sin = (angle.float()[:, None] for angle in angles)
     first, second = parts.chunk(2, dim=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    out[:, : (query + key) * size] = torch.cat(turned, -1).reshape(len(x), -1).to(out.dtype)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    out[:, : (query + key) * size] = torch.cat(rotated, -1).reshape(len(x), -1).to(out.dtype)
 
 
 def rotate_backward(
-    grads: tuple[Any, Any, Any], x: Any, angles: tuple[Any, Any], heads: Heads, norms: Any, eps: float, out: Any
+    grads: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    angles: tuple[Tensor, Tensor],
+    heads: Heads,
+    norms: Tensor | None,
+    eps: float,
+    out: Tensor,
 ) -> None:
     """Write the gradient of ``rotate``'s input to ``out`` [T, (query + 2 key heads) × size].
 
     Args:
         grads: gradients of queries, keys and values, [T, heads, size] each.
-        x: the input of ``rotate``; looked at only with norms.
+        x: the input of ``rotate``; read only with norms.
         angles: as in ``rotate``.
         heads: as in ``rotate``.
         norms: as in ``rotate``.
         eps: as in ``rotate``.
-        out: may not overlap the gradients.
+        out: must not overlap the gradients.
     """
     if kernels := _triton(x):
         kernels.rotate_backward(grads, x, angles, heads, norms, eps, out)
@@ -130,39 +152,39 @@ def rotate_backward(
     out[:, (query + key) * size : (query + 2 * key) * size] = grads[2].reshape(len(x), -1)
 
 
-def swiglu(gate_up: Any, out: Any) -> None:
+def swiglu(gate_up: Tensor, out: Tensor) -> None:
     """Write silu(gate) · up (Shazeer 2020, eq. 6) to ``out`` [T, f]; ``gate_up`` holds both, [T, at least 2f]."""
     if kernels := _triton(out):
         kernels.swiglu(gate_up, out)
         return
-    for some in _pieces(out):
-        gate, up = _halves(gate_up[some], out.shape[1])
-        out[some] = (torch.nn.functional.silu(gate) * up).to(out.dtype)
+    for piece in _pieces(out):
+        gate, up = _halves(gate_up[piece], out.shape[1])
+        out[piece] = (torch.nn.functional.silu(gate) * up).to(out.dtype)
 
 
-def swiglu_backward(grad: Any, gate_up: Any, again: bool = True) -> None:
+def swiglu_backward(grad: Tensor, gate_up: Tensor, again: bool = True) -> None:
     """Write the gradients of gate and up over ``gate_up``, and with ``again`` the output over ``grad`` [T, f]."""
     if kernels := _triton(grad):
         kernels.swiglu_backward(grad, gate_up, again)
         return
     size = grad.shape[1]
-    for some in _pieces(grad):
-        gate, up = _halves(gate_up[some], size)
-        sigmoid, upper = gate.sigmoid(), grad[some].float()
+    for piece in _pieces(grad):
+        gate, up = _halves(gate_up[piece], size)
+        sigmoid, upper = gate.sigmoid(), grad[piece].float()
         slopes = upper * up * sigmoid * (1 + gate * (1 - sigmoid)), upper * gate * sigmoid
         if again:
-            grad[some] = (gate * sigmoid * up).to(grad.dtype)
-        gate_up[some, :size], gate_up[some, size : 2 * size] = slopes
+            grad[piece] = (gate * sigmoid * up).to(grad.dtype)
+        gate_up[piece, :size], gate_up[piece, size : 2 * size] = slopes
 
 
-def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
-    """Write each target's log-probability in nats to ``logps`` [n]; its slope times ``gradient`` over ``logits``.
+def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float) -> None:
+    """Write each target's log-probability in nats to ``logps``, and its slope times ``gradient`` over ``logits``.
 
     Args:
         logits: [n, vocabulary].
-        targets: [n] token numbers.
-        logps: [n], 32 bit.
-        gradient: what d logps / d logits is multiplied by before it takes the logits' place; 0 leaves them.
+        targets: [n], token ids.
+        logps: [n], float32.
+        gradient: factor of d logps / d logits, which is written over the logits; 0 leaves them.
     """
     if kernels := _triton(logits):
         kernels.token_logps(logits, targets, logps, gradient)
@@ -175,8 +197,8 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
         logits.copy_(slopes.mul_(gradient))
 
 
-def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
-    """Write a 4-bit weight of bitsandbytes (its packed bytes and quantization state) in full to ``out`` [n, k]."""
+def unpack_nf4(weight: Tensor, state: Any, out: Tensor) -> None:
+    """Write a 4-bit weight of bitsandbytes (packed bytes and quantization state) in full to ``out`` [n, k]."""
     if state.quant_type == "nf4" and (kernels := _triton(out)):
         kernels.unpack_nf4(weight, state, out)
         return
@@ -185,32 +207,36 @@ def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
     out.copy_(dequantize_4bit(weight, state))
 
 
-def quantize_rows(x: Any) -> tuple[Any, Any]:
-    """Return ``x`` [n, k] in 8-bit floating point (e4m3), each row's largest value as 448, and its scales [n, 1]."""
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``x`` [n, k] in 8-bit floating point (e4m3), each row's largest value as 448, and the rows' scales.
+
+    Returns:
+        The values [n, k], float8_e4m3fn, and the scales [n, 1], float32.
+    """
     out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
     if kernels := _triton(x):
-        kernels.quantize_rows(x, out, scales, E4M3_TOP)
+        kernels.quantize_rows(x, out, scales, E4M3_MAX)
         return out, scales
-    scales.copy_(x.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / E4M3_TOP)
+    scales.copy_(x.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / E4M3_MAX)
     return out.copy_(x.float() / scales), scales
 
 
-def _pieces(x: Any) -> list[slice]:
-    """Return the rows of ``x`` in pieces: plain torch makes many 32-bit copies, which so stay small."""
+def _pieces(x: Tensor) -> list[slice]:
+    """Return the rows of ``x`` in pieces, which keeps the 32-bit copies of plain torch small."""
     size = max(1, _PLAIN_VALUES // x.shape[1])
     return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
-def _halves(gate_up: Any, size: int) -> tuple[Any, Any]:
+def _halves(gate_up: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return gate_up[:, :size].float(), gate_up[:, size : 2 * size].float()
 
 
-def _per_head(norms: Any, heads: Heads) -> Any:
+def _per_head(norms: Tensor, heads: Heads) -> Tensor:
     """Return each head's norm weight, [query + key heads, size]."""
     query, key, _ = heads
     return torch.cat([norms[:1].expand(query, -1), norms[1:].expand(key, -1)]).float()
 
 
-E4M3_TOP = 448.0
+E4M3_MAX = 448.0
 _PLAIN_VALUES = 2**20  # of one operand at once

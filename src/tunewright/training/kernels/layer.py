@@ -1,4 +1,4 @@
-"""One decoder layer of the Llama kind, forward and backward, with a choice of what is kept in between."""
+"""A decoder layer of the Llama kind, forward and backward, with a choice of what is kept in between."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tunewright.models.memory_plan import LEVELS
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import Segments, attend
-from tunewright.training.kernels.linear import Group
+from tunewright.training.kernels.linear import LinearGroup
 
-# What a layer keeps for its backward pass, each level with all before it; the rest is computed again.
+# What a layer keeps for its backward pass: each level adds to those before it; the rest is recomputed.
 KEEP_INPUT, KEEP_ATTENTION, KEEP_MLP, KEEP_PRODUCTS = range(LEVELS + 1)
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A root-mean-square norm's weight and its epsilon."""
+    """A root-mean-square norm: its weight [h], or [2, size] for the heads of query and key, and its epsilon."""
 
-    weight: Any
+    weight: Tensor
     eps: float
 
 
 @dataclass
-class Layer:
-    """A decoder layer's parts. ``heads`` are (query heads, key heads, values per head)."""
+class DecoderLayer:
+    """A decoder layer's parts; ``keep`` is the level of activations that it keeps."""
 
-    qkv: Group
-    out: Group
-    gate_up: Group
-    down: Group
+    qkv: LinearGroup
+    out: LinearGroup
+    gate_up: LinearGroup
+    down: LinearGroup
     attention_norm: Norm
     mlp_norm: Norm
     heads: elementwise.Heads
@@ -39,40 +40,47 @@ class Layer:
     keep: int = KEEP_PRODUCTS
 
     @property
-    def groups(self) -> tuple[Group, ...]:
-        """The linear layers in order."""
+    def groups(self) -> tuple[LinearGroup, ...]:
+        """The groups of linear layers in order."""
         return self.qkv, self.out, self.gate_up, self.down
 
     @property
-    def parameters(self) -> list[Any]:
+    def parameters(self) -> list[Tensor]:
         """All trainable factors, in order."""
         return [factor for group in self.groups for factor in group.parameters]
 
 
 @dataclass
-class Row:
-    """What all layers share in a packed row: where its sequences lie, and the cosines and sines of its positions."""
+class RowContext:
+    """What all layers share in a packed row: its sequences, and cosines and sines of its positions, [T, size / 2]."""
 
     segments: Segments
-    angles: tuple[Any, Any]
+    angles: tuple[Tensor, Tensor]
 
 
 @dataclass
-class Kept:
-    """What the forward pass leaves for the backward pass; None where it is to be computed again.
+class Activations:
+    """The tensors that the forward pass leaves for the backward pass; None means that it is recomputed.
 
-    ``inner`` holds A x of each group of linear layers, ``inputs`` the x themselves where they are kept.
+    Attributes:
+        qkv: queries, keys and values before the norms of heads, [T, (query + 2 key heads) × size].
+        heads: rotated queries, keys, and values, [T, heads, size] each.
+        attended: attention's output, [T, query heads × size].
+        middle: the stream between attention and MLP, [T, h].
+        gate_up: the MLP's gate and up, [T, 2f + spare].
+        inner: A x of each group of linear layers, [T, r].
+        inputs: the x themselves where they are kept, [T, k].
     """
 
     qkv: Any = None
-    heads: tuple[Any, Any, Any] | None = None
+    heads: tuple[Tensor, Tensor, Tensor] | None = None
     attended: Any = None
     middle: Any = None
     gate_up: Any = None
-    inner: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)
+    inner: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
 
-    def product(self, name: str, group: Group, x: Any, keep_input: bool, spare: int = 0) -> Any:
+    def product(self, name: str, group: LinearGroup, x: Tensor, keep_input: bool, spare: int = 0) -> Tensor:
         """Return a group's outputs [T, n + spare] for ``x`` [T, k + the group's spare]."""
         out, inner = group.product(x, spare)
         self.inner[name] = inner if keep_input else inner.clone()
@@ -81,10 +89,10 @@ class Kept:
         return out
 
 
-def forward(layer: Layer, x: Any, row: Row, gradient: bool) -> tuple[Any, Kept]:
-    """Return the layer's output [T, h] and what ``keep`` says; nothing is kept without ``gradient``."""
+def forward(layer: DecoderLayer, x: Tensor, row: RowContext, gradient: bool) -> tuple[Tensor, Activations]:
+    """Return the layer's output [T, h] and the activations of level ``keep``; without ``gradient``, none are kept."""
     keep = layer.keep if gradient else KEEP_INPUT
-    kept = Kept()
+    kept = Activations()
     _attention(layer, x, row, kept, keep)
     _gate_up(layer, kept, keep, x)
     wide = _wide(x, layer.down.num_in, layer.down.spare)
@@ -93,15 +101,15 @@ def forward(layer: Layer, x: Any, row: Row, gradient: bool) -> tuple[Any, Kept]:
         kept.gate_up = None
     out = kept.product("down", layer.down, wide, keep >= KEEP_PRODUCTS)
     out += kept.middle
-    return out, kept if keep >= KEEP_ATTENTION else Kept()
+    return out, kept if keep >= KEEP_ATTENTION else Activations()
 
 
-def _wide(x: Any, columns: int, spare: int) -> Any:
+def _wide(x: Tensor, columns: int, spare: int) -> Tensor:
     """Return an empty tensor [T, columns + spare] like ``x``."""
     return torch.empty(len(x), columns + spare, dtype=x.dtype, device=x.device)
 
 
-def _attention(layer: Layer, x: Any, row: Row, kept: Kept, keep: int) -> None:
+def _attention(layer: DecoderLayer, x: Tensor, row: RowContext, kept: Activations, keep: int) -> None:
     """Compute ``kept.qkv`` (before norms of heads), ``heads`` and ``attended`` (with their graph) and ``middle``."""
     hidden, gradient = x.shape[1], keep >= KEEP_ATTENTION
     normed = _wide(x, hidden, layer.qkv.spare)
@@ -112,14 +120,14 @@ def _attention(layer: Layer, x: Any, row: Row, kept: Kept, keep: int) -> None:
     query, key, size = layer.heads
     norms = layer.head_norms
     if norms is None:
-        turned = qkv
+        rotated = qkv
         elementwise.rotate(qkv, row.angles, layer.heads, None, 0.0, qkv)
     else:
         kept.qkv = qkv
-        turned = _wide(x, (query + key) * size, 0)
-        elementwise.rotate(qkv, row.angles, layer.heads, norms.weight, norms.eps, turned)
+        rotated = _wide(x, (query + key) * size, 0)
+        elementwise.rotate(qkv, row.angles, layer.heads, norms.weight, norms.eps, rotated)
     ends = query * size, (query + key) * size
-    parts = turned[:, : ends[0]], turned[:, ends[0] : ends[1]], qkv[:, ends[1] :]
+    parts = rotated[:, : ends[0]], rotated[:, ends[0] : ends[1]], qkv[:, ends[1] :]
     heads = [part.unflatten(1, (-1, size)).detach().requires_grad_(gradient) for part in parts]
     with torch.set_grad_enabled(gradient):
         kept.attended = attend(heads[0], heads[1], heads[2], row.segments).flatten(1)
@@ -129,8 +137,8 @@ def _attention(layer: Layer, x: Any, row: Row, kept: Kept, keep: int) -> None:
     kept.middle = kept.product("out", layer.out, wide, keep_input=False)
 
 
-def _gate_up(layer: Layer, kept: Kept, keep: int, x: Any = None) -> None:
-    """Compute ``kept.gate_up`` [T, 2f + spare] from ``kept.middle``; first add ``x`` to that, where it is given."""
+def _gate_up(layer: DecoderLayer, kept: Activations, keep: int, x: Tensor = None) -> None:
+    """Compute ``kept.gate_up`` from ``kept.middle``, to which ``x`` is added first if it is given."""
     middle, norm, group = kept.middle, layer.mlp_norm, layer.gate_up
     hidden = middle.shape[1]
     normed = _wide(middle, hidden, group.spare)
@@ -138,16 +146,18 @@ def _gate_up(layer: Layer, kept: Kept, keep: int, x: Any = None) -> None:
     kept.gate_up = kept.product("gate_up", group, normed, keep >= KEEP_PRODUCTS, group.grad_spare)
 
 
-def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool) -> tuple[Any, list[Any]]:
-    """Return the gradient of the input [T, h] (None where not wanted) and those of ``layer.parameters``.
+def backward(
+    layer: DecoderLayer, x: Tensor, row: RowContext, kept: Activations, grad: Tensor, with_input: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Return the gradients of the input [T, h] (None without ``with_input``) and of ``layer.parameters``.
 
     Args:
         layer: the layer.
-        x: its input.
+        x: its input, [T, h].
         row: the packed row.
-        kept: what ``forward`` left; it is used up.
+        kept: what ``forward`` left; it is consumed.
         grad: of the layer's output, [T, h].
-        wanted: whether anything before this layer is trained.
+        with_input: whether anything before this layer is trained.
     """
     added = None
     if kept.middle is None:
@@ -155,13 +165,13 @@ def backward(layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, wanted: bool
         added = x
     if kept.gate_up is None:
         _gate_up(layer, kept, KEEP_ATTENTION, added)
-    factors: dict[str, list[Any]] = {}
+    factors: dict[str, list[Tensor]] = {}
     middle_grad = _mlp_backward(layer, kept, grad, factors)
-    lower = _attention_backward(layer, x, row, kept, middle_grad, factors, wanted)
+    lower = _attention_backward(layer, x, row, kept, middle_grad, factors, with_input)
     return lower, [gradient for name in ("qkv", "out", "gate_up", "down") for gradient in factors[name]]
 
 
-def _mlp_backward(layer: Layer, kept: Kept, grad: Any, factors: dict[str, list[Any]]) -> Any:
+def _mlp_backward(layer: DecoderLayer, kept: Activations, grad: Tensor, factors: dict[str, list[Tensor]]) -> Tensor:
     """Return the gradient of ``kept.middle`` as the first columns of a wider tensor; fill in the factors'."""
     wide = _widened(grad, layer.down.grad_spare)
     active, inner_grad = layer.down.input_gradient(wide)
@@ -170,13 +180,13 @@ def _mlp_backward(layer: Layer, kept: Kept, grad: Any, factors: dict[str, list[A
     elementwise.swiglu_backward(active, gate_up, again=product is None)  # gate_up now holds the gradients
     if product is None:
         product = active
-    if "down" not in kept.inner:  # computed again up to here: the down product itself is not needed
+    if "down" not in kept.inner:  # recomputed up to here: the down product itself is not needed
         kept.inner["down"] = layer.down.inner(product)
     factors["down"] = layer.down.factor_gradients(wide, product, kept.inner.pop("down"), inner_grad)
     del active, product
     lower, inner_grad = layer.gate_up.input_gradient(gate_up)
     normed = kept.inputs.pop("gate_up", None)
-    hidden = lower.shape[1]
+    hidden = grad.shape[1]
     out = _wide(grad, hidden, layer.out.grad_spare)
     norm, again = layer.mlp_norm, normed is None
     elementwise.rms_norm_backward(lower, kept.middle, norm.weight, norm.eps, grad, out[:, :hidden], again)
@@ -187,8 +197,14 @@ def _mlp_backward(layer: Layer, kept: Kept, grad: Any, factors: dict[str, list[A
 
 
 def _attention_backward(
-    layer: Layer, x: Any, row: Row, kept: Kept, grad: Any, factors: dict[str, list[Any]], wanted: bool
-) -> Any:
+    layer: DecoderLayer,
+    x: Tensor,
+    row: RowContext,
+    kept: Activations,
+    grad: Tensor,
+    factors: dict[str, list[Tensor]],
+    with_input: bool,
+) -> Tensor:
     """Return the gradient of the layer's input from ``grad`` [T, h + spare] of its middle; fill in the factors'."""
     group, hidden = layer.qkv, x.shape[1]
     attended, heads = kept.attended, kept.heads
@@ -202,12 +218,12 @@ def _attention_backward(
     raw = wide if kept.qkv is None else kept.qkv
     elementwise.rotate_backward(grads, raw, row.angles, layer.heads, weight, eps, wide)
     del grads
-    lower, inner_grad = group.input_gradient(wide, wanted)
+    lower, inner_grad = group.input_gradient(wide, with_input)
     normed = kept.inputs.pop("qkv", None)
     out = None
     norm, again = layer.attention_norm, normed is None
-    if wanted:
-        # As wide as the layer before needs it, so that it copies nothing.
+    if with_input:
+        # As wide as the layer before needs it, which saves that layer a copy.
         out = _wide(x, hidden, layer.down.grad_spare)[:, :hidden]
         elementwise.rms_norm_backward(lower, x, norm.weight, norm.eps, grad[:, :hidden], out, again)
     elif again:
@@ -218,8 +234,8 @@ def _attention_backward(
     return out
 
 
-def _widened(grad: Any, spare: int) -> Any:
-    """Return ``grad`` [T, n] as the first columns of [T, n + spare], without a copy where it lies in such a tensor."""
+def _widened(grad: Tensor, spare: int) -> Tensor:
+    """Return ``grad`` [T, n] as the first columns of [T, n + spare]; no copy if it already lies in such a tensor."""
     tokens, size = grad.shape
     end = (grad.storage_offset() + tokens * (size + spare)) * grad.element_size()
     if grad.stride() == (size + spare, 1) and end <= grad.untyped_storage().nbytes():

@@ -1,7 +1,7 @@
 """The element-wise parts of a decoder layer as Triton kernels; each has its plain counterpart in elementwise.py.
 
-Every kernel reads its inputs once, computes in 32 bit, and rounds once. Rows may be wider in memory than they are
-long: the strides say so.
+Each kernel reads its inputs once, computes in 32 bit, and rounds once. In memory, rows may be wider than they are
+long; strides give the width.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 
 @triton.jit
@@ -59,9 +60,9 @@ def _rotate(
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
     at = tl.arange(0, HALF)[None, :]
     inside = head < heads
-    place = head * (2 * HALF) + at
-    first = tl.load(x + row * s_x + place, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(x + row * s_x + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    column = head * (2 * HALF) + at
+    first = tl.load(x + row * s_x + column, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(x + row * s_x + column + HALF, mask=inside, other=0.0).to(tl.float32)
     if NORM:
         scale = 1.0 / tl.sqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + eps)[:, None]
         weight = weights + tl.where(head < query_heads, 0, 2 * HALF) + at
@@ -69,34 +70,34 @@ def _rotate(
         second *= scale * tl.load(weight + HALF).to(tl.float32)
     c = tl.load(cos + row * s_angle + at).to(tl.float32)
     s = tl.load(sin + row * s_angle + at).to(tl.float32)
-    tl.store(out + row * s_out + place, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
-    tl.store(out + row * s_out + place + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * s_out + column, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * s_out + column + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _rotate_backward(
     grad, x, cos, sin, weight, out, s_grad, s_head, s_x, s_angle, s_out, eps, heads,
-    NORM: tl.constexpr, TURN: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+    NORM: tl.constexpr, ROTATED: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
     at = tl.arange(0, HALF)[None, :]
     inside = head < heads
     upper = grad + row * s_grad + head * s_head + at
-    one = tl.load(upper, mask=inside, other=0.0).to(tl.float32)
-    two = tl.load(upper + HALF, mask=inside, other=0.0).to(tl.float32)
-    if TURN:
+    first_grad = tl.load(upper, mask=inside, other=0.0).to(tl.float32)
+    second_grad = tl.load(upper + HALF, mask=inside, other=0.0).to(tl.float32)
+    if ROTATED:
         c = tl.load(cos + row * s_angle + at).to(tl.float32)
         s = tl.load(sin + row * s_angle + at).to(tl.float32)
-        first = one * c + two * s
-        second = two * c - one * s
+        first = first_grad * c + second_grad * s
+        second = second_grad * c - first_grad * s
     else:
-        first = one
-        second = two
-    place = head * (2 * HALF) + at
+        first = first_grad
+        second = second_grad
+    column = head * (2 * HALF) + at
     if NORM:
-        low = tl.load(x + row * s_x + place, mask=inside, other=0.0).to(tl.float32)
-        high = tl.load(x + row * s_x + place + HALF, mask=inside, other=0.0).to(tl.float32)
+        low = tl.load(x + row * s_x + column, mask=inside, other=0.0).to(tl.float32)
+        high = tl.load(x + row * s_x + column + HALF, mask=inside, other=0.0).to(tl.float32)
         scale = 1.0 / tl.sqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / (2 * HALF) + eps)[:, None]
         low *= scale
         high *= scale
@@ -105,8 +106,8 @@ def _rotate_backward(
         shared = ((tl.sum(low * first, 1) + tl.sum(high * second, 1)) / (2 * HALF))[:, None]
         first = scale * (first - low * shared)
         second = scale * (second - high * shared)
-    tl.store(out + row * s_out + place, first.to(out.dtype.element_ty), mask=inside)
-    tl.store(out + row * s_out + place + HALF, second.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * s_out + column, first.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * s_out + column + HALF, second.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -177,9 +178,9 @@ def _unpack_nf4(
         scale = inner * tl.load(outer_scales + block // OUTER, mask=inside, other=0.0) + tl.load(offset)
     first = tl.load(table + (codes >> 4), mask=inside, other=0.0) * scale
     second = tl.load(table + (codes & 15), mask=inside, other=0.0) * scale
-    place = out + (element // columns) * s_out + element % columns
-    tl.store(place, first.to(out.dtype.element_ty), mask=inside)
-    tl.store(place + 1, second.to(out.dtype.element_ty), mask=inside)
+    cell = out + (element // columns) * s_out + element % columns
+    tl.store(cell, first.to(out.dtype.element_ty), mask=inside)
+    tl.store(cell + 1, second.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -197,10 +198,13 @@ def _quantize_rows(x, out, scales, s_x, s_out, n, TOP: tl.constexpr, BLOCK: tl.c
         tl.store(out + row * s_out + at, values.to(out.dtype.element_ty), mask=at < n)
 
 
-def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total: Any = None) -> None:
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None, total: Tensor | None = None
+) -> None:
     rows, n = x.shape
     add = added is not None
-    added, total = (added, total) if add else (x, x)
+    if added is None or total is None:
+        added = total = x
     block = triton.next_power_of_2(n)
     _rms_norm[(rows,)](
         x, added, weight, total, out, x.stride(0), added.stride(0), total.stride(0), out.stride(0), eps, n,
@@ -208,7 +212,9 @@ def rms_norm(x: Any, weight: Any, eps: float, out: Any, added: Any = None, total
     )  # fmt: skip
 
 
-def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, again: bool) -> None:
+def rms_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor, out: Tensor, again: bool
+) -> None:
     rows, n = x.shape
     block = triton.next_power_of_2(n)
     _rms_norm_backward[(rows,)](
@@ -217,7 +223,9 @@ def rms_norm_backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any,
     )  # fmt: skip
 
 
-def rotate(x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) -> None:
+def rotate(
+    x: Tensor, angles: tuple[Tensor, Tensor], heads: tuple[int, int, int], norms: Tensor | None, eps: float, out: Tensor
+) -> None:
     query, key, size = heads
     cos, sin = angles
     per_program = min(16, triton.next_power_of_2(query + key))
@@ -227,34 +235,42 @@ def rotate(x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) ->
     )  # fmt: skip
 
 
-def rotate_backward(grads: Any, x: Any, angles: Any, heads: Any, norms: Any, eps: float, out: Any) -> None:
+def rotate_backward(
+    grads: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    angles: tuple[Tensor, Tensor],
+    heads: tuple[int, int, int],
+    norms: Tensor | None,
+    eps: float,
+    out: Tensor,
+) -> None:
     query, key, size = heads
     cos, sin = angles
     for part, (grad, count, begin) in enumerate(zip(grads, (query, key, key), (0, query, query + key), strict=True)):
         per_program = min(16, triton.next_power_of_2(count))
         columns = slice(begin * size, (begin + count) * size)
-        turned = part < 2
-        normed = turned and norms is not None
+        rotated = part < 2
+        normed = rotated and norms is not None
         _rotate_backward[(x.shape[0], triton.cdiv(count, per_program))](
-            grad, x[:, columns], cos, sin, norms[part] if normed else cos, out[:, columns],
+            grad, x[:, columns], cos, sin, norms[part] if norms is not None and rotated else cos, out[:, columns],
             grad.stride(0), grad.stride(1), x.stride(0), cos.stride(0), out.stride(0), eps, count,
-            NORM=normed, TURN=turned, HALF=size // 2, HEADS=per_program,
+            NORM=normed, ROTATED=rotated, HALF=size // 2, HEADS=per_program,
         )  # fmt: skip
 
 
-def swiglu(gate_up: Any, out: Any) -> None:
+def swiglu(gate_up: Tensor, out: Tensor) -> None:
     rows, n = out.shape
     _swiglu[(rows, triton.cdiv(n, 2048))](gate_up, out, gate_up.stride(0), out.stride(0), n, BLOCK=2048, num_warps=8)
 
 
-def swiglu_backward(grad: Any, gate_up: Any, again: bool) -> None:
+def swiglu_backward(grad: Tensor, gate_up: Tensor, again: bool) -> None:
     rows, n = grad.shape
     _swiglu_backward[(rows, triton.cdiv(n, 2048))](
         grad, gate_up, grad.stride(0), gate_up.stride(0), n, AGAIN=again, BLOCK=2048, num_warps=8
     )
 
 
-def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
+def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float) -> None:
     rows, n = logits.shape
     _token_logps[(rows,)](
         logits, targets, logps, logits.stride(0), n, float(gradient),
@@ -262,7 +278,7 @@ def token_logps(logits: Any, targets: Any, logps: Any, gradient: float) -> None:
     )  # fmt: skip
 
 
-def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
+def unpack_nf4(weight: Tensor, state: Any, out: Tensor) -> None:
     nested = state.nested
     outer: Any = state.state2 if nested else None
     num_bytes = weight.numel()
@@ -274,7 +290,7 @@ def unpack_nf4(weight: Any, state: Any, out: Any) -> None:
     )  # fmt: skip
 
 
-def quantize_rows(x: Any, out: Any, scales: Any, top: float) -> None:
+def quantize_rows(x: Tensor, out: Tensor, scales: Tensor, top: float) -> None:
     rows, n = x.shape
     block = min(8192, triton.next_power_of_2(n))
     _quantize_rows[(rows,)](x, out, scales, x.stride(0), out.stride(0), n, TOP=top, BLOCK=block, num_warps=8)

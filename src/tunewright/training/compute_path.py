@@ -1,0 +1,130 @@
+"""How training computes a model: the plain path through transformers and peft, or the fast path of kernels/."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from tunewright import console
+from tunewright.errors import RecipeError
+from tunewright.models.families import FAMILIES
+from tunewright.models.memory_plan import EVERYTHING
+from tunewright.models.source import locate, read_config
+from tunewright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from tunewright.training.kernels.decoder import FastPath
+    from tunewright.training.packing import PackedRow
+
+
+class ComputePath(Protocol):
+    """What training needs of a model, whichever way it is computed.
+
+    Attributes:
+        model: the base with its adapter; holds the parameters that are trained.
+        name: of the path, for people.
+        is_fast: whether it is the fast path, whose memory is planned in finer levels.
+    """
+
+    model: PreTrainedModel
+    name: ClassVar[str]
+    is_fast: ClassVar[bool]
+
+    def token_logps(self, row: PackedRow) -> Tensor:
+        """Return the log-probability in nats of each supervised token: [n], float32, differentiable."""
+        ...
+
+    def configure(self, kept: int, cached: bool) -> None:
+        """Set what stays in memory between the forward and the backward pass; see ``memory_plan.Choice``."""
+        ...
+
+
+class PlainPath:
+    """Any causal language model, computed by transformers and peft."""
+
+    name: ClassVar[str] = "the plain path"
+    is_fast: ClassVar[bool] = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def token_logps(self, row: PackedRow) -> Tensor:
+        """Return the log-probability in nats of each supervised token: [n], float32, differentiable.
+
+        The head runs only on the positions that predict a supervised token.
+        """
+        import torch
+
+        logits = self.model(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            logits_to_keep=row.logit_positions,
+            use_cache=False,
+        ).logits[0]
+        return -torch.nn.functional.cross_entropy(logits.float(), row.targets, reduction="none")
+
+    def configure(self, kept: int, cached: bool) -> None:
+        """Recompute all activations unless ``kept`` is EVERYTHING; there are no levels between, and no way back."""
+        if kept < EVERYTHING:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def plain_path_reason(recipe: Recipe) -> str:
+    """Return why training will take the plain path, as far as the recipe shows; empty for the fast path."""
+    training, model = recipe.training, recipe.model
+    if training.kernels == "off":
+        return "training.kernels is off"
+    if training.method not in ("lora", "rslora"):
+        return f"the fast path trains plain LoRA, not {training.method}"
+    if training.dropout:
+        return "LoRA dropout draws a mask for each layer (training.dropout = 0 takes the fast path)"
+    if model.quantization == "int8":
+        return "products with an int8 base are not plain products of an unpacked weight"
+    if model.sharded:
+        return "the base is spread over several GPUs"
+    config = read_config(locate(model.base, recipe.folder))
+    kind = str(config.get("model_type", ""))
+    if kind not in FAMILIES or not FAMILIES[kind].like_llama:
+        return f"models of the kind {kind!r} have layers of their own"
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    if window is not None and window < training.max_tokens:
+        return f"attention looks back {window} tokens, less far than training.max_tokens ({training.max_tokens})"
+    if config.get("hidden_act", "silu") != "silu":
+        return f"the MLP uses {config['hidden_act']}, not SiLU"
+    return "attention_dropout is not 0" if config.get("attention_dropout") else ""
+
+
+def choose_path(recipe: Recipe, model: PreTrainedModel, device: str) -> ComputePath:
+    """Return the fast path through the model where there is one; else the plain path, and print why.
+
+    Raises:
+        RecipeError: model.fp8 is on, and the model or the device cannot do it.
+    """
+    reason = plain_path_reason(recipe)
+    if not reason:
+        from tunewright.training.kernels.decoder import FastPath, unsupported_reason
+
+        reason = unsupported_reason(model)
+        if not reason:
+            path = FastPath(model)
+            if recipe.model.fp8:
+                _use_eight_bits(path, device)
+            return path
+    if recipe.model.fp8:
+        raise RecipeError("model.fp8 needs the fast path", reason, "set model.fp8 = false")
+    console.line(f"the plain path is taken, which is slower: {reason}")
+    return PlainPath(model)
+
+
+def _use_eight_bits(path: FastPath, device: str) -> None:
+    from tunewright.training.kernels.linear import supports_eight_bits
+
+    if not supports_eight_bits(device):
+        raise RecipeError(
+            "model.fp8 needs a GPU with 8-bit floating point",
+            "these are Hopper and later ones, such as H100 and H200",
+            "set model.fp8 = false",
+        )
+    path.use_eight_bits()
