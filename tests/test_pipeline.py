@@ -203,4 +203,4 @@ def test_a_judge_added_later_reads_the_answers_that_stand(tmp_path, recipe_file,
         pipeline.run(load(judged), run.path)
         assert started(run)[before:] == ["judge", "report"] and server.seen
     assert run.file("verdict.json").read_bytes() == told  # a judge decides nothing
-    assert "What a judge said" in run.file("report.html").read_text()
+    assert "Judgments of a model" in run.file("report.html").read_text()

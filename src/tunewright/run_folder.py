@@ -51,6 +51,7 @@ class RunFile(StrEnum):
     JUDGE = "judge.json"
     MARKING_PLAN = "marking.json"
     MARKING_PAGE = "marking.html"
+    MARKING_KEY = "marking.key.json"
     MARKS = "marks.jsonl"
     CURVE = "curve.json"
     BENCHMARKS = "benchmarks.json"

@@ -185,7 +185,7 @@ STAGES = (
     ),
     Stage(
         "report",
-        "tunewright.reporting.report:report",
+        "tunewright.reporting.stage:report",
         (),
         (
             *_RESULTS,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from support import finished_run
 from support.marked_run import ARMS, key_of, page_content
-from tunewright.annotation.marking import KEY, write_page
-from tunewright.annotation.page import PAGE, page_server
-from tunewright.annotation.plan import Pair, make_key, pairs
+from tunewright.annotation.page import page_server
+from tunewright.annotation.plan import AnswerPair, make_key, pairs
+from tunewright.commands.mark import write_page
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 
 def question(number: int, document: str = "d", **more: object) -> Question:
@@ -36,8 +36,8 @@ def question(number: int, document: str = "d", **more: object) -> Question:
     return Question.model_validate(fields | more)
 
 
-def pair(number: int, first: str, second: str, document: str = "d") -> Pair:
-    return Pair(question(number, document), {"base": first, "tuned": second})
+def pair(number: int, first: str, second: str, document: str = "d") -> AnswerPair:
+    return AnswerPair(question(number, document), {"base": first, "tuned": second})
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_the_file_names_no_arm_document_or_question(run: RunFolder) -> None:
-    html = run.file(PAGE).read_text(encoding="utf-8")
+    html = run.file(RunFile.MARKING_PAGE).read_text(encoding="utf-8")
     assert not re.search(r"\b(base|tuned|few-shot|rag|arm|adapter|salt|seed)s?\b", html, re.I)
     key = key_of(run)
     for secret in (key.salt, run.path.name + "/", *(q.id for q in run.read_records("exam.jsonl", Question))):
@@ -60,7 +60,7 @@ def test_the_file_names_no_arm_document_or_question(run: RunFolder) -> None:
 
 
 def test_only_the_owner_reads_the_key(run: RunFolder) -> None:
-    assert stat.S_IMODE(run.file(KEY).stat().st_mode) == 0o600
+    assert stat.S_IMODE(run.file(RunFile.MARKING_KEY).stat().st_mode) == 0o600
 
 
 def test_names_in_the_page_are_all_different(run: RunFolder) -> None:
@@ -142,9 +142,9 @@ def test_blank_space_that_could_tell_is_taken_away() -> None:
 
 
 def test_a_second_call_keeps_key_order_and_sides(run: RunFolder) -> None:
-    before = run.file(KEY).read_bytes(), run.file(PAGE).read_bytes()
+    before = run.file(RunFile.MARKING_KEY).read_bytes(), run.file(RunFile.MARKING_PAGE).read_bytes()
     write_page(run, ("tuned", "base"))
-    assert (run.file(KEY).read_bytes(), run.file(PAGE).read_bytes()) == before
+    assert (run.file(RunFile.MARKING_KEY).read_bytes(), run.file(RunFile.MARKING_PAGE).read_bytes()) == before
     with pytest.raises(UserError, match="made for base and tuned"):
         write_page(run, ("base", "rag"))
 
@@ -157,19 +157,19 @@ def test_an_arm_without_answers_is_refused(run: RunFolder) -> None:
 
 
 def test_served_the_page_alone_is_given_and_only_under_this_machines_names(run: RunFolder) -> None:
-    server = page_server(run)
+    server = page_server(run.file(RunFile.MARKING_PAGE).read_bytes())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
     try:
         http = urllib3.PoolManager(retries=False)
         got = http.request("GET", f"http://127.0.0.1:{port}/")
-        assert got.status == 200 and got.data == run.file(PAGE).read_bytes()
-        for path in (KEY, "answers.jsonl", "../run.json", "marking.html"):
+        assert got.status == 200 and got.data == run.file(RunFile.MARKING_PAGE).read_bytes()
+        for path in (RunFile.MARKING_KEY, "answers.jsonl", "../run.json", "marking.html"):
             assert http.request("GET", f"http://127.0.0.1:{port}/{path}").status == 404
         foreign = http.request("GET", f"http://127.0.0.1:{port}/", headers={"Host": f"evil.example:{port}"})
         assert foreign.status == 404 and foreign.data == b""
-        with pytest.raises(UserError, match="cannot be taken"):
-            page_server(run, port)
+        with pytest.raises(UserError, match="cannot be used"):
+            page_server(b"", port)
     finally:
         server.shutdown()
         server.server_close()

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from support import finished_run
-from tunewright.annotation.marking import KEY, read_marks, write_page
-from tunewright.annotation.page import PAGE
 from tunewright.annotation.plan import MarkingKey
+from tunewright.commands.mark import read_marks, write_page
 from tunewright.records import Answer, Question
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -64,7 +63,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def start(page: Any, run: RunFolder, marker: str = "Ann") -> None:
     """Open the page and start; without a marker, the page must remember the name by itself."""
-    page.goto(run.file(PAGE).as_uri())
+    page.goto(run.file(RunFile.MARKING_PAGE).as_uri())
     page.keyboard.type(marker)
     playwright.expect(page.locator("#marker")).to_have_value("Ann")
     page.keyboard.press("Enter")
@@ -91,7 +90,7 @@ def download(page: Any, path: Path) -> Path:
 
 
 def test_a_hundred_marks_by_keyboard_alone_without_a_lost_one(browser: Any, run: RunFolder, tmp_path: Path) -> None:
-    key = MarkingKey.model_validate_json(run.file(KEY).read_text())
+    key = MarkingKey.model_validate_json(run.file(RunFile.MARKING_KEY).read_text())
     assert len(key.items) == 101
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
@@ -134,7 +133,7 @@ def test_a_downloaded_file_goes_on_in_another_browser(browser: Any, run: RunFold
         page.keyboard.press("x")
     file = download(page, tmp_path / "marks-Ann.json")
     page = second.new_page()
-    page.goto(run.file(PAGE).as_uri())
+    page.goto(run.file(RunFile.MARKING_PAGE).as_uri())
     foreign = tmp_path / "foreign.json"
     foreign.write_text(file.read_text().replace('"page": "', '"page": "0'))
     page.set_input_files("#upload", foreign)
@@ -195,14 +194,14 @@ def test_the_script_state_names_no_arm(browser: Any, run: RunFolder) -> None:
     state = page.evaluate("JSON.stringify([state, content, {...localStorage}, Object.keys(window)])")
     held = re.sub(r"window\.|<[^>]*>", " ", state + page.content())
     assert not re.search(r"\b(base|tuned|rag|few-shot|adapter|salt)\b", held, re.I)
-    key = MarkingKey.model_validate_json(run.file(KEY).read_text())
+    key = MarkingKey.model_validate_json(run.file(RunFile.MARKING_KEY).read_text())
     assert key.salt not in held and not re.search(r'"q\d+"', held)
     context.close()
 
 
 def test_held_keys_typed_names_and_shortcuts_of_the_browser_mark_nothing(browser: Any, run: RunFolder) -> None:
     page = browser.new_page()
-    page.goto(run.file(PAGE).as_uri())
+    page.goto(run.file(RunFile.MARKING_PAGE).as_uri())
     page.keyboard.type("xcu")  # a name, not marks
     page.keyboard.press("Enter")
     page.wait_for_selector("#task:not([hidden])")
@@ -241,7 +240,7 @@ def test_axe_finds_no_violation(browser: Any, run: RunFolder, scheme: str) -> No
     axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
-    page.goto(run.file(PAGE).as_uri())
+    page.goto(run.file(RunFile.MARKING_PAGE).as_uri())
 
     def violations() -> list[str]:
         page.evaluate(axe)  # the debugger's way in; the page's own policy lets no foreign script run

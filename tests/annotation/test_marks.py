@@ -16,14 +16,13 @@ import pytest
 
 from support import finished_run
 from support.marked_run import ARMS, best_by_primary, downloaded, filled, key_of, page_content, prefers
-from tunewright.annotation.marking import KEY, read_marks, write_page
-from tunewright.annotation.page import PAGE
+from tunewright.commands.mark import read_marks, write_page
 from tunewright.errors import UserError
 from tunewright.evaluation.comparison_csv import comparison_csv
 from tunewright.evaluation.verdict import Verdict
 from tunewright.records import Answer, Mark, Question, read_jsonl
-from tunewright.reporting.opinions import opinions
-from tunewright.run_folder import RunFolder
+from tunewright.reporting.stage import read_opinions
+from tunewright.run_folder import RunFile, RunFolder
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_metrics_and_length_are_weighed_against_the_marks(run: RunFolder, tmp_pa
             lambda file, items: file | {"marks": [file["marks"][0] | {"choice": items[1]["sides"][0]["name"]}]},
             "mark 1 names",
         ),
-        (lambda file, items: file | {"marks": []}, "read: "),
+        (lambda file, items: file | {"marks": []}, "files: "),
     ],
 )
 def test_files_that_hold_no_marks_of_this_page_are_refused(
@@ -114,12 +113,12 @@ def test_answers_that_changed_after_the_page_are_noticed(run: RunFolder, tmp_pat
     file = downloaded(run, tmp_path / "m.json", lambda item: "tie")
     answers = run.read_records("answers.jsonl", Answer)
     run.write_records("answers.jsonl", [answers[0].model_copy(update={"text": "other"}), *answers[1:]])
-    with pytest.raises(UserError, match="not for what stands here now"):
+    with pytest.raises(UserError, match="not for the present answers"):
         read_marks(run, [file], ARMS)
-    run.write(KEY, run.file(KEY).read_text()[:-40])
+    run.write(RunFile.MARKING_KEY, run.file(RunFile.MARKING_KEY).read_text()[:-40])
     with pytest.raises(UserError, match="is damaged"):
         read_marks(run, [file], ARMS)
-    run.file(KEY).unlink()
+    run.file(RunFile.MARKING_KEY).unlink()
     with pytest.raises(UserError, match="is missing"):
         read_marks(run, [file], ARMS)
 
@@ -173,7 +172,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_and_reads(tmp_path: Path) -> None:
     run, _ = finished_run.write(tmp_path / "a run")
     written = command(run.path, "--arms", "rag", "tuned")
-    assert written.returncode == 0 and str(run.file(PAGE)) in written.stderr
+    assert written.returncode == 0 and str(run.file(RunFile.MARKING_PAGE)) in written.stderr
     file = downloaded(run, tmp_path / "marks Ann.json", prefers(run, "rag"))
     table = filled(run, tmp_path / "bob.csv", ["rag"] * 5)
     read = command(run.path, "--arms", "tuned", "rag", "--read", file, table)
@@ -192,11 +191,11 @@ def test_an_arm_may_have_any_name_and_others_leave_the_marks_as_they_are(run: Ru
     read_marks(run, [filled(run, tmp_path / "eve.csv", ["tuned"] * 9)], ARMS)
     run.write_records("answers.jsonl", [*answers, *more])  # one more arm sat the exam, and nothing else changed
     results = Verdict.model_validate(run.read_json("verdict.json")).results
-    assert opinions(run, results)["marked"] is not None
+    assert read_opinions(run, results).marked is not None
     questions = run.read_records("exam.jsonl", Question)
     run.write("comparison.csv", comparison_csv(questions, [*answers, *more], ["base", "tuned", "my_run"]))
     summary = read_marks(run, [filled(run, tmp_path / "ann.csv", ["my_run", "MY RUN", "base"])], ("base", "my_run"))
     assert summary.choices == {"my_run": 2, "base": 1}
     other = [a.model_copy(update={"text": "changed"}) if a.arm == "my_run" else a for a in [*answers, *more]]
     run.write_records("answers.jsonl", other)
-    assert opinions(run, results)["marked"] is None
+    assert read_opinions(run, results).marked is None

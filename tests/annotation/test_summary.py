@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.annotation.marks import latest
+from tunewright.annotation.marks import latest_marks
 from tunewright.annotation.summary import (
     agreement,
     alpha,
@@ -14,7 +14,7 @@ from tunewright.annotation.summary import (
     evidence,
     metric_differences,
     self_agreement,
-    summarize,
+    summarize_marks,
 )
 from tunewright.records import Answer, Mark, Score
 from tunewright.statistics.agreement import e_value
@@ -81,7 +81,7 @@ def test_alpha_is_between_markers_and_leaves_repeats_out() -> None:
 def test_of_two_marks_for_one_showing_the_later_holds() -> None:
     early, late = mark("q1", "tuned", at="2026-01-01"), mark("q1", "base", at="2026-01-02")
     again = mark("q1", "tie", at="2026-01-03", repeat=True)
-    assert latest([late, again, early]) == [late, again]
+    assert latest_marks([late, again, early]) == [late, again]
 
 
 def test_agreement_counts_only_where_people_prefer_one() -> None:
@@ -122,8 +122,8 @@ TOLD = st.sampled_from([*ARMS, "tie", "both bad", "cannot tell"])
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 8), TOLD, st.sampled_from("ab"), st.booleans()), min_size=1, max_size=30))
 def test_every_mark_is_counted_once_and_arms_are_alike(rows: list[tuple[int, str, str, bool]]) -> None:
-    marks = latest([mark(f"q{n}", told, who, f"d{n % 3}", repeat=again) for n, told, who, again in rows])
-    one, other = summarize(marks, ARMS, [], {}), summarize(marks, ARMS[::-1], [], {})
+    marks = latest_marks([mark(f"q{n}", told, who, f"d{n % 3}", repeat=again) for n, told, who, again in rows])
+    one, other = summarize_marks(marks, ARMS, [], {}), summarize_marks(marks, ARMS[::-1], [], {})
     assert sum(one.choices.values()) == sum(one.markers.values()) == one.num_marks == len(marks)
     assert sum(one.wins.values()) == one.num_questions
     assert one.wins == other.wins and one.e_value.value == other.e_value.value and one.p == other.p

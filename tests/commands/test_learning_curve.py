@@ -14,7 +14,7 @@ from tunewright.commands.learning_curve import draw_curve
 from tunewright.errors import UserError
 from tunewright.evaluation import answering
 from tunewright.records import Sample
-from tunewright.reporting.learning_curve import LearningCurve, forecast, told
+from tunewright.reporting.learning_curve import LearningCurve, curve_sentences, forecast
 from tunewright.run_folder import RunFolder
 from tunewright.training import loop
 from tunewright.training.dataset import nested
@@ -74,11 +74,13 @@ def test_the_band_holds_the_truth_about_as_often_as_it_says():
 def test_a_bent_curve_and_a_flat_one_are_called_so():
     def sentences(*shape):
         found, documents = sheets(*shape)
-        return " ".join(told(LearningCurve(exam="", parts=(), forecast=forecast([25, 50, 100], found, documents))))
+        return " ".join(
+            curve_sentences(LearningCurve(exam="", parts=(), forecast=forecast([25, 50, 100], found, documents)))
+        )
 
-    assert "the line does not hold" in sentences(0.05, -0.08, 0.01)
+    assert "the straight line does not hold" in sentences(0.05, -0.08, 0.01)
     assert "changed less than the first" in sentences(0.05, -0.08, 0.01)
-    assert "the line does not hold" not in sentences(0.05, 0.0, 0.05)
+    assert "the straight line does not hold" not in sentences(0.05, 0.0, 0.05)
     assert "does not show that more data helps" in sentences(0.0, 0.0, 0.1)
     assert "not as a promise" in sentences(0.05)
 

@@ -9,7 +9,8 @@ import pytest
 from support import finished_run
 from support.faulty_server import Answer as ServerAnswer
 from support.faulty_server import Seen, completion, fake_teacher
-from tunewright.annotation.marking import read_marks
+from tunewright.annotation.plan import pairs
+from tunewright.commands.mark import read_marks
 from tunewright.errors import RecipeError
 from tunewright.evaluation.judge import (
     JudgeSummary,
@@ -23,9 +24,9 @@ from tunewright.evaluation.results import Results
 from tunewright.evaluation.stage import judge_exam
 from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Question
-from tunewright.reporting.opinions import disagreement, opinions, trial
-from tunewright.reporting.report import report
+from tunewright.records import Answer, Mark, Question
+from tunewright.reporting.opinions import disagreement, judge_trial
+from tunewright.reporting.stage import read_opinions, report
 from tunewright.run_folder import RunFolder
 from tunewright.settings import JudgeSettings, ModelSettings, TeacherSettings
 from tunewright.stages import stages_of
@@ -152,13 +153,13 @@ def marked_by_length(run: RunFolder, path: Path, longest: bool) -> Path:
 def test_a_judge_no_better_than_a_ruler_is_shown_but_not_counted(tmp_path):
     run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=True))
     report(run, recipe)
-    assert "Nobody has marked answers" in run.file("report.html").read_text()
+    assert "People have not marked answers" in run.file("report.html").read_text()
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("base", "tuned"))
-    found = opinions(run, results_of(run))["judged"]["trial"]
+    found = read_opinions(run, results_of(run)).judged["trial"]
     assert found["judge"].share == found["longest"].share == 1 and not found["counted"]
     report(run, recipe)
     page = run.file("report.html").read_text()
-    assert "no better" in page and "What people said" in page
+    assert "no better" in page and "Marks by people" in page
     left_out = page.split('id="unmeasured"')[1].split("</section>")[0]
     assert "judge" not in left_out and "human marks" not in left_out
 
@@ -166,7 +167,7 @@ def test_a_judge_no_better_than_a_ruler_is_shown_but_not_counted(tmp_path):
 def test_a_judge_that_beats_the_ruler_is_counted(tmp_path):
     run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=False))
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
-    found = opinions(run, results_of(run))["judged"]["trial"]
+    found = read_opinions(run, results_of(run)).judged["trial"]
     assert found["judge"].share == 1 and found["longest"].share == 0 and found["counted"]
     report(run, recipe)
     assert "counts as evidence beside the verdict" in run.file("report.html").read_text()
@@ -205,17 +206,17 @@ def test_people_and_score_that_disagree_beyond_chance_are_told_on_top(tmp_path):
     assert disagreement(tuned, verdict.results) == disagreement(None, verdict.results) == ""
     run.write("marking.json", base.model_dump_json())
     report(run, finished_run.RECIPE)
-    assert "Take this verdict as NOT PROVEN" in run.file("report.html").read_text().split("<main>")[0]
+    assert "Treat this verdict as NOT PROVEN" in run.file("report.html").read_text().split("<main>")[0]
 
 
 def test_what_was_said_of_earlier_answers_is_left_out(tmp_path):
     run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=False))
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
-    assert opinions(run, results_of(run))["marked"] and opinions(run, results_of(run))["judged"]
+    assert read_opinions(run, results_of(run)).marked and read_opinions(run, results_of(run)).judged
     answers = run.file("answers.jsonl").read_text()
     run.write("answers.jsonl", answers.replace("genre", "sort").replace("general", "common"))
-    said = opinions(run, results_of(run))
-    assert said["marked"] is said["judged"] is None and said["disagreement"] == ""
+    opinions = read_opinions(run, results_of(run))
+    assert opinions.marked is opinions.judged is None and opinions.disagreement == ""
 
 
 def test_the_disagreement_is_told_whichever_arm_is_named_first(tmp_path):
@@ -230,5 +231,7 @@ def test_a_judge_that_agrees_no_better_than_a_coin_is_not_counted(tmp_path):
     run, _, _ = judged_run(tmp_path / "run", by_length(longest=True))
     marking = read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
     worse = marking.model_copy(update={"longest": marking.longest.model_copy(update={"share": 0.0})})
-    found = trial(run, worse)
+    questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
+    marks, judgments = run.read_records("marks.jsonl", Mark), run.read_records("judgments.jsonl", Judgment)
+    found = judge_trial(worse, pairs(questions, answers, worse.arms), marks, judgments)
     assert found["judge"].share == 0 and not found["counted"]

@@ -11,7 +11,7 @@ from tunewright.evaluation.seal import exam_faults, seal_faults
 from tunewright.evaluation.stage import read_seal_state
 from tunewright.recipe import load_recipe
 from tunewright.records import Question, RetentionItem
-from tunewright.reporting.report import report
+from tunewright.reporting.stage import report
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
 
@@ -123,7 +123,7 @@ def test_a_change_after_sealing_makes_the_report_invalid_and_is_named(run: RunFo
     page = run.file("report.html").read_text(encoding="utf-8")
     assert '<h1 class="bad">INVALID</h1>' in page
     assert words[0] in page
-    assert "What each arm scored" not in page
+    assert "Scores of the arms" not in page
     assert PAYLOAD not in page
     assert summary.figures["verdict"] == "INVALID"
 
@@ -139,7 +139,7 @@ def test_an_untouched_run_has_no_fault_and_its_own_page(run: RunFolder) -> None:
     recipe = load_recipe(run.file("recipe.toml"))
     assert seal_faults(read_seal_state(run), recipe) == exam_faults(read_seal_state(run)) == []
     report(run, recipe)
-    assert "What each arm scored" in run.file("report.html").read_text(encoding="utf-8")
+    assert "Scores of the arms" in run.file("report.html").read_text(encoding="utf-8")
 
 
 def test_two_changes_are_both_named(run: RunFolder) -> None:

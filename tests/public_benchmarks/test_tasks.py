@@ -10,8 +10,8 @@ from tunewright.models import model_pool
 from tunewright.public_benchmarks import tasks
 from tunewright.public_benchmarks.tasks import Extent, benchmark, compare_values, find_task
 from tunewright.recipe import Recipe, dump_recipe
-from tunewright.reporting.benchmarks import RESULTS, BenchmarkResults
-from tunewright.run_folder import RunFolder
+from tunewright.reporting.benchmarks import BenchmarkResults
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ModelSettings
 
 
@@ -96,7 +96,7 @@ def test_open_questions_a_yaml_task_and_the_environment_stand_in_one_table(run, 
         ("agent-database", "success"),
         ("agent-database", "valid_actions"),
     }
-    assert BenchmarkResults.model_validate(run.read_json(RESULTS)) == results
+    assert BenchmarkResults.model_validate(run.read_json(RunFile.BENCHMARKS)) == results
 
 
 def test_a_yaml_tasks_data_is_part_of_what_is_asked(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from support import finished_run
-from tunewright.reporting.report import report
+from tunewright.reporting.stage import report
 from tunewright.reporting.training import break_even
 from tunewright.run_folder import RunFolder
 
@@ -32,21 +32,21 @@ def test_the_training_is_repaid_once_the_answers_saved_as_much(finished):
     assert (resumed.spent_s, resumed.answers) == (250.0, 1000)
 
 
-def test_what_saves_nothing_is_never_repaid_and_what_is_unknown_is_not_told(finished):
+def test_what_saves_nothing_is_never_repaid_and_an_unknown_time_gives_none(finished):
     slower = break_even(with_seconds(finished, rag=0.5, tuned=0.5), {"train": 100.0})
     assert slower.answers is None and slower.with_data is None
     assert break_even(with_seconds(finished, tuned=0.5), {"train": 100.0}) is None
     assert break_even(with_seconds(finished, rag=1.0, tuned=0.5), {}) is None
 
 
-def test_the_report_tells_costs_and_types(tmp_path):
+def test_the_report_shows_costs_and_types(tmp_path):
     run, verdict = finished_run.write(tmp_path / "run")
     report(run, finished_run.RECIPE)
     page = run.file("report.html").read_text()
     section = page.split('id="costs"')[1].split("</section>")[0]
     assert all(f'<th scope="row">{arm.arm}</th>' in section for arm in verdict.results.arms)
     even = break_even(verdict.results, {"train": 96.3, "exam": 41.8, "synth": 78.0, "curate": 1.1})
-    told = f"{even.answers:,} answers" if even.answers is not None else "does not repay"
-    assert told in section
+    label = f"{even.answers:,} answers" if even.answers is not None else "does not repay"
+    assert label in section
     types = page.split("Score by type of question")[1].split("</table>")[0]
     assert "unseen, passage shown" in types and "unseen, not answerable" in types and "learned" in types

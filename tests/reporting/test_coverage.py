@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from tunewright.documents.chunking import chunk
 from tunewright.html.figures import Strip, cells, heat_map, histogram, sentences_per_cell
 from tunewright.records import Document, Message, Sample, Section, Span
-from tunewright.reporting.data_statistics import Sentence, coverage, eligible, overall, reached, unreached_sections
+from tunewright.reporting.data_statistics import (
+    EvidenceSentence,
+    coverage,
+    eligible,
+    overall,
+    reached,
+    unreached_sections,
+)
 
 A = "The first group of patients was treated with the new drug."
 B = "The second group of patients received no treatment at all."
@@ -63,13 +70,13 @@ def test_a_quote_over_two_sentences_reaches_both_and_a_word_too_many_does_not() 
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=6),
 )
 def test_reached_against_every_pair(gaps: list[tuple[int, int]], spans: list[tuple[int, int]]) -> None:
-    place, found = 0, []
+    position, found = 0, []
     for gap, length in gaps:
-        found.append(Sentence(place + gap, place + gap + length, ()))
-        place += gap + length
+        found.append(EvidenceSentence(position + gap, position + gap + length, ()))
+        position += gap + length
     quotes = [Span(document="d", start=a, end=a + n, quote="") for a, n in spans]
 
-    def meets(s: Sentence, q: Span) -> bool:
+    def meets(s: EvidenceSentence, q: Span) -> bool:
         shared = len(set(range(s.start, s.end)) & set(range(q.start, q.end)))
         return shared > 0 and 2 * shared >= min(s.end - s.start, q.end - q.start)
 

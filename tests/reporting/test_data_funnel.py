@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,11 +96,10 @@ def test_refusals_are_counted_both_ways() -> None:
     ]
 
 
-def test_teacher_use_by_stage(tmp_path: Path) -> None:
-    journal = tmp_path / "teacher.jsonl"
+def test_teacher_use_by_stage() -> None:
     line = '{"stage": "%s", "num_prompt_tokens": 10, "num_tokens": 3, "seconds": 0.5}\n'
-    journal.write_text(line % "exam" + line % "synth" + "[]\n{}\n" + line % "synth" + '{"stage": "sy')
-    use = teacher_use(journal)
+    journal = line % "exam" + line % "synth" + "[]\n{}\n" + line % "synth" + '{"stage": "sy'
+    use = teacher_use(journal.encode().splitlines(keepends=True))
     assert use["synth"] == {"calls": 2, "prompt tokens": 20, "written tokens": 6, "seconds": 1.0}
     assert use["exam"]["calls"] == 1
     assert use["unknown"]["calls"] == 1

@@ -7,10 +7,11 @@ import pytest
 
 from support import data_run, finished_run
 from support.html_page import PAYLOAD, Page
+from tunewright.commands.inspect import inspect_run
 from tunewright.errors import RunFolderError
 from tunewright.records import Chunk, Document, Sample, StageSummary
-from tunewright.reporting.data_report import inspect_run, marked
-from tunewright.reporting.report import report
+from tunewright.reporting.data_report import mark_span
+from tunewright.reporting.stage import report
 from tunewright.run_folder import RunFolder
 
 
@@ -72,7 +73,7 @@ def test_the_same_run_gives_the_same_page(curated: tuple[RunFolder, Page, str]) 
     assert inspect(run)[1] == text
 
 
-def test_before_curation_it_tells_what_is_missing(tmp_path: Path) -> None:
+def test_before_curation_it_lists_what_is_missing(tmp_path: Path) -> None:
     run = data_run.write(tmp_path / "run", curated=False)
     page, _ = inspect(run)
     assert "samples written, not curated yet." in plain(page)
@@ -105,15 +106,15 @@ def test_without_samples_there_is_a_hint(tmp_path: Path) -> None:
         inspect_run(run)
 
 
-def test_the_terminal_tells_reasons_and_what_does_not_add_up(
+def test_the_terminal_shows_reasons_and_what_does_not_add_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = data_run.write(tmp_path / "run")
     inspect_run(run)
-    told = capsys.readouterr().err
-    assert re.search(r"near duplicate\W+curate\W+2 ", told)
-    assert re.search(r"question too short\W+synth\W+3 ", told)  # not that of the exam
-    assert "unaccounted" not in told
+    printed = capsys.readouterr().err
+    assert re.search(r"near duplicate\W+curate\W+2 ", printed)
+    assert re.search(r"question too short\W+synth\W+3 ", printed)  # not that of the exam
+    assert "unaccounted" not in printed
     run.write_records("train.jsonl", run.read_records("train.jsonl", Sample)[:-1])
     inspect_run(run)
     assert "1 samples unaccounted for" in capsys.readouterr().err
@@ -141,9 +142,9 @@ def test_hostile_documents_and_samples_stay_text(tmp_path: Path) -> None:
 
 
 def test_marks_are_placed_by_character() -> None:
-    assert marked("a<b>c", 1, 4) == "a<mark>&lt;b&gt;</mark>c"
-    assert marked("abc", -5, 99) == "<mark>abc</mark>"
-    assert marked("abc", 7, 9) == "abc<mark></mark>"
+    assert mark_span("a<b>c", 1, 4) == "a<mark>&lt;b&gt;</mark>c"
+    assert mark_span("abc", -5, 99) == "<mark>abc</mark>"
+    assert mark_span("abc", 7, 9) == "abc<mark></mark>"
 
 
 def test_of_many_documents_the_least_covered_are_shown(tmp_path: Path) -> None:
@@ -192,8 +193,8 @@ def test_cost_and_tokens_per_kept_sample(tmp_path: Path) -> None:
     assert f"{1.5 / kept:.4f} US dollars" in plain(inspect(run)[0])
 
 
-@pytest.mark.parametrize(("headings", "told"), [(("All",), "All"), ((), "all sections")])
-def test_a_document_of_very_many_sections_stays_small(tmp_path: Path, headings: tuple[str, ...], told: str) -> None:
+@pytest.mark.parametrize(("headings", "label"), [(("All",), "All"), ((), "all sections")])
+def test_a_document_of_very_many_sections_stays_small(tmp_path: Path, headings: tuple[str, ...], label: str) -> None:
     run = data_run.write(tmp_path / "run", documents=finished_run.documents(1))
     (document,) = run.read_records("documents.jsonl", Document)
     text, chunks = "", []
@@ -208,6 +209,6 @@ def test_a_document_of_very_many_sections_stays_small(tmp_path: Path, headings: 
     run.write_records("chunks.jsonl", chunks)
     page, written = inspect(run)
     assert written.count('<rect class="cell') - 4 == 120
-    assert re.search(rf"{told}: \d+ of 3000 sentences reached", page.text)
+    assert re.search(rf"{label}: \d+ of 3000 sentences reached", page.text)
     assert "and 2940 more sections" in page.text
     assert len(written) < 150_000

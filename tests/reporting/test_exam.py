@@ -1,4 +1,4 @@
-"""What is told of an exam, and that its export reads back as the same exam."""
+"""The views of an exam, and an export that reads back as the same exam."""
 
 import csv
 import json
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from support import finished_run
+from tunewright.commands.exam import export_exam, show_exam
 from tunewright.errors import RunFolderError, UserError
 from tunewright.records import Question, RetentionItem
-from tunewright.reporting.exam import count_rows, export_exam, kept_rows, show_exam, some
-from tunewright.reporting.sections import kept_line
+from tunewright.reporting.exam import count_rows, evenly_spaced, retention_rows
+from tunewright.reporting.sections import retention_line
 from tunewright.run_folder import RunFolder
 from tunewright.synthesis.exam import read_own_exam
 
@@ -54,7 +55,7 @@ def test_a_table_that_was_saved_with_semicolons_is_read(tmp_path: Path) -> None:
     assert read_back(run, tmp_path / "saved.csv") == read_back(run, tmp_path / "exam.csv")
 
 
-def test_evidence_that_stands_nowhere_is_named(tmp_path: Path) -> None:
+def test_evidence_that_is_in_no_document_is_named(tmp_path: Path) -> None:
     run, _ = finished_run.write(tmp_path / "run")
     path = tmp_path / "exam.jsonl"
     export_exam(run, path)
@@ -96,9 +97,9 @@ def test_counts_and_choice() -> None:
         "unseen": ["24", "50%", "12", "6"],
         "all": ["60", "80%", "12", "24"],
     }
-    assert {question.ring for question in some(questions)} == {"learned", "unseen"}
-    assert len({question.id for question in some(questions)}) == 10
-    assert some(questions[:3]) == questions[:3]
+    assert {question.ring for question in evenly_spaced(questions)} == {"learned", "unseen"}
+    assert len({question.id for question in evenly_spaced(questions)}) == 10
+    assert evenly_spaced(questions[:3]) == questions[:3]
 
 
 def test_a_broken_or_missing_seal_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,17 +117,17 @@ def test_a_broken_or_missing_seal_is_an_error(tmp_path: Path, capsys: pytest.Cap
     assert "no seal" in failure.value.cause
 
 
-def test_the_third_ring_is_shown_and_guarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_retention_suite_is_shown_and_guarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, verdict = finished_run.write(tmp_path / "run")
     show_exam(run)
-    told = " ".join(capsys.readouterr().err.split())
-    assert "what the adapter must not forget" in told
-    assert "kept.jsonl has the sealed SHA-256" in told
-    rows = {row[0]: row[1:] for row in kept_rows(run.read_records("kept.jsonl", RetentionItem))}
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "what the adapter must not forget" in printed
+    assert "kept.jsonl has the sealed SHA-256" in printed
+    rows = {row[0]: row[1:] for row in retention_rows(run.read_records("kept.jsonl", RetentionItem))}
     assert {kind: row[0] for kind, row in rows.items()} == {"choice": "300", "format": "60", "passage": "120"}
     assert "geography 23" in rows["choice"][1]
-    line = kept_line(verdict)
-    assert line.startswith("kept, base → tuned: ")
+    line = retention_line(verdict.results)
+    assert line.startswith("retention suite, base → tuned: ")
     assert "of 360 general questions and formats right; general text 3." in line
     run.write("kept.jsonl", run.file("kept.jsonl").read_text(encoding="utf-8") + "\n")
     with pytest.raises(RunFolderError, match="not the sealed one"):

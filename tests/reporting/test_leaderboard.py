@@ -1,14 +1,15 @@
-"""Several runs side by side: only before the same exam, question by question, with people's marks where there are any."""
+"""Several runs side by side: only with the same exam, paired by question, with people's marks where there are any."""
 
 import random
 
 import pytest
 
 from support import finished_run
-from tunewright.annotation.marking import read_marks
+from tunewright.commands.compare import compare_runs, read_entries
+from tunewright.commands.mark import read_marks
 from tunewright.errors import RunFolderError, UserError
 from tunewright.records import Answer, Question
-from tunewright.reporting.leaderboard import cost_table, differences, entries, games, score_table, show_standings
+from tunewright.reporting.leaderboard import cost_table, differences, games, score_table
 
 
 def write(folder, **quality):
@@ -29,25 +30,25 @@ def marked(run, better):
     read_marks(run, [path], ("base", "tuned"))
 
 
-def test_runs_stand_side_by_side_with_their_paired_differences(tmp_path, capsys):
+def test_runs_are_listed_with_their_paired_differences(tmp_path, capsys):
     runs = [write(tmp_path / "small"), write(tmp_path / "large", tuned=0.9), write(tmp_path / "sub/large", tuned=0.5)]
-    found = entries([run.path for run in runs])
-    assert [entry.name for entry in found] == ["small", "large", "large-2"]
-    columns, rows = score_table(found)
+    entries = read_entries([run.path for run in runs])
+    assert [entry.name for entry in entries] == ["small", "large", "large-2"]
+    columns, rows = score_table(entries)
     assert all(len(row) == len(columns) for row in rows)
-    for row, entry in zip(rows, found, strict=True):
+    for row, entry in zip(rows, entries, strict=True):
         assert row[-1] == entry.verdict.name
         assert row[3].startswith(f"{entry.verdict.results.arm('tuned').primary.mean:.2f} (")
-    columns, rows = cost_table(found)
+    columns, rows = cost_table(entries)
     assert rows[0][3:] == ["8 min 12 s", "10.5 GiB"]
-    between = differences(found)
+    between = differences(entries)
     assert [(d.first, d.second) for d in between] == [("small", "large"), ("small", "large-2"), ("large", "large-2")]
-    means = [entry.verdict.results.arm("tuned").primary.mean for entry in found]
+    means = [entry.verdict.results.arm("tuned").primary.mean for entry in entries]
     assert between[0].interval.mean == pytest.approx(means[0] - means[1])
     assert between[0].interval.high < 0
     assert all(d.p_holm >= d.interval.p for d in between)
-    assert not games(found)
-    show_standings([run.path for run in runs])
+    assert not games(entries)
+    compare_runs([run.path for run in runs])
     assert "3 runs, one exam" in capsys.readouterr().err
 
 
@@ -55,7 +56,7 @@ def test_people_s_marks_put_the_bases_and_the_tuned_models_on_one_scale(tmp_path
     runs = [write(tmp_path / "small"), write(tmp_path / "large", tuned=0.9)]
     marked(runs[0], ["base", "tuned"])
     marked(runs[1], ["base", "tuned", "tuned", "tuned"])
-    played = games(entries([run.path for run in runs]))
+    played = games(read_entries([run.path for run in runs]))
     assert {name for game in played for name in (game.first, game.second)} == {
         "base of small",
         "small",
@@ -64,33 +65,34 @@ def test_people_s_marks_put_the_bases_and_the_tuned_models_on_one_scale(tmp_path
     assert {game.share for game in played} == {0.0, 0.5, 1.0}
     other = write(tmp_path / "other", base=0.1)
     marked(other, ["base", "tuned"])
-    names = {name for game in games(entries([runs[0].path, other.path])) for name in (game.first, game.second)}
+    names = {name for game in games(read_entries([runs[0].path, other.path])) for name in (game.first, game.second)}
     assert names == {"base of small", "base of other", "small", "other"}  # whose bases answered otherwise
-    show_standings([run.path for run in runs])
-    told = capsys.readouterr().err
-    assert told.index("large", told.index("Bradley-Terry")) < told.index("small", told.index("Bradley-Terry"))
+    compare_runs([run.path for run in runs])
+    printed = capsys.readouterr().err
+    table = printed.index("Bradley-Terry")
+    assert printed.index("large", table) < printed.index("small", table)
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
     run = write(tmp_path / "one")
-    with pytest.raises(UserError, match="two runs at least"):
-        entries([run.path, run.path])
-    twice = entries([run.path, write(tmp_path / "two").path, run.path])
+    with pytest.raises(UserError, match="at least two runs"):
+        read_entries([run.path, run.path])
+    twice = read_entries([run.path, write(tmp_path / "two").path, run.path])
     assert [entry.name for entry in twice] == ["one", "two"]
     other = finished_run.write(tmp_path / "other", docs=finished_run.documents(20))[0]
-    with pytest.raises(UserError, match="sat different exams"):
-        entries([run.path, other.path])
+    with pytest.raises(UserError, match="different exams"):
+        read_entries([run.path, other.path])
     twin = write(tmp_path / "twin")
     verdict = twin.read_json("verdict.json")
     twin.write_json("verdict.json", {**verdict, "rule": {**verdict["rule"], "margin": 0.01}})
     with pytest.raises(RunFolderError, match="seal of .* is broken"):
-        entries([run.path, twin.path])
+        read_entries([run.path, twin.path])
     twin.file("verdict.json").unlink()
     with pytest.raises(RunFolderError, match="has no verdict.json yet"):
-        entries([run.path, twin.path])
+        read_entries([run.path, twin.path])
 
 
-def test_two_bases_before_one_exam_stand_in_one_table(tiny_model, tmp_path):
+def test_two_bases_on_one_exam_are_in_one_table(tiny_model, tmp_path):
     from support.finished_training import own_recipe
     from support.tiny import make_model
     from tunewright import pipeline
@@ -101,7 +103,7 @@ def test_two_bases_before_one_exam_stand_in_one_table(tiny_model, tmp_path):
         pipeline.run(own_recipe(tmp_path / "sources", student, **few), tmp_path / name, until="evaluate")
         for name, student in students.items()
     ]
-    found = entries([run.path for run in runs])
-    assert [row[1] for row in score_table(found)[1]] == [student.name for student in students.values()]
-    assert [(d.first, d.second) for d in differences(found)] == [("first", "second")]
-    assert found[0].verdict.results.arm("base").gold_nll != found[1].verdict.results.arm("base").gold_nll
+    entries = read_entries([run.path for run in runs])
+    assert [row[1] for row in score_table(entries)[1]] == [student.name for student in students.values()]
+    assert [(d.first, d.second) for d in differences(entries)] == [("first", "second")]
+    assert entries[0].verdict.results.arm("base").gold_nll != entries[1].verdict.results.arm("base").gold_nll

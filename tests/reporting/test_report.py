@@ -11,8 +11,8 @@ from tunewright.evaluation.verdict import decide
 from tunewright.html import figures
 from tunewright.metrics import score
 from tunewright.records import Answer, Document, Question, Span
-from tunewright.reporting.report import report
-from tunewright.reporting.sections import STAGES, structured_table
+from tunewright.reporting.sections import structured_table
+from tunewright.reporting.stage import report
 from tunewright.run_folder import RunFolder
 from tunewright.statistics.intervals import duration, number, p_value, signed
 
@@ -29,11 +29,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str, str]:
     return *render(run), verdict.name
 
 
-def test_the_verdict_stands_on_top_and_every_section_is_there(finished: tuple[Page, str, str]) -> None:
+def test_the_verdict_comes_first_and_every_section_follows(finished: tuple[Page, str, str]) -> None:
     page, text, name = finished
     assert re.search(rf"<h1[^>]*>{name}</h1>", text)
     assert page.headings == [
-        "scores", "differences", "nll", "kept", "training", "data", "costs", "examples", "unmeasured", "rule", "recipe"
+        "scores", "differences", "nll", "retention", "training", "data", "costs", "examples", "unmeasured", "rule", "recipe"
     ]  # fmt: skip
     assert 10 + 4 < len(list(page.tags("article"))) <= 20 + 4  # answers, and formats lost or gained
     assert "is the sealed one" in page.text
@@ -108,32 +108,33 @@ def test_hostile_documents_answers_and_names_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "heading", "said"),
+    ("file", "heading", "label"),
     [
         ("metrics.jsonl", "training", "training loss"),
-        ("plan.json", None, "how well the training's memory and time were planned"),
+        ("plan.json", None, "accuracy of the training's memory and time plan"),
         ("seal.json", None, "the exam's seal"),
         ("documents.jsonl", None, None),
         ("recipe.toml", None, None),
         ("stages/curate.json", None, "the data funnel"),
     ],
 )
-def test_a_missing_file_costs_its_section_and_is_told(
-    tmp_path: Path, file: str, heading: str | None, said: str | None
+def test_a_missing_file_costs_its_section_and_is_listed(
+    tmp_path: Path, file: str, heading: str | None, label: str | None
 ) -> None:
     run, _ = finished_run.write(tmp_path / "run")
     run.file(file).unlink()
     page, _ = render(run)
     assert heading not in page.headings
-    if said:
-        assert said in page.text
-    assert "max_new_tokens = 64" in page.text  # the recipe is written anew when its file is gone
+    if label:
+        assert label in page.text
+    assert "max_new_tokens = 64" in page.text  # the recipe is written again when its file is gone
 
 
 def test_a_run_of_one_rival_and_no_stages(tmp_path: Path) -> None:
     run, verdict = finished_run.write(tmp_path / "run", quality={"base": 0.2, "tuned": 0.8})
-    for name in set(STAGES) - {"exam", "evaluate"}:
-        run.file(f"stages/{name}.json").unlink(missing_ok=True)
+    for path in run.file("stages").glob("*.json"):
+        if path.stem not in ("exam", "evaluate"):
+            path.unlink()
     page, _ = render(run)
     assert "the rag arm did not run" in page.text
     assert verdict.name == "NOT PROVEN"
@@ -153,20 +154,20 @@ def test_structured_answers_have_their_columns_and_a_row_per_field(
     assert "label match" not in finished[0].text
     run, _ = finished_run.write(tmp_path / "run")
     gold = '{"severity": "SEV1", "started_at": null}'
-    said = {"base": "SEV1", "tuned": gold, "rag": '{"severity": "SEV1", "started_at": "noon"}'}
+    texts = {"base": "SEV1", "tuned": gold, "rag": '{"severity": "SEV1", "started_at": "noon"}'}
     exam = [q.model_copy(update={"gold": gold, "answerable": True}) for q in run.read_records("exam.jsonl", Question)]
-    told = [
-        a.model_copy(update={"text": said.get(a.arm, ""), "finish": "stop"})
+    answers = [
+        a.model_copy(update={"text": texts.get(a.arm, ""), "finish": "stop"})
         for a in run.read_records("answers.jsonl", Answer)
     ]
-    known = {q.id: q for q in exam}
-    scores = [score(known[a.question], a, finished_run.RECIPE.refusal) for a in told]
-    found = decide(scores, told, rule(0.10, list(finished_run.QUALITY)), leaks=0)
-    for name, records in (("exam", exam), ("answers", told), ("scores", scores)):
+    by_id = {q.id: q for q in exam}
+    scores = [score(by_id[a.question], a, finished_run.RECIPE.refusal) for a in answers]
+    verdict = decide(scores, answers, rule(0.10, list(finished_run.QUALITY)), leaks=0)
+    for name, records in (("exam", exam), ("answers", answers), ("scores", scores)):
         run.write_records(f"{name}.jsonl", records)
-    run.write("verdict.json", found.model_dump_json())
+    run.write("verdict.json", verdict.model_dump_json())
     finished_run.reseal(run)
-    rows = {row[0]: row[1:4] for row in structured_table(found)[1]}
+    rows = {row[0]: row[1:4] for row in structured_table(verdict)[1]}
     assert rows == {
         "format": ["0%", "100%", "+1.00"],
         "label match": ["0%", "100%", "+1.00"],
@@ -174,10 +175,10 @@ def test_structured_answers_have_their_columns_and_a_row_per_field(
         "severity": ["0%", "100%", "+1.00"],
         "started_at": ["0%", "100%", "+1.00"],
     }
-    rag = found.results.arm("rag")
+    rag = verdict.results.arm("rag")
     assert (rag.primary.mean, rag.metrics["label_match:severity"], rag.metrics["format"]) == (0.5, 1, 1)
     page, text = render(run)
-    assert "share of right fields" in page.text
+    assert "share of correct fields" in page.text
     assert '<th scope="row">started_at</th><td>0%</td><td>100%</td>' in text
 
 

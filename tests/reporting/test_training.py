@@ -9,8 +9,8 @@ from support import finished_run
 from tunewright.errors import RunFolderError
 from tunewright.html import figures
 from tunewright.records import StageSummary
-from tunewright.reporting.report import report
-from tunewright.reporting.training import advice, plans, training
+from tunewright.reporting.stage import read_metrics, read_plans, report
+from tunewright.reporting.training import advice, training_phases
 from tunewright.run_folder import RunFolder
 
 
@@ -24,17 +24,17 @@ def section(run: RunFolder) -> str:
     """Return the report's training section without tags, and with single spaces."""
     report(run, finished_run.RECIPE)
     page = run.file("report.html").read_text(encoding="utf-8")
-    found = re.search(r'<section aria-labelledby="training">.*?</section>', page, re.DOTALL)
-    return " ".join(re.sub(r"<[^>]*>", " ", found[0]).split()) if found else ""
+    match = re.search(r'<section aria-labelledby="training">.*?</section>', page, re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", match[0]).split()) if match else ""
 
 
 def test_each_phase_has_its_losses_in_one_figure_and_dpo_its_rewards(tmp_path: Path) -> None:
-    found = training(logged(tmp_path / "run", finished_run.metrics()))
-    assert found is not None
-    sft, dpo = found
+    phases = training_phases(read_metrics(logged(tmp_path / "run", finished_run.metrics())))
+    assert phases is not None
+    sft, dpo = phases
     assert (sft["phase"], sft["num_steps"], dpo["phase"], dpo["num_steps"]) == ("sft", 66, "dpo", 24)
     assert sft["rewards"] is None
-    for phase in found:
+    for phase in phases:
         assert re.findall(r'class="name ?\w*"[^>]*>([^<]+)<', phase["figure"]) in (
             ["training", "held-out"],
             ["held-out", "training"],
@@ -47,30 +47,31 @@ def test_each_phase_has_its_losses_in_one_figure_and_dpo_its_rewards(tmp_path: P
     assert (dpo["rewards"]["margin"], dpo["rewards"]["accuracy"]) == (last["margin"], last["accuracy"])
 
 
-def test_the_page_tells_the_figures_of_each_phase(tmp_path: Path) -> None:
+def test_the_page_shows_the_figures_of_each_phase(tmp_path: Path) -> None:
     run, _ = finished_run.write(tmp_path / "run")
-    told = section(run)
-    assert "Supervised fine-tuning 66 steps; loss" in told
-    assert "Preferences (DPO) 24 steps; loss" in told
-    assert "nats per supervised token. Dashed" in told
-    assert "mean per pair. Dashed" in told
-    assert re.search(r"3\.48 at first and 1\.\d\d at last; lowest 1\.\d\d after step \d+", told)
-    assert re.search(r"Margin at the last step: \+2\.\d\d\. Accuracy at the last step: 100% of its pairs", told)
-    assert "memory 10.00 GiB 10.50 GiB +5%" in told
-    assert "time 6 min 00 s 5 min 42 s −5%" in told
-    assert "time 2 min 00 s 2 min 30 s +25%" in told
-    assert told.count("GiB") == 2  # DPO ran without a GPU's memory: no row of zeros
-    assert "activation checkpointing off; a full copy of the base is kept; the fast path; memory never ran out." in told
+    text = section(run)
+    assert "Supervised fine-tuning 66 steps; loss" in text
+    assert "Preferences (DPO) 24 steps; loss" in text
+    assert "nats per supervised token. Dashed" in text
+    assert "mean per pair. Dashed" in text
+    assert re.search(r"3\.48 at first and 1\.\d\d at last; lowest 1\.\d\d after step \d+", text)
+    assert re.search(r"Margin at the last step: \+2\.\d\d\. Accuracy at the last step: 100% of its pairs", text)
+    assert "memory 10.00 GiB 10.50 GiB +5%" in text
+    assert "time 6 min 00 s 5 min 42 s −5%" in text
+    assert "time 2 min 00 s 2 min 30 s +25%" in text
+    assert text.count("GiB") == 2  # DPO ran without a GPU's memory: no row of zeros
+    assert "activation checkpointing off; a full copy of the base is kept; the fast path; memory never ran out." in text
     assert (
-        "checkpointing on; the plain path; memory ran out twice; the copy of the base went, the micro-batch was halved"
-        in told
+        "checkpointing on; the plain path; memory ran out twice; the copy of the base was dropped, the micro-batch was halved"
+        in text
     )
 
 
 def test_a_log_without_phases_or_held_out_data_is_one_plain_line(tmp_path: Path) -> None:
-    found = training(logged(tmp_path / "run", [{"step": step, "loss": 3.0 / step} for step in (1, 2, 3)]))
-    assert found is not None
-    (phase,) = found
+    run = logged(tmp_path / "run", [{"step": step, "loss": 3.0 / step} for step in (1, 2, 3)])
+    phases = training_phases(read_metrics(run))
+    assert phases is not None
+    (phase,) = phases
     assert (phase["phase"], phase["num_steps"], phase["held_out"]) == ("sft", 3, [])
     assert phase["figure"].count("<polyline") == 1
     assert 'class="name' not in phase["figure"]
@@ -78,7 +79,7 @@ def test_a_log_without_phases_or_held_out_data_is_one_plain_line(tmp_path: Path)
 
 @pytest.mark.parametrize("rows", [[], [{"phase": "sft", "step": 0, "held_out_loss": 2.0}]])
 def test_no_step_taken_is_no_training(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    assert training(logged(tmp_path / "run", rows)) is None
+    assert training_phases(read_metrics(logged(tmp_path / "run", rows))) is None
 
 
 @pytest.mark.parametrize(
@@ -87,25 +88,25 @@ def test_no_step_taken_is_no_training(tmp_path: Path, rows: list[dict[str, Any]]
 def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str) -> None:
     run = RunFolder.create(tmp_path / "run")
     run.write("metrics.jsonl", line + "\n")
-    with pytest.raises(RunFolderError, match="no training step"):
-        training(run)
+    with pytest.raises(RunFolderError, match="not a training step"):
+        read_metrics(run)
 
 
-@pytest.mark.parametrize(("halvings", "said"), [(0, "never ran out"), (1, "ran out once"), (3, "ran out 3 times")])
-def test_how_often_memory_ran_out_is_said_in_words(tmp_path: Path, halvings: int, said: str) -> None:
+@pytest.mark.parametrize(("halvings", "text"), [(0, "never ran out"), (1, "ran out once"), (3, "ran out 3 times")])
+def test_how_often_memory_ran_out_is_written_in_words(tmp_path: Path, halvings: int, text: str) -> None:
     run = RunFolder.create(tmp_path / "run")
     run.write_json("plan.json", {"sft": {**finished_run.PLANS["sft"], "halvings": halvings}})
-    found = plans(run)
-    assert found is not None
-    assert f"memory {said}" in found["sft"]["told"]
+    plans = read_plans(run)
+    assert plans is not None
+    assert f"memory {text}" in plans["sft"]["note"]
 
 
 def test_a_run_without_a_plan_has_none_and_a_broken_one_is_named(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run")
-    assert plans(run) is None
+    assert read_plans(run) is None
     run.write_json("plan.json", {"sft": {"halvings": 1}})
-    with pytest.raises(RunFolderError, match="no plan of a training"):
-        plans(run)
+    with pytest.raises(RunFolderError, match="does not hold the plan"):
+        read_plans(run)
 
 
 def test_advice_is_shown_as_sentences_in_its_order_and_nowhere_else(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ QUALITY = {"base": 0.2, "few-shot": 0.32, "rag": 0.55, "tuned": 0.45, "tuned+rag
 def documents(number: int = 24) -> list[Document]:
     """Return the shipped abstracts as documents."""
     folder = resources.files("tunewright").joinpath("examples/abstracts")
-    found = []
+    docs = []
     for file in sorted(folder.iterdir(), key=lambda f: f.name)[:number]:
         text = file.read_text(encoding="utf-8").split("---", 2)[2].strip()
         title = text.splitlines()[0].lstrip("# ")
-        found.append(Document(id=digest(file.name), title=title, source=f"abstracts/{file.name}", text=text))
-    return found
+        docs.append(Document(id=digest(file.name), title=title, source=f"abstracts/{file.name}", text=text))
+    return docs
 
 
 def exam(docs: list[Document], refusal: str) -> list[Question]:
@@ -93,15 +93,15 @@ def answers(questions: list[Question], refusal: str, quality: Mapping[str, float
 
 
 def kept_answers(items: Sequence[RetentionItem], lost: float = 0.03, rise: float = 0.02) -> list[RetentionAnswer]:
-    """Return base's and tuned's answers to the third ring.
+    """Return the answers of base and tuned to the retention items.
 
     Args:
-        items: of the ring.
+        items: the retention items.
         lost: share of the base's right choices and formats that the tuned model has wrong; half as many are gained.
         rise: of the cross-entropy of passages, in nats per token.
     """
     rng = random.Random(12)
-    found = []
+    result = []
     for item in items:
         if item.kind == "passage":
             values = [base := rng.gauss(3.2, 0.5), base + rng.gauss(rise, 0.05)]
@@ -110,10 +110,10 @@ def kept_answers(items: Sequence[RetentionItem], lost: float = 0.03, rise: float
             values = [float(right), float(right != (rng.random() < (lost if right else lost / 2)))]
         for arm, value in zip(("base", "tuned"), values, strict=True):
             text = "" if item.kind == "passage" else f"What {arm} says"
-            found.append(
+            result.append(
                 RetentionAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text)
             )
-    return found
+    return result
 
 
 def _stage(run: RunFolder, name: str, summary: StageSummary, duration_s: float, outputs: tuple[str, ...]) -> None:
@@ -122,7 +122,9 @@ def _stage(run: RunFolder, name: str, summary: StageSummary, duration_s: float, 
         {
             "stage": name,
             "fingerprint": digest(name),
-            "outputs": {file: file_digest(run.file(file)) for file in outputs if run.file(file).is_file()},
+            "outputs": {
+                file: file_digest(run.file(file)) if run.file(file).is_file() else digest(file) for file in outputs
+            },
             "summary": summary.model_dump(),
             "duration_s": duration_s,
             "version": "0.1.0",
@@ -133,17 +135,27 @@ def _stage(run: RunFolder, name: str, summary: StageSummary, duration_s: float, 
 def _stages(run: RunFolder, num_documents: int, num_questions: int) -> None:
     rejected = {"near duplicate": 11, "question refers to the text": 9, "overlaps the exam": 5, "evidence not found": 2}
     for name, summary, duration_s, outputs in (
-        ("ingest", StageSummary(num_in=num_documents + 1, num_out=num_documents, rejected={"unreadable": 1}), 2.4, ()),
-        ("split", StageSummary(num_in=num_documents, num_out=num_documents), 0.2, ()),
+        (
+            "ingest",
+            StageSummary(num_in=num_documents + 1, num_out=num_documents, rejected={"unreadable": 1}),
+            2.4,
+            ("documents.jsonl",),
+        ),
+        ("split", StageSummary(num_in=num_documents, num_out=num_documents), 0.2, ("split.jsonl",)),
         (
             "exam",
             StageSummary(num_in=num_questions + 7, num_out=num_questions, rejected={"question too short": 7}),
             41.8,
             ("exam.jsonl",),
         ),
-        ("synth", StageSummary(num_in=144, num_out=144), 78.0, ()),
-        ("curate", StageSummary(num_in=144, num_out=117, rejected=rejected, figures={"leaks_left": 0}), 1.1, ()),
-        ("train", StageSummary(num_in=117, num_out=117), 96.3, ()),
+        ("synth", StageSummary(num_in=144, num_out=144), 78.0, ("samples.jsonl",)),
+        (
+            "curate",
+            StageSummary(num_in=144, num_out=117, rejected=rejected, figures={"leaks_left": 0}),
+            1.1,
+            ("train.jsonl",),
+        ),
+        ("train", StageSummary(num_in=117, num_out=117), 96.3, ("adapter",)),
         (
             "evaluate",
             StageSummary(num_in=num_questions, num_out=num_questions),
@@ -227,19 +239,19 @@ def write(
     run = RunFolder.create(path)
     docs = documents() if docs is None else docs
     questions = exam(docs, recipe.refusal)
-    told = answers(questions, recipe.refusal, quality)
-    known = {question.id: question for question in questions}
-    scores = [score(known[answer.question], answer, recipe.refusal) for answer in told]
+    given = answers(questions, recipe.refusal, quality)
+    by_id = {question.id: question for question in questions}
+    scores = [score(by_id[answer.question], answer, recipe.refusal) for answer in given]
     kept = load_suite()
     answers_to_kept = kept_answers(kept, lost)
     written = rule(recipe.evaluation.margin, list(quality), recipe.evaluation.forgetting_margin)
-    verdict = decide(scores, told, written, 0, answers_to_kept)
-    for name, records in (("documents", docs), ("exam", questions), ("answers", told), ("scores", scores)):
+    verdict = decide(scores, given, written, 0, answers_to_kept)
+    for name, records in (("documents", docs), ("exam", questions), ("answers", given), ("scores", scores)):
         run.write_records(f"{name}.jsonl", records)
     run.write_records("kept.jsonl", kept)
     run.write_records("kept-answers.jsonl", answers_to_kept)
     run.write("verdict.json", verdict.model_dump_json(indent=2))
-    run.write("comparison.csv", comparison_csv(questions, told, list(quality)))
+    run.write("comparison.csv", comparison_csv(questions, given, list(quality)))
     run.write("recipe.toml", dump_recipe(recipe))
     run.write_json("seal.json", {name: file_digest(run.file(f"{name}.jsonl")) for name in ("exam", "kept")})
     run.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics()))

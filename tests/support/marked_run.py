@@ -10,29 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunewright.annotation.marking import KEY
-from tunewright.annotation.page import PAGE
 from tunewright.annotation.plan import MarkingKey
 from tunewright.records import Answer, Question, Score
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 
 ARMS = ("base", "tuned")
 Chooser = Callable[[dict[str, Any]], str]
 
 
 def page_content(run: RunFolder) -> dict:
-    html = run.file(PAGE).read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', html, re.S)
-    assert found
-    return json.loads(found[1])
+    html = run.file(RunFile.MARKING_PAGE).read_text(encoding="utf-8")
+    match = re.search(r'<script type="application/json" id="content">(.*?)</script>', html, re.S)
+    assert match
+    return json.loads(match[1])
 
 
 def key_of(run: RunFolder) -> MarkingKey:
-    return MarkingKey.model_validate_json(run.file(KEY).read_text())
+    return MarkingKey.model_validate_json(run.file(RunFile.MARKING_KEY).read_text())
 
 
 def downloaded(run: RunFolder, path: Path, choose: Chooser, marker: str = "Ann", num: int | None = None) -> Path:
-    """Write what the page would download; ``choose`` sees an item as it stands in the page, and returns a mark."""
+    """Write what the page would download; ``choose`` sees an item as it is in the page, and returns a mark."""
     content = page_content(run)
     marks = [
         {
@@ -51,25 +49,25 @@ def downloaded(run: RunFolder, path: Path, choose: Chooser, marker: str = "Ann",
 
 def prefers(run: RunFolder, arm: str) -> Chooser:
     """A marker who knows an arm's answers and always prefers them."""
-    told = {(a.question, a.text.strip()) for a in run.read_records("answers.jsonl", Answer) if a.arm == arm}
+    answers = {(a.question, a.text.strip()) for a in run.read_records("answers.jsonl", Answer) if a.arm == arm}
     ids = {q.question + (q.passage or ""): q.id for q in run.read_records("exam.jsonl", Question)}
 
     def choose(item: dict) -> str:
         number = ids[item["question"] + (item["passage"] or "")]
-        return next(side["name"] for side in item["sides"] if (number, side["text"]) in told)
+        return next(side["name"] for side in item["sides"] if (number, side["text"]) in answers)
 
     return choose
 
 
 def best_by_primary(run: RunFolder) -> Chooser:
     """A marker whose marks follow the primary score exactly, and who ties where it is equal."""
-    told = {(s.question, s.arm): s.primary for s in run.read_records("scores.jsonl", Score)}
+    primary = {(s.question, s.arm): s.primary for s in run.read_records("scores.jsonl", Score)}
     key = {item.item: item for item in key_of(run).items}
 
     def choose(item: dict) -> str:
-        known = key[item["item"]]
-        left, right = told[known.question, known.left], told[known.question, known.right]
-        return "tie" if left == right else known.left_name if left > right else known.right_name
+        key_item = key[item["item"]]
+        left, right = primary[key_item.question, key_item.left], primary[key_item.question, key_item.right]
+        return "tie" if left == right else key_item.left_name if left > right else key_item.right_name
 
     return choose
 

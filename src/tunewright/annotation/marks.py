@@ -1,4 +1,4 @@
-"""Marks from their files: downloads of the page, unsealed by the key, and comparison tables filled in by hand."""
+"""Readers of marks: files downloaded from the page, unsealed by the key, and comparison tables filled in by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Undecided = Literal["tie", "both bad", "cannot tell"]
 
 
 class PageMark(Record):
-    """A mark as the page keeps it: salted names only."""
+    """A mark as the page stores it, with salted names only."""
 
     item: str
     choice: str
@@ -30,7 +30,7 @@ class PageMark(Record):
 
 
 class PageMarks(Record):
-    """A file that the page lets its marker download."""
+    """The file that a marker downloads from the page."""
 
     format: Literal["tunewright marks 1"]
     page: str
@@ -48,7 +48,7 @@ def read_text(path: Path) -> str:
     """Return a file's text.
 
     Raises:
-        UserError: it is not there, or is not UTF-8.
+        UserError: the file is missing, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8", errors="strict")
@@ -60,56 +60,56 @@ def read_text(path: Path) -> str:
 
 
 def page_marks(path: Path, text: str, key: MarkingKey, documents: dict[str, str]) -> list[Mark]:
-    """Return the marks of a downloaded file, unsealed.
+    """Return the unsealed marks of a downloaded file.
 
     Raises:
-        UserError: it is no such file, or belongs to another page, or was edited.
+        UserError: the file is no download, belongs to another page, or was edited.
     """
     try:
-        told = PageMarks.model_validate_json(text)
+        download = PageMarks.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise _refused(path, f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from error
-    if told.page != key.page:
-        raise _refused(path, "its marks were made on another page than the one that marking.key.json unseals")
+    if download.page != key.page:
+        raise _refused(path, "its marks were made on another page than the one that marking.key.json belongs to")
     items = {item.item: item for item in key.items}
     marks = []
-    for number, one in enumerate(told.marks, 1):
-        item = items.get(one.item)
+    for number, mark in enumerate(download.marks, 1):
+        item = items.get(mark.item)
         sides = {item.left_name: item.left, item.right_name: item.right} if item else {}
-        if item is None or one.choice not in (*sides, *UNDECIDED):
-            raise _refused(path, f"mark {number} names a question or an answer that its page does not have")
+        if item is None or mark.choice not in (*sides, *UNDECIDED):
+            raise _refused(path, f"mark {number} names a question or an answer that is not in its page")
         marks.append(
             Mark(
                 question=item.question,
                 document=documents[item.question],
-                marker=told.marker.strip(),
-                choice=cast("Undecided", one.choice) if one.choice in UNDECIDED else "better",
-                winner=sides.get(one.choice),
+                marker=download.marker.strip(),
+                choice=cast("Undecided", mark.choice) if mark.choice in UNDECIDED else "better",
+                winner=sides.get(mark.choice),
                 left=item.left,
                 repeat=item.repeat,
-                at=one.at,
-                seconds=one.seconds,
+                at=mark.at,
+                seconds=mark.seconds,
             )
         )
     return marks
 
 
 def _folded(text: str) -> str:
-    """The name of an arm or a choice, however it was typed."""
+    """Return the name of an arm or a choice in one spelling, however it was typed."""
     return " ".join(text.replace("_", " ").split()).lower()
 
 
-def _take(same: list[Question], row: Mapping[str, str], told: Mapping[tuple[str, str], str]) -> Question:
-    """Take the row's question out of those with its question and gold: by the answers beside it, else the first."""
-    arms = {arm for _, arm in told} & row.keys()
+def _take(same: list[Question], row: Mapping[str, str], texts: Mapping[tuple[str, str], str]) -> Question:
+    """Remove the row's question from those with its text and gold and return it: by its answers, else the first."""
+    arms = {arm for _, arm in texts} & row.keys()
 
     def fits(question: Question) -> bool:
-        return all(plain_cell(told.get((question.id, arm), "")) == plain_cell(row[arm]) for arm in arms)
+        return all(plain_cell(texts.get((question.id, arm), "")) == plain_cell(row[arm]) for arm in arms)
 
-    found = next(filter(fits, same), same[0])
-    same.remove(found)
-    return found
+    question = next(filter(fits, same), same[0])
+    same.remove(question)
+    return question
 
 
 def table_marks(
@@ -117,16 +117,16 @@ def table_marks(
 ) -> tuple[list[Mark], int]:
     """Return the marks of a comparison table, and how many rows name a winner other than the two arms.
 
-    The marker is named after the file. Rows are found again by question and gold, and by the answers where several
-    have the same: a spreadsheet may have sorted them.
+    The marker is named after the file. Rows are matched by question and gold, and by the answers where these are not
+    unique: a spreadsheet may have sorted the rows.
 
     Raises:
-        UserError: a winner is no column of the table, or a marked row is not of this exam.
+        UserError: a winner is not a column of the table, or a marked row is not of this exam.
     """
     waiting: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for question in questions:
         waiting[plain_cell(question.question), plain_cell(question.gold)].append(question)
-    told = {(answer.question, answer.arm): answer.text for answer in answers}
+    texts = {(answer.question, answer.arm): answer.text for answer in answers}
     marks, num_others = [], 0
     for number, row in enumerate(read_comparison(text), 2):
         winner = _folded(row[WINNER])
@@ -134,13 +134,13 @@ def table_marks(
         if not winner:
             continue
         if not same:
-            raise _refused(path, f"row {number} has a question that the exam does not have: {row['question']:.60}")
-        known = {_folded(name): name for name in row if name not in ("question", "gold", WINNER)}
-        if winner not in known and winner not in UNDECIDED:
-            choices = ", ".join([*known.values(), *UNDECIDED])
+            raise _refused(path, f"row {number} has a question that is not in the exam: {row['question']:.60}")
+        columns = {_folded(name): name for name in row if name not in ("question", "gold", WINNER)}
+        if winner not in columns and winner not in UNDECIDED:
+            choices = ", ".join([*columns.values(), *UNDECIDED])
             raise UserError(f"{path} row {number}: winner {winner!r} is unknown", "", f"write one of: {choices}")
-        question = _take(same, row, told)
-        if winner in known and known[winner] not in arms:
+        question = _take(same, row, texts)
+        if winner in columns and columns[winner] not in arms:
             num_others += 1
             continue
         marks.append(
@@ -148,26 +148,26 @@ def table_marks(
                 question=question.id,
                 document=question.document,
                 marker=path.stem,
-                choice="better" if winner in known else cast("Undecided", winner),
-                winner=known.get(winner),
+                choice="better" if winner in columns else cast("Undecided", winner),
+                winner=columns.get(winner),
             )
         )
     return marks, num_others
 
 
-def latest(marks: Iterable[Mark]) -> list[Mark]:
-    """Return the marks, of several by the same marker for the same showing only the last made, in order of time.
+def latest_marks(marks: Iterable[Mark]) -> list[Mark]:
+    """Return the last mark of each marker for each showing, in order of time.
 
-    Whoever downloads twice hands in the same marks twice.
+    A marker who downloads twice hands in the same marks twice.
     """
-    kept: dict[tuple[str, str, bool], Mark] = {}
+    last: dict[tuple[str, str, bool], Mark] = {}
     for mark in sorted(marks, key=lambda mark: mark.at):
-        kept[mark.marker, mark.question, mark.repeat] = mark
-    return sorted(kept.values(), key=lambda mark: mark.at)
+        last[mark.marker, mark.question, mark.repeat] = mark
+    return sorted(last.values(), key=lambda mark: mark.at)
 
 
 def is_download(text: str) -> bool:
-    """Return whether a text is meant to be a download of the page rather than a table."""
+    """Return whether a text is meant to be a download from the page rather than a table."""
     try:
         return isinstance(json.loads(text), dict)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a marker sees, in which order and on which side; and the key that says which side was which arm."""
+"""The plan of a blind marking: order, sides and hidden repeats, and the key that maps each side to its arm."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from tunewright.records import Answer, Question, Record, digest
 
 _REPEAT_EVERY = 10
-_NEAREST = 5  # a repeat comes at least this many questions after its original, when the first is forgotten
+_MIN_GAP = 5  # questions between an original and its repeat, so that the first mark is forgotten
 
 
 class KeyItem(Record):
-    """One showing of one question; ``item`` and the sides are the names that stand in the page."""
+    """One showing of a question; ``item``, ``left_name`` and ``right_name`` are the salted names in the page."""
 
     item: str
     question: str
@@ -27,7 +27,7 @@ class KeyItem(Record):
 
 
 class MarkingKey(Record):
-    """What unseals the marks; ``answers`` is the digest of all that was shown."""
+    """The key that unseals the marks; ``answers`` is the digest of all questions and answers shown."""
 
     page: str
     salt: str
@@ -39,96 +39,100 @@ class MarkingKey(Record):
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """A question with the two arms' answers to it."""
 
     question: Question
     texts: dict[str, str]
 
     def longer(self) -> str | None:
-        """The arm with the longer answer; None when both are as long."""
-        (first, one), (second, other) = self.texts.items()
-        return None if len(one) == len(other) else first if len(one) > len(other) else second
+        """Return the arm with the longer answer; None for equal lengths."""
+        (first, first_text), (second, second_text) = self.texts.items()
+        if len(first_text) == len(second_text):
+            return None
+        return first if len(first_text) > len(second_text) else second
 
 
 def tidy(text: str) -> str:
-    """Return the answer without the blank space around it and at its line ends, which could tell who wrote it."""
+    """Return the answer without white space around it and at line ends, which could reveal its arm."""
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-def pairs(questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[str, str]) -> list[Pair]:
-    """Return the questions that both arms answered."""
-    told = {(answer.question, answer.arm): tidy(answer.text) for answer in answers if answer.arm in arms}
-    both = [q for q in questions if all((q.id, arm) in told for arm in arms)]
-    return [Pair(q, {arm: told[q.id, arm] for arm in arms}) for q in both]
+def pairs(questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[str, str]) -> list[AnswerPair]:
+    """Return the questions that both arms answered, with both answers."""
+    texts = {(answer.question, answer.arm): tidy(answer.text) for answer in answers if answer.arm in arms}
+    both = [q for q in questions if all((q.id, arm) in texts for arm in arms)]
+    return [AnswerPair(q, {arm: texts[q.id, arm] for arm in arms}) for q in both]
 
 
-def shown_digest(found: Sequence[Pair]) -> str:
-    """Return what names all that is shown of these pairs: other arms' answers are no part of it."""
-    return digest([(pair.question.model_dump(), sorted(pair.texts.items())) for pair in found])
+def pairs_digest(answer_pairs: Sequence[AnswerPair]) -> str:
+    """Return the digest of all questions and answers that are shown; answers of other arms do not change it."""
+    return digest([(pair.question.model_dump(), sorted(pair.texts.items())) for pair in answer_pairs])
 
 
 def salted(salt: str, *parts: str) -> str:
-    """Return a name that nobody without the salt can trace to its parts."""
+    """Return a name that cannot be traced to its parts without the salt."""
     return hashlib.sha256("\0".join([salt, *parts]).encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-def in_rounds(found: Sequence[Pair], draw: random.Random) -> list[Pair]:
-    """Return the pairs shuffled so that every document has had one before any has a second.
+def in_rounds(answer_pairs: Sequence[AnswerPair], draw: random.Random) -> list[AnswerPair]:
+    """Return the pairs shuffled so that each document has a first pair before any document has a second.
 
-    Marks of one document are not independent of each other: whoever stops early should have seen many documents.
+    Marks on one document are not independent: a marker who stops early should have seen many documents.
     """
-    by_document: dict[str, list[Pair]] = defaultdict(list)
-    for pair in draw.sample(found, len(found)):
+    by_document: dict[str, list[AnswerPair]] = defaultdict(list)
+    for pair in draw.sample(answer_pairs, len(answer_pairs)):
         by_document[pair.question.document].append(pair)
     documents = draw.sample(sorted(by_document), len(by_document))
     rounds = max(map(len, by_document.values()), default=0)
     return [by_document[d][k] for k in range(rounds) for d in documents if k < len(by_document[d])]
 
 
-def _sides(order: Sequence[Pair], arms: tuple[str, str], draw: random.Random) -> list[tuple[str, str]]:
-    """Return (left, right) per pair: each arm is left in one of any two that follow each other within its kind.
+def _sides(order: Sequence[AnswerPair], arms: tuple[str, str], draw: random.Random) -> list[tuple[str, str]]:
+    """Return (left, right) per pair: of any two consecutive pairs of a kind, each arm is left in exactly one.
 
-    The kinds are: first arm longer, second arm longer, both as long. So neither the side nor "the longer one on the
-    left" says anything about the arm, wherever the marker stops.
+    The kinds are: first arm longer, second arm longer, equal length. So neither the side nor "the longer answer is on
+    the left" reveals the arm, wherever the marker stops.
     """
-    owed: dict[str | None, tuple[str, str]] = {}
+    next_sides: dict[str | None, tuple[str, str]] = {}
     sides = []
     for pair in order:
         kind = pair.longer()
-        chosen = owed.pop(kind, None)
+        chosen = next_sides.pop(kind, None)
         if chosen is None:
             first, second = draw.sample(arms, 2)
             chosen = (first, second)
-            owed[kind] = (second, first)
+            next_sides[kind] = (second, first)
         sides.append(chosen)
     return sides
 
 
 def _repeats(num: int, draw: random.Random) -> dict[int, int]:
-    """Return original position -> the position after which it is shown again, for one in ten."""
+    """Return original position -> the position after which it is shown again, for one question in ten."""
     chosen: dict[int, int] = {}
     for start in range(0, num - num % _REPEAT_EVERY, _REPEAT_EVERY):
-        original = draw.randrange(start, start + _REPEAT_EVERY - _NEAREST)
-        chosen[original] = min(num - 1, original + draw.randint(_NEAREST, 2 * _REPEAT_EVERY - 1))
+        original = draw.randrange(start, start + _REPEAT_EVERY - _MIN_GAP)
+        chosen[original] = min(num - 1, original + draw.randint(_MIN_GAP, 2 * _REPEAT_EVERY - 1))
     return chosen
 
 
-def make_key(found: Sequence[Pair], arms: tuple[str, str], answers: str, seed: int, salt: str) -> MarkingKey:
+def make_key(
+    answer_pairs: Sequence[AnswerPair], arms: tuple[str, str], answers: str, seed: int, salt: str
+) -> MarkingKey:
     """Return the key: a pure function of its arguments.
 
-    Questions to which both arms gave the same answer are ties without anybody's mark; ``same`` names them.
+    Questions to which both arms gave the same answer are ties that need no mark; ``same`` lists them.
 
     Args:
-        found: the questions with both answers.
+        answer_pairs: the questions with both answers.
         arms: the two arms.
         answers: digest of the shown questions and answers.
         seed: the recipe's.
-        salt: secret; without it neither names nor sides can be reckoned from the seed.
+        salt: secret; without it neither names nor sides can be computed from the seed.
     """
     draw = random.Random(f"{seed} {salt}")
-    same = tuple(pair.question.id for pair in found if len(set(pair.texts.values())) == 1)
-    order = in_rounds([pair for pair in found if pair.question.id not in same], draw)
+    same = tuple(pair.question.id for pair in answer_pairs if len(set(pair.texts.values())) == 1)
+    order = in_rounds([pair for pair in answer_pairs if pair.question.id not in same], draw)
     sides = _sides(order, arms, draw)
     shown = [(float(at), at, False) for at in range(len(order))]
     shown += [(after + 0.5, at, True) for at, after in _repeats(len(order), draw).items()]

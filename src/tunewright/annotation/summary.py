@@ -1,11 +1,11 @@
-"""What the marks say: wins, evidence, agreement of markers with themselves and each other, and of metrics with them."""
+"""The summary of all marks: wins, evidence, and the agreement of markers and metrics."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from tunewright.annotation.plan import Pair
+from tunewright.annotation.plan import AnswerPair
 from tunewright.records import Answer, Mark, Record, Score
 from tunewright.statistics.agreement import STOP, ExactShare, e_value, exact_share, krippendorff_alpha
 from tunewright.statistics.intervals import Interval, mcnemar_exact, paired
@@ -16,8 +16,8 @@ E_VALUE = (
 )
 
 
-class Evidence(Record):
-    """The e-value of "no preference": at 20 and more, marking may stop."""
+class MarkEvidence(Record):
+    """The e-value against "no preference": from 20 on, marking may stop."""
 
     method: str = E_VALUE
     wins: int
@@ -28,7 +28,7 @@ class Evidence(Record):
 
 
 class Agreement(Record):
-    """How often a metric prefers the arm that people prefer; a metric that is equal for both is half right."""
+    """How often a metric prefers the arm that people prefer; a metric that is equal for both arms counts half."""
 
     name: str
     agreed: int
@@ -37,13 +37,14 @@ class Agreement(Record):
     share: float | None
 
 
-class Markings(Record):
-    """The content of marking.json. Wins are the second arm's: of questions, by majority of the markers.
+class MarkingSummary(Record):
+    """The content of marking.json.
 
-    ``preference`` is in [-1, 1], positive for the second arm, clustered by document; ties count 0, and "cannot tell"
-    is left out.
-    ``answers`` is the digest of all that was marked (:func:`tunewright.annotation.plan.shown_digest`).
-    ``same`` questions had the same answer from both arms and nobody's mark; they stand in no figure.
+    ``wins`` counts questions, by majority of the markers; ``win_share`` is the second arm's. ``preference`` is in
+    [-1, 1], positive for the second arm, clustered by document; ties count 0, "cannot tell" is left out.
+    ``answers`` is the digest of all that was marked (:func:`tunewright.annotation.plan.pairs_digest`).
+    ``same`` counts the questions that were not marked, since both arms gave the same answer; no figure includes them.
+    ``others`` counts rows of a table whose winner is a third arm.
     """
 
     arms: tuple[str, str]
@@ -59,7 +60,7 @@ class Markings(Record):
     win_share: ExactShare
     p: float
     preference: Interval | None
-    e_value: Evidence
+    e_value: MarkEvidence
     left_chosen: ExactShare
     self_agreement: ExactShare
     alpha: float | None
@@ -68,12 +69,12 @@ class Markings(Record):
 
 
 def verdict_of(mark: Mark) -> str:
-    """Return the arm that a mark prefers, or why it prefers none."""
+    """Return the arm that a mark prefers, or its choice where it prefers neither."""
     return mark.winner or mark.choice
 
 
 def consensus(marks: Sequence[Mark], arms: tuple[str, str]) -> dict[str, float]:
-    """Return question -> 1 (second arm), -1 (first) or 0, by majority of the markers; repeats are not counted."""
+    """Return question -> 1 (second arm), -1 (first) or 0, by majority of the markers; repeats do not count."""
     votes: dict[str, list[int]] = defaultdict(list)
     for mark in marks:
         if not mark.repeat and mark.choice != "cannot tell":
@@ -81,8 +82,8 @@ def consensus(marks: Sequence[Mark], arms: tuple[str, str]) -> dict[str, float]:
     return {question: float((sum(cast) > 0) - (sum(cast) < 0)) for question, cast in votes.items()}
 
 
-def evidence(marks: Sequence[Mark], arms: tuple[str, str]) -> Evidence:
-    """Return the e-value over the first decisive mark of each document, marks in order of time."""
+def evidence(marks: Sequence[Mark], arms: tuple[str, str]) -> MarkEvidence:
+    """Return the e-value over the first decisive mark of each document; ``marks`` are in order of time."""
     first: dict[str, str] = {}
     for mark in marks:
         if mark.winner is not None and not mark.repeat:
@@ -90,7 +91,7 @@ def evidence(marks: Sequence[Mark], arms: tuple[str, str]) -> Evidence:
     counts = Counter(first.values())
     wins, losses = counts[arms[1]], counts[arms[0]]
     value = e_value(wins, losses)
-    return Evidence(wins=wins, losses=losses, value=value, stop=value >= STOP)
+    return MarkEvidence(wins=wins, losses=losses, value=value, stop=value >= STOP)
 
 
 def self_agreement(marks: Sequence[Mark]) -> ExactShare:
@@ -138,39 +139,37 @@ def metric_differences(
     for answer in answers:
         values["gold_nll"][answer.question, answer.arm] = DIRECTIONS["gold_nll"] * answer.gold_nll
     return {
-        name: {
-            q: told[q, arms[1]] - value for (q, arm), value in told.items() if arm == arms[0] and (q, arms[1]) in told
-        }
-        for name, told in values.items()
+        name: {q: own[q, arms[1]] - value for (q, arm), value in own.items() if arm == arms[0] and (q, arms[1]) in own}
+        for name, own in values.items()
     }
 
 
-def length_differences(found: Sequence[Pair], arms: tuple[str, str]) -> dict[str, float]:
-    """Return question -> characters of the second arm's answer minus those of the first's."""
-    return {pair.question.id: float(len(pair.texts[arms[1]]) - len(pair.texts[arms[0]])) for pair in found}
+def length_differences(answer_pairs: Sequence[AnswerPair], arms: tuple[str, str]) -> dict[str, float]:
+    """Return question -> characters of the second arm's answer minus those of the first arm's."""
+    return {pair.question.id: float(len(pair.texts[arms[1]]) - len(pair.texts[arms[0]])) for pair in answer_pairs}
 
 
-def summarize(
+def summarize_marks(
     marks: Sequence[Mark],
     arms: tuple[str, str],
-    found: Sequence[Pair],
+    answer_pairs: Sequence[AnswerPair],
     differences: Mapping[str, Mapping[str, float]],
     others: int = 0,
-) -> Markings:
-    """Return all figures about the marks; ``marks`` in order of time, ``others`` as ``table_marks`` counts them."""
+) -> MarkingSummary:
+    """Return the summary; ``marks`` are in order of time, ``others`` as ``table_marks`` counts them."""
     people = consensus(marks, arms)
     documents = {mark.question: mark.document for mark in marks}
     counts = Counter(people.values())
     wins, losses = counts[1.0], counts[-1.0]
     sided = [mark for mark in marks if mark.winner and mark.left]
-    return Markings(
+    return MarkingSummary(
         arms=arms,
         num_marks=len(marks),
         markers=dict(Counter(mark.marker for mark in marks)),
         blind=all(mark.left is not None for mark in marks),
         choices=dict(Counter(verdict_of(mark) for mark in marks)),
         others=others,
-        same=sum(len(set(pair.texts.values())) == 1 for pair in found),
+        same=sum(len(set(pair.texts.values())) == 1 for pair in answer_pairs),
         num_questions=len(people),
         wins={arms[0]: losses, arms[1]: wins, "neither": counts[0.0]},
         win_share=exact_share(wins, wins + losses),
@@ -180,12 +179,12 @@ def summarize(
         left_chosen=exact_share(sum(mark.winner == mark.left for mark in sided), len(sided)),
         self_agreement=self_agreement(marks),
         alpha=alpha(marks),
-        longest=agreement("longest", people, length_differences(found, arms)),
+        longest=agreement("longest", people, length_differences(answer_pairs, arms)),
         metrics=tuple(agreement(name, people, values) for name, values in differences.items()),
     )
 
 
-# +1: more is better, -1: less is. Metrics that only describe a question or an answer are not among them.
+# +1: higher is better, -1: lower is better. Metrics that only describe a question or an answer are left out.
 DIRECTIONS: dict[str, int] = {
     "primary": 1,
     "exact": 1,

@@ -35,9 +35,9 @@ def report(folder: Path) -> None:
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def compare(folders: tuple[Path, ...]) -> None:
     """Compare finished runs with the same exam, such as one for each base model."""
-    from tunewright.reporting.leaderboard import show_standings
+    from tunewright.commands.compare import compare_runs
 
-    show_standings(folders)
+    compare_runs(folders)
 
 
 @click.command()
@@ -45,7 +45,7 @@ def compare(folders: tuple[Path, ...]) -> None:
 @click.option("--export", type=click.Path(path_type=Path), help="Write it to this .csv or .jsonl, for you to edit.")
 def exam(folder: Path, export: Path | None) -> None:
     """Show a run's exam and check its seal; an exported and edited exam goes into a recipe as exam.file."""
-    from tunewright.reporting import exam
+    from tunewright.commands import exam
     from tunewright.run_folder import RunFolder
 
     opened = RunFolder.open(folder)
@@ -60,7 +60,7 @@ def exam(folder: Path, export: Path | None) -> None:
 @folder_argument
 def inspect(folder: Path) -> None:
     """Summarize the training data: funnel, refusals, diversity, coverage; all of it in data.html."""
-    from tunewright.reporting.data_report import inspect_run
+    from tunewright.commands.inspect import inspect_run
     from tunewright.run_folder import RunFolder
 
     inspect_run(RunFolder.open(folder))
@@ -94,7 +94,7 @@ def trace(folder: Path, identifier: str) -> None:
 def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: bool, serve: bool, port: int) -> None:
     """Write a page for blind marking of answers, by keyboard and offline; then read the marks back."""
     from tunewright import pipeline
-    from tunewright.annotation import marking, page
+    from tunewright.commands import mark
     from tunewright.run_folder import RunFolder
 
     if read != bool(files):
@@ -102,11 +102,11 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
     opened = RunFolder.open(folder)
     pipeline.require(opened, RunFile.EXAM, RunFile.ANSWERS, RunFile.SCORES)
     if read:
-        marking.read_marks(opened, files, arms)
+        mark.read_marks(opened, files, arms)
         return
-    marking.write_page(opened, arms)
+    mark.write_page(opened, arms)
     if serve:
-        page.serve_page(opened, port)
+        mark.serve_page(opened, port)
 
 
 @click.command()

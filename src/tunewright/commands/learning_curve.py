@@ -11,7 +11,7 @@ from tunewright.metrics import score
 from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import Question
-from tunewright.reporting.learning_curve import CURVE, LearningCurve, forecast, part, table, told
+from tunewright.reporting.learning_curve import LearningCurve, curve_part, curve_sentences, curve_table, forecast
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.stages import stages_of
 from tunewright.storage import file_digest
@@ -42,10 +42,10 @@ def draw_curve(recipe: Recipe, folder: Path) -> LearningCurve:
     with run.lock():
         sizes = _train_parts(run, recipe)
         curve = _evaluate(run, recipe, sizes)
-        run.write(CURVE, curve.model_dump_json(indent=2) + "\n")
+        run.write(RunFile.CURVE, curve.model_dump_json(indent=2) + "\n")
     pipeline.run(recipe, folder, only=("report",))
-    console.table("learning curve", *table(curve))
-    for line in told(curve):
+    console.table("learning curve", *curve_table(curve))
+    for line in curve_sentences(curve):
         console.line(f"  {line}")
     console.line(f"\n  {'report.html'.ljust(16)}{run.file('report.html').absolute()}")
     return curve
@@ -84,7 +84,7 @@ def _evaluate(run: RunFolder, recipe: Recipe, sizes: dict[int, int]) -> Learning
     for percent, adapter in adapters.items():
         own = [row for row in scores if row.arm == f"{percent} %"]
         own_answers = [answer for answer in answers if answer.arm == f"{percent} %"]
-        parts.append(part(percent, sizes[percent], file_digest(adapter), questions, own, own_answers))
+        parts.append(curve_part(percent, sizes[percent], file_digest(adapter), questions, own, own_answers))
         scores_by_arm.append({row.question: row.primary for row in own})
     documents = {question.id: question.document for question in questions}
     ahead = forecast(list(sizes.values()), scores_by_arm, documents)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunewright import console, pipeline
-from tunewright.annotation.summary import Markings
+from tunewright.annotation.summary import MarkingSummary
 from tunewright.errors import HubError, RunFolderError, command
 from tunewright.evaluation.seal import seal_faults
 from tunewright.evaluation.stage import read_seal_state
@@ -18,7 +18,7 @@ from tunewright.hub.bundle import CARD, File, Parcel, exported, exports_of, of_t
 from tunewright.hub.model_card import KINDS
 from tunewright.models.hub_errors import endpoint
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.reporting.opinions import opinions
+from tunewright.reporting.stage import read_opinions
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import plain
 
@@ -102,16 +102,16 @@ def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
             " ".join(verdict.why),
             f"mend what it names, then: {run.again()}",
         )
-    said = opinions(run, verdict.results)
-    asked = {NO_MARKS: said["marked"], NO_JUDGE: said["judged"]}
+    opinions = read_opinions(run, verdict.results)
+    measured = {NO_MARKS: opinions.marked, NO_JUDGE: opinions.judged}
     changed = {
-        "why": tuple(filter(None, (said["disagreement"], *verdict.why, _people(said["marked"])))),
-        "not_measured": tuple(item for item in verdict.not_measured if not asked.get(item)),
+        "why": tuple(filter(None, (opinions.disagreement, *verdict.why, _people(opinions.marked)))),
+        "not_measured": tuple(item for item in verdict.not_measured if not measured.get(item)),
     }
     return verdict.model_copy(update=changed).model_dump(mode="json")
 
 
-def _people(marked: Markings | None) -> str:
+def _people(marked: MarkingSummary | None) -> str:
     """Return whom people preferred, or nothing where nobody marked."""
     if marked is None or marked.preference is None:
         return ""

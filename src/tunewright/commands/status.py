@@ -25,15 +25,15 @@ def show(run: RunFolder, until: str) -> None:
     from tunewright.evaluation.extra_arms import compared_table
     from tunewright.evaluation.verdict import Verdict
     from tunewright.reporting.report import summary_table
-    from tunewright.reporting.sections import kept_line, structured_table
+    from tunewright.reporting.sections import retention_line, structured_table
 
     verdict = Verdict.model_validate_json(run.file(RunFile.VERDICT).read_text(encoding="utf-8"))
     columns, rows = summary_table(verdict)
     console.table("", columns, rows)
     if fields := structured_table(verdict):
         console.table("", *fields)
-    if kept := kept_line(verdict):
-        console.line(kept)
+    if retention := retention_line(verdict.results):
+        console.line(retention)
     if others := compared_table(verdict):
         console.table("exploratory, with Holm's correction; no part of the verdict", *others)
     console.heading(f"verdict: {verdict.name}")

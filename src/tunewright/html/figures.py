@@ -18,8 +18,8 @@ _MAX_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a forest plot: a label, a printed value, the interval, and its class (a color)."""
+class ForestRow:
+    """One row of a forest plot: label, printed value, interval, and style class (its color)."""
 
     label: str
     value: str
@@ -38,13 +38,13 @@ class Scale:
     ticks: tuple[float, ...]
 
     def percent(self, value: float) -> float:
-        """Return where a value stands, 0 to 100; values outside stand on the border."""
+        """Return the position of a value, 0 to 100; values outside the scale are clipped to its ends."""
         return min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low)))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a curve: its name, its (x, y) points from left to right, its class; marked shows the points."""
+    """One line of a curve: name, (x, y) points from left to right, style class; ``marked`` draws the points."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -64,7 +64,7 @@ def nice_scale(low: float, high: float, num_ticks: int = 5) -> Scale:
 
 
 def svg(height: int, label: str, parts: Sequence[str]) -> Markup:
-    """Return an SVG image of the page's width, named by its label, from escaped parts."""
+    """Return an SVG image as wide as the page from escaped parts; ``label`` is its accessible name."""
     return Markup('<svg role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
         label, height, Markup("").join(Markup(part) for part in parts)
     )
@@ -76,12 +76,12 @@ def tick_text(value: float) -> str:
 
 
 def anchor(percent: float) -> str:
-    """Return how a tick's text is aligned so that it stays on the page."""
+    """Return the text anchor that keeps a tick's label on the page."""
     return "start" if percent < 2 else "end" if percent > 98 else "middle"
 
 
 def _grid(scale: Scale, bottom: int, strong: float | None = None) -> list[str]:
-    """Vertical grid lines with their labels below; one of them may be drawn strongly."""
+    """Return vertical grid lines with labels below; ``strong`` is drawn as an axis."""
     parts = []
     for tick in scale.ticks:
         x = scale.percent(tick)
@@ -94,7 +94,7 @@ def _grid(scale: Scale, bottom: int, strong: float | None = None) -> list[str]:
 
 
 def forest(
-    rows: Sequence[Row],
+    rows: Sequence[ForestRow],
     scale: Scale,
     label: str,
     zero: float | None = None,
@@ -105,9 +105,9 @@ def forest(
     Args:
         rows: from top to bottom.
         scale: the common axis.
-        label: what a screen reader says.
-        zero: a value whose grid line is drawn strongly.
-        band: a stretch of the axis that is shaded (the margin).
+        label: the accessible name.
+        zero: a value whose grid line is drawn as an axis.
+        band: a shaded part of the axis (the margin).
     """
     bottom = _TOP + _ROW * len(rows)
     parts = []
@@ -139,7 +139,7 @@ def thin(points: Sequence[tuple[float, float]], most: int = _MAX_POINTS) -> list
 
 
 def curve(lines: Sequence[Line], label: str, x_name: str) -> Markup:
-    """Return named lines on common round axes, each thinned to 400 points; several are named at their right ends."""
+    """Return lines on common axes, each thinned to 400 points; several lines have their names at their right ends."""
     lines = [replace(line, points=thin([p for p in line.points if math.isfinite(p[1])])) for line in lines]
     lines = [line for line in lines if line.points]
     if not lines:
@@ -180,7 +180,7 @@ def _height(scale: Scale, value: float, top: int, bottom: int) -> float:
 
 
 def _names(lines: Sequence[Line], ends: Sequence[float], bottom: int) -> list[str]:
-    """Return the lines' names beside their last points, moved apart where they would cover each other."""
+    """Return the names of the lines beside their last points, moved apart where they would overlap."""
     order = sorted(range(len(lines)), key=lambda n: ends[n])
     heights: list[float] = []
     for n in order:
@@ -194,7 +194,7 @@ def _names(lines: Sequence[Line], ends: Sequence[float], bottom: int) -> list[st
 
 
 def scatter(points: Sequence[tuple[float, float]], label: str, x_name: str, y_name: str) -> Markup:
-    """Return (x, y) points over a common axis with the diagonal x = y; below it is better."""
+    """Return a scatter plot of (x, y) on equal axes with the diagonal x = y; points below it are better."""
     values = [v for point in points for v in point]
     if not values:
         return Markup("")
@@ -235,8 +235,8 @@ def bars(rows: Sequence[tuple[str, int, str]], label: str) -> Markup:
     return svg(36 * len(rows), label, parts)
 
 
-MOST_CELLS = 120  # in a row: more sentences than these share cells
-_FEWEST_CELLS = 12  # that a row's width is made for, so that short documents get no huge cells
+MOST_CELLS = 120  # in a row: where there are more sentences, several share a cell
+_FEWEST_CELLS = 12  # a row is at least as wide as so many, so that short documents get no huge cells
 _BAR_ROW = 46
 _CELL = 13
 _BAR_GUTTER = 7  # percent of the width for the numbers of the vertical axis
@@ -255,7 +255,7 @@ class Strip:
 def cells(counts: Sequence[int], size: int) -> list[int]:
     """Return the shade of each cell, 0 to 3, of ``size`` neighboring sentences each.
 
-    0 is for cells whose sentences no sample reaches, 3 for more than two samples per sentence.
+    0: no sample reaches the sentences of the cell; 3: more than two samples per sentence.
     """
     runs = [counts[start : start + size] for start in range(0, len(counts), size)]
     return [min(3, math.ceil(sum(run) / len(run))) for run in runs]
@@ -267,7 +267,7 @@ def sentences_per_cell(rows: Sequence[Strip]) -> int:
 
 
 def heat_map(rows: Sequence[Strip], label: str) -> Markup:
-    """Return one row of cells per document, shaded by the samples that reach them; lines mark the sections."""
+    """Return one row of cells per document, shaded by the samples per sentence; lines separate the sections."""
     size = sentences_per_cell(rows)
     shades = [[(name, cells(counts, size)) for name, counts in row.sections] for row in rows]
     widest = max([_FEWEST_CELLS, *(sum(len(own) for _, own in row) for row in shades)])
@@ -277,22 +277,22 @@ def heat_map(rows: Sequence[Strip], label: str) -> Markup:
         y = _BAR_ROW * number
         # In one text, the value first: on a phone a long title leaves the page, and covers nothing.
         parts.append(f'<text class="label" x="0" y="{y + 15}">{escape(row.value)} · {escape(row.label)}</text>')
-        place = 0
+        column = 0
         for name, own in sections:
             parts.append(f"<g><title>{escape(name)}</title>")
             for shade in own:
-                at = f'x="{place * width:.2f}%" y="{y + 22}" width="{0.9 * width:.2f}%" height="{_CELL}"'
+                at = f'x="{column * width:.2f}%" y="{y + 22}" width="{0.9 * width:.2f}%" height="{_CELL}"'
                 parts.append(f'<rect class="cell h{shade}" {at}/>')
-                place += 1
-            x = (place - len(own) - 0.05) * width
-            if place > len(own):
+                column += 1
+            x = (column - len(own) - 0.05) * width
+            if column > len(own):
                 parts.append(f'<line class="section" x1="{x:.2f}%" x2="{x:.2f}%" y1="{y + 19}" y2="{y + 25 + _CELL}"/>')
             parts.append("</g>")
     return svg(_BAR_ROW * len(rows), label, parts)
 
 
 def histogram(values: Sequence[float], label: str) -> Markup:
-    """Return how many values fall into each of about 24 bins; the last holds all above the 99th percentile too."""
+    """Return a histogram of about 24 bins; the last bin also counts all values above the 99th percentile."""
     if not values:
         return Markup("")
     high = sorted(values)[math.ceil(0.99 * len(values)) - 1]
@@ -309,10 +309,10 @@ def histogram(values: Sequence[float], label: str) -> Markup:
         parts.append(f'<line class="grid" x1="{_BAR_GUTTER}%" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="0" y="{y + 4:.1f}">{tick_text(tick)}</text>')
     width = (100 - _BAR_GUTTER) / num
-    for place, found in enumerate(counts):
-        if found:
-            tall = max(1.0, (bottom - top) * upward.percent(found) / 100)
-            at = f'x="{_BAR_GUTTER + (place + 0.08) * width:.2f}%" width="{0.84 * width:.2f}%"'
+    for index, num_values in enumerate(counts):
+        if num_values:
+            tall = max(1.0, (bottom - top) * upward.percent(num_values) / 100)
+            at = f'x="{_BAR_GUTTER + (index + 0.08) * width:.2f}%" width="{0.84 * width:.2f}%"'
             parts.append(f'<rect class="bar tuned" {at} y="{bottom - tall:.1f}" height="{tall:.1f}"/>')
     across = nice_scale(0.0, scale.high, 6)
     for tick in across.ticks:

@@ -1,5 +1,5 @@
 "use strict";
-// Marks are kept in the order of the page: the next question is the one after the last mark. Every change is written
+// Marks are stored in the order of the page: the next question follows the last mark. Every change is written
 // twice: to localStorage at once, and to IndexedDB with strict durability, which survives the end of the browser itself.
 const content = JSON.parse(document.getElementById("content").textContent);
 const at = (id) => document.getElementById(id);
@@ -45,12 +45,12 @@ function save() {
   const marker = state.marker;
   const name = nameOf(marker);
   const count = state.marks.length;
-  const kept = local((storage) => { storage.setItem(name, copy); storage.setItem(LAST, marker); return true; });
+  const stored = local((storage) => { storage.setItem(name, copy); storage.setItem(LAST, marker); return true; });
   at("saved").textContent = "saving";
-  written = written.then(() => inDatabase("readwrite", (store) => { store.put(marker, LAST); return store.put(copy, name); })).then(() => true, () => kept);
+  written = written.then(() => inDatabase("readwrite", (store) => { store.put(marker, LAST); return store.put(copy, name); })).then(() => true, () => stored);
   written.then((safe) => {
     if (copy !== JSON.stringify(state)) return;
-    at("saved").textContent = safe ? `saved: ${count}` : "This browser keeps nothing: download your marks before you close the page.";
+    at("saved").textContent = safe ? `saved: ${count}` : "This browser stores nothing: download your marks before you close the page.";
   });
 }
 
@@ -125,14 +125,14 @@ async function start(event) {
   show();
 }
 
-// A downloaded file holds marks of the first questions in order; anything else would put them at the wrong question.
+// A downloaded file holds marks of the first questions in order; anything else would assign them to the wrong questions.
 async function upload() {
   try {
     const file = JSON.parse(await at("upload").files[0].text());
-    const fits = file.page === content.page && file.marks.every((one, number) => one.item === content.items[number].item);
+    const fits = file.page === content.page && file.marks.every((mark, number) => mark.item === content.items[number].item);
     if (!fits) throw new Error("it holds marks of another page");
-    const kept = await load(file.marker);
-    state = kept.marks.length > file.marks.length ? kept : { ...kept, marks: file.marks };
+    const stored = await load(file.marker);
+    state = stored.marks.length > file.marks.length ? stored : { ...stored, marks: file.marks };
     save();
     show();
   } catch (error) {
@@ -161,13 +161,13 @@ at("choices").addEventListener("click", (event) => {
   if (button) mark(button.dataset.choice);
 });
 document.addEventListener("keydown", pressed);
-// A second tab of the same marker: the newer marks hold in both.
+// A second tab of the same marker: the newer marks apply in both.
 window.addEventListener("storage", (event) => {
   if (!state || event.key !== nameOf(state.marker) || !event.newValue) return;
   const other = JSON.parse(event.newValue);
   if (other.revision > state.revision) { state = other; show(); }
 });
-// The name of who marked last is filled in, so that one key goes on after a closed tab.
+// The name of the last marker is filled in, so that a single key continues after the tab was closed.
 function remember(marker) {
   if (marker && !at("marker").value) at("marker").value = marker;
 }

@@ -17,7 +17,7 @@ from tunewright.pipeline import require
 from tunewright.public_benchmarks import agent_database, harness
 from tunewright.recipe import Recipe, at_home, load_recipe
 from tunewright.records import digest
-from tunewright.reporting.benchmarks import RESULTS, BenchmarkResult, BenchmarkResults, benchmark_table, extent_told
+from tunewright.reporting.benchmarks import BenchmarkResult, BenchmarkResults, benchmark_table, extent_label
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired
@@ -167,17 +167,19 @@ def benchmark(run: RunFolder, names: Sequence[str], extent: Extent) -> Benchmark
             ),
         )
         results = _with_earlier(run, results)
-        run.write(RESULTS, results.model_dump_json(indent=2) + "\n")
-    console.table(extent_told(results), *benchmark_table(results))
-    console.line(f"all figures: {run.file(RESULTS).absolute()}; in the report: {command('report', run.path)}")
+        run.write(RunFile.BENCHMARKS, results.model_dump_json(indent=2) + "\n")
+    console.table(extent_label(results), *benchmark_table(results))
+    console.line(
+        f"all figures: {run.file(RunFile.BENCHMARKS).absolute()}; in the report: {command('report', run.path)}"
+    )
     return results
 
 
 def _with_earlier(run: RunFolder, new: BenchmarkResults) -> BenchmarkResults:
     """Return the new results and the earlier ones of other tasks, if of the same adapter and to the same extent."""
-    if not run.file(RESULTS).is_file():
+    if not run.file(RunFile.BENCHMARKS).is_file():
         return new
-    old = BenchmarkResults.model_validate(run.read_json(RESULTS))
+    old = BenchmarkResults.model_validate(run.read_json(RunFile.BENCHMARKS))
     if (old.limit, old.shots, old.adapter) != (new.limit, new.shots, new.adapter):
         return new
     played = {row.task for row in new.results}

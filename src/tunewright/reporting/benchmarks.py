@@ -1,16 +1,13 @@
-"""Results of public benchmarks, as the report and the terminal show them."""
+"""Results of public benchmarks, and their table for the report and the terminal."""
 
 from __future__ import annotations
 
 from tunewright.records import Record
-from tunewright.run_folder import RunFile
 from tunewright.statistics.intervals import Interval, number, signed, spread
-
-RESULTS = RunFile.BENCHMARKS
 
 
 class BenchmarkResult(Record):
-    """One metric of one task: both means, and tuned minus base item by item."""
+    """One metric of one task: both means, and the paired difference tuned minus base over the items."""
 
     task: str
     metric: str
@@ -22,9 +19,8 @@ class BenchmarkResult(Record):
 class BenchmarkResults(Record):
     """The content of benchmarks.json.
 
-    At most ``limit`` items of each task (0: all), after ``shots`` worked examples (None: as the task says).
-
-    ``adapter`` is the digest of the adapter that played.
+    At most ``limit`` items of each task (0: all), after ``shots`` worked examples (None: the task's own number).
+    ``adapter`` is the digest of the tuned adapter.
     """
 
     limit: int
@@ -33,14 +29,14 @@ class BenchmarkResults(Record):
     results: tuple[BenchmarkResult, ...]
 
 
-def extent_told(results: BenchmarkResults) -> str:
-    """Return how much was asked, in words."""
+def extent_label(results: BenchmarkResults) -> str:
+    """Return how many items and worked examples were used, as text."""
     items = f"at most {results.limit:,} items of each task" if results.limit else "all items"
     return items if results.shots is None else f"{items}, {results.shots} worked examples before each"
 
 
 def benchmark_table(results: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, a metric a row."""
+    """Return columns and rows, one row per metric."""
     columns = ["task", "metric", "items", "base", "tuned", "tuned − base", "95% interval"]
     return columns, [
         [

@@ -1,4 +1,4 @@
-"""Which sentences of the training documents the samples reach."""
+"""Statistics of the training data: funnel, refusals, teacher use, diversity, duplicates, coverage of the source."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from tunewright.metrics import is_refusal
-from tunewright.records import Chunk, Document, Rejection, Sample, Span, StageSummary
+from tunewright.records import OWN, Chunk, Document, Rejection, Sample, Span, StageSummary
 from tunewright.text.normalization import is_evidence, jaccard, sentences, words
 from tunewright.text.prompts import split_prompt
 
 WRITING = "synth"
-OWN = "own"  # the task of the user's own data
-UNKNOWN = "unknown"  # of a rejection from before rejections named their task
-# The stages whose rejections are no samples: documents, questions, pairs, or samples that were kept and then too long.
+UNKNOWN_TASK = "unknown"  # of a rejection that was recorded before rejections named their task
+# Stages whose rejections are not of the funnel: documents, questions, pairs, or kept samples that are too long.
+_UNKNOWN_STAGE = "unknown"
 _OTHER = frozenset({"ingest", "split", "exam", "pairs", "train", "evaluate", "report"})
 
 
 @dataclass(frozen=True)
 class TaskFunnel:
-    """One task's way: tried = kept + rejected + unaccounted, rejected by (stage, reason).
+    """The funnel of one task: tried = kept + rejected + unaccounted, rejected by (stage, reason).
 
-    ``unaccounted`` is 0 unless the files are of different runs: then the rejections or the kept samples are not those
-    of the written ones. ``kept`` is None before curation.
+    ``unaccounted`` is 0 unless the files are of different runs. ``kept`` is None before curation.
     """
 
     task: str
@@ -40,7 +38,7 @@ class TaskFunnel:
 
     @property
     def unaccounted(self) -> int:
-        """What neither left with a reason nor was kept (below 0: left twice)."""
+        """Samples that were neither rejected nor kept (below 0: counted twice)."""
         passed = self.written if self.kept is None else self.kept
         return self.tried - sum(self.rejected.values()) - passed
 
@@ -55,11 +53,11 @@ def funnel(
 ) -> list[TaskFunnel]:
     """Return the funnel of each task, in the order of their first sample.
 
-    Tried is what the synth stage wrote and what it rejected; of the user's own data, all that was read.
+    Tried: what the synth stage wrote or rejected; of the user's own data, everything read.
 
     Args:
         written: of samples.jsonl.
-        rejections: of all stages; those of documents, questions and pairs are left out.
+        rejections: of all stages; those of documents, questions and pairs do not count.
         kept: of train.jsonl, None before curation.
     """
     task_of = {sample.id: sample.task for sample in written}
@@ -67,20 +65,20 @@ def funnel(
     for rejection in rejections:
         if rejection.stage in _OTHER or (kept is None and rejection.stage != WRITING):
             continue
-        older = UNKNOWN if rejection.stage == WRITING else task_of.get(rejection.id, OWN)
+        older = UNKNOWN_TASK if rejection.stage == WRITING else task_of.get(rejection.id, OWN)
         counts = rejected.setdefault(rejection.task or older, Counter())
         counts[rejection.stage, rejection.reason] += 1
     wrote = Counter(sample.task for sample in written)
     stayed = Counter(sample.task for sample in kept or ())
-    found = []
+    rows = []
     for task in dict.fromkeys([*wrote, *stayed, *rejected]):
         drops = rejected.get(task, Counter())
         left = stayed[task] if kept is not None else None
         came = stayed[task] + sum(count for (stage, _), count in drops.items() if stage != WRITING)
         num = wrote[task] or came  # the user's own data comes in at the curation
         tried = num + sum(count for (stage, _), count in drops.items() if stage == WRITING)
-        found.append(TaskFunnel(task, tried, num, left, dict(drops)))
-    return found
+        rows.append(TaskFunnel(task, tried, num, left, dict(drops)))
+    return rows
 
 
 def total(rows: Sequence[TaskFunnel]) -> TaskFunnel:
@@ -88,14 +86,14 @@ def total(rows: Sequence[TaskFunnel]) -> TaskFunnel:
     drops: Counter[tuple[str, str]] = Counter()
     for row in rows:
         drops.update(row.rejected)
-    known = [row.kept for row in rows if row.kept is not None]
-    kept = sum(known) if len(known) == len(rows) else None
+    curated = [row.kept for row in rows if row.kept is not None]
+    kept = sum(curated) if len(curated) == len(rows) else None
     return TaskFunnel("all", sum(r.tried for r in rows), sum(r.written for r in rows), kept, dict(drops))
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """Counts of samples: with a passage and without, and how many of each decline to answer."""
+    """Counts of samples with and without a passage, and of those that decline to answer."""
 
     with_passage: int
     with_passage_declined: int
@@ -104,7 +102,7 @@ class Refusals:
 
     @property
     def rows(self) -> list[tuple[str, int, int]]:
-        """Return (what is counted, of how many, how many)."""
+        """Return rows of (label, total, count)."""
         num, declined = self.with_passage + self.without, self.with_passage_declined + self.without_declined
         return [
             ("all samples: decline", num, declined),
@@ -115,21 +113,21 @@ class Refusals:
 
 
 def declines(refusal: str) -> Callable[[Sample], bool]:
-    """Return the test whether a sample teaches to decline, by its task or its answer's beginning."""
-    known: dict[str, bool] = {}
+    """Return a test whether a sample teaches to decline, by its task or the start of its answer."""
+    cache: dict[str, bool] = {}
 
     def test(sample: Sample) -> bool:
         if sample.task == "refusal":
             return True
-        if sample.answer not in known:
-            known[sample.answer] = is_refusal(sample.answer[:500], refusal)
-        return known[sample.answer]
+        if sample.answer not in cache:
+            cache[sample.answer] = is_refusal(sample.answer[:500], refusal)
+        return cache[sample.answer]
 
     return test
 
 
 def refusals(samples: Iterable[Sample], refusal: str) -> Refusals:
-    """Count the samples that decline, with a passage and without; ``refusal`` is the recipe's sentence."""
+    """Return how many samples decline, with a passage and without; ``refusal`` is the recipe's sentence."""
     test = declines(refusal)
     counts = Counter((bool(split_prompt(sample.question)[0]), test(sample)) for sample in samples)
     return Refusals(
@@ -140,30 +138,32 @@ def refusals(samples: Iterable[Sample], refusal: str) -> Refusals:
     )
 
 
-def teacher_use(journal: Path) -> dict[str, dict[str, float]]:
-    """Return calls, prompt tokens, written tokens and seconds by stage, of every reply on record.
+def teacher_use(lines: Iterable[bytes]) -> dict[str, dict[str, float]]:
+    """Return calls, prompt tokens, written tokens, seconds and, where priced, US dollars by stage.
 
-    Replies to earlier settings of the run count too: they were paid for. A damaged line is passed over.
+    Replies to earlier settings of the run count too: they were paid for. Damaged lines are skipped.
+
+    Args:
+        lines: of teacher.jsonl.
     """
-    found: dict[str, dict[str, float]] = {}
+    use_of: dict[str, dict[str, float]] = {}
     fields = {"prompt tokens": "num_prompt_tokens", "written tokens": "num_tokens", "seconds": "seconds"}
     fields |= {"US dollars": "cost"}
-    with journal.open("rb") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                values = {name: float(entry.get(key) or 0) for name, key in fields.items()}
-                stage = str(entry.get("stage") or UNKNOWN)
-            except (ValueError, TypeError, AttributeError):
-                continue
-            use = found.setdefault(stage, {"calls": 0.0, **dict.fromkeys(fields, 0.0)})
-            use["calls"] += 1
-            for name, value in values.items():
-                use[name] += value
-    if not any(use["US dollars"] for use in found.values()):
-        for use in found.values():
-            del use["US dollars"]  # nothing has a price
-    return found
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            values = {name: float(entry.get(key) or 0) for name, key in fields.items()}
+            stage = str(entry.get("stage") or _UNKNOWN_STAGE)
+        except (ValueError, TypeError, AttributeError):
+            continue
+        use = use_of.setdefault(stage, {"calls": 0.0, **dict.fromkeys(fields, 0.0)})
+        use["calls"] += 1
+        for name, value in values.items():
+            use[name] += value
+    if not any(use["US dollars"] for use in use_of.values()):
+        for use in use_of.values():
+            del use["US dollars"]  # no call has a price
+    return use_of
 
 
 def named_figures(summaries: Mapping[str, StageSummary], *prefixes: str) -> list[tuple[str, str, float | int | str]]:
@@ -180,14 +180,15 @@ VENDI_TEXTS = 500  # the eigenvalues cost the cube of this
 DIVERSITY_TEXTS = 10_000
 CLUSTER_TEXTS = 20_000
 REPEATED_WORDS = 4
+SHINGLE_WORDS = 2  # of the pairs of adjacent words by which near duplicates are recognized
 
-Item = TypeVar("Item")
-Shingles = frozenset[tuple[str, ...]]
+_Item = TypeVar("_Item")
+_Shingles = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied some texts are; None where there are too few words to tell."""
+    """Measures of how varied texts are; None where there are too few words."""
 
     num_texts: int
     num_vendi: int
@@ -197,11 +198,11 @@ class Diversity:
     repetition: float | None
 
 
-def draw(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+def draw(items: Sequence[_Item], most: int, seed: int) -> list[_Item]:
     """Return the items, or a seeded sample of ``most`` of them in their order."""
     if len(items) <= most:
         return list(items)
-    return [items[place] for place in sorted(random.Random(seed).sample(range(len(items)), most))]
+    return [items[index] for index in sorted(random.Random(seed).sample(range(len(items)), most))]
 
 
 def compression_ratio(texts: Sequence[str]) -> float | None:
@@ -224,9 +225,9 @@ def distinct(texts: Sequence[Sequence[str]], size: int) -> float | None:
 
 
 def self_repetition(texts: Sequence[Sequence[str]], size: int = REPEATED_WORDS) -> float | None:
-    """Return the share of the runs of ``size`` words that another text holds as well, in [0, 1].
+    """Return the share of the runs of ``size`` words that another text contains too, in [0, 1].
 
-    After the self-repetition of Salkar et al. (2022), who take runs of four words too, but sum logarithms of counts.
+    After the self-repetition of Salkar et al. (2022), who also take runs of four words, but sum logarithms of counts.
     """
     runs = [_runs(tokens, size) for tokens in texts]
     holders = Counter(run for own in runs for run in set(own))
@@ -238,7 +239,7 @@ def vendi(texts: Sequence[Sequence[str]]) -> float | None:
     """Return the Vendi score: the effective number of different texts (Friedman & Dieng, 2210.02410).
 
     It is exp(-sum(x ln x)) over the eigenvalues x of K/n. K holds the cosines of the texts' words by tf-idf, with
-    idf = ln((1 + n) / (1 + df)) + 1. A text without words is alike to such texts alone.
+    idf = ln((1 + n) / (1 + df)) + 1. A text without words is similar only to other texts without words.
     """
     import numpy
     from scipy.sparse import csr_matrix
@@ -247,7 +248,7 @@ def vendi(texts: Sequence[Sequence[str]]) -> float | None:
         return None
     counts = [Counter(tokens) or Counter({"": 1}) for tokens in texts]
     frequency = Counter(word for count in counts for word in count)
-    column = {word: place for place, word in enumerate(frequency)}
+    column = {word: index for index, word in enumerate(frequency)}
     idf = {word: numpy.log((1 + len(texts)) / (1 + df)) + 1 for word, df in frequency.items()}
     entries = [(row, column[word], num * idf[word]) for row, count in enumerate(counts) for word, num in count.items()]
     rows, columns, values = zip(*entries, strict=True)
@@ -260,7 +261,7 @@ def vendi(texts: Sequence[Sequence[str]]) -> float | None:
 
 
 def diversity(texts: Sequence[str], seed: int = 0) -> Diversity:
-    """Return the diversity of the texts; of a seeded sample where there are more than the limits above."""
+    """Return the diversity of the texts; above the limits, that of a seeded sample."""
     drawn = draw(texts, DIVERSITY_TEXTS, seed)
     tokens = [words(text) for text in drawn]
     chosen = draw(tokens, VENDI_TEXTS, seed)
@@ -274,48 +275,48 @@ def diversity(texts: Sequence[str], seed: int = 0) -> Diversity:
     )
 
 
-def leaders(items: Sequence[tuple[str, Shingles, Shingles]], threshold: float) -> list[int]:
-    """Return, for each item, the number of the first one that it repeats, or its own.
+def leaders(items: Sequence[tuple[str, _Shingles, _Shingles]], threshold: float) -> list[int]:
+    """Return, for each item, the index of the first item that it repeats, or its own.
 
-    One item repeats another of the same group when the Jaccard similarity of both their parts reaches the threshold.
-    Exact: two sets that alike must share one of their rarest members (prefix filter, Chaudhuri et al. 2006).
+    An item repeats another of the same group when the Jaccard similarity of both their parts reaches the threshold.
+    Exact: two sets this similar share one of their rarest members (prefix filter, Chaudhuri et al. 2006).
 
     Args:
         items: (group, first part, second part) each.
         threshold: above 0, at most 1.
     """
-    frequency = Counter(shingle for _, part, _ in items for shingle in part)
+    frequency = Counter(pair for _, part, _ in items for pair in part)
     index: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    known: dict[tuple[str, Shingles, Shingles], int] = {}
-    found: list[int] = []
+    leader_of: dict[tuple[str, _Shingles, _Shingles], int] = {}
+    chosen: list[int] = []
     for number, item in enumerate(items):
         group, part, other = item
-        ranked = sorted(part, key=lambda shingle: (frequency[shingle], shingle)) or [()]
+        ranked = sorted(part, key=lambda pair: (frequency[pair], pair)) or [()]
         rare = ranked[: len(ranked) - int(threshold * len(ranked) + 1 - 1e-9) + 1]
-        candidates = {place for shingle in rare for place in index.get((group, shingle), ())}
-        leader = known.get(item)
+        candidates = {earlier for pair in rare for earlier in index.get((group, pair), ())}
+        leader = leader_of.get(item)
         if leader is None:
-            alike = (
-                place
-                for place in sorted(candidates)
-                if jaccard(items[place][1], part) >= threshold and jaccard(items[place][2], other) >= threshold
+            similar = (
+                earlier
+                for earlier in sorted(candidates)
+                if jaccard(items[earlier][1], part) >= threshold and jaccard(items[earlier][2], other) >= threshold
             )
-            leader = known[item] = next(alike, number)
-        found.append(leader)
+            leader = leader_of[item] = next(similar, number)
+        chosen.append(leader)
         if leader == number:
-            for shingle in rare:
-                index.setdefault((group, shingle), []).append(number)
-    return found
+            for pair in rare:
+                index.setdefault((group, pair), []).append(number)
+    return chosen
 
 
-def duplication(items: Sequence[tuple[str, Shingles, Shingles]], threshold: float) -> float | None:
+def duplication(items: Sequence[tuple[str, _Shingles, _Shingles]], threshold: float) -> float | None:
     """Return 1 - clusters / items: the share of items that repeat an earlier one."""
     return 1 - len(set(leaders(items, threshold))) / len(items) if items else None
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A sentence that can be evidence: its place in the document, its section, how many samples reach it."""
+class EvidenceSentence:
+    """A sentence that can be evidence: its offsets in the document, its section, how many samples reach it."""
 
     start: int
     end: int
@@ -339,7 +340,7 @@ class DocumentCoverage:
     document: str
     title: str
     source: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[EvidenceSentence, ...]
 
     @property
     def num_reached(self) -> int:
@@ -354,7 +355,7 @@ class DocumentCoverage:
     @property
     def sections(self) -> list[SectionCoverage]:
         """The sections in their order."""
-        groups: dict[tuple[str, ...], list[Sentence]] = {}
+        groups: dict[tuple[str, ...], list[EvidenceSentence]] = {}
         for sentence in self.sentences:
             groups.setdefault(sentence.section, []).append(sentence)
         return [
@@ -363,37 +364,37 @@ class DocumentCoverage:
         ]
 
 
-def eligible(chunks: Iterable[Chunk]) -> dict[str, list[Sentence]]:
+def eligible(chunks: Iterable[Chunk]) -> dict[str, list[EvidenceSentence]]:
     """Return each document's sentences that can be evidence (``text.is_evidence``), in order, each once."""
-    found: dict[str, dict[tuple[int, int], Sentence]] = {}
+    by_document: dict[str, dict[tuple[int, int], EvidenceSentence]] = {}
     for chunk in chunks:
-        own = found.setdefault(chunk.document, {})
+        own = by_document.setdefault(chunk.document, {})
         for start, end in sentences(chunk.text):
             if is_evidence(" ".join(chunk.text[start:end].split())):
-                place = (chunk.start + start, chunk.start + end)
-                own.setdefault(place, Sentence(*place, chunk.section))
-    return {document: [own[place] for place in sorted(own)] for document, own in found.items()}
+                offsets = (chunk.start + start, chunk.start + end)
+                own.setdefault(offsets, EvidenceSentence(*offsets, chunk.section))
+    return {document: [own[offsets] for offsets in sorted(own)] for document, own in by_document.items()}
 
 
-def reached(found: Sequence[Sentence], spans: Iterable[Span]) -> list[int]:
+def reached(own: Sequence[EvidenceSentence], spans: Iterable[Span]) -> list[int]:
     """Return, for each sentence, how many spans reach it.
 
-    A span reaches a sentence when they share at least half of the shorter one: a quote inside a sentence counts, and a
-    quote that takes a word too many of the next one does not count for that.
+    A span reaches a sentence when they share at least half of the shorter of the two: a quote inside a sentence reaches
+    it, and a quote that extends a word into the next sentence does not reach that.
 
     Args:
-        found: in their order, without overlaps.
+        own: sentences of a document in order, without overlaps.
         spans: of the same document.
     """
-    counts = [0] * len(found)
-    ends = [sentence.end for sentence in found]
+    counts = [0] * len(own)
+    ends = [sentence.end for sentence in own]
     for span in spans:
-        for place in range(bisect_left(ends, span.start + 1), len(found)):
-            sentence = found[place]
+        for index in range(bisect_left(ends, span.start + 1), len(own)):
+            sentence = own[index]
             if sentence.start >= span.end:
                 break
             shared = min(sentence.end, span.end) - max(sentence.start, span.start)
-            counts[place] += 2 * shared >= min(sentence.end - sentence.start, span.end - span.start)
+            counts[index] += 2 * shared >= min(sentence.end - sentence.start, span.end - span.start)
     return counts
 
 
@@ -403,30 +404,30 @@ def coverage(
     """Return the coverage of each document, in their order.
 
     Args:
-        documents: those that samples may be written from.
+        documents: the documents of the training side.
         chunks: of any documents.
-        samples: the kept ones; those without evidence reach nothing.
+        samples: the kept samples; those without evidence reach nothing.
     """
     by_document: dict[str, list[Span]] = {}
     for sample in samples:
         if sample.evidence is not None:
             by_document.setdefault(sample.evidence.document, []).append(sample.evidence)
-    there = eligible(chunks)
-    found = []
+    sentences_of = eligible(chunks)
+    covered = []
     for document in documents:
-        own = there.get(document.id, [])
+        own = sentences_of.get(document.id, [])
         counts = reached(own, by_document.get(document.id, ()))
-        counted = (Sentence(s.start, s.end, s.section, num) for s, num in zip(own, counts, strict=True))
-        found.append(DocumentCoverage(document.id, document.title, document.source, tuple(counted)))
-    return found
+        counted = (EvidenceSentence(s.start, s.end, s.section, num) for s, num in zip(own, counts, strict=True))
+        covered.append(DocumentCoverage(document.id, document.title, document.source, tuple(counted)))
+    return covered
 
 
-def unreached_sections(found: Sequence[DocumentCoverage]) -> list[tuple[DocumentCoverage, SectionCoverage]]:
+def unreached_sections(covered: Sequence[DocumentCoverage]) -> list[tuple[DocumentCoverage, SectionCoverage]]:
     """Return the sections that no sample reaches, the longest first."""
-    bare = [(document, part) for document in found for part in document.sections if not part.num_reached]
+    bare = [(document, part) for document in covered for part in document.sections if not part.num_reached]
     return sorted(bare, key=lambda item: -item[1].num_sentences)
 
 
-def overall(found: Sequence[DocumentCoverage]) -> tuple[int, int]:
+def overall(covered: Sequence[DocumentCoverage]) -> tuple[int, int]:
     """Return (sentences reached, sentences that can be evidence) of all documents."""
-    return sum(document.num_reached for document in found), sum(len(document.sentences) for document in found)
+    return sum(document.num_reached for document in covered), sum(len(document.sentences) for document in covered)

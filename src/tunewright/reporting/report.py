@@ -1,35 +1,24 @@
-"""The report: one self-contained HTML file with the verdict, its evidence, and what was not measured."""
+"""The view of report.html: the verdict, its evidence, and what was not measured, from the records of a run."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from tunewright.environment import __version__
-from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.extra_arms import compared_table
 from tunewright.evaluation.results import guard_name
-from tunewright.evaluation.seal import seal_faults
-from tunewright.evaluation.stage import read_seal_state
 from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.html.render import render
-from tunewright.recipe import Recipe, dump_recipe
-from tunewright.records import Answer, AnyRecord, Question, Score, StageSummary
-from tunewright.reporting import sections as parts
-from tunewright.reporting.benchmarks import RESULTS, BenchmarkResults, benchmark_table, extent_told
-from tunewright.reporting.data_report import PAGE, data_view, write_page
-from tunewright.reporting.learning_curve import curve_absence, curve_view
-from tunewright.reporting.opinions import opinions
-from tunewright.reporting.sections import kept_view, structured_table
-from tunewright.reporting.training import advice, costs, plans, training
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.recipe import Recipe
+from tunewright.records import Answer, Document, Question, RetentionAnswer, RetentionItem, Score, StageSummary
+from tunewright.reporting import learning_curve, sections, training
+from tunewright.reporting.benchmarks import BenchmarkResults, benchmark_table, extent_label
+from tunewright.reporting.learning_curve import LearningCurve
+from tunewright.reporting.opinions import Opinions
 from tunewright.statistics.intervals import number, percent, spread
-from tunewright.storage import file_digest
 
-REPORT = RunFile.REPORT
-_NEEDED = (RunFile.EXAM, RunFile.ANSWERS, RunFile.SCORES, RunFile.VERDICT)
 _TONES = {
     "SHIP": "good",
     "SHIP WITH RAG": "good",
@@ -41,8 +30,48 @@ _TONES = {
 }
 
 
+@dataclass(frozen=True)
+class ReportRecords:
+    """The records of a run that the report rests on; None or empty for a file that the run does not have.
+
+    Attributes:
+        title: name of the run.
+        recipe_text: the content of recipe.toml.
+        stages: records of the finished stages, in order.
+        metrics: rows of metrics.jsonl.
+        plans: views of plan.json by phase.
+        samples: view of the data report.
+        teacher_use: as ``data_statistics.teacher_use`` returns it.
+        seal: the sealed digests.
+        curve: the learning curve, where it is of this exam and adapter.
+        has_curve: whether there is a curve.json at all.
+        benchmarks: results of public benchmarks, where they are of this adapter.
+    """
+
+    title: str
+    recipe: Recipe
+    recipe_text: str
+    verdict: Verdict
+    exam: Sequence[Question]
+    answers: Sequence[Answer]
+    scores: Sequence[Score]
+    documents: Sequence[Document]
+    retention_items: Sequence[RetentionItem]
+    retention_answers: Sequence[RetentionAnswer]
+    stages: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]]
+    plans: Mapping[str, Any] | None
+    samples: Mapping[str, Any] | None
+    teacher_use: Mapping[str, Mapping[str, float]]
+    seal: Mapping[str, Any] | None
+    curve: LearningCurve | None
+    has_curve: bool
+    benchmarks: BenchmarkResults | None
+    opinions: Opinions
+
+
 def summary_table(verdict: Verdict) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows for the terminal: each arm with its scores and gold-answer NLL."""
+    """Return columns and rows for the terminal: each arm with its scores and gold-answer NLL."""
     rings = sorted({ring for arm in verdict.results.arms for ring in arm.rings})
     columns = ["arm", "score", "95% interval", *rings, "declines rightly / wrongly", "gold NLL"]
     return columns, [
@@ -58,130 +87,70 @@ def summary_table(verdict: Verdict) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def _required(run: RunFolder, name: str) -> Path:
-    path = run.file(name)
-    if not path.is_file():
-        raise RunFolderError(f"{run.path} has no {name} yet", "a report needs a finished exam", run.again())
-    return path
-
-
-def _verdict(run: RunFolder) -> Verdict:
-    path = _required(run, RunFile.VERDICT)
-    try:
-        return Verdict.model_validate(run.read_json(RunFile.VERDICT))
-    except ValidationError as error:
-        raise RunFolderError(
-            f"{path} is not a verdict", str(error.errors()[0]["msg"]), "delete it and evaluate again"
-        ) from error
-
-
-def _records(run: RunFolder, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
-    _required(run, name)
-    return run.read_records(name, kind)
-
-
-def _seal(run: RunFolder) -> dict[str, Any] | None:
-    """The sealed digests; ``report`` has refused a run that is not as sealed."""
-    return run.read_json(RunFile.SEAL) if run.file(RunFile.SEAL).is_file() else None
-
-
-def _benchmarks(run: RunFolder) -> tuple[str, list[str], list[list[str]]] | None:
-    """How much of the public benchmarks base and tuned played, if any, and the table."""
-    if not run.file(RESULTS).is_file():
-        return None
-    try:
-        found = BenchmarkResults.model_validate(run.read_json(RESULTS))
-        return (
-            (extent_told(found), *benchmark_table(found))
-            if found.adapter == file_digest(run.file(RunFile.ADAPTER))
-            else None
-        )
-    except ValidationError as error:
-        hint = f"delete it, then: {command('benchmark', run.path, 'TASK...')}"
-        raise RunFolderError(f"{run.file(RESULTS)} is damaged", str(error.errors()[0]["msg"]), hint) from error
-
-
-def _view(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
-    """Everything that the page shows; a part whose files are missing is None and named under ``absent``."""
-    verdict = _verdict(run)
-    exam = _records(run, RunFile.EXAM, Question)
-    answers = _records(run, RunFile.ANSWERS, Answer)
-    scores = _records(run, RunFile.SCORES, Score)
-    stages = parts.stages(run)
-    arms = [arm.arm for arm in verdict.results.arms]
-    found = {
-        "nll": parts.nll(verdict, exam, answers),
-        "training": training(run),
-        "plans": plans(run),
-        "funnel": parts.funnel(stages),
-        "samples": data_view(run, recipe),
-        "stages": stages or None,
-        "seal": _seal(run),
-        "curve": curve_view(run, verdict),
+def _optional_parts(records: ReportRecords) -> tuple[dict[str, Any], list[str]]:
+    """Return the parts that a run may lack, and a label for each that this run lacks."""
+    summaries: dict[str, StageSummary] = {stage["stage"]: stage["summary"] for stage in records.stages}
+    curate = summaries.get("curate")
+    parts = {
+        "nll": sections.nll(records.verdict, records.exam, records.answers),
+        "training": training.training_phases(records.metrics),
+        "plans": records.plans,
+        "funnel": None if curate is None else sections.funnel_figure(curate),
+        "samples": records.samples,
+        "stages": records.stages or None,
+        "seal": records.seal,
+        "curve": None if records.curve is None else learning_curve.curve_view(records.curve),
     }
     labels = {
         "nll": "gold-answer likelihood: base and tuned did not both answer a closed-book question",
         "training": "training loss: no metrics.jsonl in the run folder",
-        "plans": "how well the training's memory and time were planned: no plan.json in the run folder",
+        "plans": "accuracy of the training's memory and time plan: no plan.json in the run folder",
         "funnel": "the data funnel: no curate stage in the run folder",
         "samples": "what the training data holds: no samples in the run folder",
         "stages": "time and digests of the stages: none in the run folder",
         "seal": "the exam's seal: no seal.json in the run folder",
-        "curve": curve_absence(run),
+        "curve": learning_curve.absence_label(records.has_curve),
     }
-    said = opinions(run, verdict.results)
-    measured = {name for name, there in ((NO_MARKS, said["marked"]), (NO_JUDGE, said["judged"])) if there}
-    recipe_file = run.file(RunFile.RECIPE)
+    return parts, [labels[name] for name, part in parts.items() if part is None]
+
+
+def report_view(records: ReportRecords) -> dict[str, Any]:
+    """Return everything that the page shows; a part that the run lacks is None and has a label under ``absent``."""
+    verdict, opinions = records.verdict, records.opinions
+    arms = [arm.arm for arm in verdict.results.arms]
+    parts, absent = _optional_parts(records)
+    measured = {label for label, view in ((NO_MARKS, opinions.marked), (NO_JUDGE, opinions.judged)) if view}
+    train = next((stage["summary"] for stage in records.stages if stage["stage"] == "train"), None)
+    durations_s = {stage["stage"]: float(stage["duration_s"]) for stage in records.stages if "duration_s" in stage}
+    benchmarks = records.benchmarks
     return {
-        **found,
-        **said,
+        **parts,
+        "absent": absent,
+        "judged": opinions.judged,
+        "marked": opinions.marked,
+        "disagreement": opinions.disagreement,
         "not_measured": [item for item in verdict.not_measured if item not in measured],
-        "kept": kept_view(run, verdict),
-        "advice": advice(next((stage["summary"] for stage in stages if stage["stage"] == "train"), None)),
+        "retention": sections.retention_view(verdict.results, records.retention_items, records.retention_answers),
+        "advice": training.advice(train),
         "guard_name": guard_name,
-        "title": run.path.resolve().name,
+        "title": records.title,
         "version": __version__,
         "verdict": verdict,
         "tone": _TONES[verdict.name],
-        "scores_figure": parts.forest_scores(verdict.results.arms),
-        "differences_figure": parts.forest_differences(verdict.results.differences, verdict.rule["margin"]),
-        "structured": structured_table(verdict),
-        "benchmarks": _benchmarks(run),
-        "types": parts.types(exam, scores, arms),
-        "costs": costs(run, verdict.results, stages),
+        "scores_figure": sections.forest_scores(verdict.results.arms),
+        "differences_figure": sections.forest_differences(verdict.results.differences, verdict.rule["margin"]),
+        "structured": sections.structured_table(verdict),
+        "benchmarks": (extent_label(benchmarks), *benchmark_table(benchmarks)) if benchmarks else None,
+        "types": sections.scores_by_type(records.exam, records.scores, arms),
+        "costs": training.costs(verdict.results, durations_s, records.metrics, records.teacher_use),
         "compared": compared_table(verdict),
         "rings": sorted({ring for arm in verdict.results.arms for ring in arm.rings}),
-        "examples": parts.examples(run, exam, answers, scores, arms),
-        "recipe": recipe,
-        "recipe_text": recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else dump_recipe(recipe),
-        "absent": [labels[name] for name, part in found.items() if part is None],
-        "num_answers": len(answers),
+        "examples": sections.answer_examples(records.exam, records.answers, records.scores, records.documents, arms),
+        "recipe": records.recipe,
+        "recipe_text": records.recipe_text,
     }
 
 
-def report(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Write report.html and data.html from the run folder's files: no network, no script, everything escaped.
-
-    Where the seal is broken the page says INVALID and what was changed, and no score.
-
-    Raises:
-        RunFolderError: exam, answers, scores or verdict are missing, or a file is damaged.
-    """
-    for name in _NEEDED:
-        _required(run, name)
-    _verdict(run)
-    if faults := seal_faults(read_seal_state(run), recipe):
-        page = render("invalid.html", {"title": run.path.resolve().name, "version": __version__, "faults": faults})
-        run.write(REPORT, page)
-        if not run.file(PAGE).is_file():
-            write_page(run, data_view(run, recipe))
-        return StageSummary(num_in=0, num_out=0, figures={"verdict": "INVALID", "seal_faults": len(faults)})
-    view = _view(run, recipe)
-    page = render("report.html", view)
-    run.write(REPORT, page)
-    write_page(run, view["samples"])
-    return StageSummary(
-        num_in=view["num_answers"],
-        num_out=view["num_answers"],
-        figures={"sections left out": len(view["absent"]), "bytes": len(page.encode())},
-    )
+def invalid_page(title: str, faults: Sequence[str]) -> str:
+    """Return the page of a run whose seal is broken: INVALID, what was changed, and no score."""
+    return render("invalid.html", {"title": title, "version": __version__, "faults": faults})

@@ -1,4 +1,4 @@
-"""What an answer costs by arm, and after how many answers the training has repaid itself against retrieval."""
+"""The report's sections on training: losses, plans, advice, the cost of an answer, and the break-even with RAG."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunewright.errors import RunFolderError
 from tunewright.evaluation.results import Results
 from tunewright.html import figures
 from tunewright.records import Record, StageSummary
-from tunewright.reporting.data_statistics import teacher_use
-from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import duration, number, signed
 
-Row = Mapping[str, Any]
+MetricsRow = Mapping[str, Any]
 
 _TITLES = {"sft": "Supervised fine-tuning", "dpo": "Preferences (DPO)"}
 _VALUES = (
@@ -32,48 +29,42 @@ _VALUES = (
     "accuracy",
 )
 _TIMES = {1: "once", 2: "twice"}
-_ADVICE = re.compile(r"advice_(\d+)")
+_ADVICE_NAME = re.compile(r"advice_(\d+)")
 
 
-def training(run: RunFolder) -> list[dict[str, Any]] | None:
-    """Return what the page shows of each phase that took a step, in the order of metrics.jsonl; None without any.
+def parse_metrics(text: str) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl: phase, step, and the values measured there.
 
     Raises:
-        RunFolderError: metrics.jsonl has a line that is no training step.
+        ValueError: a line is not a training step.
     """
-    rows = metrics_rows(run)
+    rows = []
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            row = {"phase": str(entry.get("phase", "sft")), "step": float(entry["step"])}
+            row |= {name: float(entry[name]) for name in _VALUES if name in entry}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+        if row["step"] and "loss" not in row:
+            raise ValueError("it has no loss")
+        rows.append(row)
+    return rows
+
+
+def training_phases(rows: Sequence[MetricsRow]) -> list[dict[str, Any]] | None:
+    """Return the view of each phase that took a step, in the order of the rows; None without any."""
     phases = {
         phase: [row for row in rows if row["phase"] == phase] for phase in dict.fromkeys(r["phase"] for r in rows)
     }
     return [_phase(phase, own) for phase, own in phases.items() if any(row["step"] for row in own)] or None
 
 
-def metrics_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl that the run ended with: a phase, a step, and what was measured there.
-
-    Raises:
-        RunFolderError: a line is no training step.
-    """
-    path = run.file(RunFile.METRICS)
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            told = json.loads(line)
-            row = {"phase": str(told.get("phase", "sft")), "step": float(told["step"])}
-            row |= {name: float(told[name]) for name in _VALUES if name in told}
-            if row["step"] and "loss" not in row:
-                raise ValueError("it has no loss")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"{path} has a line that is no training step", str(error), "train again") from error
-        rows.append(row)
-    return rows
-
-
-def _points(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
+def _points(rows: Sequence[MetricsRow], name: str) -> list[tuple[float, float]]:
     return [(row["step"], row[name]) for row in rows if name in row]
 
 
-def _phase(phase: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _phase(phase: str, rows: Sequence[MetricsRow]) -> dict[str, Any]:
     steps = [row for row in rows if row["step"]]
     title = _TITLES.get(phase, phase)
     loss, held_out = _points(steps, "loss"), _points(rows, "held_out_loss")
@@ -96,7 +87,7 @@ def _phase(phase: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _rewards(title: str, steps: Sequence[Row]) -> dict[str, Any] | None:
+def _rewards(title: str, steps: Sequence[MetricsRow]) -> dict[str, Any] | None:
     chosen, rejected = _points(steps, "chosen_reward"), _points(steps, "rejected_reward")
     if not chosen or not rejected:
         return None
@@ -109,37 +100,34 @@ def _rewards(title: str, steps: Sequence[Row]) -> dict[str, Any] | None:
     }
 
 
-def plans(run: RunFolder) -> dict[str, dict[str, Any]] | None:
-    """Return each phase's plan beside what came of it; None without plan.json.
+def plan_views(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the view of each phase's plan beside what was measured; ``content`` is that of plan.json.
 
     Raises:
-        RunFolderError: plan.json does not hold plans.
+        ValueError: the content is not a plan of each phase.
     """
-    path = run.file(RunFile.PLAN)
-    if not path.is_file():
-        return None
     try:
-        return {phase: _scored(plan) for phase, plan in run.read_json(RunFile.PLAN).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path} holds no plan of a training", str(error), "train again") from error
+        return {phase: _plan_view(plan) for phase, plan in content.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
 
 
-def _scored(plan: Row) -> dict[str, Any]:
+def _plan_view(plan: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
-    for name, key, told in (("memory", "bytes", _gib), ("time", "s", duration)):
+    for name, key, label in (("memory", "bytes", _gib), ("time", "s", duration)):
         planned, measured = float(plan[f"planned_{key}"]), float(plan[f"measured_{key}"])
         if planned > 0 and measured > 0:
             off = f"{signed(100 * (measured / planned - 1), 0)}%"
-            rows.append((name, told(planned), told(measured), off))
+            rows.append((name, label(planned), label(measured), off))
     halvings = int(plan["halvings"])
-    # A lack of memory is met by half the micro-batch and, where that is one example already, by recomputing.
+    # Out of memory, the trainer halves the micro-batch and, at one example, recomputes activations.
     memory = (
-        f"memory ran out {_TIMES.get(halvings, f'{halvings} times')}; the copy of the base went, the micro-batch was "
-        "halved or activations were recomputed, the result is the same"
+        f"memory ran out {_TIMES.get(halvings, f'{halvings} times')}; the copy of the base was dropped, the "
+        "micro-batch was halved or activations were recomputed; the result is the same"
         if halvings
         else "memory never ran out"
     )
-    return {"rows": rows, "told": f"{plan['told']}; {plan['path']}; {memory}."}
+    return {"rows": rows, "note": f"{plan['told']}; {plan['path']}; {memory}."}
 
 
 def _gib(num_bytes: float) -> str:
@@ -147,21 +135,22 @@ def _gib(num_bytes: float) -> str:
 
 
 def advice(summary: StageSummary | None) -> list[str]:
-    """Return the sentences that the train stage left among its figures as advice_1, advice_2 and so on."""
-    found = {name: _ADVICE.fullmatch(name) for name in (summary.figures if summary else {})}
-    numbers = {name: int(match[1]) for name, match in found.items() if match}
-    return [str(summary.figures[name]) for name in sorted(numbers, key=lambda name: numbers[name])] if summary else []
+    """Return the advice of the train stage, which is among its figures as advice_1, advice_2 and so on."""
+    if summary is None:
+        return []
+    matches = [match for name in summary.figures if (match := _ADVICE_NAME.fullmatch(name))]
+    return [str(summary.figures[match[0]]) for match in sorted(matches, key=lambda match: int(match[1]))]
 
 
-_MAKING = ("exam", "synth", "curate", "pairs")
+_DATA_STAGES = ("exam", "synth", "curate", "pairs")
 
 
 class BreakEven(Record):
-    """When tuning repays itself against RAG's longer prompts, in time on the machine that ran both.
+    """After how many answers tuning repays itself against RAG's longer prompts, in time on the same machine.
 
-    ``saved_s``: seconds that a tuned answer takes less than a RAG answer, in batches as the exam ran. ``spent_s``:
-    seconds of training; ``made_s``: of writing the data before it. ``answers`` and ``with_data``: how many answers save
-    as much, None where nothing is saved.
+    ``saved_s``: seconds that a tuned answer takes less than a RAG answer, in batches as in the exam. ``spent_s``:
+    seconds of training; ``made_s``: of writing exam and data. ``answers``: how many answers save as much as the
+    training took, ``with_data``: as training and data took; None where nothing is saved.
     """
 
     saved_s: float
@@ -172,18 +161,18 @@ class BreakEven(Record):
     with_data: int | None
 
 
-def break_even(results: Results, seconds: dict[str, float], steps_s: float = 0.0) -> BreakEven | None:
-    """Return when the training is repaid; None where an arm or the training's time is not known.
+def break_even(results: Results, seconds: Mapping[str, float], steps_s: float = 0.0) -> BreakEven | None:
+    """Return the break-even; None where an arm or the time of the training is missing.
 
     Args:
         results: of the exam.
-        seconds: how long the last attempt at each stage took, by name.
-        steps_s: how long all training steps took, those of earlier attempts too.
+        seconds: duration of the last attempt at each stage, by name.
+        steps_s: duration of all training steps, including earlier attempts.
     """
     rag, tuned = results.arm(Arm.RAG), results.arm(Arm.TUNED)
     if rag is None or tuned is None or "train" not in seconds:
         return None
-    saved, made = rag.duration_s - tuned.duration_s, sum(seconds.get(name, 0.0) for name in _MAKING)
+    saved, made = rag.duration_s - tuned.duration_s, sum(seconds.get(name, 0.0) for name in _DATA_STAGES)
     spent = max(seconds["train"], steps_s)
     return BreakEven(
         saved_s=saved,
@@ -195,23 +184,31 @@ def break_even(results: Results, seconds: dict[str, float], steps_s: float = 0.0
     )
 
 
-def _steps_s(run: RunFolder) -> float:
-    """Return the seconds of all steps that the adapter is made of; those that were done again count once."""
-    rows = metrics_rows(run)
+def _steps_s(rows: Sequence[MetricsRow]) -> float:
+    """Return the seconds of all steps that the adapter rests on; repeated steps count once."""
     return math.fsum(row.get("num_tokens", 0.0) / row["tokens_per_s"] for row in rows if row.get("tokens_per_s"))
 
 
-def _dollars(run: RunFolder) -> float:
-    """Return what all replies on record cost, those to earlier settings too: they were paid for."""
-    journal = run.file(RunFile.TEACHER_JOURNAL)
-    use = teacher_use(journal) if journal.is_file() else {}
-    return math.fsum(values.get("US dollars", 0.0) for values in use.values())
+def _dollars(teacher_use: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the cost of all replies on record, including those to earlier settings: they were paid for."""
+    return math.fsum(values.get("US dollars", 0.0) for values in teacher_use.values())
 
 
-def costs(run: RunFolder, results: Results, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the view: each arm's tokens and seconds per answer beside the base's, the dollars paid, the break-even."""
+def costs(
+    results: Results,
+    durations_s: Mapping[str, float],
+    rows: Sequence[MetricsRow],
+    teacher_use: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """Return the view: tokens and seconds per answer of each arm, the dollars paid, the break-even.
+
+    Args:
+        results: of the exam.
+        durations_s: of the last attempt at each stage, by name.
+        rows: of metrics.jsonl.
+        teacher_use: as ``data_statistics.teacher_use`` returns it.
+    """
     base = results.arm(Arm.BASE)
-    seconds = {s["stage"]: float(s["duration_s"]) for s in stages if "duration_s" in s}
     return {
         "arms": [
             {
@@ -223,6 +220,6 @@ def costs(run: RunFolder, results: Results, stages: Sequence[dict[str, Any]]) ->
             }
             for arm in results.arms
         ],
-        "dollars": _dollars(run),
-        "even": break_even(results, seconds, _steps_s(run)),
+        "dollars": _dollars(teacher_use),
+        "even": break_even(results, durations_s, _steps_s(rows)),
     }

@@ -1,0 +1,178 @@
+"""The body of the command mark: it writes and serves the blind marking page, then reads and summarizes the marks."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tunewright import console
+from tunewright.annotation import page
+from tunewright.annotation.marks import is_download, latest_marks, page_marks, read_text, table_marks
+from tunewright.annotation.plan import AnswerPair, MarkingKey, make_key, pairs, pairs_digest
+from tunewright.annotation.summary import Agreement, MarkingSummary, metric_differences, summarize_marks
+from tunewright.errors import RunFolderError, UserError, command, shell
+from tunewright.evaluation.judge import Judgment, judge_differences
+from tunewright.recipe import Recipe, load_recipe
+from tunewright.records import Answer, Mark, Question, Score
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.statistics.intervals import number
+from tunewright.storage import file_digest, write_atomic
+
+
+def _check_arms(answers: Sequence[Answer], arms: tuple[str, str]) -> None:
+    answered = list(dict.fromkeys(answer.arm for answer in answers))
+    if arms[0] == arms[1] or not set(arms) <= set(answered):
+        raise UserError(
+            f"cannot compare {arms[0]} with {arms[1]}",
+            f"the run has answers of: {', '.join(answered)}",
+            "name two of them: --arms A B",
+        )
+
+
+def _read_pairs(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], list[Answer], list[AnswerPair], str]:
+    """Return the exam, all answers, the pairs to mark, and the digest of the pairs."""
+    questions, answers = run.read_records(RunFile.EXAM, Question), run.read_records(RunFile.ANSWERS, Answer)
+    _check_arms(answers, arms)
+    answer_pairs = pairs(questions, answers, arms)
+    return questions, answers, answer_pairs, pairs_digest(answer_pairs)
+
+
+def _read_key(run: RunFolder) -> MarkingKey | None:
+    path = run.file(RunFile.MARKING_KEY)
+    if not path.is_file():
+        return None
+    try:
+        return MarkingKey.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunFolderError(
+            f"{path} is damaged", error.errors()[0]["msg"], "restore it from a copy: its marks need it"
+        ) from error
+
+
+def _current_key(run: RunFolder, arms: tuple[str, str], digest: str, must_exist: bool) -> MarkingKey | None:
+    """Return the key of the existing page; None when there is none.
+
+    Raises:
+        UserError: the key belongs to other answers or arms, or must exist and does not.
+    """
+    key = _read_key(run)
+    if key is None and must_exist:
+        raise UserError(
+            f"{run.file(RunFile.MARKING_KEY)} is missing",
+            "without it the sides cannot be mapped to the arms",
+            f"restore it from a copy, or start over: {command('mark', run.path)}",
+        )
+    if key is not None and (key.answers != digest or set(key.arms) != set(arms)):
+        start_over, arms_of_key = shell("rm", run.file(RunFile.MARKING_KEY)), shell("--arms", *key.arms)
+        raise UserError(
+            f"{run.file(RunFile.MARKING_PAGE)} was made for {key.arms[0]} and {key.arms[1]}, "
+            "and not for the present answers and arms",
+            "this command names other arms" if set(key.arms) != set(arms) else "the answers or the exam changed since",
+            f"to discard its marks and start over: {start_over}; to read its marks: {arms_of_key}",
+        )
+    return key
+
+
+def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
+    """Write marking.html and its key; a second call for the same answers keeps key, order and sides.
+
+    Raises:
+        UserError: an arm has no answers, all answers are the same, or the existing page is for other answers or arms.
+    """
+    _, _, answer_pairs, digest = _read_pairs(run, arms)
+    recipe_file = run.file(RunFile.RECIPE)
+    recipe = load_recipe(recipe_file) if recipe_file.is_file() else Recipe()
+    with run.lock():
+        key = _current_key(run, arms, digest, must_exist=False)
+        key = key or make_key(answer_pairs, arms, digest, recipe.seed, secrets.token_hex(16))
+        if not key.items:
+            raise UserError("there is nothing to mark", "both arms gave the same answer to every question", "")
+        write_atomic(run.file(RunFile.MARKING_KEY), (key.model_dump_json(indent=1) + "\n").encode(), private=True)
+        run.write(RunFile.MARKING_PAGE, page.marking_page(key, answer_pairs))
+    repeats = sum(item.repeat for item in key.items)
+    console.line(
+        f"{len(key.items)} to mark: {len(key.items) - repeats} questions and {repeats} hidden repeats"
+        + (f"; {len(key.same)} questions with the same answer from both are left out" if key.same else "")
+    )
+    console.line(f"open it, or hand it to markers: {run.file(RunFile.MARKING_PAGE).absolute()}")
+    console.line(f"keep secret until the marks are in: {RunFile.MARKING_KEY}")
+    console.line(f"then: {command('mark', run.path, '--read', 'marks-NAME.json')}")
+
+
+def serve_page(run: RunFolder, port: int) -> None:
+    """Serve marking.html until Ctrl-C.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    page.serve_page(run.file(RunFile.MARKING_PAGE).read_bytes(), port)
+
+
+def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> MarkingSummary:
+    """Read, unseal and summarize the marks; write marks.jsonl and marking.json.
+
+    Raises:
+        UserError: a file holds no marks of this run, or its key is missing.
+    """
+    if len({path.name for path in files}) < len(files):
+        raise UserError(
+            "two files have the same name", "a table's marker is named after its file", "rename one of them"
+        )
+    questions, answers, answer_pairs, digest = _read_pairs(run, arms)
+    documents = {question.id: question.document for question in questions}
+    marks: list[Mark] = []
+    num_others = 0
+    for path in files:
+        text = read_text(path)
+        if is_download(text):
+            key = _current_key(run, arms, digest, must_exist=True)
+            assert key is not None
+            marks += page_marks(path, text, key, documents)
+        else:
+            own, num = table_marks(path, text, questions, answers, arms)
+            marks, num_others = marks + own, num_others + num
+    marks = latest_marks(marks)
+    if not marks:
+        raise UserError("there is no mark in the files", f"files: {', '.join(map(str, files))}", "mark at least one")
+    differences = metric_differences(run.read_records(RunFile.SCORES, Score), answers, arms)
+    judged = run.read_json(RunFile.JUDGE).get("answers") if run.file(RunFile.JUDGE).is_file() else None
+    if judged == file_digest(run.file(RunFile.ANSWERS)):
+        differences["judge"] = judge_differences(run.read_records(RunFile.JUDGMENTS, Judgment), arms)
+    summary = summarize_marks(marks, arms, answer_pairs, differences, num_others)
+    summary = summary.model_copy(update={"answers": digest})
+    with run.lock():
+        run.write_records(RunFile.MARKS, marks)
+        run.write(RunFile.MARKING_PLAN, summary.model_dump_json(indent=2) + "\n")
+    _print_summary(summary)
+    console.line(f"all figures: {run.file(RunFile.MARKING_PLAN).absolute()}")
+    return summary
+
+
+def _percent(agreement: Agreement) -> str:
+    return "–" if agreement.share is None else f"{agreement.share:.0%}"
+
+
+def _print_summary(summary: MarkingSummary) -> None:
+    wins, evidence = summary.win_share, summary.e_value
+    rows = [[name, str(num)] for name, num in summary.wins.items()]
+    console.table(f"questions by winner ({summary.num_marks} marks, {len(summary.markers)} markers)", ("", "won"), rows)
+    if wins.of:
+        console.line(
+            f"{summary.arms[1]} won {wins.num} of {wins.of} decided, 95 % interval {wins.low:.0%} to {wins.high:.0%}"
+        )
+    stop = "enough: marking may stop" if evidence.stop else f"below {evidence.stop_at:g}: continue marking"
+    console.line(f"e-value {evidence.value:.3g} from {evidence.wins + evidence.losses} documents; {stop}")
+    repeats = summary.self_agreement
+    if repeats.of:
+        console.line(f"hidden repeats marked the same: {repeats.num} of {repeats.of}")
+    if summary.alpha is not None:
+        console.line(f"agreement between markers: Krippendorff's alpha {number(summary.alpha)}")
+    rows = [[m.name, _percent(m), f"{m.agreed}", f"{m.equal}"] for m in (summary.longest, *summary.metrics)]
+    console.table("agreement with the marks", ("measure", "share", "agreed", "equal"), rows)
+    if not summary.blind:
+        console.warning("marks in a spreadsheet are not blind: the marker saw the names of the arms")
+    if summary.others:
+        console.line(f"{summary.others} rows name a winner other than the two arms and are left out")
