@@ -4,7 +4,7 @@
 
 The base is written as bf16 shards, the adapter beside it, and a child process merges them (NF4 as trained, expanded
 again). Its own memory (RssAnon) is read every 20 ms; pages of the base's files, which the system takes back when it
-needs them, are told apart (VmRSS). On a GPU the quantization runs there, on a CPU it takes minutes.
+needs them, are reported apart (VmRSS). On a GPU the quantization runs there, on a CPU it takes minutes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ CHILD = """
 import sys, threading, time
 from pathlib import Path
 from tunewright.export.merge import write_merged
+from tunewright.export.target import ExportRequest
 from tunewright.recipe import load_recipe
 from tunewright.run_folder import RunFolder
 
@@ -36,7 +37,8 @@ done, own, whole = threading.Event(), [0], [0]
 watcher = threading.Thread(target=watch)
 watcher.start()
 began = time.perf_counter()
-write_merged(run, load_recipe(run.file("recipe.toml")), Path(sys.argv[2]), "bf16", "trained")
+request = ExportRequest(run.file("adapter"), load_recipe(run.file("recipe.toml")), dtype="bf16")
+write_merged(request, Path(sys.argv[2]))
 seconds = time.perf_counter() - began
 done.set()
 watcher.join()

@@ -42,20 +42,20 @@ class Chat:
     """Chat's greedy answers, with the logits behind them."""
 
     def __init__(self, run: Any, limit: int) -> None:
-        from tunewright.chat.models import Voices
+        from tunewright.chat.models import ChatModels
         from tunewright.models.chat_template import end_ids
         from tunewright.recipe import load_recipe
 
-        self.voices = Voices(run, load_recipe(run.file("recipe.toml")))
-        self.model, self.limit = self.voices.load("tuned"), limit
-        self.ends = end_ids(self.voices.tokenizer, self.model)
+        self.models = ChatModels(load_recipe(run.file("recipe.toml")), run.file("adapter"))
+        self.model, self.limit = self.models.load("tuned"), limit
+        self.ends = end_ids(self.models.tokenizer, self.model)
 
     def answer(self, question: str) -> tuple[str, list[int], list[int]]:
         """Return (text, prompt tokens, answer tokens)."""
         from tunewright.models.generation import decode_stream, greedy
 
-        tokenizer = self.voices.tokenizer
-        prompt = self.voices.prompt_ids("tuned", question, ())
+        tokenizer = self.models.tokenizer
+        prompt = self.models.prompt_ids("tuned", question, ())
         ids = list(greedy(self.model, prompt, self.limit, self.ends, tokenizer.pad_token_id))
         return "".join(decode_stream(tokenizer, ids)), prompt, ids
 
@@ -63,7 +63,7 @@ class Chat:
         """Return where a served answer parts from chat's tokens, and chat's logits there."""
         import torch
 
-        tokenizer = self.voices.tokenizer
+        tokenizer = self.models.tokenizer
         same = next((n for n in range(len(ids)) if not served.startswith(tokenizer.decode(ids[: n + 1]))), len(ids))
         rest = served[len(tokenizer.decode(ids[:same])) :]
         other = tokenizer(rest, add_special_tokens=False)["input_ids"][0] if rest else self.ends[0]

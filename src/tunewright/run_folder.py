@@ -58,6 +58,7 @@ class RunFile(StrEnum):
     REPORT = "report.html"
     DATA_REPORT = "data.html"
     EXPORTS = "exports"
+    SERVING = "serving"
     JOURNAL = "journal.jsonl"
     TEACHER_JOURNAL = "teacher.jsonl"
     STUDENT_JOURNAL = "student-answers.jsonl"

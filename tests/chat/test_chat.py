@@ -1,4 +1,4 @@
-"""Chat: one question, a pipe, a real terminal; voices that alternate, commands, Ctrl-C and what lies behind an answer."""
+"""Chat: one question, a pipe, a real terminal; models that alternate, commands, Ctrl-C and the sources of an answer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import time
 import pytest
 
 from support.tuned_run import make_speaking_model, make_tuned_run
-from tunewright.chat.loop import COMMANDS, converse
-from tunewright.chat.models import Turn, Voices, prompt_for
+from tunewright.chat.loop import COMMANDS
+from tunewright.chat.models import ChatModels, Turn, prompt_for
+from tunewright.commands.chat import chat
 from tunewright.commands.trace import show_trace
 from tunewright.errors import UserError
 from tunewright.recipe import load_recipe
@@ -37,12 +38,12 @@ def piped(run, monkeypatch, capsys):
     """A function from piped lines to what chat writes to (stdout, stderr)."""
     monkeypatch.setattr("tunewright.chat.models.MAX_NEW_TOKENS", 12)
 
-    def chat(*lines, voices=("tuned",)):
+    def chat_with(*lines, arms=("tuned",)):
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        converse(run, voices, None)
+        chat(run, arms, None)
         return capsys.readouterr()
 
-    return chat
+    return chat_with
 
 
 def answers(run, *arms):
@@ -53,39 +54,39 @@ def answers(run, *arms):
 
 def test_the_answer_is_the_one_of_the_exam(run, piped):
     assert piped("Which group had it ?").out.strip() == answers(run, "tuned")[0]
-    assert piped("Which group had it ?", voices=("base",)).out.strip() == answers(run, "base")[0]
+    assert piped("Which group had it ?", arms=("base",)).out.strip() == answers(run, "base")[0]
     assert answers(run, "tuned")[0] != answers(run, "base")[0]
 
 
-def test_voices_switch_and_both_speak_by_name(run, piped):
+def test_models_switch_and_both_answer_by_name(run, piped):
     base, tuned = answers(run, "base")[0], answers(run, "tuned")[0]
-    told = piped("/base", "Which group had it ?", "/reset", "/tuned", "Which group had it ?")
-    assert [line.strip() for line in told.out.splitlines()] == [base, tuned]
-    told = piped("/both", "Which group had it ?")
-    assert [line.split() for line in told.out.splitlines()] == [["base:", *base.split()], ["tuned:", *tuned.split()]]
+    shown = piped("/base", "Which group had it ?", "/reset", "/tuned", "Which group had it ?")
+    assert [line.strip() for line in shown.out.splitlines()] == [base, tuned]
+    shown = piped("/both", "Which group had it ?")
+    assert [line.split() for line in shown.out.splitlines()] == [["base:", *base.split()], ["tuned:", *tuned.split()]]
 
 
-def test_alternating_voices_say_what_each_says_alone(run):
-    voices = Voices(run, load_recipe(run.file("recipe.toml")))
-    for voice in ("base", "tuned"):
-        voices.load(voice)
-    ids = voices.prompt_ids("base", "Which group had it ?", [])
+def test_alternating_models_answer_as_each_does_alone(run):
+    models = ChatModels(load_recipe(run.file("recipe.toml")), run.file("adapter"))
+    for arm in ("base", "tuned"):
+        models.load(arm)
+    ids = models.prompt_ids("base", "Which group had it ?", [])
 
-    def alone(voice):
-        pieces = voices.answer(voice, ids)
+    def alone(arm):
+        pieces = models.answer(arm, ids)
         return [next(pieces) for _ in range(10)]
 
-    expected = {voice: alone(voice) for voice in ("base", "tuned")}
-    streams = {voice: voices.answer(voice, ids) for voice in ("base", "tuned")}
+    expected = {arm: alone(arm) for arm in ("base", "tuned")}
+    streams = {arm: models.answer(arm, ids) for arm in ("base", "tuned")}
     mixed = {"base": [], "tuned": []}
     for _ in range(10):
-        for voice, stream in streams.items():
-            mixed[voice].append(next(stream))
+        for arm, stream in streams.items():
+            mixed[arm].append(next(stream))
     assert mixed == expected
     assert expected["base"] != expected["tuned"]
 
 
-def test_a_voice_hears_its_own_answers_and_those_given_in_its_place():
+def test_a_prompt_has_the_models_own_answers_and_others_in_their_place():
     turns = [Turn("one", {"base": "b1", "tuned": "t1"}), Turn("two", {"tuned": "t2"})]
     assert [m.content for m in prompt_for("base", "three", turns, "be brief")] == [
         "be brief",
@@ -99,55 +100,55 @@ def test_a_voice_hears_its_own_answers_and_those_given_in_its_place():
 
 
 def test_the_oldest_turns_go_where_all_do_not_fit(run, capsys):
-    voices = Voices(run, load_recipe(run.file("recipe.toml")))
+    models = ChatModels(load_recipe(run.file("recipe.toml")), run.file("adapter"))
     turns = [Turn(f"question {n} " + "found " * 600, {"tuned": "found"}) for n in range(8)]
-    ids = voices.prompt_ids("tuned", "and now ?", turns)
+    ids = models.prompt_ids("tuned", "and now ?", turns)
     assert len(ids) <= 4096 - 512
-    told = capsys.readouterr().err
-    kept = int(re.search(r"room for the last (\d) of 8 turns", told)[1])
-    text = voices.tokenizer.decode(ids)
+    shown = capsys.readouterr().err
+    kept = int(re.search(r"room for the last (\d) of 8 turns", shown)[1])
+    text = models.tokenizer.decode(ids)
     assert f"question {8 - kept} " in text
     assert f"question {7 - kept} " not in text
     with pytest.raises(UserError, match="too long"):
-        voices.prompt_ids("tuned", "found " * 4000, [])
+        models.prompt_ids("tuned", "found " * 4000, [])
 
 
 def test_why_names_samples_and_passages_that_trace_takes(run, piped, capsys):
-    told = piped("Did owls keep away from street lamps?", "/why")
-    found = re.findall(r"^(sample|passage) (\w+) ", told.err, re.MULTILINE)
-    assert found[0] == ("sample", "s2")
-    assert ("passage", "c2") in found
-    assert "evidence characters 37–97: Fewer owls were heard" in told.err
-    assert "Owls" in told.err
-    assert "sample" not in told.out
-    for _, identifier in found:
+    shown = piped("Did owls keep away from street lamps?", "/why")
+    sources = re.findall(r"^(sample|passage) (\w+) ", shown.err, re.MULTILINE)
+    assert sources[0] == ("sample", "s2")
+    assert ("passage", "c2") in sources
+    assert "evidence characters 37–97: Fewer owls were heard" in shown.err
+    assert "Owls" in shown.err
+    assert "sample" not in shown.out
+    for _, identifier in sources:
         show_trace(run, identifier)
-    assert "nothing was answered yet" in piped("/why").err
+    assert "there is no answer yet" in piped("/why").err
 
 
-def test_copy_appends_and_says_so(run, piped, tmp_path):
+def test_copy_appends_and_reports_it(run, piped, tmp_path):
     page = tmp_path / "a page.md"
     page.write_text("mine\n")
-    told = piped("Which group had it ?", f"/copy {page}", f"/copy {tmp_path}", "/copy", f"/copy {tmp_path}/new.md")
+    shown = piped("Which group had it ?", f"/copy {page}", f"/copy {tmp_path}", "/copy", f"/copy {tmp_path}/new.md")
     assert page.read_text().startswith("mine\n\n# A conversation with my run")
-    assert f"**tuned**\n\n{told.out.splitlines()[0]}" in page.read_text()
-    assert f"{page} existed" in told.err
-    assert f"cannot write {tmp_path}" in told.err
-    assert "/copy FILE" in told.err
+    assert f"**tuned**\n\n{shown.out.splitlines()[0]}" in page.read_text()
+    assert f"{page} exists" in shown.err
+    assert f"cannot write {tmp_path}" in shown.err
+    assert "/copy FILE" in shown.err
     assert "**you**\n\nWhich group had it ?" in (tmp_path / "new.md").read_text()
 
 
 def test_copy_to_a_home_that_is_not_there_ends_no_chat(piped):
-    told = piped("Which group had it ?", "/copy ~nobody-here/x.md", "/copy a\0b", "/quit")
-    assert "cannot write ~nobody-here/x.md" in told.err
-    assert told.err.count("cannot write") == 2
+    shown = piped("Which group had it ?", "/copy ~nobody-here/x.md", "/copy a\0b", "/quit")
+    assert "cannot write ~nobody-here/x.md" in shown.err
+    assert shown.err.count("cannot write") == 2
 
 
 def test_help_and_unknown_commands_list_all_and_answer_nothing(piped):
-    told = piped("/help", "/frobnicate now", "/quit", "never asked")
-    assert told.out == ""
-    assert all(told.err.count(name) >= 2 for name in (*COMMANDS, "/quit"))
-    assert "there is no /frobnicate" in told.err
+    shown = piped("/help", "/frobnicate now", "/quit", "never asked")
+    assert shown.out == ""
+    assert all(shown.err.count(name) >= 2 for name in (*COMMANDS, "/quit"))
+    assert "there is no /frobnicate" in shown.err
 
 
 def test_reset_forgets(piped):
@@ -156,12 +157,12 @@ def test_reset_forgets(piped):
     assert len(set(piped("Which group had it ?", "Which group had it ?").out.splitlines())) == 2
 
 
-def test_base_alone_needs_no_adapter_and_tuned_says_what_makes_one(run, tmp_path, monkeypatch, capsys):
+def test_base_alone_needs_no_adapter_and_the_error_for_tuned_has_a_hint(run, tmp_path, monkeypatch, capsys):
     bare = RunFolder.create(tmp_path / "bare")
     bare.write("recipe.toml", run.file("recipe.toml").read_bytes())
     monkeypatch.setattr(sys, "stdin", io.StringIO("/tuned\n"))
     with pytest.raises(UserError, match="has no adapter yet"):
-        converse(bare, ("base",), None)
+        chat(bare, ("base",), None)
 
 
 class Terminal:
@@ -184,8 +185,8 @@ class Terminal:
                 self.shown += os.read(self.handle, 65536).decode(errors="replace")
             except OSError as end:
                 raise AssertionError(f"ended without {word!r}: {self.shown[-2000:]!r}") from end
-        told, _, self.shown = self.shown.partition(word)
-        return told
+        shown, _, self.shown = self.shown.partition(word)
+        return shown
 
     def type(self, text):
         os.write(self.handle, text.encode())
@@ -204,10 +205,10 @@ def test_at_a_terminal_two_columns_grow_ctrl_c_keeps_the_conversation_and_ctrl_d
     terminal.type("Which group had it ?\r")
     terminal.until("collection ")  # a line of an answer, under its name
     terminal.type("\x03")
-    told = terminal.until("the conversation goes on")
-    assert re.search(r"base {40,}.*tuned", told)
-    assert "base: " not in told
-    assert "Traceback" not in told
+    shown = terminal.until("the conversation continues")
+    assert re.search(r"base {40,}.*tuned", shown)
+    assert "base: " not in shown
+    assert "Traceback" not in shown
     terminal.until("> ")
     page = tmp_path / "kept.md"
     terminal.type(f"/copy {page}\r")
@@ -235,6 +236,6 @@ def test_ctrl_c_through_a_pipe_ends_with_130(run):
         assert chat.stdout.read(1)
         chat.send_signal(signal.SIGINT)
         assert chat.wait(timeout=60) == 130  # with stdin open: it waits for a question even if the answer has ended
-        told = chat.stderr.read()
-        assert "Traceback" not in told
-        assert "what was done is kept" not in told  # a chat is not
+        shown = chat.stderr.read()
+        assert "Traceback" not in shown
+        assert "what was done is kept" not in shown  # a chat is not

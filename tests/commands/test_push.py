@@ -52,24 +52,24 @@ def push(capsys, run, *flags):
     with pytest.raises(SystemExit) as ended:
         cli.main(["push", str(run.path), REPO, *flags])
     captured = capsys.readouterr()
-    told = captured.out + captured.err
-    assert TOKEN not in told
-    assert "X-Sig" not in told
-    return ended.value.code, told
+    text = captured.out + captured.err
+    assert TOKEN not in text
+    assert "X-Sig" not in text
+    return ended.value.code, text
 
 
 def refused(capsys, run, *words, flags=("--yes",)):
-    code, told = push(capsys, run, *flags)
-    assert code == 1, told
-    assert "hint: " in told
+    code, text = push(capsys, run, *flags)
+    assert code == 1, text
+    assert "hint: " in text
     for word in words:
-        assert word in told, told
-    return told
+        assert word in text, text
+    return text
 
 
-def test_without_yes_everything_is_shown_and_nobody_is_asked(hub, run, capsys):
-    code, told = push(capsys, run, "--with-data")
-    assert code == 0, told
+def test_without_yes_everything_is_shown_and_no_request_is_sent(hub, run, capsys):
+    code, text = push(capsys, run, "--with-data")
+    assert code == 0, text
     weights = hashlib.sha256(pushable.WEIGHTS).hexdigest()
     for word in (
         "adapter_model.safetensors",
@@ -79,14 +79,14 @@ def test_without_yes_everything_is_shown_and_nobody_is_asked(hub, run, capsys):
         "## Verdict: USE RAG",
         "my-model-data",
     ):
-        assert word in told, told
-    assert f"tunewright push {run.path} {REPO} --yes --with-data" in told
+        assert word in text, text
+    assert f"tunewright push {run.path} {REPO} --yes --with-data" in text
     assert hub.requests == []
 
 
 def test_yes_makes_a_private_repository_with_exactly_the_shown_files(hub, run, capsys):
-    code, told = push(capsys, run, "--yes")
-    assert code == 0, told
+    code, text = push(capsys, run, "--yes")
+    assert code == 0, text
     repo = hub.repos[REPO]
     assert repo.private
     assert set(repo.files) == {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
@@ -101,9 +101,9 @@ def test_yes_makes_a_private_repository_with_exactly_the_shown_files(hub, run, c
 
 def test_a_second_push_sends_nothing_and_one_changed_card_sends_the_card(hub, run, capsys):
     push(capsys, run, "--yes")
-    code, told = push(capsys, run, "--yes")
+    code, text = push(capsys, run, "--yes")
     assert code == 0
-    assert "nothing to send, 4 there already" in told
+    assert "nothing to send, 4 already there" in text
     assert len(hub.repos[REPO].commits) == 1
     hub.repos[REPO].files["README.md"] = b"edited on the hub"
     push(capsys, run, "--yes")
@@ -112,8 +112,8 @@ def test_a_second_push_sends_nothing_and_one_changed_card_sends_the_card(hub, ru
 
 
 def test_data_goes_to_a_repository_of_its_own_and_the_exam_to_none(hub, run, capsys):
-    code, told = push(capsys, run, "--yes", "--with-data")
-    assert code == 0, told
+    code, text = push(capsys, run, "--yes", "--with-data")
+    assert code == 0, text
     data = hub.repos[f"datasets/{REPO}-data"]
     assert data.private
     assert set(data.files) == {"README.md", "data/train.jsonl"}
@@ -121,26 +121,26 @@ def test_data_goes_to_a_repository_of_its_own_and_the_exam_to_none(hub, run, cap
     assert b"datasets:\n- me/my-model-data" in hub.repos[REPO].files["README.md"]
 
 
-def test_public_is_public_and_only_when_said(hub, run, capsys):
+def test_a_repository_is_public_only_with_the_flag(hub, run, capsys):
     hub.repos[REPO] = Repo(private=False, files={"old.bin": b"x"})
     refused(capsys, run, "is public", "--public")
     assert hub.repos[REPO].commits == []
-    code, told = push(capsys, run, "--yes", "--public")
-    assert code == 0, told
-    assert "old.bin" in told
+    code, text = push(capsys, run, "--yes", "--public")
+    assert code == 0, text
+    assert "old.bin" in text
 
 
 @pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "adapter/extra.py"])
 def test_a_changed_adapter_is_not_pushed(hub, run, capsys, file):
     run.write(file, b"something else")
-    refused(capsys, run, "is not what was examined", flags=())
-    refused(capsys, run, "is not what was examined")
+    refused(capsys, run, "is not the evaluated one", flags=())
+    refused(capsys, run, "is not the evaluated one")
     assert hub.requests == []
 
 
-def test_an_adapter_that_was_trained_anew_after_the_exam_is_not_pushed(hub, run, capsys):
+def test_an_adapter_that_was_trained_again_after_the_evaluation_is_not_pushed(hub, run, capsys):
     pushable.record(run, "evaluate", "ingredients", adapter="0" * 64)
-    refused(capsys, run, "after it sat the exam")
+    refused(capsys, run, "after it was evaluated")
     assert hub.requests == []
 
 
@@ -157,7 +157,7 @@ def test_data_that_no_stage_vouches_for_is_not_pushed(hub, run, capsys):
 
 
 @pytest.mark.parametrize("target", ["ollama", "gguf-adapter"])
-def test_what_no_card_can_be_written_for_is_told_before_it_is_exported(hub, run, capsys, monkeypatch, target):
+def test_a_target_without_a_card_is_refused_before_it_is_exported(hub, run, capsys, monkeypatch, target):
     monkeypatch.setattr("tunewright.commands.push.export", None)
     refused(capsys, run, f"no card can be written for an export '{target}'", "gguf", flags=("--yes", "--to", target))
     assert hub.requests == []
@@ -185,15 +185,15 @@ def test_an_invalid_verdict_and_a_broken_seal_are_not_pushed(hub, tmp_path, caps
 
 def test_a_worse_model_is_pushed_and_its_card_says_so(hub, tmp_path, capsys):
     quality = {"base": 0.9, "few-shot": 0.9, "rag": 0.9, "tuned": 0.1, "tuned+rag": 0.2}
-    code, told = push(capsys, pushable.write(tmp_path / "worse", quality=quality), "--yes")
-    assert code == 0, told
+    code, text = push(capsys, pushable.write(tmp_path / "worse", quality=quality), "--yes")
+    assert code == 0, text
     card = hub.repos[REPO].files["README.md"].decode()
     assert "## Verdict: WORSE" in card
     assert "Do not use this adapter" in card
     assert "- verdict-worse" in card
 
 
-def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, capsys):
+def test_a_preference_against_the_score_is_on_top_of_the_card(hub, run, capsys):
     verdict = run.read_json("verdict.json")
     score = next(d for d in verdict["results"]["differences"] if (d["first"], d["second"]) == ("tuned", "base"))
     assert score["interval"]["low"] > 0
@@ -221,13 +221,13 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
         "answers": pairs_digest(pairs(questions, answers, ("base", "tuned"))),
     }
     run.write_json("marking.json", marking)
-    code, told = push(capsys, run)
-    assert code == 0, told
-    reasons = told.partition("## Verdict: USE RAG")[2].strip().splitlines()
+    code, text = push(capsys, run)
+    assert code == 0, text
+    reasons = text.partition("## Verdict: USE RAG")[2].strip().splitlines()
     assert reasons[0].startswith("- People and the score disagree")
-    assert "People marked 30 questions blind: tuned over base" in told
-    assert "human marks" not in told
-    assert "a judge model's opinion" in told
+    assert "People marked 30 questions blind: tuned over base" in text
+    assert "human marks" not in text
+    assert "a judge model's opinion" in text
 
 
 @pytest.mark.parametrize(
@@ -247,18 +247,18 @@ def test_what_people_said_against_the_score_stands_on_top_of_the_card(hub, run, 
         ("whoami", None, ["cannot be reached", "connection"]),
     ],
 )
-def test_refusals_are_told_apart(hub, run, capsys, pattern, status, words):
+def test_each_refusal_has_its_own_message(hub, run, capsys, pattern, status, words):
     hub.faults = [Fault(pattern, status, message="the reason" if status == 400 else "")]
     refused(capsys, run, *words)
     assert hub.repos.get(REPO) is None or hub.repos[REPO].commits == []
 
 
-def test_a_repository_of_somebody_else_is_told_with_the_hubs_own_words(hub, run, capsys):
+def test_the_error_for_a_repository_of_somebody_else_has_the_hubs_own_words(hub, run, capsys):
     with pytest.raises(SystemExit):
         cli.main(["push", str(run.path), "them/my-model", "--yes"])
-    told = capsys.readouterr().err
-    assert "may not write to them/my-model" in told
-    assert "You don't have the rights" in told
+    text = capsys.readouterr().err
+    assert "may not write to them/my-model" in text
+    assert "You don't have the rights" in text
 
 
 @pytest.mark.parametrize(
@@ -277,20 +277,20 @@ def test_a_repository_of_somebody_else_is_told_with_the_hubs_own_words(hub, run,
 )
 def test_a_passing_fault_is_waited_out(hub, run, capsys, fault):
     hub.faults = [fault]
-    code, told = push(capsys, run, "--yes")
-    assert code == 0, told
+    code, text = push(capsys, run, "--yes")
+    assert code == 0, text
     assert fault.met == fault.times
     assert len(hub.repos[REPO].commits) == 1
     assert set(hub.stored.values()) == {1}
 
 
-def test_a_hub_that_stands_still_is_not_waited_for_for_ever(hub, run, capsys, monkeypatch):
+def test_a_hub_that_does_not_answer_is_not_waited_for_forever(hub, run, capsys, monkeypatch):
     monkeypatch.setattr("tunewright.hub.upload._TIMEOUT_S", 0.2)
     hub.faults = [Fault("commit/main", hold=threading.Event())]
     refused(capsys, run, "did not answer in time")
 
 
-def test_no_token_a_broken_token_and_no_network_are_told_apart(hub, run, capsys, monkeypatch):
+def test_no_token_a_broken_token_and_no_network_have_their_own_messages(hub, run, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     refused(capsys, run, "no token", "hf auth login")
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN} {TOKEN}")
@@ -313,7 +313,7 @@ def test_what_is_no_repository_is_refused(hub, run, capsys, name):
     assert hub.requests == []
 
 
-def test_a_push_that_was_killed_goes_on_with_what_is_missing(run, tmp_path):
+def test_a_push_after_a_kill_sends_only_what_is_missing(run, tmp_path):
     """Killed (SIGKILL) while a large file goes up; run again, each file is stored once and committed once."""
     environment = {
         **os.environ,
@@ -340,7 +340,7 @@ def test_a_push_that_was_killed_goes_on_with_what_is_missing(run, tmp_path):
         assert len(hub.repos[REPO].files) == 4
 
 
-def test_an_exported_adapter_is_not_passed_off_as_the_one_that_sat_the_exam(hub, run, capsys):
+def test_an_exported_adapter_is_not_pushed_as_the_evaluated_one(hub, run, capsys):
     run.write("exports/adapter-original/adapter_model.safetensors", b"of another base")
     made_of = {"adapter": file_digest(run.file("adapter"))}
     write_receipt(run.file("exports/adapter-original"), {"target": "adapter", "made_of": made_of})
@@ -349,11 +349,13 @@ def test_an_exported_adapter_is_not_passed_off_as_the_one_that_sat_the_exam(hub,
     assert hub.requests == []
 
 
-@pytest.mark.parametrize(("stage", "told"), [("train", "that the training wrote it"), ("evaluate", "it sat the exam")])
-def test_an_adapter_without_a_record_is_not_said_to_have_been_changed(hub, run, capsys, stage, told):
+@pytest.mark.parametrize(
+    ("stage", "words"), [("train", "that the training wrote it"), ("evaluate", "it was evaluated")]
+)
+def test_an_adapter_without_a_record_is_not_said_to_have_been_changed(hub, run, capsys, stage, words):
     content = run.read_json(f"stages/{stage}.json")
     for part in ("outputs", "ingredients"):
         content.get(part, {}).pop("adapter", None)
     run.write_json(f"stages/{stage}.json", content)
-    text = refused(capsys, run, "is not what was examined", "no record says", told)
+    text = refused(capsys, run, "is not the evaluated one", "no record says", words)
     assert "was changed" not in text

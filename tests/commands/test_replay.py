@@ -72,7 +72,7 @@ def test_another_setting_is_named_with_both_values(run, exported):
     assert caught.value.cause == "settings.training.learning_rate was 0.01, it is 0.02"
 
 
-def test_another_adapter_is_told_with_the_first_version_that_differs(run, exported):
+def test_another_adapter_is_an_error_with_the_first_version_that_differs(run, exported):
     """A receipt of an adapter that another torch made: trained again, the digests differ, and torch is named."""
     content = read_receipt(exported)
     kept = (exported / "receipt.json").read_bytes()
@@ -82,7 +82,7 @@ def test_another_adapter_is_told_with_the_first_version_that_differs(run, export
     facts = {key: value for key, value in content.items() if key not in ("files", "digest")}
     write_receipt(exported, facts | {"made_of": made_of})
     try:
-        with pytest.raises(ExportError, match="the adapter is another one") as caught:
+        with pytest.raises(ExportError, match="the adapter differs") as caught:
             replay(exported)
     finally:
         (exported / "receipt.json").write_bytes(kept)
@@ -91,14 +91,14 @@ def test_another_adapter_is_told_with_the_first_version_that_differs(run, export
 
 def test_a_receipt_from_elsewhere_asks_for_the_run(run, tmp_path):
     away = export(run, "adapter", out=tmp_path / "away")
-    with pytest.raises(RunFolderError, match="does not say where its run is") as caught:
+    with pytest.raises(RunFolderError, match="does not name its run") as caught:
         replay(away)
     assert "--dir" in caught.value.hint
 
 
 def test_a_run_whose_adapter_is_gone_is_replayed(run, exported, monkeypatch, capsys):
     shutil.move(run.file("adapter"), run.file("moved"))
-    monkeypatch.setattr("tunewright.commands.replay._train_again", lambda run: file_digest(run.file("moved")))
+    monkeypatch.setattr("tunewright.commands.replay._train_again", lambda run, recipe: file_digest(run.file("moved")))
     try:
         replay(exported)
     finally:

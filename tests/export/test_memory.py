@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-# A child that tells how much memory of its own it came to hold at most, in bytes, above what it began with. Pages of
-# files that it reads are not its own: the system takes them back when it needs them.
+# A child that prints its peak of anonymous memory in bytes, above its start. Pages of files that it reads do not count:
+# the system takes them back when it needs them.
 CHILD = """
 import sys, threading, torch
 from pathlib import Path
@@ -67,8 +67,8 @@ def test_a_model_of_twelve_shards_is_merged_in_the_room_of_two(tmp_path):
     )  # and what Python itself takes
     shards = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(shards) == NUM * TENSOR // SHARD == 12
-    found = {name: value for shard in shards for name, value in load_file(shard).items()}
-    assert all(torch.equal(found[name], value.float()) for name, value in weights.items())
-    assert found.keys() == weights.keys()
-    # What is watched is what is held: in one shard, the model is in memory whole.
+    merged = {name: value for shard in shards for name, value in load_file(shard).items()}
+    assert all(torch.equal(merged[name], value.float()) for name, value in weights.items())
+    assert merged.keys() == weights.keys()
+    # The measurement works: with one shard, the whole model is in memory.
     assert peak_of_merge(source, tmp_path / "whole", NUM * TENSOR) > 8 * SHARD

@@ -36,13 +36,13 @@ def copy(exported, tmp_path):
 @given(where=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_a_flipped_byte_in_any_file_is_named_and_refused(copy, where, change):
     for path in sorted(file for file in copy.rglob("*") if file.is_file()):
-        whole = path.read_bytes()
-        place = int(where * len(whole))
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+        content = path.read_bytes()
+        index = int(where * len(content))
+        path.write_bytes(content[:index] + bytes([content[index] ^ change]) + content[index + 1 :])
         with pytest.raises(ExportError) as caught:
             verify(copy)
         assert path.name in str(caught.value)
-        path.write_bytes(whole)
+        path.write_bytes(content)
     verify(copy)
 
 
@@ -73,7 +73,7 @@ def test_the_receipt_names_its_ingredients_and_no_folder_of_this_machine(run, ex
     assert '"documents"' in receipt["recipe"]
 
 
-def test_a_name_tells_no_folder_that_leads_to_it():
+def test_a_public_name_shows_no_folder_of_this_machine():
     names = {
         "/home/me/secret/llama": "llama",
         "~/secret/llama": "llama",
@@ -104,7 +104,7 @@ def test_the_commands_export_verify_and_refuse(run, tmp_path, capsys):
 def test_an_export_is_verified_and_replayed_from_inside(exported, run, monkeypatch, capsys):
     monkeypatch.chdir(exported)
     assert exit_code("verify", ".") == 0
-    monkeypatch.setattr("tunewright.commands.replay._train_again", lambda run: file_digest(run.file("adapter")))
+    monkeypatch.setattr("tunewright.commands.replay._train_again", lambda run, recipe: file_digest(run.file("adapter")))
     assert exit_code("replay", "receipt.json") == 0
     assert "the same adapter" in capsys.readouterr().err
 

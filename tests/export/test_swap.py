@@ -1,4 +1,4 @@
-"""A stop at any moment of an export leaves the old one whole under its name, and never a half one."""
+"""A stop at any moment of an export leaves the old one complete under its name, and never half of one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 
 from support.exported_run import adapted_run, make_recipe
 from tunewright.errors import DiskFullError, ExportError, RunFolderError, UserError
-from tunewright.export import receipt, stage
 from tunewright.export.certificate import Certificate
-from tunewright.export.receipt import manifest, verify
-from tunewright.export.stage import export
-from tunewright.export.swap import RECEIPT, exports_in, put_back, recover, replaced
+from tunewright.export.receipt import RECEIPT, exports_in, manifest, verify
+from tunewright.export.stage import TARGETS, export, receipt_content, replaced, write_export
+from tunewright.export.target import ExportRequest
+from tunewright.recipe import load_recipe
+from tunewright.storage import recover_folder, restore_folder
 
 WRITES = ("fsync", "mkdir", "write_text", "save_file")
 OPERATIONS = (*WRITES, "rename", "rmtree", "copyfile")
@@ -45,22 +46,32 @@ def counting(original, calls: list[int], at: int, how):
     return call
 
 
-def uncompared(patch, folder: Path) -> None:
-    """Let the next exports skip the comparison, which writes nothing, with the certificate of an earlier one."""
-    certificate = Certificate.model_validate_json((folder / "certificate.json").read_text())
-    patch.setattr(stage, "certify", lambda *args: certificate)
-    patch.setattr(stage, "reference", lambda *args: None)
+def certificate_of(folder: Path) -> Certificate:
+    return Certificate.model_validate_json((folder / "certificate.json").read_text())
 
 
-def killed(run, at: int, **options) -> bool:
-    """Export in a forked child that kills itself at its n-th file operation; return whether it got through."""
+def write_adapter(run, folder: Path, certificate: Certificate) -> None:
+    """Export the adapter as the stage does, with a certificate that was computed before: comparing writes no file."""
+    request = ExportRequest(run.file("adapter"), load_recipe(run.file("recipe.toml")))
+    with run.lock():
+        write_export(
+            folder,
+            TARGETS["adapter"],
+            request,
+            lambda fresh: certificate,
+            lambda: receipt_content(run, request, "adapter", folder),
+        )
+
+
+def killed(run, folder: Path, certificate: Certificate, at: int) -> bool:
+    """Export in a forked child that kills itself at its n-th file operation; return whether it finished."""
     child = os.fork()
     if not child:
         code = 1
         try:
             with pytest.MonkeyPatch.context() as patch:
                 dying(patch, at, lambda: os.kill(os.getpid(), signal.SIGKILL))
-                export(run, "adapter", **options)
+                write_adapter(run, folder, certificate)
             code = 0
         finally:
             os._exit(code)
@@ -74,22 +85,22 @@ def run(tiny_model, tmp_path):
     return adapted_run(tmp_path / "run", make_recipe(tiny_model))
 
 
-def test_a_kill_at_every_file_operation_leaves_the_old_or_the_new_whole(run, monkeypatch):
-    """Each child dies one operation later; what stands after it is one of the two, complete and verified."""
+def test_a_kill_at_every_file_operation_leaves_the_old_or_the_new_complete(run):
+    """Each child dies one operation later; one of the two is in place after it, complete and verified."""
     folder = export(run, "adapter")
-    uncompared(monkeypatch, folder)
+    certificate = certificate_of(folder)
     old = manifest(folder)
     run.file("adapter/notes.md").write_text("of a second training")  # another digest, so another receipt
-    before, kills, stood = (folder / RECEIPT).read_bytes(), 0, []
-    while not killed(run, kills + 1):
+    before, kills, is_old = (folder / RECEIPT).read_bytes(), 0, []
+    while not killed(run, folder, certificate, kills + 1):
         kills += 1
-        recover(folder)
+        recover_folder(folder, RECEIPT)
         verify(folder)
-        stood.append((folder / RECEIPT).read_bytes() == before)
+        is_old.append((folder / RECEIPT).read_bytes() == before)
         assert kills < 200
     assert kills > 8
-    assert stood[0]
-    assert stood == sorted(stood, reverse=True)  # once the new one is in place, it stays
+    assert is_old[0]
+    assert is_old == sorted(is_old, reverse=True)  # once the new one is in place, it stays
     assert {key: value for key, value in manifest(folder).items() if "certificate" not in key} == {
         key: value for key, value in old.items() if "certificate" not in key
     }
@@ -97,20 +108,20 @@ def test_a_kill_at_every_file_operation_leaves_the_old_or_the_new_whole(run, mon
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_half_written_folder_of_a_killed_export_is_cleaned_up_by_the_next(run, monkeypatch):
+def test_a_half_written_folder_of_a_killed_export_is_removed_by_the_next(run):
     folder = export(run, "adapter")
-    uncompared(monkeypatch, folder)
+    certificate = certificate_of(folder)
     shutil.rmtree(folder)
-    assert not killed(run, 4)
+    assert not killed(run, folder, certificate, 4)
     left = [path.name for path in run.file("exports").iterdir() if path.name.startswith(".")]
-    assert left == [".adapter.tunewright-new"]
+    assert left == [".adapter.tunewright.tmp"]
     assert not run.file("exports/adapter").exists()
     export(run, "adapter")
     assert sorted(path.suffix for path in run.file("exports").iterdir()) == ["", ".npz"]
 
 
 @pytest.mark.parametrize("operation", range(1, 8))
-def test_ctrl_c_leaves_the_old_one_and_nothing_beside_it(run, monkeypatch, operation):
+def test_ctrl_c_leaves_the_old_export_and_nothing_beside_it(run, monkeypatch, operation):
     folder = export(run, "adapter")
     before = manifest(folder)
     run.file("adapter/more").write_text("changed")
@@ -124,7 +135,7 @@ def test_ctrl_c_leaves_the_old_one_and_nothing_beside_it(run, monkeypatch, opera
 
 
 @pytest.mark.parametrize("operation", [1, 2, 3, 12])
-def test_a_full_disk_is_told_with_the_bytes_and_leaves_the_old_one(run, monkeypatch, operation):
+def test_a_full_disk_is_an_error_with_the_bytes_and_leaves_the_old_export(run, monkeypatch, operation):
     folder = export(run, "merged", dtype="fp32")
     before = manifest(folder)
 
@@ -140,7 +151,7 @@ def test_a_full_disk_is_told_with_the_bytes_and_leaves_the_old_one(run, monkeypa
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_too_little_space_is_told_before_anything_is_written(run, monkeypatch, tmp_path):
+def test_too_little_space_is_an_error_before_anything_is_written(run, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(DiskFullError, match="not enough space") as caught:
@@ -149,8 +160,8 @@ def test_too_little_space_is_told_before_anything_is_written(run, monkeypatch, t
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_an_artifact_that_is_not_what_was_examined_never_takes_the_name(run, monkeypatch):
-    """A merge that forgets the adapter's scale: refused with the first difference, and the old export stands."""
+def test_an_artifact_that_differs_from_the_evaluated_model_never_takes_the_name(run, monkeypatch):
+    """A merge with a wrong scale is refused with the first difference, and the old export is kept."""
     from tunewright.export import merge
 
     folder = export(run, "merged", dtype="fp32")
@@ -162,10 +173,10 @@ def test_an_artifact_that_is_not_what_was_examined_never_takes_the_name(run, mon
         return type(deltas)(deltas.file, deltas.rank, deltas.scale * 10, deltas.layers, deltas.tokens)
 
     monkeypatch.setattr(merge, "read_deltas", wrong)
-    with pytest.raises(ExportError, match="is not what was examined") as caught:
+    with pytest.raises(ExportError, match="differs from the evaluated model") as caught:
         export(run, "merged", dtype="fp32")
     assert "the likeliest next token is the same at" in caught.value.cause
-    assert "the examined model says" in caught.value.cause
+    assert "the evaluated model says" in caught.value.cause
     assert manifest(folder) == before
 
 
@@ -175,7 +186,7 @@ def test_a_template_that_lost_a_token_is_refused_with_conversation_position_and_
     monkeypatch.setattr(
         tokenizer, "portable_template", lambda tokenizer: tokenizer.chat_template.replace("<|im_end|>", "")
     )
-    with pytest.raises(ExportError, match="is not what was examined") as caught:
+    with pytest.raises(ExportError, match="differs from the evaluated model") as caught:
         export(run, "adapter")
     assert "200 of 200 prompts differ" in caught.value.cause
     assert "conversation 0 (plain" in caught.value.cause
@@ -193,10 +204,10 @@ def test_a_folder_that_is_not_an_export_is_not_replaced(run, tmp_path):
         raise AssertionError("never begun")
 
 
-def test_what_others_keep_beside_a_folder_is_never_removed(run, tmp_path):
-    """Neither by a look at a folder nor by an export into it, whatever the neighbors are called."""
+def test_other_folders_beside_an_export_are_never_removed(tmp_path):
+    """Neither by a reader nor by an export into the folder, whatever their names."""
     folder = tmp_path / "models"
-    kept = [tmp_path / f".models{end}" / "precious.txt" for end in (".old", ".new", ".tunewright-old")]
+    kept = [tmp_path / f".models{end}" / "precious.txt" for end in (".old", ".new", ".tmp", ".tunewright.old")]
     for path in kept:
         path.parent.mkdir()
         path.write_text("years of work")
@@ -205,39 +216,39 @@ def test_what_others_keep_beside_a_folder_is_never_removed(run, tmp_path):
         verify(folder)
     with pytest.raises(RunFolderError, match="is not an export and is not replaced"), replaced(folder, 0):
         raise AssertionError("never begun")
-    recover(folder)
-    assert [path.read_text() for path in kept] == ["years of work"] * 3
+    recover_folder(folder, RECEIPT)
+    assert [path.read_text() for path in kept] == ["years of work"] * 4
 
 
-def _made(folder: Path, said: str) -> Path:
+def _export_with(folder: Path, text: str) -> Path:
     folder.mkdir()
-    (folder / RECEIPT).write_text(said)
+    (folder / RECEIPT).write_text(text)
     return folder
 
 
-def test_a_reader_puts_back_what_a_stopped_swap_left_and_deletes_nothing(tmp_path):
-    _made(tmp_path / ".one.tunewright-old", "old")
+def test_a_reader_restores_the_export_of_a_stopped_swap_and_deletes_nothing(tmp_path):
+    _export_with(tmp_path / ".one.tunewright.old", "old")
     assert exports_in(tmp_path) == [tmp_path / "one"]
-    aside = _made(tmp_path / ".one.tunewright-old", "older")
-    put_back(tmp_path / "one")
+    aside = _export_with(tmp_path / ".one.tunewright.old", "older")
+    restore_folder(tmp_path / "one", RECEIPT)
     assert (aside / RECEIPT).read_text() == "older"
-    recover(tmp_path / "one")
+    recover_folder(tmp_path / "one", RECEIPT)
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert (tmp_path / "one" / RECEIPT).read_text() == "old"
 
 
-def test_a_look_between_the_two_renames_does_not_keep_the_new_export_out(tmp_path, monkeypatch):
-    folder, rename = _made(tmp_path / "one", "old"), Path.rename
+def test_a_reader_between_the_two_renames_does_not_keep_the_new_export_out(tmp_path, monkeypatch):
+    folder, rename = _export_with(tmp_path / "one", "old"), Path.rename
 
-    def looked_at(path, new):
-        if path.name.endswith("-new") and Path(new) == folder and not looks:
+    def rename_after_a_reader(path, new):
+        if path.name.endswith(".tmp") and Path(new) == folder and not looks:
             looks.append(1)
-            put_back(folder)
+            restore_folder(folder, RECEIPT)
             assert (folder / RECEIPT).read_text() == "old"
         return rename(path, new)
 
     looks: list[int] = []
-    monkeypatch.setattr(Path, "rename", looked_at)
+    monkeypatch.setattr(Path, "rename", rename_after_a_reader)
     with replaced(folder, 0) as fresh:
         (fresh / RECEIPT).write_text("new")
     assert looks
@@ -251,7 +262,6 @@ def test_a_linked_folder_stays_a_link_and_the_current_folder_is_refused(run, tmp
     assert export(run, "adapter", out=tmp_path / "link") == tmp_path / "disk" / "one"
     assert (tmp_path / "link").is_symlink()
     verify(tmp_path / "link")
-    monkeypatch.setattr(stage, "reference", None)  # told before anything is computed
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for out in (".", "/", "../here"):
@@ -261,7 +271,7 @@ def test_a_linked_folder_stays_a_link_and_the_current_folder_is_refused(run, tmp
         export(run, "adapter", out=tmp_path / "disk")
 
 
-def test_a_run_without_its_recipe_is_not_told_to_run_it(run):
+def test_the_hint_for_a_run_without_its_recipe_names_no_file_of_it(run):
     run.file("recipe.toml").unlink()
     with pytest.raises(RunFolderError, match="has no recipe.toml") as caught:
         export(run, "adapter")
@@ -269,9 +279,9 @@ def test_a_run_without_its_recipe_is_not_told_to_run_it(run):
 
 
 @pytest.mark.parametrize("record", [{"ingredients": {"adapter": "another"}}, []])
-def test_an_adapter_that_was_changed_after_its_exam_is_refused(run, record):
+def test_an_adapter_that_was_changed_after_its_evaluation_is_refused(run, record):
     run.write_json("stages/evaluate.json", record)
-    with pytest.raises(RunFolderError, match="is not the one that was examined"):
+    with pytest.raises(RunFolderError, match="is not the one that was evaluated"):
         export(run, "adapter")
 
 
@@ -287,24 +297,24 @@ def test_unknown_targets_and_types_list_the_choices(run):
 def test_the_certificate_has_the_exam_on_both_and_the_other_base(tiny_model, tmp_path):
     run = adapted_run(tmp_path / "run", make_recipe(tiny_model, {}, {"quantization": "nf4"}))
     folder = export(run, "merged", dtype="bf16")
-    certificate = Certificate.model_validate_json((folder / "certificate.json").read_text())
+    certificate = certificate_of(folder)
     assert (certificate.exam.questions, certificate.exam.examined) == (8, 0.25)
     assert 0 <= certificate.exam.exported <= 1
     assert certificate.original_base.mean_kl > 10 * certificate.distributions.mean_kl
     original = export(run, "merged", dtype="fp32", base="original")
     assert original != folder
-    lowered = Certificate.model_validate_json((original / "certificate.json").read_text())
+    lowered = certificate_of(original)
     assert lowered.floor == 0.5
-    told = lowered.distributions.mean_kl
-    assert told == pytest.approx(lowered.original_base.mean_kl, rel=1e-2)
+    assert lowered.distributions.mean_kl == pytest.approx(lowered.original_base.mean_kl, rel=1e-2)
     assert f"{certificate.original_base.same} of" in (folder / "certificate.md").read_text()
 
 
-def test_the_reference_is_computed_once(run, monkeypatch):
-    from tunewright.export import reference
+def test_the_reference_is_computed_once(run):
+    def references():
+        return [(path.name, path.stat().st_mtime_ns) for path in run.file("exports").glob("reference-*")]
 
     export(run, "adapter")
-    monkeypatch.setattr(reference, "_compute", None)
-    export(run, "merged", dtype="fp32")
-    assert receipt.read_receipt(run.file("exports/merged-fp32"))["target"] == "merged"
-    assert set(stage.TARGETS) >= {"adapter", "merged"}
+    before = references()
+    assert len(before) == 1
+    assert verify(export(run, "merged", dtype="fp32"))["target"] == "merged"
+    assert references() == before

@@ -10,11 +10,15 @@ from support.exported_run import adapted_run, make_recipe
 from support.families import TINY, WORDS
 from tunewright.errors import ExportError, RunFolderError
 from tunewright.export.base_model import read_base
-from tunewright.export.comparison import probes
+from tunewright.export.comparison import short_conversations
 from tunewright.export.receipt import write_receipt
-from tunewright.hub.bundle import exported, trained_weights
+from tunewright.hub.bundle import export_bundle, weights_bundle
 from tunewright.models.chat_template import load_tokenizer, render
 from tunewright.storage import file_digest
+
+
+def bundle_of(run, target):
+    return export_bundle(run.file("exports"), target, run.file("adapter"))
 
 
 def export(run, name="merged-bf16", target="merged", **facts):
@@ -35,61 +39,59 @@ def run(tmp_path):
 
 def test_an_export_is_sent_whole_with_its_receipt_and_its_certificate(run):
     export(run)
-    parcel = exported(run, "merged")
-    assert [file.name for file in parcel.files] == ["certificate.md", "model.safetensors", "receipt.json"]
-    assert parcel.files[1].sha256 == hashlib.sha256(b"w" * 3000).hexdigest()
-    assert (parcel.kind, parcel.parity, parcel.is_examined) == ("merged", ("prompts: 3 of 3", "KL: 0"), False)
-    assert exported(run, "merged-bf16") == parcel
+    bundle = bundle_of(run, "merged")
+    assert [file.name for file in bundle.files] == ["certificate.md", "model.safetensors", "receipt.json"]
+    assert bundle.files[1].sha256 == hashlib.sha256(b"w" * 3000).hexdigest()
+    assert (bundle.kind, bundle.parity, bundle.is_evaluated) == ("merged", ("prompts: 3 of 3", "KL: 0"), False)
+    assert bundle_of(run, "merged-bf16") == bundle
 
 
-def test_several_or_none_are_told_with_their_names(run):
-    with pytest.raises(RunFolderError) as told:
-        exported(run, "gguf")
-    assert "tunewright export" in told.value.hint
+def test_several_or_none_are_an_error_with_their_names(run):
+    with pytest.raises(RunFolderError) as caught:
+        bundle_of(run, "gguf")
+    assert "tunewright export" in caught.value.hint
     export(run, "gguf-q8_0", "gguf")
     export(run, "gguf-q4_0", "gguf")
-    with pytest.raises(RunFolderError) as told:
-        exported(run, "gguf")
-    assert "gguf-q4_0, gguf-q8_0" in told.value.hint
-    assert exported(run, "gguf-q4_0").kind == "gguf"
+    with pytest.raises(RunFolderError) as caught:
+        bundle_of(run, "gguf")
+    assert "gguf-q4_0, gguf-q8_0" in caught.value.hint
+    assert bundle_of(run, "gguf-q4_0").kind == "gguf"
 
 
 def test_an_adapter_in_gguf_is_not_taken_for_the_model_in_gguf(run):
     export(run, "gguf-adapter-f16", "gguf-adapter")
     with pytest.raises(RunFolderError, match="has no export gguf"):
-        exported(run, "gguf")
+        bundle_of(run, "gguf")
     export(run, "gguf-f16", "gguf")
-    assert exported(run, "gguf").kind == "gguf"
-    assert exported(run, "gguf-adapter").kind == "gguf-adapter"
+    assert bundle_of(run, "gguf").kind == "gguf"
+    assert bundle_of(run, "gguf-adapter").kind == "gguf-adapter"
 
 
-def test_an_export_that_a_stopped_swap_left_aside_is_found(run):
+def test_an_export_that_a_stopped_swap_left_aside_is_restored(run):
     folder = export(run)
-    folder.rename(folder.with_name(f".{folder.name}.tunewright-old"))
-    assert exported(run, "merged").kind == "merged"
+    folder.rename(folder.with_name(f".{folder.name}.tunewright.old"))
+    assert bundle_of(run, "merged").kind == "merged"
     assert folder.is_dir()
 
 
 @pytest.mark.parametrize("words", ["qwen3", "llama3.2", "gemma2"])
 def test_the_pushed_template_alone_makes_the_prompts_of_the_exam(words, tmp_path):
-    """No variables are given and no turn is moved by whoever loads it."""
+    """A program that loads it gives no variables and moves no turn."""
     WORDS[words].write(tmp_path / "words")
     recipe = make_recipe(TINY["llama3"].write(tmp_path / "base"))
     run = adapted_run(tmp_path / "run", recipe)
-    examined = load_tokenizer(tmp_path / "words")
-    examined.save_pretrained(run.file("adapter"))
-    for stage, kind in (("train", "outputs"), ("evaluate", "ingredients")):
-        run.write_json(f"stages/{stage}.json", {kind: {"adapter": file_digest(run.file("adapter"))}})
-    for file in trained_weights(run, read_base(recipe.model.base)).files:
+    evaluated = load_tokenizer(tmp_path / "words")
+    evaluated.save_pretrained(run.file("adapter"))
+    for file in weights_bundle(run.file("adapter"), read_base(recipe.model.base)).files:
         content = file.path.read_bytes() if file.content is None else file.content
         assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         (tmp_path / "pushed").mkdir(exist_ok=True)
         (tmp_path / "pushed" / file.name).write_bytes(content)
     pushed = AutoTokenizer.from_pretrained(tmp_path / "pushed", local_files_only=True)
-    for messages in probes():
+    for messages in short_conversations():
         turns = [message.model_dump() for message in messages]
         plain = pushed.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert plain == render(examined, messages, True)
+        assert plain == render(evaluated, messages, True)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +109,14 @@ def test_a_changed_export_is_refused(run, name, content, words):
     if content is None:
         content = (folder / name).read_bytes().replace(b'"merged"', b'"adapter"')
     (folder / name).write_bytes(content)
-    with pytest.raises(ExportError) as told:
-        exported(run, "merged")
-    assert words in str(told.value)
+    with pytest.raises(ExportError) as caught:
+        bundle_of(run, "merged")
+    assert words in str(caught.value)
 
 
 def test_an_export_of_an_earlier_adapter_is_refused(run):
     export(run, dtype="bf16", base="original")
-    run.write("adapter/adapter_model.safetensors", b"trained anew")
-    with pytest.raises(RunFolderError, match="another adapter") as told:
-        exported(run, "merged")
-    assert told.value.hint.endswith("--to merged --dtype bf16 --base original")
+    run.write("adapter/adapter_model.safetensors", b"trained again")
+    with pytest.raises(RunFolderError, match="another adapter") as caught:
+        bundle_of(run, "merged")
+    assert caught.value.hint.endswith("--to merged --dtype bf16 --base original")

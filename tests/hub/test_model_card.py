@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from support import finished_run, pushable
+from tunewright.commands.push import read_card_records
 from tunewright.export.base_model import read_base
 from tunewright.hub.markdown import fence, plain
 from tunewright.hub.model_card import Pushed, data_card, model_card
@@ -47,7 +48,7 @@ def parse(card):
 def card_of(run, pushed=None):
     recipe = load_recipe(run.file("recipe.toml"))
     verdict = run.read_json("verdict.json")
-    return model_card(run, recipe, verdict, pushed or Pushed("me/my-model", "adapter", True))
+    return model_card(read_card_records(run), recipe, verdict, pushed or Pushed("me/my-model", "adapter", True))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_front_matter_is_what_the_hub_reads(run):
     assert [metric["value"] for metric in metrics] == [round(tuned["primary"]["mean"], 4)]
 
 
-def test_every_arm_stands_there_with_its_interval_and_the_verdict_in_its_own_words(run):
+def test_every_arm_has_its_interval_and_the_verdict_its_own_words(run):
     card = card_of(run)
     verdict = run.read_json("verdict.json")
     for arm in verdict["results"]["arms"]:
@@ -82,7 +83,7 @@ def test_every_arm_stands_there_with_its_interval_and_the_verdict_in_its_own_wor
         "answer-first | 1",
         "refusal | 1",
         "own | 1",
-        "18 document(s) were trained on, 6 were kept",
+        "18 document(s) were trained on, 6 were held out",
         "near duplicate | 11",
     ):
         assert words in card
@@ -115,8 +116,8 @@ def test_hostile_titles_and_prompts_change_no_sign_of_the_card(tmp_path):
 
     harmless = [f"Title {number}" for number in range(len(HOSTILE))]
     expected = parse(card_of(made("harmless", harmless, "Answer.")))
-    found = parse(card_of(made("hostile", HOSTILE, "\n".join(HOSTILE))))
-    assert found == expected
+    hostile = parse(card_of(made("hostile", HOSTILE, "\n".join(HOSTILE))))
+    assert hostile == expected
 
 
 @given(st.text(st.one_of(st.sampled_from("#*_`[]()<>!|\\-+.12 a:/&;\n\t~=\"'@$"), st.characters()), max_size=40))
@@ -171,7 +172,7 @@ def test_no_path_of_this_machine_and_no_address_is_in_a_card(tmp_path):
     assert "MY_KEY" not in card
     assert "base_model" not in front
     assert front["license"] == "unknown"
-    assert "its place on the hub is not recorded" in card
+    assert "its name on the hub is not recorded" in card
     assert "big-model" in card
 
 
@@ -197,13 +198,13 @@ def test_the_bases_license_is_read_from_its_card(tmp_path, front, license):
     assert (base.hub_name, base.license) == ("owner/name", license)
 
 
-def test_documents_licenses_are_told_or_said_to_be_missing(run, tmp_path):
+def test_the_documents_licenses_are_listed_or_said_to_be_missing(run, tmp_path):
     assert "Documents: not stated by the author (18 of 18)" in card_of(run)
     docs = [d.model_copy(update={"metadata": {"license": "CC BY 4.0"}}) for d in finished_run.documents()]
     assert "Documents: CC BY 4.0 (18 of 18)" in card_of(pushable.write(tmp_path / "run", docs=docs))
 
 
-def test_exports_say_how_near_they_are_or_that_nobody_measured(run):
+def test_exports_have_their_parity_or_that_it_was_not_measured(run):
     parity = ("likeliest next token: the same at 99 of 100 positions", "a | b")
     merged = card_of(run, Pushed("me/m", "merged", False, parity))
     assert "- likeliest next token: the same at 99 of 100 positions" in merged
@@ -220,16 +221,16 @@ def test_code_has_the_system_prompt_to_the_letter_and_none_where_there_is_none(t
         made = pushable.write(tmp_path / name, Recipe(system_prompt=prompt))
         return card_of(made), card_of(made, Pushed("me/m", "gguf", False))
 
-    told, gguf = cards("with", "Answer.\n\n  Briefly.")
-    assert '{"role": "system", "content": \'Answer.\\n\\n  Briefly.\'}' in told
+    adapter, gguf = cards("with", "Answer.\n\n  Briefly.")
+    assert '{"role": "system", "content": \'Answer.\\n\\n  Briefly.\'}' in adapter
     assert "\nAnswer.\n\n  Briefly.\n" in gguf
-    told, _ = cards("without", "")
-    assert '"system"' not in told
-    assert "examined without a system prompt" in told
+    adapter, _ = cards("without", "")
+    assert '"system"' not in adapter
+    assert "evaluated without a system prompt" in adapter
 
 
 def test_the_data_card_names_its_files_and_the_rules(run):
-    card = data_card(run, load_recipe(run.file("recipe.toml")), "me/m", "me/m-data")
+    card = data_card(read_card_records(run), load_recipe(run.file("recipe.toml")), "me/m", "me/m-data")
     front, _ = parse(card)
     assert front["configs"] == [{"config_name": "samples", "data_files": "data/train.jsonl"}]
     assert front["license"] == "unknown"
@@ -237,7 +238,7 @@ def test_the_data_card_names_its_files_and_the_rules(run):
 
 
 @pytest.mark.parametrize("quantization, added", [("none", ()), ("nf4-double", ()), ("none", ("<|new|>",))])
-def test_the_code_for_transformers_and_peft_runs_as_it_stands(tmp_path, tiny_model, quantization, added):
+def test_the_code_for_transformers_and_peft_runs_as_it_is(tmp_path, tiny_model, quantization, added):
     from tunewright.models.loading import attach_adapter, save_adapter
     from tunewright.models.student import student_base, student_tokenizer
 
@@ -260,10 +261,10 @@ def test_the_code_for_transformers_and_peft_runs_as_it_stands(tmp_path, tiny_mod
     code = code.replace("'me/my-model'", repr(str(folder))).replace(
         f"'path/to/{tiny_model.name}'", repr(str(tiny_model))
     )
-    told = []
-    exec(code, {"print": told.append})
-    assert len(told) == 1
-    assert isinstance(told[0], str)
+    printed = []
+    exec(code, {"print": printed.append})
+    assert len(printed) == 1
+    assert isinstance(printed[0], str)
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
     assert ("--max-lora-rank 8" in card) is (not added)
 

@@ -65,20 +65,20 @@ def test_turns_run_out_and_what_is_no_action_costs_one():
 )
 def test_a_statement_reaches_nothing_but_rows_and_ends(statement):
     base = open_database()
-    ran, told = run_statement(base, statement)
-    assert not ran or told == "no rows"
+    ran, text = run_statement(base, statement)
+    assert not ran or text == "no rows"
     assert run_statement(base, "SELECT COUNT(*) FROM staff") == (True, "[6]")
 
 
 @given(st.text())
 def test_any_reply_is_read_or_is_no_action(reply):
-    found = read_action(reply)
-    assert found is None or found["tool"] in ("sql", "answer")
+    action = read_action(reply)
+    assert action is None or action["tool"] in ("sql", "answer")
     episode = begin(agent_database.tasks()[0])
     act(episode, reply)
     assert episode.num_turns == 1
 
 
 def test_the_model_is_shown_a_part_of_many_rows():
-    ran, told = run_statement(open_database(), "SELECT * FROM readings")
-    assert ran and told.endswith("(more rows)") and len(told) < 700
+    ran, text = run_statement(open_database(), "SELECT * FROM readings")
+    assert ran and text.endswith("(more rows)") and len(text) < 700

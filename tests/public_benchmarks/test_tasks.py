@@ -1,14 +1,14 @@
-"""Base and tuned play tasks on one loaded model: lm-eval's from files, the bundled environment, and no score twice."""
+"""Base and tuned play tasks on one loaded model: lm-eval's from files, the bundled environment, each once."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from tunewright.commands.benchmark import benchmark
 from tunewright.errors import UserError
 from tunewright.models import model_pool
-from tunewright.public_benchmarks import tasks
-from tunewright.public_benchmarks.tasks import Extent, benchmark, compare_values, find_task
+from tunewright.public_benchmarks.tasks import Extent, compare_values, find_task
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.reporting.benchmarks import BenchmarkResults
 from tunewright.run_folder import RunFile, RunFolder
@@ -76,11 +76,11 @@ def test_a_file_is_played_on_both_and_a_new_adapter_is_never_given_old_scores(ru
     second = rows_of(benchmark(run, [str(choices)], Extent()))
     assert {key: base for key, (base, _) in second.items()} == {key: base for key, (base, _) in first.items()}
     assert second != first
-    arms = [entry["arm"] for entry in run.journal(tasks.JOURNAL).entries]
+    arms = [entry["arm"] for entry in run.journal(RunFile.BENCHMARKS_JOURNAL).entries]
     assert arms == ["base", "tuned", "tuned"]
 
 
-def test_open_questions_a_yaml_task_and_the_environment_stand_in_one_table(run, tmp_path, capsys):
+def test_open_questions_a_yaml_task_and_the_environment_are_in_one_table(run, tmp_path, capsys):
     (tmp_path / "open.jsonl").write_text(json.dumps({"question": "Who?", "answer": "Ada"}) + "\n")
     (tmp_path / "data.jsonl").write_text(json.dumps({"q": "two and two", "a": "four"}) + "\n")
     (tmp_path / "sums.yaml").write_text(
@@ -99,7 +99,7 @@ def test_open_questions_a_yaml_task_and_the_environment_stand_in_one_table(run, 
     assert BenchmarkResults.model_validate(run.read_json(RunFile.BENCHMARKS)) == results
 
 
-def test_a_yaml_tasks_data_is_part_of_what_is_asked(tmp_path):
+def test_a_yaml_tasks_data_is_part_of_its_content(tmp_path):
     data, task = tmp_path / "data.jsonl", tmp_path / "sums.yaml"
     data.write_text('{"q": "two and two", "a": "four"}\n')
     task.write_text(
@@ -118,9 +118,9 @@ def test_a_yaml_tasks_data_is_part_of_what_is_asked(tmp_path):
 def test_without_shots_a_task_keeps_its_own_and_none_is_none(run, choices, capsys):
     benchmark(run, [str(choices)], Extent(limit=4))
     benchmark(run, [str(choices)], Extent(limit=4, shots=0))
-    assert len(run.journal(tasks.JOURNAL).entries) == 4  # two extents, each on base and tuned
-    told = capsys.readouterr().err
-    assert "at most 4 items of each task, 0 worked examples before each" in told
+    assert len(run.journal(RunFile.BENCHMARKS_JOURNAL).entries) == 4  # two extents, each on base and tuned
+    printed = capsys.readouterr().err
+    assert "at most 4 items of each task, 0 worked examples before each" in printed
 
 
 def test_items_are_paired_and_a_groups_tasks_are_its_clusters():
@@ -137,9 +137,9 @@ def test_items_are_paired_and_a_groups_tasks_are_its_clusters():
     [
         ("", "holds no question"),
         ("{", "line 1 is not JSON"),
-        ('{"question": "q", "options": ["a"], "right": 1}\n', "line 1 is of another form"),
-        ('{"question": "q", "answer": "a"}\n{"question": "q", "options": ["a"], "right": 0}\n', "line 2 is of another"),
-        ("[1]\n", "line 1 is of another form"),
+        ('{"question": "q", "options": ["a"], "right": 1}\n', "line 1 has another form"),
+        ('{"question": "q", "answer": "a"}\n{"question": "q", "options": ["a"], "right": 0}\n', "line 2 has another"),
+        ("[1]\n", "line 1 has another form"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content, cause):
@@ -149,7 +149,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, cause):
         find_task(str(path))
 
 
-def test_what_cannot_be_played_says_why(run, tmp_path):
+def test_a_task_that_cannot_be_played_is_an_error_with_the_reason(run, tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         find_task(str(tmp_path / "none.jsonl"))
     with pytest.raises(UserError, match="there is no task at"):

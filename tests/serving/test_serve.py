@@ -1,4 +1,4 @@
-"""The server itself: OpenAI's own client and ``llm`` talk to it, it says what chat says, and it proves itself first."""
+"""The server: OpenAI's client and ``llm`` talk to it, it answers as chat does, and it is checked before it listens."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from support import TESTS
 from support.gguf_folder import write_gguf
 from support.serving_process import ENVIRONMENT, all_gone, children, refused, served
 from support.tuned_run import SYSTEM_PROMPT, make_tuned_run
-from tunewright.chat.loop import converse
+from tunewright.commands.chat import chat
+from tunewright.commands.serve import serve, start_engine, tuned_gguf
 from tunewright.errors import ModelError, RunFolderError, StageError, UserError
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import load_recipe
 from tunewright.records import Answer, Question
 from tunewright.run_folder import RunFolder
 from tunewright.serving.app import application
-from tunewright.serving.canary import Canary, judge
+from tunewright.serving.canary import Canary, require_tuned
 from tunewright.serving.engine import WAITING, Completions, Piece
-from tunewright.serving.listen import open_door, take_port
-from tunewright.serving.serve import Student, serve, start_engine
+from tunewright.serving.listen import start_listening, take_port
 from tunewright.serving.vllm import command
 
 TOKEN = "a token of twenty-eight char"
@@ -68,7 +68,7 @@ def post(address, body, **headers):
     return urllib3.request("POST", f"{address}/chat/completions", body=content, headers=headers)
 
 
-def test_every_served_answer_is_the_examined_one_whole_and_streamed(run, client):
+def test_every_served_answer_is_that_of_the_exam_whole_and_streamed(run, client):
     for question, answer in exam(run):
         whole = ask(client, question)
         assert whole.choices[0].message.content.strip() == answer
@@ -81,25 +81,25 @@ def test_every_served_answer_is_the_examined_one_whole_and_streamed(run, client)
         assert stream[-1].usage == whole.usage
 
 
-def test_without_a_limit_it_says_what_chat_says(run, client, monkeypatch, capsys):
+def test_without_a_limit_it_answers_as_chat_does(run, client, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Which group had it ?\nAnd why ?\n"))
-    converse(run, ("tuned",), None)
+    chat(run, ("tuned",), None)
     first, second = capsys.readouterr().out.split("\n")[:2]
     turns = [{"role": "user", "content": "Which group had it ?"}]
-    told = client.chat.completions.create(model="tuned", messages=turns)
+    reply = client.chat.completions.create(model="tuned", messages=turns)
     # Random weights come to a near tie sooner or later, and then two programs' roundings part.
-    assert told.choices[0].message.content[:300] == first[:300]
-    assert told.usage.completion_tokens == 512
+    assert reply.choices[0].message.content[:300] == first[:300]
+    assert reply.usage.completion_tokens == 512
     turns += [{"role": "assistant", "content": first}, {"role": "user", "content": "And why ?"}]
-    told = client.chat.completions.create(model="tuned", messages=turns)
-    assert told.choices[0].message.content[:100] == second[:100]
+    reply = client.chat.completions.create(model="tuned", messages=turns)
+    assert reply.choices[0].message.content[:100] == second[:100]
 
 
 def test_the_system_prompt_of_training_is_put_in_where_a_chat_has_none(client):
     bare = ask(client, "Which group had it ?")
     turns = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": "Which group had it ?"}]
-    told = client.chat.completions.create(model="tuned", messages=turns, max_tokens=12)
-    assert (told.choices[0].message.content, told.usage) == (bare.choices[0].message.content, bare.usage)
+    reply = client.chat.completions.create(model="tuned", messages=turns, max_tokens=12)
+    assert (reply.choices[0].message.content, reply.usage) == (bare.choices[0].message.content, bare.usage)
     turns[0] = {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}
     other = client.chat.completions.create(model="tuned", messages=turns, max_tokens=12)
     assert other.usage.prompt_tokens != bare.usage.prompt_tokens
@@ -139,12 +139,12 @@ def test_sampling_stop_and_the_list_of_models(client):
 )
 def test_what_is_not_supported_is_refused_not_ignored(client, options, code, word):
     turns = [{"role": "user", "content": "Which ?"}]
-    with pytest.raises(openai.APIStatusError, match=word) as told:
+    with pytest.raises(openai.APIStatusError, match=word) as reply:
         client.chat.completions.create(**{"model": "tuned", "messages": turns, **options})
-    assert told.value.status_code == code
+    assert reply.value.status_code == code
 
 
-def test_odd_requests_get_an_answer_that_says_what_is_wrong(server):
+def test_odd_requests_get_an_answer_that_names_the_fault(server):
     address, process = server
     good = {"messages": [{"role": "user", "content": "Which ?"}], "max_tokens": 2}
     assert post(address, good).status == 200
@@ -172,8 +172,8 @@ def test_what_changes_no_answer_is_let_in(client):
     plain = ask(client, "Which group had it ?")
     idle = {"user": "me", "store": False, "metadata": {"a": "b"}, "service_tier": "auto", "parallel_tool_calls": True}
     same = {"n": 1, "tools": [], "logprobs": False, "tool_choice": "auto", "extra_body": {"top_k": -1, "best_of": 1}}
-    told = ask(client, "Which group had it ?", **idle, **same)
-    assert told.choices[0].message.content == plain.choices[0].message.content
+    reply = ask(client, "Which group had it ?", **idle, **same)
+    assert reply.choices[0].message.content == plain.choices[0].message.content
     turns = [{"role": "user", "content": "Which group had it ?", "name": "me"}, plain.choices[0].message.model_dump()]
     turns.append({"role": "user", "content": "Why ?"})
     assert client.chat.completions.create(model="tuned", messages=turns, max_tokens=2).usage.completion_tokens == 2
@@ -203,13 +203,11 @@ def test_the_llm_command_talks_to_it(run, server, tmp_path):
     environment = {**ENVIRONMENT, "LLM_USER_PATH": str(tmp_path)}
     for options in ([], ["--no-stream"]):
         words = [sys.executable, "-m", "llm", "-m", "mine", "--key", "unused", "-o", "max_tokens", "12", *options]
-        told = subprocess.run([*words, question], capture_output=True, text=True, env=environment, timeout=120)
-        assert told.stdout.strip() == answer, told.stderr
+        reply = subprocess.run([*words, question], capture_output=True, text=True, env=environment, timeout=120)
+        assert reply.stdout.strip() == answer, reply.stderr
 
 
-def test_the_file_is_made_once_and_anew_for_another_adapter(run, server, monkeypatch):
-    from tunewright.serving.llama_cpp import tuned_gguf
-
+def test_the_file_is_written_once_and_again_for_another_adapter(run, server, monkeypatch):
     recipe = load_recipe(run.file("recipe.toml"))
     before = run.file("serving/f32/model.gguf").stat().st_mtime_ns
     assert tuned_gguf(run, recipe, "f32").stat().st_mtime_ns == before
@@ -235,9 +233,9 @@ def test_however_it_ends_no_child_is_left(run, number):
             process.send_signal(number)
             assert process.wait(timeout=60) == 0
         assert all_gone(engine)
-        told = process.stderr.read()
-        assert "stopped" in told
-        assert "Traceback" not in told
+        reply = process.stderr.read()
+        assert "stopped" in reply
+        assert "Traceback" not in reply
 
 
 def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
@@ -246,10 +244,10 @@ def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
     file = copy / "serving" / "f32" / "model.gguf"
     student = run.path.parent / "student"
     write_gguf(student, file, "f32")
-    code, told = refused(copy, "--dtype", "f32")
+    code, reply = refused(copy, "--dtype", "f32")
     assert code == 3
-    assert "the adapter is not applied" in told
-    assert "it answers 0 word for word as tuned did, 6 as the base" in told
+    assert "the adapter is not applied" in reply
+    assert "it answers 0 word for word as tuned did, 6 as the base" in reply
 
 
 def test_a_run_whose_tune_changed_nothing_is_refused(run, tmp_path):
@@ -258,62 +256,62 @@ def test_a_run_whose_tune_changed_nothing_is_refused(run, tmp_path):
         serve(same, "127.0.0.1", 0, "llama.cpp", "f32")
 
 
-def test_an_adapter_that_was_not_examined_is_refused(run, tmp_path, capsys):
+def test_an_adapter_that_was_not_evaluated_is_refused(run, tmp_path, capsys):
     from safetensors.torch import load_file, save_file
 
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
     file = copy / "adapter" / "adapter_model.safetensors"
     save_file({name: value.flip(0) for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
-    with pytest.raises(StageError, match="not the one that was examined"):
+    with pytest.raises(StageError, match="not the evaluated one"):
         serve(RunFolder(copy), "127.0.0.1", 0, "llama.cpp", "f16")
     assert capsys.readouterr().out == ""
 
 
-def test_a_family_that_llama_cpp_does_not_know_is_served_by_the_examined_model(run, monkeypatch, capsys):
+def test_a_family_that_llama_cpp_does_not_know_is_served_by_transformers(run, monkeypatch, capsys):
     def unknown(*arguments):
         raise ModelError("no GGUF is written of this family")
 
     monkeypatch.setattr("tunewright.serving.llama_cpp.write_model_file", unknown)
     recipe = load_recipe(run.file("recipe.toml"))
-    student = Student(student_tokenizer(recipe), recipe.system_prompt)
-    with start_engine(run, recipe, "auto", "q8_0", student) as engine:
+    tokenizer = student_tokenizer(recipe)
+    with start_engine(run, recipe, "auto", "q8_0", tokenizer) as engine:
         assert engine.name == "transformers"
     assert "llama.cpp cannot (no GGUF is written of this family)" in capsys.readouterr().err
     with pytest.raises(ModelError, match="llama.cpp cannot serve this model"):
-        start_engine(run, recipe, "llama.cpp", "q8_0", student)
+        start_engine(run, recipe, "llama.cpp", "q8_0", tokenizer)
     with pytest.raises(UserError, match="vLLM cannot serve this run"):
-        start_engine(run, recipe, "vllm", "q8_0", student)
+        start_engine(run, recipe, "vllm", "q8_0", tokenizer)
 
 
-def test_what_lacks_is_told_before_anything_is_loaded(run, tmp_path, monkeypatch):
-    def told(folder, host="127.0.0.1", port=0):
+def test_what_is_missing_is_an_error_before_anything_is_loaded(run, tmp_path, monkeypatch):
+    def failure(folder, host="127.0.0.1", port=0):
         with pytest.raises(UserError) as error:
             serve(folder, host, port, "auto", "f32")
         assert error.value.hint
         return str(error.value)
 
-    assert "no token protects 0.0.0.0" in told(run, "0.0.0.0")
+    assert "no token protects 0.0.0.0" in failure(run, "0.0.0.0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "in use" in told(run, port=taken.getsockname()[1])
+        assert "in use" in failure(run, port=taken.getsockname()[1])
     bare = RunFolder.create(tmp_path / "bare")
     bare.write("recipe.toml", run.file("recipe.toml").read_bytes())
-    assert "has no adapter yet" in told(bare)
+    assert "has no adapter yet" in failure(bare)
     shutil.copytree(run.file("adapter"), bare.file("adapter"))
-    assert "has no exam.jsonl yet" in told(bare)
+    assert "has no exam.jsonl yet" in failure(bare)
     bare.write("exam.jsonl", run.file("exam.jsonl").read_bytes())
     alone = [a for a in run.read_records("answers.jsonl", Answer) if a.arm == "tuned"]
     bare.write_records("answers.jsonl", alone)
-    assert "no question that both answered" in told(bare)
+    assert "no question that both answered" in failure(bare)
     monkeypatch.setenv("TUNEWRIGHT_SERVE_TOKEN", "a short one")
-    short = told(run, "0.0.0.0")
+    short = failure(run, "0.0.0.0")
     assert "too short" in short
     assert "a short one" not in short
     monkeypatch.setenv("TUNEWRIGHT_SERVE_TOKEN", TOKEN)
-    assert "cannot listen on 203.0.113.7" in told(run, "203.0.113.7")
+    assert "cannot listen on 203.0.113.7" in failure(run, "203.0.113.7")
 
 
-def test_the_token_is_asked_for_at_every_door(run):
+def test_every_endpoint_needs_the_token(run):
     with served(run.path, "--dtype", "f32", "--host", "0.0.0.0", TUNEWRIGHT_SERVE_TOKEN=TOKEN) as (address, _):
         address = address.replace("0.0.0.0", "127.0.0.1")
         root = address.removesuffix("/v1")
@@ -324,8 +322,8 @@ def test_the_token_is_asked_for_at_every_door(run):
                 assert (wrong.status, wrong.headers["WWW-Authenticate"]) == (401, "Bearer")
         with pytest.raises(openai.AuthenticationError, match="token"):
             ask(openai.OpenAI(base_url=address, api_key="wrong", max_retries=0), "Which ?")
-        told = ask(openai.OpenAI(base_url=address, api_key=TOKEN, max_retries=0), exam(run)[0][0])
-        assert told.choices[0].message.content.strip() == exam(run)[0][1]
+        reply = ask(openai.OpenAI(base_url=address, api_key=TOKEN, max_retries=0), exam(run)[0][0])
+        assert reply.choices[0].message.content.strip() == exam(run)[0][1]
 
 
 @pytest.fixture
@@ -343,8 +341,8 @@ def test_vllm_serves_where_it_is_and_ends_with_us(run, vllm):
     with served(run.path, cuda=True, PATH=vllm) as (address, process):
         health = urllib3.request("GET", f"{address.removesuffix('/v1')}/health")
         assert health.json()["engine"] == "vLLM"
-        told = ask(openai.OpenAI(base_url=address, api_key="unused"), exam(run)[1][0]).choices[0]
-        assert told.message.content.strip() == exam(run)[1][1]
+        reply = ask(openai.OpenAI(base_url=address, api_key="unused"), exam(run)[1][0]).choices[0]
+        assert reply.message.content.strip() == exam(run)[1][1]
         engine = children(process.pid)
         assert engine
         process.kill()
@@ -352,37 +350,37 @@ def test_vllm_serves_where_it_is_and_ends_with_us(run, vllm):
         assert all_gone(engine)
 
 
-def test_vllm_without_the_adapter_is_refused_and_one_that_fails_says_why(run, vllm):
-    code, told = refused(run.path, cuda=True, PATH=vllm, WITHHOLD_THE_ADAPTER="1")
-    assert (code, "the adapter is not applied" in told) == (3, True)
+def test_vllm_without_the_adapter_is_refused_and_one_that_fails_gives_its_reason(run, vllm):
+    code, reply = refused(run.path, cuda=True, PATH=vllm, WITHHOLD_THE_ADAPTER="1")
+    assert (code, "the adapter is not applied" in reply) == (3, True)
     Path(vllm.split(os.pathsep)[0], "vllm").write_text("#!/bin/sh\necho no memory left >&2\nexit 1\n")
-    code, told = refused(run.path, cuda=True, PATH=vllm)
-    assert (code, "vLLM does not start" in told, "no memory left" in told) == (3, True, True)
+    code, reply = refused(run.path, cuda=True, PATH=vllm)
+    assert (code, "vLLM does not start" in reply, "no memory left" in reply) == (3, True, True)
 
 
 @pytest.mark.parametrize(("base", "tuned"), [("Yes. It is.", "Yes."), ("Yes.", ""), ("Yes.", "Yes. It is.")])
-def test_the_examined_answer_leans_to_tuned_wherever_the_base_parts_from_it(base, tuned):
+def test_the_tuned_answer_leans_to_tuned_wherever_the_base_differs(base, tuned):
     canary = Canary([1], base, tuned)
     assert (canary.leans(tuned), canary.leans(base)) == ("tuned", "base")
-    assert judge([canary] * 4, [tuned] * 4, "") == (
+    assert require_tuned([canary] * 4, [tuned] * 4, "") == (
         "of 4 exam questions, it answers 4 word for word as tuned did, 0 as the base"
     )
 
 
-def test_a_second_server_is_told_before_it_loads_anything_that_the_port_is_taken():
-    with take_port("127.0.0.1", 0) as door:
-        port = door.getsockname()[1]
+def test_a_second_server_fails_before_it_loads_anything():
+    with take_port("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(UserError, match="cannot listen on 127.0.0.1"):
             take_port("127.0.0.1", port)
-        open_door(door)
-        with socket.create_connection(("127.0.0.1", port)) as client, door.accept()[0] as ours:
+        start_listening(listener)
+        with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as ours:
             ours.close()  # ours first, so that it is our end that lingers
             assert client.recv(1) == b""
     # At once, though the ended connection still bears the port; only then can two be bound to it.
     with take_port("127.0.0.1", port) as again, take_port("127.0.0.1", port) as other:
-        open_door(again)
+        start_listening(again)
         with pytest.raises(UserError, match="cannot listen on 127.0.0.1"):
-            open_door(other)
+            start_listening(other)
 
 
 def test_health_answers_while_many_wait_for_the_engine():

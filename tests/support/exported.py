@@ -89,16 +89,16 @@ def random_conversations(spaced: bool = False) -> list[list[Message]]:
 
     def text() -> str:
         some = draw.choices([word for word in words if word], k=draw.randint(1, 12))
-        said = draw.choice([" ", "\n", "  "]).join(some).strip()
-        return f" {said}\n" if spaced else said
+        joined = draw.choice([" ", "\n", "  "]).join(some).strip()
+        return f" {joined}\n" if spaced else joined
 
-    told = []
+    conversations = []
     for _ in range(200):
         turns = [Message(role="system", content=text())] if draw.random() < 0.5 else []
         for _ in range(draw.randint(1, 4)):
             turns += [Message(role="user", content=text()), Message(role="assistant", content=text())]
-        told.append(turns[:-1])
-    return told
+        conversations.append(turns[:-1])
+    return conversations
 
 
 def digest_of(prompts: list[str]) -> str:

@@ -47,8 +47,8 @@ def adapted_run(folder: Path, recipe: Recipe, seed: int = 0) -> RunFolder:
     run.write_records("exam.jsonl", questions(recipe.refusal))
     run.write_records("train.jsonl", samples())
     scores = [
-        Score(question=one.id, arm="tuned", ring="learned", document=one.document, primary=0.25, metrics={})
-        for one in questions(recipe.refusal)
+        Score(question=item.id, arm="tuned", ring="learned", document=item.document, primary=0.25, metrics={})
+        for item in questions(recipe.refusal)
     ]
     run.write_records("scores.jsonl", scores)
     run.write("verdict.json", "{}")
@@ -60,7 +60,7 @@ def adapted_run(folder: Path, recipe: Recipe, seed: int = 0) -> RunFolder:
         for name, weight in model.named_parameters():
             if weight.requires_grad:
                 noise = torch.randn(weight.shape, generator=draw)
-                # Magnitudes of DoRA stay near those of the base; the rest is drawn anew.
+                # Magnitudes of DoRA stay near those of the base; the rest is drawn again.
                 changed = weight * (1 + 0.1 * noise) if "magnitude" in name else 0.1 * noise
                 weight.copy_(weight + 0.02 * noise if recipe.training.method == "full" else changed)
     save_adapter(model, run.file("adapter"), recipe.model.base)
@@ -77,8 +77,8 @@ def samples(number: int = 16) -> list[Sample]:
     ]
 
 
-def examined(run: RunFolder, recipe: Recipe) -> tuple[Any, Any]:
-    """Load what the exam saw: the base as evaluated with the adapter beside it; and its tokenizer."""
+def evaluated(run: RunFolder, recipe: Recipe) -> tuple[Any, Any]:
+    """Load the evaluated model (the base as evaluated, with the adapter on it) and its tokenizer."""
     from tunewright.models.loading import for_inference, load_adapter
 
     tokenizer = student_tokenizer(recipe)
@@ -88,5 +88,7 @@ def examined(run: RunFolder, recipe: Recipe) -> tuple[Any, Any]:
 def some_ids(tokenizer: Any, recipe: Recipe) -> list[int]:
     from support.families import turns
 
-    said = turns("Which group had the lower risk? " * 3, "The treated group. " + " ".join(recipe.model.added_tokens))
-    return encode(tokenizer, said).input_ids
+    messages = turns(
+        "Which group had the lower risk? " * 3, "The treated group. " + " ".join(recipe.model.added_tokens)
+    )
+    return encode(tokenizer, messages).input_ids

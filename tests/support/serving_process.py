@@ -22,7 +22,7 @@ def command(run: Path, *arguments: str, cuda: bool = False) -> list[str]:
 
 
 def refused(run: Path, *arguments: str, cuda: bool = False, **environment: str) -> tuple[int, str]:
-    """Return the exit code and stderr of a server that does not start, and never told an address."""
+    """Return the exit code and stderr of a server that does not start and prints no address."""
     done = subprocess.run(
         command(run, *arguments, cuda=cuda),
         capture_output=True,
@@ -60,8 +60,8 @@ def served(
 
 def children(pid: int) -> list[int]:
     """Return the processes that a process started, and those that these started."""
-    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(child) for child in told] + [grand for child in told for grand in children(int(child))]
+    output = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(child) for child in output] + [grand for child in output for grand in children(int(child))]
 
 
 def all_gone(pids: list[int], within_s: float = 30) -> bool:

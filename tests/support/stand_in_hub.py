@@ -120,14 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._break()
                 return
             self._body()
-            told = {"X-Error-Code": fault.code} if fault.code else {}
-            told |= {"X-Error-Message": fault.message} if fault.message else {}
-            self._send(fault.status, {"error": fault.message}, told | fault.headers)
+            headers = {"X-Error-Code": fault.code} if fault.code else {}
+            headers |= {"X-Error-Message": fault.message} if fault.message else {}
+            self._send(fault.status, {"error": fault.message}, headers | fault.headers)
             return
         body = self._body()
         for pattern, answer in _ROUTES:
-            if found := re.fullmatch(pattern, request.partition("?")[0]):
-                answer(self, body, *found.groups())
+            if match := re.fullmatch(pattern, request.partition("?")[0]):
+                answer(self, body, *match.groups())
                 return
         self._send(404, {"error": "no such page"})
 
@@ -152,15 +152,15 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self, body: bytes) -> None:
         if not self._allowed():
             return
-        asked = json.loads(body)
-        if asked["organization"] != "me":
-            told = 'You don\'t have the rights to create a model under the namespace "them"'
-            self._send(403, {"error": told}, {"X-Error-Message": told})
+        spec = json.loads(body)
+        if spec["organization"] != "me":
+            message = 'You don\'t have the rights to create a model under the namespace "them"'
+            self._send(403, {"error": message}, {"X-Error-Message": message})
             return
-        prefix = "datasets/" if asked.get("type") == "dataset" else ""
-        name = f"{prefix}me/{asked['name']}"
+        prefix = "datasets/" if spec.get("type") == "dataset" else ""
+        name = f"{prefix}me/{spec['name']}"
         exists = name in self.hub.repos
-        self.hub.repos.setdefault(name, Repo(private=asked.get("visibility") == "private"))
+        self.hub.repos.setdefault(name, Repo(private=spec.get("visibility") == "private"))
         self._send(409 if exists else 200, {"url": f"{self.hub.url}/{name}"})
 
     def info(self, _: bytes, kind: str, name: str) -> None:
@@ -203,10 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed():
             return
         objects = []
-        for asked in json.loads(body)["objects"]:
-            there = asked["oid"] in self.hub.objects
-            action = {"actions": {"upload": {"href": f"{self.hub.url}/store/{asked['oid']}?X-Sig=s3cr3t"}}}
-            objects.append({**asked, **({} if there else action)})
+        for item in json.loads(body)["objects"]:
+            stored = item["oid"] in self.hub.objects
+            action = {"actions": {"upload": {"href": f"{self.hub.url}/store/{item['oid']}?X-Sig=s3cr3t"}}}
+            objects.append({**item, **({} if stored else action)})
         self._send(200, {"transfer": "basic", "objects": objects})
 
     def store(self, body: bytes, digest: str) -> None:

@@ -28,17 +28,17 @@ def options():
     return parser.parse_args()
 
 
-def load(asked):
+def load(arguments):
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(asked.base, dtype=getattr(torch, asked.dtype))
-    if asked.enable_lora and not os.environ.get("WITHHOLD_THE_ADAPTER"):
-        name, _, folder = asked.lora_modules.partition("=")
+    model = AutoModelForCausalLM.from_pretrained(arguments.base, dtype=getattr(torch, arguments.dtype))
+    if arguments.enable_lora and not os.environ.get("WITHHOLD_THE_ADAPTER"):
+        name, _, folder = arguments.lora_modules.partition("=")
         assert name == "tuned"
         model = PeftModel.from_pretrained(model, folder)
-    return model.eval(), AutoTokenizer.from_pretrained(asked.base)
+    return model.eval(), AutoTokenizer.from_pretrained(arguments.base)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -69,11 +69,11 @@ class Handler(BaseHTTPRequestHandler):
     def event(self, content):
         self.wfile.write(b"data: " + json.dumps(content).encode() + b"\n\n")
 
-    def log_message(self, *told):
+    def log_message(self, *arguments):
         pass
 
 
 if __name__ == "__main__":
-    ASKED = options()
-    MODEL, TOKENIZER = load(ASKED)
-    HTTPServer((ASKED.host, int(ASKED.port)), Handler).serve_forever()
+    ARGUMENTS = options()
+    MODEL, TOKENIZER = load(ARGUMENTS)
+    HTTPServer((ARGUMENTS.host, int(ARGUMENTS.port)), Handler).serve_forever()

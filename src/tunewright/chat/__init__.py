@@ -1,1 +1,1 @@
-"""Talking to base and tuned: voices, commands, the conversation, and what lies behind an answer."""
+"""Chat with base and tuned model: models, commands, the conversation, and the sources of an answer."""

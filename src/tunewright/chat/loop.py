@@ -2,107 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tunewright import console
-from tunewright.chat.models import Turn, Voices, append_to, as_markdown
+from tunewright.chat.models import ChatModels, Turn, append_to, as_markdown
 from tunewright.chat.sources import Sources
-from tunewright.chat.terminal import at_keyboard, lines, stoppable
+from tunewright.chat.terminal import lines, stoppable
 from tunewright.errors import TunewrightError
-from tunewright.pipeline import require
-from tunewright.recipe import at_home, load_recipe
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.recipe import at_home
 from tunewright.settings import Arm
 
 
 @dataclass
 class Chat:
-    """A conversation under way: who speaks, what was said, and whether somebody sits at the keyboard."""
+    """A conversation in progress.
 
-    run: RunFolder
-    speakers: Voices
-    voices: tuple[str, ...]
-    keyboard: bool
-    turns: list[Turn] = field(default_factory=list)
-    sources: Sources | None = None
-
-
-def converse(run: RunFolder, voices: Sequence[str], prompt: str | None) -> None:
-    """Answer one prompt, or each line of standard input until it ends; the conversation so far is kept.
-
-    Answers go to stdout, all else to stderr. A line that begins with a slash is a command.
-
-    Args:
-        run: a run folder.
-        voices: "base", "tuned" or both, until a command names others.
-        prompt: one question, or None to read lines.
+    Attributes:
+        title: of the Markdown that /copy writes.
+        models: base and tuned.
+        arms: the models that answer.
+        keyboard: whether a person types, in contrast to a pipe or a single prompt.
+        read_sources: reads the training data for /why.
+        turns: so far.
     """
-    require(run, RunFile.RECIPE, *((RunFile.ADAPTER,) if Arm.TUNED in voices else ()))
-    keyboard = prompt is None and at_keyboard()
-    chat = Chat(run, Voices(run, load_recipe(run.file(RunFile.RECIPE))), tuple(voices), keyboard)
-    for voice in voices:
-        chat.speakers.load(voice)
+
+    title: str
+    models: ChatModels
+    arms: tuple[str, ...]
+    keyboard: bool
+    read_sources: Callable[[], Sources]
+    turns: list[Turn] = field(default_factory=list)
+    _sources: Sources | None = None
+
+    @property
+    def sources(self) -> Sources:
+        """The training data, read at the first use."""
+        self._sources = self._sources or self.read_sources()
+        return self._sources
+
+
+def converse(chat: Chat, prompt: str | None) -> None:
+    """Answer one prompt, or each line of standard input until it ends; every answer sees the conversation so far.
+
+    Answers go to stdout, everything else to stderr. A line that begins with a slash is a command.
+    """
+    for arm in chat.arms:
+        chat.models.load(arm)
     if prompt is not None:
         _ask(chat, prompt)
         return
-    if keyboard:
+    if chat.keyboard:
         console.line("ask a question; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves", "dim")
     for line in lines():
         if line == "/quit":
             return
         try:
-            _obey(chat, line) if line.startswith("/") else _ask(chat, line)
+            _run_command(chat, line) if line.startswith("/") else _ask(chat, line)
         except TunewrightError as error:
-            if not keyboard:
+            if not chat.keyboard:
                 raise
             console.error(error)
 
 
 def _ask(chat: Chat, question: str) -> None:
-    """Let every voice answer, and keep what was said; a stopped answer is kept as far as it went."""
-    prompts = {voice: chat.speakers.prompt_ids(voice, question, chat.turns) for voice in chat.voices}
-    pieces = {voice: chat.speakers.answer(voice, ids) for voice, ids in prompts.items()}
-    answers = dict.fromkeys(chat.voices, "")
+    """Let every arm answer, and add the turn to the conversation; of a stopped answer the part so far."""
+    prompts = {arm: chat.models.prompt_ids(arm, question, chat.turns) for arm in chat.arms}
+    pieces = {arm: chat.models.answer(arm, ids) for arm, ids in prompts.items()}
+    answers = dict.fromkeys(chat.arms, "")
     if chat.keyboard:
         with stoppable() as stopped:
             _show(pieces, answers, stopped)
             if stopped():
-                console.line("stopped; the conversation goes on", "dim")
+                console.line("stopped; the conversation continues", "dim")
     else:
         _show(pieces, answers, lambda: False)
     chat.turns.append(Turn(question, answers))
 
 
 def _show(pieces: Mapping[str, Iterator[str]], answers: dict[str, str], stopped: Callable[[], bool]) -> None:
-    """Stream the answers into ``answers`` and to stdout: side by side where a terminal has the width for it."""
+    """Stream the answers into ``answers`` and to stdout: side by side on a terminal that is wide enough."""
     if len(pieces) > 1 and console.has_columns():
         with console.Columns(tuple(pieces)) as columns:
             left = dict(pieces)
             while left and not stopped():
-                for voice in list(left):
-                    piece = next(left[voice], None)
+                for arm in list(left):
+                    piece = next(left[arm], None)
                     if piece is None:
-                        del left[voice]
+                        del left[arm]
                         continue
-                    answers[voice] += piece
-                    columns.add(voice, piece)
+                    answers[arm] += piece
+                    columns.add(arm, piece)
         return
-    for voice, stream in pieces.items():
+    for arm, stream in pieces.items():
         if stopped():
             return
         if len(pieces) > 1:
-            console.stream(f"{voice}: ")
+            console.stream(f"{arm}: ")
         for piece in stream:
-            answers[voice] += piece
+            answers[arm] += piece
             console.stream(piece)
             if stopped():
                 break
         console.stream("\n")
 
 
-def _obey(chat: Chat, line: str) -> None:
-    """Carry out a command; an unknown one is told the choices."""
+def _run_command(chat: Chat, line: str) -> None:
+    """Run a command; for an unknown one, list the choices."""
     name, _, rest = line.partition(" ")
     if name not in COMMANDS:
         console.line(f"there is no {name}; there is {', '.join(COMMANDS)}, /quit")
@@ -110,45 +116,43 @@ def _obey(chat: Chat, line: str) -> None:
     COMMANDS[name][1](chat, rest.strip())
 
 
-def _speak_as(*voices: str) -> Callable[[Chat, str], None]:
+def _answer_with(*arms: str) -> Callable[[Chat, str], None]:
     def switch(chat: Chat, _: str) -> None:
-        for voice in voices:
-            chat.speakers.load(voice)
-        chat.voices = voices
-        console.line(f"{' and '.join(voices)} will answer", "dim")
+        for arm in arms:
+            chat.models.load(arm)
+        chat.arms = arms
+        console.line(f"{' and '.join(arms)} will answer", "dim")
 
     return switch
 
 
 def _why(chat: Chat, _: str) -> None:
     if not chat.turns:
-        console.line("nothing was answered yet")
+        console.line("there is no answer yet")
         return
-    if chat.sources is None:
-        chat.sources = Sources(chat.run)
     last = chat.turns[-1]
-    voice = Arm.TUNED if Arm.TUNED in last.answers else next(iter(last.answers))
-    console.line(f"nearest to the last question and {voice}'s answer:", "bold")
-    for line in chat.sources.nearest(f"{last.question}\n{last.answers[voice]}"):
+    arm = Arm.TUNED if Arm.TUNED in last.answers else next(iter(last.answers))
+    console.line(f"nearest to the last question and {arm}'s answer:", "bold")
+    for line in chat.sources.nearest(f"{last.question}\n{last.answers[arm]}"):
         console.line(line)
 
 
 def _copy(chat: Chat, name: str) -> None:
     if not name or not chat.turns:
-        console.line("/copy FILE writes the conversation to FILE" if not name else "nothing was said yet")
+        console.line("/copy FILE appends the conversation to FILE" if not name else "there is no answer yet")
         return
     path = at_home(name)
     try:
-        existed = append_to(path, as_markdown(f"A conversation with {chat.run.path.resolve().name}", chat.turns))
-    except (OSError, ValueError) as error:  # a null byte is the latter
+        existed = append_to(path, as_markdown(chat.title, chat.turns))
+    except (OSError, ValueError) as error:  # ValueError: a null byte
         console.line(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
         return
-    console.line(f"{path} existed: the conversation was added at its end" if existed else f"written to {path}")
+    console.line(f"{path} exists: the conversation was appended" if existed else f"written to {path}")
 
 
 def _reset(chat: Chat, _: str) -> None:
     chat.turns.clear()
-    console.line("forgotten; the next question begins a new conversation", "dim")
+    console.line("cleared; the next question begins a new conversation", "dim")
 
 
 def _help(chat: Chat, _: str) -> None:
@@ -158,11 +162,11 @@ def _help(chat: Chat, _: str) -> None:
 
 
 COMMANDS: Mapping[str, tuple[str, Callable[[Chat, str], None]]] = {
-    "/base": ("the base model answers from here on", _speak_as(Arm.BASE)),
-    "/tuned": ("the tuned model answers from here on", _speak_as(Arm.TUNED)),
-    "/both": ("both answer, side by side", _speak_as(Arm.BASE, Arm.TUNED)),
+    "/base": ("the base model answers from now on", _answer_with(Arm.BASE)),
+    "/tuned": ("the tuned model answers from now on", _answer_with(Arm.TUNED)),
+    "/both": ("both answer, side by side", _answer_with(Arm.BASE, Arm.TUNED)),
     "/why": ("training samples and source passages nearest to the last answer", _why),
-    "/copy": ("FILE: add the conversation, as Markdown, at the end of a file", _copy),
+    "/copy": ("FILE: append the conversation to a file, as Markdown", _copy),
     "/reset": ("forget the conversation", _reset),
     "/help": ("this list", _help),
 }

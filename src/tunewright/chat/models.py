@@ -1,4 +1,4 @@
-"""The voices of a run: base and tuned over one loaded model, each answering token by token."""
+"""Base and tuned over one loaded model, each answering token by token; the turns of a chat."""
 
 from __future__ import annotations
 
@@ -10,67 +10,70 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import UserError
+from tunewright.errors import RunFolderError, UserError, command
 from tunewright.models.chat_template import encode_prompt, end_ids
 from tunewright.models.generation import MAX_NEW_TOKENS, stream
 from tunewright.models.loading import for_inference, is_full, load_adapter, pick_device
 from tunewright.models.student import student_base, student_tokenizer
-from tunewright.pipeline import require
 from tunewright.recipe import Recipe
 from tunewright.records import Message
-from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and the answers to it, by voice."""
+    """A question and its answers by arm."""
 
     question: str
     answers: Mapping[str, str]
 
-    def heard_by(self, voice: str) -> str:
-        """Return the voice's own answer; where it was silent, what another one said in its place."""
-        return self.answers.get(voice) or next(iter(self.answers.values()))
+    def answer_for(self, arm: str) -> str:
+        """Return the arm's own answer; where it has none, another arm's."""
+        return self.answers.get(arm) or next(iter(self.answers.values()))
 
 
-def prompt_for(voice: str, question: str, turns: Sequence[Turn], system_prompt: str) -> tuple[Message, ...]:
-    """Return what a voice is asked to continue: the system prompt, the conversation as it heard it, the question."""
+def prompt_for(arm: str, question: str, turns: Sequence[Turn], system_prompt: str) -> tuple[Message, ...]:
+    """Return the messages that an arm continues: system prompt, conversation with its own answers, question."""
     messages = [Message(role="system", content=system_prompt)] if system_prompt else []
     for turn in turns:
         messages += [
             Message(role="user", content=turn.question),
-            Message(role="assistant", content=turn.heard_by(voice)),
+            Message(role="assistant", content=turn.answer_for(arm)),
         ]
     return (*messages, Message(role="user", content=question))
 
 
 def as_markdown(title: str, turns: Sequence[Turn]) -> str:
-    """Return the conversation for a page: each question, and each answer under its voice's name."""
+    """Return the conversation as Markdown: each question, and each answer under its arm's name."""
     parts = [f"# {title}"]
     for turn in turns:
         parts.append(f"**you**\n\n{turn.question}")
-        parts += [f"**{voice}**\n\n{answer}" for voice, answer in turn.answers.items()]
+        parts += [f"**{arm}**\n\n{answer}" for arm, answer in turn.answers.items()]
     return "\n\n".join(parts) + "\n"
 
 
 def append_to(path: Path, text: str) -> bool:
-    """Write text to a file, behind what stands there already; return whether something stood there."""
+    """Append text to a file; return whether the file had content before."""
     existed = path.exists() and path.stat().st_size > 0
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("\n" + text if existed else text)
     return existed
 
 
-class Voices:
-    """Base and tuned, loaded when first heard; one base under both where an adapter makes the difference."""
+class ChatModels:
+    """Base and tuned, loaded at first use; both share one base where the tuned model is an adapter.
 
-    def __init__(self, run: RunFolder, recipe: Recipe) -> None:
-        self._run, self._recipe = run, recipe
+    Args:
+        recipe: the run's.
+        adapter: the run's trained weights; they may be missing as long as only the base answers.
+    """
+
+    def __init__(self, recipe: Recipe, adapter: Path) -> None:
+        self._recipe, self._adapter = recipe, adapter
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The student's."""
+        """The student's tokenizer."""
         return student_tokenizer(self._recipe)
 
     @cached_property
@@ -80,49 +83,53 @@ class Voices:
 
     @cached_property
     def _tuned(self) -> Any:
-        return load_adapter(self._base, self._run.file(RunFile.ADAPTER))
+        return load_adapter(self._base, self._adapter)
 
-    def load(self, voice: str) -> Any:
-        """Return a voice's model.
+    def load(self, arm: str) -> Any:
+        """Return an arm's model.
 
         Raises:
-            RunFolderError: the tuned voice is wanted of a run that has none yet.
+            RunFolderError: the run has no tuned model yet.
             ModelError: the model is missing or damaged, or the adapter does not fit it.
         """
-        if voice == Arm.BASE:
+        if arm == Arm.BASE:
             return self._base
-        require(self._run, RunFile.ADAPTER)
+        if not self._adapter.exists():
+            run = self._adapter.parent
+            raise RunFolderError(
+                f"{run} has no adapter yet", "the training has not finished", command("run", "RECIPE", "--dir", run)
+            )
         return self._tuned
 
-    def prompt_ids(self, voice: str, question: str, turns: Sequence[Turn]) -> list[int]:
-        """Return the tokens of a question in its conversation; the oldest turns go where all do not fit the model.
+    def prompt_ids(self, arm: str, question: str, turns: Sequence[Turn]) -> list[int]:
+        """Return the tokens of a question in its conversation; the oldest turns are dropped if they do not fit.
 
         Raises:
             UserError: the question alone is too long.
         """
-        config = self.load(voice).config.get_text_config()
+        config = self.load(arm).config.get_text_config()
         room = (getattr(config, "max_position_embeddings", None) or 1 << 30) - MAX_NEW_TOKENS
         for first in range(len(turns) + 1):
-            ids = encode_prompt(self.tokenizer, prompt_for(voice, question, turns[first:], self._recipe.system_prompt))
+            ids = encode_prompt(self.tokenizer, prompt_for(arm, question, turns[first:], self._recipe.system_prompt))
             if len(ids) <= room:
                 if first:
-                    console.warning(f"{voice} has room for the last {len(turns) - first} of {len(turns)} turns")
+                    console.warning(f"{arm} has room for the last {len(turns) - first} of {len(turns)} turns")
                 return ids
         raise UserError(
-            f"the question is too long for {voice}", f"{len(ids)} tokens; there is room for {room}", "ask a shorter one"
+            f"the question is too long for {arm}", f"{len(ids)} tokens; there is room for {room}", "ask a shorter one"
         )
 
-    def answer(self, voice: str, prompt_ids: Sequence[int]) -> Iterator[str]:
-        """Yield a greedy answer piece by piece; between two pieces another voice may speak."""
-        model = self.load(voice)
+    def answer(self, arm: str, prompt_ids: Sequence[int]) -> Iterator[str]:
+        """Yield a greedy answer piece by piece; another arm may answer between two pieces."""
+        model = self.load(arm)
         pieces = stream(model, self.tokenizer, prompt_ids, MAX_NEW_TOKENS, end_ids(self.tokenizer, model))
         while True:
-            with self._without_adapter(voice):
+            with self._without_adapter(arm):
                 piece = next(pieces, None)
             if piece is None:
                 return
             yield piece
 
-    def _without_adapter(self, voice: str) -> AbstractContextManager[Any]:
-        shared = voice == Arm.BASE and "_tuned" in self.__dict__ and not is_full(self._run.file(RunFile.ADAPTER))
+    def _without_adapter(self, arm: str) -> AbstractContextManager[Any]:
+        shared = arm == Arm.BASE and "_tuned" in self.__dict__ and not is_full(self._adapter)
         return self._tuned.disable_adapter() if shared else nullcontext()

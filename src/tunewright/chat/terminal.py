@@ -1,4 +1,4 @@
-"""The human's side of a chat: lines from a keyboard or a pipe, and Ctrl-C that stops an answer, not the program."""
+"""Input of a chat: lines from a keyboard or a pipe, and Ctrl-C that stops an answer, not the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROMPT = "> "
 
 
 def at_keyboard() -> bool:
-    """Return whether somebody types.
+    """Return whether standard input is a terminal.
 
     Raises:
         UserError: standard input is closed.
@@ -27,7 +27,7 @@ def at_keyboard() -> bool:
 
 
 def lines() -> Iterator[str]:
-    """Yield what is typed or piped, without empty lines; Ctrl-D or the end of the pipe ends it."""
+    """Yield the lines typed or piped, without empty ones; Ctrl-D or the end of the pipe ends them."""
     keyboard = at_keyboard()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -51,7 +51,7 @@ def lines() -> Iterator[str]:
 
 
 def _typed() -> str:
-    """Return a typed line, empty at its end (Ctrl-D); the prompt stays out of a redirected stdout."""
+    """Return a typed line, empty on Ctrl-D; the prompt is not written to a redirected stdout."""
     if sys.stdout is not None and sys.stdout.isatty():
         try:
             return input(_PROMPT) + "\n"
@@ -64,20 +64,20 @@ def _typed() -> str:
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Within the block, the first Ctrl-C only makes the yielded function true; the second one interrupts.
+    """Yield a function that returns whether Ctrl-C was pressed in the block; a second Ctrl-C interrupts.
 
-    An interrupt at any instruction could leave the adapter half switched off: a flag is looked at between tokens.
+    An interrupt at any instruction could leave the adapter half disabled, so a flag is checked between tokens.
     """
-    asked = False
+    pressed = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
             raise KeyboardInterrupt
-        asked = True
+        pressed = True
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield lambda: asked
+        yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)

@@ -18,13 +18,13 @@ from tunewright.settings import Arm
 @click.option("--prompt", help="Ask one question and exit.")
 def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> None:
     """Chat with the tuned model; answers are streamed, and /help lists the commands."""
-    from tunewright.chat.loop import converse
+    from tunewright.commands.chat import chat as open_chat
     from tunewright.run_folder import RunFolder
 
     if base and side_by_side:
         raise click.UsageError("--base and --side-by-side exclude each other. Choose one.")
-    voices = (Arm.BASE, Arm.TUNED) if side_by_side else (Arm.BASE,) if base else (Arm.TUNED,)
-    converse(RunFolder.open(folder), voices, prompt)
+    arms = (Arm.BASE, Arm.TUNED) if side_by_side else (Arm.BASE,) if base else (Arm.TUNED,)
+    open_chat(RunFolder.open(folder), arms, prompt)
 
 
 @click.command()
@@ -47,10 +47,10 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
 )
 def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
     """Serve the tuned model to OpenAI clients, once a canary has shown that it is the tuned one."""
+    from tunewright.commands.serve import serve as serve_run
     from tunewright.run_folder import RunFolder
-    from tunewright.serving import serve as serving
 
-    serving.serve(RunFolder.open(folder), host, port, engine, dtype)
+    serve_run(RunFolder.open(folder), host, port, engine, dtype)
 
 
 @click.command()
@@ -74,11 +74,11 @@ def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
 )
 def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None) -> None:
     """Export the tuned model, with a certificate that it is the model that was evaluated."""
-    from tunewright.export.certificate import show
+    from tunewright.export.certificate import show_certificate
     from tunewright.export.stage import export as write
     from tunewright.run_folder import RunFolder
 
-    show(write(RunFolder.open(folder), target, output, dtype, base))
+    show_certificate(write(RunFolder.open(folder), target, output, dtype, base))
 
 
 @click.command()

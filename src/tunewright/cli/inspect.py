@@ -116,8 +116,8 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
 @click.option("--shots", type=click.IntRange(0, 32), help="Worked examples before each (default: as the task says).")
 def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | None) -> None:
     """Run TASKs on base and tuned: lm-eval's by name, your .jsonl or .yaml files, or agent-database."""
+    from tunewright.commands.benchmark import benchmark as play
     from tunewright.public_benchmarks.tasks import Extent
-    from tunewright.public_benchmarks.tasks import benchmark as play
     from tunewright.run_folder import RunFolder
 
     play(RunFolder.open(folder), tasks, Extent(limit, shots))

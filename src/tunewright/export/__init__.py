@@ -1,1 +1,1 @@
-"""Export: the tuned model as files that other programs load, each proven equal to what was examined; card and hub."""
+"""Export: the tuned model as files that other programs load, each compared with the evaluated model."""

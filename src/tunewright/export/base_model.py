@@ -1,4 +1,4 @@
-"""The base model and the documents as a card names them: where they are to be found, and under which license."""
+"""The public name and the license of the base model, and the licenses of the documents."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ _NAMES_BASE = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 
 @dataclass(frozen=True)
 class NamedBase:
-    """A base model: ``name`` as it is told, ``hub_name`` where it is known, and what its own card says of its license.
+    """A base model under a name that shows no folder of this machine.
 
-    ``license`` holds that card's license, license_name and license_link, those that are there and well-formed.
-    ``note`` says in what the hub's model is not the one that was trained on.
+    Attributes:
+        name: its public name.
+        hub_name: its name on the hub; None where it is unknown.
+        license: license, license_name and license_link of its own model card, where present and well-formed.
+        license_source: where the license comes from, in words.
+        note: how the hub's model differs from the base of the training; empty where it does not.
     """
 
     name: str
@@ -39,11 +43,11 @@ class NamedBase:
 
 
 def read_base(base: str, root: Path = Path()) -> NamedBase:
-    """Return what is known on this machine of a base model; nothing is fetched, and no path is told.
+    """Return the public name and license of a base model from files on this machine; nothing is fetched.
 
     Args:
         base: as the recipe names it.
-        root: where a relative folder starts.
+        root: the folder that relative paths start from.
     """
     if base == EMBEDDED:
         note = f"the base as the hub has it: training and exam had a copy of it in 4 bit ({source.GGUF_FORMAT})"
@@ -62,10 +66,10 @@ def read_base(base: str, root: Path = Path()) -> NamedBase:
 
 
 def _with_license(name: str, hub_name: str | None, card: Path | None) -> NamedBase:
-    found = _front_matter(card) if card and card.is_file() else {}
+    front = _front_matter(card) if card and card.is_file() else {}
     license: dict[str, str] = {}
     for key, shape in (("license", _LICENSE), ("license_name", _LICENSE), ("license_link", _LINK)):
-        value = found.get(key)
+        value = front.get(key)
         if isinstance(value, str) and shape.fullmatch(value):
             license[key] = value
     return NamedBase(name, hub_name, license, "its model card") if "license" in license else NamedBase(name, hub_name)
@@ -75,14 +79,14 @@ def _front_matter(card: Path) -> dict[str, Any]:
     from huggingface_hub import metadata_load
 
     try:
-        found = metadata_load(card)
-    except Exception:  # not a card at all; the parser's errors have no class in common with the others
+        front = metadata_load(card)
+    except Exception:  # not a card at all; the parser's errors share no class with the others
         return {}
-    return found if isinstance(found, dict) else {}
+    return front if isinstance(front, dict) else {}
 
 
 def public_config(path: Path, base: NamedBase) -> bytes:
-    """Return a configuration's content without the folders of this machine: its base goes by the public name."""
+    """Return a configuration file's content with the base's public name in place of a folder of this machine."""
     raw = path.read_bytes()
     content, public = json.loads(raw), base.hub_name or base.name
     renamed = {key: public for key in _NAMES_BASE if content.get(key) not in (None, "", public)}
@@ -90,7 +94,7 @@ def public_config(path: Path, base: NamedBase) -> bytes:
 
 
 def documents_license(documents: Sequence[Document]) -> list[tuple[str, int]]:
-    """Return each license that the documents state in their front matter or columns, with how many state it."""
+    """Return the licenses stated in the documents' front matter or columns, each with its number of documents."""
     stated = Counter(
         next((d.metadata[key] for key in ("license", "licence") if d.metadata.get(key)), NOT_STATED) for d in documents
     )

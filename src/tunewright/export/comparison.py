@@ -1,4 +1,4 @@
-"""How far an artifact's words are from those examined: prompts token by token, distributions by top-1 and KL."""
+"""Comparison of an artifact with the evaluated model: prompts token by token, distributions by top-1 and KL."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TEXTS = (
 )
 
 
-def probes() -> list[tuple[Message, ...]]:
-    """Return conversations that end with a user's turn, with and without a system turn."""
-    told = []
+def short_conversations() -> list[tuple[Message, ...]]:
+    """Return 25 fixed conversations that end with a user's turn, with and without a system turn."""
+    result = []
     for number, text in enumerate(TEXTS):
         others = [TEXTS[(number + step) % len(TEXTS)] for step in (1, 2, 3)]
-        spoken = (_turn("user", text), _turn("assistant", others[0]), _turn("user", others[1]))
+        turns = (_turn("user", text), _turn("assistant", others[0]), _turn("user", others[1]))
         system = _turn("system", others[2])
-        told += [spoken[:1], (system, *spoken[:1]), spoken, (system, *spoken)]
-        told.append((*spoken, _turn("assistant", others[2]), _turn("user", text)))
-    return told
+        result += [turns[:1], (system, *turns[:1]), turns, (system, *turns)]
+        result.append((*turns, _turn("assistant", others[2]), _turn("user", text)))
+    return result
 
 
 def _turn(role: str, content: str) -> Message:
@@ -91,53 +91,51 @@ _RIGHT_TO_LEFT = (
 _SYSTEM = ("You answer questions.", "Answer briefly. If you do not know, say so.", "Du antwortest auf Deutsch – kurz.")
 _ANSWERS = ("The treated group.", "426 patients in three hospitals.", "I do not know.", "Yes:\n1. one\n2. two")
 
-Draw = random.Random
-
 
 def _turns(*contents: str, system: str = "") -> tuple[Message, ...]:
-    spoken = [Message(role="assistant" if n % 2 else "user", content=content) for n, content in enumerate(contents)]
-    return (Message(role="system", content=system), *spoken) if system else tuple(spoken)
+    turns = [Message(role="assistant" if n % 2 else "user", content=content) for n, content in enumerate(contents)]
+    return (Message(role="system", content=system), *turns) if system else tuple(turns)
 
 
-def _framed(frames: Sequence[str]) -> Callable[[Draw], str]:
+def _framed(frames: Sequence[str]) -> Callable[[random.Random], str]:
     return lambda draw: draw.choice(frames).format(draw.choice(_SENTENCES))
 
 
-def _told(texts: Sequence[str]) -> Callable[[Draw], str]:
+def _some_of(texts: Sequence[str]) -> Callable[[random.Random], str]:
     return lambda draw: " ".join(draw.sample(texts, draw.randint(1, 3)))
 
 
-def _control(draw: Draw) -> str:
+def _control(draw: random.Random) -> str:
     return f"{draw.choice(_SENTENCES)} {draw.choice(_CONTROL)} {draw.choice(_SENTENCES)}"
 
 
-def _long(draw: Draw) -> str:
+def _long(draw: random.Random) -> str:
     return " ".join(draw.choice((*_SENTENCES, *_UNICODE)) for _ in range(draw.randint(60, 160)))
 
 
 def conversations() -> list[tuple[str, tuple[Message, ...]]]:
-    """Return (kind, conversation) pairs, each to be continued by the assistant; always the same ones."""
+    """Return 200 fixed (kind, conversation) pairs, each to be continued by the assistant."""
     draw = random.Random(20)
     kinds = list(_KINDS)
-    found = []
+    pairs = []
     for number in range(NUM_CONVERSATIONS):
         kind = kinds[number % len(kinds)]
-        said = _KINDS[kind]
+        make_question = _KINDS[kind]
         num_questions = draw.choice((1, 1, 2, 3)) if kind != LONG else 1
-        contents = [part for _ in range(num_questions) for part in (said(draw), draw.choice(_ANSWERS))][:-1]
+        contents = [part for _ in range(num_questions) for part in (make_question(draw), draw.choice(_ANSWERS))][:-1]
         system = draw.choice(_SYSTEM) if draw.random() < 0.5 else ""
-        found.append((kind, _turns(*contents, system=system)))
-    return found
+        pairs.append((kind, _turns(*contents, system=system)))
+    return pairs
 
 
-_KINDS: Mapping[str, Callable[[Draw], str]] = {
-    "plain": _told(_SENTENCES),
-    "unicode": _told(_UNICODE),
-    "emoji": _told(_EMOJI),
+_KINDS: Mapping[str, Callable[[random.Random], str]] = {
+    "plain": _some_of(_SENTENCES),
+    "unicode": _some_of(_UNICODE),
+    "emoji": _some_of(_EMOJI),
     "white space at the ends": _framed(_EDGES),
     "text like control tokens": _control,
     "code": _framed(_CODE),
-    "right to left": _told(_RIGHT_TO_LEFT),
+    "right to left": _some_of(_RIGHT_TO_LEFT),
     LONG: _long,
 }
 
@@ -146,7 +144,7 @@ _SHOWN = 40  # characters of a token or a conversation
 
 
 class PromptParity(Record):
-    """Whether prompts are the same tokens in training, chat and the artifact; the first that is not, in words.
+    """How many prompts are the same tokens in training, in chat and in the artifact; the first difference in words.
 
     ``limited`` more are the same only once the text avoids ``limits``: what the program cannot do with any artifact.
     """
@@ -159,10 +157,10 @@ class PromptParity(Record):
 
 
 class Closeness(Record):
-    """How near two models' next-token distributions are; KL(examined ‖ artifact) in nats.
+    """How close two models' next-token distributions are; KL(evaluated ‖ artifact) in nats.
 
-    ``same`` of ``positions`` have the same likeliest token. ``ties`` have another one that the examined model thinks as
-    likely, within ``tie_nats``: rounding decides between the two.
+    ``same`` of ``positions`` have the same likeliest token. ``ties`` have another token that the evaluated model gives
+    the same probability, within ``tie_nats``: rounding decides between the two.
     """
 
     positions: int
@@ -179,30 +177,30 @@ class Closeness(Record):
         return (self.same + self.ties) / self.positions
 
 
-def _difference(tokenizer: Any, name: str, wanted: Sequence[int], found: Sequence[int]) -> str:
-    """Return where two token sequences part, both tokens decoded; nothing where they are the same."""
-    if list(wanted) == list(found):
+def _difference(tokenizer: Any, name: str, expected: Sequence[int], actual: Sequence[int]) -> str:
+    """Return the first difference of two token sequences, both tokens decoded; empty where they are the same."""
+    if list(expected) == list(actual):
         return ""
-    shared = min(len(wanted), len(found))
-    place = next((n for n in range(shared) if wanted[n] != found[n]), shared)
+    shared = min(len(expected), len(actual))
+    index = next((n for n in range(shared) if expected[n] != actual[n]), shared)
 
-    def told(ids: Sequence[int]) -> str:
-        return f"{tokenizer.decode([ids[place]])[:_SHOWN]!r} ({ids[place]})" if place < len(ids) else "the end"
+    def token(ids: Sequence[int]) -> str:
+        return f"{tokenizer.decode([ids[index]])[:_SHOWN]!r} ({ids[index]})" if index < len(ids) else "the end"
 
-    return f"at token {place} {name} has {told(found)}, chat has {told(wanted)}"
+    return f"at token {index} {name} has {token(actual)}, chat has {token(expected)}"
 
 
 def _training_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Return a prompt's tokens as they stand before a trained answer."""
-    whole = encode(tokenizer, (*messages, Message(role="assistant", content="Yes.")), last_turn_only=True)
-    return whole.input_ids[: next(n for n, label in enumerate(whole.labels) if label != IGNORED)]
+    """Return the tokens before a trained answer."""
+    encoded = encode(tokenizer, (*messages, Message(role="assistant", content="Yes.")), last_turn_only=True)
+    return encoded.input_ids[: next(n for n, label in enumerate(encoded.labels) if label != IGNORED)]
 
 
 def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
-    """Compare the prompts of the fixed conversations: training's encoding, chat's, and the artifact's own."""
+    """Compare the prompts of the fixed conversations in training, in chat and in the artifact."""
     identical, limited, first = 0, 0, ""
-    told = conversations()
-    for number, (kind, messages) in enumerate(told):
+    pairs = conversations()
+    for number, (kind, messages) in enumerate(pairs):
         fault = _prompt_fault(tokenizer, runner, messages)
         if not fault:
             identical += 1
@@ -211,38 +209,38 @@ def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
         elif not first:
             shown = messages[-1].content[:_SHOWN]
             first = f"conversation {number} ({kind}, ending in {shown!r}): {fault}"
-    limits = tuple(limit.told for limit in runner.limits) if limited else ()
-    return PromptParity(conversations=len(told), identical=identical, limited=limited, limits=limits, first=first)
+    limits = tuple(limit.text for limit in runner.limits) if limited else ()
+    return PromptParity(conversations=len(pairs), identical=identical, limited=limited, limits=limits, first=first)
 
 
 def _prompt_fault(tokenizer: Any, runner: Runner, messages: Sequence[Message]) -> str:
-    """Return where a conversation's prompt is another in training, or in the artifact, than in chat."""
+    """Return the first difference of a prompt in training, or in the artifact, from chat's; empty if there is none."""
     chat = encode_prompt(tokenizer, messages)
     fault = _difference(tokenizer, "training", chat, _training_ids(tokenizer, messages))
     return fault or _difference(tokenizer, runner.name, chat, runner.prompt_ids(messages))
 
 
 def _avoiding(runner: Runner, messages: Sequence[Message]) -> list[Message]:
-    """Return the conversation in words that avoid what the program cannot do."""
+    """Return the conversation rewritten to avoid what the program cannot do."""
     avoiding = list(messages)
     for limit in runner.limits:
         avoiding = [message.model_copy(update={"content": limit.avoid(message.content)}) for message in avoiding]
     return avoiding
 
 
-def _choices(tokenizer: Any, log_probs: np.ndarray, best: int, told: int) -> str:
-    """Return what the examined model and the artifact say, with the examined model's probability of each."""
+def _choices(tokenizer: Any, log_probs: np.ndarray, expected: int, actual: int) -> str:
+    """Return both models' likeliest token, each with its probability in the evaluated model."""
     import numpy as np
 
-    likely = [f"{tokenizer.decode([token])!r} ({np.exp(log_probs[token]):.1%})" for token in (best, told)]
-    return f"the examined model says {likely[0]}, the artifact {likely[1]}"
+    likely = [f"{tokenizer.decode([token])!r} ({np.exp(log_probs[token]):.1%})" for token in (expected, actual)]
+    return f"the evaluated model says {likely[0]}, the artifact {likely[1]}"
 
 
 def compare_distributions(
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
-    examined: np.ndarray,
-    found: Sequence[np.ndarray],
+    evaluated: np.ndarray,
+    exported: Sequence[np.ndarray],
     tie_nats: float,
 ) -> Closeness:
     """Compare next-token distributions.
@@ -250,26 +248,26 @@ def compare_distributions(
     Args:
         tokenizer: to show the tokens of the first disagreement.
         prompts: the tokens before each position.
-        examined: log-probabilities [position, vocabulary] of the examined model.
-        found: the artifact's for each position; its vocabulary may be padded.
-        tie_nats: how much likelier one token may be than another and still count as equal.
+        evaluated: log-probabilities of the evaluated model: [position, vocabulary].
+        exported: those of the artifact for each position: [vocabulary], which may be padded.
+        tie_nats: the difference of log-probability up to which two tokens are tied.
     """
     import numpy as np
 
     same = ties = 0
     first, divergences = "", []
-    for number, (wanted, got) in enumerate(zip(examined, found, strict=True)):
-        size = min(len(wanted), len(got))
-        p, q = wanted[:size].astype(np.float64), np.asarray(got[:size], dtype=np.float64)
+    for number, (first_row, second_row) in enumerate(zip(evaluated, exported, strict=True)):
+        size = min(len(first_row), len(second_row))
+        p, q = first_row[:size].astype(np.float64), np.asarray(second_row[:size], dtype=np.float64)
         divergences.append(max(0.0, float((np.exp(p) * (p - np.maximum(q, -100.0))).sum())))
-        best, told = int(p.argmax()), int(q.argmax())
-        same += best == told
-        if best != told:
-            tied = p[best] - p[told] <= tie_nats
+        expected, actual = int(p.argmax()), int(q.argmax())
+        same += expected == actual
+        if expected != actual:
+            tied = p[expected] - p[actual] <= tie_nats
             ties += int(tied)
             if not tied and not first:
                 context = tokenizer.decode(list(prompts[number])[-12:])
-                first = f"position {number}, after {context!r}: {_choices(tokenizer, p, best, told)}"
+                first = f"position {number}, after {context!r}: {_choices(tokenizer, p, expected, actual)}"
     return Closeness(
         positions=len(divergences),
         same=same,

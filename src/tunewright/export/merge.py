@@ -1,29 +1,30 @@
-"""Merging: the base's weights and the adapter's as one, tensor by tensor, straight from the base's files.
+"""Merging the adapter into the base's weights, tensor by tensor, straight from the base's files.
 
-Each tensor is read, merged in fp32 and rounded once; a shard is written before the next is begun. So the peak of
+Each tensor is read, merged in fp32 and rounded once; a shard is written before the next one is built. So the peak of
 memory is two shards (the tensors and their bytes), whatever the size of the model.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.export.target import Base
+from tunewright.export.target import Base, ExportRequest, HFRunner, Runner
+from tunewright.export.tokenizer import write_config, write_tokenizer
 from tunewright.models.families import family_of
-from tunewright.models.loading import compute_dtype, dequantized, is_full, pick_device, quantized_layers
+from tunewright.models.loading import compute_dtype, dequantized, is_full, load_base, pick_device, quantized_layers
 from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.models.tensors import weight_files
 from tunewright.recipe import Recipe
-from tunewright.run_folder import RunFile, RunFolder
 
-# What models are wrapped in differs between their files and their classes; what is left of a name is the same in both.
+# Models are wrapped differently in their files and in their classes; the rest of a name is the same in both.
 _WRAPPERS = frozenset({"base_model", "model", "language_model", "vision_model"})
 _PARTS = (".lora_A", ".lora_B", ".lora_magnitude_vector", ".token_adapter")
 
@@ -45,20 +46,21 @@ _HARMLESS: Mapping[str, tuple[object, ...]] = {
 }
 
 
-def place(name: str) -> str:
-    """Return a layer's or a tensor's name without what the model is wrapped in."""
+def bare_name(name: str) -> str:
+    """Return a layer's or a tensor's name without the modules that wrap the model."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 @dataclass(frozen=True)
 class Deltas:
-    """What an adapter does to a model's weights.
+    """The changes that an adapter makes to a model's weights.
 
     Attributes:
+        file: the adapter's safetensors.
         rank: of every pair of matrices.
-        scale: what their product is multiplied with.
-        layers: by the layer's place, its tensors' names by their part (".lora_A", ...).
-        tokens: by the place of an embedding or a head, the rows that the adapter holds.
+        scale: the factor of their product.
+        layers: by the layer's bare name, its tensors' names by their part (".lora_A", ...).
+        tokens: by the bare name of an embedding or a head, the rows that the adapter holds.
     """
 
     file: Path
@@ -67,11 +69,6 @@ class Deltas:
     layers: Mapping[str, Mapping[str, str]]
     tokens: Mapping[str, tuple[int, ...]]
 
-    @property
-    def places(self) -> frozenset[str]:
-        """The layers that the adapter changes."""
-        return frozenset(self.layers)
-
     def apply(self, layer: str, weight: Any) -> Any:
         """Return a layer's weight [out, in] with the adapter merged in.
 
@@ -79,8 +76,8 @@ class Deltas:
         Embeddings: trained rows in place of the base's.
 
         Args:
-            layer: the layer's place.
-            weight: the base's weight in fp32, on the device to compute on.
+            layer: the layer's bare name.
+            weight: the base's weight [out, in] in fp32, on the device to compute on.
         """
         parts = {part: self.read(layer, part).to(weight) for part in self.layers[layer]}
         if ".token_adapter" in parts:
@@ -93,7 +90,7 @@ class Deltas:
         return merged
 
     def read(self, layer: str, part: str) -> Any:
-        """Return one of a layer's tensors in fp32."""
+        """Return one of a layer's tensors in fp32: lora_A [rank, in], lora_B [out, rank], magnitudes [out]."""
         from safetensors import safe_open
 
         with safe_open(self.file, framework="pt") as weights:
@@ -101,7 +98,7 @@ class Deltas:
 
 
 def read_deltas(folder: Path) -> Deltas:
-    """Read what an adapter in peft's format changes; its tensors are read when they are needed.
+    """Return the changes of an adapter in peft's format; its tensors are read when they are needed.
 
     Raises:
         ModelError: the adapter is of a kind that is not converted here, or is damaged.
@@ -118,10 +115,10 @@ def read_deltas(folder: Path) -> Deltas:
                 part = next((part for part in _PARTS if part in name), None)
                 if part is None:
                     raise ModelError(f"{file} holds {name}", "it is no part of a LoRA adapter", _AS_IT_IS)
-                layers.setdefault(place(name.partition(part)[0]), {})[part] = name
-                if part == ".lora_A" and (found := weights.get_slice(name).get_shape()[0]) != rank:
+                layers.setdefault(bare_name(name.partition(part)[0]), {})[part] = name
+                if part == ".lora_A" and (rows := weights.get_slice(name).get_shape()[0]) != rank:
                     raise ModelError(
-                        "the adapter's matrices do not have its rank", f"{name}: {found}, not {rank}", _AGAIN
+                        "the adapter's matrices do not have its rank", f"{name}: {rows}, not {rank}", _AGAIN
                     )
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the adapter in {folder}", str(error), _AGAIN) from error
@@ -130,15 +127,15 @@ def read_deltas(folder: Path) -> Deltas:
         cause = f"{halves[0]} has one matrix only" if halves else "it has no matrices"
         raise ModelError(f"the adapter in {folder} is not complete", cause, _AGAIN)
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-    rows = config.get("trainable_token_indices") or {}
-    return Deltas(file, rank, scale, layers, {place(name): tuple(numbers) for name, numbers in rows.items()})
+    tokens = config.get("trainable_token_indices") or {}
+    return Deltas(file, rank, scale, layers, {bare_name(name): tuple(ids) for name, ids in tokens.items()})
 
 
 def _config(folder: Path) -> dict[str, Any]:
     """Return the adapter's settings.
 
     Raises:
-        ModelError: they cannot be read, or ask for more than LoRA, DoRA and rows of tokens.
+        ModelError: they cannot be read, or set more than LoRA, DoRA and rows of tokens.
     """
     file = folder / "adapter_config.json"
     try:
@@ -163,16 +160,17 @@ _NUM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 @dataclass(frozen=True)
 class Merge:
-    """A tuned model that stands nowhere as a whole: each tensor is made when it is asked for.
+    """A tuned model that is never whole in memory or on disk: each tensor is computed on request.
 
     Attributes:
         folder: of the base, or of the whole tuned model where all weights were trained.
-        files: where each tensor lies, by its name there: the names that the model is published with.
+        files: the file of each tensor, by its name there: the names that the model is published with.
         deltas: the adapter; None where all weights were trained.
         quantization: of the base that is merged into; "none" leaves its numbers alone.
-        quantized: the places of the layers that it concerns.
-        rounded: the type that training loaded the base in; None takes the files' numbers as they are.
-        num_tokens: rows that the embedding grows to, 0 for none.
+        quantized: the bare names of the quantized layers.
+        rounded: the torch dtype that training loaded the base in; None takes the files' numbers as they are.
+        num_tokens: rows that the embedding grows to; 0 where it does not grow.
+        device: where tensors are merged.
     """
 
     folder: Path
@@ -201,7 +199,7 @@ class Merge:
             value = weights.get_tensor(name)
         if self.rounded is not None and value.is_floating_point():
             value = value.to(self.rounded)
-        layer = place(name.removesuffix(".weight"))
+        layer = bare_name(name.removesuffix(".weight"))
         if self.quantization != "none" and name.endswith(".weight") and layer in self.quantized:
             value = dequantized(value, self.quantization, self.device)
         if self._grows(name) and self.num_tokens > len(value):
@@ -214,70 +212,67 @@ class Merge:
             return self.deltas.apply(changed, value.to(self.device).float()).cpu()
 
     def _grows(self, name: str) -> bool:
-        """Whether a tensor has a row per token: the embedding's, and those of the head."""
+        """Return whether a tensor has a row per token (embedding and head) and the adapter adds tokens."""
         tokens = self.deltas.tokens if self.deltas and self.num_tokens else {}
-        return bool(tokens) and place(name).rpartition(".")[0] in {*tokens, "lm_head"}
+        return bool(tokens) and bare_name(name).rpartition(".")[0] in {*tokens, "lm_head"}
 
     def _changed_by(self, name: str) -> str | None:
         """Return the adapter's layer that changes a tensor; a head that is tied to the embedding changes with it."""
         if self.deltas is None or not name.endswith(".weight"):
             return None
-        layer = place(name.removesuffix(".weight"))
+        layer = bare_name(name.removesuffix(".weight"))
         if layer == "lm_head" and layer not in self.deltas.layers and self.deltas.tokens:
             return next(iter(self.deltas.tokens))
         return layer if layer in self.deltas.layers else None
 
 
-def open_merge(run: RunFolder, recipe: Recipe, base: Base) -> Merge:
-    """Return the merge of a run's adapter into its base.
+def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
+    """Return the merge of an adapter into its base.
 
     Args:
-        run: a run folder with an adapter.
-        recipe: the run's recipe.
-        base: "trained", the base in the numbers that training and the exam saw (quantized and expanded again), or
-            "original", as its files have it.
+        adapter: an adapter, or a whole tuned model.
+        recipe: names the base and how it was quantized.
+        base: "trained", the base in the numbers that training and exam computed with (quantized and expanded again),
+            or "original", as its files have it.
 
     Raises:
         ModelError: a layer that the adapter changes is not in the base.
     """
-    device, adapter = pick_device(), run.file(RunFile.ADAPTER)
+    device = pick_device()
     if is_full(adapter):
         return Merge(adapter, weight_files(adapter), None, "none", frozenset(), None, 0, device)
     folder = locate(recipe.model.base, recipe.folder)
     files, deltas = weight_files(folder), read_deltas(adapter)
-    missing = deltas.places - {place(name.removesuffix(".weight")) for name in files} - {"lm_head"}
+    missing = deltas.layers.keys() - {bare_name(name.removesuffix(".weight")) for name in files} - {"lm_head"}
     if missing:
         raise ModelError(
-            f"the adapter of {run.path} does not fit the base model",
+            f"the adapter in {adapter} does not fit the base model",
             f"the base has no layer {sorted(missing)[0]}",
-            "run the recipe on this run folder again",
+            "run the recipe on its run folder again",
         )
     num_tokens = len(student_tokenizer(recipe)) if recipe.model.added_tokens else 0
     if base == "original":
         return Merge(folder, files, deltas, "none", frozenset(), None, num_tokens, device)
     dtype = compute_dtype(device, recipe.model.compute)
     quantization = recipe.model.quantization
-    layers = frozenset(map(place, quantized_layers(folder, quantization, dtype)))
-    if family_of(read_config(folder)).no_adapter:  # what sees pictures was not examined, and keeps its own numbers
+    layers = frozenset(map(bare_name, quantized_layers(folder, quantization, dtype)))
+    if family_of(read_config(folder)).no_adapter:  # vision layers were not evaluated, and keep their own numbers
         layers = frozenset(layer for layer in layers if layer.startswith("layers."))
     return Merge(folder, files, deltas, quantization, layers, dtype, num_tokens, device)
 
 
-def merged_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
-    """Return the size of the merged weights in that type."""
-    merge = open_merge(run, recipe, "original")
-    return sum(_size(merge.shape(name), dtype) for name in merge.files) + 50_000_000
+def merged_bytes(request: ExportRequest) -> int:
+    """Return an estimate of the size of the merged model in the request's type."""
+    merge = open_merge(request.adapter, request.recipe, "original")
+    return sum(_size(merge.shape(name), request.dtype) for name in merge.files) + 50_000_000
 
 
 def _size(shape: list[int], dtype: str) -> int:
-    num = 1
-    for length in shape:
-        num *= length
-    return num * _NUM_BYTES[dtype]
+    return math.prod(shape) * _NUM_BYTES[dtype]
 
 
 def _shards(merge: Merge, dtype: str, shard_bytes: int) -> list[list[str]]:
-    """Return the tensors of each shard; one that is larger than a shard gets its own."""
+    """Return the tensors of each shard; a tensor that is larger than a shard gets its own."""
     shards: list[list[str]] = []
     room = 0
     for name in merge.files:
@@ -298,18 +293,18 @@ def write_weights(merge: Merge, folder: Path, dtype: str, shard_bytes: int = SHA
     """
     target = compute_dtype("cpu", dtype)
     shards = _shards(merge, dtype, shard_bytes)
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     total = 0
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         total += _write_shard(merge, names, folder / file, target)
-        places |= dict.fromkeys(names, file)
-    index = {"metadata": {"total_size": total}, "weight_map": places}
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_shard(merge: Merge, names: list[str], file: Path, dtype: Any) -> int:
-    """Write one shard and let go of it; return the bytes of its tensors."""
+    """Write one shard and free it; return the bytes of its tensors."""
     from safetensors.torch import save_file
 
     tensors = {name: cast_finite(name, merge.tensor(name), dtype) for name in names}
@@ -318,46 +313,41 @@ def _write_shard(merge: Merge, names: list[str], file: Path, dtype: Any) -> int:
 
 
 def cast_finite(name: str, value: Any, dtype: Any) -> Any:
-    """Return a weight in that type; integers stay.
+    """Return a tensor in that type; integers stay.
 
     Raises:
-        ModelError: the type cannot hold a value of it.
+        ModelError: a number is too large for the type, or not finite.
     """
     if not value.is_floating_point():
         return value
-    rounded = value.to(dtype).contiguous()
-    if not rounded.isfinite().all():
+    result = value.to(dtype).contiguous()
+    if not result.isfinite().all():
         raise ModelError(
             f"{name} does not fit into {str(dtype).removeprefix('torch.')}",
             f"its largest value is {float(value.abs().max()):.3g}",
             "export with --dtype bf16 or --dtype fp32",
         )
-    return rounded
+    return result
 
 
-def write_merged(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
-    """Write the tuned model whole: weights, config, generation settings, tokenizer."""
-    from tunewright.export.tokenizer import write_config, write_tokenizer
-
-    merge = open_merge(run, recipe, base)
-    write_weights(merge, folder, dtype)
-    tokenizer = write_tokenizer(recipe, folder)
-    write_config(merge.folder, folder, tokenizer, dtype, merge.num_tokens)
+def write_merged(request: ExportRequest, folder: Path) -> None:
+    """Write the tuned model as a whole: weights, config, generation settings, tokenizer."""
+    merge = open_merge(request.adapter, request.recipe, request.base)
+    write_weights(merge, folder, request.dtype)
+    tokenizer = write_tokenizer(request.recipe, folder)
+    write_config(merge.folder, folder, tokenizer, request.dtype, merge.num_tokens)
 
 
 @contextmanager
-def merged_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Any:
+def merged_runner(request: ExportRequest, folder: Path) -> Iterator[Runner]:
     """Open an exported model as any program does, with transformers alone.
 
-    A CPU without units for the file's type computes in fp32 with the rounded weights.
+    A CPU that does not compute in the file's type computes in fp32 with the rounded weights.
     """
     from transformers import AutoTokenizer
 
-    from tunewright.export.target import HFRunner
-    from tunewright.models.loading import load_base
-
     device = pick_device()
-    wanted = compute_dtype(device, dtype)
-    computed = wanted if device != "cpu" or compute_dtype("cpu") == wanted else compute_dtype("cpu", "fp32")
+    exported = compute_dtype(device, request.dtype)
+    computed = exported if device != "cpu" or compute_dtype("cpu") == exported else compute_dtype("cpu", "fp32")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     yield HFRunner(load_base(folder, "none", device, computed), tokenizer)

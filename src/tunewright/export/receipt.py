@@ -1,4 +1,4 @@
-"""The receipt of an export: what it was made of, and the digest of every file; and the check that all still stand."""
+"""The receipt of an export: what it was made of, the digest of every file, and the check of both."""
 
 from __future__ import annotations
 
@@ -7,44 +7,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewright import environment
 from tunewright.errors import ExportError, RunFolderError
-from tunewright.export.swap import RECEIPT, put_back
 from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import RunFile
 from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT
-from tunewright.storage import file_digest, write_atomic
+from tunewright.storage import file_digest, restore_folder, restore_folders, write_atomic
 
+RECEIPT = "receipt.json"
 DATA = (RunFile.TRAIN, RunFile.PAIRS, RunFile.DOCUMENTS, RunFile.SPLIT)  # what a training may read
-_EXAM = (RunFile.EXAM, RunFile.SEAL, RunFile.VERDICT)
-_OF_ADAPTER = (("train", "outputs", "the training wrote it"), ("evaluate", "ingredients", "it sat the exam"))
+EXAM = (RunFile.EXAM, RunFile.SEAL, RunFile.VERDICT)
+_ADAPTER_RECORDS = (("train", "outputs", "the training wrote it"), ("evaluate", "ingredients", "it was evaluated"))
+ADAPTER_STAGES = tuple(stage for stage, *_ in _ADAPTER_RECORDS)  # the stages whose records name the adapter's digest
 _OF_BASE = (".safetensors", ".json", ".model", ".jinja", ".txt")
+_EXPORT_AGAIN = "export it again, or copy it again: tunewright export DIR --to TARGET"
 
 
 def base_digest(recipe: Recipe) -> str:
-    """Return the digest of the base model's files, by their content."""
+    """Return a digest of the base model's files."""
     folder = locate(recipe.model.base, recipe.folder)
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _OF_BASE)
     return digest(*[(path.name, file_digest(path)) for path in files])
 
 
-def file_digests(run: RunFolder, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the digests of those files that the run has."""
-    return {name: file_digest(run.file(name)) for name in names if run.file(name).is_file()}
+def ingredients(recipe: Recipe, data: Mapping[str, str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that an adapter was made of.
 
-
-def ingredients(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
-    """Return all that the adapter was made of; what came of it may be gone.
-
-    Versions and machine are those of the training, as its stage noted them; a run of an earlier tunewright has none.
+    Args:
+        recipe: the run's.
+        data: digests of the run's files among DATA.
+        record: of the stage train, which notes versions and machine; an old record has neither.
     """
-    record = run.stage_record("train")
     return {
         "settings": training_settings(recipe),
         "base": {"name": public_name(recipe.model.base), "digest": base_digest(recipe)},
-        "data": file_digests(run, DATA),
+        "data": dict(data),
         "versions": record.get("versions", {}),
         "machine": record.get("machine", {}),
     }
@@ -59,17 +57,17 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def public_name(path: str) -> str:
-    """Return a name without the folders that lead to it on this machine; a hub name stays as it is."""
+    """Return a path's last part if it shows folders of this machine; a hub name stays as it is."""
     return Path(path).name if Path(path).is_absolute() or path.startswith("~") else path
 
 
 def _public_url(url: str | tuple[str, ...]) -> str:
-    """Return a teacher's kind in place of its address, which may be nobody else's business."""
+    """Return a teacher's kind in place of its address, which may be private."""
     return url if isinstance(url, str) and url in ("", EMBEDDED, LOCAL) else "a server"
 
 
 def public_recipe(recipe: Recipe) -> str:
-    """Return the recipe's text with every path cut to its last part, and no server's address: it travels."""
+    """Return the recipe's text for publication: every path cut to its last part, no server's address."""
     cut = {
         "documents": {"paths": tuple(map(public_name, recipe.documents.paths))},
         "synthesis": {
@@ -88,23 +86,10 @@ def public_recipe(recipe: Recipe) -> str:
     return dump_recipe(recipe.model_copy(update=sections))
 
 
-def seal(folder: Path, run: RunFolder, recipe: Recipe, facts: Mapping[str, Any]) -> None:
-    """Write the receipt of a finished export: its facts, its ingredients, and the digest of every file."""
-    content = {
-        "format": 1,
-        **facts,
-        "made_of": {**ingredients(run, recipe), RunFile.ADAPTER: file_digest(run.file(RunFile.ADAPTER))},
-        "exam": file_digests(run, _EXAM),
-        "recipe": public_recipe(recipe),
-        "exported_with": {"versions": environment.versions(), "machine": environment.machine()},
-    }
-    write_receipt(folder, content)
-
-
 def write_receipt(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the receipt: these facts, the digest of each file, and the digest of both."""
-    whole = {**content, "files": manifest(folder)}
-    write_atomic(folder / RECEIPT, _text({**whole, "digest": digest(whole)}))
+    """Write the receipt of a finished export: its content, and the digest of every file."""
+    signed = {**content, "files": manifest(folder)}
+    write_atomic(folder / RECEIPT, _text({**signed, "digest": digest(signed)}))
 
 
 def _text(content: Mapping[str, Any]) -> bytes:
@@ -117,25 +102,47 @@ def manifest(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
-def adapter_fault(run: RunFolder, *, strict: bool) -> str:
-    """Return why a run's adapter is not the one that was trained and sat the exam; nothing where it is.
+def adapter_fault(adapter: Path, records: Mapping[str, Mapping[str, Any] | None], *, strict: bool) -> str:
+    """Return why an adapter is not the one that was trained and evaluated; empty where it is.
 
     Args:
-        run: a run folder.
-        strict: a stage without a record is a fault as well; else it is passed over.
+        adapter: the run's adapter.
+        records: of each of ADAPTER_STAGES: None where the stage left none, empty where it is damaged.
+        strict: a missing record is a fault as well.
     """
-    folder = run.file(RunFile.ADAPTER)
-    if not folder.is_dir():
+    if not adapter.is_dir():
         return "there is none"
-    found = file_digest(folder)
-    for stage, part, what in _OF_ADAPTER:
-        recorded = run.stage_record(stage).get(part, {}).get("adapter")
-        damaged = run.file(f"stages/{stage}.json").is_file() and not run.stage_record(stage)
+    current = file_digest(adapter)
+    for stage, part, event in _ADAPTER_RECORDS:
+        record = records[stage]
+        recorded = (record or {}).get(part, {}).get(RunFile.ADAPTER)
+        damaged = record is not None and not record
         if damaged or recorded is None and strict:
-            return f"no record says that {what}"
-        if recorded not in (None, found):
-            return f"it was changed after {what}: its digest is not the recorded one"
+            return f"no record says that {event}"
+        if recorded not in (None, current):
+            return f"it was changed after {event}: its digest is not the recorded one"
     return ""
+
+
+def exports_in(folder: Path) -> list[Path]:
+    """Return the exports in a folder by name, with those that a stopped swap left aside."""
+    restore_folders(folder, RECEIPT)
+    return sorted(path.parent for path in folder.glob(f"*/{RECEIPT}") if not path.parent.name.startswith("."))
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but an export or an empty folder.
+
+    Raises:
+        RunFolderError: the path is a file, or a folder with other content.
+    """
+    if not folder.exists() or (folder / RECEIPT).is_file() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    raise RunFolderError(
+        f"{folder} is not an export and is not replaced",
+        f"it has no {RECEIPT}" if folder.is_dir() else "it is a file",
+        "name another folder: -o FOLDER",
+    )
 
 
 def read_receipt(folder: Path) -> dict[str, Any]:
@@ -145,37 +152,34 @@ def read_receipt(folder: Path) -> dict[str, Any]:
         RunFolderError: the folder has none.
         ExportError: it is not as it was written.
     """
-    put_back(folder.resolve())
+    restore_folder(folder.resolve(), RECEIPT)
     path = folder / RECEIPT
     if not path.is_file():
         raise RunFolderError(f"{folder} is not an export", f"it has no {RECEIPT}", "tunewright export DIR --to merged")
     raw = path.read_bytes()
     try:
         content: dict[str, Any] = json.loads(raw)
-        whole = {key: value for key, value in content.items() if key != "digest"}
-        sound = digest(whole) == content["digest"] and _text(content) == raw
+        signed = {key: value for key, value in content.items() if key != "digest"}
+        sound = digest(signed) == content["digest"] and _text(content) == raw
     except (ValueError, KeyError, AttributeError, TypeError):
         sound = False
     if not sound:
-        raise ExportError(f"{path} was changed after it was written", "its digest does not fit", _ANEW)
+        raise ExportError(f"{path} was changed after it was written", "its digest does not match", _EXPORT_AGAIN)
     return content
 
 
-_ANEW = "export it anew, or copy it again: tunewright export DIR --to TARGET"
-
-
 def verify(folder: Path) -> dict[str, Any]:
-    """Return the receipt of an export whose files all are as they were written.
+    """Return the receipt of an export after checking every file against it.
 
     Raises:
         RunFolderError: the folder is not an export.
         ExportError: a file was changed, is missing, or was added; each is named.
     """
     receipt = read_receipt(folder)
-    expected, found = receipt["files"], manifest(folder)
-    faults = [f"{name} was changed" for name in expected if name in found and found[name] != expected[name]]
-    faults += [f"{name} is missing" for name in expected if name not in found]
-    faults += [f"{name} was added" for name in found if name not in expected]
+    expected, actual = receipt["files"], manifest(folder)
+    faults = [f"{name} was changed" for name in expected if name in actual and actual[name] != expected[name]]
+    faults += [f"{name} is missing" for name in expected if name not in actual]
+    faults += [f"{name} was added" for name in actual if name not in expected]
     if faults:
-        raise ExportError(f"{folder} is not what was exported", "; ".join(faults), _ANEW)
+        raise ExportError(f"{folder} is not what was exported", "; ".join(faults), _EXPORT_AGAIN)
     return receipt

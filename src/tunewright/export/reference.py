@@ -1,10 +1,11 @@
-"""The examined model's next-token distributions on the exam's prompts: computed once, kept in the run folder."""
+"""The evaluated model's next-token distributions on the exam's prompts: what an artifact is compared with."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import console
@@ -16,7 +17,6 @@ from tunewright.models.loading import compute_dtype, is_full, load_adapter, pick
 from tunewright.models.student import student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question, digest
-from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ NUM_POSITIONS = 64
 
 @dataclass(frozen=True)
 class Reference:
-    """What the examined model says.
+    """The evaluated model's distributions.
 
     Attributes:
-        tokenizer: as training, the exam and chat load it.
-        prompts: token ids; of the exam's questions first, then of the same with the gold answer begun.
-        log_probs: of the token after each, [prompt, vocabulary], natural logarithms.
-        original: the same of the adapter on the unquantized base; None where the examined base is that one.
-        computed: device and type.
+        tokenizer: as training, exam and chat load it.
+        prompts: token ids: the exam's questions first, then the same with the beginning of the gold answer.
+        log_probs: of the token after each prompt: [prompt, vocabulary], natural logarithms.
+        original: the same of the adapter on the unquantized base; None where the evaluated base is that one.
+        computed: the type and the device that computed them.
     """
 
     tokenizer: Any
@@ -44,80 +44,67 @@ class Reference:
     computed: str
 
 
-def exam_questions(run: RunFolder) -> list[Question]:
-    """Return the exam's questions, none where the run has no exam yet."""
-    return run.records_if_any(RunFile.EXAM, Question)
+def longest_exchange(recipe: Recipe, questions: Sequence[Question]) -> int:
+    """Return the tokens of the exam's longest question with its answer: the gold one, or the model's longest."""
+    tokenizer, lengths = student_tokenizer(recipe), [0]
+    for question in questions:
+        prompt = exam_prompt(recipe.system_prompt, question)
+        lengths.append(len(encode_prompt(tokenizer, prompt)) + recipe.evaluation.max_new_tokens)
+        lengths.append(len(encode(tokenizer, (*prompt, Message(role="assistant", content=question.gold))).input_ids))
+    return max(lengths)
 
 
-def most_tokens(run: RunFolder, recipe: Recipe) -> int:
-    """Return how many tokens the exam's longest question takes with its answer, the gold one or one of the model's."""
-    tokenizer, found = student_tokenizer(recipe), [0]
-    for question in exam_questions(run):
-        asked = exam_prompt(recipe.system_prompt, question)
-        found.append(len(encode_prompt(tokenizer, asked)) + recipe.evaluation.max_new_tokens)
-        found.append(len(encode(tokenizer, (*asked, Message(role="assistant", content=question.gold))).input_ids))
-    return max(found)
+def reference_prompts(tokenizer: Any, system_prompt: str, questions: Sequence[Question]) -> list[list[int]]:
+    """Return the prompts to compare after: each question's, then positions inside the gold answers, in turns.
 
-
-def _positions(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[list[int]]:
-    """Return the prompts to compare after: each question's, then the places inside of its gold answer, in turns."""
-    questions = exam_questions(run)
+    Without an exam they are fixed conversations.
+    """
     if not questions:
-        told = [encode_prompt(tokenizer, turns) for kind, turns in conversations() if kind != LONG]
-        return told[:NUM_POSITIONS]
+        prompts = [encode_prompt(tokenizer, turns) for kind, turns in conversations() if kind != LONG]
+        return prompts[:NUM_POSITIONS]
     prompts, golds = [], []
     for question in questions:
-        asked = exam_prompt(recipe.system_prompt, question)
-        prompts.append(encode_prompt(tokenizer, asked))
-        whole = encode(tokenizer, (*asked, Message(role="assistant", content=question.gold)))
-        golds.append([label for label in whole.labels[len(prompts[-1]) :] if label != IGNORED])
+        prompt = exam_prompt(system_prompt, question)
+        prompts.append(encode_prompt(tokenizer, prompt))
+        answered = encode(tokenizer, (*prompt, Message(role="assistant", content=question.gold)))
+        golds.append([label for label in answered.labels[len(prompts[-1]) :] if label != IGNORED])
     longest = max(len(gold) for gold in golds)
     rounds = ([p + g[:n] for p, g in zip(prompts, golds, strict=True) if n < len(g)] for n in range(1, longest))
-    return [*prompts, *(prompt for one in rounds for prompt in one)][:NUM_POSITIONS]
+    return [*prompts, *(prompt for prompts_of_round in rounds for prompt in prompts_of_round)][:NUM_POSITIONS]
 
 
-def reference(run: RunFolder, recipe: Recipe) -> Reference:
-    """Return the examined model's distributions, from the run folder where they were kept.
+def reference_name(adapter: Path, recipe: Recipe, prompts: Sequence[Sequence[int]]) -> str:
+    """Return the file name for the distributions of this model after these prompts."""
+    return f"reference-{digest(student_identity(recipe, pick_device()), file_digest(adapter), prompts)}.npz"
 
-    The examined model is the base as evaluated, quantized as the recipe says, with the adapter beside it.
+
+def compute_reference(adapter: Path, recipe: Recipe, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> bytes:
+    """Return the content of a reference file (npz).
+
+    The evaluated model is the base as the recipe quantizes it, with the adapter on it. Where the base is quantized, the
+    same adapter on the original base is computed as well.
     """
     import numpy as np
 
-    tokenizer = student_tokenizer(recipe)
-    prompts = _positions(run, recipe, tokenizer)
-    device = pick_device()
-    computed = f"{str(compute_dtype(device, recipe.model.compute)).removeprefix('torch.')} on {device}"
-    key = digest(student_identity(recipe, device), file_digest(run.file(RunFile.ADAPTER)), prompts)
-    name = f"exports/reference-{key}.npz"
-    if not run.file(name).is_file():
-        kept = _compute(run, recipe, tokenizer, prompts)
-        for old in run.path.glob("exports/*reference-*.npz*"):
-            old.unlink()
-        run.write(name, _packed(kept))
-    with np.load(run.file(name), allow_pickle=False) as kept:
-        original = kept.get("original")
-        return Reference(tokenizer, prompts, kept["examined"], original, computed)
-
-
-def _packed(arrays: dict[str, np.ndarray]) -> bytes:
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _compute(run: RunFolder, recipe: Recipe, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """Ask the examined model, and the same adapter on the original base where that is another one."""
-    import numpy as np
-
-    adapter = run.file(RunFile.ADAPTER)
     bases: dict[str, Base] = {"examined": "trained"}
     if recipe.model.quantization != "none" and not is_full(adapter):
         bases["original"] = "original"
-    told = {}
+    arrays: dict[str, Any] = {}
     for name, base in bases.items():
-        console.line(f"asking the tuned model on its {base} base after {len(prompts)} prompts")
+        console.line(f"computing the tuned model on its {base} base after {len(prompts)} prompts")
         model = load_adapter(base_under(recipe, base, tokenizer), adapter)
-        told[name] = np.stack(list(HFRunner(model, tokenizer).log_probs(prompts)))
-    return told
+        arrays[name] = np.stack(list(HFRunner(model, tokenizer).log_probs(prompts)))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def read_reference(file: Path, recipe: Recipe, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> Reference:
+    """Return the distributions of a reference file."""
+    import numpy as np
+
+    device = pick_device()
+    computed = f"{str(compute_dtype(device, recipe.model.compute)).removeprefix('torch.')} on {device}"
+    with np.load(file, allow_pickle=False) as arrays:
+        by_name: Mapping[str, np.ndarray] = dict(arrays)
+    return Reference(tokenizer, prompts, by_name["examined"], by_name.get("original"), computed)

@@ -1,4 +1,4 @@
-"""What an export target is: how it is written, how it is run again, and how much room it needs."""
+"""Export targets: what an export is made of, how it is written, how it is run, and how much disk it needs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from tunewright.models.chat_template import end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches, next_log_probs
 from tunewright.recipe import Recipe
-from tunewright.records import Message
-from tunewright.run_folder import RunFolder
+from tunewright.records import Message, Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,36 +22,36 @@ _BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Limit:
-    """Text that a program treats otherwise than training did, whatever artifact it is given.
+    """Text that a program treats differently from training, whatever artifact it loads.
 
     Attributes:
-        told: what it does not do, in words.
-        avoid: returns a text as a user would have to write it for the program to treat it alike.
+        text: what the program does not do, in words.
+        avoid: rewrites a text so that the program treats it as training does.
     """
 
-    told: str
+    text: str
     avoid: Callable[[str], str]
 
 
 class Runner(Protocol):
-    """A loaded artifact. Tokens are numbers of the student's vocabulary."""
+    """A loaded artifact. Token ids are those of the student's vocabulary."""
 
     @property
     def limits(self) -> Sequence[Limit]:
-        """What the program itself cannot do."""
+        """What the program cannot do with any artifact."""
         ...
 
     @property
     def name(self) -> str:
-        """What computes the model, and in which type."""
+        """The program that computes the model, and the type of its numbers."""
         ...
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return a conversation's prompt as this program makes it from the artifact's own template."""
+        """Return the prompt that this program renders with the artifact's own template."""
         ...
 
     def log_probs(self, prompts: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
-        """Yield the distribution of the token after each prompt: natural logarithms over the vocabulary, [token]."""
+        """Yield the log-probabilities of the token after each prompt: [vocabulary], natural logarithms."""
         ...
 
     def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
@@ -61,7 +60,7 @@ class Runner(Protocol):
 
 
 class HFRunner:
-    """A transformers model, asked as any program asks that loads it: the tokenizer's template as it stands."""
+    """A transformers model, used as any program uses it that loads it: with the tokenizer's own template."""
 
     limits: Sequence[Limit] = ()
 
@@ -70,36 +69,52 @@ class HFRunner:
         self.name = f"transformers, {str(model.dtype).removeprefix('torch.')} on {model.device}"
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the prompt of the tokenizer's template, with no variables given."""
+        """Return the prompt of the tokenizer's template, rendered without variables."""
         turns = [message.model_dump() for message in messages]
         return list(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
 
     def log_probs(self, prompts: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
-        """Yield the next token's distribution, in fp32, in the order of the prompts."""
+        """Yield the log-probabilities of the next token, [vocabulary], fp32, in the order of the prompts."""
         jobs = [AnswerJob(prompt, ()) for prompt in prompts]
-        told: dict[int, np.ndarray] = {}
+        by_number: dict[int, np.ndarray] = {}
         for numbers in batches(jobs, _BATCH_SIZE):
             rows = next_log_probs(self.model, [jobs[number] for number in numbers], self.tokenizer.pad_token_id)
-            told.update(zip(numbers, rows, strict=True))
-        yield from (told[number] for number in range(len(jobs)))
+            by_number.update(zip(numbers, rows, strict=True))
+        yield from (by_number[number] for number in range(len(jobs)))
 
     def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Return the greedy answers, without special tokens."""
         jobs = [AnswerJob(prompt, ()) for prompt in prompts]
         ends = end_ids(self.tokenizer, self.model)
-        told: dict[int, str] = {}
+        texts: dict[int, str] = {}
         for numbers in batches(jobs, 3 * _BATCH_SIZE):
             batch = [jobs[number] for number in numbers]
             outputs = answer_or_halve(self.model, batch, max_new_tokens, ends, self.tokenizer.pad_token_id)
             for number, output in zip(numbers, outputs, strict=True):
-                told[number] = self.tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()
-        return [told[number] for number in range(len(jobs))]
+                texts[number] = self.tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()
+        return [texts[number] for number in range(len(jobs))]
 
 
-Base = Literal["trained", "original"]  # the base as training saw it (quantized), or as its files have it
+Base = Literal["trained", "original"]  # the base as training loaded it (quantized), or as its files have it
 
-Write = Callable[[RunFolder, Recipe, Path, str, Base], None]  # (run, recipe, folder, dtype, base)
-OpenRunner = Callable[[RunFolder, Recipe, Path, str, Base], AbstractContextManager[Runner]]
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What an export is made of.
+
+    Attributes:
+        adapter: the run's trained weights: an adapter, or a whole model.
+        recipe: the run's.
+        questions: the exam's; empty where the run has no exam.
+        dtype: type of the exported numbers, one of the target's; empty where the target has no choice.
+        base: which base the adapter is merged into or tried on.
+    """
+
+    adapter: Path
+    recipe: Recipe
+    questions: Sequence[Question] = ()
+    dtype: str = ""
+    base: Base = "trained"
 
 
 @dataclass(frozen=True)
@@ -108,12 +123,12 @@ class Target:
 
     Attributes:
         write: fills an empty folder with the artifact.
-        runner: opens the written folder the way other programs do, to be compared with the examined model.
-        num_bytes: about how much disk the artifact and what is written on the way to it take together.
+        runner: opens the written folder as other programs do, to compare it with the evaluated model.
+        num_bytes: estimate of the disk that the artifact and the temporary files of the export take together.
         dtypes: the types of number that it can be written in, the default first; empty where there is no choice.
     """
 
-    write: Write
-    runner: OpenRunner
-    num_bytes: Callable[[RunFolder, Recipe, str], int]
+    write: Callable[[ExportRequest, Path], None]
+    runner: Callable[[ExportRequest, Path], AbstractContextManager[Runner]]
+    num_bytes: Callable[[ExportRequest], int]
     dtypes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What surrounds an export's weights: config, generation settings, and a tokenizer whose template needs no help."""
+"""The files beside an export's weights: config, generation settings, and a tokenizer with a complete template."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tunewright.recipe import Recipe
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
-_OF_PICTURES = ("preprocessor_config.json", "processor_config.json")
-# The end closes with an expression, since the engine drops a line break that follows a block.
+_VISION_FILES = ("preprocessor_config.json", "processor_config.json")
+# An expression ends it, since the engine drops a line break that follows a block.
 _MERGE_SYSTEM = (
     "{% if messages | length > 1 and messages[0]['role'] == 'system' %}"
     "{% set messages = [{'role': messages[1]['role'], "
@@ -26,7 +26,7 @@ _MERGE_SYSTEM = (
 
 
 def portable_template(tokenizer: Any) -> str:
-    """Return the chat template with what tunewright adds to it written into it.
+    """Return the chat template with everything that tunewright adds to it.
 
     Training gives some templates variables (no chain of thought, a fixed date), and moves a system turn that a
     template refuses into the first user turn. Other programs do neither, so the exported template does it itself.
@@ -37,16 +37,17 @@ def portable_template(tokenizer: Any) -> str:
 
 
 def with_variables(template: str, statement: str) -> str:
-    """Return the head that gives a template the variables of training that it reads, a statement for each."""
-    told = ""
+    """Return the head that sets the variables of training that a template reads, a statement for each."""
+    head = ""
     for name, value in TEMPLATE_VARIABLES.items():
         if re.search(rf"\b{name}\b", template):
             literal = json.dumps(value) if isinstance(value, bool) else f"'{value}'"
-            told += statement.format(name=name, value=literal)
-    return told + "{{ '' }}" if told else ""
+            head += statement.format(name=name, value=literal)
+    return head + "{{ '' }}" if head else ""
 
 
 def _refuses_system(tokenizer: Any) -> bool:
+    """Return whether the template raises an error on a system turn."""
     from jinja2.exceptions import TemplateError
 
     turns = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
@@ -58,7 +59,7 @@ def _refuses_system(tokenizer: Any) -> bool:
 
 
 def write_tokenizer(recipe: Recipe, folder: Path) -> Any:
-    """Write the student's tokenizer with the added tokens and a template that needs no help; return it."""
+    """Write the student's tokenizer with its added tokens and the portable template; return it."""
     tokenizer = student_tokenizer(recipe)
     tokenizer.chat_template = portable_template(tokenizer)
     tokenizer.save_pretrained(folder)
@@ -68,29 +69,29 @@ def write_tokenizer(recipe: Recipe, folder: Path) -> Any:
 def write_config(source: Path, folder: Path, tokenizer: Any, dtype: str, num_tokens: int = 0) -> None:
     """Write config.json and generation_config.json of a whole model.
 
-    Answers were examined without chance, so the settings ask for the likeliest token, and stop at every token that
-    ended an answer in the exam.
+    The exam decodes greedily, so the settings do too, and they stop at every token that ends an answer in the exam.
     """
     config = read_config(source)
     for key in ("quantization_config", "_name_or_path", "torch_dtype"):
         config.pop(key, None)
     config["dtype"] = _DTYPES[dtype]
     nested = FAMILIES[config["model_type"]].nested if config.get("model_type") in FAMILIES else ""
-    words = config[nested] if nested else config
+    text_config = config[nested] if nested else config
     if num_tokens > _vocabulary(source):
-        words["vocab_size"] = num_tokens
+        text_config["vocab_size"] = num_tokens
     for part in (value for value in config.values() if isinstance(value, dict)):
         if "dtype" in part or "torch_dtype" in part:
             part.pop("torch_dtype", None)
             part["dtype"] = _DTYPES[dtype]
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", _generation(source, tokenizer))
-    for name in _OF_PICTURES:
+    for name in _VISION_FILES:
         if (source / name).is_file():
             (folder / name).write_bytes((source / name).read_bytes())
 
 
 def _vocabulary(source: Path) -> int:
+    """Return the number of tokens that the base's config names."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
@@ -101,11 +102,11 @@ def _generation(source: Path, tokenizer: Any) -> dict[str, Any]:
     from transformers import AutoConfig, GenerationConfig
 
     if (source / "generation_config.json").is_file():
-        found = GenerationConfig.from_pretrained(source, local_files_only=True)
+        settings = GenerationConfig.from_pretrained(source, local_files_only=True)
     else:
-        found = GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, local_files_only=True))
-    ends = end_ids(tokenizer, SimpleNamespace(generation_config=found))
-    content = {key: value for key, value in found.to_diff_dict().items() if key not in _SAMPLING}
+        settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, local_files_only=True))
+    ends = end_ids(tokenizer, SimpleNamespace(generation_config=settings))
+    content = {key: value for key, value in settings.to_diff_dict().items() if key not in _SAMPLING}
     return {**content, "do_sample": False, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
 
 

@@ -1,1 +1,1 @@
-"""Publishing a run: the model card, the bundle, the upload."""
+"""Publishing a run on the hub: the model card, the bundle of files, the upload."""

@@ -1,4 +1,4 @@
-"""Markdown in which no text of a document, a recipe or a model can become anything but text."""
+"""Markdown in which the text of documents, recipes and models stays text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _FREE = frozenset(" ,;'\"/%()?!")  # punctuation that begins nothing
 
 
 class Raw(str):
-    """Markdown of our own making, to be put in as it is."""
+    """Markdown that we wrote, inserted as it is."""
 
 
 def plain(text: str, most: int = _MOST) -> Raw:
-    """Return a text on one line with all that Markdown or HTML could read as a sign written as an entity.
+    """Return a text on one line, with every character that Markdown or HTML could interpret as an entity.
 
     An entity never opens or closes anything (CommonMark 0.31, section 2.5).
     """
@@ -27,11 +27,12 @@ def plain(text: str, most: int = _MOST) -> Raw:
 
 
 def _is_shown(character: str) -> bool:
-    """No control characters, and none that turn the direction of the text around them."""
+    """Return whether a character is neither a control character nor one that changes the direction of text."""
     return unicodedata.category(character)[0] != "C"
 
 
 def _is_free(line: str, at: int) -> bool:
+    """Return whether the character at this index needs no entity."""
     character, before, after = line[at], line[at - 1 : at], line[at + 1 : at + 2]
     if not character.isascii() or character.isalnum() or (character in _FREE and character != ")"):
         return True
@@ -48,7 +49,7 @@ def _is_free(line: str, at: int) -> bool:
 
 
 def fence(text: str, language: str = "") -> Raw:
-    """Return a text as a block of code that its own backticks cannot end."""
+    """Return a text as a fenced block that its own backticks cannot end."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     shown = "".join(c if c in "\n\t" or _is_shown(c) else "�" for c in lines).strip("\n")
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
@@ -57,7 +58,7 @@ def fence(text: str, language: str = "") -> Raw:
 
 
 def render(name: str, view: Mapping[str, Any]) -> str:
-    """Return the template of this name filled with the view, every value escaped that is not ``Raw``."""
+    """Return the template of this name, rendered; every value that is not ``Raw`` is escaped."""
     from jinja2 import FunctionLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

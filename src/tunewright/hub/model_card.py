@@ -1,10 +1,10 @@
-"""The model card: what the run's records say, in Markdown, and nothing that they do not say."""
+"""The model card and the data card: the run's records in Markdown, and nothing else."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.export.base_model import NOT_STATED, NamedBase, documents_license, read_base
@@ -13,9 +13,8 @@ from tunewright.hub.markdown import Raw, fence, plain, render
 from tunewright.models.student import lora_rank, vllm_obstacle
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Document, PreferencePair, Sample, SplitEntry
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import RunFile
 from tunewright.settings import EMBEDDED, LOCAL, Arm
-from tunewright.storage import file_digest
 
 _QUANTIZED = {
     "nf4-double": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
@@ -35,10 +34,17 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 
 @dataclass(frozen=True)
 class Usage:
-    """What the code depends on: names on the hub, how the base was loaded for the exam, what was asked.
+    """The values in the card's code examples.
 
-    ``rank`` is the one to start vLLM with for an adapter, 0 where vLLM does not load it.
-    ``resized``: the adapter brings tokens that the base lacks. ``files``: names of the pushed GGUF files.
+    Attributes:
+        repo: the repository's name on the hub.
+        base: the base's name on the hub, or a placeholder.
+        quantization: of the base in the evaluation.
+        system_prompt: of the evaluation.
+        max_new_tokens: of the evaluation.
+        rank: vLLM's --max-lora-rank for an adapter; 0 where vLLM does not load it.
+        resized: whether the adapter adds tokens to the base's.
+        files: names of the pushed GGUF files.
     """
 
     repo: str
@@ -52,8 +58,8 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Example:
-    """One way of use: what it is for, its code and the language of it."""
+class UsageExample:
+    """A code example: its title, its code and the language of the code."""
 
     title: str
     code: str
@@ -61,27 +67,30 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ArtifactKind:
     """A kind of artifact.
 
-    ``library`` and ``relation`` (to the base) are the hub's words; ``what`` stands before the base's name;
-    ``examples`` gives the ways of use.
+    Attributes:
+        library: the hub's name of the library that loads it.
+        relation: the hub's name of its relation to the base.
+        what: the words before the base's name.
+        examples: returns its code examples.
     """
 
     library: str
     relation: str
     what: str
-    examples: Callable[[Usage], list[Example]]
+    examples: Callable[[Usage], list[UsageExample]]
 
 
 def _ask(usage: Usage) -> str:
-    text = ascii(usage.system_prompt)  # a Python literal, whatever the prompt holds
+    text = ascii(usage.system_prompt)  # a Python literal of any prompt
     system = f'    {{"role": "system", "content": {text}}},\n' if usage.system_prompt else ""
     return _ASK.format(system=system, max_new_tokens=usage.max_new_tokens)
 
 
 def _load(name: str, quantization: str) -> str:
-    """Return the call that loads weights as the exam had them."""
+    """Return the call that loads weights as the evaluation did."""
     settings = _QUANTIZED.get(quantization)
     options = [ascii(name), 'dtype="auto"', 'device_map="auto"']
     options += [f"quantization_config=BitsAndBytesConfig({settings})"] if settings else []
@@ -95,46 +104,46 @@ def _imports(usage: Usage, *lines: str) -> str:
     return "\n".join([*torch, *lines, f"from transformers import {', '.join(names)}"]) + "\n\n"
 
 
-def _adapter(usage: Usage) -> list[Example]:
+def _adapter(usage: Usage) -> list[UsageExample]:
     code = _imports(usage, "from peft import PeftModel")
     code += f"tokenizer = AutoTokenizer.from_pretrained({ascii(usage.repo)})\n"
     code += f"base = {_load(usage.base, usage.quantization)}"
     if usage.resized:
         code += "base.resize_token_embeddings(len(tokenizer), mean_resizing=False)\n"
     code += f"model = PeftModel.from_pretrained(base, {ascii(usage.repo)})\n\n{_ask(usage)}"
-    found = [Example("transformers and peft", code, "python")]
+    examples = [UsageExample("transformers and peft", code, "python")]
     if usage.rank:
         flags = f"--enable-lora --max-lora-rank {usage.rank} --lora-modules tuned={usage.repo}"
         command = f"vllm serve {usage.base} {flags}\n"
-        found.append(Example('vLLM (ask for the model "tuned")', command, "sh"))
-    return found
+        examples.append(UsageExample('vLLM (ask for the model "tuned")', command, "sh"))
+    return examples
 
 
-def _whole(usage: Usage) -> list[Example]:
+def _full(usage: Usage) -> list[UsageExample]:
     code = _imports(usage) + f"tokenizer = AutoTokenizer.from_pretrained({ascii(usage.repo)})\n"
     code += f"model = {_load(usage.repo, usage.quantization)}\n{_ask(usage)}"
-    return [Example("transformers", code, "python"), Example("vLLM", f"vllm serve {usage.repo}\n", "sh")]
+    return [UsageExample("transformers", code, "python"), UsageExample("vLLM", f"vllm serve {usage.repo}\n", "sh")]
 
 
-def _gguf(usage: Usage) -> list[Example]:
+def _gguf(usage: Usage) -> list[UsageExample]:
     file = usage.files[0] if usage.files else "MODEL.gguf"
     server = f"hf download {usage.repo} {file} --local-dir .\nllama-server -m {file} --jinja\n"
-    return [Example("llama.cpp", server, "sh")]
+    return [UsageExample("llama.cpp", server, "sh")]
 
 
-KINDS: Mapping[str, Kind] = {
-    "adapter": Kind("peft", "adapter", "an adapter for", _adapter),
-    "full": Kind("transformers", "finetune", "all weights, trained further, of", _whole),
-    "merged": Kind("transformers", "finetune", "an adapter merged into", _whole),
-    "gguf": Kind("gguf", "quantized", "an adapter merged into, and converted to GGUF,", _gguf),
+KINDS: Mapping[str, ArtifactKind] = {
+    "adapter": ArtifactKind("peft", "adapter", "an adapter for", _adapter),
+    "full": ArtifactKind("transformers", "finetune", "all weights, trained further, of", _full),
+    "merged": ArtifactKind("transformers", "finetune", "an adapter merged into", _full),
+    "gguf": ArtifactKind("gguf", "quantized", "an adapter merged into, and converted to GGUF,", _gguf),
 }
 
 
-_TITLES = 10  # documents that are named; the others are counted
+_NUM_TITLES = 10  # documents that are named; the others are counted
 _TITLE_LENGTH = 160  # characters
 _ADAPTER_KIND = "adapter"
 _NOT_MEASURED = (
-    "bias, safety, and what it says outside its documents",
+    "bias, safety, and answers about anything outside its documents",
     "languages other than that of the documents",
 )
 Rows = list[tuple[str, str]]
@@ -142,34 +151,59 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Pushed:
-    """What is pushed: its kind, the repository, and what is known of how equal it is to what sat the exam.
+    """What is pushed.
 
-    ``is_examined`` says that these are the very files of the exam; ``parity`` holds what a comparison of others found.
+    Attributes:
+        repo: the repository.
+        kind: a key of KINDS.
+        is_evaluated: whether these are the very files that were evaluated.
+        parity: the results of the comparison with the evaluated model, for other files.
+        gguf_files: names of the pushed GGUF files.
+        data_repo: the repository of the training set; empty where it is not pushed.
     """
 
     repo: str
     kind: str
-    is_examined: bool
+    is_evaluated: bool
     parity: tuple[str, ...] = ()
     gguf_files: tuple[str, ...] = ()
     data_repo: str = ""
 
 
-def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushed: Pushed) -> str:
+@dataclass(frozen=True)
+class CardRecords:
+    """The run's records that a card is written from.
+
+    Attributes:
+        documents: all documents.
+        split: the side of each document.
+        samples: what was trained on.
+        pairs: the preference pairs that were trained on.
+        curation: the summary of the stage curate.
+        digests: of the exam, the training set and the trained weights, by their names in the card.
+    """
+
+    documents: Sequence[Document] = ()
+    split: Sequence[SplitEntry] = ()
+    samples: Sequence[Sample] = ()
+    pairs: Sequence[PreferencePair] = ()
+    curation: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+def model_card(records: CardRecords, recipe: Recipe, verdict: Mapping[str, Any], pushed: Pushed) -> str:
     """Return the card's text, front matter first.
 
     Args:
-        run: a finished run folder.
-        recipe: the run folder's recipe.
+        records: the run's.
+        recipe: the run's.
         verdict: the content of verdict.json.
         pushed: what is pushed, and where.
     """
     base = read_base(recipe.model.base, recipe.folder)
-    documents = run.records_if_any(RunFile.DOCUMENTS, Document)
-    split = {entry.document: entry.side for entry in run.records_if_any(RunFile.SPLIT, SplitEntry)}
-    learned = [document for document in documents if split.get(document.id, "train") == "train"]
-    samples = run.records_if_any(RunFile.TRAIN, Sample)
-    pairs = run.records_if_any(RunFile.PAIRS, PreferencePair)
+    split = {entry.document: entry.side for entry in records.split}
+    learned = [document for document in records.documents if split.get(document.id, "train") == "train"]
+    samples, pairs = records.samples, records.pairs
     view = {
         "front": Raw(front_matter(base, verdict, pushed, samples, pairs)),
         "pushed": pushed,
@@ -179,12 +213,12 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         "data_link": Raw(f"[{pushed.data_repo}](https://huggingface.co/datasets/{pushed.data_repo})"),
         "verdict": verdict,
         "learned": learned,
-        "titles": [plain(document.title or "(no title)", _TITLE_LENGTH) for document in learned[:_TITLES]],
+        "titles": [plain(document.title or "(no title)", _TITLE_LENGTH) for document in learned[:_NUM_TITLES]],
         "num_exam": sum(side == "exam" for side in split.values()),
         "tasks": Counter(sample.task for sample in samples).most_common(),
         "origins": Counter(pair.origin for pair in pairs).most_common(),
-        "checks": _checks(run, recipe, samples),
-        "rejected": _rejected(run),
+        "checks": _checks(records, recipe),
+        "rejected": sorted(records.curation.get("rejected", {}).items(), key=lambda item: -item[1]),
         "settings": _settings(recipe, base),
         "exam": _exam(verdict),
         "not_measured": [*verdict["not_measured"], *([base.note] if base.note else []), *_NOT_MEASURED],
@@ -193,34 +227,32 @@ def model_card(run: RunFolder, recipe: Recipe, verdict: Mapping[str, Any], pushe
         "licenses": documents_license(learned),
         "not_stated": NOT_STATED,
         "quantization": recipe.model.quantization,
-        "digests": _digests(run, verdict),
+        "digests": [("verdict rule", str(verdict["rule_digest"])), *records.digests.items()],
     }
     return render("card.md", view)
 
 
-def data_card(run: RunFolder, recipe: Recipe, repo: str, data_repo: str) -> str:
+def data_card(records: CardRecords, recipe: Recipe, repo: str, data_repo: str) -> str:
     """Return the card of a pushed training set."""
     from huggingface_hub import DatasetCardData
 
-    documents = run.records_if_any(RunFile.DOCUMENTS, Document)
-    samples = run.records_if_any(RunFile.TRAIN, Sample)
-    pairs = run.records_if_any(RunFile.PAIRS, PreferencePair)
+    samples, pairs = records.samples, records.pairs
     splits = [("samples", RunFile.TRAIN, samples), ("pairs", RunFile.PAIRS, pairs)]
     data = DatasetCardData(
         license="unknown",
         tags=["tunewright"],
-        configs=[{"config_name": c, "data_files": f"data/{f}"} for c, f, records in splits if records],
+        configs=[{"config_name": c, "data_files": f"data/{f}"} for c, f, rows in splits if rows],
     )
     view = {
         "front": Raw(data.to_yaml()),
         "name": data_repo.rpartition("/")[2],
         "repo": repo,
-        "num_documents": len(documents),
+        "num_documents": len(records.documents),
         "tasks": Counter(sample.task for sample in samples).most_common(),
         "origins": Counter(pair.origin for pair in pairs).most_common(),
-        "checks": _checks(run, recipe, samples),
+        "checks": _checks(records, recipe),
         "teacher": _teacher(recipe),
-        "licenses": documents_license(documents),
+        "licenses": documents_license(records.documents),
     }
     return render("data_card.md", view)
 
@@ -274,42 +306,33 @@ def _bounds(interval: Mapping[str, Any]) -> str:
     return f"95% interval {interval['low']:.2f} to {interval['high']:.2f}"
 
 
-def _checks(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[str]:
-    """Return how the samples were verified, a sentence each."""
-    if not samples:
+def _checks(records: CardRecords, recipe: Recipe) -> list[str]:
+    """Return how the samples were verified, a sentence for each check."""
+    if not records.samples:
         return []
-    curation, own = recipe.curation, sum(sample.task == OWN for sample in samples)
-    told = []
-    if own < len(samples):
-        told.append(
-            f"Evidence had to stand in its document: fuzzy score of {curation.evidence_match:g} or more of 100."
-        )
+    curation, own = recipe.curation, sum(sample.task == OWN for sample in records.samples)
+    checks = []
+    if own < len(records.samples):
+        checks.append(f"Evidence had to be in its document: fuzzy score of {curation.evidence_match:g} or more of 100.")
     if own:
-        told.append(f"{own:,} are the author's own data; they rest on no document and were not checked against one.")
-    told.append(f"Near duplicates left out: Jaccard similarity of {curation.near_duplicate:g} or more.")
-    told.append(f"Personal data and secrets that were found: {curation.privacy}.")
-    if curation.checks:
-        told.append(f"The teacher was asked about each sample as well: {', '.join(curation.checks)}.")
-    figures = _curated(run).get("figures", {})
-    if "leaks_left" in figures:
-        told.append(
-            f"Decontaminated against the exam ({curation.ngram} words in a row and other detectors): "
-            f"{figures.get('leaks_removed', 0)} removed, {figures['leaks_left']} found by a second look."
+        checks.append(
+            f"{own:,} are the author's own data; they are based on no document and were not checked against one."
         )
-    return told
-
-
-def _curated(run: RunFolder) -> dict[str, Any]:
-    """Return the summary of curation; empty where none was noted."""
-    return dict(run.stage_record("curate").get("summary", {}))
-
-
-def _rejected(run: RunFolder) -> list[tuple[str, int]]:
-    return sorted(_curated(run).get("rejected", {}).items(), key=lambda item: -item[1])
+    checks.append(f"Near duplicates left out: Jaccard similarity of {curation.near_duplicate:g} or more.")
+    checks.append(f"Personal data and secrets that were detected: {curation.privacy}.")
+    if curation.checks:
+        checks.append(f"The teacher checked each sample as well: {', '.join(curation.checks)}.")
+    figures = records.curation.get("figures", {})
+    if "leaks_left" in figures:
+        checks.append(
+            f"Decontaminated against the exam ({curation.ngram} words in a row and other detectors): "
+            f"{figures.get('leaks_removed', 0)} removed, {figures['leaks_left']} found by a second check."
+        )
+    return checks
 
 
 def _settings(recipe: Recipe, base: NamedBase) -> Rows:
-    """Return the settings that made the weights; no path and no address is among them."""
+    """Return the settings of the training, without paths and addresses."""
     training, preference = recipe.training, recipe.preference
     rows = [
         ("base", base.name),
@@ -335,7 +358,7 @@ def _settings(recipe: Recipe, base: NamedBase) -> Rows:
 
 
 def _teacher(recipe: Recipe) -> str:
-    """Return the teacher's name; of a folder its last part alone."""
+    """Return the teacher's name; of a folder only its last part."""
     teacher = recipe.teacher
     if teacher.url == EMBEDDED:
         return "SmolLM2-135M-Instruct (embedded)"
@@ -343,14 +366,16 @@ def _teacher(recipe: Recipe) -> str:
 
 
 def _exam(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the exam's tables: an arm a row, a difference a row, a guard a row."""
+    """Return the exam's tables: a row for each arm, difference and guard."""
     results = verdict["results"]
 
     def signed(interval: Mapping[str, Any]) -> str:
         return f"{interval['mean']:+.2f} ({interval['low']:+.2f} to {interval['high']:+.2f})"
 
     def score(interval: Mapping[str, Any] | None) -> str:
-        return f"{interval['mean']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})" if interval else "not asked"
+        return (
+            f"{interval['mean']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})" if interval else "no questions"
+        )
 
     return {
         "num_questions": results["num_questions"],
@@ -382,12 +407,4 @@ def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str
         resized=bool(recipe.model.added_tokens),
         files=pushed.gguf_files,
     )
-    return [(one.title, fence(one.code, one.language)) for one in KINDS[pushed.kind].examples(usage)]
-
-
-def _digests(run: RunFolder, verdict: Mapping[str, Any]) -> Rows:
-    rows = [("verdict rule", str(verdict["rule_digest"]))]
-    for label, name in (("exam", RunFile.EXAM), ("training set", RunFile.TRAIN), ("trained weights", "adapter")):
-        if run.file(name).exists():
-            rows.append((label, file_digest(run.file(name))))
-    return rows
+    return [(item.title, fence(item.code, item.language)) for item in KINDS[pushed.kind].examples(usage)]

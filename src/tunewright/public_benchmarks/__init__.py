@@ -1,1 +1,1 @@
-"""Public benchmarks on base and tuned: lm-eval's tasks by name or from files, and a small environment for agents."""
+"""Public benchmarks of base and tuned: lm-eval's tasks by name or from files, and a small agent environment."""

@@ -1,8 +1,8 @@
-"""A small environment for agents: questions and orders on a database, in turns, by tool calls, with a check at the end.
+"""A small agent environment: questions and changes on a database, by tool calls in turns, with a check at the end.
 
-Played as AgentBench plays its own (Liu et al. 2023, arXiv 2308.03688): the model sees a task, acts, sees what came of
-it, and acts again, until it answers or its turns are used up; whether the task is done is read from the database, not
-from the words. The database is SQLite in memory, one for each task, without access to files.
+It follows AgentBench (Liu et al. 2023, arXiv 2308.03688): the model sees a task, acts, sees the result, and acts again
+until it answers or its turns are used up. The check reads the database, not the model's claims. The database is SQLite
+in memory, one for each task, without access to files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME = "agent-database"
 MAX_TURNS = 6
 _ACTION_TOKENS = 96
 _SHOWN_ROWS, _SHOWN_CHARACTERS = 20, 600
-_MOST_STEPS = 200_000  # of SQLite's machine, for one statement
+_MOST_STEPS = 200_000  # of SQLite's virtual machine, for one statement
 _BATCH = 16
 
 _RULES = """You work on a database with one tool call a turn. Reply with one JSON object and nothing else, either
@@ -50,7 +50,7 @@ _ALLOWED = frozenset(
 
 @dataclass(frozen=True)
 class DatabaseTask:
-    """One task: what is asked, and the statement whose rows, or whose effect, are the right ones."""
+    """A task: its text, and the statement whose rows, or whose effect, are correct."""
 
     id: str
     ask: str
@@ -60,7 +60,7 @@ class DatabaseTask:
 
 @dataclass
 class Episode:
-    """A task being played: its database, the conversation, and how it ended."""
+    """A task in progress: its database, the conversation, and its end."""
 
     task: DatabaseTask
     base: sqlite3.Connection
@@ -72,18 +72,19 @@ class Episode:
 
     @property
     def is_over(self) -> bool:
-        """Whether it answered, or used its turns up."""
+        """Whether the model answered, or its turns are used up."""
         return self.answer is not None or self.num_turns >= MAX_TURNS
 
 
 @cache
 def _content() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(files("tunewright.public_benchmarks").joinpath("database.json").read_bytes())
-    return found
+    file = files("tunewright.public_benchmarks").joinpath("database.json")
+    content: dict[str, Any] = json.loads(file.read_bytes())
+    return content
 
 
-def content() -> str:
-    """Return what names the environment's tables, tasks and rules."""
+def content_digest() -> str:
+    """Return a digest of the environment's tables, tasks and rules."""
     return digest(_content(), _RULES, MAX_TURNS, _ACTION_TOKENS)
 
 
@@ -93,7 +94,7 @@ def tasks() -> list[DatabaseTask]:
 
 
 def open_database() -> sqlite3.Connection:
-    """Return a new database in memory with the environment's tables, closed against everything but rows."""
+    """Return a new database in memory with the environment's tables; only rows can be read and changed."""
     base = sqlite3.connect(":memory:", isolation_level=None)
     for statement in _content()["tables"]:
         base.execute(statement)
@@ -104,7 +105,7 @@ def open_database() -> sqlite3.Connection:
 
 
 def run_statement(base: sqlite3.Connection, statement: str) -> tuple[bool, str]:
-    """Return whether a statement ran, and what the model is shown: the first rows, or the error."""
+    """Return whether a statement ran, and the text for the model: the first rows, or the error."""
     steps = iter(range(_MOST_STEPS // 1000))
     base.set_progress_handler(lambda: next(steps, None) is None, 1000)
     try:
@@ -113,17 +114,18 @@ def run_statement(base: sqlite3.Connection, statement: str) -> tuple[bool, str]:
         return False, f"error: {error}"
     finally:
         base.set_progress_handler(None, 0)
-    told = "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows[:_SHOWN_ROWS]) or "no rows"
+    text = "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows[:_SHOWN_ROWS]) or "no rows"
     more = "\n(more rows)" if len(rows) > _SHOWN_ROWS else ""
-    return True, told[:_SHOWN_CHARACTERS] + more
+    return True, text[:_SHOWN_CHARACTERS] + more
 
 
-def _contents(base: sqlite3.Connection) -> list[Any]:
+def _contents(base: sqlite3.Connection) -> list[list[str]]:
+    """Return the sorted rows of every table."""
     return [sorted(map(repr, base.execute(f"SELECT * FROM {table}"))) for table in _content()["rows"]]
 
 
 def begin(task: DatabaseTask) -> Episode:
-    """Return a new episode; what is right is read from a database of its own."""
+    """Return a new episode; the correct result comes from a separate database."""
     gold = open_database()
     rows = gold.execute(task.gold).fetchall()
     prompt = _RULES + "\n".join(_content()["tables"]) + f"\n\nTask: {task.ask}"
@@ -136,7 +138,7 @@ def begin(task: DatabaseTask) -> Episode:
 
 
 def read_action(reply: str) -> dict[str, str] | None:
-    """Return the tool call of a reply: its first JSON object, if it is one of the two tools with its argument."""
+    """Return the tool call of a reply: its first JSON object, if it names a tool and its argument; else None."""
     start = reply.find("{")
     if start < 0:
         return None
@@ -151,7 +153,7 @@ def read_action(reply: str) -> dict[str, str] | None:
 
 
 def act(episode: Episode, reply: str) -> None:
-    """Let the environment take a reply: run it, note the answer, or say what was expected."""
+    """Apply a reply to the episode: run the statement, record the answer, or reply with the expected form."""
     episode.num_turns += 1
     episode.messages.append(Message(role="assistant", content=reply))
     call = read_action(reply)
@@ -162,13 +164,13 @@ def act(episode: Episode, reply: str) -> None:
         episode.num_valid += 1
         episode.answer = call["argument"]
         return
-    ran, told = run_statement(episode.base, call["argument"])
+    ran, text = run_statement(episode.base, call["argument"])
     episode.num_valid += ran
-    episode.messages.append(Message(role="user", content=told))
+    episode.messages.append(Message(role="user", content=text))
 
 
 def succeeded(episode: Episode) -> bool:
-    """Tell whether the task is done: the database is as it should be, or the answer is the right value."""
+    """Return whether the task is done: the database has the correct rows, or the answer is the correct value."""
     if episode.answer is None:
         return False
     if episode.task.changes:
@@ -177,27 +179,27 @@ def succeeded(episode: Episode) -> bool:
 
 
 def _same(answer: str, gold: Any) -> bool:
-    said, right = answer.strip().strip("'\"").lower(), str(gold).lower()
+    given, expected = answer.strip().strip("'\"").lower(), str(gold).lower()
     try:
-        return math.isclose(float(said.replace(",", "")), float(right), rel_tol=1e-6)
+        return math.isclose(float(given.replace(",", "")), float(expected), rel_tol=1e-6)
     except ValueError:
-        return said == right
+        return given == expected
 
 
 def play(model: Any, tokenizer: Any, extent: Any) -> dict[str, dict[str, float]]:
-    """Play every task, all of them a turn at a time in batches; return success and the share of valid actions."""
+    """Play every task, turn by turn in batches; return success and the share of valid actions by task."""
     episodes = [begin(task) for task in tasks()[: extent.limit or None]]
     ends = end_ids(tokenizer, model)
     while running := [episode for episode in episodes if not episode.is_over]:
         for start in range(0, len(running), _BATCH):
-            _turn(running[start : start + _BATCH], model, tokenizer, ends)
+            _play_turn(running[start : start + _BATCH], model, tokenizer, ends)
     return {
         "success": {episode.task.id: float(succeeded(episode)) for episode in episodes},
         "valid_actions": {episode.task.id: episode.num_valid / episode.num_turns for episode in episodes},
     }
 
 
-def _turn(episodes: Sequence[Episode], model: Any, tokenizer: Any, ends: Any) -> None:
+def _play_turn(episodes: Sequence[Episode], model: Any, tokenizer: Any, ends: Any) -> None:
     jobs = [AnswerJob(encode_prompt(tokenizer, tuple(episode.messages)), ()) for episode in episodes]
     outputs = answer_or_halve(model, jobs, _ACTION_TOKENS, ends, tokenizer.pad_token_id)
     for episode, output in zip(episodes, outputs, strict=True):

@@ -1,7 +1,7 @@
-"""The bridge to lm-eval: one task on a model that is loaded already, every item's values, nothing cached by a name.
+"""The bridge to lm-eval: a task on a loaded model, with the values of every item.
 
-lm-eval caches by the arguments a model was made of, which are the same for base and tuned, and so reports the base's
-scores for the tuned model. Its cache is not used; what is kept is kept under the weights' own digest (play.py).
+lm-eval caches by a model's arguments, which are the same for base and tuned, and so would report the base's scores for
+the tuned model. Its cache is not used; the journal keeps results under a digest of the weights (tasks.py).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def installed_version() -> str:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             "lm-eval is not installed",
-            "public tasks and task files are played by it; agent-database is not",
+            "public tasks and task files need it; agent-database does not",
             "pip install 'tunewright[benchmarks]'",
         ) from error
 
 
-def held(rows: list[dict[str, Any]]) -> Callable[..., Any]:
-    """Return what lm-eval calls for a task's data: these rows, from memory."""
+def dataset_loader(rows: list[dict[str, Any]]) -> Callable[..., Any]:
+    """Return the function that lm-eval calls for a task's data; it returns these rows."""
 
     def load(**_: Any) -> Any:
         from datasets import Dataset
@@ -63,33 +63,33 @@ def read_yaml(path: Path) -> Any:
             if Path(str(_yaml_path(entry))).resolve() == path.resolve():
                 return (manager, name)
     except Exception as error:
-        raise UserError(f"lm-eval cannot read {path}", f"{type(error).__name__}: {error}", "mend the task") from error
-    raise UserError(f"lm-eval finds no task in {path}", "", "a task needs the key `task`, its name")
+        raise UserError(f"lm-eval cannot read {path}", f"{type(error).__name__}: {error}", "fix the task") from error
+    raise UserError(f"lm-eval finds no task in {path}", "", "a task needs the key `task` with its name")
 
 
 def yaml_content(path: Path) -> str:
-    """Return what names all that a YAML task asks: itself, what it may take from its folder, its local data files."""
+    """Return a digest of a YAML task: the file, the YAML and Python files beside it, its local data files."""
     parts = [path, *(p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml", ".py"} and p != path)]
     return digest(*sorted(file_digest(part) for part in {*parts, *_data_files(path)} if part.is_file()))
 
 
 def _data_files(path: Path) -> list[Path]:
-    """Return the data files that the YAML names, from the current folder as lm-eval finds them."""
+    """Return the data files in the YAML, relative to the current folder as for lm-eval."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Reads lm-eval's own tags as nothing."""
+        """Reads lm-eval's tags as None."""
 
     Loader.add_multi_constructor("!", lambda *_: None)
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError):
-        return []  # lm-eval says what is wrong with it
+        return []  # lm-eval reports the error
     kwargs = config.get("dataset_kwargs") if isinstance(config, dict) else None
     named = kwargs.get("data_files") if isinstance(kwargs, dict) else None
     values = list(named.values()) if isinstance(named, dict) else [named]
-    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    return [Path(one) for one in flat if isinstance(one, str) and "://" not in one]
+    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    return [Path(name) for name in names if isinstance(name, str) and "://" not in name]
 
 
 def _yaml_path(entry: Any) -> Any:
@@ -100,7 +100,7 @@ def public_task(name: str) -> Any:
     """Return one of lm-eval's own tasks or groups: ifeval, mmlu, truthfulqa_mc2, hellaswag and many more.
 
     Raises:
-        UserError: there is none of this name; near names are told.
+        UserError: there is none of this name; the error lists similar names.
     """
     from lm_eval.tasks import TaskManager
 
@@ -110,25 +110,25 @@ def public_task(name: str) -> Any:
         raise UserError(
             f"lm-eval has no task {name!r}",
             f"did you mean {', '.join(near)}?" if near else "",
-            "see all: lm_eval ls tasks; for a file of yours, end its name in .jsonl or .yaml",
+            "list all: lm_eval ls tasks; the name of your own file ends in .jsonl or .yaml",
         )
     return (manager, name)
 
 
 def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int | None) -> dict[str, dict[str, float]]:
-    """Return metric → item → value of one task, from the model as it stands: with its adapter on, or off.
+    """Return metric → item → value of one task, from the model as it is: with or without its adapter.
 
     Items of a group's tasks are named TASK/ITEM. The chat template is used where the tokenizer has one. No cache, no
     remote code, no code of the task's that lm-eval calls unsafe.
 
     Raises:
-        UserError: the task's data cannot be fetched, or the task measures nothing by item.
+        UserError: the task's data cannot be fetched, or the task has no values by item.
     """
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    manager, asked = task if isinstance(task, tuple) else (TaskManager(include_defaults=False), task)
+    manager, spec = task if isinstance(task, tuple) else (TaskManager(include_defaults=False), task)
     wrapped = HFLM(
         pretrained=model,
         tokenizer=tokenizer,
@@ -136,9 +136,9 @@ def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int | None) -
         device=str(model.device),
     )
     try:
-        found = simple_evaluate(
+        results = simple_evaluate(
             model=wrapped,
-            tasks=[asked],
+            tasks=[spec],
             task_manager=manager,
             num_fewshot=shots,
             limit=limit or None,
@@ -151,30 +151,31 @@ def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int | None) -
     except TunewrightError:
         raise
     except Exception as error:
-        raise _refused(asked, error) from error
-    values = _values(found["samples"] if found else {})
+        raise _refused(spec, error) from error
+    values = _values(results["samples"] if results else {})
     if not values:
-        raise UserError(f"{_name(asked)} gives no value by item", "base and tuned cannot be compared in pairs", "")
+        raise UserError(f"{_name(spec)} gives no values by item", "base and tuned cannot be compared in pairs", "")
     return values
 
 
-def _name(asked: Any) -> str:
-    return str(asked["task"]) if isinstance(asked, Mapping) else str(asked)
+def _name(spec: Any) -> str:
+    return str(spec["task"]) if isinstance(spec, Mapping) else str(spec)
 
 
-def _refused(asked: Any, error: Exception) -> UserError:
-    told = f"{type(error).__name__}: {error}"[:300]
-    offline = any(word in told.lower() for word in ("connection", "offline", "resolve", "couldn't reach", "timed out"))
+def _refused(spec: Any, error: Exception) -> UserError:
+    cause = f"{type(error).__name__}: {error}"[:300]
+    offline = any(word in cause.lower() for word in ("connection", "offline", "resolve", "couldn't reach", "timed out"))
     return UserError(
-        f"lm-eval could not play {_name(asked)}",
-        told,
-        "its data comes from the hub, which cannot be reached from here: name a local .jsonl or .yaml task"
+        f"lm-eval could not play {_name(spec)}",
+        cause,
+        "its data comes from the hub, which cannot be reached: name a local .jsonl or .yaml task"
         if offline
-        else "see that the task runs with lm_eval alone, or name another",
+        else "check that the task runs with lm_eval alone, or name another",
     )
 
 
 def _values(samples: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return metric → item → value."""
     values: dict[str, dict[str, float]] = {}
     for task, entries in samples.items():
         for entry in entries:
@@ -188,7 +189,7 @@ def _values(samples: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _number(value: Any) -> float | None:
-    """Return a value as a number, a list of them by its mean (ifeval's instructions); None of anything else."""
+    """Return a value as a number, the mean of a list of booleans (ifeval's instructions), or None for anything else."""
     if isinstance(value, list | tuple) and value and all(isinstance(part, bool) for part in value):
         return sum(value) / len(value)
     if isinstance(value, numbers.Real) and math.isfinite(value):

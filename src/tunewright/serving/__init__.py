@@ -1,1 +1,1 @@
-"""The tuned model behind an OpenAI-compatible address, after a canary has shown that it is the tuned one."""
+"""An OpenAI-compatible server of the tuned model: engines, canaries, endpoints."""

@@ -1,9 +1,13 @@
-"""The endpoints: chat completions, models, health; JSON only, no CORS, and the token on every one of them."""
+"""The server's endpoints: chat completions, models, health; JSON only, no CORS, each behind the token.
+
+Hand-written on starlette, since servers of this interface bring their own engine, template and tokenizer.
+"""
 
 from __future__ import annotations
 
 import hmac
 import json
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
@@ -23,25 +27,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunewright import console
 from tunewright.serving.engine import WAITING, Engine, Piece
 from tunewright.serving.requests import MODEL, ChatRequest, RequestError, read_request
+from tunewright.serving.served_model import ServedModel
 
 
 def completion(name: str, num_prompt: int, pieces: Sequence[Piece]) -> dict[str, Any]:
-    """Return a whole answer."""
+    """Return an answer as one reply."""
     text, last = "".join(piece.text for piece in pieces), pieces[-1]
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": last.finish, "logprobs": None}
     return {**_head(name, "chat.completion"), "choices": [choice], "usage": _usage(num_prompt, last)}
 
 
-def events(asked: ChatRequest, num_prompt: int, first: Piece, rest: Iterator[Piece]) -> Generator[bytes, None, None]:
-    """Yield an answer as events; one that breaks off ends with an error, not as if it were whole."""
+def events(chat: ChatRequest, num_prompt: int, first: Piece, rest: Iterator[Piece]) -> Generator[bytes, None, None]:
+    """Yield an answer as server-sent events; an answer that breaks off ends with an error."""
     head = _head(f"chatcmpl-{uuid.uuid4().hex}", "chat.completion.chunk")
     delta: dict[str, Any] = {"role": "assistant", "content": ""}
     try:
         yield _event({**head, "choices": [_choice(delta, None)]})
         for piece in chain((first,), rest):
             yield _event({**head, "choices": [_choice({"content": piece.text} if piece.text else {}, piece.finish)]})
-            if piece.finish and asked.stream_options.get("include_usage"):
+            if piece.finish and chat.stream_options.get("include_usage"):
                 yield _event({**head, "choices": [], "usage": _usage(num_prompt, piece)})
         yield b"data: [DONE]\n\n"
     except RequestError as error:
@@ -59,23 +64,24 @@ def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
 
 
 def _usage(num_prompt: int, last: Piece) -> dict[str, int]:
-    written = last.num_tokens or 0
-    return {"prompt_tokens": num_prompt, "completion_tokens": written, "total_tokens": num_prompt + written}
+    num_written = last.num_tokens or 0
+    return {"prompt_tokens": num_prompt, "completion_tokens": num_written, "total_tokens": num_prompt + num_written}
 
 
 def _event(content: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n".encode()
 
 
-_LARGEST_BODY = 8 << 20
+_MAX_BODY_BYTES = 8 << 20
+_GRACE_S = 3  # for answers in progress when the server is stopped
 
-Answer = Callable[[ChatRequest], tuple[int, Iterator[Piece]]]  # → (tokens of the prompt, the pieces)
+AnswerChat = Callable[[ChatRequest], tuple[int, Iterator[Piece]]]  # → (number of prompt tokens, the pieces)
 
 
-class Guard:
-    """Lets requests through that bring the token; without one, those that name this machine as their host.
+class AccessCheck:
+    """Passes requests on that have the token; without a token, those that name this machine as their host.
 
-    The latter keeps a page from elsewhere out whose name was made to point to the loopback (DNS rebinding).
+    The latter stops web pages whose domain points to the loopback (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str]) -> None:
@@ -90,56 +96,60 @@ class Guard:
 
     def _refusal(self, headers: dict[bytes, bytes]) -> RequestError | None:
         if self._token:
-            scheme, _, brought = headers.get(b"authorization", b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(brought.strip(), self._token):
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
                 return RequestError(401, "invalid_api_key", "a request needs the server's token as its API key")
             return None
         host = headers.get(b"host", b"").decode("latin-1")
         name = host[: host.index("]") + 1] if "]" in host else host.partition(":")[0]
         if name not in self._hosts:
-            return RequestError(403, "wrong_host", "the server answers to the name of this machine's loopback only")
+            return RequestError(
+                403, "wrong_host", "the server accepts only the names of this machine's loopback as host"
+            )
         return None
 
 
-def application(engine: Engine, answer: Answer, token: str, host: str) -> ASGIApp:
+def application(engine: Engine, answer: AnswerChat, token: str, host: str) -> ASGIApp:
     """Return the server as an ASGI application.
 
     Args:
-        engine: asked whether it still runs.
+        engine: reports its health.
         answer: continues a chat.
-        token: that every request must bring; empty for none.
-        host: the address that it listens on.
+        token: required of every request; empty for none.
+        host: the address that the server listens on.
     """
     started = int(time.time())
-    # Of their own, since a request that waits for the engine waits in a thread: health must not stand in that line.
-    answering, looking = anyio.CapacityLimiter(WAITING), anyio.CapacityLimiter(1)
+    # Two limiters, since a request that waits for the engine waits in a thread: health must not wait behind it.
+    answering, checking = anyio.CapacityLimiter(WAITING), anyio.CapacityLimiter(1)
     card = {"id": MODEL, "object": "model", "created": started, "owned_by": "tunewright"}
 
     async def health(request: Request) -> Response:
-        well = await run_sync(engine.is_well, limiter=looking)
-        told = {"status": "ok" if well else "down", "model": MODEL, "engine": engine.name}
-        return JSONResponse(told, 200 if well else 503)
+        healthy = await run_sync(engine.is_healthy, limiter=checking)
+        content = {"status": "ok" if healthy else "down", "model": MODEL, "engine": engine.name}
+        return JSONResponse(content, 200 if healthy else 503)
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [card]})
 
     async def model(request: Request) -> Response:
         if request.path_params["name"] != MODEL:
-            return _refused(RequestError(404, "model_not_found", f"there is {MODEL!r}"))
+            return _refused(RequestError(404, "model_unknown_address", f"there is {MODEL!r}"))
         return JSONResponse(card)
 
     async def chat(request: Request) -> Response:
         try:
-            asked = read_request(await _body(request))
-            num_prompt, pieces = await run_sync(answer, asked, limiter=answering)
-            if not asked.stream:
+            chat_request = read_request(await _body(request))
+            num_prompt, pieces = await run_sync(answer, chat_request, limiter=answering)
+            if not chat_request.stream:
                 name = f"chatcmpl-{uuid.uuid4().hex}"
-                whole = await run_sync(lambda: completion(name, num_prompt, list(pieces)), limiter=answering)
-                return JSONResponse(whole)
-            first = await run_sync(next, pieces, limiter=answering)  # so that a failure still has a status of its own
+                reply = await run_sync(lambda: completion(name, num_prompt, list(pieces)), limiter=answering)
+                return JSONResponse(reply)
+            first = await run_sync(
+                next, pieces, limiter=answering
+            )  # before the reply begins, so that a failure has its own status
         except RequestError as error:
             return _refused(error)
-        stream = _stream(events(asked, num_prompt, first, pieces), answering)
+        stream = _stream(events(chat_request, num_prompt, first, pieces), answering)
         return StreamingResponse(stream, media_type="text/event-stream")
 
     routes = [
@@ -148,32 +158,32 @@ def application(engine: Engine, answer: Answer, token: str, host: str) -> ASGIAp
         Route("/v1/models/{name}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown, Exception: _defect})
-    return Guard(app, token, frozenset({"localhost", "127.0.0.1", "[::1]", host}))
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_address, Exception: _defect})
+    return AccessCheck(app, token, frozenset({"localhost", "127.0.0.1", "[::1]", host}))
 
 
-async def _stream(told: Generator[bytes, None, None], answering: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
-    """Yield the events; a client that leaves stops the engine."""
+async def _stream(chunks: Generator[bytes, None, None], answering: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
+    """Yield the events; a client that disconnects stops the engine."""
     try:
-        while (event := await run_sync(next, told, None, limiter=answering)) is not None:
+        while (event := await run_sync(next, chunks, None, limiter=answering)) is not None:
             yield event
     finally:
-        with suppress(ValueError):  # a thread is still at its next piece: the server is ending, and the engine with it
-            told.close()
+        with suppress(ValueError):  # a thread is still computing: the server is ending, and the engine with it
+            chunks.close()
 
 
 async def _body(request: Request) -> bytes:
     """Return the body of a JSON request.
 
-    Another content type is one that a page may send from anywhere without asking first.
+    Web pages may send other content types to any server without a preflight request.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError(415, "unsupported_media_type", "send application/json")
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > _LARGEST_BODY:
-            raise RequestError(413, "request_too_large", f"a request has at most {_LARGEST_BODY:,} bytes")
+        if len(body) > _MAX_BODY_BYTES:
+            raise RequestError(413, "request_too_large", f"a request has at most {_MAX_BODY_BYTES:,} bytes")
     return body
 
 
@@ -182,13 +192,36 @@ def _refused(error: RequestError) -> JSONResponse:
     return JSONResponse(error.body(), error.status, headers)
 
 
-async def _unknown(request: Request, error: Any) -> Response:
-    there = "GET /health, GET /v1/models, POST /v1/chat/completions"
-    told = f"{request.method} {request.url.path}: {error.detail}; there is {there}"
-    return JSONResponse(RequestError(error.status_code, "not_found", told).body(), error.status_code)
+async def _unknown_address(request: Request, error: Any) -> Response:
+    endpoints = "GET /health, GET /v1/models, POST /v1/chat/completions"
+    message = f"{request.method} {request.url.path}: {error.detail}; there is {endpoints}"
+    return JSONResponse(RequestError(error.status_code, "not_found", message).body(), error.status_code)
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    told = f"unexpected {type(error).__name__}: {error}"
-    console.warning(f"{request.method} {request.url.path}: {told}")
-    return JSONResponse(RequestError(500, "defect", told).body(), 500)
+    message = f"unexpected {type(error).__name__}: {error}"
+    console.warning(f"{request.method} {request.url.path}: {message}")
+    return JSONResponse(RequestError(500, "defect", message).body(), 500)
+
+
+def run_server(model: ServedModel, token: str, host: str, listener: socket.socket) -> None:
+    """Answer requests until a signal."""
+    import uvicorn
+
+    def answer(request: ChatRequest) -> tuple[int, Iterator[Piece]]:
+        prompt_ids = model.prompt_ids(request)
+        return len(prompt_ids), model.answer(prompt_ids, request)
+
+    config = uvicorn.Config(
+        application(model.engine, answer, token, host),
+        log_level="critical",  # the application reports its defects; answers cut by the end of the server are none
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn has shut down by now, and passes the signal on
+        console.line()

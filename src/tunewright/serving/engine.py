@@ -1,4 +1,4 @@
-"""What computes the answers: whatever continues token ids; most often an address of another program."""
+"""Engines, which continue token ids, and the one that sends them to another program's address."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Protocol
 from tunewright.serving.requests import ChatRequest, RequestError
 from tunewright.settings import Arm
 
-_READ_TIMEOUT_S = 3600.0  # of a request that waits for those before it: a large model on a CPU is slow
-WAITING = 64  # requests under way or in line
+_READ_TIMEOUT_S = 3600.0  # a request waits for those before it, and a large model on a CPU is slow
+WAITING = 64  # requests in progress or waiting
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next characters of an answer; the last piece says why it ended and how many tokens were written."""
+    """The next characters of an answer; the last piece has the reason of its end and its number of tokens."""
 
     text: str
     finish: str | None = None
@@ -24,21 +24,21 @@ class Piece:
 
 
 class Engine(Protocol):
-    """What continues prompts: another program (:class:`Completions`), or the examined model in this process.
+    """Continues prompts: another program (:class:`Completions`), or the evaluated model in this process.
 
     Attributes:
-        name: as people know it.
-        keeps_first_space: whether it tells the space before a text that the student's own decoder would drop.
+        name: the program's.
+        keeps_first_space: whether it returns the space before a text that the student's own decoder drops.
     """
 
     name: str
     keeps_first_space: bool
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether it can answer."""
 
     def answer(self, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
-        """Yield an answer piece by piece; closed before its end, it is no longer computed.
+        """Yield an answer piece by piece; closing the iterator stops the computation.
 
         Raises:
             RequestError: the prompt does not fit, or the engine fails.
@@ -49,26 +49,26 @@ def room_for(prompt_ids: Sequence[int], context: int) -> int:
     """Return how many tokens an answer may have.
 
     Raises:
-        RequestError: none.
+        RequestError: the prompt alone fills the context.
     """
     if len(prompt_ids) >= context:
-        told = f"the prompt has {len(prompt_ids)} tokens; prompt and answer have room for {context}"
-        raise RequestError(400, "context_length_exceeded", told)
+        message = f"the prompt has {len(prompt_ids)} tokens; prompt and answer have room for {context}"
+        raise RequestError(400, "context_length_exceeded", message)
     return context - len(prompt_ids)
 
 
 @dataclass
 class Completions:
-    """A server of completions (OpenAI's older form, which takes token ids) that is ours alone.
+    """A server of completions (OpenAI's older interface, which takes token ids) that only we use.
 
-    Prompts reach it as tokens that training's own code made: no second template, no second tokenizer.
+    Prompts reach it as tokens from training's own code: no second template, no second tokenizer.
 
     Args:
         name: "llama.cpp" or "vLLM".
         address: http://host:port.
-        key: what it asks for, so that no other program of this machine asks it past our token.
-        context: tokens that prompt and answer may have together.
-        extra: what it needs to be told with each request.
+        key: its API key, so that no other program of this machine gets past our token.
+        context: the most tokens of prompt and answer together.
+        extra: further fields of each request.
     """
 
     name: str
@@ -84,8 +84,8 @@ class Completions:
         timeout = urllib3.Timeout(connect=10.0, read=_READ_TIMEOUT_S)
         self._http = urllib3.connection_from_url(self.address, maxsize=WAITING, timeout=timeout, retries=False)
 
-    def is_well(self) -> bool:
-        """Return whether it says so itself."""
+    def is_healthy(self) -> bool:
+        """Return whether the server reports that it is healthy."""
         import urllib3
 
         try:
@@ -96,7 +96,7 @@ class Completions:
             return False
 
     def answer(self, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
-        """Yield an answer piece by piece; closed before its end, the engine stops computing it.
+        """Yield an answer piece by piece; closing the iterator stops the computation.
 
         Raises:
             RequestError: the prompt does not fit, or the engine fails.
@@ -107,7 +107,7 @@ class Completions:
         body = {
             "model": Arm.TUNED,
             "prompt": prompt_ids,
-            "max_tokens": min(request.most_tokens, room),
+            "max_tokens": min(request.max_new_tokens, room),
             "temperature": request.temperature,
             "top_p": request.top_p,
             "presence_penalty": request.presence_penalty,
@@ -118,14 +118,14 @@ class Completions:
             **({"stop": request.stop} if request.stop else {}),
             **self.extra,
         }
-        # A connection of its own: one that was kept may be closed by the engine while a request is on its way.
+        # A new connection: the engine may close a kept one while a request is on its way.
         headers = {"Authorization": f"Bearer {self.key}", "Connection": "close"}
         try:
             response = self._http.request("POST", "/v1/completions", json=body, headers=headers, preload_content=False)
             try:
                 if response.status != 200:
-                    told = response.data.decode("utf-8", "replace")[:300]
-                    raise RequestError(502, "engine_error", f"{self.name} refuses: {told}")
+                    reply = response.data.decode("utf-8", "replace")[:300]
+                    raise RequestError(502, "engine_error", f"{self.name} refuses: {reply}")
                 yield from _pieces(response)
             finally:
                 response.close()
@@ -134,7 +134,7 @@ class Completions:
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[Piece]:
-    """Yield the pieces of a stream of server-sent events; the end comes once the tokens are counted too."""
+    """Yield the pieces of a stream of server-sent events; the last one has the number of tokens."""
     finish, num_tokens = None, None
     for line in lines:
         if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":

@@ -1,4 +1,4 @@
-"""Where the server listens and who may ask: loopback for all, any other address for those with the token."""
+"""The server's port and token: the loopback may be open, any other address needs a token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tunewright.errors import UserError
 
 TOKEN = "TUNEWRIGHT_SERVE_TOKEN"
-_SHORTEST_TOKEN = 16
+_MIN_TOKEN_LENGTH = 16
 
 
 def is_loopback(host: str) -> bool:
@@ -22,25 +22,27 @@ def is_loopback(host: str) -> bool:
 
 
 def token_for(host: str) -> str:
-    """Return the token that requests must bring; empty where the loopback is open to all who are on this machine.
+    """Return the token that requests need; empty where the loopback is open to all users of this machine.
 
     Raises:
         UserError: the address is open to others and there is no token, or the token is too short.
     """
     token = os.environ.get(TOKEN, "").strip()
     hint = f'set one: export {TOKEN}="$(openssl rand -hex 16)"'
-    if token and len(token) < _SHORTEST_TOKEN:
-        raise UserError(f"{TOKEN} is too short", f"it has {len(token)} of at least {_SHORTEST_TOKEN} characters", hint)
+    if token and len(token) < _MIN_TOKEN_LENGTH:
+        raise UserError(
+            f"{TOKEN} is too short", f"it has {len(token)} of at least {_MIN_TOKEN_LENGTH} characters", hint
+        )
     if not token and not is_loopback(host):
         raise UserError(f"no token protects {host}", f"others reach this address, and {TOKEN} is not set", hint)
     return token
 
 
 def take_port(host: str, port: int) -> socket.socket:
-    """Return a socket that holds the port but does not listen yet: nobody connects before the model is proven.
+    """Return a socket that holds the port but does not listen yet, so that no client connects before the check.
 
-    Two sockets that may share a port can both be bound to it as long as neither listens: this one does not share. Only
-    where an earlier server's ended connections still bear the port does it have to, and may be outrun until it listens.
+    Two sockets that share a port can both be bound to it as long as neither listens: this one does not share it. Only
+    where ended connections of an earlier server still use the port it must, and another server may listen first.
 
     Raises:
         UserError: the port is in use, or the address is not this machine's.
@@ -55,29 +57,29 @@ def take_port(host: str, port: int) -> socket.socket:
         raise _cannot_listen(host, port, error) from error
 
 
-def open_door(taken: socket.socket) -> None:
-    """Let clients connect from here on.
+def start_listening(listener: socket.socket) -> None:
+    """Let clients connect.
 
     Raises:
-        UserError: another server has begun to listen there.
+        UserError: another server listens there already.
     """
     try:
-        # Connections inherit it, so that those that have ended do not keep the next server from the port.
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.listen(128)
+        # Connections inherit the option, so that ended ones do not keep the next server from the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.listen(128)
     except OSError as error:
-        host, port = taken.getsockname()[:2]
+        host, port = listener.getsockname()[:2]
         raise _cannot_listen(host, port, error) from error
 
 
-def _bound(made: socket.socket, address: Any, *, shared: bool) -> socket.socket:
+def _bound(new: socket.socket, address: Any, *, shared: bool) -> socket.socket:
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
-        made.bind(address)
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
+        new.bind(address)
     except BaseException:
-        made.close()
+        new.close()
         raise
-    return made
+    return new
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
@@ -85,7 +87,7 @@ def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
     return UserError(f"cannot listen on {host} port {port}", cause, "take another: --port 8081")
 
 
-def url_of(taken: socket.socket) -> str:
-    """Return the address that a client is given."""
-    host, port = taken.getsockname()[:2]
+def url_of(listener: socket.socket) -> str:
+    """Return the address for clients."""
+    host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

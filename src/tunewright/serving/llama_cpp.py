@@ -1,4 +1,4 @@
-"""The tuned model in llama.cpp: a GGUF behind its server."""
+"""The engine llama.cpp: a GGUF of the tuned model behind its server."""
 
 from __future__ import annotations
 
@@ -9,63 +9,65 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import ModelError, StageError, command, shell
+from tunewright.errors import ModelError, StageError
 from tunewright.export.gguf.architectures import context_length
 from tunewright.export.gguf.ollama import MODEL_FILE
 from tunewright.export.gguf.write import write_model_file
-from tunewright.export.receipt import verify
-from tunewright.export.swap import RECEIPT, put_back
+from tunewright.export.receipt import RECEIPT, verify
+from tunewright.export.target import ExportRequest
 from tunewright.models import llama_cpp
 from tunewright.models.student import student_identity
-from tunewright.recipe import Recipe
 from tunewright.records import digest
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import RunFile
 from tunewright.serving.engine import Completions
-from tunewright.storage import atomic_folder, file_digest
+from tunewright.storage import atomic_folder, file_digest, restore_folder
 
 _FORMAT = 1  # raised when the same ingredients make another file
 _MADE_FROM = "made-from"
 
 
-def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
-    """Return the file; an older one is reused while adapter, base and type are the same.
+def finished_gguf(export: Path, folder: Path, request: ExportRequest) -> Path | None:
+    """Return a GGUF file that was made from the request before; None where there is none.
 
     Args:
-        run: a run folder with an adapter.
-        recipe: the run's.
-        dtype: of the matrices: "q8_0", "f16" or "f32".
+        export: the run's export of this type, if there is one.
+        folder: where an earlier server wrote its file.
+        request: the tuned model and its type.
 
     Raises:
-        ModelError: a family that llama.cpp does not know.
-        ExportError: the run's export of this type is damaged.
-        DiskFullError: no space; an older file stands.
+        ExportError: the export is damaged.
     """
-    adapter = file_digest(run.file(RunFile.ADAPTER))
-    exported = run.file(f"exports/gguf-{dtype}")
-    put_back(exported)
-    if (exported / RECEIPT).is_file() and verify(exported)["made_of"]["adapter"] == adapter:
-        return exported / MODEL_FILE
-    folder = run.file(f"serving/{dtype}")
-    made_from, ingredients = folder / _MADE_FROM, digest(_FORMAT, adapter, student_identity(recipe, "cpu"), dtype)
-    is_whole = made_from.is_file() and (folder / MODEL_FILE).is_file()
-    if is_whole and made_from.read_text(encoding="utf-8") == ingredients:
-        return folder / MODEL_FILE
+    restore_folder(export, RECEIPT)
+    if (export / RECEIPT).is_file() and verify(export)["made_of"][RunFile.ADAPTER] == file_digest(request.adapter):
+        return export / MODEL_FILE
+    made_from = folder / _MADE_FROM
+    is_complete = made_from.is_file() and (folder / MODEL_FILE).is_file()
+    is_current = is_complete and made_from.read_text(encoding="utf-8") == _ingredients(request)
+    return folder / MODEL_FILE if is_current else None
+
+
+def write_gguf(folder: Path, request: ExportRequest) -> Path:
+    """Write the tuned model as a GGUF file into this folder; return the file.
+
+    Raises:
+        ModelError: a family that llama.cpp does not support.
+        DiskFullError: no space; an older file is kept.
+    """
     console.line(f"writing {folder / MODEL_FILE} (once)")
-    with run.lock(), atomic_folder(folder) as fresh:
-        write_model_file(run, recipe, fresh, dtype, "trained")
-        (fresh / _MADE_FROM).write_text(ingredients, encoding="utf-8")
+    with atomic_folder(folder) as fresh:
+        write_model_file(request, fresh)
+        (fresh / _MADE_FROM).write_text(_ingredients(request), encoding="utf-8")
     return folder / MODEL_FILE
 
 
-def renewal(run: RunFolder, gguf: Path, dtype: str) -> str:
-    """Return what to type to get another file in place of this one, which does not load."""
-    if (gguf.parent / RECEIPT).is_file():
-        return f"export it anew: {command('export', run.path, '--to', 'gguf', '--dtype', dtype)}"
-    return f"delete it and start again: {shell('rm', '-r', gguf.parent)}"
+def _ingredients(request: ExportRequest) -> str:
+    """Return a digest of everything that the file is made from."""
+    identity = student_identity(request.recipe, "cpu")
+    return digest(_FORMAT, file_digest(request.adapter), identity, request.dtype)
 
 
-_MOST_CONTEXT_TOKENS = 4096  # memory for all of them is taken at once
-# llama.cpp's own defaults cut the tail of the distribution off; OpenAI's have no such thing.
+_MAX_CONTEXT_TOKENS = 4096  # llama.cpp allocates the memory for all of them
+# llama.cpp's defaults cut off the tail of the distribution; OpenAI's interface does not.
 _WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
 
 
@@ -73,13 +75,13 @@ _WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
 def llama_engine(gguf: Path, config: Any, full_precision: bool, hint: str) -> Iterator[Completions]:
     """Serve a GGUF on a free port of the loopback while the block lasts.
 
-    Requests are answered one after the other: an answer then depends on its request alone.
+    Requests are answered one after the other, so that an answer depends on its request alone.
 
     Args:
         gguf: the tuned model.
         config: the model's config.json.
-        full_precision: keep keys and values in fp32, as a GGUF in fp32 deserves.
-        hint: what to type where the file does not load.
+        full_precision: keep keys and values in fp32, for a GGUF in fp32.
+        hint: for a file that does not load.
 
     Raises:
         StageError: llama.cpp does not load the file.
@@ -87,9 +89,9 @@ def llama_engine(gguf: Path, config: Any, full_precision: bool, hint: str) -> It
     key = secrets.token_hex(16)
     with ExitStack() as stack:
         try:
-            server = llama_cpp.serve(gguf, _MOST_CONTEXT_TOKENS, key=key, full_precision=full_precision)
+            server = llama_cpp.serve(gguf, _MAX_CONTEXT_TOKENS, key=key, full_precision=full_precision)
             address = stack.enter_context(server)
         except ModelError as error:
             raise StageError(error.headline, error.cause, hint) from error
-        context = min(context_length(config), _MOST_CONTEXT_TOKENS)
+        context = min(context_length(config), _MAX_CONTEXT_TOKENS)
         yield Completions("llama.cpp", address, key, context, _WHOLE_DISTRIBUTION)

@@ -1,4 +1,4 @@
-"""What a client may ask, as OpenAI's chat completions have it; what is not supported is refused, never ignored."""
+"""Requests in OpenAI's form of chat completions; unsupported options are refused, never ignored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = str(Arm.TUNED)
 
 
 class RequestError(Exception):
-    """A request that is refused: with an HTTP status, a code for programs, and a sentence for people."""
+    """A refused request: an HTTP status, a code for programs, and a message for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class RequestError(Exception):
 
 
 def _joined(content: Any) -> Any:
-    """Return the text of a content in parts; what is not text stays, to be refused."""
+    """Return the text of a content in parts; other content stays, to be refused."""
     if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
         return "".join(str(part.get("text", "")) for part in content)
     return content
@@ -46,7 +46,7 @@ def _or(default: Any) -> BeforeValidator:
 
 
 class ChatRequest(BaseModel):
-    """A chat to continue; greedy where the client does not say otherwise."""
+    """A chat to continue; greedy by default."""
 
     messages: list[_Turn] = Field(min_length=1)
     model: str = MODEL
@@ -62,12 +62,12 @@ class ChatRequest(BaseModel):
     stop: Annotated[list[str], BeforeValidator(lambda s: [s] if isinstance(s, str) else s or [])] = []
 
     @property
-    def most_tokens(self) -> int:
-        """How long the answer may be."""
+    def max_new_tokens(self) -> int:
+        """The most tokens of the answer."""
         return self.max_completion_tokens or self.max_tokens or MAX_NEW_TOKENS
 
     def conversation(self, system_prompt: str) -> tuple[Message, ...]:
-        """Return the turns; without a system turn, the one that the model was trained with comes first."""
+        """Return the turns; without a system turn, the system prompt of the training comes first."""
         turns = [Message(role="system" if t.role == "developer" else t.role, content=t.content) for t in self.messages]
         if system_prompt and all(turn.role != "system" for turn in turns):
             turns.insert(0, Message(role="system", content=system_prompt))
@@ -78,38 +78,38 @@ def read_request(content: bytes) -> ChatRequest:
     """Return the request.
 
     Raises:
-        RequestError: it is no JSON, misses something, names another model, or asks for what is not supported.
+        RequestError: it is not JSON, lacks a field, names another model, or uses an unsupported option.
     """
     try:
         request = ChatRequest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(400, "invalid_request", f"{place or 'body'}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise RequestError(400, "invalid_request", f"{field or 'body'}: {first['msg']}") from error
     if request.model != MODEL:
         raise RequestError(404, "model_not_found", f"there is no model {request.model!r}; there is {MODEL!r}")
-    asked = json.loads(content)
-    _refuse_unsupported(asked, ChatRequest, _IDLE, _HARMLESS)
-    for turn in asked["messages"]:
+    fields = json.loads(content)
+    _refuse_unsupported(fields, ChatRequest, _IDLE, _HARMLESS)
+    for turn in fields["messages"]:
         _refuse_unsupported(turn, _Turn, frozenset({"name"}), {}, "messages: ")
     return request
 
 
 def _refuse_unsupported(
-    given: Mapping[str, Any],
-    known: type[BaseModel],
+    fields: Mapping[str, Any],
+    model: type[BaseModel],
     idle: Collection[str],
     harmless: Mapping[str, Any],
-    place: str = "",
+    prefix: str = "",
 ) -> None:
-    """Refuse what is neither read nor idle, unless its value is empty or asks for what is done anyway."""
-    for name, value in given.items():
+    """Refuse a field that is neither read nor idle, unless its value is empty or the default behavior."""
+    for name, value in fields.items():
         empty = value is None or value in ([], {}, "")
-        if not (empty or name in known.model_fields or name in idle or (name in harmless and value in harmless[name])):
-            raise RequestError(400, "unsupported_parameter", f"{place}{name[:60]} is not supported")
+        if not (empty or name in model.model_fields or name in idle or (name in harmless and value in harmless[name])):
+            raise RequestError(400, "unsupported_parameter", f"{prefix}{name[:60]} is not supported")
 
 
-# They name, store or route a request, or make it faster; no answer depends on them.
+# Fields that name, store, route or speed up a request; no answer depends on them.
 _IDLE = frozenset(
     {
         "metadata",
@@ -124,7 +124,7 @@ _IDLE = frozenset(
         "user",
     }
 )
-# Values that ask for what is done anyway.
+# Values that ask for the default behavior.
 _HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "function_call": ("none", "auto"),

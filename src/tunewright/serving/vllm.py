@@ -1,4 +1,4 @@
-"""The tuned model in vLLM: base and adapter as they are, in a child process."""
+"""The engine vLLM: base and adapter as they are, in a child process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tunewright.recipe import Recipe
 from tunewright.serving.engine import Completions
 from tunewright.settings import Arm
 
-_START_TIMEOUT_S = 1200.0  # it compiles and captures graphs at first
+_START_TIMEOUT_S = 1200.0  # it first compiles and captures graphs
 _END_TIMEOUT_S = 20.0
 
 
@@ -46,23 +46,23 @@ def why_not(recipe: Recipe) -> str:
 
 
 def command(recipe: Recipe, adapter: Path, port: int) -> list[str]:
-    """Return the command line: the base in the types that were examined, the adapter under the name "tuned"."""
-    words = ["vllm", "serve"]
+    """Return the command line: the base in the types of the evaluation, the adapter under the name "tuned"."""
+    arguments = ["vllm", "serve"]
     if is_full(adapter):
-        words += [str(adapter), "--served-model-name", Arm.TUNED]
+        arguments += [str(adapter), "--served-model-name", Arm.TUNED]
     else:
-        words += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", Arm.BASE]
-        words += [
+        arguments += [str(locate(recipe.model.base, recipe.folder)), "--served-model-name", Arm.BASE]
+        arguments += [
             "--enable-lora",
             "--lora-modules",
             f"tuned={adapter}",
             "--max-lora-rank",
             str(lora_rank(recipe.training.rank)),
         ]
-        words += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
+        arguments += ["--quantization", "bitsandbytes"] if recipe.model.quantization != "none" else []
     name = str(compute_dtype("cuda:0", recipe.model.compute)).removeprefix("torch.")
-    words += ["--generation-config", "vllm"]  # the base's own file may have penalties and limits for all requests
-    return [*words, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
+    arguments += ["--generation-config", "vllm"]  # the base's file may have penalties and limits for all requests
+    return [*arguments, "--dtype", name, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def context_tokens(recipe: Recipe, adapter: Path) -> int:
@@ -76,22 +76,22 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
     """Serve base and adapter on a free port of the loopback while the block lasts.
 
     Raises:
-        StageError: vLLM does not start; its last words are the cause.
+        StageError: vLLM does not start; its last line of output is the cause.
     """
     key = secrets.token_hex(16)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = command(recipe, adapter.resolve(), port)
-    console.line("starting " + shell(*words))
+    arguments = command(recipe, adapter.resolve(), port)
+    console.line("starting " + shell(*arguments))
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tunewright.serving.child_process", *words],
+            [sys.executable, "-P", "-m", "tunewright.serving.child_process", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "VLLM_API_KEY": key},
-            start_new_session=True,  # Ctrl-C is for us: it is ended in order below
+            start_new_session=True,  # Ctrl-C is for us; the child is ended below
         )
         try:
             address = f"http://127.0.0.1:{port}"
@@ -103,7 +103,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
 
 
 def _await(child: subprocess.Popen[Any], address: str, log: IO[bytes]) -> None:
-    """Wait until the server says that it is well."""
+    """Wait until the server reports that it is healthy."""
     import urllib3
 
     deadline = time.monotonic() + _START_TIMEOUT_S
@@ -115,16 +115,16 @@ def _await(child: subprocess.Popen[Any], address: str, log: IO[bytes]) -> None:
             pass
         time.sleep(0.2)
     log.seek(0)
-    told = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     raise StageError(
         "vLLM does not start",
-        told[-1][:300] if told else f"it said nothing within {_START_TIMEOUT_S:.0f} s",
+        lines[-1][:300] if lines else f"no output within {_START_TIMEOUT_S:.0f} s",
         "serve it with llama.cpp instead: hide the GPU with CUDA_VISIBLE_DEVICES=",
     )
 
 
 def _end(child: subprocess.Popen[Any]) -> None:
-    """End the child and all that it started."""
+    """End the child and the processes that it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, number)

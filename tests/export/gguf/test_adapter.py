@@ -91,7 +91,7 @@ def _halved(folder):
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "reason"),
     [
         (lambda base, folder: make_adapter(base, folder, method="dora"), "DoRA"),
         (lambda base, folder: make_adapter(base, folder, new_tokens=(5,)), "more than pairs"),
@@ -102,10 +102,10 @@ def _halved(folder):
         (lambda base, folder: _cut(make_adapter(base, folder)), "cannot read the adapter"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused_before_anything_is_written(made, said, tmp_path):
+def test_what_is_no_plain_lora_is_refused_before_anything_is_written(made, reason, tmp_path):
     base = make_exportable("smollm2", tmp_path / "base")
     adapter = made(base, tmp_path / "adapter")
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=reason) as caught:
         write_gguf_adapter(read_deltas(adapter), read_config(base), tmp_path / "out.gguf", "f16")
     assert caught.value.hint
     assert not (tmp_path / "out.gguf").exists()

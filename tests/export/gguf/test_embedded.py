@@ -31,19 +31,19 @@ def test_answers_are_those_of_transformers(runner):
     prompts = [encode_prompt(tokenizer, turns(question)) for question in QUESTIONS]
     assert [runner.prompt_ids(turns(question)) for question in QUESTIONS] == prompts
     model = AutoModelForCausalLM.from_pretrained(model_folder(), dtype=torch.float32).eval()
-    told = []
+    answers = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-        told.append(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True).strip())
-    assert runner.answers(prompts, 12) == told
-    assert all(told)
+        answers.append(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True).strip())
+    assert runner.answers(prompts, 12) == answers
+    assert all(answers)
 
 
 def test_probabilities_are_the_softmax_of_the_raw_logits(runner):
     tokenizer = load_tokenizer(model_folder())
     prompts = [encode_prompt(tokenizer, turns(question)) for question in QUESTIONS]
     got = list(runner.log_probs(prompts))
-    assert [len(one) for one in got] == [49152] * 3
-    assert np.allclose([np.exp(one.astype(np.float64)).sum() for one in got], 1.0, atol=1e-4)
+    assert [len(row) for row in got] == [49152] * 3
+    assert np.allclose([np.exp(row.astype(np.float64)).sum() for row in got], 1.0, atol=1e-4)
     assert max(divergences(log_probs_of(model_folder(), prompts), got)) < 1e-4

@@ -15,9 +15,9 @@ from tunewright.export.comparison import compare_prompts
 from tunewright.export.gguf.llama_runner import LEAST_CONTEXT_TOKENS, LlamaRunner
 from tunewright.export.gguf.write import MODEL_DTYPES
 from tunewright.export.receipt import verify
-from tunewright.export.reference import most_tokens
+from tunewright.export.reference import longest_exchange
 from tunewright.export.stage import TARGETS, export
-from tunewright.export.target import Limit
+from tunewright.export.target import ExportRequest, Limit
 from tunewright.models.chat_template import load_tokenizer
 from tunewright.recipe import load_recipe
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     ("target", "files"),
     [("gguf", {"model.gguf"}), ("gguf-adapter", {"adapter.gguf"}), ("ollama", {"model.gguf", "Modelfile"})],
 )
-def test_each_target_is_certified_on_the_base_that_was_examined(target, files, run):
+def test_each_target_is_certified_on_the_base_that_was_evaluated(target, files, run):
     folder = export(run, target)
     assert files <= {file.name for file in folder.iterdir()}
     assert verify(folder)
@@ -45,9 +45,9 @@ def test_each_target_is_certified_on_the_base_that_was_examined(target, files, r
     # This family's template trims, and some of the conversations have white space around their text.
     assert prompts["limited"] > 0
     assert any("trim" in limit for limit in prompts["limits"])
-    assert "avoids what the program lacks" in (folder / "certificate.md").read_text()
-    told = (folder / "certificate.md").read_text()
-    assert ("merged into the trained base" in told) == (target != "gguf-adapter")
+    text = (folder / "certificate.md").read_text()
+    assert "avoids what the program cannot do" in text
+    assert ("merged into the trained base" in text) == (target != "gguf-adapter")
     if target == "ollama":
         prompt = load_recipe(run.file("recipe.toml")).system_prompt
         assert prompt
@@ -61,16 +61,17 @@ def test_every_listed_type_has_a_floor_and_a_size(run):
     from tunewright.export.certificate import FLOORS
 
     recipe = load_recipe(run.file("recipe.toml"))
-    sizes = [TARGETS["gguf"].num_bytes(run, recipe, dtype) for dtype in MODEL_DTYPES]
+    adapter = run.file("adapter")
+    sizes = [TARGETS["gguf"].num_bytes(ExportRequest(adapter, recipe, dtype=dtype)) for dtype in MODEL_DTYPES]
     assert all(size > 0 for size in sizes)
     assert set(MODEL_DTYPES) <= set(FLOORS)
 
 
-def test_a_worse_artifact_is_not_blessed_and_the_earlier_one_stands(run, monkeypatch):
+def test_a_worse_artifact_is_refused_and_the_earlier_one_is_kept(run, monkeypatch):
     folder = export(run, "gguf")
     before = (folder / "model.gguf").read_bytes()
     monkeypatch.setattr("tunewright.export.gguf.architectures._interleaved", lambda heads, dim: None)  # rows unturned
-    with pytest.raises(ExportError, match="not what was examined"):
+    with pytest.raises(ExportError, match="differs from the evaluated model"):
         export(run, "gguf")
     assert (folder / "model.gguf").read_bytes() == before
 
@@ -94,19 +95,20 @@ def test_a_limit_excuses_only_what_it_names(run):
     assert other.identical == whole.identical
 
 
-def test_the_base_that_an_adapter_is_tried_on_lies_in_the_export_that_a_kill_leaves_behind(run, tmp_path):
-    """What a killed export left is removed by the next one; what lay beside it would stay for ever."""
+def test_the_base_that_an_adapter_is_tested_on_is_in_the_folder_that_a_kill_leaves_behind(run, tmp_path):
+    """The next export removes the folder of a killed one; a file beside it would stay forever."""
     recipe = load_recipe(run.file("recipe.toml"))
     folder = tmp_path / "exports" / "fresh"
     folder.mkdir(parents=True)
-    TARGETS["gguf-adapter"].write(run, recipe, folder, "f16", "original")
-    with TARGETS["gguf-adapter"].runner(run, recipe, folder, "f16", "original"):
+    request = ExportRequest(run.file("adapter"), recipe, dtype="f16", base="original")
+    TARGETS["gguf-adapter"].write(request, folder)
+    with TARGETS["gguf-adapter"].runner(request, folder):
         assert len(list(folder.rglob("model.gguf"))) == 1
         assert list(folder.parent.iterdir()) == [folder]
     assert [file.name for file in folder.iterdir()] == ["adapter.gguf"]
 
 
-def test_a_fully_tuned_model_has_no_adapter_file_and_is_told_so(tmp_path):
+def test_a_fully_tuned_model_has_no_adapter_file(tmp_path):
     recipe = make_recipe(make_exportable("smollm2", tmp_path / "base"), {"method": "full"})
     run = exported_run.adapted_run(tmp_path / "run", recipe)
     with pytest.raises(ModelError, match="a fully tuned model has no adapter") as caught:
@@ -114,21 +116,20 @@ def test_a_fully_tuned_model_has_no_adapter_file_and_is_told_so(tmp_path):
     assert caught.value.hint.endswith("tunewright export DIR --to gguf")
 
 
-def test_what_is_refused_is_refused_before_the_examined_model_is_asked(tmp_path, monkeypatch):
+def test_a_refusal_comes_before_anything_is_computed_or_written(tmp_path):
     recipe = make_recipe(make_exportable("smollm2", tmp_path / "base"))
     run = exported_run.adapted_run(tmp_path / "run", recipe.model_copy(update={"system_prompt": 'Say """ x.'}))
-    monkeypatch.setattr("tunewright.export.stage.reference", None)
-    monkeypatch.setattr("tunewright.export.gguf.write.write_model", None)
     with pytest.raises(ModelError, match="system prompt cannot be written"):
         export(run, "ollama")
+    assert list(run.file("exports").iterdir()) == []
 
 
 def test_an_exam_with_long_questions_is_compared_to_its_end(tmp_path):
-    """Prompt and answer get the room that they need, not that of a teacher."""
+    """The context has room for the longest prompt and answer, whatever a teacher's context is."""
     recipe = make_recipe(make_exportable("smollm2", tmp_path / "base", max_position_embeddings=8192))
     run = exported_run.adapted_run(tmp_path / "run", recipe)
     long = questions(recipe.refusal)[1].model_copy(update={"passage": "The treated group. " * 900, "gold": "Risk 1."})
     run.write_records("exam.jsonl", [long])
-    assert most_tokens(run, recipe) > LEAST_CONTEXT_TOKENS
+    assert longest_exchange(recipe, [long]) > LEAST_CONTEXT_TOKENS
     certificate = json.loads((export(run, "gguf") / "certificate.json").read_text())
     assert certificate["distributions"]["positions"] > 1

@@ -139,7 +139,7 @@ def _rewrite_text(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "reason"),
     [
         (lambda folder: _edit(folder, model_type="mamba"), "kind 'mamba'"),
         (lambda folder: _edit(folder, rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "dynamic"),
@@ -151,13 +151,13 @@ def _rewrite_text(folder):
         (_weigh_pieces, "tokenizers of the type Unigram are not written"),
     ],
 )
-def test_what_llama_cpp_would_get_wrong_is_refused_and_the_older_file_stands(damage, said, tmp_path):
+def test_what_llama_cpp_would_get_wrong_is_refused_and_the_older_file_stands(damage, reason, tmp_path):
     folder = make_model(tmp_path / "model")
     damage(folder)
     out = tmp_path / "out" / "model.gguf"
     out.parent.mkdir()
     out.write_bytes(b"older")
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=reason) as caught:
         write_gguf(folder, out, "f16")
     assert caught.value.hint
     assert out.read_bytes() == b"older"
@@ -175,13 +175,13 @@ def test_a_merges_list_that_is_not_sentencepieces_is_refused(tmp_path):
     state = json.loads((folder / "tokenizer.json").read_text())
     state["model"]["merges"] = state["model"]["merges"][::2]
     (folder / "tokenizer.json").write_text(json.dumps(state))
-    with pytest.raises(ModelError, match="tokenize this model's prompts otherwise"):
+    with pytest.raises(ModelError, match="tokenize this model's prompts differently"):
         write_gguf(folder, tmp_path / "model.gguf", "f16")
 
 
 def test_gemmas_with_another_order_of_layers_are_refused(tmp_path):
     folder = TINY["gemma3_text"].write(tmp_path / "model")
-    with pytest.raises(ModelError, match="orders this model's layers otherwise"):
+    with pytest.raises(ModelError, match="orders this model's layers differently"):
         write_gguf(folder, tmp_path / "model.gguf", "f16")
 
 

@@ -12,9 +12,9 @@ from support.families import SYSTEM, WORDS, turns
 from support.gguf_folder import write_gguf
 from support.tiny import make_tokenizer
 from tunewright.errors import ModelError
-from tunewright.export.comparison import probes
+from tunewright.export.comparison import short_conversations
 from tunewright.export.gguf.llama_runner import LlamaRunner
-from tunewright.export.gguf.ollama import Place, go_template, modelfile, quote, render_go, shape_of_template
+from tunewright.export.gguf.ollama import TurnPosition, go_template, modelfile, quote, render_go, shape_of_template
 from tunewright.export.gguf.vocabulary import adds_bos
 from tunewright.models.chat_template import encode_prompt, load_tokenizer, render
 
@@ -43,11 +43,11 @@ def test_our_renderer_gives_what_go_gave(kind):
 def test_the_first_token_is_written_by_ollama_or_by_the_template_never_by_both(kind):
     _, tokenizer = kind
     bos = tokenizer.bos_token or ""
-    prompts = [render(tokenizer, messages, True) for messages in probes()]
+    prompts = [render(tokenizer, messages, True) for messages in short_conversations()]
     if not bos or not all(prompt.startswith(bos) for prompt in prompts):
         pytest.skip("its template writes no first token")
     template, _ = go_template(tokenizer, True)
-    assert [bos + render_go(template, messages) for messages in probes()] == prompts
+    assert [bos + render_go(template, messages) for messages in short_conversations()] == prompts
 
 
 def _adding_bos(folder, template):
@@ -75,7 +75,7 @@ def test_llama_cpp_adds_the_first_token_only_where_training_had_it(head, added, 
     assert adds_bos(tokenizer) is added
     write_gguf(folder, tmp_path / "model.gguf", "f16")
     with LlamaRunner(tmp_path / "model.gguf") as runner:
-        for messages in probes():
+        for messages in short_conversations():
             assert runner.prompt_ids(messages) == encode_prompt(tokenizer, messages)
             assert (runner.prompt_ids(messages)[0] == 1) is added
     assert '"<s>' not in modelfile(tokenizer, 2048, added)
@@ -83,10 +83,10 @@ def test_llama_cpp_adds_the_first_token_only_where_training_had_it(head, added, 
 
 def test_the_modelfile_is_one_that_ollama_reads(tmp_path):
     folder = make_exportable("smollm2", tmp_path / "model")
-    told = modelfile(load_tokenizer(folder), 2048, False, 'Answer "x".\n\nBriefly.')
-    assert '\nSYSTEM """Answer "x".\n\nBriefly."""\n' in told
+    content = modelfile(load_tokenizer(folder), 2048, False, 'Answer "x".\n\nBriefly.')
+    assert '\nSYSTEM """Answer "x".\n\nBriefly."""\n' in content
     assert "SYSTEM" not in modelfile(load_tokenizer(folder), 2048, False)
-    lines = told.splitlines()
+    lines = content.splitlines()
     assert lines[0] == "FROM ./model.gguf"
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert {"PARAMETER temperature 0", "PARAMETER repeat_penalty 1", "PARAMETER num_ctx 2048"} <= set(lines)
@@ -95,29 +95,29 @@ def test_the_modelfile_is_one_that_ollama_reads(tmp_path):
     assert render_go(template, messages) == render(load_tokenizer(folder), messages, True)
 
 
-def test_a_trimming_template_is_told_in_the_file(tmp_path):
+def test_the_file_names_the_roles_that_the_template_trims(tmp_path):
     WORDS["gemma2"].write(tmp_path)
     assert modelfile(load_tokenizer(tmp_path), 8192, False).startswith("# Trained without white space")
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "reason"),
     [
-        ("{% for m in messages %}{{ loop.index ~ m['role'] ~ m['content'] }}{% endfor %}", "question's place"),
+        ("{% for m in messages %}{{ loop.index ~ m['role'] ~ m['content'] }}{% endfor %}", "question's position"),
         ("{% for m in messages %}{{ m['role'] ~ (m['content'] | upper) }}{% endfor %}", "changes their text"),
         ("{{ messages[-1]['content'] }}", "leaves out turns"),
         (
             "{% for m in messages %}{{ m['role'] ~ (m['content'] | replace('risk', 'r')) }}{% endfor %}",
-            "way of its own",
+            "its own way",
         ),
-        ("{% for m in messages %}{{ m['content'] ~ m['role'] ~ (m['content'] | length) }}{% endfor %}", "place|own"),
+        ("{% for m in messages %}{{ m['content'] ~ m['role'] ~ (m['content'] | length) }}{% endfor %}", "position|own"),
     ],
 )
-def test_what_ollamas_language_cannot_say_is_refused_with_the_reason(template, said, tmp_path):
+def test_what_ollamas_language_cannot_say_is_refused_with_the_reason(template, reason, tmp_path):
     make_tokenizer(tmp_path, template)
     with pytest.raises(ModelError, match="Ollama's language") as caught:
         go_template(load_tokenizer(tmp_path), False)
-    assert any(part in caught.value.cause for part in said.split("|"))
+    assert any(part in caught.value.cause for part in reason.split("|"))
     assert caught.value.hint.endswith("tunewright export DIR --to gguf")
 
 
@@ -127,11 +127,11 @@ def test_a_system_prompt_that_would_end_its_own_text_is_refused(tmp_path):
         modelfile(load_tokenizer(tmp_path), 8192, False, 'Say """ x.')
 
 
-def test_the_system_text_stands_where_the_template_puts_it(tmp_path):
+def test_the_system_text_is_where_the_template_puts_it(tmp_path):
     WORDS["mistral0.3"].write(tmp_path)
     before = shape_of_template(load_tokenizer(tmp_path)).before_user
-    assert before[Place(False, True, True)] == ("</s>[INST] ", "\n\n")
-    assert before[Place(True, False, True)] == ("<s>[INST] ",)
+    assert before[TurnPosition(False, True, True)] == ("</s>[INST] ", "\n\n")
+    assert before[TurnPosition(True, False, True)] == ("<s>[INST] ",)
 
 
 def test_neighbors_of_one_role_are_joined_as_ollama_joins_them():

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from support.exported import make_exportable
 from support.families import SYSTEM, TINY, turns
 from support.gguf_folder import write_gguf
-from tunewright.export.comparison import TEXTS, probes
+from tunewright.export.comparison import TEXTS, short_conversations
 from tunewright.export.gguf.llama_runner import LlamaRunner
-from tunewright.export.gguf.vocabulary import PRE_TOKENIZERS, Pieces
+from tunewright.export.gguf.vocabulary import PRE_TOKENIZERS, ScoredVocabulary
 from tunewright.models.chat_template import encode_prompt, load_tokenizer
 
 WORDS = (
@@ -118,11 +118,11 @@ def test_where_llama_cpp_is_known_to_cut_otherwise(cutting, text):
 
 
 def test_the_cutting_rules_differ_on_some_text(tmp_path):
-    told = set()
+    encodings = set()
     for number, (cuts, ignore_merges) in enumerate(PRE_TOKENIZERS):
         tokenizer = load_tokenizer(_with_wild_merges(tmp_path / str(number), cuts, ignore_merges))
-        told.add(tuple(ids_of(tokenizer, MIXED)))
-    assert len(told) >= 5  # the others differ in what they do with capitals, or with words that are tokens
+        encodings.add(tuple(ids_of(tokenizer, MIXED)))
+    assert len(encodings) >= 5  # the others differ in what they do with capitals, or with words that are tokens
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -144,7 +144,7 @@ def test_every_familys_tokens_are_the_tokenizers(family, text):
 
 def test_llama_cpp_renders_and_tokenizes_the_prompts_of_the_exam(family):
     runner, tokenizer = family
-    for messages in (*probes(), (SYSTEM, *turns("Who had it?"))):
+    for messages in (*short_conversations(), (SYSTEM, *turns("Who had it?"))):
         assert runner.prompt_ids(messages) == encode_prompt(tokenizer, messages)
 
 
@@ -162,10 +162,10 @@ def completed(tmp_path_factory):
     fields = vocabulary_of(tokenizer, 400).fields
     special = [row for row, kind in enumerate(fields["tokenizer.ggml.token_type"]) if kind in (2, 3, 4)]
     scores = fields["tokenizer.ggml.scores"]
-    return tokenizer, Pieces(fields["tokenizer.ggml.tokens"], scores, special, True, False)
+    return tokenizer, ScoredVocabulary(fields["tokenizer.ggml.tokens"], scores, special, True, False)
 
 
 def test_probes_hold_every_role_and_awkward_text():
-    assert {message.role for turns in probes() for message in turns} == {"system", "user", "assistant"}
-    assert all(turns[-1].role == "user" for turns in probes())
+    assert {message.role for turns in short_conversations() for message in turns} == {"system", "user", "assistant"}
+    assert all(turns[-1].role == "user" for turns in short_conversations())
     assert any(ord(character) > 0xFFFF for character in "".join(TEXTS))

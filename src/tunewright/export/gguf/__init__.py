@@ -1,1 +1,1 @@
-"""GGUF files: weights, vocabulary, chat templates for Ollama, and a run of them."""
+"""GGUF files: weights, vocabulary, chat templates for Ollama, and the runner that checks them."""

@@ -1,4 +1,4 @@
-"""What llama.cpp calls a family, its settings and its tensors, and where its layout differs from transformers'."""
+"""llama.cpp's names for model families, their settings and tensors, and how its layout differs from transformers'."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Architecture:
 
     Attributes:
         name: llama.cpp's.
-        interleaved: whether the rows of the query and key projections pair neighbours for the rotary embedding, where
+        interleaved: whether the rows of the query and key projections pair neighbors for the rotary embedding, where
             transformers pairs the halves of a head.
-        norm_offset: what is added to the weights of norms: Gemma's compute with 1 + weight.
+        norm_offset: added to the weights of norms: Gemma's norms compute with 1 + weight.
+        alternating: one layer of so many attends to the whole text; 0 where all do.
         check: raises ModelError on a config that llama.cpp would run differently.
-        alternating: every how many layers one attends to the whole text; 0 where all do.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor of transformers goes: its name in llama.cpp, its rows' order there, and what is added to it."""
+class TensorMapping:
+    """A tensor's name in llama.cpp, the order of its rows there (None: unchanged), and what is added to its values."""
 
     name: str
     order: Array | None = None
@@ -48,7 +48,7 @@ class Place:
 
 
 def refuse(what: str, why: str) -> ModelError:
-    """Return the error for a model that llama.cpp would not compute as it was trained."""
+    """Return the error for a model that llama.cpp computes differently from the training."""
     return ModelError(
         what, why, "export it as merged weights, which keep everything: tunewright export DIR --to merged"
     )
@@ -62,17 +62,19 @@ def architecture_of(config: Config) -> Architecture:
     """
     kind = str(config.get("model_type", ""))
     if kind not in ARCHITECTURES:
-        raise refuse(f"models of the kind {kind!r} are not written as GGUF", f"known are: {', '.join(ARCHITECTURES)}")
+        raise refuse(
+            f"models of the kind {kind!r} are not written as GGUF", f"the kinds are: {', '.join(ARCHITECTURES)}"
+        )
     architecture = ARCHITECTURES[kind]
     architecture.check(shape_of(config))
     return architecture
 
 
-def place_of(name: str, config: Config) -> Place | None:
-    """Return where a tensor of the model goes; None for what a text-only GGUF leaves out (a vision tower).
+def mapping_of(name: str, config: Config) -> TensorMapping | None:
+    """Return a tensor's mapping to llama.cpp; None for tensors that a text-only GGUF leaves out (a vision tower).
 
     Raises:
-        ModelError: llama.cpp has no place for it.
+        ModelError: llama.cpp has no such tensor.
     """
     if any(tower in name for tower in _OTHER_TOWERS):
         return None
@@ -80,20 +82,21 @@ def place_of(name: str, config: Config) -> Place | None:
     plain = re.sub(r"^(model\.language_model\.|language_model\.model\.)", "model.", name)
     plain = re.sub(r"^language_model\.lm_head\.", "lm_head.", plain)
     names = _names(architecture.name, int(shape["num_hidden_layers"]))
-    found = names.get_name(plain, try_suffixes=(".weight", ".bias"))
-    if found is None:
-        raise refuse(f"llama.cpp has no place for the tensor {name}", f"in models of the kind {architecture.name}")
+    mapped = names.get_name(plain, try_suffixes=(".weight", ".bias"))
+    if mapped is None:
+        raise refuse(f"llama.cpp has no tensor for {name}", f"in models of the kind {architecture.name}")
     order = None
     if architecture.interleaved and (projection := re.search(r"self_attn\.([qk])_proj\.", plain)):
         heads = int(shape["num_attention_heads"])
         if projection[1] == "k":
             heads = int(shape.get("num_key_value_heads") or heads)
         order = _interleaved(heads, head_dim(shape))
-    return Place(found, order, architecture.norm_offset if plain.endswith("norm.weight") else 0.0)
+    return TensorMapping(mapped, order, architecture.norm_offset if plain.endswith("norm.weight") else 0.0)
 
 
 @lru_cache(maxsize=4)
 def _names(architecture: str, num_layers: int) -> Any:
+    """Return the gguf package's map of tensor names."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
     number = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
@@ -101,7 +104,7 @@ def _names(architecture: str, num_layers: int) -> Any:
 
 
 def _interleaved(num_heads: int, dim: int) -> Array:
-    """Return the rows' order that puts each head's first and second half in turns."""
+    """Return the order of rows that alternates each head's first and second half."""
     import numpy as np
 
     return np.arange(num_heads * dim).reshape(num_heads, 2, dim // 2).swapaxes(1, 2).reshape(-1)
@@ -113,7 +116,7 @@ def head_dim(shape: Config) -> int:
 
 
 def rope_of(shape: Config) -> dict[str, Any]:
-    """Return the settings of the rotary embedding, as configs of old and new transformers give them."""
+    """Return the settings of the rotary embedding from a config of an old or a new transformers."""
     rope = dict(shape.get("rope_parameters") or shape.get("rope_scaling") or {})
     rope = dict(rope.get("full_attention") or rope)
     rope.setdefault("rope_theta", shape.get("rope_theta", 10000.0))
@@ -122,11 +125,11 @@ def rope_of(shape: Config) -> dict[str, Any]:
 
 
 def context_length(config: Config) -> int:
-    """Return how many tokens llama.cpp computes as transformers does.
+    """Return the number of tokens up to which llama.cpp computes as transformers does.
 
-    Where the family has a sliding window that llama.cpp does not apply (Llama's and Phi-3's), that is the window. Of
-    the two sets of factors that LongRoPE has, llama.cpp takes the long one as soon as there is room for long texts,
-    transformers once there is a long text: so room is left for short ones only.
+    Where the family has a sliding window that llama.cpp does not apply (Llama's and Phi-3's), this is the window. Of
+    LongRoPE's two sets of factors, llama.cpp takes the long one if the context has room for long texts, transformers
+    if the text itself is long: so the context is limited to short texts.
     """
     shape = shape_of(config)
     length = int(shape["max_position_embeddings"])
@@ -188,7 +191,7 @@ def _scaling(rope: Config, shape: Config) -> dict[str, Any]:
             "rope.scaling.original_context_length": original,
             "rope.scaling.attn_factor": float(factor if scale > 1 else 1.0),
         }
-    raise refuse(f"the rotary embedding of type {kind!r} is not written as GGUF", "llama.cpp scales it otherwise")
+    raise refuse(f"the rotary embedding of type {kind!r} is not written as GGUF", "llama.cpp scales it differently")
 
 
 def _original_length(rope: Config, shape: Config) -> int:
@@ -209,7 +212,7 @@ def extra_tensors(config: Config) -> Iterator[tuple[str, Array]]:
 
 
 def _llama3_factors(rope: Config, dim: int) -> Array:
-    """Return by what each frequency is divided: 1 for short waves, the factor for long ones, a blend between."""
+    """Return the divisor of each frequency: 1 for short waves, the factor for long waves, a blend between."""
     import numpy as np
 
     original = rope["original_max_position_embeddings"]
@@ -219,32 +222,32 @@ def _llama3_factors(rope: Config, dim: int) -> Array:
     return (1 / ((1 - blend) / rope["factor"] + blend)).astype(np.float32)
 
 
-def _check_gemma(config: Config, every: int, whole: Mapping[int, float]) -> None:
-    """Check what llama.cpp takes from the family rather than from the file.
+def _check_gemma(config: Config, every: int, scaled_by_width: frozenset[int]) -> None:
+    """Check the settings that llama.cpp takes from the family and not from the file.
 
     Args:
         config: the language model's.
         every: one layer of so many attends to the whole text.
-        whole: by number of layers, the models whose scores are scaled by the width per head.
+        scaled_by_width: the numbers of layers of the models whose scores are scaled by the width per head.
     """
     layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-    expected = config["hidden_size"] / heads if layers in whole else head_dim(config)
+    expected = config["hidden_size"] / heads if layers in scaled_by_width else head_dim(config)
     if config.get("query_pre_attn_scalar", expected) != expected:
-        raise refuse("llama.cpp scales this model's attention otherwise", f"it takes {expected:g} for its size")
+        raise refuse("llama.cpp scales this model's attention differently", f"it takes {expected:g} for its size")
     pattern = ["sliding_attention" if (n + 1) % every else "full_attention" for n in range(layers)]
     if list(config.get("layer_types") or pattern) != pattern:
-        raise refuse("llama.cpp orders this model's layers otherwise", f"it has one full layer in {every}")
+        raise refuse("llama.cpp orders this model's layers differently", f"it has one full layer in {every}")
 
 
 def _check_gemma2(config: Config) -> None:
-    _check_gemma(config, 2, {46: 27.0})
+    _check_gemma(config, 2, frozenset({46}))
 
 
 def _check_gemma3(config: Config) -> None:
-    _check_gemma(config, 6, {62: 27.0})
+    _check_gemma(config, 6, frozenset({62}))
     local = dict((config.get("rope_parameters") or {}).get("sliding_attention") or {})
     if float(local.get("rope_theta") or config.get("rope_local_base_freq") or 10000.0) != 10000.0:
-        raise refuse("llama.cpp turns this model's local layers otherwise", "it takes a base of 10000 there")
+        raise refuse("llama.cpp rotates this model's local layers differently", "it uses a base of 10000 there")
 
 
 def _check_phi3(config: Config) -> None:

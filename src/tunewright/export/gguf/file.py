@@ -1,4 +1,4 @@
-"""A GGUF file written piece by piece: no tensor is ever whole in memory, and no half file ever has the name."""
+"""A GGUF file written piece by piece: no tensor is whole in memory, and no half file ever has the name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _QUANTIZED = {"q8_0", "q4_0"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written: its name and type there, its shape, and where its values come from.
+    """A tensor to be written, with the function that reads its values.
 
     Attributes:
-        name: as llama.cpp calls it.
-        shape: rows first, as torch and numpy have it.
+        name: llama.cpp's.
+        shape: rows first, as in torch and numpy.
         dtype: one of DTYPES.
-        read: returns the rows from one number to another as fp32 [rows, ...].
+        read: (start, end) -> the rows from start to end as fp32: [rows, ...].
     """
 
     name: str
@@ -35,10 +35,10 @@ class Tensor:
 
 
 def choose_dtype(dtype: str, shape: Sequence[int], sensitive: bool = False) -> str:
-    """Return the type that a tensor gets in a file of type ``dtype``, as llama.cpp chooses.
+    """Return a tensor's type in a file of type ``dtype``, as llama.cpp chooses it.
 
-    Vectors (norms, biases) stay fp32. The ``sensitive`` matrix, which the vocabulary's logits come from, gets 8 bits
-    where others get 4. A row that does not divide into blocks of 32 is left in 16 bits.
+    Vectors (norms, biases) stay fp32. The ``sensitive`` matrix, which computes the logits, gets 8 bits where others get
+    4. A matrix whose rows do not divide into blocks of 32 stays in 16 bits.
     """
     if len(shape) < 2:
         return "f32"
@@ -48,16 +48,16 @@ def choose_dtype(dtype: str, shape: Sequence[int], sensitive: bool = False) -> s
 
 
 def constant(name: str, values: Array, dtype: str) -> Tensor:
-    """Return a tensor whose values are in memory already."""
+    """Return a tensor whose values are in memory."""
     return Tensor(name, values.shape, choose_dtype(dtype, values.shape), lambda start, end: values[start:end])
 
 
 def write_file(out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
-    """Write the file: beside its place first, then on disk, then under its name.
+    """Write the file under a temporary name, and rename it once it is on disk.
 
     Raises:
         ModelError: a value does not fit the type.
-        DiskFullError: no space; an older file of that name stands.
+        DiskFullError: no space; an older file of that name is kept.
     """
     from gguf import GGUFWriter
 
@@ -102,7 +102,7 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
     step = max(1, _PIECE_BYTES // (4 * width))
     for start in range(0, tensor.shape[0], step):
         values = np.ascontiguousarray(tensor.read(start, min(start + step, tensor.shape[0])), dtype=np.float32)
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # reported below
             piece = quantize(values, _quantization(tensor.dtype))
         if not np.isfinite(values).all() or (tensor.dtype == "f16" and not np.isfinite(piece).all()):
             raise ModelError(
@@ -114,7 +114,7 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
 
 
 def _add_info(writer: Any, tensor: Tensor) -> int:
-    """Announce the tensor; return its bytes."""
+    """Add the tensor to the file's header; return its size in bytes."""
     import numpy as np
     from gguf import GGML_QUANT_SIZES
 
@@ -139,14 +139,14 @@ def _add_field(writer: Any, name: str, value: Any) -> None:
 
 
 def _quantization(dtype: str) -> Any:
-    """Return the gguf package's name for the type."""
+    """Return the gguf package's constant for the type."""
     from gguf import GGMLQuantizationType
 
     return GGMLQuantizationType[dtype.upper()]
 
 
 def file_type(dtype: str) -> int:
-    """Return llama.cpp's number for a file whose matrices are mostly of that type.
+    """Return llama.cpp's code for a file whose matrices are mostly of that type.
 
     Raises:
         ModelError: an unknown type.
@@ -158,7 +158,7 @@ def file_type(dtype: str) -> int:
 
 @dataclass(frozen=True)
 class NumberType:
-    """A type of number: llama.cpp's number for a file that is mostly of it, and the bits that a weight takes."""
+    """A type of number: llama.cpp's code for a file that is mostly of it, and the bits of a weight."""
 
     file_type: int
     bits: float

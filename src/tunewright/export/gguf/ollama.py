@@ -1,4 +1,7 @@
-"""Ollama's Modelfile, whose template renders the very prompts of the exam."""
+"""Ollama's Modelfile, with a template that renders the prompts of the exam.
+
+No Python library renders Go templates, so the few actions that exported templates need are interpreted here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.export.comparison import probes
+from tunewright.export.comparison import short_conversations
 from tunewright.models.chat_template import end_ids, render
 from tunewright.records import Message
 
@@ -19,7 +22,7 @@ _LAST = "eq (len (slice $.Messages $i)) 1"
 
 @dataclass
 class _Block:
-    """An if or a range: its condition, what is inside, and what is inside its else."""
+    """An if or a range: its condition, its body, and the body of its else."""
 
     condition: str
     inside: list[Any] = field(default_factory=list)
@@ -51,11 +54,11 @@ def _unquote(literal: str) -> str:
 def render_go(template: str, messages: Sequence[Message]) -> str:
     """Render a conversation as Ollama does with such a template.
 
-    Ollama joins neighbors of one role with an empty line between, and gives all system texts, joined likewise, as
-    .System, while the system turns stay among .Messages.
+    Ollama joins neighbors of one role with an empty line between them. It gives all system texts, joined in the same
+    way, as .System, and keeps the system turns among .Messages.
 
     Raises:
-        ValueError: the template has something that exported templates have not.
+        ValueError: the template has an action that exported templates do not use.
     """
     joined: list[Message] = []
     for message in messages:
@@ -75,17 +78,17 @@ def _parse(template: str) -> list[Any]:
     for action in _ACTION.finditer(template):
         open_blocks[-1][1].append(_Literal(template[end : action.start()]))
         end = action.end()
-        words = action[1]
-        if words.startswith(("if ", "range ")):
-            block = _Block(words)
+        code = action[1]
+        if code.startswith(("if ", "range ")):
+            block = _Block(code)
             open_blocks[-1][1].append(block)
             open_blocks.append((block, block.inside))
-        elif words == "else":
+        elif code == "else":
             open_blocks[-1] = (open_blocks[-1][0], open_blocks[-1][0].otherwise)
-        elif words == "end":
+        elif code == "end":
             open_blocks.pop()
         else:
-            open_blocks[-1][1].append(words)
+            open_blocks[-1][1].append(code)
     if len(open_blocks) != 1 or "{{" in template[end:]:
         raise ValueError("the template's blocks do not close")
     return [*root.inside, _Literal(template[end:])]
@@ -110,42 +113,42 @@ def _run(nodes: Sequence[Any], values: dict[str, Any]) -> Iterator[str]:
             yield from _run(node.inside if truth else node.otherwise, values)
 
 
-def _action(words: str, values: dict[str, Any]) -> str:
-    if words.startswith('"'):
-        return _unquote(words)
-    if words == ".Content":
+def _action(code: str, values: dict[str, Any]) -> str:
+    if code.startswith('"'):
+        return _unquote(code)
+    if code == ".Content":
         return str(values["message"].content)
-    if words == "$.System":
+    if code == "$.System":
         return str(values["System"])
-    variable = re.fullmatch(r"(\$[a-z]+) :?= (.+)", words)
+    variable = re.fullmatch(r"(\$[a-z]+) :?= (.+)", code)
     if variable is None:
-        raise ValueError(f"unknown action {words!r}")
+        raise ValueError(f"unknown action {code!r}")
     values[variable[1]] = _condition(variable[2], values)
     return ""
 
 
-def _condition(words: str, values: dict[str, Any]) -> bool:
-    role = re.fullmatch(r'eq \.Role "([a-z]+)"', words)
+def _condition(code: str, values: dict[str, Any]) -> bool:
+    role = re.fullmatch(r'eq \.Role "([a-z]+)"', code)
     if role:
         return bool(values["message"].role == role[1])
-    if words == _LAST:
+    if code == _LAST:
         return bool(values["$i"] == len(values["Messages"]) - 1)
-    if words in ("true", "false"):
-        return words == "true"
-    if words == "$.System":
+    if code in ("true", "false"):
+        return code == "true"
+    if code == "$.System":
         return bool(values["System"])
-    if words in values:
-        return bool(values[words])
-    raise ValueError(f"unknown condition {words!r}")
+    if code in values:
+        return bool(values[code])
+    raise ValueError(f"unknown condition {code!r}")
 
 
-_SYSTEM = "QsystemQ"  # words that no template writes, and that none changes
+_SYSTEM = "QsystemQ"  # a text that no template writes or changes
 _MOST_TURNS = 4
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a user's turn stands: first or not, last or not, in a conversation with a system turn or without."""
+class TurnPosition:
+    """The position of a user's turn: first or not, last or not, in a conversation with a system turn or without."""
 
     first: bool
     last: bool
@@ -154,43 +157,43 @@ class Place:
 
 @dataclass(frozen=True)
 class ChatShape:
-    """A template's words.
+    """The texts that a template writes around a conversation.
 
     Attributes:
-        before_user: by place, what stands between the turn before (or the beginning) and the user's text: the pieces
-            between which the system text stands; one piece where it does not.
-        before_answer: what stands between a user's text and the answer to it in an earlier turn.
-        before_last_answer: what stands behind the last user's text: the prompt ends with it.
+        before_user: by the turn's position, the text between the turn before (or the beginning) and the user's text:
+            two pieces where the system text is between them, else one.
+        before_answer: the text between a user's text and its answer in an earlier turn.
+        before_last_answer: the text after the last user's text: the prompt ends with it.
         trimmed: the roles whose text loses the white space at its ends.
     """
 
-    before_user: Mapping[Place, tuple[str, ...]]
+    before_user: Mapping[TurnPosition, tuple[str, ...]]
     before_answer: str
     before_last_answer: str
     trimmed: frozenset[str]
 
 
 def shape_of_template(tokenizer: Any) -> ChatShape:
-    """Return the words that the template writes around a conversation.
+    """Return the texts that the template writes around a conversation.
 
     Raises:
-        ModelError: they depend on more than a turn's place.
+        ModelError: they depend on more than a turn's position.
     """
-    before_user: dict[Place, tuple[str, ...]] = {}
+    before_user: dict[TurnPosition, tuple[str, ...]] = {}
     middles: set[str] = set()
     ends: set[str] = set()
     for system in (False, True):
         for num_turns in range(1, _MOST_TURNS + 1):
             texts = _between(tokenizer, num_turns, system)
             for number, text in enumerate(texts[:-1:2]):
-                place = Place(number == 0, number == num_turns - 1, system)
+                position = TurnPosition(number == 0, number == num_turns - 1, system)
                 pieces = tuple(text.split(_SYSTEM))
-                if before_user.setdefault(place, pieces) != pieces or len(pieces) > 2:
-                    raise _inexpressible("what it writes before a question depends on more than the question's place")
+                if before_user.setdefault(position, pieces) != pieces or len(pieces) > 2:
+                    raise _inexpressible("the text before a question depends on more than the question's position")
             middles.update(texts[1:-1:2])
             ends.add(texts[-1])
     if len(middles) > 1 or len(ends) > 1:
-        raise _inexpressible("what it writes before an answer depends on the answer's place")
+        raise _inexpressible("the text before an answer depends on the answer's position")
     return ChatShape(before_user, middles.pop(), ends.pop(), _trimmed(tokenizer))
 
 
@@ -203,28 +206,28 @@ def _inexpressible(why: str) -> ModelError:
 
 
 def _conversation(num_turns: int, system: bool) -> list[Message]:
-    spoken = [Message(role="system", content=_SYSTEM)] if system else []
+    turns = [Message(role="system", content=_SYSTEM)] if system else []
     for number in range(num_turns):
-        spoken.append(Message(role="user", content=f"Quser{number}Q"))
-        spoken.append(Message(role="assistant", content=f"Qanswer{number}Q"))
-    return spoken[:-1]
+        turns.append(Message(role="user", content=f"Quser{number}Q"))
+        turns.append(Message(role="assistant", content=f"Qanswer{number}Q"))
+    return turns[:-1]
 
 
 def _between(tokenizer: Any, num_turns: int, system: bool) -> list[str]:
-    """Return what stands before, between and behind the turns of users and assistants."""
+    """Return the texts before, between and after the turns of users and assistants."""
     messages = _conversation(num_turns, system)
     rest = render(tokenizer, messages, add_generation_prompt=True)
     texts = []
     for message in messages[1 if system else 0 :]:
-        before, found, rest = rest.partition(message.content)
-        if not found:
+        before, match, rest = rest.partition(message.content)
+        if not match:
             raise _inexpressible("it leaves out turns, or changes their text")
         texts.append(before)
     return [*texts, rest]
 
 
 def _trimmed(tokenizer: Any) -> frozenset[str]:
-    """Return the roles whose white space at the ends is taken away."""
+    """Return the roles whose white space at the ends the template removes."""
 
     def spaced(role: str) -> Sequence[Message]:
         return [
@@ -242,13 +245,13 @@ _MOST_CONTEXT_TOKENS = 8192  # Ollama takes the memory for all of them at once
 
 
 def modelfile(tokenizer: Any, context_tokens: int, bos_added: bool, system_prompt: str = "") -> str:
-    """Return the Modelfile: greedy, without Ollama's penalty on repetition, which would change the answers.
+    """Return the Modelfile: greedy decoding, without Ollama's penalty on repetition, which would change the answers.
 
     Args:
         tokenizer: with its chat template.
-        context_tokens: what the model has been made for.
-        bos_added: whether the GGUF says that the first token is put before every prompt: Ollama does then.
-        system_prompt: Ollama puts it before a chat that has no system turn, as chat and serve do.
+        context_tokens: the most tokens that the model computes correctly.
+        bos_added: whether the GGUF makes llama.cpp add the beginning-of-text token to every prompt.
+        system_prompt: Ollama adds it to a chat without a system turn, as chat and serve do.
 
     Raises:
         ModelError: Ollama's language cannot express the template, or a Modelfile the system prompt.
@@ -281,7 +284,7 @@ def template_in(content: str) -> str:
 
 
 def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
-    """Return the chat template in Ollama's language, tried on conversations, and what it was made from.
+    """Return the chat template in Ollama's language, tested on conversations, and the shape it was made from.
 
     Raises:
         ModelError: Ollama's language cannot express the template.
@@ -289,19 +292,19 @@ def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
     shape = shape_of_template(tokenizer)
     bos = tokenizer.bos_token if bos_added else ""
     template = _write(shape, bos)
-    for messages in probes():
-        wanted = render(tokenizer, messages, add_generation_prompt=True)
-        if bos + render_go(template, messages) != wanted:
+    for messages in short_conversations():
+        expected = render(tokenizer, messages, add_generation_prompt=True)
+        if bos + render_go(template, messages) != expected:
             raise ModelError(
                 "the chat template cannot be written in Ollama's language",
-                f"it renders {messages[-1].content[:40]!r} in a way of its own",
+                f"it renders {messages[-1].content[:40]!r} in its own way",
                 "serve the GGUF with llama.cpp, which reads the template itself: tunewright export DIR --to gguf",
             )
     return template, shape
 
 
 def _write(shape: ChatShape, bos: str) -> str:
-    """Return the template, all on one line, its words as literals: no white space of the file's own gets in."""
+    """Return the template on one line, its texts as literals: no white space of the file gets in."""
     first = _by_last(shape, True, bos)
     later = _by_last(shape, False, "")
     question = _choose("$first", first, later) + "{{ .Content }}"
@@ -319,7 +322,9 @@ def _by_last(shape: ChatShape, first: bool, bos: str) -> str:
 
 
 def _by_system(shape: ChatShape, first: bool, last: bool, bos: str) -> str:
-    with_system, without = (_pieces(shape.before_user[Place(first, last, system)], bos) for system in (True, False))
+    with_system, without = (
+        _pieces(shape.before_user[TurnPosition(first, last, system)], bos) for system in (True, False)
+    )
     return _choose("$.System", with_system, without)
 
 

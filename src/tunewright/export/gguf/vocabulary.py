@@ -1,4 +1,4 @@
-"""A tokenizer as llama.cpp's vocabulary: tokens, merges or scores, and the rules that the file only names."""
+"""A tokenizer as llama.cpp's vocabulary: tokens, merges or scores, and the rules that a GGUF file only names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.export.comparison import probes
+from tunewright.export.comparison import short_conversations
 from tunewright.export.gguf.architectures import refuse
 from tunewright.export.tokenizer import portable_template, with_variables
 from tunewright.models.chat_template import encode_prompt, end_ids, render
@@ -19,26 +19,28 @@ _TRAINING_MARK = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 
 
 def self_contained_template(tokenizer: Any) -> str:
-    """Return the portable template with its variables fixed: llama.cpp sets some itself, such as a chain of thought."""
+    """Return the portable template with its variables fixed, since llama.cpp sets some itself (chain of thought)."""
     template = portable_template(tokenizer)
-    # transformers' own mark of what is trained on; llama.cpp stops at it.
+    # transformers marks what is trained on with it; llama.cpp cannot parse it.
     plain = _TRAINING_MARK.sub(lambda m: f"{m[1]}{'endif' if m[2] else 'if true'}{m[3]}", template)
     return with_variables(template, "{{% set {name} = {value} %}}") + plain
 
 
 SPACE = "\u2581"
-# After these, Phi-3's white space is kept; after its other special tokens llama.cpp takes it away.
+# llama.cpp keeps Phi-3's white space after these, and removes it after the other special tokens.
 _KEEPS_SPACE = ("<unk>", "<s>", "<|endoftext|>")
 
 
-class Pieces:
-    """A vocabulary of pieces with scores; of two neighbours that make a piece, those of the highest score merge first.
+class ScoredVocabulary:
+    """SentencePiece's tokenization as in llama.cpp: the neighbors that make the token of the highest score merge first.
+
+    Written here, since no Python library exposes llama.cpp's own; an export is refused where the two differ.
 
     Args:
         tokens: the text of each token.
-        scores: of each.
-        special: the numbers of those that are cut out of the text before.
-        space_prefix: whether a space is put before text that stands first or after a special token.
+        scores: of each token.
+        special: ids of the tokens that are cut out of the text first.
+        space_prefix: whether a space is added to text at the beginning or after a special token.
         strips: whether white space after a special token belongs to it.
     """
 
@@ -54,11 +56,11 @@ class Pieces:
         self._special = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if special else "($^)")
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text whose special tokens count as such."""
+        """Return the tokens of a text, with special tokens recognized."""
         ids: list[int] = []
         before: str | None = ""  # the special token that the next text follows
-        for place, part in enumerate(self._special.split(text)):
-            if place % 2:
+        for number, part in enumerate(self._special.split(text)):
+            if number % 2:
                 ids.append(self.numbers[part])
                 before = part
                 continue
@@ -85,10 +87,10 @@ class Pieces:
         for left in range(len(parts) - 1):
             offer(left, left + 1)
         while queue:
-            _, left, right, whole = heapq.heappop(queue)
-            if not parts[left] or not parts[right] or parts[left] + parts[right] != whole:
+            _, left, right, merged = heapq.heappop(queue)
+            if not parts[left] or not parts[right] or parts[left] + parts[right] != merged:
                 continue
-            parts[left], parts[right] = whole, ""
+            parts[left], parts[right] = merged, ""
             following[left] = following[right]
             if following[right] >= 0:
                 previous[following[right]] = left
@@ -101,17 +103,17 @@ class Pieces:
                 yield from (self.numbers.get(f"<0x{byte:02X}>", -1) for byte in part.encode())
 
 
-# llama.cpp's numbers for the types of tokens.
+# llama.cpp's codes for the types of tokens.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-_UNREACHED = -1e9  # the score of a piece that no merge makes
+_UNREACHED = -1e9  # the score of a token that no merge makes
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF file says of the tokenizer.
+    """The tokenizer's fields of a GGUF file.
 
-    ``strips_after_special``: white space after a special token belongs to it, as in Phi-3; llama.cpp takes that from
-    the model's name.
+    ``strips_after_special``: white space after a special token belongs to it, as in Phi-3; llama.cpp takes this rule
+    from the model's name.
     """
 
     fields: Mapping[str, Any]
@@ -119,10 +121,10 @@ class Vocabulary:
 
 
 def vocabulary_of(tokenizer: Any, num_rows: int) -> Vocabulary:
-    """Return the vocabulary for a model with so many rows in its embedding.
+    """Return the vocabulary for a model with ``num_rows`` rows in its embedding.
 
     Raises:
-        ModelError: llama.cpp would tokenize otherwise, or the tokenizer has more tokens than the model.
+        ModelError: llama.cpp would tokenize differently, or the tokenizer has more tokens than the model.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     if state["model"]["type"] != "BPE":
@@ -153,13 +155,15 @@ def vocabulary_of(tokenizer: Any, num_rows: int) -> Vocabulary:
 
 
 def adds_bos(tokenizer: Any) -> bool:
-    """Return whether llama.cpp shall put the first token before a prompt: where tokenizer and template both do.
+    """Return whether llama.cpp is to add the beginning-of-text token: where tokenizer and template both write it.
 
-    It takes the template's own away then. A template that writes none gets none.
+    It then removes the template's own. A template that writes none gets none.
     """
     bos = tokenizer.bos_token
     first = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return bool(bos) and first and render(tokenizer, probes()[0], add_generation_prompt=True).startswith(bos)
+    return (
+        bool(bos) and first and render(tokenizer, short_conversations()[0], add_generation_prompt=True).startswith(bos)
+    )
 
 
 def _tokens(state: Mapping[str, Any], num_rows: int) -> tuple[list[str], list[int]]:
@@ -169,7 +173,7 @@ def _tokens(state: Mapping[str, Any], num_rows: int) -> tuple[list[str], list[in
     vocabulary.update({text: token["id"] for text, token in added.items()})
     if vocabulary and max(vocabulary.values()) >= num_rows:
         raise ModelError(
-            "the tokenizer has tokens that the model does not know",
+            "the tokenizer has tokens that the model does not have",
             f"its highest is {max(vocabulary.values())}, and the embedding has {num_rows} rows",
             "fetch the base model again: this tokenizer belongs to another one",
         )
@@ -177,7 +181,7 @@ def _tokens(state: Mapping[str, Any], num_rows: int) -> tuple[list[str], list[in
     unknown, bytes_apart = state["model"].get("unk_token"), not _has_bytes(state)
     for text, row in vocabulary.items():
         if tokens[row] != f"[PAD{row}]":
-            raise ModelError("two tokens have one number", f"{tokens[row]!r} and {text!r} are both {row}")
+            raise ModelError("two tokens have the same id", f"{tokens[row]!r} and {text!r} are both {row}")
         tokens[row] = text
         if text == unknown:
             types[row] = _UNKNOWN
@@ -193,21 +197,21 @@ def _is_byte(text: str) -> bool:
 
 
 def _merges(state: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the pairs in order; older files write them as one text."""
+    """Return the pairs in order; older files write a pair as one text."""
     pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in state["model"]["merges"])
     return [(left, right) for left, right in pairs]
 
 
 def _special(tokenizer: Any) -> dict[str, int]:
-    """Return the numbers of the tokens with a part to play; eot is what ends a turn where eos does not."""
-    found = {
+    """Return the ids of the special tokens; eot ends a turn where eos does not."""
+    ids = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
         "unknown": tokenizer.unk_token_id,
         "padding": tokenizer.pad_token_id,
         "eot": next((number for number in end_ids(tokenizer, None) if number != tokenizer.eos_token_id), None),
     }
-    return {f"tokenizer.ggml.{name}_token_id": int(number) for name, number in found.items() if number is not None}
+    return {f"tokenizer.ggml.{name}_token_id": int(number) for name, number in ids.items() if number is not None}
 
 
 def _steps(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
@@ -218,35 +222,38 @@ def _steps(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _has_bytes(state: Mapping[str, Any]) -> bool:
+    """Return whether the tokenizer is a byte-level BPE; else it is SentencePiece's."""
     return any(step["type"] == "ByteLevel" for step in _steps(state["pre_tokenizer"]))
 
 
 def _pre_tokenizer(state: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name for how the text is cut into words before merging."""
+    """Return llama.cpp's name for the rule that splits text into words before merging."""
     normalizer = state["normalizer"]
-    # llama.cpp does not compose characters, so that text in decomposed form comes out otherwise, as for all of Qwen.
+    # llama.cpp does not compose characters (NFC): decomposed text gives other tokens, as for all Qwen models.
     if normalizer is not None and normalizer["type"] != "NFC":
-        raise refuse("the tokenizer rewrites text before it cuts it", f"by {normalizer['type']}, which llama.cpp lacks")
-    cuts = []
+        raise refuse(
+            "the tokenizer rewrites text before it splits it", f"by {normalizer['type']}, which llama.cpp lacks"
+        )
+    rules = []
     for step in _steps(state["pre_tokenizer"]):
         if step["type"] == "ByteLevel" and not step["add_prefix_space"]:
-            cuts += [_WORDS] if step["use_regex"] else []
+            rules += [_WORDS] if step["use_regex"] else []
         elif step["type"] == "Digits" and step["individual_digits"]:
-            cuts.append(_DIGITS)
+            rules.append(_DIGITS)
         elif step["type"] == "Split" and _isolates(step):
-            cuts.append(step["pattern"]["Regex"])
+            rules.append(step["pattern"]["Regex"])
         else:
             raise refuse("llama.cpp has no such pre-tokenizer", json.dumps(step)[:200])
-    name = PRE_TOKENIZERS.get((tuple(cuts), bool(state["model"].get("ignore_merges"))))
+    name = PRE_TOKENIZERS.get((tuple(rules), bool(state["model"].get("ignore_merges"))))
     if name is None:
-        raise refuse("llama.cpp has no such pre-tokenizer", " then ".join(cuts)[:300] or "none at all")
+        raise refuse("llama.cpp has no such pre-tokenizer", " then ".join(rules)[:300] or "none at all")
     return name
 
 
 def _isolates(step: Mapping[str, Any]) -> bool:
     """Return whether a Split makes each match a word of its own."""
-    how = (step["behavior"], step["invert"])
-    return "Regex" in step["pattern"] and how in {("Isolated", False), ("Isolated", True), ("Removed", True)}
+    behavior = (step["behavior"], step["invert"])
+    return "Regex" in step["pattern"] and behavior in {("Isolated", False), ("Isolated", True), ("Removed", True)}
 
 
 def _scores(state: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
@@ -258,20 +265,20 @@ def _scores(state: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
 
 
 def _space_prefix(tokenizer: Any, tokens: list[str], types: list[int], scores: list[float], strips: bool) -> bool:
-    """Return whether llama.cpp shall put a space before text: whichever tokenizes prompts as the tokenizer does.
+    """Return whether llama.cpp is to add a space before text: the choice that tokenizes prompts as the tokenizer does.
 
     Raises:
         ModelError: neither does.
     """
     special = [row for row, kind in enumerate(types) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)]
-    prompts = [(render(tokenizer, turns, True), encode_prompt(tokenizer, turns)) for turns in probes()]
+    prompts = [(render(tokenizer, turns, True), encode_prompt(tokenizer, turns)) for turns in short_conversations()]
     for prefix in (True, False):
-        pieces = Pieces(tokens, scores, special, prefix, strips)
+        pieces = ScoredVocabulary(tokens, scores, special, prefix, strips)
         if all(pieces.encode(text) == ids for text, ids in prompts):
             return prefix
     raise refuse(
-        "llama.cpp would tokenize this model's prompts otherwise",
-        f"the tokenizer's merges, or its way with spaces ({SPACE}), are not SentencePiece's",
+        "llama.cpp would tokenize this model's prompts differently",
+        f"the tokenizer's merges, or its treatment of spaces ({SPACE}), are not SentencePiece's",
     )
 
 
@@ -286,7 +293,7 @@ _QWEN_2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _REST
 _TEKKEN = "|".join(_CASED) + r"|\p{N}" + _REST_WITH_SLASH
 _GPT_4O = "|".join(f"{words}{_CONTRACTIONS}?" for words in _CASED) + r"|\p{N}{1,3}" + _REST_WITH_SLASH
 
-# By how text is cut, and whether a word that is a token stays whole whatever the merges say.
+# By the rules that split text, and whether a word that is a token stays whole whatever the merges are.
 PRE_TOKENIZERS: Mapping[tuple[tuple[str, ...], bool], str] = {
     ((_WORDS,), False): "gpt-2",
     ((_DIGITS, _WORDS), False): "smollm",

@@ -1,4 +1,4 @@
-"""The export targets that llama.cpp runs: the model, the adapter alone, and a folder for Ollama."""
+"""The export targets that llama.cpp runs: the model, the adapter as a file of its own, and a folder for Ollama."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from tunewright.export.gguf.model import write_gguf_adapter, write_model
 from tunewright.export.gguf.ollama import MODEL_FILE, modelfile, render_go, template_in
 from tunewright.export.gguf.vocabulary import adds_bos
 from tunewright.export.merge import Merge, open_merge
-from tunewright.export.reference import most_tokens
-from tunewright.export.target import Base, Limit, Runner
+from tunewright.export.reference import longest_exchange
+from tunewright.export.target import ExportRequest, Limit, Runner
 from tunewright.models.source import read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Message
-from tunewright.run_folder import RunFolder
 
-MODEL_DTYPES = tuple(name for name in DTYPES if name != "f32")  # that one is for serve alone
+MODEL_DTYPES = tuple(name for name in DTYPES if name != "f32")  # f32 is for serve only
 
 _ADAPTER_FILE = "adapter.gguf"
 _SLACK = 1.25  # matrices that keep more bits than the rest
@@ -34,8 +33,8 @@ _VOCABULARY_BYTES = 20_000_000
 Array = Any  # numpy.ndarray
 
 
-class _Merged:
-    """A merge read in rows: each tensor is made once, when its first row is asked for."""
+class MergedRows:
+    """A merge read in rows: each tensor is computed once, when its first rows are read."""
 
     def __init__(self, merge: Merge) -> None:
         self._merge = merge
@@ -44,82 +43,87 @@ class _Merged:
         self._last: tuple[str, Array] = ("", None)
 
     def rows(self, name: str, start: int, end: int) -> Array:
-        """Return rows of a tensor as fp32."""
+        """Return the rows of a tensor from start to end as fp32: [rows, ...]."""
         if self._last[0] != name:
             self._last = (name, self._merge.tensor(name).float().numpy())
         return self._last[1][start:end]
 
 
-def write_model_file(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
+def write_model_file(request: ExportRequest, folder: Path) -> None:
     """Write the tuned model as one GGUF file, merged on the way: no merged folder is needed."""
-    _write(open_merge(run, recipe, base), recipe, folder / MODEL_FILE, dtype)
+    merge = open_merge(request.adapter, request.recipe, request.base)
+    _write(merge, request.recipe, folder / MODEL_FILE, request.dtype)
 
 
 def _write(merge: Merge, recipe: Recipe, out: Path, dtype: str) -> None:
-    write_model(_Merged(merge), read_config(merge.folder), student_tokenizer(recipe), out, dtype)
+    write_model(MergedRows(merge), read_config(merge.folder), student_tokenizer(recipe), out, dtype)
 
 
-def model_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
-    """Return about how large the file gets."""
-    shapes = _Merged(open_merge(run, recipe, "original")).shapes.values()
+def model_bytes(request: ExportRequest) -> int:
+    """Return an estimate of the file's size."""
+    shapes = MergedRows(open_merge(request.adapter, request.recipe, "original")).shapes.values()
     num = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes)
-    return int(num * DTYPES[dtype].bits / 8 * _SLACK) + _VOCABULARY_BYTES
+    return int(num * DTYPES[request.dtype].bits / 8 * _SLACK) + _VOCABULARY_BYTES
 
 
-def _llama(run: RunFolder, recipe: Recipe, model: Path, adapter: Path | None = None) -> LlamaRunner:
-    """Open a file with room for all that the exam asks and answers."""
-    return LlamaRunner(model, adapter, max(LEAST_CONTEXT_TOKENS, most_tokens(run, recipe)))
+def _llama(request: ExportRequest, model: Path, adapter: Path | None = None) -> LlamaRunner:
+    """Open a file with a context for the longest question and answer of the exam."""
+    context_tokens = max(LEAST_CONTEXT_TOKENS, longest_exchange(request.recipe, request.questions))
+    return LlamaRunner(model, adapter, context_tokens)
 
 
 @contextmanager
-def model_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
+def model_runner(request: ExportRequest, folder: Path) -> Iterator[Runner]:
     """Open the file with stock llama.cpp."""
-    with _llama(run, recipe, folder / MODEL_FILE) as runner:
+    with _llama(request, folder / MODEL_FILE) as runner:
         yield runner
 
 
-def write_adapter_file(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
-    """Write the adapter alone, for the base's own GGUF."""
-    merge = open_merge(run, recipe, "original")
-    write_gguf_adapter(merge.deltas, read_config(merge.folder), folder / _ADAPTER_FILE, dtype)
+def write_adapter_file(request: ExportRequest, folder: Path) -> None:
+    """Write the adapter as a file of its own, for the base's GGUF."""
+    merge = open_merge(request.adapter, request.recipe, "original")
+    write_gguf_adapter(merge.deltas, read_config(merge.folder), folder / _ADAPTER_FILE, request.dtype)
 
 
-def adapter_file_bytes(run: RunFolder, recipe: Recipe, dtype: str) -> int:
-    """Return the room for the adapter, and for the base's file that it is tried on."""
-    return adapter_bytes(run, recipe, dtype) + model_bytes(run, recipe, dtype)
+def adapter_file_bytes(request: ExportRequest) -> int:
+    """Return an estimate of the disk for the adapter and for the base's file that it is tested on."""
+    return adapter_bytes(request) + model_bytes(request)
 
 
 @contextmanager
-def on_base_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
-    """Open the adapter with stock llama.cpp on the base's GGUF, which is written for that and removed again."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".base-") as work:  # with the folder it goes after a kill, too
+def on_base_runner(request: ExportRequest, folder: Path) -> Iterator[Runner]:
+    """Open the adapter with stock llama.cpp on the base's GGUF, a temporary file."""
+    # In the export's folder, so that it is removed with it even after a kill.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".base-") as work:
         model = Path(work) / MODEL_FILE
-        _write(dataclasses.replace(open_merge(run, recipe, base), deltas=None), recipe, model, dtype)
-        with _llama(run, recipe, model, folder / _ADAPTER_FILE) as runner:
+        merge = open_merge(request.adapter, request.recipe, request.base)
+        _write(dataclasses.replace(merge, deltas=None), request.recipe, model, request.dtype)
+        with _llama(request, model, folder / _ADAPTER_FILE) as runner:
             yield runner
 
 
-def write_ollama_folder(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> None:
-    """Write the GGUF and the Modelfile beside it, which may be refused and is therefore made first."""
-    merge, tokenizer = open_merge(run, recipe, base), student_tokenizer(recipe)
+def write_ollama_folder(request: ExportRequest, folder: Path) -> None:
+    """Write the GGUF and the Modelfile; the Modelfile may be refused, so it is made first."""
+    recipe = request.recipe
+    merge, tokenizer = open_merge(request.adapter, recipe, request.base), student_tokenizer(recipe)
     context_tokens = context_length(read_config(merge.folder))
     content = modelfile(tokenizer, context_tokens, adds_bos(tokenizer), recipe.system_prompt)
-    _write(merge, recipe, folder / MODEL_FILE, dtype)
+    _write(merge, recipe, folder / MODEL_FILE, request.dtype)
     (folder / "Modelfile").write_text(content, encoding="utf-8")
 
 
 @contextmanager
-def ollama_runner(run: RunFolder, recipe: Recipe, folder: Path, dtype: str, base: Base) -> Iterator[Runner]:
+def ollama_runner(request: ExportRequest, folder: Path) -> Iterator[Runner]:
     """Open the folder as Ollama does: prompts by the Modelfile's template, numbers by llama.cpp."""
-    with _llama(run, recipe, folder / MODEL_FILE) as runner:
+    with _llama(request, folder / MODEL_FILE) as runner:
         yield _OllamaRunner(runner, template_in((folder / "Modelfile").read_text(encoding="utf-8")))
 
 
 class _OllamaRunner:
     """llama.cpp under Ollama's template.
 
-    A conversation is rendered as it is given: that Ollama puts the Modelfile's SYSTEM before one without a system turn
-    is what chat and serve do before they render, and no property of the template.
+    A conversation is rendered as it is. Ollama adds the Modelfile's SYSTEM to one without a system turn, as chat and
+    serve do, but that is not part of the template.
     """
 
     limits: Sequence[Limit] = (COMPOSES_NOTHING, Limit("Ollama's templates cannot trim white space", str.strip))
@@ -130,5 +134,5 @@ class _OllamaRunner:
         self.log_probs, self.answers = runner.log_probs, runner.answers
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the prompt that the Modelfile's template gives, as llama.cpp tokenizes it."""
-        return self._runner.tokenize(render_go(self._template, messages), with_first=True)
+        """Return the prompt of the Modelfile's template, as llama.cpp tokenizes it."""
+        return self._runner.tokenize(render_go(self._template, messages), add_bos=True)

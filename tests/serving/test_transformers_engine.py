@@ -1,4 +1,4 @@
-"""The examined model as the engine: every answer is chat's, and what clients ask of sampling is done."""
+"""The engine transformers: every answer is chat's, and the clients' sampling options apply."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from support.serving_process import refused, served
-from tunewright.chat.models import Voices
+from tunewright.chat.models import ChatModels
 from tunewright.models.chat_template import end_ids
 from tunewright.models.generation import stream
 from tunewright.recipe import load_recipe
 from tunewright.serving.requests import ChatRequest
-from tunewright.serving.transformers import cut_at_stops, token_chooser
+from tunewright.serving.transformers_engine import cut_at_stops, token_chooser
 
 NUM_PROMPTS, NUM_TOKENS = 200, 16
 
@@ -34,17 +34,17 @@ def ask(client, text, **options):
 
 
 def test_every_served_answer_on_200_prompts_is_chats(run, client):
-    voices = Voices(run, load_recipe(run.file("recipe.toml")))
-    model = voices.load("tuned")
+    models = ChatModels(load_recipe(run.file("recipe.toml")), run.file("adapter"))
+    model = models.load("tuned")
     words = ["which", "group", "had", "it", "lower", "risk", "than", "those", "who", "followed"]
-    told = set()
+    answers = set()
     for number in range(NUM_PROMPTS):
         prompt = f"{words[number % 10]} {words[number // 10 % 10]} {words[number // 100]} {number} ?"
-        ids = voices.prompt_ids("tuned", prompt, ())
-        answer = "".join(stream(model, voices.tokenizer, ids, NUM_TOKENS, end_ids(voices.tokenizer, model)))
+        ids = models.prompt_ids("tuned", prompt, ())
+        answer = "".join(stream(model, models.tokenizer, ids, NUM_TOKENS, end_ids(models.tokenizer, model)))
         assert ask(client, prompt).choices[0].message.content == answer
-        told.add(answer)
-    assert len(told) > NUM_PROMPTS // 2
+        answers.add(answer)
+    assert len(answers) > NUM_PROMPTS // 2
 
 
 def test_with_the_adapter_withheld_it_does_not_start(run, tmp_path):
@@ -52,8 +52,8 @@ def test_with_the_adapter_withheld_it_does_not_start(run, tmp_path):
     shutil.copytree(run.path, copy)
     weights = copy / "adapter/adapter_model.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in load_file(weights).items()}, weights)
-    code, told = refused(copy, "--engine", "transformers")
-    assert code == 3 and "the adapter is not applied" in told
+    code, message = refused(copy, "--engine", "transformers")
+    assert code == 3 and "the adapter is not applied" in message
 
 
 def test_a_client_may_sample_and_stop(client):
@@ -87,19 +87,19 @@ def test_penalties_are_openais():
 
 @given(st.lists(st.text("abc", max_size=4)), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
 def test_a_text_ends_before_the_first_stop_however_it_is_cut_into_pieces(pieces, stops):
-    told, text = "", "".join(pieces)
+    written, text = "", "".join(pieces)
     walk = cut_at_stops(iter(pieces), stops)
     while True:
         try:
-            told += next(walk).text
+            written += next(walk).text
         except StopIteration as end:
             stopped = end.value
             break
-    places = [text.index(stop) for stop in stops if stop in text]
-    assert stopped == bool(places)
-    if not places:
-        assert told == text
+    indices = [text.index(stop) for stop in stops if stop in text]
+    assert stopped == bool(indices)
+    if not indices:
+        assert written == text
     else:  # of several, the one whose end comes first ends the text
         ends = {text.index(stop) + len(stop): text.index(stop) for stop in stops if stop in text}
-        assert told in {text[:place] for place in places}
-        assert len(told) <= ends[min(ends)]
+        assert written in {text[:index] for index in indices}
+        assert len(written) <= ends[min(ends)]

@@ -1,10 +1,10 @@
-"""The examined model itself as the engine: chat's own computation in this process, one answer after the other."""
+"""The engine transformers: the evaluated model in this process, computed as in chat, one answer after the other."""
 
 from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tunewright.serving.requests import ChatRequest
 
 
 @contextmanager
-def examined_engine(recipe: Recipe, adapter: Path) -> Iterator[ExaminedEngine]:
+def transformers_engine(recipe: Recipe, adapter: Path) -> Iterator[TransformersEngine]:
     """Load the base as training saw it, with the adapter on it, while the block lasts.
 
     Raises:
@@ -26,11 +26,11 @@ def examined_engine(recipe: Recipe, adapter: Path) -> Iterator[ExaminedEngine]:
     """
     memory, weights = ModelPool(), ModelWeights.of(recipe, adapter)
     with memory.holding(weights) as model:
-        yield ExaminedEngine(model, memory.tokenizer(weights))
+        yield TransformersEngine(model, memory.tokenizer(weights))
 
 
-class ExaminedEngine:
-    """Answers with the very numbers that sat the exam: a greedy answer is that of ``chat``, token for token.
+class TransformersEngine:
+    """Computes as the evaluation did: a greedy answer is that of ``chat``, token for token.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -46,36 +46,38 @@ class ExaminedEngine:
         self._context: int = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._turn = threading.Lock()
 
-    def is_well(self) -> bool:
-        """Return whether it can answer: it lives and dies with this process."""
+    def is_healthy(self) -> bool:
+        """Return whether it can answer: as long as this process runs."""
         return True
 
     def answer(self, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
-        """Yield an answer piece by piece, once those before it are told.
+        """Yield an answer piece by piece, after the answers before it.
 
         Raises:
             RequestError: the prompt does not fit.
         """
-        most = min(request.most_tokens, room_for(prompt_ids, self._context))
+        most = min(request.max_new_tokens, room_for(prompt_ids, self._context))
         ids: list[int] = []
         with self._turn:
             tokens = generate_tokens(
                 self._model, prompt_ids, most, self._ends, self._tokenizer.pad_token_id, token_chooser(request)
             )
-            stopped = yield from cut_at_stops(decode_stream(self._tokenizer, _noted(tokens, ids)), request.stop)
+            stopped = yield from cut_at_stops(decode_stream(self._tokenizer, _recorded(tokens, ids)), request.stop)
         yield Piece("", "stop" if stopped or len(ids) < most else "length", len(ids))
 
 
-def _noted(tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
+def _recorded(tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
+    """Yield the tokens, and append each to ``ids``."""
     for token in tokens:
         ids.append(token)
         yield token
 
 
-def token_chooser(request: ChatRequest) -> Any:
-    """Return what takes the next token from logits [1, vocabulary] and the tokens so far, as the client asks for it.
+def token_chooser(request: ChatRequest) -> Callable[[Any, Sequence[int]], int]:
+    """Return the function that chooses the next token from logits [1, vocabulary] and the answer's tokens so far.
 
-    The penalties are OpenAI's: the logit of a token falls with how often it was written, and once if it was at all.
+    The penalties are OpenAI's: a token's logit falls by the frequency penalty for each time it was written, and by the
+    presence penalty once.
     """
     import torch
 
@@ -95,20 +97,20 @@ def token_chooser(request: ChatRequest) -> Any:
 
 
 def cut_at_stops(pieces: Iterator[str], stops: Sequence[str]) -> Generator[Piece, None, bool]:
-    """Yield a text up to the first of these words, which is not told; return whether there was one.
+    """Yield a text up to the first stop, without it; return whether there was one.
 
-    What may be the beginning of one waits for the next piece.
+    A possible beginning of a stop waits for the next piece.
     """
-    held = ""
+    pending = ""
     for piece in pieces:
-        held += piece
-        if places := [held.index(stop) for stop in stops if stop in held]:
-            yield Piece(held[: min(places)])
+        pending += piece
+        if indices := [pending.index(stop) for stop in stops if stop in pending]:
+            yield Piece(pending[: min(indices)])
             return True
-        waiting = max((k for stop in stops for k in range(1, len(stop)) if held.endswith(stop[:k])), default=0)
-        told, held = held[: len(held) - waiting], held[len(held) - waiting :]
-        if told:
-            yield Piece(told)
-    if held:
-        yield Piece(held)
+        waiting = max((k for stop in stops for k in range(1, len(stop)) if pending.endswith(stop[:k])), default=0)
+        text, pending = pending[: len(pending) - waiting], pending[len(pending) - waiting :]
+        if text:
+            yield Piece(text)
+    if pending:
+        yield Piece(pending)
     return False

@@ -1,0 +1,148 @@
+"""The command serve: start the engine, check it with canaries, and only then listen on the port."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tunewright import console
+from tunewright.errors import ModelError, UserError, command, shell
+from tunewright.export.receipt import RECEIPT
+from tunewright.export.target import ExportRequest
+from tunewright.models.chat_template import end_ids
+from tunewright.models.loading import is_full
+from tunewright.models.source import locate, read_config
+from tunewright.models.student import student_tokenizer
+from tunewright.pipeline import require
+from tunewright.recipe import Recipe, load_recipe
+from tunewright.records import Answer, Question
+from tunewright.run_folder import RunFile, RunFolder
+from tunewright.serving import vllm
+from tunewright.serving.app import run_server
+from tunewright.serving.canary import Canary, choose_canaries, require_tuned
+from tunewright.serving.engine import Engine
+from tunewright.serving.listen import TOKEN, start_listening, take_port, token_for, url_of
+from tunewright.serving.llama_cpp import finished_gguf, llama_engine, write_gguf
+from tunewright.serving.served_model import ServedModel
+from tunewright.serving.transformers_engine import transformers_engine
+
+
+def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None:
+    """Serve the tuned model until it is stopped; the address goes to stdout once the canaries prove the model.
+
+    Args:
+        run: a run folder with an evaluation.
+        host: the address to listen on; any but the loopback needs a token in the environment.
+        port: 0 takes a free one.
+        engine: "vllm", "llama.cpp", "transformers", or "auto": the first of them that can serve this run.
+        dtype: of the GGUF, where llama.cpp serves it.
+
+    Raises:
+        UserError: no token, a port in use, or base and tuned that answer the exam alike.
+        StageError: the engine does not start, or does not answer as the tuned model did.
+    """
+    token = token_for(host)
+    require(run, RunFile.RECIPE, RunFile.ADAPTER)
+    recipe = load_recipe(run.file(RunFile.RECIPE))
+    with _terminable(), take_port(host, port) as listener:
+        tokenizer = student_tokenizer(recipe)
+        canaries = _canaries(run, recipe, tokenizer)
+        with start_engine(run, recipe, engine, dtype, tokenizer) as started:
+            model = ServedModel(started, tokenizer, recipe.system_prompt)
+            exact = "" if started.name == "transformers" else "--engine transformers rounds nothing; "
+            hint = f"{exact}was the adapter changed after the evaluation? then run the recipe on this folder again"
+            answers = model.canary_answers(canaries, recipe.evaluation.max_new_tokens)
+            console.line(require_tuned(canaries, answers, hint))
+            start_listening(listener)
+            console.line(f"serving {run.path} with {started.name}; Ctrl-C stops it", "bold")
+            console.line(
+                f"model: tuned; system prompt where a chat has none: {recipe.system_prompt or '(none)'}", "dim"
+            )
+            console.line(f"requests need the token of {TOKEN}" if token else "open to this machine only", "dim")
+            console.data(url_of(listener))
+            run_server(model, token, host, listener)
+    console.line("stopped")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Make a SIGTERM end the block as Ctrl-C does, so that child processes end too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:
+    require(run, RunFile.EXAM, RunFile.ANSWERS)
+    questions = run.read_records(RunFile.EXAM, Question)
+    answers = run.read_records(RunFile.ANSWERS, Answer)
+    return choose_canaries(questions, answers, recipe.system_prompt, tokenizer, run.path)
+
+
+def start_engine(
+    run: RunFolder, recipe: Recipe, choice: str, dtype: str, tokenizer: Any
+) -> AbstractContextManager[Engine]:
+    """Return the chosen engine; for "auto" vLLM where it serves this run, else llama.cpp, else transformers.
+
+    Raises:
+        UserError: vLLM is chosen and cannot serve this run.
+        ModelError: llama.cpp is chosen and does not support the model.
+    """
+    adapter = run.file(RunFile.ADAPTER)
+    lacking = vllm.why_not(recipe) if choice in ("auto", "vllm") else ""
+    if choice in ("auto", "vllm") and not lacking:
+        return vllm.vllm_engine(recipe, adapter, end_ids(tokenizer, None))
+    if choice == "vllm":
+        raise UserError("vLLM cannot serve this run", lacking, "leave --engine out, and another engine serves it")
+    if choice == "transformers":
+        return transformers_engine(recipe, adapter)
+    console.line(f"llama.cpp serves{f': {lacking}' if lacking else ''}", "dim")
+    folder = adapter if is_full(adapter) else locate(recipe.model.base, recipe.folder)
+    try:
+        gguf = tuned_gguf(run, recipe, dtype)
+        return llama_engine(gguf, read_config(folder), dtype == "f32", rebuild_hint(run, gguf, dtype))
+    except ModelError as error:
+        cause = f"{error.headline} {error.cause}".strip()
+        if choice == "llama.cpp":
+            hint = "leave --engine out, and transformers serves it"
+            raise ModelError("llama.cpp cannot serve this model", cause, hint) from error
+        console.line(f"transformers serves: llama.cpp cannot ({cause})", "dim")
+        return transformers_engine(recipe, adapter)
+
+
+def tuned_gguf(run: RunFolder, recipe: Recipe, dtype: str) -> Path:
+    """Return the tuned model's GGUF file; an older one is reused if adapter, base and type are the same.
+
+    Args:
+        run: a run folder with an adapter.
+        recipe: the run's.
+        dtype: of the matrices: "q8_0", "f16" or "f32".
+
+    Raises:
+        ModelError: a family that llama.cpp does not support.
+        ExportError: the run's export of this type is damaged.
+        DiskFullError: no space; an older file is kept.
+    """
+    request = ExportRequest(run.file(RunFile.ADAPTER), recipe, dtype=dtype)
+    folder = run.file(RunFile.SERVING) / dtype
+    if file := finished_gguf(run.file(RunFile.EXPORTS) / f"gguf-{dtype}", folder, request):
+        return file
+    with run.lock():
+        return write_gguf(folder, request)
+
+
+def rebuild_hint(run: RunFolder, gguf: Path, dtype: str) -> str:
+    """Return the command that replaces a GGUF file that does not load."""
+    if (gguf.parent / RECEIPT).is_file():
+        return f"export it again: {command('export', run.path, '--to', 'gguf', '--dtype', dtype)}"
+    return f"delete it and start again: {shell('rm', '-r', gguf.parent)}"
