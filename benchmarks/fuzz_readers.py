@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from support.fuzzed_files import damaged
-from tunewright.documents.markup import Reading, clean
+from tunewright.documents.markup import Reading, clean_text
 from tunewright.documents.sandbox import MEMORY_MB, TIMEOUT_S, read_files
 from tunewright.documents.sandbox_worker import CRASHED
 
@@ -40,7 +40,7 @@ def fault(reading: Reading) -> str:
         return "neither read nor refused"
     for document in reading.documents:
         ends = [0, *(edge for section in document.sections for edge in (section.start, section.end))]
-        if document.text != clean(document.text) or sorted(ends) != ends or ends[-1] > len(document.text):
+        if document.text != clean_text(document.text) or sorted(ends) != ends or ends[-1] > len(document.text):
             return "text is not clean or sections are out of order"
     return ""
 

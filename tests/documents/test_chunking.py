@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.documents.chunking import chunk
+from tunewright.documents.chunking import chunk_document
 from tunewright.documents.markup import assemble
 from tunewright.records import Document, Section, digest
 
@@ -43,7 +43,7 @@ def test_chunks_tile_the_sections(
 ) -> None:
     document = make_document(blocks)
     sections = document.sections or (Section(path=(), start=0, end=len(document.text)),)
-    chunks = chunk(document, count_tokens, max_tokens)
+    chunks = chunk_document(document, count_tokens, max_tokens)
     for piece in chunks:
         assert document.text[piece.start : piece.end] == piece.text
         assert piece.text == piece.text.strip() != ""
@@ -53,38 +53,38 @@ def test_chunks_tile_the_sections(
         assert home.path == piece.section
     assert all(a.end <= b.start for a, b in zip(chunks, chunks[1:], strict=False))
     covered = {offset for piece in chunks for offset in range(piece.start, piece.end)}
-    wanted = {offset for section in sections for offset in range(section.start, section.end)}
-    assert all(document.text[offset].isspace() for offset in wanted - covered)
+    expected = {offset for section in sections for offset in range(section.start, section.end)}
+    assert all(document.text[offset].isspace() for offset in expected - covered)
 
 
-def test_whole_sentences_are_packed_until_the_next_one_does_not_fit() -> None:
+def test_sentences_are_packed_while_the_next_fits() -> None:
     document = make_document([(0, "One two three. Four five six. Seven eight. Nine ten eleven twelve.")])
-    texts = [piece.text for piece in chunk(document, count_words, 8)]
+    texts = [piece.text for piece in chunk_document(document, count_words, 8)]
     assert texts == ["One two three. Four five six. Seven eight.", "Nine ten eleven twelve."]
 
 
 def test_a_long_sentence_is_cut_at_word_borders_and_its_rest_is_packed_on() -> None:
     document = make_document([(0, "One two three four five six seven. Eight nine. Ten.")])
-    texts = [piece.text for piece in chunk(document, count_words, 5)]
+    texts = [piece.text for piece in chunk_document(document, count_words, 5)]
     assert texts == ["One two three four five", "six seven. Eight nine. Ten."]
 
 
 def test_a_long_word_is_cut_between_characters() -> None:
     document = make_document([(0, "ab " + "x" * 25)])
-    assert [piece.text for piece in chunk(document, len, 10)] == ["ab", "x" * 10, "x" * 10, "x" * 5]
+    assert [piece.text for piece in chunk_document(document, len, 10)] == ["ab", "x" * 10, "x" * 10, "x" * 5]
 
 
 def test_chunks_do_not_cross_sections() -> None:
     document = make_document([(1, "Title"), (2, "A"), (0, "First."), (2, "B"), (0, "Second.")])
-    assert [(piece.section, piece.text) for piece in chunk(document, count_words, 99)] == [
+    assert [(piece.section, piece.text) for piece in chunk_document(document, count_words, 99)] == [
         (("A",), "First."),
         (("B",), "Second."),
     ]
 
 
-def test_a_document_without_sections_is_one() -> None:
+def test_a_document_without_sections_is_a_single_section() -> None:
     document = Document(id="d", title="t", source="s", text=" Some text. ")
-    assert [(piece.start, piece.end) for piece in chunk(document, count_words, 99)] == [(1, 11)]
+    assert [(piece.start, piece.end) for piece in chunk_document(document, count_words, 99)] == [(1, 11)]
 
 
 @pytest.mark.parametrize("max_tokens", [64, 4096])
@@ -97,5 +97,5 @@ def test_long_sections_take_few_counts(max_tokens: int) -> None:
         counted += count_words(text)
         return count_words(text)
 
-    chunk(document, count, max_tokens)
+    chunk_document(document, count, max_tokens)
     assert counted < 20 * count_words(document.text)

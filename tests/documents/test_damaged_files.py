@@ -10,16 +10,23 @@ import pytest
 
 from support.document_files import docx_members, write_package, write_pdf
 from support.fuzzed_files import damaged
-from tunewright.documents.markup import Failure, Reading, clean, front_matter, markdown_blocks, without_comments
+from tunewright.documents.markup import (
+    Failure,
+    Reading,
+    clean_text,
+    markdown_blocks,
+    parse_front_matter,
+    without_comments,
+)
 from tunewright.documents.sandbox import read_files
-from tunewright.documents.sandbox_worker import CRASHED, answer
+from tunewright.documents.sandbox_worker import CRASHED, read_file
 
 FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
 
 
 def read_content(path: Path, content: str | bytes) -> Reading:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    reading = answer(path)
+    reading = read_file(path)
     assert Reading.model_validate_json(reading.model_dump_json()) == reading
     return reading
 
@@ -35,9 +42,9 @@ def test_damaged_files_of_every_format_are_read_or_refused(tmp_path: Path) -> No
     for file, reading in outcomes.items():
         assert reading.documents or reading.failures, file
         assert CRASHED not in {failure.reason for failure in reading.failures}, (file, reading.failures)
-        assert all(document.text == clean(document.text) for document in reading.documents), file
-    whole = [reading for file, reading in outcomes.items() if file.stem == "1000"]  # every 50th is undamaged
-    assert all(reading.documents and not reading.failures for reading in whole)
+        assert all(document.text == clean_text(document.text) for document in reading.documents), file
+    undamaged = [reading for file, reading in outcomes.items() if file.stem == "1000"]  # every 50th is undamaged
+    assert all(reading.documents and not reading.failures for reading in undamaged)
 
 
 def test_damaged_files_are_the_same_for_the_same_seed() -> None:
@@ -63,14 +70,14 @@ def test_long_runs_take_no_time(tmp_path: Path, content: str, text: str) -> None
 
 
 def test_marks_on_one_letter_are_limited() -> None:
-    piled = clean("x" + "\u0301\u0316" * 200_000 + "y")
+    piled = clean_text("x" + "\u0301\u0316" * 200_000 + "y")
     assert piled.startswith("x") and piled.endswith("y")
     assert len(piled) == 32
     # Marks that only their decomposition shows to be ones, and those of everyday text.
-    assert len(clean("\u0f40" + "\u0f73" * 1000)) <= 1 + 2 * 30
+    assert len(clean_text("\u0f40" + "\u0f73" * 1000)) <= 1 + 2 * 30
     everyday = "Việt Nam, é, שָׁלוֹם, ครั้ง, हिन्दी"
-    assert clean(everyday) == clean(clean(everyday))
-    assert len(clean(everyday)) >= len("Viet Nam, e") and "ครั้ง" in clean(everyday)
+    assert clean_text(everyday) == clean_text(clean_text(everyday))
+    assert len(clean_text(everyday)) >= len("Viet Nam, e") and "ครั้ง" in clean_text(everyday)
 
 
 def test_comments_end_where_they_end() -> None:
@@ -86,13 +93,13 @@ def test_signs_that_close_a_heading_are_no_text(line: str, heading: str) -> None
     assert [text for level, text in markdown_blocks(line) if level] == [heading]
 
 
-def test_front_matter_lists_and_texts_that_go_on() -> None:
-    matter, text = front_matter("---\na: |\n  one\n  two\nb:\n- x\n- 'y'\n-\nc: d\n  e\n---\nbody")
+def test_front_matter_lists_and_continued_texts() -> None:
+    matter, text = parse_front_matter("---\na: |\n  one\n  two\nb:\n- x\n- 'y'\n-\nc: d\n  e\n---\nbody")
     assert matter == {"a": "one two", "b": "x, y -", "c": "d e"}
     assert text == "body"
 
 
-def test_column_names_with_half_characters_are_told(tmp_path: Path) -> None:
+def test_column_names_with_lone_surrogates_are_reported(tmp_path: Path) -> None:
     reading = read_content(tmp_path / "rows.jsonl", '{"a\\ud800": 1, "b": 2}\n{"text": "kept", "\\udfff": "\\ud800"}')
     assert [(failure.reason, failure.part) for failure in reading.failures] == [("no text column", "1")]
     assert "columns: a, b;" in reading.failures[0].detail
@@ -111,28 +118,28 @@ def test_row_that_nests_too_deep_does_not_take_the_others_with_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("name, content", [("a.jsonl", "\n \n"), ("a.csv", "id,text\r\n")])
-def test_table_without_rows_says_so(tmp_path: Path, name: str, content: str) -> None:
+def test_a_table_without_rows_is_reported(tmp_path: Path, name: str, content: str) -> None:
     assert read_content(tmp_path / name, content).failures == (Failure(reason="no rows"),)
 
 
-def test_damage_that_a_library_meets_is_told_as_damage(tmp_path: Path) -> None:
+def test_damage_in_a_library_is_reported_as_damage(tmp_path: Path) -> None:
     docx.Document().save(str(tmp_path / "plain.docx"))
     members = docx_members(tmp_path / "plain.docx")
     del members["word/document.xml"]
     write_package(tmp_path / "no_body.docx", members)
     pdf = write_pdf(tmp_path / "cut.pdf", [["Some words."]])
     pdf.write_bytes(pdf.read_bytes()[:150])
-    for path, told in (("no_body.docx", "damaged .docx (KeyError"), ("cut.pdf", "damaged PDF (Pdf")):
-        (failure,) = answer(tmp_path / path).failures
+    for path, detail in (("no_body.docx", "damaged .docx (KeyError"), ("cut.pdf", "damaged PDF (Pdf")):
+        (failure,) = read_file(tmp_path / path).failures
         assert failure.reason == "unreadable"
-        assert failure.detail.startswith(told)
+        assert failure.detail.startswith(detail)
 
 
-def test_own_fault_while_parsing_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_our_own_code_is_not_reported_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docx.Document().save(str(tmp_path / "a.docx"))
     monkeypatch.setattr("tunewright.documents.readers._heading_levels", lambda document: _broken(document))
     monkeypatch.setitem(globals(), "__name__", "tunewright.documents.broken")
-    (failure,) = answer(tmp_path / "a.docx").failures
+    (failure,) = read_file(tmp_path / "a.docx").failures
     assert (failure.reason, failure.detail) == (CRASHED, "KeyError: 'gone'")
 
 
@@ -152,13 +159,13 @@ def test_word_document_of_many_paragraphs_asks_for_its_styles_once(
     searches = []
     search = docx.styles.styles.Styles.default
     monkeypatch.setattr(docx.styles.styles.Styles, "default", lambda *args: searches.append(args) or search(*args))
-    (document,) = answer(tmp_path / "long.docx").documents
+    (document,) = read_file(tmp_path / "long.docx").documents
     assert [section.path for section in document.sections][1:] == [(f"Part {number}",) for number in range(1, 50)]
     assert document.text.endswith("Words.\n\nFake")
     assert len(searches) < 5
 
 
-def test_fault_of_a_reader_is_told_apart_from_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_reader_is_not_reported_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunewright.documents import sandbox_worker
 
     monkeypatch.setitem(sandbox_worker.READERS, ".txt", lambda path: [{}["gone"]])

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from support.document_files import write_package, write_pdf
 from tunewright.documents import readers
-from tunewright.documents.markup import Failure, ReadDocument, assemble, clean
+from tunewright.documents.markup import Failure, ReadDocument, assemble, clean_text
 from tunewright.documents.readers import READERS
 
 
-def read_one(path: Path) -> ReadDocument:
-    (found,) = READERS[path.suffix](path)
-    assert isinstance(found, ReadDocument), found
-    return found
+def read_document(path: Path) -> ReadDocument:
+    (item,) = READERS[path.suffix](path)
+    assert isinstance(item, ReadDocument), item
+    return item
 
 
 def read_failure(path: Path) -> Failure:
-    (found,) = READERS[path.suffix](path)
-    assert isinstance(found, Failure), found
-    return found
+    (item,) = READERS[path.suffix](path)
+    assert isinstance(item, Failure), item
+    return item
 
 
 def bodies(document: ReadDocument) -> dict[tuple[str, ...], str]:
@@ -39,7 +39,7 @@ def test_markdown_front_matter_is_metadata_and_headings_are_sections(tmp_path: P
         "# a comment\nempty:\n---\n\nBefore.\n\n# Methods\n\nWe did.\nAnd did.\n\n## Data #\n\n"
         "Many.\n\n# Results\n\nGood.\n"
     )
-    document = read_one(path)
+    document = read_document(path)
     assert document.title == 'A: "quoted" title'
     assert document.metadata == {"year": "2021", "authors": "Ada, O'Hara", "url": "http://a.b/c"}
     assert bodies(document) == {
@@ -54,7 +54,7 @@ def test_markdown_front_matter_is_metadata_and_headings_are_sections(tmp_path: P
 def test_markdown_title_is_the_first_heading_and_no_section(tmp_path: Path) -> None:
     path = tmp_path / "note.md"
     path.write_text("Great Title\n===========\n\nIntro.\n\nPart\n----\n\nBody.\n")
-    document = read_one(path)
+    document = read_document(path)
     assert document.title == "Great Title"
     assert bodies(document) == {(): "Intro.", ("Part",): "Body."}
 
@@ -62,7 +62,7 @@ def test_markdown_title_is_the_first_heading_and_no_section(tmp_path: Path) -> N
 def test_markdown_code_comments_and_rules_are_no_headings(tmp_path: Path) -> None:
     path = tmp_path / "code.md"
     path.write_text("---\nplain prose, no key\n---\n\n```sh\n# not a heading\n```\n\n#hashtag\n\n<!-- unseen -->End.\n")
-    document = read_one(path)
+    document = read_document(path)
     assert document.title == "code"
     assert [section.path for section in document.sections] == [()]
     assert "# not a heading" in document.text
@@ -76,7 +76,7 @@ def test_plain_text_encodings(tmp_path: Path, encoding: str) -> None:
     text = "Les élèves mangent des crêpes à l'école. " + ("It’s “quoted”." if encoding != "latin-1" else "")
     path = tmp_path / "page.txt"
     path.write_bytes(text.encode(encoding))
-    assert read_one(path).text == text.strip()
+    assert read_document(path).text == text.strip()
 
 
 def test_binary_content_is_not_text(tmp_path: Path) -> None:
@@ -88,19 +88,19 @@ def test_binary_content_is_not_text(tmp_path: Path) -> None:
 def test_nul_bytes_line_ends_and_unseen_characters_are_cleaned(tmp_path: Path) -> None:
     path = tmp_path / "page.txt"
     path.write_bytes("one\x00 two\r\nthree\rcafe\u0301 \U000e0041hid\u00adden\ufeff  \n\n\n\n\nend".encode())
-    assert read_one(path).text == "one two\nthree\ncafé hidden\n\nend"
+    assert read_document(path).text == "one two\nthree\ncafé hidden\n\nend"
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.text(max_size=40)), max_size=12))
 def test_assembled_sections_are_the_clean_blocks_in_order(blocks: list[tuple[int, str]]) -> None:
     document = assemble(blocks, "name")
-    assert document.text == clean(document.text)
+    assert document.text == clean_text(document.text)
     runs: list[list[str]] = [[]]  # the body text between headings, worked out another way
     for level, text in blocks:
-        if level and clean(text):
+        if level and clean_text(text):
             runs.append([])
-        elif not level and clean(text):
-            runs[-1].append(clean(text))
+        elif not level and clean_text(text):
+            runs[-1].append(clean_text(text))
     assert [document.text[s.start : s.end] for s in document.sections] == ["\n\n".join(run) for run in runs if run]
 
 
@@ -113,7 +113,7 @@ def test_html_drops_what_is_not_read(tmp_path: Path) -> None:
         "<p style='display: none'>secret</p><pre>a\n  b</pre>"
         "<h3>Table</h3><table><tr><th>k</th><th>v</th></tr><tr><td>a</td><td>1</td></tr></table></body></html>"
     )
-    document = read_one(path)
+    document = read_document(path)
     assert document.title == "Part one"
     assert [(section.path, document.text[section.start : section.end]) for section in document.sections] == [
         ((), "Lead bold text.\nNext line."),
@@ -127,7 +127,7 @@ def test_html_drops_what_is_not_read(tmp_path: Path) -> None:
 def test_html_title_and_declared_encoding(tmp_path: Path) -> None:
     path = tmp_path / "page.htm"
     path.write_bytes("<meta charset='iso-8859-2'><title>Łódź</title><p>Zażółć gęślą jaźń".encode("iso-8859-2"))
-    document = read_one(path)
+    document = read_document(path)
     assert document.title == "Łódź"
     assert document.text == "Zażółć gęślą jaźń"
 
@@ -147,7 +147,7 @@ def test_docx_headings_tables_and_hidden_text(tmp_path: Path) -> None:
     written.add_paragraph("Last.")
     written.core_properties.author = "Ada"
     written.save(str(tmp_path / "paper.docx"))
-    document = read_one(tmp_path / "paper.docx")
+    document = read_document(tmp_path / "paper.docx")
     assert document.title == "The Title"
     assert document.metadata == {"author": "Ada"}
     assert bodies(document) == {
@@ -177,7 +177,7 @@ def test_pdf_rejoins_lines_and_keeps_page_offsets(tmp_path: Path) -> None:
         [header, "over the end of the page to this place."],
         [header, "Another paragraph stands on the third page."],
     ]
-    document = read_one(write_pdf(tmp_path / "paper.pdf", pages, "A Study of Lines"))
+    document = read_document(write_pdf(tmp_path / "paper.pdf", pages, "A Study of Lines"))
     assert document.title == "A Study of Lines"
     sentence = "The first sentence of this page is hyphenated over two lines and it runs on over the end of the page"
     assert sentence in document.text
@@ -188,10 +188,10 @@ def test_pdf_rejoins_lines_and_keeps_page_offsets(tmp_path: Path) -> None:
 
 def test_pdf_title_that_the_page_does_not_show_is_not_taken(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "report.pdf", [["Some words stand here."]], "Microsoft Word - draft7.doc")
-    assert read_one(path).title == "report"
+    assert read_document(path).title == "report"
 
 
-def test_scanned_pdf_says_so(tmp_path: Path) -> None:
+def test_scanned_pdf_names_text_recognition(tmp_path: Path) -> None:
     failure = read_failure(write_pdf(tmp_path / "scan.pdf", [[], []]))
     assert failure.reason == "no text"
     assert "2 scanned page(s)" in failure.detail
@@ -203,9 +203,9 @@ def test_jsonl_gives_a_document_per_row(tmp_path: Path) -> None:
     rows.append({"id": "x7", "body": "Third."})
     lines = [*map(json.dumps, rows), "", "{broken", json.dumps({"label": 1}), json.dumps([1])]
     path.write_text("\n".join(lines), encoding="utf-8")
-    found = READERS[".jsonl"](path)
-    documents = [item for item in found if isinstance(item, ReadDocument)]
-    failures = [item for item in found if isinstance(item, Failure)]
+    items = READERS[".jsonl"](path)
+    documents = [item for item in items if isinstance(item, ReadDocument)]
+    failures = [item for item in items if isinstance(item, Failure)]
     assert [(d.title, d.text, d.part) for d in documents] == [
         ("One", "First.", "1"),
         ("rows 2", "Bare text.", "2"),
@@ -228,12 +228,12 @@ def test_csv_gives_a_document_per_row(tmp_path: Path, delimiter: str) -> None:
         ("Two", "Second.", ""),
     ]
     path.write_text("\ufeff" + "\r\n".join(map(delimiter.join, lines)), encoding="utf-8")
-    found = READERS[".csv"](path)
-    assert [(d.title, d.text, d.metadata) for d in found if isinstance(d, ReadDocument)] == [
+    items = READERS[".csv"](path)
+    assert [(d.title, d.text, d.metadata) for d in items if isinstance(d, ReadDocument)] == [
         ("One", 'First, with\nline end; and "quotes".', {"year": "2020"}),
         ("Two", "Second.", {}),
     ]
-    assert len(found) == 2
+    assert len(items) == 2
 
 
 def test_csv_without_text_column_names_its_columns(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.document_files import write_pdf
-from tunewright.documents.markup import ReadDocument, clean
+from tunewright.documents.markup import ReadDocument, clean_text
 from tunewright.documents.readers import READERS
 
 # Clean lines that no format takes for anything but words; what is not clean is the cleaner's own test.
 _LETTERS = st.sampled_from("abcXYZ019 ,;:'\"()?!&<>%$/\\äßøéЖ中한ع\t\U0001f600")
-LINES = st.text(_LETTERS, min_size=1, max_size=30).map(lambda line: clean(line)).filter(bool)
+LINES = st.text(_LETTERS, min_size=1, max_size=30).map(lambda line: clean_text(line)).filter(bool)
 MANY = settings(max_examples=50, deadline=None)  # a busy machine is no fault
 PARAGRAPHS = st.lists(LINES, min_size=1, max_size=6)
 
@@ -30,9 +30,9 @@ def read_back(extension: str, write: Callable[[Path], object]) -> list[ReadDocum
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"page{extension}"
         write(path)
-        found = READERS[extension](path)
-    documents = [item for item in found if isinstance(item, ReadDocument)]
-    assert len(documents) == len(found), found
+        items = READERS[extension](path)
+    documents = [item for item in items if isinstance(item, ReadDocument)]
+    assert len(documents) == len(items), items
     return documents
 
 
@@ -51,9 +51,9 @@ def test_plain_text_and_markdown(extension: str, paragraphs: list[str]) -> None:
 def test_markdown_sections(parts: list[tuple[str, list[str]]]) -> None:
     text = "# Whole\n\n" + "\n\n".join(f"## {head}\n\n" + "\n\n".join(body) for head, body in parts)
     (document,) = read_back(".md", lambda path: path.write_text(text, encoding="utf-8"))
-    found = [document.text[section.start : section.end] for section in document.sections]
+    bodies = [document.text[section.start : section.end] for section in document.sections]
     assert document.title == "Whole"
-    assert found == ["\n\n".join(body) for _, body in parts]
+    assert bodies == ["\n\n".join(body) for _, body in parts]
 
 
 @MANY
@@ -77,7 +77,9 @@ def test_docx(paragraphs: list[str]) -> None:
 
 @MANY
 @given(
-    lines=st.lists(st.text("abc XYZ019,;?!", min_size=40, max_size=60).map(clean).filter(bool), min_size=1, max_size=4)
+    lines=st.lists(
+        st.text("abc XYZ019,;?!", min_size=40, max_size=60).map(clean_text).filter(bool), min_size=1, max_size=4
+    )
 )
 def test_pdf(lines: list[str]) -> None:
     # A PDF knows no paragraphs and no runs of blanks: the words come back in their order.

@@ -27,8 +27,8 @@ def random_text(rng: random.Random, num_words: int = 60) -> str:
 
 def edited(rng: random.Random, text: str, num_edits: int) -> str:
     tokens = text.split()
-    for place in rng.sample(range(len(tokens)), num_edits):
-        tokens[place] = rng.choice(WORDS)
+    for index in rng.sample(range(len(tokens)), num_edits):
+        tokens[index] = rng.choice(WORDS)
     return " ".join(tokens)
 
 
@@ -45,15 +45,15 @@ def family(seed: int, num_originals: int, num_copies: int) -> list[Document]:
 def test_groups_are_the_components_of_true_similarity(seed: int, originals: int, copies: int, bound: float) -> None:
     documents = family(seed, originals, copies)
     component = {document.source: {document.source} for document in documents}
-    for one, other in combinations(documents, 2):
-        if jaccard(shingles(words(one.text), 5), shingles(words(other.text), 5)) >= bound:
-            union = component[one.source] | component[other.source]
+    for first, second in combinations(documents, 2):
+        if jaccard(shingles(words(first.text), 5), shingles(words(second.text), 5)) >= bound:
+            union = component[first.source] | component[second.source]
             component.update(dict.fromkeys(union, union))
     groups = near_duplicate_groups(documents, bound)
     assert {tuple(d.source for d in group) for group in groups} == {tuple(sorted(c)) for c in component.values()}
 
 
-def test_near_duplicates_are_found_and_unrelated_texts_are_not() -> None:
+def test_near_duplicates_share_a_group_and_unrelated_texts_do_not() -> None:
     rng = random.Random(0)
     text = random_text(rng, 300)
     documents = [
@@ -80,8 +80,8 @@ def test_exam_takes_its_share(sizes: list[int], share: float) -> None:
     elif len(sizes) > 1:
         assert 0 < count < sum(sizes)
     if set(sizes) == {1} and len(sizes) > 1 and 0 < share < 1:
-        wanted = min(max(share * len(sizes), 1), len(sizes) - 1)
-        assert abs(count - wanted) <= 0.5
+        expected = min(max(share * len(sizes), 1), len(sizes) - 1)
+        assert abs(count - expected) <= 0.5
     # Never further off than half the largest group, or than what the two sides need at least.
     off = abs(count - share * sum(sizes))
     assert off <= max(sizes) / 2 + 1e-6 or count in (min(sizes), sum(sizes) - min(sizes)) or len(sizes) == 1
@@ -110,11 +110,11 @@ def test_split_holds_its_promises(seed: int, share: float, split_seed: int) -> N
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 11))
-def test_editing_one_document_moves_no_other(seed: int, place: int) -> None:
+def test_editing_one_document_moves_no_other(seed: int, index: int) -> None:
     rng = random.Random(-1 - seed)  # another stream than the family has
     documents = family(seed, 12, 0)
     before = {d.source: e.side for d, e in zip(documents, split_documents(documents, 0.25, 0.8, 7), strict=True)}
-    documents[place] = make_document(documents[place].source, random_text(rng))
+    documents[index] = make_document(documents[index].source, random_text(rng))
     after = {d.source: e.side for d, e in zip(documents, split_documents(documents, 0.25, 0.8, 7), strict=True)}
     assert before == after
 

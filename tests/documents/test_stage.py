@@ -122,7 +122,7 @@ def test_hidden_file_that_is_named_is_read(docs: Path, tmp_path: Path) -> None:
     assert [name for name, _ in source_files(recipe(tmp_path, "docs/.hidden.md"))] == [".hidden.md"]
 
 
-def test_links_are_followed_once_and_broken_ones_are_counted(docs: Path, base: str, tmp_path: Path) -> None:
+def test_links_are_followed_once_and_broken_links_are_counted(docs: Path, base: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "d.md").write_text("Dates are dry.")
@@ -178,7 +178,7 @@ def test_source_digest_follows_content_and_names_only(docs: Path, tmp_path: Path
 def test_no_paths_missing_paths_and_empty_folders_are_errors(base: str, tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DocumentError, match="names no documents") as none_given:
+    with pytest.raises(DocumentError, match="names no documents") as no_paths:
         ingest(run, recipe(tmp_path, base=base))
     with pytest.raises(DocumentError, match="no file or folder nowhere/x.md") as missing:
         source_digest(recipe(tmp_path, "empty", "nowhere/x.md"))
@@ -186,7 +186,7 @@ def test_no_paths_missing_paths_and_empty_folders_are_errors(base: str, tmp_path
         source_files(recipe(tmp_path, "empty\0.md"))
     with pytest.raises(DocumentError, match="no files in empty") as empty:
         ingest(run, recipe(tmp_path, "empty", base=base))
-    assert all(caught.value.hint for caught in (none_given, missing, empty))
+    assert all(caught.value.hint for caught in (no_paths, missing, empty))
 
 
 def test_a_folder_with_nothing_readable_gives_the_first_reasons(base: str, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_examples_are_package_data():
     assert set(abstracts_folder().glob("*.md")) | {package / "examples" / "ATTRIBUTION.md"} <= packed
 
 
-def test_the_license_is_the_whole_apache_text():
+def test_the_license_is_the_full_apache_text():
     # The digest of https://www.apache.org/licenses/LICENSE-2.0.txt
     expected = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
     assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == expected

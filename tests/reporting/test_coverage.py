@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.documents.chunking import chunk
+from tunewright.documents.chunking import chunk_document
 from tunewright.html.figures import Strip, cells, heat_map, histogram, sentences_per_cell
 from tunewright.records import Document, Message, Sample, Section, Span
 from tunewright.reporting.data_statistics import (
@@ -30,7 +30,7 @@ DOCUMENT = Document(
         Section(path=("Results",), start=TEXT.index(C), end=len(TEXT)),
     ),
 )
-CHUNKS = chunk(DOCUMENT, lambda text: len(text.split()), 15)
+CHUNKS = chunk_document(DOCUMENT, lambda text: len(text.split()), 15)
 
 
 def asks(quote: str, number: int = 1) -> list[Sample]:

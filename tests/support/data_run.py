@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support import finished_run
-from tunewright.documents.chunking import chunk
+from tunewright.documents.chunking import chunk_document
 from tunewright.models.chat_template import chat, passage_text
 from tunewright.recipe import dump_recipe
 from tunewright.records import Chunk, Document, Rejection, Sample, Section, Span, SplitEntry, StageSummary, digest
@@ -40,7 +40,7 @@ def sample(task: str, document: Document, part: Chunk, start: int, end: int) -> 
 def write_samples(run: RunFolder, documents: list[Document]) -> list[Sample]:
     """Write documents, chunks, split, and per chunk its first sentence asked; every third also grounded and declined."""
     documents = [sections(document) for document in documents]
-    chunks = [part for document in documents for part in chunk(document, lambda text: len(text.split()), 60)]
+    chunks = [part for document in documents for part in chunk_document(document, lambda text: len(text.split()), 60)]
     by_id = {document.id: document for document in documents}
     samples = []
     for number, part in enumerate(chunks):

@@ -64,75 +64,75 @@ _OPENERS = {
 
 def damaged(extension: str, seed: int, number: int) -> bytes:
     """Return the bytes of one damaged file; every 50th is left whole."""
-    dice = random.Random(f"{extension} {seed} {number}")
-    whole = originals(extension)
+    rng = random.Random(f"{extension} {seed} {number}")
+    intact = originals(extension)
     if number % 50 == 0:
-        return dice.choice(whole)
-    if extension == ".docx" and dice.random() < 0.75:
-        return _damaged_package(dice)
-    if extension == ".pdf" and dice.random() < 0.6:
-        return _damaged_pdf(dice)
-    return _mutated(dice.choice(whole), extension, dice)
+        return rng.choice(intact)
+    if extension == ".docx" and rng.random() < 0.75:
+        return _damaged_package(rng)
+    if extension == ".pdf" and rng.random() < 0.6:
+        return _damaged_pdf(rng)
+    return _mutated(rng.choice(intact), extension, rng)
 
 
-def _mutated(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    for _ in range(dice.choice((1, 1, 1, 2, 3, 6))):
-        raw = dice.choice(_MUTATIONS)(raw, extension, dice)
+def _mutated(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        raw = rng.choice(_MUTATIONS)(raw, extension, rng)
     return raw[: 2**20]
 
 
-def _place(raw: bytes, dice: random.Random) -> tuple[int, int]:
-    start, end = sorted(dice.randrange(len(raw) + 1) for _ in range(2))
-    return start, min(end, start + dice.choice((1, 8, 64, 512, 4096)))
+def _random_span(raw: bytes, rng: random.Random) -> tuple[int, int]:
+    start, end = sorted(rng.randrange(len(raw) + 1) for _ in range(2))
+    return start, min(end, start + rng.choice((1, 8, 64, 512, 4096)))
 
 
-def _flip(raw: bytes, extension: str, dice: random.Random) -> bytes:
+def _flip(raw: bytes, extension: str, rng: random.Random) -> bytes:
     flipped = bytearray(raw)
-    for _ in range(dice.choice((1, 2, 8, 64)) if raw else 0):
-        flipped[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
+    for _ in range(rng.choice((1, 2, 8, 64)) if raw else 0):
+        flipped[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
     return bytes(flipped)
 
 
-def _cut(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    start, end = _place(raw, dice)
-    return raw[:start] if dice.random() < 0.4 else raw[:start] + raw[end:]
+def _cut(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    start, end = _random_span(raw, rng)
+    return raw[:start] if rng.random() < 0.4 else raw[:start] + raw[end:]
 
 
-def _splice(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    other = dice.choice(originals(extension))
-    start, end = _place(other, dice)
-    at = dice.randrange(len(raw) + 1)
+def _splice(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    other = rng.choice(originals(extension))
+    start, end = _random_span(other, rng)
+    at = rng.randrange(len(raw) + 1)
     return raw[:at] + other[start:end] + raw[at:]
 
 
-def _insert(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    at = dice.randrange(len(raw) + 1)
-    if dice.random() < 0.3:
+def _insert(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    at = rng.randrange(len(raw) + 1)
+    if rng.random() < 0.3:
         at = raw.rfind(b"\n", 0, at) + 1  # a word that starts a line often means more
-    garbage = dice.randbytes(dice.choice((1, 4, 100))) if dice.random() < 0.3 else dice.choice(_WORDS[extension])
-    return raw[:at] + garbage + raw[at + dice.choice((0, 0, len(garbage))) :]
+    garbage = rng.randbytes(rng.choice((1, 4, 100))) if rng.random() < 0.3 else rng.choice(_WORDS[extension])
+    return raw[:at] + garbage + raw[at + rng.choice((0, 0, len(garbage))) :]
 
 
-def _repeat(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    start, end = _place(raw, dice)
-    return raw[:end] + raw[start:end] * dice.choice((1, 10, 200)) + raw[end:]
+def _repeat(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    start, end = _random_span(raw, rng)
+    return raw[:end] + raw[start:end] * rng.choice((1, 10, 200)) + raw[end:]
 
 
-def _nest(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    at = dice.randrange(len(raw) + 1)
-    return raw[:at] + dice.choice(_OPENERS[extension]) * dice.choice((10, 300, 3_000, 20_000)) + raw[at:]
+def _nest(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    at = rng.randrange(len(raw) + 1)
+    return raw[:at] + rng.choice(_OPENERS[extension]) * rng.choice((10, 300, 3_000, 20_000)) + raw[at:]
 
 
-def _blow_up_number(raw: bytes, extension: str, dice: random.Random) -> bytes:
+def _blow_up_number(raw: bytes, extension: str, rng: random.Random) -> bytes:
     numbers = list(re.finditer(rb"\d+", raw))
     if not numbers:
-        return dice.choice(_NUMBERS) + raw
-    match = dice.choice(numbers)
-    return raw[: match.start()] + dice.choice(_NUMBERS) + raw[match.end() :]
+        return rng.choice(_NUMBERS) + raw
+    match = rng.choice(numbers)
+    return raw[: match.start()] + rng.choice(_NUMBERS) + raw[match.end() :]
 
 
-def _recode(raw: bytes, extension: str, dice: random.Random) -> bytes:
-    return raw.decode("utf-8", "replace").encode(dice.choice(("utf-16", "utf-16-le", "utf-8-sig", "cp1252")), "replace")
+def _recode(raw: bytes, extension: str, rng: random.Random) -> bytes:
+    return raw.decode("utf-8", "replace").encode(rng.choice(("utf-16", "utf-16-le", "utf-8-sig", "cp1252")), "replace")
 
 
 _MUTATIONS: list[Callable[[bytes, str, random.Random], bytes]] = [
@@ -157,7 +157,7 @@ _VALUES = (
 )
 
 
-def _reshaped(content: bytes, dice: random.Random) -> bytes:
+def _reshaped(content: bytes, rng: random.Random) -> bytes:
     """Return well-formed XML with elements doubled, moved, dropped, wrapped deep, or with odd attribute values."""
     from lxml import etree
 
@@ -165,72 +165,72 @@ def _reshaped(content: bytes, dice: random.Random) -> bytes:
         root = etree.fromstring(content, etree.XMLParser(huge_tree=True))
     except etree.XMLSyntaxError:
         return content
-    for _ in range(dice.choice((1, 2, 4, 8))):
-        element, other = (dice.choice(list(root.iter("*"))) for _ in range(2))
-        chance = dice.random()
+    for _ in range(rng.choice((1, 2, 4, 8))):
+        element, other = (rng.choice(list(root.iter("*"))) for _ in range(2))
+        chance = rng.random()
         if chance < 0.35 and element.attrib:
-            element.set(dice.choice(list(element.attrib)), dice.choice(_VALUES))
+            element.set(rng.choice(list(element.attrib)), rng.choice(_VALUES))
         elif chance < 0.45:
             element.attrib.clear()
         elif chance < 0.6 and element is not root:
             element.getparent().remove(element)
         elif chance < 0.85:
-            other.insert(dice.randrange(len(other) + 1), copy.deepcopy(element))
+            other.insert(rng.randrange(len(other) + 1), copy.deepcopy(element))
         elif chance < 0.9:
-            element.text = dice.choice((PROSE, None, "9" * 5000, "\u0301\u0316" * 3000))
+            element.text = rng.choice((PROSE, None, "9" * 5000, "\u0301\u0316" * 3000))
         elif element is not root:
-            for _ in range(dice.choice((3, 3, 30, 100, 2000))):
+            for _ in range(rng.choice((3, 3, 30, 100, 2000))):
                 wrapper = etree.Element(element.tag, dict(element.attrib))
                 element.getparent().replace(element, wrapper)
                 wrapper.append(element)
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8", standalone=True)
 
 
-def _damaged_package(dice: random.Random) -> bytes:
+def _damaged_package(rng: random.Random) -> bytes:
     """Return a .docx with members damaged, missing, doubled, blown up or of a wrong size."""
-    if dice.random() < 0.002:
-        return dice.choice(bombs())
-    members = dict(docx_originals()[dice.randrange(len(docx_originals()))])
-    for _ in range(dice.choice((1, 1, 2, 4))):
-        name = "word/document.xml" if dice.random() < 0.7 else dice.choice(sorted(members))
+    if rng.random() < 0.002:
+        return rng.choice(bombs())
+    members = dict(docx_originals()[rng.randrange(len(docx_originals()))])
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        name = "word/document.xml" if rng.random() < 0.7 else rng.choice(sorted(members))
         content = members.pop(name, b"")
-        chance = dice.random()
+        chance = rng.random()
         if chance < 0.6:
-            members[name] = _reshaped(content, dice)
+            members[name] = _reshaped(content, rng)
         elif chance < 0.8:
-            members[name] = _mutated(content, ".docx", dice)
+            members[name] = _mutated(content, ".docx", rng)
         elif chance < 0.9:  # gone, or under another name
-            members[dice.choice(("word/other.xml", "/", "../up.xml", "word/document.xml", "a" * 300))] = content
+            members[rng.choice(("word/other.xml", "/", "../up.xml", "word/document.xml", "a" * 300))] = content
         else:
-            members[name] = content.replace(b"<w:p>", b"<w:p>" + dice.choice(_WORDS[".docx"]))
+            members[name] = content.replace(b"<w:p>", b"<w:p>" + rng.choice(_WORDS[".docx"]))
     packed = io.BytesIO()
-    method = dice.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA))
+    method = rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA))
     with zipfile.ZipFile(packed, "w", method) as package:
         for name, content in members.items():
             package.writestr(name, content)
     raw = bytearray(packed.getvalue())
-    if dice.random() < 0.1:  # the central directory's word about a member: flags, method, sizes, offset
-        entry = raw.rfind(b"PK\x01\x02", 0, dice.randrange(len(raw)) + 4)
+    if rng.random() < 0.1:  # the central directory's word about a member: flags, method, sizes, offset
+        entry = raw.rfind(b"PK\x01\x02", 0, rng.randrange(len(raw)) + 4)
         if entry >= 0:
-            raw[entry + dice.randrange(4, 46)] ^= 1 << dice.randrange(8)
+            raw[entry + rng.randrange(4, 46)] ^= 1 << rng.randrange(8)
     return bytes(raw)
 
 
-def _damaged_pdf(dice: random.Random) -> bytes:
+def _damaged_pdf(rng: random.Random) -> bytes:
     """Return a PDF whose references point elsewhere, or whose packed streams hold damaged content."""
     parts = [CONTENT, b"BT /F1 9 Tf (In the form) Tj ET", TO_UNICODE]
-    if dice.random() < 0.6:
-        chosen = dice.randrange(3)
-        parts[chosen] = _mutated(parts[chosen], ".pdf", dice)
-    raw = packed_pdf(*parts, packing=dice.choice(("none", "flate", "hex")))
-    if dice.random() < 0.6:
-        for _ in range(dice.choice((1, 1, 2, 5))):
+    if rng.random() < 0.6:
+        chosen = rng.randrange(3)
+        parts[chosen] = _mutated(parts[chosen], ".pdf", rng)
+    raw = packed_pdf(*parts, packing=rng.choice(("none", "flate", "hex")))
+    if rng.random() < 0.6:
+        for _ in range(rng.choice((1, 1, 2, 5))):
             references = list(re.finditer(rb"\d+ 0 R", raw))
-            match = dice.choice(references)
+            match = rng.choice(references)
             # Of the same length, so that the table of offsets still holds.
-            raw = raw[: match.start()] + (b"%d 0 R" % dice.randrange(1, 10))[: len(match[0])] + raw[match.end() :]
-    if dice.random() < 0.4:
+            raw = raw[: match.start()] + (b"%d 0 R" % rng.randrange(1, 10))[: len(match[0])] + raw[match.end() :]
+    if rng.random() < 0.4:
         names = list(re.finditer(rb"/[A-Za-z]+", raw))
-        match, other = dice.choice(names), dice.choice(names)
+        match, other = rng.choice(names), rng.choice(names)
         raw = raw[: match.start()] + other[0] + raw[match.end() :]
     return raw

@@ -1,4 +1,4 @@
-"""A teacher in this process, without a server, and what tasks work on."""
+"""A scripted teacher in this process, and contexts for the synthesis tasks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Scripted:
 
     def __init__(self, write: Callable[[str], str | None]) -> None:
         self.write = write
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     def ask_all(self, requests: Sequence[Request], label: str) -> list[Reply | None]:
         del label
-        self.asked += requests
-        told = [self.write(request.messages[-1].content if request.messages else request.raw) for request in requests]
-        return [None if text is None else Reply(text, "stop", 1, 1) for text in told]
+        self.requests += requests
+        texts = [self.write(request.messages[-1].content if request.messages else request.raw) for request in requests]
+        return [None if text is None else Reply(text, "stop", 1, 1) for text in texts]
 
 
 SUBJECTS = ("barley", "salmon", "glaciers", "bicycles", "violins", "volcanoes", "lanterns", "harbors")
@@ -41,21 +41,21 @@ FACTS = (
 
 def work_on(write, subjects=SUBJECTS[:4], groups=None, **synthesis):
     made = [document(subject, FACTS) for subject in subjects]
-    given = {"tasks": tuple(SynthesisSettings.model_fields["tasks"].default), "refusal_share": 0.5} | synthesis
+    settings = {"tasks": tuple(SynthesisSettings.model_fields["tasks"].default), "refusal_share": 0.5} | synthesis
     recipe = Recipe(
         documents=DocumentSettings(paths=("docs",)),
-        synthesis=SynthesisSettings(samples_per_document=6, **given),
+        synthesis=SynthesisSettings(samples_per_document=6, **settings),
         training=TrainingSettings(text_share=0.5),
     )
-    chunks = {found.id: found_chunks for found, found_chunks in made}
-    return TaskContext(recipe, Scripted(write), [found for found, _ in made], chunks, groups or {})
+    chunks = {doc.id: doc_chunks for doc, doc_chunks in made}
+    return TaskContext(recipe, Scripted(write), [doc for doc, _ in made], chunks, groups or {})
 
 
 def ask(turn: str) -> str:
     """Word a fair question for a sentence; reword a follow-up as it is."""
     sentence = re.search(r"sentence answers: (.*)", turn)
     if sentence:
-        return "What is told about " + " ".join(re.findall(r"[A-Za-z]{4,}", sentence[1])[1:5]) + "?"
+        return "What is known about " + " ".join(re.findall(r"[A-Za-z]{4,}", sentence[1])[1:5]) + "?"
     return turn.rpartition("Reword as a follow-up: ")[2]
 
 
@@ -73,7 +73,7 @@ def spans_of(sample):
 
 
 def assert_spans_exact(context, samples):
-    texts = {found.id: found.text for found in context.documents}
+    texts = {doc.id: doc.text for doc in context.documents}
     for sample in samples:
         for span in spans_of(sample):
             assert texts[span.document][span.start : span.end] == span.quote

@@ -25,9 +25,9 @@ FACTS = (
 
 def document(subject: str, facts: tuple[str, ...] = FACTS) -> tuple[Document, list[Chunk]]:
     """Return a document of two sections, a chunk each."""
-    said = [fact.format(subject) for fact in facts]
-    middle = len(said) // 2
-    bodies = [" ".join(said[:middle]), "\n".join(said[middle:])]
+    sentences = [fact.format(subject) for fact in facts]
+    middle = len(sentences) // 2
+    bodies = [" ".join(sentences[:middle]), "\n".join(sentences[middle:])]
     text = f"# {subject.title()} of the north\n\n{bodies[0]}\n\n{bodies[1]}\n"
     title, source = f"{subject.title()} of the north", f"{subject}.md"
     identity = digest(source, text)
@@ -54,14 +54,14 @@ def make_run(path: Path, subjects: tuple[str, ...] = SUBJECTS, changed: str = ""
     run = RunFolder.create(path)
     facts = {subject: FACTS if subject != changed else (*FACTS[:2], *FACTS[3:]) for subject in subjects}
     made = [document(subject, facts[subject]) for subject in subjects]
-    run.write_records("documents.jsonl", [found for found, _ in made])
+    run.write_records("documents.jsonl", [doc for doc, _ in made])
     run.write_records("chunks.jsonl", [chunk for _, chunks in made for chunk in chunks])
     sides = ["train"] * (len(made) - 2) + ["exam"] * 2
     run.write_records(
         "split.jsonl",
         [
-            SplitEntry(document=found.id, side="train" if side == "train" else "exam", group=found.id)
-            for (found, _), side in zip(made, sides, strict=True)
+            SplitEntry(document=doc.id, side="train" if side == "train" else "exam", group=doc.id)
+            for (doc, _), side in zip(made, sides, strict=True)
         ],
     )
     return run
@@ -76,16 +76,16 @@ def recipe_for(url: str, **changes: object) -> Recipe:
     ).model_copy(update=changes)
 
 
-def asked_sentence(seen: Seen) -> str:
-    """Return the sentence that a question is asked for."""
-    found = re.search(r"sentence answers: (.*)", seen.body["messages"][-1]["content"])
-    return found[1] if found else ""
+def prompt_sentence(seen: Seen) -> str:
+    """Return the sentence that the prompt shows."""
+    match = re.search(r"sentence answers: (.*)", seen.body["messages"][-1]["content"])
+    return match[1] if match else ""
 
 
 def question_writer(seen: Seen) -> Answer:
     """Write a fair question for the sentence: another one for the exam than for training."""
-    opening = "Which record says of" if "How much does" in str(seen.body["messages"]) else "What is told about"
-    return Answer(body=completion(f'Question: "{opening} {" ".join(asked_sentence(seen).split()[1:6])} here?"'))
+    opening = "Which record says of" if "How much does" in str(seen.body["messages"]) else "What is known about"
+    return Answer(body=completion(f'Question: "{opening} {" ".join(prompt_sentence(seen).split()[1:6])} here?"'))
 
 
 def qa_writer(seen: Seen) -> Answer:

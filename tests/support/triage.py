@@ -15,8 +15,8 @@ FIELDS = ("severity", "component", "customer_impact", "started_at")
 
 
 def reports() -> dict[str, ReadDocument]:
-    found = {path.name: read_markdown(path)[0] for path in sorted((EXAMPLES / "incidents").iterdir())}
-    return {name: document for name, document in found.items() if isinstance(document, ReadDocument)}
+    documents = {path.name: read_markdown(path)[0] for path in sorted((EXAMPLES / "incidents").iterdir())}
+    return {name: document for name, document in documents.items() if isinstance(document, ReadDocument)}
 
 
 def labels() -> list[dict[str, Any]]:
@@ -26,8 +26,8 @@ def labels() -> list[dict[str, Any]]:
 
 def triage(seen: Seen) -> Answer:
     """Answer with the labels, their free text as its own quote, and an invented impact where there is none."""
-    told = seen.body["messages"][-1]["content"]
-    name = next(name for name, report in reports().items() if report.text in told)
+    prompt = seen.body["messages"][-1]["content"]
+    name = next(name for name, report in reports().items() if report.text in prompt)
     values = next(dict(label) for label in labels() if label["source"] == name)
     del values["source"]
     first = reports()[name].text.partition(".")[0]

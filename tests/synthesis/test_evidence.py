@@ -38,33 +38,31 @@ def test_other_text_is_not(text):
 
 
 def test_every_span_is_exact_and_ranked_once():
-    found, chunks = document("barley")
-    ranked = ranked_evidence(found, [*chunks, *chunks], seed=0)
+    doc, chunks = document("barley")
+    ranked = ranked_evidence(doc, [*chunks, *chunks], seed=0)
     assert len(ranked) == len(FACTS)
     for evidence in ranked:
         span = evidence.span
-        assert found.text[span.start : span.end] == span.quote
+        assert doc.text[span.start : span.end] == span.quote
         assert evidence.chunk.start <= span.start < span.end <= evidence.chunk.end
         assert evidence.sentence == " ".join(span.quote.split())
 
 
 def test_sentences_that_lean_on_others_come_last():
-    found, chunks = document("barley")
-    assert ranked_evidence(found, chunks, seed=0)[-1].sentence.startswith("This surprised")
+    doc, chunks = document("barley")
+    assert ranked_evidence(doc, chunks, seed=0)[-1].sentence.startswith("This surprised")
 
 
 def test_the_order_depends_on_the_seed_and_on_no_other_sentence():
-    found, chunks = document("barley")
-    orders = [[e.sentence for e in ranked_evidence(found, chunks, seed)] for seed in range(6)]
+    doc, chunks = document("barley")
+    orders = [[e.sentence for e in ranked_evidence(doc, chunks, seed)] for seed in range(6)]
     assert len({tuple(order) for order in orders}) > 1
     shorter = document("barley", FACTS[1:])
     dropped = FACTS[0].format("barley")
     assert [e.sentence for e in ranked_evidence(*shorter, seed=0)] == [s for s in orders[0] if s != dropped]
 
 
-def test_sentences_over_a_line_break_are_one_line():
-    found, chunks = document(
-        "barley", ("Experts measured barley growth in\nthree northern valleys during spring.",) * 2
-    )
-    assert all("\n" in e.span.quote and "\n" not in e.sentence for e in ranked_evidence(found, chunks, 0))
+def test_sentences_over_a_line_break_become_a_single_line():
+    doc, chunks = document("barley", ("Experts measured barley growth in\nthree northern valleys during spring.",) * 2)
+    assert all("\n" in e.span.quote and "\n" not in e.sentence for e in ranked_evidence(doc, chunks, 0))
     assert sentences(chunks[0].text)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.faulty_server import Answer, completion, fake_teacher
-from support.synthesis_run import asked_sentence, make_run, question_writer, recipe_for
+from support.synthesis_run import make_run, prompt_sentence, question_writer, recipe_for
 from tunewright.errors import RecipeError, StageError, UserError
 from tunewright.records import Chunk, Document, Question, Rejection
 from tunewright.settings import ExamSettings
@@ -48,14 +48,14 @@ def test_both_rings_are_written_and_sealed(run):
             assert any(question.passage.endswith(text) for text in texts)
 
 
-def test_what_the_exam_can_prove_is_said_before_training(run, capsys):
+def test_the_detectable_difference_is_printed_before_training(run, capsys):
     with fake_teacher(question_writer) as server:
         summary = exam(run, recipe_for(server.url))
     assert summary.figures["mde"] == round(detectable_on([1, 1, 1, 1, 4, 4]), 3)
     assert "12 question(s) on 6 document(s) can prove a difference of" in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_unseen_question_is_asked_without_and_with_its_passage(run):
+def test_an_unseen_question_is_written_without_and_with_its_passage(run):
     with fake_teacher(question_writer) as server:
         exam(run, recipe_for(server.url))
     unseen = [question for question in written(run) if question.ring == "unseen"]
@@ -65,12 +65,12 @@ def test_an_unseen_question_is_asked_without_and_with_its_passage(run):
         assert shown.passage is not None
 
 
-def test_bad_questions_are_counted_and_the_next_sentence_is_asked(run):
+def test_bad_questions_are_counted_and_the_next_sentence_is_used(run):
     def respond(seen):
-        if "Experts" in asked_sentence(seen):
+        if "Experts" in prompt_sentence(seen):
             return Answer(body=completion("What does the passage say about growth in valleys?"))
-        if "Warm" in asked_sentence(seen):
-            return Answer(body=completion("What is told about the weight of", "length"))
+        if "Warm" in prompt_sentence(seen):
+            return Answer(body=completion("What is known about the weight of", "length"))
         return question_writer(seen)
 
     with fake_teacher(respond) as server:
@@ -92,7 +92,7 @@ def test_calls_per_document_are_bounded(run):
 
 
 def test_the_same_question_is_kept_once(run):
-    with fake_teacher(lambda seen: Answer(body=completion("What is told of barley growth, water and law?"))) as server:
+    with fake_teacher(lambda seen: Answer(body=completion("What is known of barley growth, water and law?"))) as server:
         summary = exam(run, recipe_for(server.url))
     assert summary.rejected["duplicate question"] > 0
     assert len({(question.question, question.passage is None) for question in written(run)}) == summary.num_out
@@ -108,7 +108,7 @@ def test_a_second_run_makes_no_call_and_the_same_exam(run):
     assert run.file("exam.jsonl").read_bytes() == content
 
 
-def test_no_questions_asked_for_is_the_recipes_fault(run):
+def test_a_recipe_that_requests_no_questions_is_an_error(run):
     with pytest.raises(RecipeError, match="requests no exam question"):
         exam(run, recipe_for("http://x/v1", exam=ExamSettings(learned_per_document=0, unseen_per_document=0)))
 
@@ -152,7 +152,7 @@ def test_a_users_own_exam_in_csv_without_documents(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "pattern"),
     [
         ("a.jsonl", '{"question": "Why?", "answer": "So."}\n\n{"question": "Why?"}', "line 3.*\n.*answer"),
         ("a.jsonl", '{"question": "Why?", "answer": "So."}\n{"question": "Why?", "answer": "So."}', "line 2.*\n.*same"),
@@ -166,15 +166,15 @@ def test_a_users_own_exam_in_csv_without_documents(tmp_path):
         ("a.xlsx", "x", "neither"),
     ],
 )
-def test_a_wrong_row_is_named(run, tmp_path, name, content, said):
+def test_a_wrong_row_is_named(run, tmp_path, name, content, pattern):
     with pytest.raises(UserError) as caught:
         own(run, tmp_path, name, content)
     import re
 
-    assert re.search(said, str(caught.value))
+    assert re.search(pattern, str(caught.value))
     assert caught.value.hint
 
 
-def test_a_missing_exam_file_is_told(run):
+def test_a_missing_exam_file_is_an_error(run):
     with pytest.raises(UserError, match="cannot read the exam"):
         exam(run, recipe_for("http://x/v1", exam=ExamSettings(file="/nowhere/exam.jsonl")))

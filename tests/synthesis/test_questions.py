@@ -23,7 +23,7 @@ TITLE = "Validity of using mobile phone surveys to evaluate community health wor
         ("  \n ", ""),
     ],
 )
-def test_a_reply_is_cleaned_to_one_question(reply, question):
+def test_a_reply_is_cleaned_to_a_single_question(reply, question):
     assert clean_question(reply) == question
 
 

@@ -16,5 +16,5 @@ from tunewright.teacher.protocol import Reply
         (None, "teacher call failed"),
     ],
 )
-def test_only_a_whole_answer_can_become_a_sample(reply, fault):
+def test_only_a_complete_answer_can_become_a_sample(reply, fault):
     assert reply_fault(reply) == fault

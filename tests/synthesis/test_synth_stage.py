@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support import TESTS
 from support.faulty_server import Answer, completion, fake_teacher
-from support.synthesis_run import asked_sentence, make_run, qa_writer, question_writer, recipe_for
+from support.synthesis_run import make_run, prompt_sentence, qa_writer, question_writer, recipe_for
 from tunewright.errors import StageError
 from tunewright.models.chat_template import chat, question_prompt
 from tunewright.recipe import Recipe
@@ -33,7 +33,7 @@ def written(run):
     return run.read_records("samples.jsonl", Sample)
 
 
-def tasks_of(run):
+def count_by_task(run):
     counts: dict[str, int] = {}
     for sample in written(run):
         counts[sample.task] = counts.get(sample.task, 0) + 1
@@ -45,7 +45,7 @@ def test_samples_of_the_training_side_with_exact_evidence(run):
         recipe = recipe_for(server.url)
         summary = synth(run, recipe)
     samples = written(run)
-    assert tasks_of(run) == {"answer-first": 16, "refusal": 4, "grounded": 8}
+    assert count_by_task(run) == {"answer-first": 16, "refusal": 4, "grounded": 8}
     assert (summary.num_in, summary.num_out, summary.rejected) == (28, 28, {})
     documents = {document.id: document for document in run.read_records("documents.jsonl", Document)}
     train = {entry.document for entry in run.read_records("split.jsonl", SplitEntry) if entry.side == "train"}
@@ -96,14 +96,14 @@ def test_the_facts_of_the_learned_ring_are_taught_in_other_words(run):
         assert taught[question.gold] != question.question
 
 
-def test_one_edited_document_changes_only_its_own_calls(run, tmp_path):
+def test_an_edited_document_changes_only_its_own_calls(run, tmp_path):
     with fake_teacher(question_writer) as server:
         synth(run, recipe_for(server.url))
         edited = make_run(tmp_path / "edited", changed="salmon")
         edited.write("teacher.jsonl", run.file("teacher.jsonl").read_bytes())
         server.seen.clear()
         synth(edited, recipe_for(server.url))
-        assert all("salmon" in asked_sentence(seen) for seen in server.seen)
+        assert all("salmon" in prompt_sentence(seen) for seen in server.seen)
         assert len(server.seen) <= 4
     unchanged = {s.id for s in written(run)} & {s.id for s in written(edited)}
     assert len(unchanged) >= 12  # of 24: what is not salmon's, nor paired with it
@@ -111,7 +111,7 @@ def test_one_edited_document_changes_only_its_own_calls(run, tmp_path):
 
 def test_cut_empty_failed_and_aimless_replies_are_counted(run):
     def respond(seen):
-        sentence = asked_sentence(seen)
+        sentence = prompt_sentence(seen)
         if "Warm" in sentence:
             return Answer(body=completion("What is", "length"))
         if "Experts" in sentence:
@@ -176,7 +176,7 @@ def test_free_qa_without_json_is_counted_per_call(run):
 @pytest.mark.parametrize(
     "text", ['{"items": [1]}', "[1]", "```json\n[1]\n```", 'Here: {"items": [1]} as you asked', '[1] {"x": 2}']
 )
-def test_items_are_found_in_a_reply(text):
+def test_read_items_finds_the_items_of_a_reply(text):
     assert read_items(text) == [1]
 
 
@@ -186,7 +186,7 @@ def test_other_replies_hold_no_items(text):
         read_items(text)
 
 
-def test_own_data_may_take_the_place_of_synthesis(run):
+def test_own_data_may_replace_synthesis(run):
     recipe = recipe_for("http://x/v1", synthesis=SynthesisSettings(samples_per_document=0, data=("mine.jsonl",)))
     assert synth(run, recipe).num_out == 0
     assert written(run) == []
@@ -212,7 +212,7 @@ def test_in_is_out_plus_rejected(tmp_path_factory, per_document, share, num_bad)
     bad = ("barley", "salmon", "glaciers")[:num_bad]
 
     def respond(seen):
-        if any(subject in asked_sentence(seen) for subject in bad):
+        if any(subject in prompt_sentence(seen) for subject in bad):
             return Answer(body=completion("cut", "length"))
         return question_writer(seen)
 
@@ -238,7 +238,7 @@ synth(RunFolder(Path(sys.argv[1])), recipe_for(sys.argv[2]))
 
 
 def test_kill_9_and_resume_gives_the_same_samples(run, tmp_path):
-    whole = make_run(tmp_path / "whole")
+    uninterrupted = make_run(tmp_path / "whole")
     leave = threading.Semaphore(9)
 
     def respond(seen):
@@ -256,8 +256,8 @@ def test_kill_9_and_resume_gives_the_same_samples(run, tmp_path):
         assert not run.file("samples.jsonl").exists()
         resumed = synth(run, recipe_for(server.url))
         assert resumed.figures["teacher_calls"] <= 11
-        synth(whole, recipe_for(server.url))
-    assert run.file("samples.jsonl").read_bytes() == whole.file("samples.jsonl").read_bytes()
+        synth(uninterrupted, recipe_for(server.url))
+    assert run.file("samples.jsonl").read_bytes() == uninterrupted.file("samples.jsonl").read_bytes()
 
 
 def test_the_real_embedded_teacher_writes_questions(tmp_path):

@@ -21,17 +21,17 @@ from tunewright.text.perturbation import false_versions, other_number
 
 
 @given(st.integers(0, 50_000), st.integers(0, 2), st.integers(0, 99))
-def test_another_number_has_the_same_form_and_stands_nowhere(value, places, seed):
-    told = f"{value}.{'37'[:places]}" if places else str(value)
-    source = f"It was {told} in all, and {value + 1} later."
-    new = other_number(told, lambda made: re.search(rf"(?<!\d){re.escape(made)}(?!\d)", source) is not None, seed)
+def test_another_number_has_the_same_form_and_stands_nowhere(value, num_decimals, seed):
+    text = f"{value}.{'37'[:num_decimals]}" if num_decimals else str(value)
+    source = f"It was {text} in all, and {value + 1} later."
+    new = other_number(text, lambda made: re.search(rf"(?<!\d){re.escape(made)}(?!\d)", source) is not None, seed)
     if new is not None:
-        assert new != told and not re.search(rf"(?<!\d){re.escape(new)}(?!\d)", source)
-        assert len(new.partition(".")[2]) == len(told.partition(".")[2])
+        assert new != text and not re.search(rf"(?<!\d){re.escape(new)}(?!\d)", source)
+        assert len(new.partition(".")[2]) == len(text.partition(".")[2])
         assert value > 100 or float(new) <= 100 or value == 0
 
 
-def test_false_versions_change_one_number_or_comparison():
+def test_false_versions_change_a_single_number_or_comparison():
     truth = "Yield rose by 12.5% and was higher than in 2019, with COVID-19 and PM2.5 counted."
     versions = list(false_versions(truth, truth, 0))
     assert len(versions) == 3
@@ -59,11 +59,11 @@ def test_kinds_by_wording(sentence, kind):
 
 @given(st.integers(1, 12), st.integers(0, 9), st.lists(st.floats(0.05, 1), min_size=1, max_size=5))
 def test_every_document_gets_its_number_and_all_documents_the_shares(number, seed, weights):
-    quotas = [Quota(str(place), "", weight) for place, weight in enumerate(weights)]
-    chosen = [allocate(quotas, number, seed, f"{place}.md") for place in range(200)]
-    assert all(len(one) == number for one in chosen)
+    quotas = [Quota(str(index), "", weight) for index, weight in enumerate(weights)]
+    chosen = [allocate(quotas, number, seed, f"{index}.md") for index in range(200)]
+    assert all(len(of_document) == number for of_document in chosen)
     for quota in quotas:
-        share = sum(one.count(quota) for one in chosen) / (200 * number)
+        share = sum(of_document.count(quota) for of_document in chosen) / (200 * number)
         assert abs(share - quota.weight / sum(weights)) < 0.15
 
 
@@ -86,8 +86,8 @@ def test_quotas_are_checked():
         SynthesisSettings(quotas={"numerical": 1.0})
     with pytest.raises(ValueError, match="above 0"):
         SynthesisSettings(quotas={"numeric": 0.0})
-    found = read_quotas(SynthesisSettings(quotas={"numeric @ Results": 0.5, "@ Methods": 0.5}))
-    assert [(one.kind, one.section) for one in found] == [("numeric", "Results"), ("", "Methods")]
+    quotas = read_quotas(SynthesisSettings(quotas={"numeric @ Results": 0.5, "@ Methods": 0.5}))
+    assert [(quota.kind, quota.section) for quota in quotas] == [("numeric", "Results"), ("", "Methods")]
 
 
 def test_an_unanswerable_question_has_its_passage_without_the_evidence():
@@ -112,17 +112,17 @@ def test_a_passage_that_says_it_twice_is_not_unanswerable():
     )
     made, chunks = document("barley", twice)
     recipe = Recipe(synthesis=SynthesisSettings(samples_per_document=2, refusal_share=1.0))
-    whole = Chunk(
+    merged = Chunk(
         **{**chunks[0].model_dump(), "text": made.text[chunks[0].start : chunks[1].end], "end": chunks[1].end}
     )
-    context = TaskContext(recipe, Scripted(ask), [made], {made.id: [whole]})
+    context = TaskContext(recipe, Scripted(ask), [made], {made.id: [merged]})
     out = run_tasks(context, "answer-first", "unanswerable")
     assert len(out["answer-first"].samples) == 2
     assert out["unanswerable"].samples == []
-    assert {one.reason for one in out["unanswerable"].rejections} == {"passage may answer without its evidence"}
+    assert {item.reason for item in out["unanswerable"].rejections} == {"passage may answer without its evidence"}
 
 
-def test_false_claims_are_corrected_and_true_ones_confirmed():
+def test_false_claims_are_corrected_and_true_claims_confirmed():
     context = work_on(ask)
     out = run_tasks(context, "answer-first", "premise")
     samples = out["premise"].samples
@@ -163,8 +163,8 @@ def test_a_follow_up_may_lean_on_the_turn_before_but_not_lose_its_subject():
         def write(turn):
             if "Reword" not in turn:
                 return ask(turn)
-            asked = turn.rpartition("Reword as a follow-up: ")[2]
-            return asked.replace("What is told about", "And what about") if good else "And what about them?"
+            question = turn.rpartition("Reword as a follow-up: ")[2]
+            return question.replace("What is known about", "And what about") if good else "And what about them?"
 
         return write
 
@@ -183,10 +183,10 @@ def test_multi_hop_needs_a_quote_from_each_passage():
         return json.dumps({"items": [good, {**good, "answer": first, "quotes": [first]}]})
 
     context = work_on(write, tasks=("free-qa",), quotas={"multi-hop": 1.0})
-    written = TASKS["free-qa"](context, [])
-    assert written.samples and all(s.kind == "multi-hop" and len(spans_of(s)) == 2 for s in written.samples)
-    assert_spans_exact(context, written.samples)
-    for sample in written.samples:
+    result = TASKS["free-qa"](context, [])
+    assert result.samples and all(s.kind == "multi-hop" and len(spans_of(s)) == 2 for s in result.samples)
+    assert_spans_exact(context, result.samples)
+    for sample in result.samples:
         chunks = {
             c.id
             for c in context.chunk_by_id.values()
@@ -194,14 +194,14 @@ def test_multi_hop_needs_a_quote_from_each_passage():
             if c.start <= s.start < c.end and c.document == s.document
         }
         assert len(chunks) == 2
-    assert {one.reason for one in written.rejections} == {"multi-hop answer without a quote from each passage"}
+    assert {item.reason for item in result.rejections} == {"multi-hop answer without a quote from each passage"}
 
 
 def test_views_are_rewrites_of_every_chunk():
     context = work_on(lambda turn: None if "glaciers" in turn else "A rewrite of it.", views=2)
-    written = TASKS["view"](context, [])
-    assert len(written.samples) == 2 * 2 * 3 and len(written.rejections) == 4
-    assert {one.reason for one in written.rejections} == {"teacher call failed"}
+    result = TASKS["view"](context, [])
+    assert len(result.samples) == 2 * 2 * 3 and len(result.rejections) == 4
+    assert {item.reason for item in result.rejections} == {"teacher call failed"}
     assert tasks_of(context.recipe)[-1] == "view"
 
 
@@ -209,23 +209,23 @@ def test_views_are_rewrites_of_every_chunk():
 @given(st.integers(0, 10**6), st.integers(2, 7), st.integers(0, 2))
 def test_no_task_shows_or_teaches_anything_of_the_exam_side(seed, num_train, distractors):
     """Also with near duplicates: copies of an exam document stand in its group, and so on its side."""
-    drawn = random.Random(seed)
-    subjects = drawn.sample(SUBJECTS, len(SUBJECTS))
+    rng = random.Random(seed)
+    subjects = rng.sample(SUBJECTS, len(SUBJECTS))
     train, exam = subjects[:num_train], subjects[num_train:]
 
     def write(turn):
-        drawn_now = random.Random(f"{seed} {turn}")
-        return None if drawn_now.random() < 0.2 else ask(turn)
+        turn_rng = random.Random(f"{seed} {turn}")
+        return None if turn_rng.random() < 0.2 else ask(turn)
 
-    groups = {document(s, FACTS)[0].id: str(drawn.randrange(3)) for s in train}
+    groups = {document(s, FACTS)[0].id: str(rng.randrange(3)) for s in train}
     context = work_on(write, tuple(train), groups, distractors=distractors)
     out = run_tasks(context, "answer-first", "refusal", "unanswerable", "premise", "dialogue")
-    own = {found.id for found in context.documents}
-    for written in out.values():
-        for sample in written.samples:
+    own = {doc.id for doc in context.documents}
+    for result in out.values():
+        for sample in result.samples:
             assert sample.document in own and all(span.document in own for span in spans_of(sample))
-            said = " ".join(turn.content for turn in sample.messages)
-            assert not any(subject in said for subject in exam)
+            text = " ".join(turn.content for turn in sample.messages)
+            assert not any(subject in text for subject in exam)
             if sample.task == "refusal":  # nothing of its own group is shown to be refused from
                 question = sample.question.rpartition("Question: ")[2]
                 of = next(s for s in out["answer-first"].samples if s.question == question)
@@ -233,20 +233,24 @@ def test_no_task_shows_or_teaches_anything_of_the_exam_side(seed, num_train, dis
 
 
 def test_general_samples_come_from_the_bare_header():
-    told = iter(["How do I bake bread at home?", "Yes", "How do I bake bread at home?", "Name three rivers of Asia."])
-    context = work_on(lambda turn: next(told) if turn.endswith("user\n") else "An answer.", general_samples=4)
-    written = TASKS["general"](context, [])
-    assert [s.messages[0].content for s in written.samples] == [
+    queries = iter(
+        ["How do I bake bread at home?", "Yes", "How do I bake bread at home?", "Name three rivers of Asia."]
+    )
+    context = work_on(lambda turn: next(queries) if turn.endswith("user\n") else "An answer.", general_samples=4)
+    result = TASKS["general"](context, [])
+    assert [s.messages[0].content for s in result.samples] == [
         "How do I bake bread at home?",
         "Name three rivers of Asia.",
     ]
-    assert sorted(one.reason for one in written.rejections) == [
+    assert sorted(item.reason for item in result.rejections) == [
         "instruction is a fragment",
         "instruction written twice",
     ]
-    queries = [request for request in context.teacher.asked if request.raw]
-    assert len({request.seed for request in queries}) == 4 and {request.temperature for request in queries} == {1.0}
-    assert all(request.stop == ("<|im_end|>",) and not request.messages for request in queries)
+    raw_requests = [request for request in context.teacher.requests if request.raw]
+    assert len({request.seed for request in raw_requests}) == 4 and {
+        request.temperature for request in raw_requests
+    } == {1.0}
+    assert all(request.stop == ("<|im_end|>",) and not request.messages for request in raw_requests)
 
 
 def test_another_teachers_header_must_be_given():
@@ -258,7 +262,7 @@ def test_another_teachers_header_must_be_given():
         update={"teacher": recipe.teacher.model_copy(update={"user_header": "[USER]", "turn_end": "[END]"})}
     )
     TASKS["general"](TaskContext(given, context.teacher, context.documents, context.chunks), [])
-    assert {(r.raw, r.stop) for r in context.teacher.asked if r.raw} == {("[USER]", ("[END]",))}
+    assert {(r.raw, r.stop) for r in context.teacher.requests if r.raw} == {("[USER]", ("[END]",))}
 
 
 @settings(max_examples=20, deadline=None)
@@ -267,24 +271,24 @@ def test_each_thing_tried_ends_as_a_sample_or_a_rejection(seed):
     """With a teacher that fails, babbles or repeats itself at random."""
 
     def write(turn):
-        drawn = random.Random(f"{seed} {turn}")
-        kind = drawn.randrange(6)
+        rng = random.Random(f"{seed} {turn}")
+        kind = rng.randrange(6)
         if kind == 0:
             return None
         if kind == 1:
-            return drawn.choice(["", "babble", "{", '{"items": 3}', "What?", "[1, 2]"])
+            return rng.choice(["", "babble", "{", '{"items": 3}', "What?", "[1, 2]"])
         if "JSON" not in turn:
             return ask(turn)
         sentence = turn.partition("Passage:\n")[2].partition(".")[0] + "."
         item = {"question": "What do we know of this here?", "answer": sentence, "quotes": [sentence]}
-        return json.dumps({"items": [item, {**item, "quotes": ["never said at all"]}, item, 7][: drawn.randrange(5)]})
+        return json.dumps({"items": [item, {**item, "quotes": ["never said at all"]}, item, 7][: rng.randrange(5)]})
 
     context = work_on(write, views=1, general_samples=3, distractors=seed % 3)
     out = run_tasks(context, *[name for name in TASKS if name != "extraction"])
-    for written in out.values():
-        assert written.num_tried == len(written.samples) + len(written.rejections)
-        assert all(one.task == written.task and one.reason for one in written.rejections)
-    assert sum(written.num_tried for written in out.values())
+    for result in out.values():
+        assert result.num_tried == len(result.samples) + len(result.rejections)
+        assert all(item.task == result.task and item.reason for item in result.rejections)
+    assert sum(result.num_tried for result in out.values())
 
 
 def test_half_a_character_and_an_answer_that_declines_are_no_samples():
@@ -294,10 +298,10 @@ def test_half_a_character_and_an_answer_that_declines_are_no_samples():
         cut = {**item, "answer": sentence + " \ud83d", "question": "What do we \ud83d know of this?"}
         return json.dumps({"items": [cut, {**item, "answer": Recipe().refusal}]})
 
-    written = TASKS["free-qa"](work_on(write, tasks=("free-qa",)), [])
-    assert written.samples and all(sample.model_dump_json() for sample in written.samples)
-    assert {one.reason for one in written.rejections} >= {"answer declines"}
-    assert all(one.model_dump_json() for one in written.rejections)
+    result = TASKS["free-qa"](work_on(write, tasks=("free-qa",)), [])
+    assert result.samples and all(sample.model_dump_json() for sample in result.samples)
+    assert {item.reason for item in result.rejections} >= {"answer declines"}
+    assert all(item.model_dump_json() for item in result.rejections)
 
 
 def test_tasks_that_build_on_answers_need_some():

@@ -80,7 +80,7 @@ INNOCENT = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_that_addresses_a_model_is_found_alone_and_inside_prose(text):
+def test_text_that_addresses_a_model_is_detected_alone_and_inside_prose(text):
     assert injection_fault(text)
     assert injection_fault(f"The survey was done in May. It had 106 clusters.\n\n{text}\n\nThe rest is in Table 2.")
 

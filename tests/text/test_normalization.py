@@ -29,7 +29,7 @@ def test_normalize_is_idempotent(text):
     assert normalize(normalize(text)) == normalize(text)
 
 
-def test_quotes_are_found_exactly_loosely_or_not():
+def test_find_quote_matches_exactly_loosely_or_not_at_all():
     assert find_quote("426 (12.4%)", TEXT, 90) == (53, 64, 100.0)
     start, end, score = find_quote("a TOTAL of\n426", TEXT, 90)
     assert (TEXT[start:end], score) == ("A total of 426", 100.0)
@@ -41,11 +41,11 @@ def test_quotes_are_found_exactly_loosely_or_not():
 
 
 @given(st.text(min_size=1).filter(str.strip), st.text(), st.text())
-def test_a_quote_that_stands_there_is_found(quote, before, after):
+def test_find_quote_finds_every_literal_quote(quote, before, after):
     text = before + quote + after
-    found = find_quote(quote, text, 100)
-    assert found is not None
-    assert text[found[0] : found[1]] == quote.strip()
+    match = find_quote(quote, text, 100)
+    assert match is not None
+    assert text[match[0] : match[1]] == quote.strip()
 
 
 def test_words_and_ngrams():
@@ -66,5 +66,5 @@ def test_words_and_ngrams():
         ("what " * 61 + "?", "question too long"),
     ],
 )
-def test_questions_are_judged_by_their_wording(question, fault):
+def test_question_fault_by_wording(question, fault):
     assert question_fault(question, "426 patients were ill in Ghana.") == fault

@@ -1,4 +1,4 @@
-"""Cutting documents into chunks that respect sections and sentences, with exact offsets."""
+"""Chunks of a document that respect its sections and sentences, with exact offsets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tunewright.text.normalization import sentences
 _WORD_END = re.compile(r"(?<=\S)(?=\s|$)")
 
 
-def chunk(document: Document, count_tokens: Callable[[str], int], max_tokens: int) -> list[Chunk]:
+def chunk_document(document: Document, count_tokens: Callable[[str], int], max_tokens: int) -> list[Chunk]:
     """Return the document's chunks in reading order; together they hold all text of its sections.
 
-    Sentences are packed greedily. A sentence that is longer than a chunk is cut at word borders, and a word that
-    is longer than a chunk between characters.
+    Sentences are packed greedily. A sentence longer than a chunk is cut at word borders, a word longer than a chunk
+    between characters.
 
     Args:
-        document: its sections (the whole text when it has none) must not overlap.
-        count_tokens: number of tokens of a text, in the student's vocabulary.
-        max_tokens: most tokens in a chunk; a single character is kept even above it.
+        document: its sections must not overlap; without sections, its text is one section.
+        count_tokens: returns the number of tokens of a text, in the student's vocabulary.
+        max_tokens: the size limit of a chunk; a single character is never cut, even if it has more tokens.
     """
-    whole = Section(path=(), start=0, end=len(document.text))
+    full_text = Section(path=(), start=0, end=len(document.text))
     return [
         Chunk(
             id=digest(document.id, start, end),
@@ -34,7 +34,7 @@ def chunk(document: Document, count_tokens: Callable[[str], int], max_tokens: in
             text=document.text[start:end],
             num_tokens=count_tokens(document.text[start:end]),
         )
-        for section in document.sections or (whole,)
+        for section in document.sections or (full_text,)
         for start, end in _spans(document.text, section, count_tokens, max_tokens)
     ]
 
@@ -42,7 +42,7 @@ def chunk(document: Document, count_tokens: Callable[[str], int], max_tokens: in
 def _spans(
     text: str, section: Section, count_tokens: Callable[[str], int], max_tokens: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield the offsets of a section's chunks."""
+    """Yield the (start, end) offsets of a section's chunks."""
     bounds = [(section.start + a, section.start + b) for a, b in sentences(text[section.start : section.end])]
     next_sentence = 0
     start = bounds[0][0] if bounds else section.end
@@ -66,7 +66,7 @@ def _spans(
 
 
 def _cut(text: str, start: int, end: int, fits: Callable[[int], bool]) -> int:
-    """Return how far a stretch that is too long may go: to the last word that fits, else the last character."""
+    """Return where to cut a stretch that is too long: after the last word that fits, else the last character."""
     word_ends = [match.start() for match in _WORD_END.finditer(text, start, end)]
     num_fitting = _num_fitting(word_ends, fits)
     if num_fitting:
@@ -75,7 +75,7 @@ def _cut(text: str, start: int, end: int, fits: Callable[[int], bool]) -> int:
 
 
 def _num_fitting(ends: Sequence[int], fits: Callable[[int], bool]) -> int:
-    """Return how many of the ends fit, by doubling and halving: few counts, none over far too long a text."""
+    """Return how many of the ends fit, by doubling and bisection: few token counts, none of a far too long text."""
     good, bad = 0, 1
     while bad <= len(ends) and fits(ends[bad - 1]):
         good, bad = bad, 2 * bad

@@ -1,4 +1,4 @@
-"""What reading gives: clean plain text with its sections, assembled from headings and paragraphs."""
+"""Parsed documents: clean plain text with its sections, assembled from headings and paragraphs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
 _KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
 
 
-def decode(raw: bytes) -> str | Failure:
-    """Return the text of UTF-8, UTF-16 or Latin-1 (as Windows writes it) bytes."""
+def decode_text(raw: bytes) -> str | Failure:
+    """Return the text of bytes in UTF-8, UTF-16 or Windows-1252 (a superset of Latin-1), or why they are not text."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", "replace")
     half = max(1, len(raw) // 2)
@@ -30,12 +30,12 @@ def decode(raw: bytes) -> str | Failure:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("cp1252", "replace")
-    # Text in any encoding has next to no control characters; compressed or random bytes have one in ten.
+    # Text in any encoding has almost no control characters; in compressed or random bytes one in ten is one.
     num_control = sum(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
     return Failure(reason="not text", detail="binary content") if num_control > 0.05 * len(text) else text
 
 
-def front_matter(text: str) -> tuple[dict[str, str], str]:
+def parse_front_matter(text: str) -> tuple[dict[str, str], str]:
     """Return the ``key: value`` lines between two lines of three dashes, and the text after them."""
     match = re.match(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|$)", text, re.DOTALL)
     lines = [line for line in match[1].split("\n") if line.strip() and not line.startswith("#")] if match else []
@@ -47,7 +47,7 @@ def front_matter(text: str) -> tuple[dict[str, str], str]:
         if pair := _KEY.match(line):
             key, value = pair[1], (pair[2] or "").strip()
             metadata[key] = ["" if value in ("|", ">", "|-", ">-") else _unquote(value)]
-        else:  # a list or a text that goes on
+        else:  # an item of a list, or a continued text
             item = line.strip()
             more = _unquote(item.removeprefix("- "))
             separator = ", " if item.startswith("- ") else " "
@@ -67,7 +67,7 @@ def _unquote(value: str) -> str:
 
 
 def without_comments(text: str) -> str:
-    """Return the text without ``<!-- comments -->``; one that never ends is text."""
+    """Return the text without ``<!-- comments -->``; an unclosed comment is text."""
     kept, at = [], 0
     while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
         kept.append(text[at:start])
@@ -76,14 +76,14 @@ def without_comments(text: str) -> str:
 
 
 def _without_closing(heading: str) -> str:
-    """Return a heading's text without the ``#`` signs that may close it."""
+    """Return a heading's text without closing ``#`` signs."""
     heading = heading.rstrip(" \t")
     bare = heading.rstrip("#")
     return bare.rstrip(" \t") if bare.endswith((" ", "\t")) else heading
 
 
 def markdown_blocks(text: str) -> Iterator[Block]:
-    """Yield headings (``#`` or underlined, not inside code fences) and the text between them."""
+    """Yield the headings (``#`` or underlined, not inside code fences) and the text between them."""
     body: list[str] = []
     fence = ""
     for line in text.split("\n"):
@@ -110,13 +110,13 @@ Block = tuple[int, str]
 
 _LINE_END = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_KEPT = frozenset("\n\t\u200c\u200d")  # the two joiners carry meaning in Persian, Indic scripts and emoji
-_DROPPED = frozenset(("Cc", "Cf", "Cs", "Cn"))
-_MOST_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
+_INVISIBLE_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Cn"))
+_MEANINGFUL = frozenset("\n\t\u200c\u200d")  # the two joiners carry meaning in Persian, Indic scripts and emoji
+_MAX_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
 
 
 class ReadDocument(Record):
-    """One document as a reader found it; ``part`` names a row of a file that holds several."""
+    """One document of a file; ``part`` names its row if the file holds several documents."""
 
     title: str
     text: str
@@ -126,28 +126,28 @@ class ReadDocument(Record):
 
 
 class Failure(Record):
-    """Why a file, or one ``part`` of it, could not be read: ``reason`` is counted, ``detail`` is shown."""
+    """Why a file, or one ``part`` of it, could not be read; ``reason`` is counted, ``detail`` is shown."""
 
     reason: str
     detail: str = ""
     part: str = ""
 
 
-Read = list[ReadDocument | Failure]
+ReadItems = list[ReadDocument | Failure]
 
 
 class Reading(Record):
-    """What came of one file."""
+    """The documents and the failures of one file, as the worker process sends them."""
 
     documents: tuple[ReadDocument, ...] = ()
     failures: tuple[Failure, ...] = ()
 
 
 @contextmanager
-def parsing(kind: str) -> Iterator[None]:
-    """Turn whatever a format's library raises on a damaged file into a DocumentError.
+def parse_errors(kind: str) -> Iterator[None]:
+    """Turn the errors that a format's library raises on a damaged file into a DocumentError.
 
-    Memory that runs out, files that cannot be opened and faults of our own code stay what they are.
+    MemoryError, OSError and errors raised in our own code pass unchanged.
     """
     try:
         yield
@@ -157,35 +157,35 @@ def parsing(kind: str) -> Iterator[None]:
         *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
         if innermost.f_globals.get("__name__", "").startswith("tunewright."):
             raise
-        raise DocumentError(f"damaged {kind}", one_line(f"{type(error).__name__}: {error}")[:200]) from error
+        raise DocumentError(f"damaged {kind}", single_line(f"{type(error).__name__}: {error}")[:200]) from error
 
 
-def _with_bearable_marks(text: str) -> str:
-    """Return the text with at most 30 marks on a letter: composing takes time with the square of their number."""
+def _limit_marks(text: str) -> str:
+    """Return the text with at most 30 marks per letter: the time to compose them grows with their number squared."""
     marks = [c for c in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])]
     if not marks:
         return text
     mark = f"[{''.join(map(re.escape, marks))}]"
-    return re.sub(f"({mark}{{{_MOST_MARKS}}}){mark}+", r"\1", text)
+    return re.sub(f"({mark}{{{_MAX_MARKS}}}){mark}+", r"\1", text)
 
 
-def clean(text: str) -> str:
-    r"""Return the text in composed form (NFC), with ``\n`` line ends, without characters that nobody sees.
+def clean_text(text: str) -> str:
+    r"""Return the text in composed form (NFC), with ``\n`` line ends and without invisible characters.
 
-    Control, surrogate, unassigned and invisible format characters go (NUL, byte order marks, soft hyphens,
-    and the tag characters that can hide instructions), and so do trailing blanks and runs of empty lines.
+    Removed are control, surrogate, unassigned and invisible format characters (NUL, byte order marks, soft hyphens, the
+    tag characters that can hide instructions), trailing blanks, and all but one of consecutive empty lines.
     """
     text = _LINE_END.sub("\n", text)
-    unseen = {c for c in set(text) if unicodedata.category(c) in _DROPPED and c not in _KEPT}
-    text = text.translate({ord(c): None for c in unseen})
-    text = unicodedata.normalize("NFC", _with_bearable_marks(text))
+    invisible = {c for c in set(text) if unicodedata.category(c) in _INVISIBLE_CATEGORIES and c not in _MEANINGFUL}
+    text = text.translate({ord(c): None for c in invisible})
+    text = unicodedata.normalize("NFC", _limit_marks(text))
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 
-def one_line(text: str) -> str:
+def single_line(text: str) -> str:
     """Return clean text on a single line."""
-    return " ".join(clean(text).split())
+    return " ".join(clean_text(text).split())
 
 
 def assemble(
@@ -196,36 +196,36 @@ def assemble(
     metadata: dict[str, str] | None = None,
     part: str = "",
 ) -> ReadDocument:
-    """Return the document that the blocks make; a section runs from one heading to the next.
+    """Return the document that the blocks form; a section extends from one heading to the next.
 
     Args:
         blocks: headings and body text in reading order.
-        name: the file's name without its extension: the title when there is no better one.
-        title: what the document itself declares as its title.
-        fallback_title: a title to take when there is no heading either.
-        metadata: what else the file says about itself.
-        part: which row of the file this is.
+        name: the file's name without its extension; the title if there is no other.
+        title: the title that the document declares.
+        fallback_title: the title of a document without a declared title and without headings.
+        metadata: other declared properties; empty values are dropped.
+        part: the row of the file that this document is.
     """
-    cleaned = [(level, one_line(text) if level else clean(text)) for level, text in blocks]
+    cleaned = [(level, single_line(text) if level else clean_text(text)) for level, text in blocks]
     cleaned = [(level, text) for level, text in cleaned if text]
     headings = (text for level, text in cleaned if level)
-    title = one_line(title) or next(headings, "") or one_line(fallback_title) or one_line(name)
+    title = single_line(title) or next(headings, "") or single_line(fallback_title) or single_line(name)
     sections: list[Section] = []
-    above: list[Block] = []  # the headings that the current place stands under
-    at, fresh = 0, True
+    above: list[Block] = []  # the headings of the current section, outermost first
+    start, is_new = 0, True
     for level, text in cleaned:
-        end = at + len(text)
+        end = start + len(text)
         if level:
             above = [heading for heading in above if heading[0] < level] + [(level, text)]
-            fresh = True
-        elif fresh:
+            is_new = True
+        elif is_new:
             # A heading that repeats the title is the title, not a section.
             path = tuple(heading for _, heading in above if normalize(heading) != normalize(title))
-            sections.append(Section(path=path, start=at, end=end))
-            fresh = False
+            sections.append(Section(path=path, start=start, end=end))
+            is_new = False
         else:
             sections[-1] = sections[-1].model_copy(update={"end": end})
-        at = end + 2
+        start = end + 2
     return ReadDocument(
         title=title,
         text="\n\n".join(text for _, text in cleaned),

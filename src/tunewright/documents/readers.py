@@ -1,4 +1,4 @@
-"""One reader per document format, and the table that maps file extensions to them."""
+"""A reader for each document format, and the table of readers by file extension."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 from tunewright.documents.markup import (
     Block,
     Failure,
-    Read,
     ReadDocument,
+    ReadItems,
     assemble,
-    clean,
-    decode,
-    front_matter,
+    clean_text,
+    decode_text,
     markdown_blocks,
-    one_line,
-    parsing,
+    parse_errors,
+    parse_front_matter,
+    single_line,
     without_comments,
 )
 from tunewright.text.normalization import normalize
+from tunewright.text.tables import delimiter_of
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -41,14 +42,14 @@ _BODY_COLUMNS = ("text", "content", "body")
 
 
 def _row(row: dict[str, Any], stem: str, number: int) -> ReadDocument | Failure:
-    """Return the document of one row: text from text, content or body; the other columns are metadata."""
+    """Return the document of a row: its text is the column text, content or body; other columns are metadata."""
     columns = {key.strip().lower(): key for key in row if isinstance(key, str)}
     key = next((columns[name] for name in _BODY_COLUMNS if name in columns), None)
     if key is None or not isinstance(row[key], str):
         return _no_text_column(row, str(number))
     title = columns.get("title")
     others = {
-        one_line(name): one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        single_line(name): single_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in row.items()
         if name not in (key, title, None) and value not in (None, "")
     }
@@ -59,71 +60,70 @@ def _row(row: dict[str, Any], stem: str, number: int) -> ReadDocument | Failure:
 
 
 def _no_text_column(columns: Iterable[object], part: str) -> Failure:
-    named = one_line(", ".join(map(str, columns))) or "none"
-    wanted = " or ".join(_BODY_COLUMNS)
-    return Failure(part=part, reason="no text column", detail=f"columns: {named[:120]}; wanted: {wanted}")
+    names = single_line(", ".join(map(str, columns))) or "none"
+    expected = " or ".join(_BODY_COLUMNS)
+    return Failure(part=part, reason="no text column", detail=f"columns: {names[:120]}; wanted: {expected}")
 
 
-def read_jsonl(path: Path) -> Read:
-    """Read one document per JSON line: an object with a text, content or body, or a bare string."""
-    text = decode(path.read_bytes())
+def read_json_lines(path: Path) -> ReadItems:
+    """Read one document per JSON line: an object with the key text, content or body, or a bare string."""
+    text = decode_text(path.read_bytes())
     if isinstance(text, Failure):
         return [text]
-    found: Read = []
+    items: ReadItems = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             row = {"text": row} if isinstance(row, str) else row
-            found.append(_row(row if isinstance(row, dict) else {}, path.stem, number))
+            items.append(_row(row if isinstance(row, dict) else {}, path.stem, number))
         except ValueError as error:
-            found.append(Failure(part=str(number), reason="not JSON", detail=str(error)))
+            items.append(Failure(part=str(number), reason="not JSON", detail=str(error)))
         except RecursionError:
-            found.append(Failure(part=str(number), reason="not JSON", detail="nested too deep"))
-    return found
+            items.append(Failure(part=str(number), reason="not JSON", detail="nested too deep"))
+    return items
 
 
-def read_csv(path: Path) -> Read:
-    """Read one document per row of a table with a header line; the delimiter is a comma, semicolon or tab."""
-    text = decode(path.read_bytes())
+def read_csv(path: Path) -> ReadItems:
+    """Read one document per row of a CSV table with a header line; the delimiter is a comma, semicolon or tab."""
+    text = decode_text(path.read_bytes())
     if isinstance(text, Failure):
         return [text]
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # one limit for the whole process
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    delimiter = delimiter_of(text)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    with parsing("table"):
+    with parse_errors("table"):
         columns = rows.fieldnames or []
         if not any(name.strip().lower() in _BODY_COLUMNS for name in columns):
             return [_no_text_column(columns, "")]
         return [_row(row, path.stem, number) for number, row in enumerate(rows, 1)]
 
 
-MAX_UNPACKED_BYTES = 512 * 2**20  # of a .docx; a long book with its pictures stays well below
+MAX_UNPACKED_BYTES = 512 * 2**20  # of a .docx; a long book with pictures is far smaller
 
 _BLOCK_TAG = re.compile(
     "h[1-6]|p|div|section|article|main|header|footer|aside|address|blockquote|pre|ul|ol|li|dl|dt|dd|table|caption"
     "|thead|tbody|tr|figure|figcaption|details|summary|form|fieldset|body|html|title"
 )
-_UNSEEN_TAGS = ["script", "style", "nav", "template", "noscript", "iframe", "svg", "button", "select"]
+_INVISIBLE_TAGS = ["script", "style", "nav", "template", "noscript", "iframe", "svg", "button", "select"]
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])-\n(?=[^\W\d_A-Z])")
 
 
-def read_markdown(path: Path) -> Read:
-    """Read Markdown; the front matter is metadata and comments are left out."""
-    text = decode(path.read_bytes())
+def read_markdown(path: Path) -> ReadItems:
+    """Read Markdown; the front matter is metadata, and comments are dropped."""
+    text = decode_text(path.read_bytes())
     if isinstance(text, Failure):
         return [text]
-    metadata, text = front_matter(clean(text))
-    metadata = {key: one_line(value) for key, value in metadata.items()}
+    metadata, text = parse_front_matter(clean_text(text))
+    metadata = {key: single_line(value) for key, value in metadata.items()}
     title = metadata.pop("title", "")
     return [assemble(markdown_blocks(without_comments(text)), path.stem, title, metadata=metadata)]
 
 
-def read_plain(path: Path) -> Read:
+def read_plain(path: Path) -> ReadItems:
     """Read plain text in UTF-8, UTF-16 or Latin-1."""
-    text = decode(path.read_bytes())
+    text = decode_text(path.read_bytes())
     return [text if isinstance(text, Failure) else assemble([(0, text)], path.stem)]
 
 
@@ -133,10 +133,10 @@ def _is_hidden(tag: Tag) -> bool:
 
 
 def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
-    """Yield the visible text by the block element that it stands in; bars part a table row's cells."""
+    """Yield the visible text of each block element; bars separate the cells of a table row."""
     from bs4.element import CData, NavigableString
 
-    for tag in [*soup.find_all(_UNSEEN_TAGS), *soup.find_all(_is_hidden)]:
+    for tag in [*soup.find_all(_INVISIBLE_TAGS), *soup.find_all(_is_hidden)]:
         if not tag.decomposed:
             tag.decompose()
     for tag in soup.find_all("br"):
@@ -146,8 +146,8 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
             tag.insert_before(" | ")
     # Comments, doctypes and declarations are subclasses.
     nodes = [node for node in soup.find_all(string=True) if type(node) in (NavigableString, CData)]
-    homes = [next((tag for tag in node.parents if _BLOCK_TAG.fullmatch(tag.name)), None) for node in nodes]
-    for _, group in groupby(zip(homes, nodes, strict=True), key=lambda pair: id(pair[0])):
+    blocks = [next((tag for tag in node.parents if _BLOCK_TAG.fullmatch(tag.name)), None) for node in nodes]
+    for _, group in groupby(zip(blocks, nodes, strict=True), key=lambda pair: id(pair[0])):
         pairs = list(group)
         name = pairs[0][0].name if pairs[0][0] else ""
         text = "".join(node for _, node in pairs)
@@ -157,16 +157,16 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
             yield (int(name[1]) if re.fullmatch("h[1-6]", name) else 0), text
 
 
-def read_html(path: Path) -> Read:
-    """Read a web page without its scripts, styles, navigation and hidden elements."""
+def read_html(path: Path) -> ReadItems:
+    """Read a web page; scripts, styles, navigation and hidden elements are dropped."""
     from bs4 import BeautifulSoup
 
     raw = path.read_bytes()
-    text = decode(raw)
+    text = decode_text(raw)
     if isinstance(text, Failure):
         return [text]
-    # A page that is valid UTF-8 needs no guess; for others the page's own declaration is asked.
-    with parsing("page"):
+    # A page that is valid UTF-8 needs no detection; for others the parser reads the page's own declaration.
+    with parse_errors("page"):
         soup = BeautifulSoup(text if _is_utf8(raw) else raw, "html.parser")
         title = soup.title.get_text() if soup.title else ""
         blocks = list(_html_blocks(soup))
@@ -182,7 +182,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _check_package(path: Path) -> Failure | None:
-    """Return what forbids opening a .docx: it is no zip, is encrypted, or would unpack to too much."""
+    """Return why a .docx must not be opened (not a zip, encrypted, too large when unpacked), or None."""
     try:
         with zipfile.ZipFile(path) as package:
             members = package.infolist()
@@ -192,7 +192,7 @@ def _check_package(path: Path) -> Failure | None:
         return Failure(reason="encrypted", detail="protected by a password")
     if len({member.filename for member in members}) < len(members):
         return Failure(reason="unreadable", detail="two parts of the same name")
-    # The sizes are the file's own word, but zipfile never unpacks more than a member declares.
+    # The sizes are declared by the file, but zipfile never unpacks more than a member declares.
     num_bytes = sum(member.file_size for member in members)
     if num_bytes > MAX_UNPACKED_BYTES:
         return Failure(reason="too large", detail=f"unpacks to {num_bytes / 2**20:,.0f} MB")
@@ -200,7 +200,7 @@ def _check_package(path: Path) -> Failure | None:
 
 
 def _paragraph_text(paragraph: Paragraph) -> str:
-    """Return the text with accepted insertions and links, without hidden runs and fallbacks of drawings."""
+    """Return a paragraph's text: with accepted insertions and links, without hidden runs and drawings' fallbacks."""
     nodes = paragraph._p.xpath(
         ".//w:r[not(w:rPr/w:vanish[not(@w:val='0' or @w:val='false')])]"
         "[not(ancestor::*[local-name()='Fallback'])]"
@@ -230,18 +230,18 @@ def _docx_blocks(content: Iterable[Paragraph | Table], levels: dict[str, int]) -
 
 
 def _heading_levels(document: Document) -> dict[str, int]:
-    """Return the heading level by style identifier; asking each paragraph for its style searches all styles anew."""
+    """Return the heading level by style identifier; a look-up per paragraph would search all styles each time."""
     headings = ((style, re.fullmatch(r"(?i)heading ([1-9])|(title)", style.name or "")) for style in document.styles)
     return {style.style_id: int(match[1] or 1) for style, match in headings if match}
 
 
-def read_docx(path: Path) -> Read:
-    """Read a Word document: heading styles make sections, tables give one line per row."""
+def read_docx(path: Path) -> ReadItems:
+    """Read a Word document: heading styles start sections, and each table row becomes one line."""
     import docx
 
     if failure := _check_package(path):
         return [failure]
-    with parsing(".docx"):
+    with parse_errors(".docx"):
         document = docx.Document(str(path))
         title, author = document.core_properties.title or "", document.core_properties.author or ""
         blocks = list(_docx_blocks(document.iter_inner_content(), _heading_levels(document)))
@@ -249,7 +249,7 @@ def read_docx(path: Path) -> Read:
 
 
 def _without_running_lines(pages: list[str]) -> list[list[str]]:
-    """Return each page's lines without first and last lines that recur, but for numbers, on most pages."""
+    """Return each page's lines without first and last lines that most pages repeat, apart from their numbers."""
     split = [page.split("\n") for page in pages]
     for edge in (0, -1):
         forms = [re.sub(r"\d+", "#", lines[edge]) for lines in split]
@@ -262,26 +262,26 @@ def _without_running_lines(pages: list[str]) -> list[list[str]]:
 
 
 def _unwrap(lines: list[str], width: float) -> str:
-    """Return the lines as running text; a line clearly shorter than ``width`` ends its paragraph."""
+    """Return the lines as running text; a line shorter than 0.7 times ``width`` ends its paragraph."""
     text = ""
     for line in lines:
         text += line + (" " if len(line) >= 0.7 * width else "\n\n")
     return text
 
 
-def read_pdf(path: Path) -> Read:
-    """Read a PDF's text layer; metadata ``pages`` holds the offset at which each page starts."""
+def read_pdf(path: Path) -> ReadItems:
+    """Read a PDF's text layer; the metadata ``pages`` holds the start offset of each page."""
     import pypdf
 
-    with parsing("PDF"):
+    with parse_errors("PDF"):
         try:
             reader = pypdf.PdfReader(path)
             if reader.is_encrypted and not reader.decrypt(""):
                 return [Failure(reason="encrypted", detail="protected by a password")]
         except pypdf.errors.DependencyError as error:
             return [Failure(reason="encrypted", detail=str(error))]  # names the package to install
-        pages = [clean(page.extract_text()) for page in reader.pages]
-        title = one_line(str(reader.metadata.title or "")) if reader.metadata else ""
+        pages = [clean_text(page.extract_text()) for page in reader.pages]
+        title = single_line(str(reader.metadata.title or "")) if reader.metadata else ""
     if not any(pages):
         return [Failure(reason="no text", detail=f"{len(pages)} scanned page(s): run text recognition (OCR) first")]
     paged = _without_running_lines(pages)
@@ -289,18 +289,18 @@ def read_pdf(path: Path) -> Read:
     width = statistics.median(lengths) if lengths else 0
     text, starts = "", []
     for lines in paged:
-        page = clean(_unwrap(_HYPHENATED.sub("", "\n".join(lines)).split("\n"), width))
-        # A sentence that runs over the page's end stays whole.
+        page = clean_text(_unwrap(_HYPHENATED.sub("", "\n".join(lines)).split("\n"), width))
+        # A sentence that continues on the next page is not split.
         text += "" if not text or not page else "\n\n" if text[-1] in ".!?:" else " "
         starts.append(len(text))
         text += page
-    if normalize(title) not in normalize(pages[0]):  # often a template's or a file's name
+    if normalize(title) not in normalize(pages[0]):  # then it is often the name of a template or a file
         title = ""
     document = assemble([(0, text)], path.stem, title, metadata={"pages": " ".join(map(str, starts))})
     return [document]
 
 
-READERS: dict[str, Callable[[Path], Read]] = {
+READERS: dict[str, Callable[[Path], ReadItems]] = {
     ".md": read_markdown,
     ".markdown": read_markdown,
     ".txt": read_plain,
@@ -309,6 +309,6 @@ READERS: dict[str, Callable[[Path], Read]] = {
     ".html": read_html,
     ".htm": read_html,
     ".docx": read_docx,
-    ".jsonl": read_jsonl,
+    ".jsonl": read_json_lines,
     ".csv": read_csv,
 }

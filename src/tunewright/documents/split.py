@@ -1,4 +1,4 @@
-"""Which documents the exam keeps: near-duplicates grouped by MinHash, then a seeded split by group."""
+"""The split of documents into training and exam: near-duplicates grouped by MinHash, then a seeded split by group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunewright.text.normalization import jaccard, shingles, words
 
 _SHINGLE_WORDS = 5
 _NUM_HASHES = 128
-_MAX_MISS = 1e-4  # chance that a pair right at the threshold is not even compared
+_MAX_MISS = 1e-4  # probability that a pair exactly at the threshold is not compared
 
 
 def _bands(threshold: float) -> tuple[int, int]:
@@ -19,7 +19,7 @@ def _bands(threshold: float) -> tuple[int, int]:
     A pair of similarity s is compared with probability 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman:
     Mining of Massive Datasets, section 3.4).
     """
-    for rows in range(_NUM_HASHES // 2, 1, -1):  # the index wants two bands at least
+    for rows in range(_NUM_HASHES // 2, 1, -1):  # the index needs at least two bands
         bands = _NUM_HASHES // rows
         if (1 - threshold**rows) ** bands <= _MAX_MISS:
             return bands, rows
@@ -27,10 +27,10 @@ def _bands(threshold: float) -> tuple[int, int]:
 
 
 def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> list[list[Document]]:
-    """Return the documents in groups, each sorted by source, whose members are linked by near-duplication.
+    """Return the documents in groups of linked near-duplicates, each group sorted by source.
 
-    Two documents are near-duplicates when the Jaccard similarity of their word 5-shingles reaches the threshold.
-    MinHash (Broder 1997) only finds the candidates; the similarity is computed exactly.
+    Two documents are near-duplicates if the Jaccard similarity of their word 5-grams reaches the threshold. MinHash
+    (Broder 1997) only selects the candidates; their similarity is computed exactly.
     """
     from datasketch import MinHash, MinHashLSH
 
@@ -50,7 +50,7 @@ def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> li
         signature.update_batch(["\0".join(shingle).encode("utf-8", "replace") for shingle in own])
         for other in index.query(signature):
             low, high = sorted((find(number), find(other)))
-            # Shingles are made again for the rare candidate: keeping them all would fill the memory.
+            # Candidates are rare: their shingles are computed again, since keeping all would fill the memory.
             if low != high and own:
                 others = shingles(words(ordered[other].text), _SHINGLE_WORDS)
                 if jaccard(own, others) >= threshold:
@@ -63,9 +63,9 @@ def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> li
 
 
 def exam_groups(sizes: Sequence[int], share: float) -> set[int]:
-    """Return which groups the exam takes: in order, each one that brings it nearer to its share of all documents.
+    """Return the ranks of the exam's groups: in order, each group that brings the exam closer to its share.
 
-    With two groups or more and a share between 0 and 1 (both exclusive), at least one group stands on each side.
+    With two or more groups and a share between 0 and 1 (both exclusive), each side has at least one group.
 
     Args:
         sizes: number of documents of each group, in rank order.
@@ -90,20 +90,19 @@ def exam_groups(sizes: Sequence[int], share: float) -> set[int]:
 def split_documents(
     documents: Sequence[Document], exam_share: float, near_duplicate: float, seed: int
 ) -> list[SplitEntry]:
-    """Return each document's side, in the order of the documents; a group is named by its smallest source.
+    """Return each document's side, in the order of the documents; a group has the name of its smallest source.
 
-    Groups are ranked by seed and that source, not by content: editing one document moves no other one.
+    Groups are ranked by the seed and that source, not by content, so that an edited document moves no other document.
 
     Raises:
-        DocumentError: an exam is wanted, and all documents are near-duplicates of each other.
+        DocumentError: the exam share is above 0, and all documents are near-duplicates of each other.
     """
     groups = near_duplicate_groups(documents, near_duplicate)
     if 0 < exam_share < 1 and len(groups) < 2:
-        single = len(documents) == 1
         raise DocumentError(
             "the documents cannot be split into training and exam",
             "there is only one document"
-            if single
+            if len(documents) == 1
             else f"all {len(documents)} documents are near-duplicates of each other (curation.near_duplicate = "
             f"{near_duplicate:g})",
             "add a different document, or train without unseen questions: --set split.exam_share=0",

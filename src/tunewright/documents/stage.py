@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from tunewright import console
-from tunewright.documents.chunking import chunk
+from tunewright.documents.chunking import chunk_document
 from tunewright.documents.markup import ReadDocument
 from tunewright.documents.readers import READERS
 from tunewright.documents.sandbox import read_files
@@ -21,24 +21,20 @@ from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest
 
-DOCUMENTS = RunFile.DOCUMENTS
-CHUNKS = RunFile.CHUNKS
-SPLIT = RunFile.SPLIT
-
 _UNKNOWN_FORMAT = "unknown format"
 _UNREADABLE = "unreadable"
-_SHOWN = 5  # failed files named on the screen; rejected.jsonl has them all
+_MAX_WARNINGS = 5  # failed files named on the screen; rejected.jsonl has all of them
 
 
 def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
     """Return every file under the recipe's paths, readable or not, with a unique name, sorted by name.
 
-    A name is relative to the folder that was given. When two folders hold the same name, the later folder's file
-    has its folder before it. Hidden files and folders are left out unless they are named themselves; links to
-    folders are followed, each folder once.
+    A name is relative to the folder that the recipe names. If two folders hold the same name, the later file's name
+    starts with its folder. Hidden files and folders are skipped unless the recipe names them; links to folders are
+    followed, each folder once.
 
     Raises:
-        DocumentError: no paths are given, or one does not exist.
+        DocumentError: the recipe names no paths, or one does not exist.
     """
     if not recipe.documents.paths:
         raise DocumentError(
@@ -48,19 +44,19 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
         )
     files: dict[str, Path] = {}
     seen: set[str] = set()
-    for given in recipe.documents.paths:
-        root = recipe.resolve(given)
+    for path in recipe.documents.paths:
+        root = recipe.resolve(path)
         try:
             root.stat()
         except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError)
             raise DocumentError(
-                f"there is no file or folder {given}" if missing else f"cannot read {given}",
+                f"there is no file or folder {path}" if missing else f"cannot read {path}",
                 f"documents.paths names it, and {root} " + ("does not exist" if missing else f"gives: {error}"),
-                "mend the path in the recipe: it is relative to the recipe's own folder",
+                "correct the path in the recipe: it is relative to the recipe's own folder",
             ) from error
-        place = root.resolve()
-        folder = place.name if place.is_dir() else place.parent.name
+        target = root.resolve()
+        folder = target.name if target.is_dir() else target.parent.name
         for name, file in _walk(root) if root.is_dir() else [(root.name, root)]:
             real = os.path.realpath(file)
             if real not in seen:
@@ -72,11 +68,11 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files under a folder with their relative names; a loop of links is entered once.
 
-    A folder that may not be listed is yielded too, so that it is counted.
+    A folder that cannot be listed is yielded too, so that it is counted.
     """
     entered: set[str] = set()
-    closed: list[OSError] = []
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=closed.append):
+    unlisted: list[OSError] = []
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unlisted.append):
         real = os.path.realpath(folder)
         if real in entered or (Path(folder) / "run.json").is_file():  # a run folder holds no documents
             subfolders.clear()
@@ -87,32 +83,32 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
             if not name.startswith("."):
                 file = Path(folder) / name
                 yield file.relative_to(root).as_posix(), file
-    for error in closed:
+    for error in unlisted:
         yield Path(error.filename).relative_to(root).as_posix(), Path(error.filename)
 
 
 def _printable(name: str) -> str:
-    """Return a file name as valid Unicode; bytes that are not UTF-8 show as escapes."""
+    """Return a file name as valid Unicode; bytes that are not UTF-8 become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _unique(name: str, taken: Container[str], folder: str = "") -> str:
-    """Return the name itself, or with the folder before it, or with a number after it: the first that is free."""
+    """Return the first unused name: the name itself, with the folder before it, or with a number after it."""
     names = chain([name], [f"{folder}/{name}"] if folder else [], (f"{name} ({i})" for i in count(2)))
     return next(candidate for candidate in names if candidate not in taken)
 
 
 def source_digest(recipe: Recipe) -> str:
-    """Return what names the content of all source files; no file is parsed, and unknown formats are not opened.
+    """Return a digest of all source files; no file is parsed, and files of unknown formats are not opened.
 
     Raises:
-        DocumentError: no paths are given, or one does not exist.
+        DocumentError: the recipe names no paths, or one does not exist.
     """
     return digest(*[(name, _content_digest(file)) for name, file in source_files(recipe)])
 
 
 def _content_digest(file: Path) -> str:
-    if _unfitness(file):
+    if _skip_reason(file):
         return ""
     try:
         return file_digest(file)
@@ -120,15 +116,15 @@ def _content_digest(file: Path) -> str:
         return f"unreadable: {error.errno}"
 
 
-def _unfitness(file: Path) -> str:
-    """Return why a file is not even given to a reader, or nothing."""
+def _skip_reason(file: Path) -> str:
+    """Return why no reader gets a file; empty if one does."""
     try:
         if file.is_dir():
             return _UNREADABLE
         if file.suffix.lower() not in READERS:
             return _UNKNOWN_FORMAT
         return "" if file.is_file() else "not a regular file"
-    except OSError:  # it stands in a folder that may be listed, not entered
+    except OSError:  # its folder can be listed, but not entered
         return _UNREADABLE
 
 
@@ -137,7 +133,7 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
 
     Raises:
         DocumentError: there are no files, or none of them could be read.
-        ModelError: the student's tokenizer, in whose tokens chunks are sized, cannot be had.
+        ModelError: the student's tokenizer, which sizes the chunks, cannot be loaded.
         StageError: the process that reads documents does not start.
     """
     files = source_files(recipe)
@@ -148,22 +144,22 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
             f"put documents there; readable formats: {_formats()}",
         )
     count_tokens = token_counter(recipe.model.base, recipe.folder)
-    documents, rejections = _read_documents(files, recipe)
+    documents, rejections = _read_documents(files)
     rejected = run.reject("ingest", rejections)
     if not documents:
         raise DocumentError(
             f"{len(files)} file(s), none could be read",
-            "\n  ".join(_told(rejection) for rejection in rejections[:3]),
-            f"all reasons stand in {run.file('rejected.jsonl')}; readable formats: {_formats()}",
+            "\n  ".join(_describe(rejection) for rejection in rejections[:3]),
+            f"all reasons are in {run.file(RunFile.REJECTED)}; readable formats: {_formats()}",
         )
-    _report(rejections)
+    _warn_of_failures(rejections)
     chunks: list[Chunk] = []
     with console.progress("chunking", len(documents)) as bar:
         for document in documents:
-            chunks += chunk(document, count_tokens, recipe.documents.chunk_tokens)
+            chunks += chunk_document(document, count_tokens, recipe.documents.chunk_tokens)
             bar.advance()
-    run.write_records(DOCUMENTS, documents)
-    run.write_records(CHUNKS, chunks)
+    run.write_records(RunFile.DOCUMENTS, documents)
+    run.write_records(RunFile.CHUNKS, chunks)
     return StageSummary(
         num_in=len(documents) + len(rejections),
         num_out=len(documents),
@@ -171,20 +167,25 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
         figures={
             "files": len(files),
             "chunks": len(chunks),
-            "tokens": sum(piece.num_tokens for piece in chunks),
+            "tokens": sum(chunk.num_tokens for chunk in chunks),
         },
     )
 
 
-def _read_documents(files: list[tuple[str, Path]], recipe: Recipe) -> tuple[list[Document], list[Rejection]]:
-    """Return the documents of the files, without empty ones and exact duplicates, and what was left out."""
-    rejections = [_rejection(name, reason) for name, file in files if (reason := _unfitness(file))]
-    fit = [(name, file) for name, file in files if not _unfitness(file)]
+def _read_documents(files: list[tuple[str, Path]]) -> tuple[list[Document], list[Rejection]]:
+    """Return the files' documents without empty documents and exact duplicates, and the rejections."""
+    readable: list[tuple[str, Path]] = []
+    rejections: list[Rejection] = []
+    for name, file in files:
+        if reason := _skip_reason(file):
+            rejections.append(_rejection(name, reason))
+        else:
+            readable.append((name, file))
     documents: dict[str, Document] = {}
     first_source: dict[str, str] = {}
-    readings = read_files([file for _, file in fit])
-    with console.progress("reading", len(fit)) as bar:
-        for (name, _), (_, reading) in zip(fit, readings, strict=True):
+    readings = read_files([file for _, file in readable])
+    with console.progress("reading", len(readable)) as bar:
+        for (name, _), (_, reading) in zip(readable, readings, strict=True):
             for failure in reading.failures:
                 rejections.append(_rejection(_source(name, failure.part), failure.reason, failure.detail))
             for read in reading.documents:
@@ -224,41 +225,41 @@ def _formats() -> str:
     return " ".join(READERS)
 
 
-def _told(rejection: Rejection) -> str:
+def _describe(rejection: Rejection) -> str:
     detail = f" ({rejection.detail})" if rejection.detail else ""
     return f"{rejection.id}: {rejection.reason}{detail}"
 
 
-def _report(rejections: list[Rejection]) -> None:
-    """Name the first files that could not be read; formats that no reader knows are only counted."""
+def _warn_of_failures(rejections: list[Rejection]) -> None:
+    """Print the first files that could not be read; files of unknown formats are only counted."""
     failed = [rejection for rejection in rejections if rejection.reason != _UNKNOWN_FORMAT]
-    for rejection in failed[:_SHOWN]:
-        console.warning(_told(rejection))
-    if len(failed) > _SHOWN:
-        console.warning(f"{len(failed) - _SHOWN} more were left out: see rejected.jsonl")
+    for rejection in failed[:_MAX_WARNINGS]:
+        console.warning(_describe(rejection))
+    if len(failed) > _MAX_WARNINGS:
+        console.warning(f"{len(failed) - _MAX_WARNINGS} more were left out: see {RunFile.REJECTED}")
     unknown = Counter(Path(r.id).suffix or "no extension" for r in rejections if r.reason == _UNKNOWN_FORMAT)
     if unknown:
-        named = ", ".join(f"{count} {suffix}" for suffix, count in unknown.most_common(_SHOWN))
-        console.warning(f"{unknown.total()} file(s) of unknown format were left out: {named}")
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in unknown.most_common(_MAX_WARNINGS))
+        console.warning(f"{unknown.total()} file(s) of unknown format were left out: {counts}")
 
 
 def split(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Decide each document's side; write split.jsonl.
+    """Write split.jsonl: the side of each document.
 
     Raises:
-        DocumentError: an exam is wanted and there is nothing to split, or nothing is left to learn from.
+        DocumentError: the documents cannot be split, or none is left to train on.
     """
-    documents = run.read_records(DOCUMENTS, Document)
+    documents = run.read_records(RunFile.DOCUMENTS, Document)
     settings = recipe.split
     entries = split_documents(documents, settings.exam_share, recipe.curation.near_duplicate, recipe.seed)
     num_exam = sum(entry.side == "exam" for entry in entries)
     if num_exam == len(entries) and not recipe.synthesis.data:
         raise DocumentError(
-            "the exam keeps all documents for itself",
-            f"split.exam_share is {settings.exam_share}, so none is left to learn from",
+            "the exam takes all documents",
+            f"split.exam_share is {settings.exam_share}, so no document is left to train on",
             "lower it: --set split.exam_share=0.25",
         )
-    run.write_records(SPLIT, entries)
+    run.write_records(RunFile.SPLIT, entries)
     return StageSummary(
         num_in=len(documents),
         num_out=len(entries),

@@ -1,4 +1,4 @@
-"""Twenty-four open-access abstracts (CC BY 4.0) that the demo learns from; ATTRIBUTION.md names each."""
+"""The demo's documents: twenty-four open-access abstracts (CC BY 4.0), each attributed in ATTRIBUTION.md."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def abstracts_folder() -> Path:
-    """Return the folder of the demo's documents, as installed (packages are never run from a zip file)."""
+    """Return the installed folder of the demo's documents; it is always a real folder, never inside a zip file."""
     return Path(str(files(__name__))) / "abstracts"

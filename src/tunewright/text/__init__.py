@@ -1,1 +1,1 @@
-"""What every stage does to text: normalization, edits, planted instructions, prompts, tables."""
+"""Operations on text that every stage shares: normalization, perturbation, injection patterns, prompts, tables."""

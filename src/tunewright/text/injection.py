@@ -1,8 +1,8 @@
 """Text that addresses a model instead of a reader: planted instructions and the control tokens of chat templates.
 
-The kinds are those told of indirect prompt injection (Greshake et al. 2023, arXiv 2302.12173; OWASP LLM01): override,
-new role, reach for the system prompt, dictated output, control tokens, characters that hide. Patterns see plain
-wording alone: what is encoded, spelled apart or only implied passes.
+The kinds are those of indirect prompt injection (Greshake et al. 2023, arXiv 2302.12173; OWASP LLM01): overrides, new
+roles, requests for the system prompt, dictated output, control tokens, hidden characters. Patterns match plain
+wording only: text that is encoded, spelled apart or implied passes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-PLANTED = "text that addresses a model"  # the reason with which it is rejected
+PLANTED = "text that addresses a model"  # the rejection reason
 _PLAIN = str.maketrans({"’": "'", "‘": "'", **dict.fromkeys("\u200b\u200c\u200d\u2060\u00ad")})
 _TOKENS = re.compile(
     r"<\|\s*(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|system"
@@ -76,7 +76,7 @@ _VERBS = ("ignore", "disregard", "forget", "override", "overrule", "bypass", "di
 _MODELS = (" ai ", " ai:", " ai,", "a.i.", "artificial intell", "language model", "llm", "chatbot", "chat-bot", "gpt")
 _PROMPTS = ("prompt", "instruct", "message")
 _FOREIGN = ("missacht", "vergiss", "vergessen", "ignorier", "oubli", "tiens", "olvid", "desconsid", "dimentic", "ignor")
-# The kinds, each with words of which a text must hold one: a look for them is far cheaper than the pattern.
+# The pattern of each kind, with words of which a matching text holds at least one: they are far cheaper to search for.
 _KINDS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
     "overrides instructions": ((*_VERBS, "n't follow", "stop follow"), re.compile(_OVERRIDE)),
     "gives the model a role": (("you are", "pretend", " act", "behave", "respond", "from now on"), re.compile(_ROLE)),
@@ -90,18 +90,18 @@ _KINDS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
         re.compile(_OTHER_LANGUAGES),
     ),
 }
-# Characters that are not seen and have no place in prose: tags (U+E0000 and on) carry whole hidden sentences.
-_UNSEEN = re.compile("[\U000e0001-\U000e007f]{3,}|[\u200b\u2060\ufeff]{8,}")
+# Invisible characters that prose does not need: tags (from U+E0000) can carry hidden sentences.
+_INVISIBLE = re.compile("[\U000e0001-\U000e007f]{3,}|[\u200b\u2060\ufeff]{8,}")
 
 
 def control_token(text: str) -> str | None:
-    """Return the first token with which a chat template would take text for a turn of its own, or None."""
-    found = _TOKENS.search(text) if "<" in text or "[" in text or "##" in text else None
-    return found.group().strip() if found else None
+    """Return the first token in a text that a chat template could take for the start or end of a turn, or None."""
+    match = _TOKENS.search(text) if "<" in text or "[" in text or "##" in text else None
+    return match.group().strip() if match else None
 
 
 def injection_fault(text: str) -> str | None:
-    """Return how a text addresses a model, with the words that do, or None.
+    """Return how a text addresses a model, with the matching words, or None.
 
     Args:
         text: a passage, a question or an answer.
@@ -109,11 +109,11 @@ def injection_fault(text: str) -> str | None:
     token = control_token(text)
     if token:
         return f"control token: {token}"
-    if not text.isascii() and _UNSEEN.search(text):
+    if not text.isascii() and _INVISIBLE.search(text):
         return "hidden characters"
     plain = " ".join(unicodedata.normalize("NFKC", text).translate(_PLAIN).lower().split())
     for kind, (hints, pattern) in _KINDS.items():
-        found = pattern.search(plain) if any(hint in plain for hint in hints) else None
-        if found:
-            return f"{kind}: {found.group()[:80]}"
+        match = pattern.search(plain) if any(hint in plain for hint in hints) else None
+        if match:
+            return f"{kind}: {match.group()[:80]}"
     return None

@@ -1,4 +1,4 @@
-"""What every stage does to text in the same way: normalize, find sentences and quotes, judge a question's wording."""
+"""Text shared by all stages: normalized form, words, sentences, n-grams, quotes, and the wording of questions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]?[A-Z0-9])|\n\s*\n")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|et al|vs|cf|ca|approx|Fig|Figs|Eq|Dr|Mr|Mrs|Ms|Prof|No|Nos|St|Chr|spp?|pv|var|resp)|\b[A-Z])\.$"
 )
-# The bounds and the form of a sentence that can be evidence.
-_FEWEST_WORDS, _MOST_WORDS = 8, 60
+# The length and the form of a sentence that can be evidence.
+_MIN_WORDS, _MAX_WORDS = 8, 60
 _START = re.compile(r"[\"'“‘(\[]?[A-Z0-9À-Þ]")
 _STOP = re.compile(r"[.!][\"'”’)\]]*$")
 _CAPTION = re.compile(r"(?:fig(?:ure)?|table|key\s?words?|abbreviations|trial registration|©|copyright)\b", re.I)
@@ -28,30 +28,30 @@ _REFERS_TO_TEXT = re.compile(
 
 
 def normalize(text: str) -> str:
-    """Return the text in compatibility form, lower case, single spaces, plain quotes and dashes."""
+    """Return the text in compatibility form (NFKC), case-folded, with single spaces, plain quotes and dashes."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(text.translate(_PLAIN).split())
 
 
 def words(text: str) -> list[str]:
-    """Return the normalized words; numbers keep their inner points and commas."""
+    """Return the words of the normalized text; numbers keep their inner points and commas."""
     return _WORD.findall(normalize(text))
 
 
 def ngrams(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
-    """Return the runs of ``size`` words."""
+    """Return the n-grams of ``size`` tokens."""
     return {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
 
 
 def shingles(tokens: Sequence[str], size: int) -> frozenset[tuple[str, ...]]:
-    """Return the runs of ``size`` words; of a shorter text, the whole of it as one run; of no words, none."""
+    """Return the n-grams of ``size`` tokens; of a shorter text, all its tokens as one; of no tokens, none."""
     return frozenset(ngrams(tokens, min(size, len(tokens)))) if tokens else frozenset()
 
 
-def jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
-    """Return the shared part of two sets of word runs, in [0, 1]; two empty sets are the same."""
-    union = len(one | other)
-    return len(one & other) / union if union else 1.0
+def jaccard(a: Set[tuple[str, ...]], b: Set[tuple[str, ...]]) -> float:
+    """Return the Jaccard similarity of two sets of n-grams, in [0, 1]; 1 for two empty sets."""
+    union = len(a | b)
+    return len(a & b) / union if union else 1.0
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -73,9 +73,9 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 def is_evidence(sentence: str) -> bool:
-    """Tell whether a sentence states something: no heading, list of keywords, caption, question or fragment."""
+    """Return whether a sentence is a statement: not a heading, list of keywords, caption, question or fragment."""
     tokens = sentence.split()
-    if not _FEWEST_WORDS <= len(tokens) <= _MOST_WORDS:
+    if not _MIN_WORDS <= len(tokens) <= _MAX_WORDS:
         return False
     if not _START.match(sentence) or not _STOP.search(sentence) or _CAPTION.match(sentence):
         return False
@@ -86,14 +86,15 @@ def is_evidence(sentence: str) -> bool:
 
 
 def find_quote(quote: str, text: str, bound: float) -> tuple[int, int, float] | None:
-    """Return (start, end, score) of the best place of a quote in a text, or None when below the bound.
+    """Return (start, end, score) of the best match of a quote in a text, or None if it scores below the bound.
 
-    Exact after normalization scores 100; else the best alignment by edit similarity (rapidfuzz partial_ratio).
+    A match that is exact after normalization scores 100; others score the edit similarity of the best alignment
+    (rapidfuzz partial_ratio).
 
     Args:
-        quote: what is said to stand in the text.
-        text: where it should stand.
-        bound: the least score, 0 to 100.
+        quote: the text to find.
+        text: the text to search.
+        bound: the lowest accepted score, 0 to 100.
     """
     quote = quote.strip()
     if not quote or not text:
@@ -115,7 +116,7 @@ def find_quote(quote: str, text: str, bound: float) -> tuple[int, int, float] | 
 
 
 def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the span moved out to word borders, without outer white space."""
+    """Return the span extended to word borders, without outer white space."""
     while start < end and text[start].isspace():
         start += 1
     while start > 0 and text[start].isalnum() and text[start - 1].isalnum():
@@ -126,7 +127,7 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _normalize_with_origin(text: str) -> tuple[str, list[int]]:
-    """Return the normalized text and, for each of its characters, the offset it came from."""
+    """Return the normalized text and, for each of its characters, the offset of its source in the text."""
     characters: list[str] = []
     origin: list[int] = []
     for offset, character in enumerate(text):
@@ -141,21 +142,21 @@ def _normalize_with_origin(text: str) -> tuple[str, list[int]]:
 def question_fault(question: str, answer: str) -> str | None:
     """Return why a question is unfit for an exam or a training set, or None.
 
-    The rules need no model: length, form, references to a text that the reader does not see, and giving the
-    answer away.
+    The rules need no model: length, form, references to a text that the reader does not see, and questions that
+    give the answer away.
     """
-    asked = words(question)
-    if len(asked) < 4:
+    question_words, answer_words = words(question), words(answer)
+    if len(question_words) < 4:
         return "question too short"
-    if len(asked) > 60:
+    if len(question_words) > 60:
         return "question too long"
     if not question.strip().endswith("?"):
         return "not a question"
     if _REFERS_TO_TEXT.search(question):
         return "question refers to the text"
-    told = words(answer)
-    if len(told) >= 4 and normalize(answer).rstrip(".") in normalize(question):
+    if len(answer_words) >= 4 and normalize(answer).rstrip(".") in normalize(question):
         return "question holds the answer"
-    if len(told) >= 6 and fuzz.token_set_ratio(" ".join(asked), " ".join(told)) >= 97 and len(asked) >= len(told):
-        return "question copies the answer"
+    if len(question_words) >= len(answer_words) >= 6:
+        likeness = fuzz.token_set_ratio(" ".join(question_words), " ".join(answer_words))
+        return "question copies the answer" if likeness >= 97 else None
     return None

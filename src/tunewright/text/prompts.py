@@ -16,7 +16,7 @@ _FIELD = re.compile(r"\{([a-z]+)\}")
 
 @cache
 def load_prompt(name: str, package: str = "tunewright.synthesis") -> tuple[Message, ...]:
-    """Return the turns of prompts/NAME.txt of a package; what stands before the first turn is a comment."""
+    """Return the turns of prompts/NAME.txt of a package; the text before the first turn is a comment."""
     pieces = _TURN.split(files(package).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8"))
     turns = zip(pieces[1::2], pieces[2::2], strict=True)
     roles = Literal["system", "user", "assistant"]
@@ -24,7 +24,7 @@ def load_prompt(name: str, package: str = "tunewright.synthesis") -> tuple[Messa
 
 
 def fill(prompt: tuple[Message, ...], **fields: str) -> tuple[Message, ...]:
-    """Return the prompt with the {fields} of its last turn filled in; other braces stay as they are."""
+    """Return the prompt with the {fields} of its last turn filled in; other braces are unchanged."""
     last = prompt[-1]
     content = _FIELD.sub(lambda match: fields.get(match[1], match[0]), last.content)
     return (*prompt[:-1], last.model_copy(update={"content": content}))

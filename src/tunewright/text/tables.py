@@ -1,4 +1,4 @@
-"""Tables that people open in a spreadsheet: safe to open, and read back unchanged."""
+"""CSV tables that are safe to open in a spreadsheet and read back unchanged."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-# What a spreadsheet runs as a formula, full-width forms too; apostrophes before it are counted in, so that a text
-# which starts with our own escape is escaped once more and unescape is its exact inverse.
+# The start of a text that a spreadsheet runs as a formula, full-width forms included. Leading apostrophes count as part
+# of it, so that a text that starts with our escape is escaped once more: unescape is the exact inverse of escape.
 _FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]|'*[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?%?")
 _BOM = "\ufeff"
 
 
-def _runs(text: str) -> bool:
+def _is_formula(text: str) -> bool:
     return _FORMULA.match(text) is not None and _NUMBER.fullmatch(text) is None
 
 
 def escape(text: str) -> str:
-    """Return the text with a leading apostrophe when a spreadsheet would run it; plain numbers stay as they are."""
-    return f"'{text}" if _runs(text) else text
+    """Return the text, with a leading apostrophe if a spreadsheet would run it; plain numbers are unchanged."""
+    return f"'{text}" if _is_formula(text) else text
 
 
 def unescape(text: str) -> str:
-    """Return what ``escape`` was given."""
-    return text[1:] if text.startswith("'") and _runs(text[1:]) else text
+    """Return the text that ``escape`` escaped."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a CSV, every cell quoted.
+    """Return a CSV table with every cell quoted.
 
-    It starts with a byte order mark, without which spreadsheets read UTF-8 as the machine's old code page.
+    It starts with a byte order mark; without one, spreadsheets read UTF-8 as the machine's legacy code page.
     """
     table = io.StringIO()
     writer = csv.writer(table, quoting=csv.QUOTE_ALL)
@@ -40,16 +40,19 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return _BOM + table.getvalue()
 
 
-def read_table(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the columns of a CSV, and its rows by column with the line that each ends on; missing cells are empty.
+def delimiter_of(text: str) -> str:
+    """Return the delimiter of a CSV table, by its header; some countries' spreadsheets save semicolons or tabs."""
+    return max(",;\t", key=text.partition("\n")[0].count)
 
-    Spreadsheets of some countries save with semicolons or tabs; the header tells.
+
+def read_table(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the columns of a CSV table, and its rows, each with the number of its last line; missing cells are empty.
 
     Raises:
-        csv.Error: it is no CSV, or a row has more cells than there are columns.
+        csv.Error: the text is not a CSV table, or a row has more cells than the header.
     """
     text = text.removeprefix(_BOM)
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    delimiter = delimiter_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = []
     try:
@@ -58,8 +61,8 @@ def read_table(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             if len(cells) > len(columns):
                 raise csv.Error(f"more cells than columns: put text with a {delimiter!r} in quotes")
             if cells:
-                found = dict.fromkeys(columns, "") | dict(zip(columns, map(unescape, cells), strict=False))
-                rows.append((reader.line_num, found))
+                row = dict.fromkeys(columns, "") | dict(zip(columns, map(unescape, cells), strict=False))
+                rows.append((reader.line_num, row))
     except csv.Error as error:
         raise csv.Error(f"line {reader.line_num}: {error}") from error
     return columns, rows
