@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from tunewright import console
-from tunewright.curation.grounding import Claim, unsupported
+from tunewright.curation.grounding import Claim, claim_fault
 from tunewright.curation.quantities import quantities
-from tunewright.curation.sample_rules import Sources, anchor, claims_of
+from tunewright.curation.sample_rules import SampleSources, anchor_evidence, claims_of
 from tunewright.curation.teacher_checks import judged_claim
 from tunewright.errors import RunFolderError, TunewrightError, command
 from tunewright.recipe import Recipe, load_recipe
@@ -255,8 +255,8 @@ def run_claims(run: RunFolder) -> list[tuple[str, Claim]]:
     recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else Recipe()
     documents = {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)}
     chunks = {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)}
-    sources = Sources(recipe, documents, chunks)
-    anchored = [anchor(sample, sources) or sample for sample in run.read_records(name, Sample)]
+    sources = SampleSources(recipe, documents, chunks)
+    anchored = [anchor_evidence(sample, sources) or sample for sample in run.read_records(name, Sample)]
     return [(sample.document or "", claim) for sample in anchored for claim in claims_of(sample, sources)]
 
 
@@ -267,7 +267,7 @@ def perturbed_cases(claims: Iterable[tuple[str, Claim]]) -> list[Case]:
     """
     cases = []
     for document, claim in claims:
-        if unsupported(claim):
+        if claim_fault(claim):
             continue
         for kind, copy in (
             ("evidence deleted", without_evidence(claim)),
@@ -281,7 +281,7 @@ def perturbed_cases(claims: Iterable[tuple[str, Claim]]) -> list[Case]:
 
 def free(claims: Sequence[Claim]) -> list[bool | None]:
     """Return the free verifier's verdicts."""
-    return [unsupported(claim) is not None for claim in claims]
+    return [claim_fault(claim) is not None for claim in claims]
 
 
 def measure_verifiers(folder: Path | None, recipe_path: Path | None) -> None:

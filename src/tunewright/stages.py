@@ -137,7 +137,7 @@ STAGES = (
     ),
     Stage(
         "pairs",
-        "tunewright.curation.preference_pairs:curate_pairs",
+        "tunewright.curation.stage:curate_pairs",
         ("curation.ngram",),
         (RunFile.EXAM,),
         (RunFile.PAIRS,),

@@ -5,8 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.curation.answer_edits import EDITS, lost_citation, swapped_name, swapped_number
-from tunewright.curation.quantities import name_words, names, number_values, numbers, plain_number, unsupported
-from tunewright.curation.sample_rules import Sources
+from tunewright.curation.quantities import (
+    name_facts,
+    name_words,
+    number_facts,
+    number_values,
+    plain_number,
+    states_unknown_facts,
+)
+from tunewright.curation.sample_rules import SampleSources
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
 
@@ -24,7 +31,7 @@ def about(evidence, answer="", question="What was found among the people?", text
     span = Span(document="d", start=start, end=start + len(evidence), quote=evidence)
     turns = (Message(role="user", content=prefix + question), Message(role="assistant", content=answer or evidence))
     sample = Sample(id="s", task="free-qa", messages=turns, document="d", chunk="c", evidence=span)
-    return sample, Sources(Recipe(), {"d": document}, {"c": chunk})
+    return sample, SampleSources(Recipe(), {"d": document}, {"c": chunk})
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_without_another_number_one_is_made_up_in_the_same_form():
     for told in ("It cost 3,440 francs.", "It fell by 40.5%.", "It began in 1987.", "It took 7 days."):
         sample, sources = about(told, text=told)
         edited = swapped_number(sample, sources)
-        old, new = numbers(told)[0], numbers(edited)[0]
+        old, new = number_facts(told)[0], number_facts(edited)[0]
         assert (old.kind, old.start) == (new.kind, new.start)
         assert plain_number(new.text) != plain_number(old.text)
         assert new.text.count(",") == old.text.count(",")
@@ -93,16 +100,19 @@ def test_lost_citations():
 
 def test_numbers_and_names_are_told_apart_from_their_look_alikes():
     found = {
-        (fact.text, fact.kind) for fact in numbers("In 2016, 12 of 3,440 (0.3%; 95% CI 0.1-0.5) had CD4 [3] of 2.0.")
+        (fact.text, fact.kind)
+        for fact in number_facts("In 2016, 12 of 3,440 (0.3%; 95% CI 0.1-0.5) had CD4 [3] of 2.0.")
     }
     assert found == {("2016", "year"), ("12", "whole"), ("3,440", "whole"), ("0.3", "percent"), ("2.0", "decimal")}
     found = {
-        (f.text, f.kind) for f in names("Later Doctor Mensah of Ghana used PCR in March. Then SIGNIFICANTLY more.")
+        (f.text, f.kind) for f in name_facts("Later Doctor Mensah of Ghana used PCR in March. Then SIGNIFICANTLY more.")
     }
     assert found == {("Doctor Mensah", "name of 2"), ("Ghana", "name of 1"), ("PCR", "acronym"), ("March", "month")}
     assert number_values("Three of 1,000.0 in 0.50") == {"3", "1000", "0.5"}
-    assert unsupported("12 in Ghana", "In Ghana it was 13.") and unsupported("Here in Benin", "In Ghana.")
-    assert not unsupported("Thirteen: 13 in Ghana", "In Ghana it was 13.")
+    assert states_unknown_facts("12 in Ghana", "In Ghana it was 13.") and states_unknown_facts(
+        "Here in Benin", "In Ghana."
+    )
+    assert not states_unknown_facts("Thirteen: 13 in Ghana", "In Ghana it was 13.")
 
 
 SAID = "Ghana Benin PCR ELISA 12 13.5% 3,440 1,200 2016 2019 had in the of seven WHO. 95% CI (p < 0.05)"

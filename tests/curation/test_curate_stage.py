@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.word_vectors import vectors
-from tunewright.curation.sample_rules import Sources
-from tunewright.curation.stage import curate, sift
+from tunewright.curation import student_sampling
+from tunewright.curation.sample_rules import SampleSources
+from tunewright.curation.stage import curate, filter_samples
 from tunewright.errors import StageError
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Question, Rejection, Sample, Span, digest
@@ -109,6 +110,18 @@ def test_a_second_time_gives_the_same_files(tmp_path):
     assert first == again
 
 
+def test_the_rewards_of_the_kept_samples_are_written_where_there_is_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(student_sampling, "rewards_of", lambda exchanges, _: [float(n) for n in range(len(exchanges))])
+    run = run_folder(tmp_path, [fact(n) for n in (3, 0, 2, 0)])
+    assert "reward_mean" not in curate(run, RECIPE).figures and not run.file("rewards.jsonl").exists()
+    recipe = RECIPE.model_copy(update={"curation": RECIPE.curation.model_copy(update={"reward": "some/model"})})
+    figures = curate(run, recipe).figures
+    assert (figures["reward_mean"], figures["reward_min"], figures["reward_max"]) == (1.0, 0.0, 2.0)
+    kept = run.read_records("train.jsonl", Sample)
+    rewards = run.read_records("rewards.jsonl", student_sampling.Reward)
+    assert [(row.sample, row.reward) for row in rewards] == [(s.id, float(n)) for n, s in enumerate(kept)]
+
+
 def test_own_data_alone_needs_no_documents_and_no_exam(tmp_path, capsys):
     lines = [{"prompt": "Hi", "completion": "Hello!"}, {"prompt": "Bye"}, {"prompt": "Hi", "completion": "Hello!"}]
     (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -121,7 +134,7 @@ def test_own_data_alone_needs_no_documents_and_no_exam(tmp_path, capsys):
     assert "there is no exam" in capsys.readouterr().err
 
 
-def test_wrong_offsets_are_mended_before_anything_is_kept(tmp_path):
+def test_wrong_offsets_are_fixed_before_a_sample_is_kept(tmp_path):
     off = fact(2)
     shifted = off.evidence.model_copy(update={"start": 0, "end": 5})
     run = run_folder(tmp_path, [off.model_copy(update={"evidence": shifted})])
@@ -228,8 +241,8 @@ _SAMPLES = st.one_of(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_SAMPLES, max_size=14))
 def test_every_sample_is_kept_or_rejected_once_and_no_leak_is_left(samples):
-    sources = Sources(RECIPE, {"d": DOCUMENT}, {"c": CHUNK})
-    kept, rejections, figures = sift(samples, sources, EXAM)
+    sources = SampleSources(RECIPE, {"d": DOCUMENT}, {"c": CHUNK})
+    kept, rejections, figures = filter_samples(samples, sources, EXAM)
     assert sum(count for name, count in figures.items() if name.startswith("dropped by ")) == len(rejections)
     assert len(kept) + len(rejections) == len(samples)
     assert Counter(s.id for s in kept) + Counter(r.id for r in rejections) == Counter(s.id for s in samples)
@@ -238,7 +251,7 @@ def test_every_sample_is_kept_or_rejected_once_and_no_leak_is_left(samples):
     assert len({s.messages for s in kept}) == len(kept)
     order = [s.id for s in samples]
     assert [s.id for s in kept] == sorted((s.id for s in kept), key=order.index)
-    assert sift(kept, sources, EXAM)[0] == kept
+    assert filter_samples(kept, sources, EXAM)[0] == kept
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -247,8 +260,8 @@ def test_every_sample_is_kept_or_rejected_once_and_no_leak_is_left(samples):
 )
 def test_the_counts_add_up_with_every_rule_at_work(samples, how, bound):
     recipe = Recipe(curation=CurationSettings(privacy=how, embedding_duplicate=bound))
-    sources = Sources(recipe, {"d": DOCUMENT}, {"c": CHUNK})
-    kept, rejections, figures = sift(samples, sources, EXAM, vectors())
+    sources = SampleSources(recipe, {"d": DOCUMENT}, {"c": CHUNK})
+    kept, rejections, figures = filter_samples(samples, sources, EXAM, vectors())
     assert Counter(s.id for s in kept) + Counter(r.id for r in rejections) == Counter(s.id for s in samples)
     assert sum(count for name, count in figures.items() if name.startswith("dropped by ")) == len(rejections)
     assert figures["leaks_removed"] == sum("exam" in r.reason for r in rejections)

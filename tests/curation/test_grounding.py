@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verifier_accuracy import perturbed_cases, read_labeled, with_other_number, without_evidence
 
-from tunewright.curation.grounding import CHECKS, Claim, unsupported
-from tunewright.curation.sample_rules import RULES, Sources, answered_quotes, claims_of
+from tunewright.curation.grounding import CLAIM_CHECKS, Claim, claim_fault
+from tunewright.curation.sample_rules import RULES, SampleSources, answered_quotes, claims_of
 from tunewright.models.chat_template import question_prompt
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
@@ -70,11 +70,11 @@ def claim(answer: str, evidence: str = ULCER, question: str = "What was found th
     ],
 )
 def test_a_claim_gets_the_first_reason_against_it(given, reason):
-    assert unsupported(given) == reason
+    assert claim_fault(given) == reason
 
 
 def test_every_check_finds_something():
-    found = {next((n for n, check in CHECKS.items() if check(item.claim)), None) for item in read_labeled()}
+    found = {next((n for n, check in CLAIM_CHECKS.items() if check(item.claim)), None) for item in read_labeled()}
     assert found >= {None, "evidence", "premise", "numbers", "names", "negation", "comparison"}
 
 
@@ -85,17 +85,17 @@ def test_every_check_finds_something():
 )
 def test_white_space_and_unicode_form_of_the_passage_change_no_verdict(item, form, space):
     rewritten = unicodedata.normalize(form, space.join(item.passage.split()))
-    assert unsupported(replace(item.claim, passage=f"{space}{rewritten}{space}")) == unsupported(item.claim)
+    assert claim_fault(replace(item.claim, passage=f"{space}{rewritten}{space}")) == claim_fault(item.claim)
 
 
 def test_deleted_evidence_and_changed_numbers_are_found_and_grounded_answers_pass():
     grounded = [(item.source, item.claim) for item in read_labeled() if item.supported]
-    assert sum(unsupported(claim) is not None for _, claim in grounded) <= 0.10 * len(grounded)
+    assert sum(claim_fault(claim) is not None for _, claim in grounded) <= 0.10 * len(grounded)
     cases = perturbed_cases(grounded)
     for kind in ("evidence deleted", "number changed"):
-        verdicts = [unsupported(case.claim) is not None for case in cases if case.kind == kind]
+        verdicts = [claim_fault(case.claim) is not None for case in cases if case.kind == kind]
         assert len(verdicts) >= 90 and sum(verdicts) >= 0.95 * len(verdicts)
-    changed = [unsupported(case.claim) is not None for case in cases if case.kind.startswith("number changed")]
+    changed = [claim_fault(case.claim) is not None for case in cases if case.kind.startswith("number changed")]
     assert sum(changed) >= 0.95 * len(changed)  # also where only the answer still tells the old number
 
 
@@ -112,10 +112,10 @@ def test_copies_are_what_they_say():
     assert without_evidence(claim("x", passage=ULCER)) is None
 
 
-def sources(text: str = PASSAGE, answered: dict[str, tuple[str, ...]] | None = None) -> Sources:
+def sources(text: str = PASSAGE, answered: dict[str, tuple[str, ...]] | None = None) -> SampleSources:
     chunk = Chunk(id="c", document="d", title="Ulcers", section=(), start=0, end=len(text), text=text, num_tokens=9)
     document = Document(id="d", title="Ulcers", source="a.md", text=PASSAGE)
-    return Sources(Recipe(), {"d": document}, {"c": chunk}, answered or {})
+    return SampleSources(Recipe(), {"d": document}, {"c": chunk}, answered or {})
 
 
 def sample(task: str, question: str, answer: str, evidence: str | None = ULCER) -> Sample:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from support.faulty_server import Answer, completion, fake_teacher
 from support.word_vectors import WORDS, vectors
 from tunewright.curation import teacher_checks
-from tunewright.curation.decontamination import look_again
+from tunewright.curation.decontamination import remaining_leaks
 from tunewright.curation.stage import curate
-from tunewright.curation.teacher_checks import Nearness, said_same
+from tunewright.curation.teacher_checks import QuestionSimilarity, confirmed_by_teacher
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question, Sample, digest
 from tunewright.run_folder import RunFolder
@@ -34,7 +34,7 @@ EXAM = [question("what did the hound in the house saw")]
 
 def test_a_question_in_almost_the_words_of_the_exam_is_near():
     same, other = sample("in the house what did the hound saw"), sample("what did the cat in a stone slept")
-    found = Nearness([*FILLER, other, same], EXAM, vectors()).same()
+    found = QuestionSimilarity([*FILLER, other, same], EXAM, vectors()).same()
     assert {place: near.question for place, near in found.items()} == {8: 0}
     assert found[8].cosine >= teacher_checks.SAME
 
@@ -53,8 +53,8 @@ class Teacher:
     [("Yes.", True, 0), ("**yes**", True, 0), ("No", False, 0), ("Perhaps", False, 1), ("", False, 1)],
 )
 def test_the_teacher_decides_on_the_doubtful(text, is_same, num_unclear):
-    teacher, pair = Teacher(text), teacher_checks.Near(0, 0, 0.8, FILLER[0].question)
-    found, unclear = said_same([pair], EXAM, teacher, 1)
+    teacher, pair = Teacher(text), teacher_checks.NearQuestion(0, 0, 0.8, FILLER[0].question)
+    found, unclear = confirmed_by_teacher([pair], EXAM, teacher, 1)
     assert (found, unclear) == ({0: pair} if is_same else {}, num_unclear)
     assert EXAM[0].question in teacher.asked[0] and FILLER[0].question in teacher.asked[0]
 
@@ -63,16 +63,18 @@ def test_of_a_dialogue_the_turn_that_is_near_is_shown_to_the_teacher():
     near = "what did the hound in a house eat"
     turns = [("user", "what did the rose by"), ("assistant", ANSWER), ("user", near), ("assistant", ANSWER)]
     dialogue = Sample(id="d", task="dialogue", messages=tuple(Message(role=role, content=text) for role, text in turns))
-    pairs = [one for one in Nearness([*FILLER, dialogue], EXAM, vectors()).doubtful() if one.sample == len(FILLER)]
+    pairs = [
+        one for one in QuestionSimilarity([*FILLER, dialogue], EXAM, vectors()).doubtful() if one.sample == len(FILLER)
+    ]
     teacher = Teacher(*["Yes"] * len(pairs))
-    found, _ = said_same(pairs, EXAM, teacher, 1)
+    found, _ = confirmed_by_teacher(pairs, EXAM, teacher, 1)
     assert any(f"Question 2: {near}" in asked for asked in teacher.asked) and set(found) == {len(FILLER)}
 
 
 def test_only_the_nearest_below_the_bound_are_doubtful():
     near = [sample(f"what did the hound in the house {word}") for word in ("ran", "slept", "rose", "stone", "by")]
     same = sample("in the house what did the hound saw")
-    pairs = Nearness([*FILLER[:-1], *near, same], EXAM, vectors()).doubtful()
+    pairs = QuestionSimilarity([*FILLER[:-1], *near, same], EXAM, vectors()).doubtful()
     assert len(pairs) == 3
     assert all(pair.cosine < teacher_checks.SAME and pair.sample != 11 for pair in pairs)
     assert [pair.cosine for pair in pairs] == sorted((pair.cosine for pair in pairs), reverse=True)
@@ -124,8 +126,8 @@ UNSEEN = question(
 )
 def test_the_second_look_finds_what_is_left(answer, leaks):
     given = [sample("Why?", answer)]
-    assert look_again(given, [UNSEEN], 8) == ([given[0].id] if leaks else [], 1)
-    assert look_again(given, [UNSEEN.model_copy(update={"ring": "learned"})], 8)[0] == []
+    assert remaining_leaks(given, [UNSEEN], 8) == ([given[0].id] if leaks else [], 1)
+    assert remaining_leaks(given, [UNSEEN.model_copy(update={"ring": "learned"})], 8)[0] == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,10 +136,10 @@ def test_the_second_look_finds_every_shared_run(told, size, data):
     start = data.draw(st.integers(0, len(told) - size))
     copied = ["x", *told[start : start + size], "y"]
     exam = [question("What?", "unseen", gold=" ".join(told))]
-    assert len(look_again([sample("Why?", " ".join(copied))], exam, size)[0]) == 1
+    assert len(remaining_leaks([sample("Why?", " ".join(copied))], exam, size)[0]) == 1
 
 
 def test_of_many_samples_evenly_spaced_ones_are_looked_at(monkeypatch):
     monkeypatch.setattr("tunewright.curation.decontamination._BUDGET", 3000)
     many = [sample("Why?", f"{ANSWER} {n}") for n in range(100)]
-    assert 10 <= look_again(many, [UNSEEN], 8)[1] < 30
+    assert 10 <= remaining_leaks(many, [UNSEEN], 8)[1] < 30

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from support.tiny import make_reward_model
 from tunewright.curation import preference_pairs, student_sampling
-from tunewright.curation.preference_pairs import PAIRS_PER_SAMPLE, curate_pairs, direction
-from tunewright.curation.student_sampling import Told, best_and_worst, error_of, students_error
+from tunewright.curation.preference_pairs import PAIRS_PER_SAMPLE, direction
+from tunewright.curation.stage import curate_pairs
+from tunewright.curation.student_sampling import StudentAnswer, best_and_worst, error_of, students_error
 from tunewright.errors import RecipeError, StageError
 from tunewright.models.chat_template import chat
 from tunewright.recipe import Recipe, parse_recipe
@@ -21,8 +22,8 @@ from tunewright.settings import CurationSettings, ModelSettings, PreferenceSetti
 from tunewright.stages import stages_of
 
 ANIMALS = ("foxes", "wolves", "bears", "owls", "otters", "boars")
-PLACES = ("Keri", "Oti", "Lomé", "Accra", "Kumasi", "Tema")
-FACTS = [f"In {1990 + n} the herd of {animal} near {PLACES[n]} rose by {n + 3}.5%." for n, animal in enumerate(ANIMALS)]
+TOWNS = ("Keri", "Oti", "Lomé", "Accra", "Kumasi", "Tema")
+FACTS = [f"In {1990 + n} the herd of {animal} near {TOWNS[n]} rose by {n + 3}.5%." for n, animal in enumerate(ANIMALS)]
 TEXT = " ".join(FACTS)
 DOCUMENT = Document(id="d", title="Animals", source="a.md", text=TEXT)
 CHUNK = Chunk(id="c", document="d", title="Animals", section=(), start=0, end=len(TEXT), text=TEXT, num_tokens=99)
@@ -32,20 +33,20 @@ EXAM = [
 RECIPE = Recipe(preference=PreferenceSettings(make=("edits",)))
 
 
-def asked(number):
+def question(number):
     return f"How much more {ANIMALS[number]} were there in the end?"
 
 
 def answered(number, passage=""):
     start = TEXT.index(FACTS[number])
     span = Span(document="d", start=start, end=start + len(FACTS[number]), quote=FACTS[number])
-    messages = chat("System.", asked(number), (passage,) if passage else (), FACTS[number])
+    messages = chat("System.", question(number), (passage,) if passage else (), FACTS[number])
     identity = digest([m.model_dump() for m in messages])
     return Sample(id=identity, task="answer-first", messages=messages, document="d", chunk="c", evidence=span)
 
 
 def refused(number, passage="Nobody counted them."):
-    messages = chat("System.", asked(number), (passage,), RECIPE.refusal)
+    messages = chat("System.", question(number), (passage,), RECIPE.refusal)
     return Sample(id=digest([m.model_dump() for m in messages]), task="refusal", messages=messages, document="d")
 
 
@@ -91,7 +92,7 @@ def test_a_refusal_whose_passage_answers_after_all_makes_no_pair(tmp_path):
 
 
 def test_a_pair_that_says_what_the_exam_asks_is_left_out(tmp_path):
-    leaking = Question(id="e2", ring="learned", document="d", question=asked(0), gold="It", answerable=True)
+    leaking = Question(id="e2", ring="learned", document="d", question=question(0), gold="It", answerable=True)
     run = run_folder(tmp_path / "run", [answered(0), answered(1)])
     run.write_records("exam.jsonl", [*EXAM, leaking])
     summary = curate_pairs(run, RECIPE)
@@ -124,14 +125,14 @@ def build(kind, number):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=SAMPLES, data=st.data(), make=st.permutations(["edits", "student", "best-of-n"]), number=st.integers(1, 3))
 def test_counts_add_up_and_every_pair_comes_from_a_training_sample(tmp_path_factory, drawn, data, make, number):
-    samples = list({s.id: s for s in (build(kind, place) for place, kind in drawn)}.values())
-    told = [[Told(data.draw(SAYINGS), data.draw(st.booleans())) for _ in range(3)] for _ in samples]
+    samples = list({s.id: s for s in (build(kind, number) for number, kind in drawn)}.values())
+    answers = [[StudentAnswer(data.draw(SAYINGS), data.draw(st.booleans())) for _ in range(3)] for _ in samples]
     recipe = Recipe(
         preference=PreferenceSettings(make=tuple(make[:number])), curation=CurationSettings(reward="some/model")
     )
     run = run_folder(tmp_path_factory.mktemp("pairs") / "run", samples)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preference_pairs, "student_answers", lambda *_: told)
+        patch.setattr(preference_pairs, "student_answers", lambda *_: answers)
         patch.setattr(
             student_sampling, "rewards_of", lambda exchanges, _: [len(set(text)) * 1.0 for _, text in exchanges]
         )
@@ -172,23 +173,31 @@ def test_the_rules_for_a_wrong_answer(text, sample, error):
 
 def test_the_wrong_answer_nearest_in_length_is_rejected():
     short, near = "It rose by 77%.", "In the end it rose by some 88% or so, we think now."
-    told = [Told(short, False), Told(near, False), Told("It rose by 66% in all of these many years there.", True)]
-    assert students_error(answered(0), told, RECIPE).rejected == near
-    assert students_error(answered(0), told[:1], RECIPE).fault == "lengths too far apart"
-    assert students_error(answered(0), [Told(FACTS[0], False)], RECIPE).fault == "student makes no error"
-    assert students_error(answered(0), told[2:], RECIPE).fault == "student's answers are cut or empty"
+    answers = [
+        StudentAnswer(short, False),
+        StudentAnswer(near, False),
+        StudentAnswer("It rose by 66% in all of these many years there.", True),
+    ]
+    assert students_error(answered(0), answers, RECIPE).rejected == near
+    assert students_error(answered(0), answers[:1], RECIPE).fault == "lengths too far apart"
+    assert students_error(answered(0), [StudentAnswer(FACTS[0], False)], RECIPE).fault == "student makes no error"
+    assert students_error(answered(0), answers[2:], RECIPE).fault == "student's answers are cut or empty"
 
 
 def test_the_best_answer_must_hold_against_the_passage(monkeypatch):
     truth, invented, weak = "It rose by 3.5% in 1990.", "It rose by 77.7% in 1990.", "It rose a bit in 1990."
     scores = {truth: 1.0, invented: 5.0, weak: -1.0}
     monkeypatch.setattr(student_sampling, "rewards_of", lambda exchanges, _: [scores[text] for _, text in exchanges])
-    told = [[Told(text, False) for text in scores], [Told(invented, False), Told("It rose 8%.", True)], []]
-    (first, second, third) = best_and_worst([answered(0)] * 3, told, RECIPE)
+    answers = [
+        [StudentAnswer(text, False) for text in scores],
+        [StudentAnswer(invented, False), StudentAnswer("It rose 8%.", True)],
+        [],
+    ]
+    (first, second, third) = best_and_worst([answered(0)] * 3, answers, RECIPE)
     assert second.fault == third.fault == "fewer than two different answers"
     assert (first.fault, first.chosen) == ("scores too close", None)  # 2 apart, where the scores spread by 2.49
     scores[truth] = 4.0
-    (first,) = best_and_worst([answered(0)], told[:1], RECIPE)
+    (first,) = best_and_worst([answered(0)], answers[:1], RECIPE)
     assert (first.chosen, first.rejected) == (truth, weak)
 
 
@@ -196,13 +205,16 @@ def test_best_of_n_by_a_real_reward_model(tmp_path, monkeypatch):
     model = make_reward_model(tmp_path / "reward", "deberta")
     recipe = Recipe(preference=PreferenceSettings(make=("best-of-n",)), curation=CurationSettings(reward=str(model)))
     sayings = ["It was the study of patients.", "It was in three hospitals.", "Who treated the group?", "It was it."]
-    told = [[Told(text, False) for text in sayings], [Told("It rose by 77.7%.", False), Told("By 88.8%.", False)]]
-    monkeypatch.setattr(preference_pairs, "student_answers", lambda *_: told)
+    answers = [
+        [StudentAnswer(text, False) for text in sayings],
+        [StudentAnswer("It rose by 77.7%.", False), StudentAnswer("By 88.8%.", False)],
+    ]
+    monkeypatch.setattr(preference_pairs, "student_answers", lambda *_: answers)
     run = run_folder(tmp_path / "run", [answered(0), answered(1)])
     summary = curate_pairs(run, recipe)
     (pair,) = made(run)
     scores = dict(
-        zip(sayings, student_sampling.rewards_of([(asked(0), text) for text in sayings], recipe), strict=True)
+        zip(sayings, student_sampling.rewards_of([(question(0), text) for text in sayings], recipe), strict=True)
     )
     assert (pair.chosen, pair.rejected) == (max(scores, key=scores.get), min(scores, key=scores.get))
     assert (pair.origin, pair.sample) == ("best-of-n", answered(0).id)
@@ -217,13 +229,13 @@ def test_the_students_answers_are_drawn_once_and_again_the_same(tmp_path, tiny_m
     samples = [answered(0), answered(1), refused(2)]
     run = run_folder(tmp_path / "run", samples)
     monkeypatch.setattr(student_sampling, "_MOST_TOKENS", 12)
-    first = student_sampling.student_answers(run, recipe, samples)
-    assert [len(told) for told in first] == [3, 3, 3]
-    assert all(len({told.text for told in answers}) > 1 for answers in first)
+    first = student_sampling.student_answers(run.journal("student-answers.jsonl"), recipe, samples)
+    assert [len(answers) for answers in first] == [3, 3, 3]
+    assert all(len({answer.text for answer in answers}) > 1 for answers in first)
     other = RunFolder.create(tmp_path / "other")
-    assert student_sampling.student_answers(other, recipe, samples) == first
+    assert student_sampling.student_answers(other.journal("student-answers.jsonl"), recipe, samples) == first
     monkeypatch.setattr(student_sampling, "student_base", lambda *_: pytest.fail("answered twice"))
-    assert student_sampling.student_answers(run, recipe, samples) == first
+    assert student_sampling.student_answers(run.journal("student-answers.jsonl"), recipe, samples) == first
     lines = run.file("student-answers.jsonl").read_text().splitlines()
     assert sum(len(json.loads(line)["answers"]) for line in lines) == 9
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tunewright.curation.sample_rules import RULES, Sources, anchor, turn_fault
+from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, turn_fault
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
 
@@ -18,7 +18,7 @@ CHUNK = Chunk(
     text=TEXT,
     num_tokens=30,
 )
-SOURCES = Sources(Recipe(), {"d": DOCUMENT}, {"c": CHUNK})
+SOURCES = SampleSources(Recipe(), {"d": DOCUMENT}, {"c": CHUNK})
 QUESTION = "What share of adults in Keri had an ulcer?"
 
 
@@ -99,7 +99,7 @@ def test_turn_order(roles, expected):
     ],
 )
 def test_evidence_is_anchored_to_the_character(evidence):
-    anchored = anchor(sample(evidence=evidence), SOURCES)
+    anchored = anchor_evidence(sample(evidence=evidence), SOURCES)
     assert anchored is not None and anchored.evidence is not None
     place = anchored.evidence
     assert TEXT[place.start : place.end] == place.quote
@@ -108,7 +108,7 @@ def test_evidence_is_anchored_to_the_character(evidence):
 
 def test_evidence_is_looked_for_in_its_own_chunk_only():
     first = CHUNK.model_copy(update={"end": 24, "text": TEXT[:24]})
-    sources = Sources(Recipe(), {"d": DOCUMENT}, {"c": first})
+    sources = SampleSources(Recipe(), {"d": DOCUMENT}, {"c": first})
     moved = sample(evidence=span(start=3))
-    assert anchor(moved, sources) is None
-    assert anchor(moved.model_copy(update={"chunk": None}), sources) is not None
+    assert anchor_evidence(moved, sources) is None
+    assert anchor_evidence(moved.model_copy(update={"chunk": None}), sources) is not None

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from support.faulty_server import Answer, Seen, completion, fake_teacher
-from tunewright.curation.sample_rules import Sources
+from tunewright.curation.sample_rules import SampleSources
 from tunewright.curation.teacher_checks import agrees, check_by_teacher
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
@@ -35,10 +35,10 @@ SAMPLES = [
 ]
 
 
-def sources(*checks: str) -> Sources:
+def sources(*checks: str) -> SampleSources:
     recipe = Recipe(curation=CurationSettings(checks=checks))
     chunk = Chunk(id="c", document="d", title="Ulcers", section=(), start=0, end=len(TEXT), text=TEXT, num_tokens=9)
-    return Sources(recipe, {"d": Document(id="d", title="Ulcers", source="a", text=TEXT)}, {"c": chunk})
+    return SampleSources(recipe, {"d": Document(id="d", title="Ulcers", source="a", text=TEXT)}, {"c": chunk})
 
 
 def teacher_settings(url: str) -> TeacherSettings:

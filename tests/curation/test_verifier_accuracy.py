@@ -5,7 +5,7 @@ import pytest
 import verifier_accuracy
 
 from support.faulty_server import Answer, Seen, completion, fake_teacher
-from tunewright.curation.grounding import unsupported
+from tunewright.curation.grounding import claim_fault
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import Chunk, Document, Message, Sample, Span
 from tunewright.run_folder import RunFolder
@@ -52,7 +52,7 @@ def test_the_labeled_claims_are_complete():
 
 
 def test_the_labeled_claims_have_cases_beyond_the_free_rules():
-    missed = Counter(i.kind for i in verifier_accuracy.read_labeled() if not i.supported and not unsupported(i.claim))
+    missed = Counter(i.kind for i in verifier_accuracy.read_labeled() if not i.supported and not claim_fault(i.claim))
     assert (
         missed["relation-reversed"] and missed["over-generalised"] and missed["addition"] and missed["entity-swapped"]
     )
@@ -62,9 +62,9 @@ def test_a_run_is_measured(run, capsys):
     verifier_accuracy.measure_verifiers(run.path, None)
     printed = capsys.readouterr().err
     labeled = verifier_accuracy.read_labeled()
-    num_rejected = sum(not i.supported and unsupported(i.claim) is not None for i in labeled)
+    num_rejected = sum(not i.supported and claim_fault(i.claim) is not None for i in labeled)
     assert f"{num_rejected} of {sum(not i.supported for i in labeled)}" in printed
-    num_accepted = sum(i.supported and unsupported(i.claim) is None for i in labeled)
+    num_accepted = sum(i.supported and claim_fault(i.claim) is None for i in labeled)
     assert f"{num_accepted} of {sum(i.supported for i in labeled)}" in printed
     assert (
         "evidence deleted" in printed and "9 of 9" in printed and "27 of 27" in printed
@@ -82,7 +82,7 @@ def test_fewer_rejections_than_the_labeled_claims_explain_are_reported(run, caps
     printed = capsys.readouterr().err
     share = 1 / (len(others) + 10)
     labeled = [i for i in verifier_accuracy.read_labeled() if not i.supported]
-    sens = sum(unsupported(i.claim) is not None for i in labeled) / len(labeled)
+    sens = sum(claim_fault(i.claim) is not None for i in labeled) / len(labeled)
     assert "Do not rely on the interval above" in printed
     assert f"if none of its rejections were a false alarm: {1 - share / sens:.1%}" in printed
 

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from support.tiny import make_model, make_reward_model
-from tunewright.curation.student_sampling import FILE, Reward, ranked, write_rewards
+from tunewright.curation.student_sampling import Reward, reward_figures, rewards_of, sample_rewards
 from tunewright.errors import ModelError
 from tunewright.models import reward
 from tunewright.models.reward import load_reward, score_exchanges
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
-from tunewright.run_folder import RunFolder
 from tunewright.settings import CurationSettings
 
 EXCHANGES = [
@@ -89,7 +88,7 @@ def test_pickled_weights_and_a_missing_head_are_refused(tmp_path):
         load_reward(folder, "cpu")
 
 
-def test_samples_are_ranked_and_their_rewards_written(tmp_path, folder):
+def test_samples_are_ranked_by_their_rewards(folder):
     samples = [
         Sample(
             id=str(number),
@@ -99,11 +98,9 @@ def test_samples_are_ranked_and_their_rewards_written(tmp_path, folder):
         for number, (prompt, answer) in enumerate(EXCHANGES)
     ]
     recipe = Recipe(curation=CurationSettings(reward=str(folder)))
-    run = RunFolder.create(tmp_path / "run")
-    rewards = ranked(samples, recipe)
-    figures = write_rewards(run, samples, recipe)
-    written = run.read_records(FILE, Reward)
-    assert [(row.sample, row.reward) for row in written] == [(s.id, r) for s, r in zip(samples, rewards, strict=True)]
-    assert figures["reward_min"] == round(min(rewards), 4) < figures["reward_max"] == round(max(rewards), 4)
-    assert figures["reward_mean"] == round(sum(rewards) / 4, 4)
-    assert write_rewards(run, samples, Recipe()) == {}
+    rewards = sample_rewards(samples, recipe)
+    expected = rewards_of(EXCHANGES, recipe)
+    assert rewards == [Reward(sample=s.id, reward=r) for s, r in zip(samples, expected, strict=True)]
+    figures = reward_figures(rewards)
+    assert figures["reward_min"] == round(min(expected), 4) < figures["reward_max"] == round(max(expected), 4)
+    assert figures["reward_mean"] == round(sum(expected) / 4, 4)

@@ -6,8 +6,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from tunewright.curation.quantities import Fact, name_words, names, number_values, numbers, plain_number
-from tunewright.curation.sample_rules import Sources
+from tunewright.curation.quantities import Fact, name_facts, name_words, number_facts, number_values, plain_number
+from tunewright.curation.sample_rules import SampleSources
 from tunewright.records import Sample, digest
 from tunewright.text.normalization import words
 from tunewright.text.perturbation import is_bound, other_number
@@ -22,7 +22,7 @@ def evidence_of(sample: Sample) -> str:
     return sample.evidence.quote if sample.evidence else split_prompt(sample.question)[0]
 
 
-def _elsewhere(sample: Sample, sources: Sources) -> list[str]:
+def _elsewhere(sample: Sample, sources: SampleSources) -> list[str]:
     """Return where another fact of the same kind may come from: the passage first, then the whole document."""
     chunk = sources.chunks.get(sample.chunk or "")
     document = sources.documents.get(sample.document or "")
@@ -30,7 +30,7 @@ def _elsewhere(sample: Sample, sources: Sources) -> list[str]:
     return list(filter(None, told))
 
 
-def _chance(sample: Sample, sources: Sources, kind: str) -> random.Random:
+def _chance(sample: Sample, sources: SampleSources, kind: str) -> random.Random:
     return random.Random(digest(sources.recipe.seed, kind, sample.id))
 
 
@@ -42,14 +42,14 @@ def _replaced(text: str, facts: Sequence[Fact], old: str, new: str) -> str:
     return text
 
 
-def swapped_number(sample: Sample, sources: Sources) -> str | None:
+def swapped_number(sample: Sample, sources: SampleSources) -> str | None:
     """Return the answer with one number changed, or None when it has none that the evidence carries.
 
     The new number is of the same kind and comes from the passage or the document, the nearest in size first; only
     where there is none it is made up. It stands neither in the evidence nor in the question.
     """
     evidence, question = number_values(evidence_of(sample)), number_values(split_prompt(sample.question)[1])
-    told = numbers(sample.answer)
+    told = number_facts(sample.answer)
     own = [
         fact
         for fact in told
@@ -70,7 +70,7 @@ def _number_elsewhere(target: Fact, taken: set[str], texts: Sequence[str]) -> st
     for text in texts:
         found = {
             fact.text
-            for fact in numbers(text)
+            for fact in number_facts(text)
             if fact.kind == target.kind
             and plain_number(fact.text) not in taken
             and (target.kind == "year" or abs(_size(fact.text) - size) >= _LEAST_CHANGE * max(size, 1e-9))
@@ -87,14 +87,14 @@ def _size(number: str) -> float:
         return 0.0
 
 
-def swapped_name(sample: Sample, sources: Sources) -> str | None:
+def swapped_name(sample: Sample, sources: SampleSources) -> str | None:
     """Return the answer with one name replaced by another of the same document, or None.
 
     The other name is of the same kind, shares no word with evidence, question or answer, and is no short form of
     what they say.
     """
     evidence, question = evidence_of(sample), split_prompt(sample.question)[1]
-    told = names(sample.answer)
+    told = name_facts(sample.answer)
     own = [
         f for f in told if set(words(f.text)) <= set(words(evidence)) and not set(words(f.text)) & set(words(question))
     ]
@@ -108,7 +108,7 @@ def swapped_name(sample: Sample, sources: Sources) -> str | None:
             fact.text
             for line in text.splitlines()
             if line.rstrip().endswith((".", "!", "?"))  # headings write other words large
-            for fact in names(line)
+            for fact in name_facts(line)
             if fact.kind == target.kind and _is_other(fact.text, taken)
         }
         if found:
@@ -135,13 +135,13 @@ def _singular(spoken: Sequence[str]) -> set[str]:
     return {word.removesuffix("s") for word in spoken}
 
 
-def lost_citation(sample: Sample, sources: Sources) -> str | None:
+def lost_citation(sample: Sample, sources: SampleSources) -> str | None:
     """Return the answer without its citations ([1], or a quote in parentheses), or None when it has none."""
     del sources
     bare = _CITATION.sub("", sample.answer).strip()
     return bare if bare and bare != sample.answer.strip() else None
 
 
-Edit = Callable[[Sample, Sources], str | None]
+Edit = Callable[[Sample, SampleSources], str | None]
 
 EDITS: dict[str, Edit] = {"number": swapped_number, "name": swapped_name, "citation": lost_citation}

@@ -25,7 +25,7 @@ class Leak(NamedTuple):
     question: str
 
 
-def asked(sample: Sample) -> list[str]:
+def questions_of(sample: Sample) -> list[str]:
     """Return what the sample asks: the question of each user turn; in the user's own data, the turns too."""
     turns = [message.content for message in sample.messages if message.role == "user"]
     questions = [split_prompt(turn)[1] for turn in turns]
@@ -110,7 +110,7 @@ class Leaks:
 
     def find(self, sample: Sample) -> Leak | None:
         """Return the first leak found in a sample, or None."""
-        for text in asked(sample):
+        for text in questions_of(sample):
             leaked = self._question(text)
             if leaked:
                 return Leak("leaks an exam question", leaked)
@@ -196,7 +196,7 @@ class _SecondLook:
         )
 
 
-def look_again(kept: Sequence[Sample], exam: Iterable[Question], size: int) -> tuple[list[str], int]:
+def remaining_leaks(kept: Sequence[Sample], exam: Iterable[Question], size: int) -> tuple[list[str], int]:
     """Return the identifiers of samples that leak the unseen ring, and how many samples were looked at.
 
     Every run of ``size`` words of a sample is searched in the plain text of the exam's evidence, gold answers and

@@ -12,7 +12,7 @@ from tunewright import console
 from tunewright.curation import privacy, teacher_checks
 from tunewright.curation.decontamination import Leaks, instructions
 from tunewright.curation.deduplication import Duplicates, answered_prompts, embedding_duplicates, prompt_key
-from tunewright.curation.sample_rules import RULES, Sources, anchor, teaches_refusal
+from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, teaches_refusal
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import OWN, Question, Rejection, Sample
 from tunewright.teacher.protocol import TeacherLike
@@ -48,18 +48,18 @@ class Drop(NamedTuple):
     is_leak: bool = False
 
 
-Verdict = Sample | Drop  # the sample goes on, as it was or mended; or it leaves
+FilterResult = Sample | Drop  # the sample goes on, as it was or mended; or it leaves
 
 
-class Rule(NamedTuple):
+class SampleFilter(NamedTuple):
     """A named rule: the verdict on each of the samples that came so far, in their order."""
 
     name: str
-    judge: Callable[[Sequence[Sample]], list[Verdict]]
+    judge: Callable[[Sequence[Sample]], list[FilterResult]]
 
 
 @dataclass
-class Sifted:
+class Filtered:
     """What the rules left, what they dropped, and how many each of them dropped; every rule is counted, 0 too."""
 
     kept: list[Sample]
@@ -68,30 +68,30 @@ class Sifted:
     leaks: Counter[str] = field(default_factory=Counter)
 
 
-def one_by_one(judge: Callable[[Sample], Verdict]) -> Callable[[Sequence[Sample]], list[Verdict]]:
+def each_sample(judge: Callable[[Sample], FilterResult]) -> Callable[[Sequence[Sample]], list[FilterResult]]:
     """Return a rule's judge that looks at each sample for itself."""
     return lambda samples: [judge(sample) for sample in samples]
 
 
-def _own_rules(sources: Sources) -> list[Rule]:
+def _own_rules(sources: SampleSources) -> list[SampleFilter]:
     """Return the rules of rules.py; the one for evidence also puts it at its true place."""
 
-    def judge(name: str) -> Callable[[Sample], Verdict]:
+    def judge(name: str) -> Callable[[Sample], FilterResult]:
         rule = RULES[name]
 
-        def verdict(sample: Sample) -> Verdict:
+        def verdict(sample: Sample) -> FilterResult:
             reason = rule(sample, sources)
             if reason:
                 return Drop(reason)
-            return (anchor(sample, sources) or sample) if name == "evidence" else sample
+            return (anchor_evidence(sample, sources) or sample) if name == "evidence" else sample
 
         return verdict
 
-    return [Rule(name, one_by_one(judge(name))) for name in RULES]
+    return [SampleFilter(name, each_sample(judge(name))) for name in RULES]
 
 
-def _personal(how: str) -> Callable[[Sample], Verdict]:
-    def verdict(sample: Sample) -> Verdict:
+def _personal(how: str) -> Callable[[Sample], FilterResult]:
+    def verdict(sample: Sample) -> FilterResult:
         found = privacy.kinds(sample)
         if not found:
             return sample
@@ -100,65 +100,65 @@ def _personal(how: str) -> Callable[[Sample], Verdict]:
     return verdict
 
 
-def _addressed(sample: Sample) -> Verdict:
+def _addressed(sample: Sample) -> FilterResult:
     fault = address(sample)
     return Drop(PLANTED, fault) if fault else sample
 
 
-def _duplicates(samples: Sequence[Sample], sources: Sources) -> list[Rule]:
+def _duplicates(samples: Sequence[Sample], sources: SampleSources) -> list[SampleFilter]:
     """Return the rules for refusals that contradict, and for exact and near duplicates."""
     duplicates = Duplicates(sources.recipe.curation.near_duplicate)
     answered = answered_prompts(samples, sources.recipe.refusal)
 
-    def contradicts(sample: Sample) -> Verdict:
+    def contradicts(sample: Sample) -> FilterResult:
         refused = teaches_refusal(sample, sources.recipe.refusal) and prompt_key(sample) in answered
         return Drop("refuses what another sample answers") if refused else sample
 
-    def repeats(sample: Sample) -> Verdict:
+    def repeats(sample: Sample) -> FilterResult:
         found = duplicates.find(sample)
         return Drop(found[0], f"repeats {found[1]}") if found else sample
 
-    return [Rule("contradiction", one_by_one(contradicts)), Rule("duplicates", one_by_one(repeats))]
+    return [SampleFilter("contradiction", each_sample(contradicts)), SampleFilter("duplicates", each_sample(repeats))]
 
 
-def _same_in_meaning(vectors: TokenVectors, threshold: float) -> Rule:
-    def judge(samples: Sequence[Sample]) -> list[Verdict]:
+def _same_in_meaning(vectors: TokenVectors, threshold: float) -> SampleFilter:
+    def judge(samples: Sequence[Sample]) -> list[FilterResult]:
         repeated = embedding_duplicates(samples, vectors, threshold)
         return [
             Drop("embedding duplicate", f"repeats {samples[repeated[place]].id}") if place in repeated else sample
             for place, sample in enumerate(samples)
         ]
 
-    return Rule("embedding duplicates", judge)
+    return SampleFilter("embedding duplicates", judge)
 
 
-def _decontamination(exam: Sequence[Question], sources: Sources) -> Rule:
+def _decontamination(exam: Sequence[Question], sources: SampleSources) -> SampleFilter:
     leaks = Leaks(exam, sources.recipe.curation.ngram)
 
-    def leaked(sample: Sample) -> Verdict:
+    def leaked(sample: Sample) -> FilterResult:
         found = leaks.find(sample)
         return Drop(found.reason, f"exam question {found.question}", is_leak=True) if found else sample
 
-    return Rule("decontamination", one_by_one(leaked))
+    return SampleFilter("decontamination", each_sample(leaked))
 
 
 def _exam_in_other_words(
     exam: Sequence[Question], vectors: TokenVectors, teacher: TeacherLike | None, seed: int
-) -> Rule:
+) -> SampleFilter:
     """Return the rule for questions near an exam question; with a teacher, it is asked of the doubtful ones."""
 
-    def judge(samples: Sequence[Sample]) -> list[Verdict]:
-        nearness = teacher_checks.Nearness(samples, exam, vectors)
+    def judge(samples: Sequence[Sample]) -> list[FilterResult]:
+        nearness = teacher_checks.QuestionSimilarity(samples, exam, vectors)
         near = nearness.same()
-        said: dict[int, teacher_checks.Near] = {}
+        said: dict[int, teacher_checks.NearQuestion] = {}
         if teacher:
             doubtful = [pair for pair in nearness.doubtful() if pair.sample not in near]
-            said, unclear = teacher_checks.said_same(doubtful, exam, teacher, seed)
+            said, unclear = teacher_checks.confirmed_by_teacher(doubtful, exam, teacher, seed)
             if unclear:
                 console.warning(
                     f"the teacher said neither yes nor no to {unclear} of {len(doubtful)} pairs of questions"
                 )
-        verdicts: list[Verdict] = []
+        verdicts: list[FilterResult] = []
         for place, sample in enumerate(samples):
             found = near.get(place) or said.get(place)
             by = "near an exam question" if place in near else "asks what the exam asks, says the teacher"
@@ -166,16 +166,16 @@ def _exam_in_other_words(
             verdicts.append(Drop(by, remark, is_leak=True) if found else sample)
         return verdicts
 
-    return Rule("exam in other words", judge)
+    return SampleFilter("exam in other words", judge)
 
 
 def rules_for(
     samples: Sequence[Sample],
-    sources: Sources,
+    sources: SampleSources,
     exam: Sequence[Question],
     vectors: TokenVectors | None = None,
     teacher: TeacherLike | None = None,
-) -> list[Rule]:
+) -> list[SampleFilter]:
     """Return the rules in the order in which samples pass them, the cheapest first.
 
     Args:
@@ -188,8 +188,8 @@ def rules_for(
     recipe, how = sources.recipe, sources.recipe.curation.privacy
     rules = _own_rules(sources)
     if how != "keep":
-        rules.append(Rule("privacy", one_by_one(_personal(how))))
-    rules.append(Rule("injection", one_by_one(_addressed)))
+        rules.append(SampleFilter("privacy", each_sample(_personal(how))))
+    rules.append(SampleFilter("injection", each_sample(_addressed)))
     rules += _duplicates(samples, sources)
     if vectors and recipe.curation.embedding_duplicate:
         rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate))
@@ -215,9 +215,9 @@ def _rejection(sample: Sample, drop: Drop) -> Rejection:
     )
 
 
-def pass_through(samples: Sequence[Sample], rules: Sequence[Rule]) -> Sifted:
+def pass_through(samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Filtered:
     """Return what is left of the samples after all rules; each sample is kept, or dropped by one rule."""
-    sifted = Sifted(list(samples))
+    sifted = Filtered(list(samples))
     with console.progress("curate", len(rules)) as bar:
         for rule in rules:
             left: list[Sample] = []

@@ -128,12 +128,12 @@ def names_missing(claim: Claim) -> str | None:
     """Each name or code of the answer must stand in the passage, its title or the question."""
     shown = " ".join([claim.passage, claim.title, claim.question])
     known = set(words(shown.replace("-", " ")))
-    if names(claim.answer) <= known and _codes(claim.answer) <= _codes(shown) | known:
+    if named_words(claim.answer) <= known and _codes(claim.answer) <= _codes(shown) | known:
         return None
     return "answer has a name that its source lacks"
 
 
-def names(text: str) -> set[str]:
+def named_words(text: str) -> set[str]:
     """Return the normalized acronyms, and words whose capital does not start a sentence."""
     found: set[str] = set()
     for match in _TOKEN.finditer(text):
@@ -223,9 +223,9 @@ def words_from_nowhere(claim: Claim) -> str | None:
     return None
 
 
-def unsupported(claim: Claim) -> str | None:
+def claim_fault(claim: Claim) -> str | None:
     """Return why the passage does not carry the answer, or None when no check finds a fault."""
-    return next(filter(None, (check(claim) for check in CHECKS.values())), None)
+    return next(filter(None, (check(claim) for check in CLAIM_CHECKS.values())), None)
 
 
 # Words of direction that exclude each other, as beginnings of words.
@@ -245,7 +245,7 @@ OPPOSITES: tuple[tuple[str, str], ...] = (
     (r"inhibit", r"stimulat|activat|promot"),
 )
 
-CHECKS: dict[str, Callable[[Claim], str | None]] = {
+CLAIM_CHECKS: dict[str, Callable[[Claim], str | None]] = {
     "evidence": evidence_gone,
     "copy": copy_differs,
     "premise": premise_wrong,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tunewright.records import Message, Sample
 
 
-class Found(NamedTuple):
+class PersonalData(NamedTuple):
     """One find: its kind and its half-open offsets in the text."""
 
     kind: str
@@ -201,19 +201,19 @@ def _whole_token(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=10_000)  # a passage is shown by many samples
-def find(text: str) -> tuple[Found, ...]:
+def find(text: str) -> tuple[PersonalData, ...]:
     """Return the personal data and secrets of a text, in order, none overlapping.
 
     Of overlapping finds the longest is taken, and a secret before all others.
     """
     has_digits = bool(_DIGITS.search(text))
     every = [
-        Found(kind, *span)
+        PersonalData(kind, *span)
         for kind, finder in FINDERS.items()
         if has_digits or kind in _WITHOUT_DIGITS
         for span in finder(text)
     ]
-    chosen: list[Found] = []
+    chosen: list[PersonalData] = []
     for found in sorted(every, key=lambda found: (found.kind != "SECRET", found.start - found.end, found.start)):
         if all(found.end <= other.start or other.end <= found.start for other in chosen):
             chosen.append(found)

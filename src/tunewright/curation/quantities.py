@@ -240,7 +240,7 @@ def number_values(text: str) -> set[str]:
     return told | {_WRITTEN[word] for word in words(text) if word in _WRITTEN}
 
 
-def numbers(text: str) -> list[Fact]:
+def number_facts(text: str) -> list[Fact]:
     """Return the numbers that can be swapped: percentages, years, decimals and whole numbers, told apart.
 
     The 95 of "95% CI" is left out: it says how, not what.
@@ -287,7 +287,7 @@ def _runs(text: str) -> Iterator[tuple[int, int, list[str]]]:
             yield run[0][0], run[-1][1], [word for _, _, word in run]
 
 
-def names(text: str) -> list[Fact]:
+def name_facts(text: str) -> list[Fact]:
     """Return the names: acronyms, and runs of words whose capital does not start a sentence.
 
     The kind is "acronym", "month", or "name" with its number of words.
@@ -306,10 +306,10 @@ def names(text: str) -> list[Fact]:
 
 def name_words(text: str) -> set[str]:
     """Return the normalized words of all names of a text."""
-    return {word for name in names(text) for word in words(name.text.replace("-", " "))}
+    return {word for name in name_facts(text) for word in words(name.text.replace("-", " "))}
 
 
-def unsupported(text: str, source: str) -> bool:
+def states_unknown_facts(text: str, source: str) -> bool:
     """Tell whether a text has a number or a name that its source lacks."""
     if not number_values(text) <= number_values(source):
         return True

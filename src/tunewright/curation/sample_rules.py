@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tunewright.curation.grounding import Claim, unsupported
+from tunewright.curation.grounding import Claim, claim_fault
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, OWN, VIEW, Chunk, Document, Message, Sample, Span
 from tunewright.text.normalization import find_quote, normalize, question_fault
@@ -23,7 +23,7 @@ _DOUBTED = re.compile(r"Are you sure\?")  # how a dialogue's user doubts an answ
 
 
 @dataclass(frozen=True)
-class Sources:
+class SampleSources:
     """What the rules look samples up in: the recipe, and the documents and chunks by identifier.
 
     ``answered`` holds the evidence that answers a question, by normalized question (:func:`answered_quotes`).
@@ -72,7 +72,7 @@ def turn_fault(messages: Sequence[Message]) -> str | None:
     return None
 
 
-def anchor(sample: Sample, sources: Sources) -> Sample | None:
+def anchor_evidence(sample: Sample, sources: SampleSources) -> Sample | None:
     """Return the sample with its evidence at its true place in the document, or None when it does not occur.
 
     The stored offsets count when the quote stands there (exact after normalization). Else the quote is looked
@@ -98,13 +98,13 @@ def anchor(sample: Sample, sources: Sources) -> Sample | None:
     return sample.model_copy(update={"evidence": true})
 
 
-def format_fault(sample: Sample, sources: Sources) -> str | None:
+def format_fault(sample: Sample, sources: SampleSources) -> str | None:
     """Roles in order, and no empty turn."""
     del sources
     return turn_fault(sample.messages)
 
 
-def wording_fault(sample: Sample, sources: Sources) -> str | None:
+def wording_fault(sample: Sample, sources: SampleSources) -> str | None:
     """What makes a written question unfit, the first of a dialogue; a refusal's answer says nothing about it."""
     if sample.task in UNGROUNDED or sample.task in (VIEW, "extraction"):
         return None
@@ -115,7 +115,7 @@ def wording_fault(sample: Sample, sources: Sources) -> str | None:
     return question_fault(split_prompt(asked)[1], "" if hides_nothing else told)
 
 
-def evidence_fault(sample: Sample, sources: Sources) -> str | None:
+def evidence_fault(sample: Sample, sources: SampleSources) -> str | None:
     """Evidence must be given, and all of it must occur in its document."""
     if sample.task in UNGROUNDED or teaches_refusal(sample, sources.recipe.refusal):
         return None
@@ -124,16 +124,16 @@ def evidence_fault(sample: Sample, sources: Sources) -> str | None:
     if sample.evidence.document not in sources.documents:
         return "evidence from an unknown document"
     further = [sample.model_copy(update={"evidence": span, "chunk": None}) for span in sample.further_evidence]
-    found = all(anchor(one, sources) for one in (sample, *further))
+    found = all(anchor_evidence(one, sources) for one in (sample, *further))
     return None if found else "evidence does not occur in the document"
 
 
-def support_fault(sample: Sample, sources: Sources) -> str | None:
+def support_fault(sample: Sample, sources: SampleSources) -> str | None:
     """The chunk, as it is now, must carry every answer: the free verifier, see :mod:`tunewright.curation.grounding`."""
-    return next(filter(None, map(unsupported, claims_of(sample, sources))), None)
+    return next(filter(None, map(claim_fault, claims_of(sample, sources))), None)
 
 
-def claims_of(sample: Sample, sources: Sources) -> list[Claim]:
+def claims_of(sample: Sample, sources: SampleSources) -> list[Claim]:
     """Return what the verifier is to check of a sample: one claim, or one for each answer of a dialogue.
 
     None for what rests on no document and where nothing is answered. Of an extraction, that each quote stands in
@@ -153,7 +153,7 @@ def claims_of(sample: Sample, sources: Sources) -> list[Claim]:
     return [_claim(split_prompt(sample.question)[1], sample.answer, spans, sample, sources)]
 
 
-def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, sources: Sources) -> Claim:
+def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, sources: SampleSources) -> Claim:
     chunks = [sources.chunk_of(span, sample.chunk) for span in spans]
     document = sources.documents.get(spans[0].document)
     whole = document.text if document and not any(chunks) else ""
@@ -171,7 +171,7 @@ def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, so
     )
 
 
-def decline_fault(sample: Sample, sources: Sources) -> str | None:
+def decline_fault(sample: Sample, sources: SampleSources) -> str | None:
     """A sample that declines must not show what answers its question elsewhere in the data."""
     if sample.task in UNGROUNDED or not teaches_refusal(sample, sources.recipe.refusal):
         return None
@@ -182,7 +182,7 @@ def decline_fault(sample: Sample, sources: Sources) -> str | None:
 
 
 def answered_quotes(samples: Iterable[Sample], refusal: str) -> dict[str, tuple[str, ...]]:
-    """Return the evidence of the answered samples, by normalized question: what ``Sources.answered`` holds."""
+    """Return the evidence of the answered samples, by normalized question: what ``SampleSources.answered`` holds."""
     quotes: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         if sample.evidence and sample.evidence.quote.strip() and not teaches_refusal(sample, refusal):
@@ -190,9 +190,9 @@ def answered_quotes(samples: Iterable[Sample], refusal: str) -> dict[str, tuple[
     return {question: tuple(dict.fromkeys(found)) for question, found in quotes.items()}
 
 
-Rule = Callable[[Sample, Sources], str | None]
+SampleRule = Callable[[Sample, SampleSources], str | None]
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, SampleRule] = {
     "format": format_fault,
     "wording": wording_fault,
     "evidence": evidence_fault,

@@ -1,18 +1,27 @@
-"""The curate stage: samples and the user's own data in, the training set out, every drop with its reason."""
+"""The stages curate (training set) and pairs (preference pairs): every drop counted."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tunewright import console
 from tunewright.curation.chat_formats import read_own_data
-from tunewright.curation.decontamination import look_again
+from tunewright.curation.decontamination import Leaks, remaining_leaks
 from tunewright.curation.filters import STAGE, pass_through, rules_for
-from tunewright.curation.sample_rules import Sources, answered_quotes
-from tunewright.curation.student_sampling import write_rewards
-from tunewright.curation.teacher_checks import check_by_teacher
+from tunewright.curation.preference_pairs import STAGE as PAIRS_STAGE
+from tunewright.curation.preference_pairs import (
+    PairInputs,
+    filter_pairs,
+    length_figures,
+    made_candidates,
+    no_pairs_error,
+    read_own_pairs,
+)
+from tunewright.curation.sample_rules import SampleSources, answered_quotes
+from tunewright.curation.student_sampling import reward_figures, sample_rewards
+from tunewright.curation.teacher_checks import Figures, check_by_teacher
 from tunewright.errors import StageError
 from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
@@ -21,51 +30,51 @@ from tunewright.run_folder import RunFile, RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.protocol import TeacherLike
 
-Figures = dict[str, float | int | str]
 
-
-def sift(
+def filter_samples(
     samples: Sequence[Sample],
-    sources: Sources,
+    sources: SampleSources,
     exam: Sequence[Question],
     vectors: TokenVectors | None = None,
     teacher: TeacherLike | None = None,
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures.
 
-    The figures: drops by rule, leaks removed and their share of all samples by detector, and the leaks that a second,
-    independent look still finds (``leaks_left``) in the samples that it looked at (``leaks_looked_at``).
+    The figures are the drops by filter, the removed leaks and their share of all samples by detector, and the leaks
+    that a second, independent detector still finds (``leaks_left``) among the samples it checks (``leaks_looked_at``).
+
+    Raises:
+        TeacherError: the teacher cannot be used, or most calls fail.
     """
-    sifted = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher))
-    kept, rejections, checked = sifted.kept, sifted.rejections, Figures()
+    filtered = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher))
+    kept, rejections, checked = filtered.kept, filtered.rejections, Figures()
     if teacher and sources.recipe.curation.checks:
         kept, more, checked = check_by_teacher(kept, sources, teacher)
         rejections = [*rejections, *more]
-    left, num_checked = look_again(kept, exam, sources.recipe.curation.ngram)
+    left, num_checked = remaining_leaks(kept, exam, sources.recipe.curation.ngram)
     if left:
         console.warning(f"{len(left)} of {num_checked:,} samples still hold exam evidence, such as sample {left[0]}")
-    figures: Figures = {f"dropped by {name}": count for name, count in sifted.dropped_by.items() if count}
-    figures |= {f"leak rate: {reason}": round(n / len(samples), 6) for reason, n in sorted(sifted.leaks.items()) if n}
-    figures |= {"leaks_removed": sifted.leaks.total(), "leaks_left": len(left), "leaks_looked_at": num_checked}
+    figures: Figures = {f"dropped by {name}": count for name, count in filtered.dropped_by.items() if count}
+    figures |= {f"leak rate: {reason}": round(n / len(samples), 6) for reason, n in sorted(filtered.leaks.items()) if n}
+    figures |= {"leaks_removed": filtered.leaks.total(), "leaks_left": len(left), "leaks_looked_at": num_checked}
     return kept, rejections, figures | checked
 
 
 @contextmanager
-def _opened(
+def _open_models(
     run: RunFolder, recipe: Recipe, exam: Sequence[Question]
 ) -> Iterator[tuple[TokenVectors | None, TeacherLike | None]]:
-    """Yield what the recipe's costlier rules need: the student's token vectors, and the teacher when it is asked."""
+    """Yield the models of the recipe's costlier filters: the student's token vectors, and the teacher."""
     check = recipe.curation.paraphrase_check and bool(exam)
     vectors = None
     if recipe.curation.embedding_duplicate or check:
         vectors = read_token_vectors(recipe.model.base, recipe.folder)
     check = check or bool(recipe.curation.checks)
     with ExitStack() as opened:
-        teacher = (
-            opened.enter_context(open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, STAGE))
-            if check
-            else None
-        )
+        teacher = None
+        if check:
+            journal = run.journal(RunFile.TEACHER_JOURNAL)
+            teacher = opened.enter_context(open_teacher(journal, recipe.teacher, STAGE))
         yield vectors, teacher
 
 
@@ -80,42 +89,40 @@ def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) 
     return StageError(
         f"none of {num_in} samples may enter the training set",
         "dropped because: " + "; ".join(f"{reason} ({count})" for reason, count in top),
-        f"look at them in '{run.file(RunFile.REJECTED)}'; then loosen [curation], or take a stronger teacher",
+        f"read them in '{run.file(RunFile.REJECTED)}'; then loosen [curation], or use a stronger teacher",
     )
 
 
 def _print_funnel(num_in: int, rejected: dict[str, int], num_out: int) -> None:
     drops = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     rows = [("samples in", num_in), *[(f"- {reason}", count) for reason, count in drops], ("kept", num_out)]
-    near = rejected.get("near duplicate", 0)
-    if near > num_in / 2:
-        console.warning(f"{near:,} of {num_in:,} samples are near duplicates; are they? see {RunFile.REJECTED}")
+    num_near = rejected.get("near duplicate", 0)
+    if num_near > num_in / 2:
+        console.warning(f"{num_near:,} of {num_in:,} samples are near duplicates; check them in {RunFile.REJECTED}")
     console.table("training set", ("reason", "samples"), [(name, f"{count:,}") for name, count in rows])
 
 
-def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Write train.jsonl: the written samples, then the user's own data, without what the checks drop.
+def _sources(run: RunFolder, recipe: Recipe, answered: Mapping[str, Sequence[str]]) -> SampleSources:
+    documents = {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)}
+    chunks = {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)}
+    return SampleSources(recipe, documents, chunks, answered)
 
-    Reads samples.jsonl, exam.jsonl, documents.jsonl and chunks.jsonl where they exist, and the files of
-    ``synthesis.data``.
+
+def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Write train.jsonl: the synthesized samples, then the user's own data, without those that a filter drops.
 
     Raises:
-        StageError: nothing is left to train on.
+        StageError: no sample is left to train on.
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
     own, malformed = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
     samples = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
-    sources = Sources(
-        recipe,
-        {document.id: document for document in run.records_if_any(RunFile.DOCUMENTS, Document)},
-        {chunk.id: chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk)},
-        answered_quotes(samples, recipe.refusal),
-    )
+    sources = _sources(run, recipe, answered_quotes(samples, recipe.refusal))
     exam = run.records_if_any(RunFile.EXAM, Question)
     if not exam and samples:
         console.warning("there is no exam: the training data cannot be checked for leaks")
-    with _opened(run, recipe, exam if samples else []) as (vectors, teacher):
-        kept, dropped, figures = sift(samples, sources, exam, vectors, teacher)
+    with _open_models(run, recipe, exam if samples else []) as (vectors, teacher):
+        kept, dropped, figures = filter_samples(samples, sources, exam, vectors, teacher)
     num_in = len(samples) + len(malformed)
     rejected = run.reject(STAGE, [*malformed, *dropped])
     if num_in:
@@ -123,7 +130,35 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     if not kept:
         raise _nothing_kept(num_in, [*malformed, *dropped], run)
     run.write_records(RunFile.TRAIN, kept)
-    figures |= write_rewards(run, kept, recipe)
+    if recipe.curation.reward:
+        rewards = sample_rewards(kept, recipe)
+        run.write_records(RunFile.REWARDS, rewards)
+        figures |= reward_figures(rewards)
     tasks = Counter(sample.task for sample in kept)
     per_task = {f"task {task}": tasks[task] for task in sorted(tasks)}
     return StageSummary(num_in=num_in, num_out=len(kept), rejected=rejected, figures={**per_task, **figures})
+
+
+def curate_pairs(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Write pairs.jsonl: the user's own pairs, then the made ones, without malformed ones, repeats, leaks and surplus.
+
+    Raises:
+        DocumentError: a file is missing, or none of its pairs is left.
+        StageError: no pair could be made.
+    """
+    leaks = Leaks(run.read_records(RunFile.EXAM, Question), recipe.curation.ngram)
+    samples = run.read_records(RunFile.TRAIN, Sample) if recipe.preference.make else []
+    candidates = read_own_pairs(recipe)
+    if recipe.preference.make:
+        journal = run.journal(RunFile.STUDENT_JOURNAL)
+        candidates += made_candidates(PairInputs(samples, _sources(run, recipe, {}), journal))
+    by_id = {sample.id: sample for sample in samples}
+    kept, rejections = filter_pairs(candidates, leaks, by_id, recipe.refusal, recipe.seed)
+    rejected = run.reject(PAIRS_STAGE, rejections)
+    if not kept:
+        raise no_pairs_error(bool(recipe.preference.make), rejections)
+    if rejections:
+        console.warning(f"{len(rejections)} of {len(rejections) + len(kept)} preference pairs are dropped")
+    run.write_records(RunFile.PAIRS, kept)
+    num_in = len(kept) + len(rejections)
+    return StageSummary(num_in=num_in, num_out=len(kept), rejected=rejected, figures=length_figures(kept))

@@ -1,4 +1,4 @@
-"""The base student's own answers to the training prompts, sampled; each batch is journaled, and paid for once."""
+"""The student's sampled answers to the training prompts, their rewards, and which of them make a pair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tunewright import console
 from tunewright.curation.answer_edits import evidence_of
-from tunewright.curation.quantities import number_values, unsupported
+from tunewright.curation.quantities import number_values, states_unknown_facts
 from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.metrics import is_refusal, token_f1, tokens
 from tunewright.models.chat_template import encode_prompt, end_ids
@@ -20,10 +20,8 @@ from tunewright.models.source import locate
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Record, Sample, digest
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import Journal
 from tunewright.text.prompts import split_prompt
-
-FILE = RunFile.REWARDS
 
 
 class Reward(Record):
@@ -54,41 +52,43 @@ def rewards_of(exchanges: Sequence[tuple[str, str]], recipe: Recipe) -> list[flo
     return scored.rewards
 
 
-def ranked(samples: Sequence[Sample], recipe: Recipe) -> list[float]:
-    """Return the reward of each sample's last answer to its last question, in the samples' order."""
-    return rewards_of([(sample.question, sample.answer) for sample in samples], recipe)
+def sample_rewards(samples: Sequence[Sample], recipe: Recipe) -> list[Reward]:
+    """Return the reward of each sample's last answer to its last question, in the samples' order.
+
+    Raises:
+        ModelError: the reward model cannot be loaded, or is none.
+    """
+    rewards = rewards_of([(sample.question, sample.answer) for sample in samples], recipe)
+    return [Reward(sample=sample.id, reward=reward) for sample, reward in zip(samples, rewards, strict=True)]
 
 
-def write_rewards(run: RunFolder, samples: Sequence[Sample], recipe: Recipe) -> dict[str, float | int | str]:
-    """Write rewards.jsonl for the samples and return the figures: mean, least and greatest; nothing without a model."""
-    if not recipe.curation.reward or not samples:
-        return {}
-    rewards = ranked(samples, recipe)
-    run.write_records(FILE, [Reward(sample=s.id, reward=r) for s, r in zip(samples, rewards, strict=True)])
+def reward_figures(rewards: Sequence[Reward]) -> dict[str, float | int | str]:
+    """Return the mean, least and greatest reward."""
+    values = [reward.reward for reward in rewards]
     return {
-        "reward_mean": round(sum(rewards) / len(rewards), 4),
-        "reward_min": round(min(rewards), 4),
-        "reward_max": round(max(rewards), 4),
+        "reward_mean": round(sum(values) / len(values), 4),
+        "reward_min": round(min(values), 4),
+        "reward_max": round(max(values), 4),
     }
 
 
 _WRONG_BELOW = 0.3  # token F1 with the verified answer
-_OWN_WORDS = 0.5  # of a wrong answer's words stand not in the evidence: a short right answer has a low F1 too
-_LENGTHS = 2.0  # how many times as long one answer may be as the other, or length tells which is better
+_OWN_WORDS = 0.5  # of a wrong answer's words are not in the evidence: a short right answer has a low F1 too
+_LENGTHS = 2.0  # largest ratio of the answers' lengths; beyond it, length alone shows which is better
 _LEAST_GAP = 1.0  # between best and worst, in standard deviations of all scores: reward models have no common scale
 
 
 @dataclass(frozen=True)
-class Told:
-    """One sampled answer; ``cut`` where it met the limit of tokens."""
+class StudentAnswer:
+    """A sampled answer; ``cut``: it reached the limit of tokens."""
 
     text: str
     cut: bool
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What came of a prompt's answers: a rejected one, with its chosen one (None: the verified answer), or a fault."""
+class PairChoice:
+    """A prompt's rejected and chosen answer (None: the verified answer), or the fault why there is no pair."""
 
     rejected: str = ""
     chosen: str | None = None
@@ -105,16 +105,16 @@ def _answered(text: str, sample: Sample, recipe: Recipe) -> bool:
 
 
 def _other_number(text: str, sample: Sample, recipe: Recipe) -> bool:
-    """A number that neither evidence, question nor verified answer has."""
+    """Return whether an answer has a number that occurs in neither evidence, question nor verified answer."""
     del recipe
-    known = f"{evidence_of(sample)}\n{split_prompt(sample.question)[1]}\n{sample.answer}"
-    return not number_values(text) <= number_values(known)
+    source = f"{evidence_of(sample)}\n{split_prompt(sample.question)[1]}\n{sample.answer}"
+    return not number_values(text) <= number_values(source)
 
 
 def _other_words(text: str, sample: Sample, recipe: Recipe) -> bool:
     del recipe
-    told, known = tokens(text), set(tokens(f"{evidence_of(sample)}\n{sample.answer}"))
-    own = sum(word not in known for word in told) / len(told) if told else 0.0
+    answered, known = tokens(text), set(tokens(f"{evidence_of(sample)}\n{sample.answer}"))
+    own = sum(word not in known for word in answered) / len(answered) if answered else 0.0
     return token_f1(text, sample.answer) < _WRONG_BELOW and own >= _OWN_WORDS
 
 
@@ -129,90 +129,92 @@ WRONG: dict[str, Callable[[str, Sample, Recipe], bool]] = {
 def error_of(text: str, sample: Sample, recipe: Recipe) -> str | None:
     """Return the name of the first rule in WRONG that an answer breaks, or None.
 
-    A refusal's twin rules come first: what refuses or should have refused is judged by that alone.
+    An answer that refuses or should refuse is judged by that alone.
     """
     if teaches_refusal(sample, recipe.refusal) or is_refusal(text, recipe.refusal):
         return next((name for name in ("refused", "answered") if WRONG[name](text, sample, recipe)), None)
     return next((name for name, wrong in WRONG.items() if wrong(text, sample, recipe)), None)
 
 
-def _usable(answers: Sequence[Told]) -> list[str]:
-    """Return the different answers that came to their own end; a cut one would teach that stopping is better."""
+def _usable(answers: Sequence[StudentAnswer]) -> list[str]:
+    """Return the distinct complete answers; a cut one as rejected would teach that ending is better."""
     return list(dict.fromkeys(answer.text for answer in answers if answer.text.strip() and not answer.cut))
 
 
-def _apart(first: str, second: str) -> float:
-    """Return how many times as long the longer text is, in words."""
+def _length_ratio(first: str, second: str) -> float:
+    """Return the ratio of the texts' lengths in words, at least 1."""
     lengths = sorted((len(first.split()), len(second.split())))
     return lengths[1] / max(lengths[0], 1)
 
 
-def students_error(sample: Sample, answers: Sequence[Told], recipe: Recipe) -> Judged:
+def students_error(sample: Sample, answers: Sequence[StudentAnswer], recipe: Recipe) -> PairChoice:
     """Return the student's wrong answer that is nearest in length to the verified one.
 
-    A wrong refusal and a wrong answer may be of any length: both directions are balanced later.
+    A wrong refusal, or an answer in place of a refusal, may be of any length: both directions are balanced later.
     """
     usable = _usable(answers)
     if not usable:
-        return Judged(fault="student's answers are cut or empty")
+        return PairChoice(fault="student's answers are cut or empty")
     wrong = {text: error for text in usable if (error := error_of(text, sample, recipe))}
     if not wrong:
-        return Judged(fault="student makes no error")
-    text = min(wrong, key=lambda text: (_apart(text, sample.answer), text))
-    if wrong[text] not in ("refused", "answered") and _apart(text, sample.answer) > _LENGTHS:
-        return Judged(fault="lengths too far apart", detail=text)
-    return Judged(rejected=text)
+        return PairChoice(fault="student makes no error")
+    text = min(wrong, key=lambda text: (_length_ratio(text, sample.answer), text))
+    if wrong[text] not in ("refused", "answered") and _length_ratio(text, sample.answer) > _LENGTHS:
+        return PairChoice(fault="lengths too far apart", detail=text)
+    return PairChoice(rejected=text)
 
 
 def _may_be_best(text: str, sample: Sample, recipe: Recipe) -> bool:
-    """Whether an answer refuses as it should, and has no number or name that nothing before it has."""
+    """Return whether an answer refuses exactly where it should, and states no number or name without a source."""
     if is_refusal(text, recipe.refusal) or teaches_refusal(sample, recipe.refusal):
         return is_refusal(text, recipe.refusal) and teaches_refusal(sample, recipe.refusal)
-    return not unsupported(text, f"{sample.question}\n{evidence_of(sample)}\n{sample.answer}")
+    return not states_unknown_facts(text, f"{sample.question}\n{evidence_of(sample)}\n{sample.answer}")
 
 
-def best_and_worst(samples: Sequence[Sample], answers: Sequence[Sequence[Told]], recipe: Recipe) -> list[Judged]:
+def best_and_worst(
+    samples: Sequence[Sample], answers: Sequence[Sequence[StudentAnswer]], recipe: Recipe
+) -> list[PairChoice]:
     """Return for each sample its best and worst answer by the reward model.
 
-    The model ranks and never decides alone: it does not see the document. The best one must also hold against the
-    rules that need no model.
+    The reward model does not see the document, so it never decides alone: the best answer must also pass the rules
+    that need no model.
     """
-    usable = [_usable(told) for told in answers]
+    usable = [_usable(own) for own in answers]
     flat = [(sample, text) for sample, texts in zip(samples, usable, strict=True) for text in texts]
     scores = iter(rewards_of([(sample.question, text) for sample, text in flat], recipe))
     scored = [{text: next(scores) for text in texts} for texts in usable]
-    everything = [score for rewards in scored for score in rewards.values()]
-    spread = statistics.pstdev(everything) if len(everything) > 1 else 0.0
+    values = [score for rewards in scored for score in rewards.values()]
+    spread = statistics.pstdev(values) if len(values) > 1 else 0.0
     return [_extremes(sample, rewards, spread, recipe) for sample, rewards in zip(samples, scored, strict=True)]
 
 
-def _extremes(sample: Sample, rewards: Mapping[str, float], spread: float, recipe: Recipe) -> Judged:
+def _extremes(sample: Sample, rewards: Mapping[str, float], spread: float, recipe: Recipe) -> PairChoice:
     if len(rewards) < 2:
-        return Judged(fault="fewer than two different answers")
+        return PairChoice(fault="fewer than two different answers")
     worst = min(rewards, key=lambda text: (rewards[text], text))
     fit = [text for text in rewards if _may_be_best(text, sample, recipe)]
     if not fit:
-        return Judged(fault="no answer holds against the passage")
+        return PairChoice(fault="no answer holds against the passage")
     best = max(fit, key=lambda text: (rewards[text], text))
     if best == worst or rewards[best] - rewards[worst] < _LEAST_GAP * spread:
-        return Judged(fault="scores too close", detail=best)
-    if is_refusal(best, recipe.refusal) == is_refusal(worst, recipe.refusal) and _apart(best, worst) > _LENGTHS:
-        return Judged(fault="lengths too far apart", detail=best)
-    return Judged(rejected=worst, chosen=best)
+        return PairChoice(fault="scores too close", detail=best)
+    if is_refusal(best, recipe.refusal) == is_refusal(worst, recipe.refusal) and _length_ratio(best, worst) > _LENGTHS:
+        return PairChoice(fault="lengths too far apart", detail=best)
+    return PairChoice(rejected=worst, chosen=best)
 
 
-JOURNAL = RunFile.STUDENT_JOURNAL
-# Near the model's own distribution, without its long tail of tokens that it hardly believes itself.
+# Near the model's own distribution, without its tail of improbable tokens.
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 _BATCH_SIZE = {"cpu": 48, "cuda": 128}
 _MOST_TOKENS = 512
-_ROOM = 1.5  # of the longest verified answer: more would be too long to be a pair with any
+_ROOM = 1.5  # times the longest verified answer: a longer answer makes no pair
 
 
-def student_answers(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -> list[list[Told]]:
+def student_answers(journal: Journal, recipe: Recipe, samples: Sequence[Sample]) -> list[list[StudentAnswer]]:
     """Return ``preference.samples`` answers of the untrained student to each sample's prompt.
 
-    The same recipe gives the same answers: each draw has its own seed, whatever batch it falls into.
+    Each draw has its own seed, so that the answers depend on the recipe and not on the batches. Every batch is
+    journaled, and generated once.
     """
     tokenizer = student_tokenizer(recipe)
     lengths = [len(tokenizer(sample.answer, add_special_tokens=False)["input_ids"]) for sample in samples]
@@ -227,24 +229,23 @@ def student_answers(run: RunFolder, recipe: Recipe, samples: Sequence[Sample]) -
     keys = [
         digest(weights, SAMPLING.temperature, SAMPLING.top_p, limit, list(job.prompt_ids), job.seed) for job in jobs
     ]
-    told = _tell(run, recipe, tokenizer, jobs, keys, limit)
-    answers = iter(told[key] for key in keys)
+    by_key = _generated(journal, recipe, tokenizer, jobs, keys, limit)
+    answers = iter(by_key[key] for key in keys)
     return [[next(answers) for _ in range(recipe.preference.samples)] for _ in samples]
 
 
-def _tell(
-    run: RunFolder, recipe: Recipe, tokenizer: Any, jobs: Sequence[AnswerJob], keys: Sequence[str], limit: int
-) -> dict[str, Told]:
-    """Return all answers by key: from the journal where they stand there, else by answering their batch now."""
-    journal = run.journal(JOURNAL)
-    told: dict[str, Told] = {}
+def _generated(
+    journal: Journal, recipe: Recipe, tokenizer: Any, jobs: Sequence[AnswerJob], keys: Sequence[str], limit: int
+) -> dict[str, StudentAnswer]:
+    """Return all answers by key: from the journal, else by generating their batch now."""
+    answers_by_key: dict[str, StudentAnswer] = {}
     for entry in journal.entries:
-        told |= {key: Told(**answer) for key, answer in entry.get("answers", {}).items()}
+        answers_by_key |= {key: StudentAnswer(**answer) for key, answer in entry.get("answers", {}).items()}
     device = pick_device()
     planned = batches(jobs, _BATCH_SIZE[device.partition(":")[0]])
-    missing = [batch for batch in planned if any(keys[number] not in told for number in batch)]
+    missing = [batch for batch in planned if any(keys[number] not in answers_by_key for number in batch)]
     if not missing:
-        return told
+        return answers_by_key
     console.line(f"loading {recipe.model.base} on {device}")
     model = for_inference(student_base(recipe, device, tokenizer))
     ends = end_ids(tokenizer, model)
@@ -261,6 +262,6 @@ def _tell(
                 for number, output in zip(batch, outputs, strict=True)
             }
             journal.append({"answers": answers})
-            told |= {key: Told(**answer) for key, answer in answers.items()}
+            answers_by_key |= {key: StudentAnswer(**answer) for key, answer in answers.items()}
             bar.advance(len(batch))
-    return told
+    return answers_by_key

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tunewright.curation.decontamination import asked
+from tunewright.curation.decontamination import questions_of
 from tunewright.curation.deduplication import sif_vectors
 from tunewright.curation.grounding import NEGATORS, Claim, stems
 from tunewright.curation.quantities import quantities
-from tunewright.curation.sample_rules import Sources, claims_of
+from tunewright.curation.sample_rules import SampleSources, claims_of
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import VIEW, Message, Question, Rejection, Sample
 from tunewright.teacher.llm_judge import JudgedAnswer, judge_support
@@ -40,7 +40,7 @@ class Checked:
 
 
 def check_by_teacher(
-    samples: Sequence[Sample], sources: Sources, teacher: TeacherLike
+    samples: Sequence[Sample], sources: SampleSources, teacher: TeacherLike
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures of the checks in ``curation.checks``.
 
@@ -178,7 +178,7 @@ Question 2: {training}
 Answer with one word, yes or no."""
 
 
-class Near(NamedTuple):
+class NearQuestion(NamedTuple):
     """A training question near an exam question: their places, their cosine, and what the sample's turn asks."""
 
     sample: int
@@ -187,11 +187,11 @@ class Near(NamedTuple):
     asked: str
 
 
-class Nearness:
+class QuestionSimilarity:
     """The cosines of training questions to exam questions, from one set of vectors."""
 
     def __init__(self, samples: Sequence[Sample], exam: Sequence[Question], vectors: TokenVectors) -> None:
-        turns = [(place, text) for place, sample in enumerate(samples) for text in dict.fromkeys(asked(sample))]
+        turns = [(place, text) for place, sample in enumerate(samples) for text in dict.fromkeys(questions_of(sample))]
         self._owners = np.array([place for place, _ in turns], dtype=np.int64)
         texts = self._asked = [text for _, text in turns]
         rows = sif_vectors([*texts, *(question.question for question in exam)], vectors)
@@ -201,20 +201,20 @@ class Nearness:
         for start in range(0, len(self._training), _PIECE):
             yield start, self._training[start : start + _PIECE] @ self._exam.T
 
-    def same(self) -> dict[int, Near]:
+    def same(self) -> dict[int, NearQuestion]:
         """Return the samples whose nearest exam question is at 0.94 or above, by place."""
-        found: dict[int, Near] = {}
+        found: dict[int, NearQuestion] = {}
         for start, cosines in self._pieces():
             best = cosines.argmax(axis=1)
             top = cosines[np.arange(len(best)), best]
             for at in np.flatnonzero(top >= SAME):
                 owner = int(self._owners[start + at])
-                found.setdefault(owner, Near(owner, int(best[at]), float(top[at]), self._asked[start + at]))
+                found.setdefault(owner, NearQuestion(owner, int(best[at]), float(top[at]), self._asked[start + at]))
         return found
 
-    def doubtful(self) -> list[Near]:
+    def doubtful(self) -> list[NearQuestion]:
         """Return, for each exam question, the three nearest training questions below 0.94, each pair once."""
-        near: list[list[Near]] = [[] for _ in self._exam]
+        near: list[list[NearQuestion]] = [[] for _ in self._exam]
         for start, cosines in self._pieces():
             cosines = np.where(cosines < SAME, cosines, -2)
             for number, column in enumerate(cosines.T):
@@ -222,14 +222,14 @@ class Nearness:
                     if column[at] > -2:
                         place = start + int(at)
                         owner = int(self._owners[place])
-                        near[number].append(Near(owner, number, float(column[at]), self._asked[place]))
+                        near[number].append(NearQuestion(owner, number, float(column[at]), self._asked[place]))
         chosen = [pair for pairs in near for pair in sorted(pairs, key=lambda pair: -pair.cosine)[:_NEAREST]]
         return list({(pair.asked, pair.question): pair for pair in chosen}.values())
 
 
-def said_same(
-    pairs: Sequence[Near], exam: Sequence[Question], teacher: TeacherLike, seed: int
-) -> tuple[dict[int, Near], int]:
+def confirmed_by_teacher(
+    pairs: Sequence[NearQuestion], exam: Sequence[Question], teacher: TeacherLike, seed: int
+) -> tuple[dict[int, NearQuestion], int]:
     """Ask the teacher of each pair whether both ask the same; return the samples of which it says so, by place.
 
     Yang et al. 2023, "Rethinking benchmark and contamination for language models with rephrased samples" (arXiv
@@ -243,7 +243,7 @@ def said_same(
         content = _PROMPT.format(exam=exam[pair.question].question, training=pair.asked)
         requests.append(Request((Message(role="user", content=content),), _YES_NO_TOKENS, 0.0, seed))
     replies = teacher.ask_all(requests, "comparing with the exam")
-    found: dict[int, Near] = {}
+    found: dict[int, NearQuestion] = {}
     unclear = 0
     for pair, reply in zip(pairs, replies, strict=True):
         word = (reply.text if reply else "").strip().strip("*\"'.").casefold()
