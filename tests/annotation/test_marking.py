@@ -74,10 +74,10 @@ def test_names_in_the_page_are_all_different(run: RunFolder) -> None:
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60),
     st.text(max_size=5),
 )
-def test_sides_are_balanced_wherever_one_stops(rows: list[tuple[int, int, int]], salt: str) -> None:
-    found = [pair(n, "x" * a, "y" * b, f"d{d}") for n, (d, a, b) in enumerate(rows)]
-    known = {p.question.id: p for p in found}
-    key = make_key(found, ARMS, "answers", 1, salt)
+def test_sides_are_balanced_wherever_the_marker_stops(rows: list[tuple[int, int, int]], salt: str) -> None:
+    result = [pair(n, "x" * a, "y" * b, f"d{d}") for n, (d, a, b) in enumerate(rows)]
+    known = {p.question.id: p for p in result}
+    key = make_key(result, ARMS, "answers", 1, salt)
     originals = [item for item in key.items if not item.repeat]
     assert {item.question for item in originals} | set(key.same) == set(known)
     tally: Counter[str | None] = Counter()
@@ -89,20 +89,20 @@ def test_sides_are_balanced_wherever_one_stops(rows: list[tuple[int, int, int]],
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
-def test_every_document_has_one_before_any_has_a_second(documents: list[int]) -> None:
-    found = [pair(n, "x", "yy", f"d{d}") for n, d in enumerate(documents)]
+def test_every_document_has_a_first_question_before_any_has_a_second(documents: list[int]) -> None:
+    result = [pair(n, "x", "yy", f"d{d}") for n, d in enumerate(documents)]
     seen: Counter[str] = Counter()
     whole = Counter(f"d{d}" for d in documents)
-    for item in make_key(found, ARMS, "a", 1, "s").items:
+    for item in make_key(result, ARMS, "a", 1, "s").items:
         if not item.repeat:
-            document = found[int(item.question[1:])].question.document
+            document = result[int(item.question[1:])].question.document
             assert all(seen[other] >= min(seen[document], whole[other]) for other in whole)
             seen[document] += 1
     assert seen == whole
 
 
 @pytest.mark.parametrize("num", [9, 10, 57, 100])
-def test_one_in_ten_is_shown_again_later_with_its_sides_swapped(num: int) -> None:
+def test_a_tenth_is_shown_again_later_with_its_sides_swapped(num: int) -> None:
     items = make_key([pair(n, "x", "yy", f"d{n % 7}") for n in range(num)], ARMS, "a", 1, "s").items
     assert sum(item.repeat for item in items) == num // 10
     for at, item in enumerate(items):
@@ -114,15 +114,15 @@ def test_one_in_ten_is_shown_again_later_with_its_sides_swapped(num: int) -> Non
 
 
 def test_another_salt_gives_other_sides_order_and_names() -> None:
-    found = [pair(n, "x", "yy", f"d{n}") for n in range(40)]
-    one, again, other = (make_key(found, ARMS, "a", 1, salt) for salt in ("s", "s", "t"))
+    result = [pair(n, "x", "yy", f"d{n}") for n in range(40)]
+    one, again, other = (make_key(result, ARMS, "a", 1, salt) for salt in ("s", "s", "t"))
     assert one == again
     assert [i.question for i in one.items] != [i.question for i in other.items]
     assert not {i.item for i in one.items} & {i.item for i in other.items}
 
 
-def test_blank_space_that_could_tell_is_taken_away() -> None:
-    told = [
+def test_white_space_that_could_reveal_the_arm_is_removed() -> None:
+    answers = [
         Answer(
             question="q0",
             arm=arm,
@@ -135,9 +135,9 @@ def test_blank_space_that_could_tell_is_taken_away() -> None:
         )
         for arm, text in (("base", " \n yes  \nno \n"), ("tuned", "yes\nno"))
     ]
-    found = pairs([question(0)], told, ARMS)
-    assert found[0].texts == {"base": "yes\nno", "tuned": "yes\nno"}
-    key = make_key(found, ARMS, "a", 1, "s")
+    result = pairs([question(0)], answers, ARMS)
+    assert result[0].texts == {"base": "yes\nno", "tuned": "yes\nno"}
+    key = make_key(result, ARMS, "a", 1, "s")
     assert key.same == ("q0",) and not key.items
 
 

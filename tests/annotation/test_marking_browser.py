@@ -89,14 +89,14 @@ def download(page: Any, path: Path) -> Path:
     return path
 
 
-def test_a_hundred_marks_by_keyboard_alone_without_a_lost_one(browser: Any, run: RunFolder, tmp_path: Path) -> None:
+def test_a_hundred_marks_by_keyboard_alone_and_none_lost(browser: Any, run: RunFolder, tmp_path: Path) -> None:
     key = MarkingKey.model_validate_json(run.file(RunFile.MARKING_KEY).read_text())
     assert len(key.items) == 101
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     start(page, run)
@@ -105,7 +105,7 @@ def test_a_hundred_marks_by_keyboard_alone_without_a_lost_one(browser: Any, run:
         if number % 9 == 4:  # a slip, taken back
             page.keyboard.press("ArrowDown")
             page.keyboard.press("u")
-        if number == 50:  # the tab is closed and opened anew, as the same marker
+        if number == 50:  # the tab is closed and opened again, as the same marker
             page.close()
             page = context.new_page()
             start(page, run, "")
@@ -118,9 +118,9 @@ def test_a_hundred_marks_by_keyboard_alone_without_a_lost_one(browser: Any, run:
     marks = {(m["question"], m.get("repeat", False)): m for m in map(json.loads, run.file("marks.jsonl").open())}
     assert len(marks) == 101 == summary.num_marks
     for item in key.items:
-        told, choice = marks[item.question, item.repeat], wanted(item)
-        assert told["choice"] == (choice if choice not in ("left", "right") else "better")
-        assert told.get("winner") == {"left": item.left, "right": item.right}.get(choice)
+        mark, choice = marks[item.question, item.repeat], wanted(item)
+        assert mark["choice"] == (choice if choice not in ("left", "right") else "better")
+        assert mark.get("winner") == {"left": item.left, "right": item.right}.get(choice)
     assert summary.self_agreement.share == 1.0
     assert errors == [] and all(url.startswith(("file:", "blob:")) for url in requests)
 
@@ -147,7 +147,7 @@ def test_a_downloaded_file_goes_on_in_another_browser(browser: Any, run: RunFold
     second.close()
 
 
-def test_hostile_answers_are_shown_as_text_and_stay_folded_until_asked(browser: Any, run: RunFolder) -> None:
+def test_hostile_answers_are_shown_as_text_and_stay_folded_until_opened(browser: Any, run: RunFolder) -> None:
     page = browser.new_page()
     start(page, run)
     for side in ("#left", "#right"):
@@ -244,9 +244,9 @@ def test_axe_finds_no_violation(browser: Any, run: RunFolder, scheme: str) -> No
 
     def violations() -> list[str]:
         page.evaluate(axe)  # the debugger's way in; the page's own policy lets no foreign script run
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        assert found["passes"]
-        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found["violations"]]
+        report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        assert report["passes"]
+        return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in report["violations"]]
 
     assert violations() == []
     page.keyboard.type("Ann")

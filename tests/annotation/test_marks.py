@@ -56,7 +56,7 @@ def test_who_always_takes_the_left_is_seen(run: RunFolder, tmp_path: Path) -> No
     assert abs(summary.wins["base"] - summary.wins["tuned"]) <= 3 and not summary.e_value.stop
 
 
-def test_several_markers_and_a_second_download_of_one(run: RunFolder, tmp_path: Path) -> None:
+def test_several_markers_and_a_second_download(run: RunFolder, tmp_path: Path) -> None:
     tuned = prefers(run, "tuned")
     ann = downloaded(run, tmp_path / "ann.json", tuned)
     early = downloaded(run, tmp_path / "ann-early.json", tuned, num=8)
@@ -140,9 +140,9 @@ def test_a_sorted_spreadsheet_and_questions_of_the_same_words(run: RunFolder, tm
         "exam.jsonl", [first, second.model_copy(update={"question": first.question, "gold": first.gold}), *others]
     )
     answers = run.read_records("answers.jsonl", Answer)
-    told = [a.model_copy(update={"text": f"  {a.arm}, {a.question}\r\n"}) for a in answers]
-    run.write_records("answers.jsonl", told)
-    run.write("comparison.csv", comparison_csv(run.read_records("exam.jsonl", Question), told, ARMS))
+    changed = [a.model_copy(update={"text": f"  {a.arm}, {a.question}\r\n"}) for a in answers]
+    run.write_records("answers.jsonl", changed)
+    run.write("comparison.csv", comparison_csv(run.read_records("exam.jsonl", Question), changed, ARMS))
     lines = list(csv.reader(io.StringIO(run.file("comparison.csv").read_text(encoding="utf-8").removeprefix("\ufeff"))))
     lines[1][-1], lines[2][-1] = "tuned", "base"
     with (tmp_path / "eve.csv").open("w", newline="", encoding="utf-8") as table:
@@ -165,8 +165,8 @@ def test_a_spreadsheet_with_a_strange_winner_or_row_is_refused(run: RunFolder, t
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
-    told = [sys.executable, "-m", "tunewright", "mark", *map(str, arguments)]
-    return subprocess.run(told, capture_output=True, text=True, env=environment, timeout=120)
+    line = [sys.executable, "-m", "tunewright", "mark", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
 
 
 def test_the_command_writes_and_reads(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_an_arm_may_have_any_name_and_others_leave_the_marks_as_they_are(run: Ru
     answers = run.read_records("answers.jsonl", Answer)
     more = [a.model_copy(update={"arm": "my_run"}) for a in answers if a.arm == "tuned"]
     read_marks(run, [filled(run, tmp_path / "eve.csv", ["tuned"] * 9)], ARMS)
-    run.write_records("answers.jsonl", [*answers, *more])  # one more arm sat the exam, and nothing else changed
+    run.write_records("answers.jsonl", [*answers, *more])  # one more arm was evaluated, and nothing else changed
     results = Verdict.model_validate(run.read_json("verdict.json")).results
     assert read_opinions(run, results).marked is not None
     questions = run.read_records("exam.jsonl", Question)

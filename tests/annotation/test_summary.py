@@ -22,17 +22,17 @@ from tunewright.statistics.agreement import e_value
 ARMS = ("base", "tuned")
 
 
-def mark(question: str, told: str, marker: str = "Ann", document: str = "d", **more: object) -> Mark:
-    arm = told in ARMS
-    fields = {"choice": "better" if arm else told, "winner": told if arm else None, "left": "base"}
+def mark(question: str, choice: str, marker: str = "Ann", document: str = "d", **more: object) -> Mark:
+    arm = choice in ARMS
+    fields = {"choice": "better" if arm else choice, "winner": choice if arm else None, "left": "base"}
     return Mark.model_validate({"question": question, "document": document, "marker": marker, **fields, **more})
 
 
 def test_the_majority_of_markers_decides_a_question() -> None:
     marks = [
-        *(mark("q1", told, who) for who, told in (("a", "tuned"), ("b", "tuned"), ("c", "base"), ("d", "tuned"))),
-        *(mark("q2", told, who) for who, told in (("a", "tuned"), ("b", "base"))),
-        *(mark("q3", told, who) for who, told in (("a", "both bad"), ("b", "base"), ("c", "cannot tell"))),
+        *(mark("q1", choice, who) for who, choice in (("a", "tuned"), ("b", "tuned"), ("c", "base"), ("d", "tuned"))),
+        *(mark("q2", choice, who) for who, choice in (("a", "tuned"), ("b", "base"))),
+        *(mark("q3", choice, who) for who, choice in (("a", "both bad"), ("b", "base"), ("c", "cannot tell"))),
         mark("q4", "cannot tell"),
         mark("q2", "base", "a", repeat=True),
     ]
@@ -48,17 +48,17 @@ def test_evidence_counts_the_first_decisive_mark_of_each_document() -> None:
         mark("q5", "both bad", document="d3"),
         mark("q6", "tuned", document="d4", repeat=True),
     ]
-    found = evidence(marks, ARMS)
-    assert (found.wins, found.losses, found.value, found.stop) == (1, 1, e_value(1, 1), False)
+    result = evidence(marks, ARMS)
+    assert (result.wins, result.losses, result.value, result.stop) == (1, 1, e_value(1, 1), False)
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_eight_documents_of_one_mind_stop_the_marking(arm: str) -> None:
+def test_eight_unanimous_documents_stop_the_marking(arm: str) -> None:
     marks = [mark(f"q{n}", arm, document=f"d{n}") for n in range(8)]
     assert evidence(marks, ARMS).stop and not evidence(marks[:7], ARMS).stop
 
 
-def test_self_agreement_is_of_one_marker_with_himself() -> None:
+def test_self_agreement_is_within_a_marker() -> None:
     marks = [
         mark("q1", "tuned", "a"),
         mark("q1", "tuned", "a", repeat=True),
@@ -67,8 +67,8 @@ def test_self_agreement_is_of_one_marker_with_himself() -> None:
         mark("q2", "both bad", "a", repeat=True),
         mark("q3", "tie", "b", repeat=True),  # its original was never marked
     ]
-    found = self_agreement(marks)
-    assert (found.num, found.of) == (1, 2)
+    result = self_agreement(marks)
+    assert (result.num, result.of) == (1, 2)
 
 
 def test_alpha_is_between_markers_and_leaves_repeats_out() -> None:
@@ -78,16 +78,16 @@ def test_alpha_is_between_markers_and_leaves_repeats_out() -> None:
     assert alpha([mark("q1", "tuned", "a"), mark("q1", "base", "a", repeat=True), mark("q2", "tie", "a")]) is None
 
 
-def test_of_two_marks_for_one_showing_the_later_holds() -> None:
+def test_the_later_of_two_marks_for_a_showing_counts() -> None:
     early, late = mark("q1", "tuned", at="2026-01-01"), mark("q1", "base", at="2026-01-02")
     again = mark("q1", "tie", at="2026-01-03", repeat=True)
     assert latest_marks([late, again, early]) == [late, again]
 
 
-def test_agreement_counts_only_where_people_prefer_one() -> None:
+def test_agreement_counts_only_where_people_prefer_an_arm() -> None:
     people = {"q1": 1.0, "q2": -1.0, "q3": 0.0, "q4": 1.0, "q5": 1.0}
-    found = agreement("m", people, {"q1": 0.3, "q2": 0.1, "q3": 0.5, "q4": 0.0})
-    assert (found.agreed, found.opposed, found.equal, found.share) == (1, 1, 1, 0.5)
+    result = agreement("m", people, {"q1": 0.3, "q2": 0.1, "q3": 0.5, "q4": 0.0})
+    assert (result.agreed, result.opposed, result.equal, result.share) == (1, 1, 1, 0.5)
     assert agreement("m", {}, {}).share is None
 
 
@@ -116,15 +116,15 @@ def test_metrics_of_which_less_is_better_are_turned() -> None:
     }
 
 
-TOLD = st.sampled_from([*ARMS, "tie", "both bad", "cannot tell"])
+MARKS = st.sampled_from([*ARMS, "tie", "both bad", "cannot tell"])
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 8), TOLD, st.sampled_from("ab"), st.booleans()), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 8), MARKS, st.sampled_from("ab"), st.booleans()), min_size=1, max_size=30))
 def test_every_mark_is_counted_once_and_arms_are_alike(rows: list[tuple[int, str, str, bool]]) -> None:
-    marks = latest_marks([mark(f"q{n}", told, who, f"d{n % 3}", repeat=again) for n, told, who, again in rows])
-    one, other = summarize_marks(marks, ARMS, [], {}), summarize_marks(marks, ARMS[::-1], [], {})
-    assert sum(one.choices.values()) == sum(one.markers.values()) == one.num_marks == len(marks)
-    assert sum(one.wins.values()) == one.num_questions
-    assert one.wins == other.wins and one.e_value.value == other.e_value.value and one.p == other.p
-    assert one.win_share.low == pytest.approx(1 - other.win_share.high)
+    marks = latest_marks([mark(f"q{n}", choice, who, f"d{n % 3}", repeat=again) for n, choice, who, again in rows])
+    forward, backward = summarize_marks(marks, ARMS, [], {}), summarize_marks(marks, ARMS[::-1], [], {})
+    assert sum(forward.choices.values()) == sum(forward.markers.values()) == forward.num_marks == len(marks)
+    assert sum(forward.wins.values()) == forward.num_questions
+    assert forward.wins == backward.wins and forward.e_value.value == backward.e_value.value and forward.p == backward.p
+    assert forward.win_share.low == pytest.approx(1 - backward.win_share.high)

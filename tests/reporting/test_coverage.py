@@ -41,28 +41,28 @@ def asks(quote: str, number: int = 1) -> list[Sample]:
 
 
 def test_only_sentences_that_can_be_evidence_count() -> None:
-    found = eligible(CHUNKS)["d"]
-    assert [TEXT[s.start : s.end] for s in found] == [A, B, C]
-    assert [s.section for s in found] == [("Methods",), ("Methods",), ("Results",)]
+    result = eligible(CHUNKS)["d"]
+    assert [TEXT[s.start : s.end] for s in result] == [A, B, C]
+    assert [s.section for s in result] == [("Methods",), ("Methods",), ("Results",)]
 
 
 def test_coverage_by_document_and_section() -> None:
-    (found,) = coverage([DOCUMENT], CHUNKS, [*asks(A, 2), *asks("received no treatment")])
-    assert [s.num_samples for s in found.sentences] == [2, 1, 0]
-    assert (found.num_reached, found.share) == (2, pytest.approx(2 / 3))
-    assert [(p.path, p.num_sentences, p.num_reached) for p in found.sections] == [
+    (result,) = coverage([DOCUMENT], CHUNKS, [*asks(A, 2), *asks("received no treatment")])
+    assert [s.num_samples for s in result.sentences] == [2, 1, 0]
+    assert (result.num_reached, result.share) == (2, pytest.approx(2 / 3))
+    assert [(p.path, p.num_sentences, p.num_reached) for p in result.sections] == [
         (("Methods",), 2, 2),
         (("Results",), 1, 0),
     ]
-    assert [part.path for _, part in unreached_sections([found])] == [("Results",)]
-    assert overall([found]) == (2, 3)
+    assert [part.path for _, part in unreached_sections([result])] == [("Results",)]
+    assert overall([result]) == (2, 3)
 
 
 def test_a_quote_over_two_sentences_reaches_both_and_a_word_too_many_does_not() -> None:
-    (found,) = coverage([DOCUMENT], CHUNKS, asks(f"{A} {B}"))
-    assert [s.num_samples for s in found.sentences] == [1, 1, 0]
-    (found,) = coverage([DOCUMENT], CHUNKS, asks(f"{A} The second"))
-    assert [s.num_samples for s in found.sentences] == [1, 0, 0]
+    (result,) = coverage([DOCUMENT], CHUNKS, asks(f"{A} {B}"))
+    assert [s.num_samples for s in result.sentences] == [1, 1, 0]
+    (result,) = coverage([DOCUMENT], CHUNKS, asks(f"{A} The second"))
+    assert [s.num_samples for s in result.sentences] == [1, 0, 0]
 
 
 @given(
@@ -70,9 +70,9 @@ def test_a_quote_over_two_sentences_reaches_both_and_a_word_too_many_does_not() 
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=6),
 )
 def test_reached_against_every_pair(gaps: list[tuple[int, int]], spans: list[tuple[int, int]]) -> None:
-    position, found = 0, []
+    position, result = 0, []
     for gap, length in gaps:
-        found.append(EvidenceSentence(position + gap, position + gap + length, ()))
+        result.append(EvidenceSentence(position + gap, position + gap + length, ()))
         position += gap + length
     quotes = [Span(document="d", start=a, end=a + n, quote="") for a, n in spans]
 
@@ -80,7 +80,7 @@ def test_reached_against_every_pair(gaps: list[tuple[int, int]], spans: list[tup
         shared = len(set(range(s.start, s.end)) & set(range(q.start, q.end)))
         return shared > 0 and 2 * shared >= min(s.end - s.start, q.end - q.start)
 
-    assert reached(found, quotes) == [sum(meets(s, q) for q in quotes) for s in found]
+    assert reached(result, quotes) == [sum(meets(s, q) for q in quotes) for s in result]
 
 
 def test_shades_and_cells() -> None:

@@ -87,8 +87,8 @@ def test_refusals_are_counted_both_ways() -> None:
         sample("4", "answer-first", "What is it?", "It is green."),
         sample("5", "own", "What is it?", "I cannot answer that; the documents do not give the answer."),
     ]
-    found = refusals(samples, REFUSAL)
-    assert found.rows == [
+    result = refusals(samples, REFUSAL)
+    assert result.rows == [
         ("all samples: decline", 5, 2),
         ("show a passage: decline", 3, 1),
         ("show a passage: answer", 3, 2),

@@ -88,5 +88,5 @@ def test_draw_is_seeded_and_keeps_the_order() -> None:
     assert dm.draw(items, 10, 3) == dm.draw(items, 10, 3) == sorted(dm.draw(items, 10, 3))
     assert dm.draw(items, 10, 3) != dm.draw(items, 10, 4)
     assert dm.draw(items, 1000, 3) == items
-    told = dm.diversity([f"text {n} of many" for n in range(12_000)])
-    assert (told.num_texts, told.num_vendi) == (10_000, 500)
+    result = dm.diversity([f"text {n} of many" for n in range(12_000)])
+    assert (result.num_texts, result.num_vendi) == (10_000, 500)

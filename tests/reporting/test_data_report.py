@@ -97,7 +97,7 @@ def test_without_samples_there_is_a_hint(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run")
     with pytest.raises(RunFolderError, match="no samples yet") as failure:
         inspect_run(run)
-    assert "tunewright synth" in failure.value.hint
+    assert "--until synth" in failure.value.hint
     run.write("samples.jsonl", "")
     with pytest.raises(RunFolderError, match="no samples yet"):
         inspect_run(run)
@@ -176,7 +176,7 @@ def test_the_report_holds_the_short_form_and_writes_the_page(tmp_path: Path) -> 
     assert run.file("data.html").read_text(encoding="utf-8") == written  # else the report stage would count as stale
 
 
-def test_a_run_without_samples_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_a_run_without_samples_has_a_page_without_figures(tmp_path: Path) -> None:
     run, _ = finished_run.write(tmp_path / "run")
     report(run, finished_run.RECIPE)
     page = Page(run.file("report.html").read_text(encoding="utf-8"))

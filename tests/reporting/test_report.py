@@ -130,7 +130,7 @@ def test_a_missing_file_costs_its_section_and_is_listed(
     assert "max_new_tokens = 64" in page.text  # the recipe is written again when its file is gone
 
 
-def test_a_run_of_one_rival_and_no_stages(tmp_path: Path) -> None:
+def test_a_run_with_a_single_rival_and_no_stages(tmp_path: Path) -> None:
     run, verdict = finished_run.write(tmp_path / "run", quality={"base": 0.2, "tuned": 0.8})
     for path in run.file("stages").glob("*.json"):
         if path.stem not in ("exam", "evaluate"):

@@ -22,8 +22,8 @@ def write_data(folder: Path) -> tuple[Path, Path]:
             {"role": "assistant", "content": f"Group {n} of {100 + n}."},
         ]
         chats.append({"messages": turns})
-        asked = {"question": f"What is the name of group number {n}?", "answer": f"Group {n} of {100 + n}."}
-        questions.append(asked | {"document": f"d{n // 2}"})
+        question = {"question": f"What is the name of group number {n}?", "answer": f"Group {n} of {100 + n}."}
+        questions.append(question | {"document": f"d{n // 2}"})
     data, exam = folder / "own.jsonl", folder / "exam.jsonl"
     data.write_text("".join(json.dumps(chat) + "\n" for chat in chats), encoding="utf-8")
     exam.write_text("".join(json.dumps(question) + "\n" for question in questions), encoding="utf-8")

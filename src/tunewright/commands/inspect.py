@@ -27,7 +27,7 @@ def inspect_run(run: RunFolder) -> None:
         raise RunFolderError(
             f"{run.path} has no samples yet",
             "neither samples.jsonl nor train.jsonl holds any",
-            f"write some: {command('synth', 'RECIPE', '--dir', run.path)}",
+            f"write some: {command('run', 'RECIPE', '--dir', run.path, '--until', 'synth')}",
         )
     run.write(RunFile.DATA_REPORT, data_page(data.title, view))
     _print_funnel(view)
