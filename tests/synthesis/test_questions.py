@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunewright.synthesis.context import PACKAGE
 from tunewright.synthesis.questions import clean_question, sentence_fault, short_title, stand_alone
 from tunewright.text.prompts import fill, load_prompt
 
@@ -76,7 +77,7 @@ def test_a_question_that_points_at_its_text_gets_the_title():
 
 @pytest.mark.parametrize("name", ["answer-first", "exam", "free-qa"])
 def test_prompts_are_read_and_filled(name):
-    prompt = load_prompt(name)
+    prompt = load_prompt(name, PACKAGE)
     assert [turn.role for turn in prompt[:2]] == ["system", "user"]
     filled = fill(prompt, title="Zinc {sentence}", sentence="It rose.", passage="It rose.", count="3")
     assert "{title}" not in filled[-1].content
@@ -86,4 +87,4 @@ def test_prompts_are_read_and_filled(name):
 
 
 def test_training_and_exam_prompts_differ():
-    assert load_prompt("answer-first") != load_prompt("exam")
+    assert load_prompt("answer-first", PACKAGE) != load_prompt("exam", PACKAGE)

@@ -17,6 +17,7 @@ from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.teacher.protocol import Reply, Request, TeacherLike
 from tunewright.text.prompts import fill, load_prompt
 
+PACKAGE = "tunewright.synthesis"  # of the files in prompts/
 QUESTION_TOKENS = 64  # room for one question
 EXAM_STAGE, SYNTH_STAGE = "exam", "synth"
 NO_SENTENCE = "document has no sentence to ask about"
@@ -101,7 +102,7 @@ def ask_questions(
         pairs: each sentence with its document.
         label: the text of the progress bar.
     """
-    turns = load_prompt(prompt)
+    turns = load_prompt(prompt, PACKAGE)
     filled = [
         fill(turns, title=short_title(document.title), sentence=evidence.sentence) for document, evidence in pairs
     ]

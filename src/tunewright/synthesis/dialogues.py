@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tunewright.records import Message, Sample, Span, digest
-from tunewright.synthesis.context import QUESTION_TOKENS, TaskContext, TaskResult, reply_fault, seeded_order
+from tunewright.synthesis.context import PACKAGE, QUESTION_TOKENS, TaskContext, TaskResult, reply_fault, seeded_order
 from tunewright.synthesis.questions import clean_question, subjects
 from tunewright.teacher.protocol import Reply
 from tunewright.text.normalization import words
@@ -29,7 +29,7 @@ def dialogue(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
     plans = plan_dialogues(context, answered)
     result.num_tried = len(plans)
     turns = [(before, after) for samples in plans for before, after in zip(samples, samples[1:], strict=False)]
-    prompt = load_prompt("follow-up")
+    prompt = load_prompt("follow-up", PACKAGE)
     requests = [
         context.request(
             fill(prompt, before=before.question, answer=before.answer, question=without_title(after.question)),

@@ -14,7 +14,14 @@ from referencing.exceptions import Unresolvable
 from tunewright.errors import RecipeError
 from tunewright.models.chat_template import chat
 from tunewright.records import Document, Sample, Span
-from tunewright.synthesis.context import TaskContext, TaskResult, replace_lone_surrogates, reply_fault, sample_id
+from tunewright.synthesis.context import (
+    PACKAGE,
+    TaskContext,
+    TaskResult,
+    replace_lone_surrogates,
+    reply_fault,
+    sample_id,
+)
 from tunewright.teacher.protocol import Reply
 from tunewright.text.injection import PLANTED, injection_fault
 from tunewright.text.normalization import find_quote, words
@@ -77,7 +84,7 @@ def extraction(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
             result.reject(document.id, fault, document.source)
         else:
             documents.append(document)
-    prompt, fields = load_prompt("extraction"), instruction(schema)
+    prompt, fields = load_prompt("extraction", PACKAGE), instruction(schema)
     num_tokens, reply_schema = _FIELD_TOKENS * len(schema["properties"]), _reply_schema(schema)
     requests = [
         context.request(fill(prompt, passage=document.text, fields=fields), num_tokens, reply_schema)

@@ -14,6 +14,7 @@ from tunewright.metrics import is_refusal
 from tunewright.records import Chunk, Document, Sample, Span, digest
 from tunewright.synthesis.context import (
     NO_SENTENCE,
+    PACKAGE,
     TaskContext,
     TaskResult,
     ask_questions,
@@ -177,7 +178,7 @@ def _request(context: TaskContext, call: QuestionCall) -> Request:
         f"[{number}] {chunk.text}" if hops else chunk.text for number, chunk in enumerate(call.chunks, 1)
     )
     messages = fill(
-        load_prompt("multi-hop" if hops else "free-qa"),
+        load_prompt("multi-hop" if hops else "free-qa", PACKAGE),
         title=call.document.title,
         passage=passage,
         count=str(len(call.kinds)),

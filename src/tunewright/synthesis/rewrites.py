@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunewright.records import VIEW, Message, Sample, Span
-from tunewright.synthesis.context import TaskContext, TaskResult, reply_fault, sample_id
+from tunewright.synthesis.context import PACKAGE, TaskContext, TaskResult, reply_fault, sample_id
 from tunewright.text.prompts import fill, load_prompt
 
 # The forms of the rewrites, in the order in which synthesis.views takes them. Repeated raw passages teach little; a few
@@ -23,7 +23,7 @@ REWRITE_FORMS = (
 def views(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
     """Ask for ``synthesis.views`` rewrites of every chunk; curation drops those that add figures or names."""
     del answered
-    prompt = load_prompt("view")
+    prompt = load_prompt("view", PACKAGE)
     forms = REWRITE_FORMS[: context.recipe.synthesis.views]
     pairs = [(chunk, form) for group in context.chunks.values() for chunk in group for form in forms]
     result = TaskResult(VIEW, len(pairs))

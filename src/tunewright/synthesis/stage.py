@@ -190,5 +190,5 @@ def _nothing_written(what: str, rejected: dict[str, int], num_requested: int) ->
     return StageError(
         f"the teacher wrote no usable {what}",
         reasons or "no document has a sentence that can answer a question",
-        "look at rejected.jsonl in the run folder, then use a stronger teacher (teacher.url) or other documents",
+        f"look at {RunFile.REJECTED} in the run folder, then use a stronger teacher (teacher.url) or other documents",
     )

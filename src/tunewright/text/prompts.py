@@ -15,7 +15,7 @@ _FIELD = re.compile(r"\{([a-z]+)\}")
 
 
 @cache
-def load_prompt(name: str, package: str = "tunewright.synthesis") -> tuple[Message, ...]:
+def load_prompt(name: str, package: str) -> tuple[Message, ...]:
     """Return the turns of prompts/NAME.txt of a package; the text before the first turn is a comment."""
     pieces = _TURN.split(files(package).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8"))
     turns = zip(pieces[1::2], pieces[2::2], strict=True)
