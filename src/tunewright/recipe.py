@@ -243,10 +243,12 @@ def override(content: dict[str, Any], assignments: Sequence[str]) -> dict[str, A
         key, separator, value = assignment.partition("=")
         section, _, inner = key.strip().rpartition(".")
         if not separator or not inner:
-            raise RecipeError(f"--set {assignment} is not KEY=VALUE", "", "for example: --set training.epochs=2")
+            raise RecipeError(f"--set {assignment} is not KEY=VALUE", "", "use for example --set training.epochs=2")
         target = result.setdefault(section, {}) if section else result
         if not isinstance(target, dict):
-            raise RecipeError(f"--set {assignment}: {section} is not a section")
+            raise RecipeError(
+                f"--set {assignment}: {section} is not a section", "", "docs/recipe.md lists the sections and settings"
+            )
         target[inner] = _parse_value(value.strip())
     return result
 
@@ -264,7 +266,7 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
         words = (path, "-o", "recipe.toml") if path.is_dir() else ("DOCS", "-o", path)
         raise RecipeError(f"there is no recipe at {path}", "", f"write one: {command('init', *words)}") from error
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is not valid TOML", str(error), "text values stand in quotes") from error
+        raise RecipeError(f"{path} is not valid TOML", str(error), "put text values in quotes") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text", str(error), "save it as UTF-8") from error
     except OSError as error:

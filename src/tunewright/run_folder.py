@@ -96,7 +96,7 @@ class Journal:
             if content.count(b"\n", end) > 1:
                 raise RunFolderError(
                     f"{path} is damaged in line {len(self.entries) + 1}",
-                    "a line before the last is not JSON, which no interrupted write explains",
+                    "a line before the last is not JSON: not the result of an interrupted write",
                     f"restore the file from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}",
                 )
             os.truncate(path, end)

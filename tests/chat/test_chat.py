@@ -238,4 +238,4 @@ def test_ctrl_c_through_a_pipe_ends_with_130(run):
         assert chat.wait(timeout=60) == 130  # with stdin open: it waits for a question even if the answer has ended
         shown = chat.stderr.read()
         assert "Traceback" not in shown
-        assert "what was done is kept" not in shown  # a chat is not
+        assert "finished work is kept" not in shown  # a chat is not

@@ -239,7 +239,7 @@ def test_report_says_invalid_of_what_was_tampered_with(finished, tmp_path, name,
     assert before in text
     (copy / name).write_text(text.replace(before, after))
     result = tunewright("report", copy)
-    refused(result, 1, "verdict: INVALID", name, told, "hint: make it anew")
+    refused(result, 1, "verdict: INVALID", name, told, "hint: undo the change, or rebuild it: ")
     assert told in (copy / "report.html").read_text()
     (copy / name).write_text(text)
     assert tunewright("report", copy).returncode == 0

@@ -294,7 +294,7 @@ def test_no_token_a_broken_token_and_no_network_have_their_own_messages(hub, run
     monkeypatch.delenv("HF_TOKEN")
     refused(capsys, run, "no token", "hf auth login")
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN} {TOKEN}")
-    refused(capsys, run, "characters that no token has")
+    refused(capsys, run, "the token for the hub is malformed")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused(capsys, run, "HF_HUB_OFFLINE is set")
@@ -309,7 +309,7 @@ def test_what_is_no_repository_is_refused(hub, run, capsys, name):
     with pytest.raises(SystemExit) as ended:
         cli.main(["push", "--yes", "--", str(run.path), name])
     assert ended.value.code == 1
-    assert "no repository's name" in capsys.readouterr().err
+    assert "is not a repository name" in capsys.readouterr().err
     assert hub.requests == []
 
 
@@ -345,7 +345,7 @@ def test_an_exported_adapter_is_not_pushed_as_the_evaluated_one(hub, run, capsys
     made_of = {"adapter": file_digest(run.file("adapter"))}
     write_receipt(run.file("exports/adapter-original"), {"target": "adapter", "made_of": made_of})
     for flags in (("--to", "adapter-original"), ("--to", "adapter-original", "--yes")):
-        refused(capsys, run, "adapter-original is an export of the adapter", "leave --to out", flags=flags)
+        refused(capsys, run, "adapter-original is an export of the adapter", "omit --to", flags=flags)
     assert hub.requests == []
 
 

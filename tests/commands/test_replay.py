@@ -54,7 +54,7 @@ def test_other_data_are_named_before_anything_is_trained(run, exported):
     kept = run.file("train.jsonl").read_bytes()
     run.file("train.jsonl").write_bytes(kept + kept.splitlines(keepends=True)[0])
     try:
-        with pytest.raises(RunFolderError, match="does not hold what") as caught:
+        with pytest.raises(RunFolderError, match="does not hold the ingredients") as caught:
             replay(exported)
     finally:
         run.file("train.jsonl").write_bytes(kept)

@@ -142,6 +142,6 @@ def test_weights_without_an_embedding_are_an_error_with_a_way_out(tmp_path):
     make_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     save_file({"other": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="no input embedding") as caught:
+    with pytest.raises(ModelError, match="no recognizable input embedding") as caught:
         read_token_vectors(str(tmp_path))
     assert "embedding_duplicate=0" in caught.value.hint

@@ -195,7 +195,7 @@ def test_a_folder_with_nothing_readable_gives_the_first_reasons(base: str, tmp_p
     for name in ("a.pdf", "b.docx", "c.png", "d.md"):
         (folder / name).write_bytes(b"" if name == "d.md" else b"garbage")
     run = RunFolder.create(tmp_path / "run")
-    with pytest.raises(DocumentError, match=r"4 file\(s\), none could be read") as caught:
+    with pytest.raises(DocumentError, match=r"none of 4 file\(s\) could be read") as caught:
         ingest(run, recipe(tmp_path, "docs", base=base))
     assert "b.docx: unreadable (not a .docx" in caught.value.cause
     assert ".md" in caught.value.hint

@@ -97,7 +97,7 @@ def refused(home, tiny_model, path):
 
 
 def test_what_cannot_sit_the_exam_is_refused_with_the_reason(home, tiny_model, tmp_path):
-    assert "no such folder" in refused(home, tiny_model, "./nowhere")
+    assert "the folder does not exist" in refused(home, tiny_model, "./nowhere")
     assert "cannot answer the exam" in refused(home, tiny_model, tmp_path)
     assert f"--compare {home / 'whole/run/adapter'}" in refused(home, tiny_model, home / "whole/run")
     untrained = tmp_path / "untrained"
@@ -153,4 +153,4 @@ def test_the_flag_is_the_setting(home, tiny_model, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as left:
         main(["evaluate", str(path), "--dir", "one/run", "--compare", "two/nowhere"])
     assert left.value.code == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert "the folder does not exist" in capsys.readouterr().err

@@ -197,7 +197,7 @@ def test_a_template_that_lost_a_token_is_refused_with_conversation_position_and_
 def test_a_folder_that_is_not_an_export_is_not_replaced(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunFolderError, match="is not an export and is not replaced"):
+    with pytest.raises(RunFolderError, match="is not an export, so it is not replaced"):
         export(run, "adapter", out=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     with pytest.raises(RunFolderError, match="is not an export"), replaced(tmp_path / "mine" / "thesis.txt", 0):
@@ -214,7 +214,7 @@ def test_other_folders_beside_an_export_are_never_removed(tmp_path):
     folder.mkdir()
     with pytest.raises(RunFolderError, match="is not an export"):
         verify(folder)
-    with pytest.raises(RunFolderError, match="is not an export and is not replaced"), replaced(folder, 0):
+    with pytest.raises(RunFolderError, match="is not an export, so it is not replaced"), replaced(folder, 0):
         raise AssertionError("never begun")
     recover_folder(folder, RECEIPT)
     assert [path.read_text() for path in kept] == ["years of work"] * 4
@@ -265,9 +265,9 @@ def test_a_linked_folder_stays_a_link_and_the_current_folder_is_refused(run, tmp
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for out in (".", "/", "../here"):
-        with pytest.raises(UserError, match="an export is not written to"):
+        with pytest.raises(UserError, match="cannot become the export itself"):
             export(run, "adapter", out=Path(out))
-    with pytest.raises(RunFolderError, match="is not an export and is not replaced"):
+    with pytest.raises(RunFolderError, match="is not an export, so it is not replaced"):
         export(run, "adapter", out=tmp_path / "disk")
 
 
@@ -289,7 +289,7 @@ def test_unknown_targets_and_types_list_the_choices(run):
     with pytest.raises(UserError, match="no export target 'onnx'") as caught:
         export(run, "onnx")
     assert "adapter, merged" in caught.value.hint
-    with pytest.raises(UserError, match="not written in 'int3'") as caught:
+    with pytest.raises(UserError, match="cannot have dtype 'int3'") as caught:
         export(run, "merged", dtype="int3")
     assert "bf16, fp16, fp32" in caught.value.hint
 

@@ -64,10 +64,10 @@ def test_batches_hold_every_exchange_once_within_their_tokens(lengths):
 
 
 def test_what_is_no_reward_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="no reward model") as caught:
+    with pytest.raises(ModelError, match="not a reward model") as caught:
         load_reward(make_model(tmp_path / "chat"), "cpu")  # its head would be random
     assert "LlamaForCausalLM" in caught.value.cause
-    with pytest.raises(ModelError, match="no reward model") as caught:
+    with pytest.raises(ModelError, match="not a reward model") as caught:
         load_reward(make_reward_model(tmp_path / "many", num_labels=3), "cpu")
     assert "3 outputs" in caught.value.cause
 
@@ -79,7 +79,7 @@ def test_pickled_weights_and_a_missing_head_are_refused(tmp_path):
     weights = load_file(folder / "model.safetensors")
     headless = {name: value for name, value in weights.items() if "classifier" not in name}
     save_file(headless, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="no reward model") as caught:
+    with pytest.raises(ModelError, match="not a reward model") as caught:
         load_reward(folder, "cpu")
     assert "classifier" in caught.value.cause
     (folder / "model.safetensors").unlink()

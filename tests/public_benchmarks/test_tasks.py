@@ -152,7 +152,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, cause):
 def test_a_task_that_cannot_be_played_is_an_error_with_the_reason(run, tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         find_task(str(tmp_path / "none.jsonl"))
-    with pytest.raises(UserError, match="there is no task at"):
+    with pytest.raises(UserError, match="none.yaml is not a task"):
         find_task(str(tmp_path / "none.yaml"))
     (tmp_path / "broken.yaml").write_text("task: [")
     with pytest.raises(UserError):

@@ -302,7 +302,7 @@ def test_what_is_missing_is_an_error_before_anything_is_loaded(run, tmp_path, mo
     bare.write("exam.jsonl", run.file("exam.jsonl").read_bytes())
     alone = [a for a in run.read_records("answers.jsonl", Answer) if a.arm == "tuned"]
     bare.write_records("answers.jsonl", alone)
-    assert "no question that both answered" in failure(bare)
+    assert "no question answered by both base and tuned" in failure(bare)
     monkeypatch.setenv("TUNEWRIGHT_SERVE_TOKEN", "a short one")
     short = failure(run, "0.0.0.0")
     assert "too short" in short

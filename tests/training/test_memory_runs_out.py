@@ -65,7 +65,7 @@ def test_what_was_found_to_fit_is_kept_by_the_checkpoint(tiny_model, tmp_path):
 
 def test_one_example_that_does_not_fit_ends_with_what_to_change(tiny_model, tmp_path):
     task = with_memory_of(tasks(tiny_model)["sft"], 10)
-    with pytest.raises(TrainingError, match="alone does not fit") as caught:
+    with pytest.raises(TrainingError, match="does not fit into memory") as caught:
         run(tiny_model, tmp_path, task)
     assert "training.max_tokens" in caught.value.hint
 

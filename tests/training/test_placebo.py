@@ -115,7 +115,7 @@ def test_a_placebo_that_would_be_the_adapter_is_refused(tiny_model, tmp_path):
     recipe = own_recipe(tmp_path, tiny_model, evaluation={"arms": ARMS})
     data = tmp_path / "own.jsonl"
     data.write_text(data.read_text().splitlines()[0] + "\n")
-    with pytest.raises(TrainingError, match="would be the adapter itself"):
+    with pytest.raises(TrainingError, match="would equal the adapter"):
         pipeline.run(recipe, tmp_path / "run", until="placebo")
     with pytest.raises(RecipeError, match="raw text"):
         parse_recipe(

@@ -40,7 +40,7 @@ class PageMarks(Record):
 
 def _refused(path: Path, cause: str) -> UserError:
     return UserError(
-        f"{path} holds no marks of this run", cause, "give a file that the page downloaded, or comparison.csv"
+        f"{path} holds no marks of this run", cause, "name a file downloaded from the page, or comparison.csv"
     )
 
 
@@ -56,7 +56,9 @@ def read_text(path: Path) -> str:
         hint = "save it again as UTF-8 (in a spreadsheet: CSV UTF-8)"
         raise UserError(f"{path} is not UTF-8 text", f"byte {error.start}: {error.reason}", hint) from error
     except OSError as error:
-        raise UserError(f"cannot read {path}", error.strerror or str(error), "check the path") from error
+        raise UserError(
+            f"cannot read {path}", error.strerror or str(error), "check the path and its permissions"
+        ) from error
 
 
 def page_marks(path: Path, text: str, key: MarkingKey, documents: dict[str, str]) -> list[Mark]:

@@ -116,7 +116,9 @@ class ChatModels:
                     console.warning(f"{arm} has room for the last {len(turns) - first} of {len(turns)} turns")
                 return ids
         raise UserError(
-            f"the question is too long for {arm}", f"{len(ids)} tokens; there is room for {room}", "ask a shorter one"
+            f"the question is too long for {arm}",
+            f"{len(ids)} tokens; there is room for {room}",
+            "ask a shorter question",
         )
 
     def answer(self, arm: str, prompt_ids: Sequence[int]) -> Iterator[str]:

@@ -22,7 +22,7 @@ def at_keyboard() -> bool:
         UserError: standard input is closed.
     """
     if sys.stdin is None:
-        raise UserError("there is no input to read", "standard input is closed", "ask one question: --prompt TEXT")
+        raise UserError("there is no input to read", "standard input is closed", "pass one question: --prompt TEXT")
     return sys.stdin.isatty()
 
 

@@ -53,14 +53,14 @@ def write_recipe(documents: Sequence[Path], output: Path, force: bool, full: boo
         DocumentError: no documents at these paths.
     """
     if missing := [str(path) for path in documents if not at_home(path).exists()]:
-        raise DocumentError(f"there is nothing at {missing[0]}", "", "name files, or a folder that holds some")
+        raise DocumentError(f"{missing[0]} does not exist", "", "name documents, or a folder with documents")
     folder = output.parent.absolute()
     paths = tuple(_relative(path, folder) for path in documents)
     draft = Recipe(documents=DocumentSettings(paths=paths), folder=folder)
     files = source_files(draft)
     if not files:
         raise DocumentError(
-            "no documents there", ", ".join(map(str, documents)), "name files or a folder that holds some"
+            "no documents found", ", ".join(map(str, documents)), "name documents, or a folder with documents"
         )
     recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files))
     header = (

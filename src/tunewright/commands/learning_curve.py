@@ -35,7 +35,7 @@ def draw_curve(recipe: Recipe, folder: Path) -> LearningCurve:
         raise RecipeError(
             "a learning curve is drawn by one process",
             "this is a launch of several",
-            "train with them first (tunewright run), then draw the curve without the launcher",
+            "train with the launcher first (tunewright run), then run learning-curve without it",
         )
     run = pipeline.run(recipe, folder, until="evaluate")
     recipe = recipe.with_absolute_paths()
@@ -63,7 +63,7 @@ def _train_parts(run: RunFolder, recipe: Recipe) -> dict[int, int]:
     if len(set(sizes.values())) < len(sizes):
         raise UserError(
             "there is too little training data for a learning curve",
-            f"its parts would have {', '.join(str(size) for size in sizes.values())} samples",
+            f"its subsets would have {', '.join(str(size) for size in sizes.values())} samples",
             "add documents, or raise synthesis.samples_per_document",
         )
     for percent in PARTS:

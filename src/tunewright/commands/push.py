@@ -47,7 +47,9 @@ def push(run: RunFolder, repo: str, to: str, yes: bool, public: bool, with_data:
         HubError: an invalid name of the repository, or the hub refuses; each says what to do.
     """
     if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
-        raise HubError(f"{repo!r} is no repository's name", "it is OWNER/NAME", "for example: me/my-model")
+        raise HubError(
+            f"{repo!r} is not a repository name", "a repository name is OWNER/NAME", "use for example me/my-model"
+        )
     pipeline.require(run, RunFile.RECIPE, RunFile.VERDICT)
     recipe = load_recipe(run.file(RunFile.RECIPE))
     verdict = _verdict(run, recipe)
@@ -92,7 +94,7 @@ def _bundle(run: RunFolder, recipe: Recipe, to: str) -> Bundle:
         raise RunFolderError(
             f"{run.file(RunFile.EXPORTS) / to} is an export of the adapter, and is not pushed",
             "the adapter in the run folder is the evaluated one",
-            "push that one: leave --to out",
+            "push that adapter: omit --to",
         )
     _require_card(bundle.kind)
     return bundle

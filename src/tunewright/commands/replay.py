@@ -41,9 +41,9 @@ def replay(receipt: Path, folder: Path | None = None) -> None:
     recipe = load_recipe(run.file(RunFile.RECIPE))
     if difference := _first_difference(made_of, ingredients_of(run, recipe), _MUST):
         raise RunFolderError(
-            f"{run.path} does not hold what {export / RECEIPT} was made of",
+            f"{run.path} does not hold the ingredients of {export / RECEIPT}",
             difference,
-            "name the run folder that it was made from: --dir DIR",
+            "name its run folder: --dir DIR",
         )
     _use_threads(made_of["machine"].get("threads", ""))
     adapter = _train_again(run, recipe)
@@ -64,7 +64,7 @@ def _run_of(export: Path, content: Mapping[str, Any], folder: Path | None) -> Pa
         raise RunFolderError(
             f"{export / RECEIPT} does not name its run",
             "the export was written outside its run folder",
-            "name the run folder that it was made from: --dir DIR",
+            "name its run folder: --dir DIR",
         )
     return export / str(content["run"])
 

@@ -51,7 +51,7 @@ def show_trace(run: RunFolder, identifier: str) -> None:
         raise RunFolderError(
             f"{len(matches) or 'no'} records have an identifier that starts with {identifier!r}",
             listed,
-            f"identifiers stand in the .jsonl files of {run.path}",
+            f"use an identifier from the .jsonl files of {run.path}",
         )
     for line in _describe(matches[0], index):
         console.data(line)

@@ -227,8 +227,8 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
             raise _all_malformed(rejections)
         raise DocumentError(
             "your chat data is empty",
-            f"{', '.join(str(path) for path in paths)} hold no line",
-            "fill it, or remove it from synthesis.data in the recipe",
+            f"{', '.join(str(path) for path in paths)} hold no lines",
+            "add conversations, or remove the file from synthesis.data in the recipe",
         )
     return samples, rejections
 

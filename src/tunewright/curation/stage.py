@@ -87,7 +87,7 @@ def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) 
         )
     top = Counter(rejection.reason for rejection in rejections).most_common(3)
     return StageError(
-        f"none of {num_in} samples may enter the training set",
+        f"all {num_in} samples were rejected: the training set would be empty",
         "dropped because: " + "; ".join(f"{reason} ({count})" for reason, count in top),
         f"read them in '{run.file(RunFile.REJECTED)}'; then loosen [curation], or use a stronger teacher",
     )

@@ -140,15 +140,15 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
     if not files:
         raise DocumentError(
             f"there are no files in {', '.join(recipe.documents.paths)}",
-            "hidden files do not count",
-            f"put documents there; readable formats: {_formats()}",
+            "hidden files are ignored",
+            f"add documents; readable formats: {_formats()}",
         )
     count_tokens = token_counter(recipe.model.base, recipe.folder)
     documents, rejections = _read_documents(files)
     rejected = run.reject("ingest", rejections)
     if not documents:
         raise DocumentError(
-            f"{len(files)} file(s), none could be read",
+            f"none of {len(files)} file(s) could be read",
             "\n  ".join(_describe(rejection) for rejection in rejections[:3]),
             f"all reasons are in {run.file(RunFile.REJECTED)}; readable formats: {_formats()}",
         )

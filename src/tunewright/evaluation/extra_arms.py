@@ -118,7 +118,7 @@ def _extra_arm(reference: str, recipe: Recipe) -> ExtraArm:
     # A hub name has one slash; where its first part is a folder here, the user means a run.
     is_path = reference.count("/") != 1 or reference.startswith((".", "/", "~"))
     if is_path or (recipe.folder / reference).parent.is_dir():
-        raise UserError(f"there is nothing to compare at {reference}", "no such folder", _HINT)
+        raise UserError(f"there is nothing to compare at {reference}", "the folder does not exist", _HINT)
     return ExtraArm(reference.rpartition("/")[2], identity(reference), base=reference)
 
 
@@ -157,7 +157,7 @@ def _adapter(folder: Path, name: str, recipe: Recipe, base: str | None = None) -
             raise UserError(f"cannot read {folder / 'adapter_config.json'}", str(error), _HINT) from error
     if base and not _same_base(base, recipe):
         raise UserError(
-            f"the adapter in {folder} belongs to another base",
+            f"the adapter in {folder} belongs to another base model",
             f"it was trained on {base}; this recipe's model.base is {recipe.model.base}",
             "to compare runs of several bases on the same exam: tunewright compare DIR...",
         )

@@ -56,8 +56,8 @@ def require_finite(outputs: Iterable[dict[str, Any]]) -> None:
     if not all(number is None or math.isfinite(number) for number in flat):
         raise StageError(
             "the likelihood of an answer is not a finite number",
-            "the model's numbers overflow in the type that it is computed in, or its training went wrong",
-            'look at the loss in metrics.jsonl; if it is finite, compute in 32 bit: --set model.compute="fp32"',
+            "the model overflows in its compute type, or its training diverged",
+            'check the loss in metrics.jsonl; if it is finite, compute in 32 bits: --set model.compute="fp32"',
         )
 
 

@@ -114,7 +114,7 @@ def read_deltas(folder: Path) -> Deltas:
             for name in weights.keys():  # noqa: SIM118 (it is no mapping)
                 part = next((part for part in _PARTS if part in name), None)
                 if part is None:
-                    raise ModelError(f"{file} holds {name}", "it is no part of a LoRA adapter", _AS_IT_IS)
+                    raise ModelError(f"{file} holds {name}", "it is not part of a LoRA adapter", _AS_IT_IS)
                 layers.setdefault(bare_name(name.partition(part)[0]), {})[part] = name
                 if part == ".lora_A" and (rows := weights.get_slice(name).get_shape()[0]) != rank:
                     raise ModelError(
@@ -125,7 +125,7 @@ def read_deltas(folder: Path) -> Deltas:
     halves = [layer for layer, parts in layers.items() if (".lora_A" in parts) != (".lora_B" in parts)]
     if halves or not layers:
         cause = f"{halves[0]} has one matrix only" if halves else "it has no matrices"
-        raise ModelError(f"the adapter in {folder} is not complete", cause, _AGAIN)
+        raise ModelError(f"the adapter in {folder} is incomplete", cause, _AGAIN)
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     tokens = config.get("trainable_token_indices") or {}
     return Deltas(file, rank, scale, layers, {bare_name(name): tuple(ids) for name, ids in tokens.items()})

@@ -139,7 +139,7 @@ def require_replaceable(folder: Path) -> None:
     if not folder.exists() or (folder / RECEIPT).is_file() or (folder.is_dir() and not any(folder.iterdir())):
         return
     raise RunFolderError(
-        f"{folder} is not an export and is not replaced",
+        f"{folder} is not an export, so it is not replaced",
         f"it has no {RECEIPT}" if folder.is_dir() else "it is a file",
         "name another folder: -o FOLDER",
     )
@@ -155,7 +155,9 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     restore_folder(folder.resolve(), RECEIPT)
     path = folder / RECEIPT
     if not path.is_file():
-        raise RunFolderError(f"{folder} is not an export", f"it has no {RECEIPT}", "tunewright export DIR --to merged")
+        raise RunFolderError(
+            f"{folder} is not an export", f"it has no {RECEIPT}", "write one: tunewright export DIR --to merged"
+        )
     raw = path.read_bytes()
     try:
         content: dict[str, Any] = json.loads(raw)

@@ -142,7 +142,7 @@ def _choose(target: str, dtype: str) -> tuple[Target, str]:
     allowed = TARGETS[target].dtypes
     if dtype and dtype not in allowed:
         hint = f"--dtype {', '.join(allowed)}" if allowed else "leave --dtype out: it is written as it was trained"
-        raise UserError(f"{target} is not written in {dtype!r}", "", hint)
+        raise UserError(f"a {target} export cannot have dtype {dtype!r}", "", hint)
     return TARGETS[target], dtype or (allowed[0] if allowed else "")
 
 
@@ -155,7 +155,7 @@ def _resolved(out: Path) -> Path:
     folder = Path(os.path.realpath(out))
     if not folder.name or folder == Path.cwd():
         raise UserError(
-            f"an export is not written to {out} itself",
+            f"{out} cannot become the export itself",
             "the whole folder is replaced at the end, and this one is in use",
             f"name a folder in it: {shell('-o', out / 'exported')}",
         )

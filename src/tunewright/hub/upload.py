@@ -67,7 +67,7 @@ def _check_visibility(api: Any, repo: str, kind: RepoType, public: bool) -> None
     if not private and not public:
         raise HubError(
             f"{repo} is public, and --public was not given",
-            "it existed before this push, and everybody can read it",
+            "the repository existed before this push, and everybody can read it",
             f"publish with --public; or make it private first: {endpoint()}/{page}/settings",
         )
     if private and public:
@@ -113,7 +113,7 @@ def _check_arrived(repo: str, files: Sequence[BundleFile], remote: dict[str, Any
     wrong = [file.name for file in files if not _same(file, remote.get(file.name))]
     if wrong:
         raise HubError(
-            f"{repo} does not hold what was sent",
+            f"{repo} does not hold the files that were sent",
             f"the hub has other content, or none, for {', '.join(wrong)}",
             "push again; if it fails again, check whether the repository has a .gitignore",
         )

@@ -53,12 +53,12 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
-            f"cannot load the tokenizer in {folder}", str(error).splitlines()[0], "fetch it again"
+            f"cannot load the tokenizer in {folder}", str(error).splitlines()[0], "download the model again"
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(
-            f"the tokenizer in {folder} gives no character offsets",
-            "the loss mask is made from them, and only fast tokenizers have them",
+            f"the tokenizer in {folder} has no character offsets",
+            "the loss mask needs them, and only fast tokenizers have them",
             "use a version of the model that ships tokenizer.json",
         )
     if not tokenizer.chat_template:
@@ -126,8 +126,8 @@ def _answer_place(tokenizer: Any, messages: Sequence[Message], number: int, text
     if not text.startswith(content, place):
         raise ModelError(
             "the chat template changes an assistant turn's text",
-            f"{content[:80]!r} does not occur in its place in the rendered conversation",
-            "mend the template: the loss mask would be wrong",
+            f"{content[:80]!r} does not occur at its position in the rendered conversation",
+            "fix the template: the loss mask would be wrong",
         )
     return place
 

@@ -40,13 +40,13 @@ def read_token() -> str:
         raise HubError(
             "there is no token for the hub",
             "HF_TOKEN is not set, and no token is stored on this machine",
-            f"make one that may write ({endpoint()}/settings/tokens), then: export HF_TOKEN=..., or: hf auth login",
+            f"create one that can write ({endpoint()}/settings/tokens), then: export HF_TOKEN=..., or: hf auth login",
         )
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP library would quote the token in its error
         raise HubError(
-            "the hub's token holds characters that no token has",
-            "a space or a line end in its middle, or a letter that is not ASCII",
-            "look at where it comes from, then: export HF_TOKEN=...",
+            "the token for the hub is malformed",
+            "it holds a space, a line end or a non-ASCII letter",
+            "check its source, then: export HF_TOKEN=...",
         )
     return token
 
@@ -134,7 +134,7 @@ def _placed(words: HubMessage, repo: str, told: str = "") -> HubMessage:
     return HubMessage(headline, cause + told, hint)
 
 
-_SAME = "then run the same command again: it goes on where it was"
+_SAME = "then run the same command again: it resumes"
 _GATED = HubMessage(
     "REPO is gated: your account may not read it",
     "its license has to be accepted first (403)",

@@ -76,7 +76,7 @@ def _address(child: subprocess.Popen[bytes], log: IO[bytes], file: Path) -> str:
     log.seek(0)
     words = [text for text in log.read().decode("utf-8", "replace").splitlines() if text.strip()]
     raise ModelError(
-        f"llama.cpp does not load {file}",
-        words[-1][:300] if words else f"no sign of life within {_START_TIMEOUT_S:.0f} s",
-        "see whether llama.cpp works on this machine: tunewright doctor",
+        f"llama.cpp cannot load {file}",
+        words[-1][:300] if words else f"it did not answer within {_START_TIMEOUT_S:.0f} s",
+        "check llama.cpp on this machine: tunewright doctor",
     )

@@ -130,7 +130,9 @@ def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, n
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load the base model in {folder}", reason[0], "run: tunewright doctor") from error
+        raise ModelError(
+            f"cannot load the base model in {folder}", reason[0], "check the installation: tunewright doctor"
+        ) from error
     _make_room(model, num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
@@ -245,7 +247,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
         raise ModelError(
             f"the adapter in {folder} does not fit the base model",
             str(error).splitlines()[0],
-            "run the recipe on this run folder again: a damaged adapter is trained anew",
+            "run the recipe on this run folder again: a damaged adapter is trained again",
         ) from error
     adapted.eval()
     return adapted

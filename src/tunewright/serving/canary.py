@@ -67,14 +67,14 @@ def choose_canaries(
     if not num_both:
         raise RunFolderError(
             "there are no answers of both base and tuned",
-            f"answers.jsonl of {folder} holds no question that both answered",
+            f"answers.jsonl of {folder} holds no question answered by both base and tuned",
             f"add both to evaluation.arms, then: {command('run', 'RECIPE', '--dir', folder)}",
         )
     if not canaries:
         raise RunFolderError(
             "the tuned model cannot be distinguished from its base",
-            f"both gave the same answer to all {num_both} exam questions: serving it would be serving the base",
-            f"see what training did: {command('report', folder)}; then train longer or on more data",
+            f"both gave the same answer to all {num_both} exam questions",
+            f"check the training: {command('report', folder)}; then train longer or on more data",
         )
     return sorted(canaries, key=lambda canary: (len(canary.tuned), canary.prompt_ids))[:_MAX_CANARIES]
 

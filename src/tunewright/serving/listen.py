@@ -34,7 +34,9 @@ def token_for(host: str) -> str:
             f"{TOKEN} is too short", f"it has {len(token)} of at least {_MIN_TOKEN_LENGTH} characters", hint
         )
     if not token and not is_loopback(host):
-        raise UserError(f"no token protects {host}", f"others reach this address, and {TOKEN} is not set", hint)
+        raise UserError(
+            f"no token protects {host}", f"other machines can reach this address, and {TOKEN} is not set", hint
+        )
     return token
 
 
@@ -84,7 +86,7 @@ def _bound(new: socket.socket, address: Any, *, shared: bool) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
     cause = getattr(error, "strerror", None) or str(error)
-    return UserError(f"cannot listen on {host} port {port}", cause, "take another: --port 8081")
+    return UserError(f"cannot listen on {host} port {port}", cause, "use another port: --port 8081")
 
 
 def url_of(listener: socket.socket) -> str:

@@ -119,7 +119,7 @@ def _await(child: subprocess.Popen[Any], address: str, log: IO[bytes]) -> None:
     raise StageError(
         "vLLM does not start",
         lines[-1][:300] if lines else f"no output within {_START_TIMEOUT_S:.0f} s",
-        "serve it with llama.cpp instead: hide the GPU with CUDA_VISIBLE_DEVICES=",
+        "serve it with llama.cpp instead: --engine llama.cpp",
     )
 
 

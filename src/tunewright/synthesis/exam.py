@@ -66,7 +66,7 @@ def read_own_exam(
             raise _row_error(path, number, "an earlier line holds the same question")
         questions[question.id] = question
     if not questions:
-        raise UserError(f"the exam {path} is empty", "it holds no question", _ROW_HINT)
+        raise UserError(f"the exam {path} is empty", "it holds no questions", _ROW_HINT)
     return list(questions.values())
 
 
@@ -88,7 +88,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from ((line, {name.strip().lower(): cell for name, cell in row.items()}) for line, row in rows)
         return
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        raise UserError(f"the exam {path} is neither .jsonl nor .csv", f"it ends in {path.suffix!r}", _ROW_HINT)
+        raise UserError(f"the exam {path} is neither .jsonl nor .csv", f"its extension is {path.suffix!r}", _ROW_HINT)
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

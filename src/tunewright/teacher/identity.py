@@ -59,7 +59,7 @@ def read_api_key(settings: TeacherSettings) -> str:
     key = os.environ[name].strip() if name else ""
     if not (key.isascii() and key.isprintable()):
         raise RecipeError(
-            f"the key in {name} holds characters that no HTTP header may carry",
+            f"the key in {name} is malformed",
             "a line end inside it, or a letter that is not ASCII",
             f"check its source, then: export {name}=...",
         )
@@ -77,14 +77,16 @@ def check_teacher(settings: TeacherSettings) -> None:
     if settings.url == LOCAL:
         if not settings.model:
             raise RecipeError(
-                "teacher.model is empty", "a local teacher is a folder or a hub name", "--set teacher.model=owner/name"
+                "teacher.model is empty",
+                "a local teacher needs a folder or a hub name",
+                "name it: --set teacher.model=owner/name",
             )
         return
     for url in settings.urls:
         if not _is_url(url):
             raise RecipeError(
                 f"teacher.url {url!r} is not a URL",
-                "it is not http:// or https:// and a host",
+                "it does not start with http:// or https:// and a host",
                 f'for example http://localhost:8000/v1; or, alone, "{EMBEDDED}" or "{LOCAL}"',
             )
     if not settings.model:

@@ -60,7 +60,7 @@ class Spending:
                 if not self._under_way:
                     raise TeacherError(
                         f"the next call may exceed the budget of ${self._budget:,.2f}",
-                        f"${self.spent:,.4f} are spent in this run folder; the call may cost ${worst:,.4f}",
+                        f"${self.spent:,.4f} have been spent in this run folder; the call may cost ${worst:,.4f}",
                         f"all answers so far are kept; to continue, raise it: --set {self.section}.budget=DOLLARS",
                     )
                 self._settled.wait()

@@ -189,7 +189,7 @@ class LocalClient:
 
         if len(self._under_way) <= 1:
             raise TeacherError(
-                "the local teacher does not fit this machine's memory",
+                "the local teacher does not fit into memory",
                 str(lack).splitlines()[0],
                 "quantize it (--set teacher.quantization=nf4), or take a smaller model",
             ) from lack

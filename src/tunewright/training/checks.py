@@ -92,14 +92,14 @@ def check_examples(examples: Sequence[Example], rejections: Sequence[Rejection],
         longest = max(int(rejection.detail.split()[0]) for rejection in too_long)
         raise TrainingError(
             f"{len(too_long)} of {num_samples} samples are longer than training.max_tokens = {max_tokens}",
-            f"cutting them would cut their answers; the longest has {longest} tokens",
-            f"run again with --set training.max_tokens={longest}, or leave the long samples out of the data",
+            f"truncation would cut their answers; the longest has {longest} tokens",
+            f"run again with --set training.max_tokens={longest}, or remove the long samples from the data",
         )
     if not examples:
         raise TrainingError(
             "there is nothing to train on",
             f"all {len(rejections)} samples were left out" if rejections else "the training set is empty",
-            "see rejected.jsonl in the run folder; then: tunewright run RECIPE --until curate",
+            "read rejected.jsonl in the run folder; then: tunewright run RECIPE --until curate",
         )
     for example in examples:
         if example.num_supervised == 0:

@@ -281,6 +281,6 @@ def _numbers(values: Sequence[Tensor | float], device: str) -> list[float]:
 def _not_finite(step: int, loss: float, norm: float) -> TrainingError:
     return TrainingError(
         f"step {step + 1} gave a loss of {loss} and a gradient norm of {norm}",
-        "training stops at the first number that is not finite; the last good checkpoint is kept",
+        "training stops at the first non-finite number; the last good checkpoint is kept",
         "lower training.learning_rate and start over, or check the samples of this step",
     )

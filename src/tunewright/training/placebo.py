@@ -27,9 +27,9 @@ def shuffled_records(records: TrainingRecords, seed: int) -> TrainingRecords:
     moved |= any(before.chosen != after.chosen for before, after in zip(records.pairs, pairs, strict=True))
     if not moved:
         raise TrainingError(
-            "a placebo of this training set would be the adapter itself",
+            "a placebo of this training set would equal the adapter",
             "all of its answers are the same, and exchanging them changes nothing",
-            'leave "placebo" out of evaluation.arms',
+            'remove "placebo" from evaluation.arms',
         )
     return replace(records, samples=samples, pairs=pairs)
 

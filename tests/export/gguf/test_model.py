@@ -145,7 +145,7 @@ def _rewrite_text(folder):
         (lambda folder: _edit(folder, rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "dynamic"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
         (_cut, "cannot read the weights"),
-        (_lose_a_tensor, "not complete"),
+        (_lose_a_tensor, "incomplete"),
         (_overflow, "do not fit f16"),
         (_rewrite_text, "rewrites text"),
         (_weigh_pieces, "tokenizers of the type Unigram are not written"),
@@ -194,7 +194,7 @@ def test_a_damaged_file_is_an_error_with_llama_cpps_words(tmp_path):
     write_gguf(make_model(tmp_path / "model"), tmp_path / "model.gguf", "f16")
     content = (tmp_path / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="does not load") as caught:
+    with pytest.raises(ModelError, match="cannot load") as caught:
         LlamaRunner(tmp_path / "model.gguf")
     assert caught.value.cause
 

@@ -115,7 +115,7 @@ def test_the_file_names_the_roles_that_the_template_trims(tmp_path):
 )
 def test_what_ollamas_language_cannot_say_is_refused_with_the_reason(template, reason, tmp_path):
     make_tokenizer(tmp_path, template)
-    with pytest.raises(ModelError, match="Ollama's language") as caught:
+    with pytest.raises(ModelError, match="to an Ollama template") as caught:
         go_template(load_tokenizer(tmp_path), False)
     assert any(part in caught.value.cause for part in reason.split("|"))
     assert caught.value.hint.endswith("tunewright export DIR --to gguf")

@@ -49,9 +49,7 @@ class TensorMapping:
 
 def refuse(what: str, why: str) -> ModelError:
     """Return the error for a model that llama.cpp computes differently from the training."""
-    return ModelError(
-        what, why, "export it as merged weights, which keep everything: tunewright export DIR --to merged"
-    )
+    return ModelError(what, why, "export merged weights instead: tunewright export DIR --to merged")
 
 
 def architecture_of(config: Config) -> Architecture:

@@ -108,7 +108,7 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
             raise ModelError(
                 f"the values of {tensor.name} do not fit {tensor.dtype}",
                 f"the largest is {np.abs(values).max():g}",
-                "export as bf16, which has the range of fp32; if that fails too, the model's weights are damaged",
+                "export as bf16, which has the range of fp32; if that also fails, the weights are damaged",
             )
         yield piece
 
@@ -152,7 +152,7 @@ def file_type(dtype: str) -> int:
         ModelError: an unknown type.
     """
     if dtype not in DTYPES:
-        raise ModelError(f"GGUF files of type {dtype!r} are not written", "", f"choose one of: {', '.join(DTYPES)}")
+        raise ModelError(f"GGUF type {dtype!r} is not supported", "", f"choose a type: {', '.join(DTYPES)}")
     return DTYPES[dtype].file_type
 
 

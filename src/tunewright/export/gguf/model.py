@@ -109,9 +109,9 @@ def _check_complete(folder: Path, config: Config, names: set[str]) -> None:
     missing = sorted(expected - names) or ([] if kinds else ["every layer"])
     if missing:
         raise ModelError(
-            f"the weights in {folder} are not complete",
+            f"the weights in {folder} are incomplete",
             f"{len(missing)} tensors are missing, the first: {missing[0]}",
-            "fetch the model again",
+            "download the model again",
         )
 
 

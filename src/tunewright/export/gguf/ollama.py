@@ -199,7 +199,7 @@ def shape_of_template(tokenizer: Any) -> ChatShape:
 
 def _inexpressible(why: str) -> ModelError:
     return ModelError(
-        "the chat template cannot be written in Ollama's language",
+        "the chat template cannot be converted to an Ollama template",
         why,
         "serve the GGUF with llama.cpp, which reads the template itself: tunewright export DIR --to gguf",
     )
@@ -259,7 +259,7 @@ def modelfile(tokenizer: Any, context_tokens: int, bos_added: bool, system_promp
     if '"""' in system_prompt:
         raise ModelError(
             "the system prompt cannot be written in a Modelfile",
-            'it holds """, which ends a text there',
+            'it holds """, which ends a text in a Modelfile',
             "serve the GGUF with llama.cpp: tunewright export DIR --to gguf",
         )
     template, shape = go_template(tokenizer, bos_added)
@@ -296,7 +296,7 @@ def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
         expected = render(tokenizer, messages, add_generation_prompt=True)
         if bos + render_go(template, messages) != expected:
             raise ModelError(
-                "the chat template cannot be written in Ollama's language",
+                "the chat template cannot be converted to an Ollama template",
                 f"it renders {messages[-1].content[:40]!r} in its own way",
                 "serve the GGUF with llama.cpp, which reads the template itself: tunewright export DIR --to gguf",
             )

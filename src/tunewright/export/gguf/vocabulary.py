@@ -174,8 +174,8 @@ def _tokens(state: Mapping[str, Any], num_rows: int) -> tuple[list[str], list[in
     if vocabulary and max(vocabulary.values()) >= num_rows:
         raise ModelError(
             "the tokenizer has tokens that the model does not have",
-            f"its highest is {max(vocabulary.values())}, and the embedding has {num_rows} rows",
-            "fetch the base model again: this tokenizer belongs to another one",
+            f"the highest token id is {max(vocabulary.values())}; the embedding has {num_rows} rows",
+            "download the base model again: its tokenizer belongs to another model",
         )
     tokens, types = [f"[PAD{row}]" for row in range(num_rows)], [_UNUSED] * num_rows
     unknown, bytes_apart = state["model"].get("unk_token"), not _has_bytes(state)
