@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import finished_run
 from support.marked_run import ARMS, key_of, page_content
 from tunewright.annotation.page import page_server
-from tunewright.annotation.plan import AnswerPair, make_key, pairs
+from tunewright.annotation.plan import MarkingPair, make_key, pairs
 from tunewright.commands.mark import write_page
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
@@ -36,8 +36,8 @@ def question(number: int, document: str = "d", **more: object) -> Question:
     return Question.model_validate(fields | more)
 
 
-def pair(number: int, first: str, second: str, document: str = "d") -> AnswerPair:
-    return AnswerPair(question(number, document), {"base": first, "tuned": second})
+def pair(number: int, first: str, second: str, document: str = "d") -> MarkingPair:
+    return MarkingPair(question(number, document), {"base": first, "tuned": second})
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from support import pushable
 from support.stand_in_hub import TOKEN, Fault, Repo, stand_in_hub
 from tunewright import cli
-from tunewright.annotation.plan import pairs, pairs_digest
+from tunewright.annotation.plan import answer_pairs_digest, pairs
 from tunewright.export.receipt import write_receipt
 from tunewright.records import Answer, Question
 from tunewright.run_folder import RunFolder
@@ -218,7 +218,7 @@ def test_a_preference_against_the_score_is_on_top_of_the_card(hub, run, capsys):
         "alpha": None,
         "longest": {"name": "longest", "agreed": 0, "opposed": 30, "equal": 0, "share": 0.0},
         "metrics": [],
-        "answers": pairs_digest(pairs(questions, answers, ("base", "tuned"))),
+        "answers": answer_pairs_digest(pairs(questions, answers, ("base", "tuned"))),
     }
     run.write_json("marking.json", marking)
     code, text = push(capsys, run)

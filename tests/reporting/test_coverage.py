@@ -8,7 +8,7 @@ from tunewright.documents.chunking import chunk_document
 from tunewright.html.figures import Strip, cells, heat_map, histogram, sentences_per_cell
 from tunewright.records import Document, Message, Sample, Section, Span
 from tunewright.reporting.data_statistics import (
-    EvidenceSentence,
+    CoveredSentence,
     coverage,
     eligible,
     overall,
@@ -72,11 +72,11 @@ def test_a_quote_over_two_sentences_reaches_both_and_a_word_too_many_does_not() 
 def test_reached_against_every_pair(gaps: list[tuple[int, int]], spans: list[tuple[int, int]]) -> None:
     position, result = 0, []
     for gap, length in gaps:
-        result.append(EvidenceSentence(position + gap, position + gap + length, ()))
+        result.append(CoveredSentence(position + gap, position + gap + length, ()))
         position += gap + length
     quotes = [Span(document="d", start=a, end=a + n, quote="") for a, n in spans]
 
-    def meets(s: EvidenceSentence, q: Span) -> bool:
+    def meets(s: CoveredSentence, q: Span) -> bool:
         shared = len(set(range(s.start, s.end)) & set(range(q.start, q.end)))
         return shared > 0 and 2 * shared >= min(s.end - s.start, q.end - q.start)
 

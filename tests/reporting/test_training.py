@@ -9,7 +9,7 @@ from support import finished_run
 from tunewright.errors import RunFolderError
 from tunewright.html import figures
 from tunewright.records import StageSummary
-from tunewright.reporting.stage import read_metrics, read_plans, report
+from tunewright.reporting.stage import read_metrics_rows, read_plans, report
 from tunewright.reporting.training import advice, training_phases
 from tunewright.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ def section(run: RunFolder) -> str:
 
 
 def test_each_phase_has_its_losses_in_one_figure_and_dpo_its_rewards(tmp_path: Path) -> None:
-    phases = training_phases(read_metrics(logged(tmp_path / "run", finished_run.metrics())))
+    phases = training_phases(read_metrics_rows(logged(tmp_path / "run", finished_run.metrics())))
     assert phases is not None
     sft, dpo = phases
     assert (sft["phase"], sft["num_steps"], dpo["phase"], dpo["num_steps"]) == ("sft", 66, "dpo", 24)
@@ -69,7 +69,7 @@ def test_the_page_shows_the_figures_of_each_phase(tmp_path: Path) -> None:
 
 def test_a_log_without_phases_or_held_out_data_is_one_plain_line(tmp_path: Path) -> None:
     run = logged(tmp_path / "run", [{"step": step, "loss": 3.0 / step} for step in (1, 2, 3)])
-    phases = training_phases(read_metrics(run))
+    phases = training_phases(read_metrics_rows(run))
     assert phases is not None
     (phase,) = phases
     assert (phase["phase"], phase["num_steps"], phase["held_out"]) == ("sft", 3, [])
@@ -79,7 +79,7 @@ def test_a_log_without_phases_or_held_out_data_is_one_plain_line(tmp_path: Path)
 
 @pytest.mark.parametrize("rows", [[], [{"phase": "sft", "step": 0, "held_out_loss": 2.0}]])
 def test_no_step_taken_is_no_training(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    assert training_phases(read_metrics(logged(tmp_path / "run", rows))) is None
+    assert training_phases(read_metrics_rows(logged(tmp_path / "run", rows))) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str) -> None:
     run = RunFolder.create(tmp_path / "run")
     run.write("metrics.jsonl", line + "\n")
     with pytest.raises(RunFolderError, match="not a training step"):
-        read_metrics(run)
+        read_metrics_rows(run)
 
 
 @pytest.mark.parametrize(("halvings", "text"), [(0, "never ran out"), (1, "ran out once"), (3, "ran out 3 times")])

@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tunewright import console
-from tunewright.annotation.plan import AnswerPair, KeyItem, MarkingKey
+from tunewright.annotation.plan import KeyItem, MarkingKey, MarkingPair
 from tunewright.errors import UserError
 from tunewright.html.render import page_file, render
 
 
-def _item_view(item: KeyItem, pair: AnswerPair) -> dict[str, Any]:
+def _item_view(item: KeyItem, pair: MarkingPair) -> dict[str, Any]:
     question = pair.question
     return {
         "item": item.item,
@@ -46,14 +46,14 @@ def _policy_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def marking_page(key: MarkingKey, answer_pairs: Sequence[AnswerPair]) -> str:
+def marking_page(key: MarkingKey, answer_pairs: Sequence[MarkingPair]) -> str:
     """Return the page. Of the key it contains only salted names and the order.
 
     Its content policy allows the one script and the one style sheet, and no request at all.
     """
     from markupsafe import Markup
 
-    by_question: Mapping[str, AnswerPair] = {pair.question.id: pair for pair in answer_pairs}
+    by_question: Mapping[str, MarkingPair] = {pair.question.id: pair for pair in answer_pairs}
     items = [_item_view(item, by_question[item.question]) for item in key.items]
     script, style = page_file("marking.js"), page_file("marking.css")
     view = {

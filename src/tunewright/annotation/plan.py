@@ -39,7 +39,7 @@ class MarkingKey(Record):
 
 
 @dataclass(frozen=True)
-class AnswerPair:
+class MarkingPair:
     """A question with the two arms' answers to it."""
 
     question: Question
@@ -58,14 +58,14 @@ def tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-def pairs(questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[str, str]) -> list[AnswerPair]:
+def pairs(questions: Sequence[Question], answers: Sequence[Answer], arms: tuple[str, str]) -> list[MarkingPair]:
     """Return the questions that both arms answered, with both answers."""
     texts = {(answer.question, answer.arm): tidy(answer.text) for answer in answers if answer.arm in arms}
     both = [q for q in questions if all((q.id, arm) in texts for arm in arms)]
-    return [AnswerPair(q, {arm: texts[q.id, arm] for arm in arms}) for q in both]
+    return [MarkingPair(q, {arm: texts[q.id, arm] for arm in arms}) for q in both]
 
 
-def pairs_digest(answer_pairs: Sequence[AnswerPair]) -> str:
+def answer_pairs_digest(answer_pairs: Sequence[MarkingPair]) -> str:
     """Return the digest of all questions and answers that are shown; answers of other arms do not change it."""
     return digest([(pair.question.model_dump(), sorted(pair.texts.items())) for pair in answer_pairs])
 
@@ -75,12 +75,12 @@ def salted(salt: str, *parts: str) -> str:
     return hashlib.sha256("\0".join([salt, *parts]).encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-def in_rounds(answer_pairs: Sequence[AnswerPair], draw: random.Random) -> list[AnswerPair]:
+def in_rounds(answer_pairs: Sequence[MarkingPair], draw: random.Random) -> list[MarkingPair]:
     """Return the pairs shuffled so that each document has a first pair before any document has a second.
 
     Marks on one document are not independent: a marker who stops early should have seen many documents.
     """
-    by_document: dict[str, list[AnswerPair]] = defaultdict(list)
+    by_document: dict[str, list[MarkingPair]] = defaultdict(list)
     for pair in draw.sample(answer_pairs, len(answer_pairs)):
         by_document[pair.question.document].append(pair)
     documents = draw.sample(sorted(by_document), len(by_document))
@@ -88,7 +88,7 @@ def in_rounds(answer_pairs: Sequence[AnswerPair], draw: random.Random) -> list[A
     return [by_document[d][k] for k in range(rounds) for d in documents if k < len(by_document[d])]
 
 
-def _sides(order: Sequence[AnswerPair], arms: tuple[str, str], draw: random.Random) -> list[tuple[str, str]]:
+def _sides(order: Sequence[MarkingPair], arms: tuple[str, str], draw: random.Random) -> list[tuple[str, str]]:
     """Return (left, right) per pair: of any two consecutive pairs of a kind, each arm is left in exactly one.
 
     The kinds are: first arm longer, second arm longer, equal length. So neither the side nor "the longer answer is on
@@ -117,7 +117,7 @@ def _repeats(num: int, draw: random.Random) -> dict[int, int]:
 
 
 def make_key(
-    answer_pairs: Sequence[AnswerPair], arms: tuple[str, str], answers: str, seed: int, salt: str
+    answer_pairs: Sequence[MarkingPair], arms: tuple[str, str], answers: str, seed: int, salt: str
 ) -> MarkingKey:
     """Return the key: a pure function of its arguments.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from tunewright.annotation.plan import AnswerPair
+from tunewright.annotation.plan import MarkingPair
 from tunewright.records import Answer, Mark, Record, Score
 from tunewright.statistics.agreement import STOP, ExactShare, e_value, exact_share, krippendorff_alpha
 from tunewright.statistics.intervals import Interval, mcnemar_exact, paired
@@ -42,7 +42,7 @@ class MarkingSummary(Record):
 
     ``wins`` counts questions, by majority of the markers; ``win_share`` is the second arm's. ``preference`` is in
     [-1, 1], positive for the second arm, clustered by document; ties count 0, "cannot tell" is left out.
-    ``answers`` is the digest of all that was marked (:func:`tunewright.annotation.plan.pairs_digest`).
+    ``answers`` is the digest of all that was marked (:func:`tunewright.annotation.plan.answer_pairs_digest`).
     ``same`` counts the questions that were not marked, since both arms gave the same answer; no figure includes them.
     ``others`` counts rows of a table whose winner is a third arm.
     """
@@ -144,7 +144,7 @@ def metric_differences(
     }
 
 
-def length_differences(answer_pairs: Sequence[AnswerPair], arms: tuple[str, str]) -> dict[str, float]:
+def length_differences(answer_pairs: Sequence[MarkingPair], arms: tuple[str, str]) -> dict[str, float]:
     """Return question -> characters of the second arm's answer minus those of the first arm's."""
     return {pair.question.id: float(len(pair.texts[arms[1]]) - len(pair.texts[arms[0]])) for pair in answer_pairs}
 
@@ -152,7 +152,7 @@ def length_differences(answer_pairs: Sequence[AnswerPair], arms: tuple[str, str]
 def summarize_marks(
     marks: Sequence[Mark],
     arms: tuple[str, str],
-    answer_pairs: Sequence[AnswerPair],
+    answer_pairs: Sequence[MarkingPair],
     differences: Mapping[str, Mapping[str, float]],
     others: int = 0,
 ) -> MarkingSummary:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunewright import console
-from tunewright.annotation.plan import pairs, pairs_digest
+from tunewright.annotation.plan import answer_pairs_digest, pairs
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.extra_arms import difference_rows, free_name
 from tunewright.evaluation.seal import seal_faults
@@ -102,7 +102,7 @@ def _read_marked(run: RunFolder, name: str) -> MarkedRun | None:
     marking = run.read_json(RunFile.MARKING_PLAN)
     first, second = marking["arms"]
     answer_pairs = pairs(run.read_records(RunFile.EXAM, Question), answers, (first, second))
-    if marking.get("answers") != pairs_digest(answer_pairs):
+    if marking.get("answers") != answer_pairs_digest(answer_pairs):
         console.warning(f"the marks of {name} are of earlier answers and are left out")
         return None
     return MarkedRun((first, second), run.read_records(RunFile.MARKS, Mark), answers)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tunewright import console
 from tunewright.annotation import page
 from tunewright.annotation.marks import is_download, latest_marks, page_marks, read_text, table_marks
-from tunewright.annotation.plan import AnswerPair, MarkingKey, make_key, pairs, pairs_digest
+from tunewright.annotation.plan import MarkingKey, MarkingPair, answer_pairs_digest, make_key, pairs
 from tunewright.annotation.summary import Agreement, MarkingSummary, metric_differences, summarize_marks
 from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.evaluation.judge import Judgment, judge_differences
@@ -32,12 +32,12 @@ def _check_arms(answers: Sequence[Answer], arms: tuple[str, str]) -> None:
         )
 
 
-def _read_pairs(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], list[Answer], list[AnswerPair], str]:
+def _read_pairs(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], list[Answer], list[MarkingPair], str]:
     """Return the exam, all answers, the pairs to mark, and the digest of the pairs."""
     questions, answers = run.read_records(RunFile.EXAM, Question), run.read_records(RunFile.ANSWERS, Answer)
     _check_arms(answers, arms)
     answer_pairs = pairs(questions, answers, arms)
-    return questions, answers, answer_pairs, pairs_digest(answer_pairs)
+    return questions, answers, answer_pairs, answer_pairs_digest(answer_pairs)
 
 
 def _read_key(run: RunFolder) -> MarkingKey | None:

@@ -315,7 +315,7 @@ def duplication(items: Sequence[tuple[str, _Shingles, _Shingles]], threshold: fl
 
 
 @dataclass(frozen=True)
-class EvidenceSentence:
+class CoveredSentence:
     """A sentence that can be evidence: its offsets in the document, its section, how many samples reach it."""
 
     start: int
@@ -340,7 +340,7 @@ class DocumentCoverage:
     document: str
     title: str
     source: str
-    sentences: tuple[EvidenceSentence, ...]
+    sentences: tuple[CoveredSentence, ...]
 
     @property
     def num_reached(self) -> int:
@@ -355,7 +355,7 @@ class DocumentCoverage:
     @property
     def sections(self) -> list[SectionCoverage]:
         """The sections in their order."""
-        groups: dict[tuple[str, ...], list[EvidenceSentence]] = {}
+        groups: dict[tuple[str, ...], list[CoveredSentence]] = {}
         for sentence in self.sentences:
             groups.setdefault(sentence.section, []).append(sentence)
         return [
@@ -364,19 +364,19 @@ class DocumentCoverage:
         ]
 
 
-def eligible(chunks: Iterable[Chunk]) -> dict[str, list[EvidenceSentence]]:
+def eligible(chunks: Iterable[Chunk]) -> dict[str, list[CoveredSentence]]:
     """Return each document's sentences that can be evidence (``text.is_evidence``), in order, each once."""
-    by_document: dict[str, dict[tuple[int, int], EvidenceSentence]] = {}
+    by_document: dict[str, dict[tuple[int, int], CoveredSentence]] = {}
     for chunk in chunks:
         own = by_document.setdefault(chunk.document, {})
         for start, end in sentences(chunk.text):
             if is_evidence(" ".join(chunk.text[start:end].split())):
                 offsets = (chunk.start + start, chunk.start + end)
-                own.setdefault(offsets, EvidenceSentence(*offsets, chunk.section))
+                own.setdefault(offsets, CoveredSentence(*offsets, chunk.section))
     return {document: [own[offsets] for offsets in sorted(own)] for document, own in by_document.items()}
 
 
-def reached(own: Sequence[EvidenceSentence], spans: Iterable[Span]) -> list[int]:
+def reached(own: Sequence[CoveredSentence], spans: Iterable[Span]) -> list[int]:
     """Return, for each sentence, how many spans reach it.
 
     A span reaches a sentence when they share at least half of the shorter of the two: a quote inside a sentence reaches
@@ -417,7 +417,7 @@ def coverage(
     for document in documents:
         own = sentences_of.get(document.id, [])
         counts = reached(own, by_document.get(document.id, ()))
-        counted = (EvidenceSentence(s.start, s.end, s.section, num) for s, num in zip(own, counts, strict=True))
+        counted = (CoveredSentence(s.start, s.end, s.section, num) for s, num in zip(own, counts, strict=True))
         covered.append(DocumentCoverage(document.id, document.title, document.source, tuple(counted)))
     return covered
 

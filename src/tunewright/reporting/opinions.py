@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.annotation.plan import AnswerPair
+from tunewright.annotation.plan import MarkingPair
 from tunewright.annotation.summary import Agreement, MarkingSummary, agreement, consensus, length_differences
 from tunewright.evaluation.judge import LEAST_MARKS, Judgment, judge_differences
 from tunewright.evaluation.results import Results
@@ -30,7 +30,7 @@ def _decided(agreement: Agreement) -> int:
 
 def judge_trial(
     marking: MarkingSummary,
-    answer_pairs: Sequence[AnswerPair],
+    answer_pairs: Sequence[MarkingPair],
     marks: Sequence[Mark],
     judgments: Sequence[Judgment],
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright.annotation.plan import pairs, pairs_digest
+from tunewright.annotation.plan import answer_pairs_digest, pairs
 from tunewright.annotation.summary import MarkingSummary
 from tunewright.errors import RunFolderError, command
 from tunewright.evaluation.judge import JudgeSummary, Judgment
@@ -100,7 +100,7 @@ def _read_report(run: RunFolder, recipe: Recipe, verdict: Verdict) -> ReportReco
         retention_items=run.records_if_any(RunFile.RETENTION, RetentionItem),
         retention_answers=run.records_if_any(RunFile.RETENTION_ANSWERS, RetentionAnswer),
         stages=stages,
-        metrics=read_metrics(run),
+        metrics=read_metrics_rows(run),
         plans=read_plans(run),
         samples=data_view(data, recipe),
         teacher_use=data.teacher_use or {},
@@ -173,7 +173,7 @@ def _read_teacher_use(run: RunFolder) -> dict[str, dict[str, float]] | None:
         return teacher_use(lines)
 
 
-def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
+def read_metrics_rows(run: RunFolder) -> list[dict[str, Any]]:
     """Return the rows of metrics.jsonl; none without the file.
 
     Raises:
@@ -237,7 +237,7 @@ def _opinions(run: RunFolder, results: Results, exam: Sequence[Question], answer
     if judge and not (answers and judge.answers == file_digest(run.file(RunFile.ANSWERS))):
         judge = None
     answer_pairs = pairs(exam, answers, marking.arms) if marking else []
-    if marking and marking.answers != pairs_digest(answer_pairs):
+    if marking and marking.answers != answer_pairs_digest(answer_pairs):
         marking = None
     trial = None
     if judge and marking and run.file(RunFile.JUDGMENTS).is_file() and run.file(RunFile.MARKS).is_file():
