@@ -1,4 +1,4 @@
-"""Writes what documentation can take from code and records: README.md's tree and speeds, the references, a chart.
+"""Generates the parts of the documentation that come from code and records: references, file lists, speeds, notebooks.
 
 Run by ``make docs``; a test fails when one of them is stale.
 """
@@ -29,13 +29,15 @@ def first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
-def tree(whole: bool) -> str:
-    """Return the source tree, one line per file, packages after their modules; else top-level modules and packages."""
-    files = sorted(SOURCE.rglob("*.py"), key=lambda path: (len(path.relative_to(SOURCE).parts), path.parent, path.stem))
-    if not whole:
-        files = [path for path in files if path.parent == SOURCE or path.stem == "__init__"]
+def _modules() -> list[Path]:
+    """Return all modules, those of a package together, packages by depth."""
+    return sorted(SOURCE.rglob("*.py"), key=lambda path: (len(path.relative_to(SOURCE).parts), path.parent, path.stem))
+
+
+def tree(modules: list[Path]) -> str:
+    """Return the source tree of these modules, one line each; a package's line is that of its ``__init__``."""
     lines = ["src/tunewright/"]
-    for path in files:
+    for path in modules:
         inner = path.relative_to(SOURCE)
         if path.stem == "__init__":
             lines.append(f"{inner.parent.as_posix() + '/':<30}{first_line(path)}" if inner.parts[1:] else "")
@@ -55,8 +57,8 @@ def recipe_reference() -> str:
             default = json.dumps(field.default, ensure_ascii=False)
             limits = [repr(mark) for mark in field.metadata if not isinstance(mark, str)]
             bounds = ", ".join(re.sub(r"[()]", " ", limit).replace("=", " ").strip() for limit in limits)
-            told = f"{field.description}" + (f" ({_range(bounds)})" if bounds else "") + _choices(field.annotation)
-            lines.append(f"| `{name}` | `{default}` | {told} |")
+            text = f"{field.description}" + (f" ({_range(bounds)})" if bounds else "") + _choices(field.annotation)
+            lines.append(f"| `{name}` | `{default}` | {text} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -95,26 +97,32 @@ def command_reference() -> str:
     return "\n".join(lines)
 
 
-def _between(text: str, name: str, made: str) -> str:
-    """Return a page with what stands between its marks <!-- name --> made anew."""
-    head, rest = text.split(f"<!-- {name} -->")
-    return f"{head}<!-- {name} -->\n{made}\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}"
+def _between(page: str, name: str, content: str) -> str:
+    """Return a page with new content between its marks <!-- name --> and <!-- /name -->."""
+    head, rest = page.split(f"<!-- {name} -->")
+    return f"{head}<!-- {name} -->\n{content}\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}"
 
 
-def readme() -> str:
-    """Return README.md with its tree and its table of speeds made anew."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return _between(_between(text, "tree", f"```\n{tree(whole=False)}\n```"), "speed", speed.table())
+def performance() -> str:
+    """Return docs/performance.md with its table of speeds rendered from the records."""
+    return _between((ROOT / "docs" / "performance.md").read_text(encoding="utf-8"), "speed", speed.table())
 
 
 def files() -> str:
-    """Return docs/files.md: the source tree with every file."""
-    about = "The first line of each module. Imports point downward only; `make check` holds them to it."
-    return f"# Every file\n\n{about}\n\n```\n{tree(whole=True)}\n```\n"
+    """Return docs/files.md: the packages, then every file."""
+    modules = _modules()
+    packages = [path for path in modules if path.parent == SOURCE or path.stem == "__init__"]
+    about = (
+        "Each line is the first line of a module's docstring. Imports point downward only; `make check` enforces it."
+    )
+    return (
+        f"# The source tree\n\n{about}\n\n## Packages\n\n```\n{tree(packages)}\n```\n\n"
+        f"## Every file\n\n```\n{tree(modules)}\n```\n"
+    )
 
 
 def coming_from_others() -> str:
-    """Return docs/coming-from.md with its tables made anew from those that the conversion uses."""
+    """Return docs/coming-from.md with its tables rendered from those that the conversion uses."""
     text = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
     for name, table in coming_from.tables().items():
         text = _between(text, name, table)
@@ -139,7 +147,7 @@ def _recipe(name: str) -> str:
 
 
 PAGES = {
-    "README.md": readme,
+    "docs/performance.md": performance,
     "docs/files.md": files,
     "docs/recipe.md": recipe_reference,
     "docs/commands.md": command_reference,

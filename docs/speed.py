@@ -1,4 +1,4 @@
-"""The README's table and chart of training speed, made from the recorded measurements (docs/generate.py calls it)."""
+"""The table and the chart of training speed in docs/performance.md, from the recorded measurements."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ NAMES = {"tunewright": "tunewright", "trl": "TRL", "unsloth": "Unsloth"}
 
 def rows(name: str) -> list[dict[str, Any]]:
     """Return the recorded rows of a file."""
-    found: list[dict[str, Any]] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return found
+    recorded: list[dict[str, Any]] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return recorded
 
 
-def _best(found: list[dict[str, Any]], shape: str, workload: str, *words: str) -> dict[str, Any]:
+def _best(recorded: list[dict[str, Any]], shape: str, workload: str, *words: str) -> dict[str, Any]:
     """Return the fastest row of a shape and workload whose settings hold all the words."""
     fitting = [
         row
-        for row in found
+        for row in recorded
         if (row["shape"], row["workload"]) == (shape, workload) and all(word in row["settings"] for word in words)
     ]
     return max(fitting, key=lambda row: float(row["tok_s"]))
@@ -32,22 +32,22 @@ Compared = tuple[str, list[dict[str, Any]]]
 
 
 def comparisons() -> list[Compared]:
-    """Return (what is compared, our row and the peers' best rows)."""
+    """Return each comparison: its label, our row, and the best row of each peer."""
     recorded = rows("gpu.json")
     ours = [row for row in recorded if row["arm"] == "tunewright"]
     peers = [*rows("gpu_peers.json"), *(row for row in recorded if row["arm"] != "tunewright")]
     by_arm = {arm: [row for row in peers if row["arm"] == arm] for arm in ("trl", "unsloth")}
-    found: list[Compared] = []
+    compared: list[Compared] = []
     for shape, model in SHAPES.items():
-        for workload, told in WORKLOADS.items():
+        for workload, label in WORKLOADS.items():
             best = [_best(some, shape, workload) for some in by_arm.values()]
-            found.append((f"{model}, {told}", [_best(ours, shape, workload, "as planned:"), *best]))
+            compared.append((f"{model}, {label}", [_best(ours, shape, workload, "as planned:"), *best]))
     small = [_best(some, "8B", "packed2k", "checkpointing") for some in _with_checkpointing(by_arm)]
-    found.insert(
+    compared.insert(
         1, (f"{SHAPES['8B']}, the same, in 10 GiB", [_best(ours, "8B", "packed2k", "checkpointing: "), *small])
     )
     pairs = [_best(ours, "8B", "dpo", "as planned:"), _best(by_arm["trl"], "8B", "dpo")]
-    return [*found, (f"{SHAPES['8B']}, preference pairs (DPO)", pairs)]
+    return [*compared, (f"{SHAPES['8B']}, preference pairs (DPO)", pairs)]
 
 
 def _with_checkpointing(by_arm: dict[str, list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
@@ -58,26 +58,26 @@ def table() -> str:
     """Return the table in Markdown: tokens per second, and the most memory reserved."""
     head = "| one H200, NF4 QLoRA, rank 16 | tunewright | TRL, best recorded | Unsloth, best recorded |"
     lines = [head, "|---|---|---|---|"]
-    for what, found in comparisons():
-        cells = [f"{row['tok_s']:,} tok/s, {row['peak_reserved_gib']:.0f} GiB" for row in found]
+    for label, rows_compared in comparisons():
+        cells = [f"{row['tok_s']:,} tok/s, {row['peak_reserved_gib']:.0f} GiB" for row in rows_compared]
         cells += ["not measured"] * (3 - len(cells))
-        lines.append(f"| {what} | **{cells[0]}** | {cells[1]} | {cells[2]} |")
+        lines.append(f"| {label} | **{cells[0]}** | {cells[1]} | {cells[2]} |")
     return "\n".join(lines)
 
 
 def chart() -> str:
-    """Return the same as a chart in SVG: bars of tokens per second, each group scaled to its longest."""
+    """Return the table as a chart in SVG: bars of tokens per second, each group scaled to its longest."""
     height, left, width, shades = 22, 330, 420, ("#1f6f54", "#9aa5b1", "#c9b458")
     parts, y = [], 10
-    for what, found in comparisons():
-        longest = max(float(row["tok_s"]) for row in found)
-        parts.append(f'<text x="10" y="{y + 38}">{what}</text>')
-        for place, (row, shade) in enumerate(zip(found, shades, strict=False)):
-            top, long = y + place * height, width * float(row["tok_s"]) / longest
+    for label, rows_compared in comparisons():
+        longest = max(float(row["tok_s"]) for row in rows_compared)
+        parts.append(f'<text x="10" y="{y + 38}">{label}</text>')
+        for index, (row, shade) in enumerate(zip(rows_compared, shades, strict=False)):
+            top, long = y + index * height, width * float(row["tok_s"]) / longest
             parts.append(f'<rect x="{left}" y="{top}" width="{long:.0f}" height="{height - 4}" fill="{shade}"/>')
-            told = f"{NAMES[row['arm']]} {row['tok_s']:,}"
-            parts.append(f'<text x="{left + long + 6:.0f}" y="{top + 14}">{told}</text>')
-        y += len(found) * height + 14
+            text = f"{NAMES[row['arm']]} {row['tok_s']:,}"
+            parts.append(f'<text x="{left + long + 6:.0f}" y="{top + 14}">{text}</text>')
+        y += len(rows_compared) * height + 14
     style = "text{font:13px system-ui,sans-serif;fill:#24292f}"
     box = f'viewBox="0 0 930 {y}" width="930" height="{y}"'
     title = "Tokens per second of training on one H200"

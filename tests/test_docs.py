@@ -1,4 +1,4 @@
-"""Documentation that is made from the code is not stale, and the house rules that can be counted hold."""
+"""Generated documentation is fresh, links lead somewhere, and the limits that can be counted hold."""
 
 import ast
 import re
@@ -10,9 +10,10 @@ from support import ROOT
 from support.documentation import generator
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/files.md", "docs/recipe.md", "docs/commands.md"])
+@pytest.mark.parametrize("name", ["docs/performance.md", "docs/files.md", "docs/recipe.md", "docs/commands.md"])
 def test_generated_pages_are_fresh(name):
     assert (ROOT / name).read_text(encoding="utf-8") == generator().PAGES[name](), "run: make docs"
 
@@ -26,10 +27,33 @@ def test_the_tree_names_every_file_with_its_docstring():
     assert generator().first_line(ROOT / "src/tunewright/training/loop.py") in tree
 
 
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub and most renderers form them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), target
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(linked), f"{page}: {target}#{anchor}"
+
+
+def test_paths_named_on_pages_exist():
+    name = re.compile(r"`((?:tests|benchmarks|src|recipes|docs)/[\w./-]+)`")
+    for page in PAGES:
+        if page.parent.name != "adr":  # the records keep the names of their time
+            for path in name.findall(page.read_text(encoding="utf-8")):
+                assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_the_readme_and_the_glossary_stay_short():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 120
+    terms = re.findall(r"^\| \*\*(.+?)\*\*", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert 0 < len(terms) <= 30
+    assert terms == sorted(terms, key=str.lower)
 
 
 def test_files_and_functions_stay_small():
