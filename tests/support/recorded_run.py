@@ -1,0 +1,45 @@
+"""A run folder that version 0.1.0 recorded, with its tiny model and its exports, unpacked where a test wants it."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+from support import ABSTRACTS, TESTS
+from tunewright.models.source import identity
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
+
+ARCHIVE = TESTS / "recorded" / "run_0_1.tar.gz"
+_ROOT = "@ROOT@"  # stands for the folder in which the run was recorded
+
+# The recorded digests of what holds that folder's name (or, of the model, its files' times).
+_RECIPE = "ea196579d946b753c0c3f669b2129ddb990a785c5751536ed1c9f480f7022ed2"
+_ADAPTER = "0698126b88504e5c4d785ca078a561a1b86cb7c81e98d38d31ab7e9417d079ff"
+_BASE = "19e531599925f11f"
+
+
+def unpack(folder: Path) -> RunFolder:
+    """Unpack the recipe, the model, the documents and the run below a folder, as if it had been recorded there."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "abstracts").mkdir()
+    for path in sorted(ABSTRACTS.glob("*.md"))[:12]:
+        shutil.copy(path, folder / "abstracts")
+    run = RunFolder(folder / "run")
+    adapter, recipe = run.file("adapter"), run.file("recipe.toml")
+    records = list(run.file("stages").glob("*.json"))
+    for path in (folder / "recipe.toml", recipe, adapter / "adapter_config.json", *records):
+        _replace(path, {_ROOT: str(folder)})
+    digests = {_RECIPE: file_digest(recipe), _ADAPTER: file_digest(adapter), _BASE: identity(str(folder / "model"))}
+    for path in records:
+        _replace(path, digests)
+    return run
+
+
+def _replace(path: Path, words: dict[str, str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    for old, new in words.items():
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")

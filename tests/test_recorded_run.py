@@ -1,0 +1,83 @@
+"""A run of version 0.1 is fresh, reports the same, verifies and trains the same under the code of today."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from support import recorded_run
+from tunewright import pipeline
+from tunewright.errors import RecipeError
+from tunewright.evaluation.verdict import Verdict
+from tunewright.export.receipt import verify
+from tunewright.recipe import load_recipe
+from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
+from tunewright.training.stage import train_adapter
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return recorded_run.unpack(tmp_path_factory.mktemp("recorded"))
+
+
+def numbers(page: str) -> list[str]:
+    """Return every number that a page shows, in order, without those of its style."""
+    text = re.sub(r"<style.*?</style>", "", page, flags=re.S)
+    return re.findall(r"\d+(?:\.\d+)?", re.sub(r"<[^>]*>", " ", text))
+
+
+def test_every_stage_is_fresh_and_running_it_again_does_nothing(run: RunFolder) -> None:
+    recipe = load_recipe(run.file("recipe.toml"))
+    assert {state.stage.name: state.why for state in pipeline.states(run, recipe) if state.state != "fresh"} == {}
+    before = {path: file_digest(path) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
+    pipeline.run(recipe, run.path)
+    after = {path: file_digest(path) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
+
+
+def test_a_recipe_of_0_1_outside_of_a_run_names_what_took_the_place_of_each_setting(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text(run.file("recipe.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    cause = caught.value.cause
+    assert "exam.kept: no longer a setting; is now exam.retention_items" in cause
+    assert "teacher.price_prompt: no longer a setting; use teacher.price = [PROMPT, COMPLETION]" in cause
+    assert "split.near_duplicate" in cause and "documents.timeout_s" in cause
+
+
+def test_its_exports_verify(run: RunFolder) -> None:
+    exports = sorted(path.name for path in run.file("exports").iterdir() if path.is_dir())
+    assert exports == ["adapter", "gguf-adapter-f16", "gguf-f16"]
+    for name in exports:
+        assert verify(run.file("exports") / name)["files"]
+
+
+def test_its_verdict_and_report_have_the_same_numbers(run: RunFolder, tmp_path: Path) -> None:
+    verdict = run.file("verdict.json").read_text(encoding="utf-8")
+    assert Verdict.model_validate_json(verdict).name == "INVALID"
+    recorded = numbers(run.file("report.html").read_text(encoding="utf-8"))
+    recipe = load_recipe(run.file("recipe.toml"))
+    run.file("report.html").unlink()
+    pipeline.run(recipe, run.path, only=("report",))
+    again = numbers(run.file("report.html").read_text(encoding="utf-8"))
+    recorded_set, again_set = [sorted(set(page)) for page in (recorded, again)]
+    assert [n for n in recorded_set if n not in again_set and not n.isdigit()] == []
+
+
+def test_training_again_gives_the_same_adapter(tmp_path: Path) -> None:
+    run = recorded_run.unpack(tmp_path)
+    recorded = load_file(run.file("adapter/adapter_model.safetensors"))
+    again = RunFolder.create(tmp_path / "again")
+    again.write("train.jsonl", run.file("train.jsonl").read_bytes())
+    train_adapter(again, load_recipe(run.file("recipe.toml")))
+    trained = load_file(again.file("adapter/adapter_model.safetensors"))
+    assert trained.keys() == recorded.keys()
+    for name, weights in trained.items():  # bit for bit on the machine that recorded it; sums differ elsewhere
+        assert (weights - recorded[name]).abs().max() < 1e-4, name
