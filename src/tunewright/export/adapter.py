@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunewright.errors import RunFolderError, command
 from tunewright.export.base_model import public_config, read_base
@@ -15,6 +16,9 @@ from tunewright.models.loading import compute_dtype, for_inference, is_full, loa
 from tunewright.models.source import locate
 from tunewright.models.student import student_base
 from tunewright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -52,11 +56,11 @@ def adapter_runner(request: ExportRequest, folder: Path) -> Iterator[Runner]:
     yield HFRunner(load_adapter(base_under(request.recipe, request.base, tokenizer), folder), tokenizer)
 
 
-def base_under(recipe: Recipe, base: Base, tokenizer: object) -> object:
+def base_under(recipe: Recipe, base: Base, tokenizer: PreTrainedTokenizerBase) -> object:
     """Load the base for an adapter, for inference: quantized as in training, or as its files have it."""
     device = pick_device()
     if base == "trained":
         return for_inference(student_base(recipe, device, tokenizer))
-    num_tokens = len(tokenizer) if recipe.model.added_tokens else 0  # type: ignore[arg-type]
+    num_tokens = len(tokenizer) if recipe.model.added_tokens else 0
     folder = locate(recipe.model.base, recipe.folder)
     return load_base(folder, "none", device, compute_dtype(device, recipe.model.compute), num_tokens).eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright import console
 from tunewright.errors import ExportError
@@ -14,6 +14,9 @@ from tunewright.export.target import Base, ExportRequest, Runner
 from tunewright.metrics import score
 from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.records import Answer, Question, Record, digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NUM_QUESTIONS = 24
 
@@ -122,7 +125,7 @@ def certify(
 
 
 def _exam_parity(
-    request: ExportRequest, runner: Runner, tokenizer: Any, tuned_scores: Mapping[str, float]
+    request: ExportRequest, runner: Runner, tokenizer: PreTrainedTokenizerBase, tuned_scores: Mapping[str, float]
 ) -> ExamParity | None:
     """Return the artifact's score on some of the exam's questions; None where the tuned model has no score."""
     recipe = request.recipe

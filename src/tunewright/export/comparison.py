@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunewright.export.target import Runner
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
@@ -12,6 +12,7 @@ from tunewright.records import Message, Record
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedTokenizerBase
 
 
 TEXTS = (
@@ -177,7 +178,7 @@ class Closeness(Record):
         return (self.same + self.ties) / self.positions
 
 
-def _difference(tokenizer: Any, name: str, expected: Sequence[int], actual: Sequence[int]) -> str:
+def _difference(tokenizer: PreTrainedTokenizerBase, name: str, expected: Sequence[int], actual: Sequence[int]) -> str:
     """Return the first difference of two token sequences, both tokens decoded; empty where they are the same."""
     if list(expected) == list(actual):
         return ""
@@ -190,13 +191,13 @@ def _difference(tokenizer: Any, name: str, expected: Sequence[int], actual: Sequ
     return f"at token {index} {name} has {token(actual)}, chat has {token(expected)}"
 
 
-def _training_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def _training_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Return the tokens before a trained answer."""
     encoded = encode(tokenizer, (*messages, Message(role="assistant", content="Yes.")), last_turn_only=True)
     return encoded.input_ids[: next(n for n, label in enumerate(encoded.labels) if label != IGNORED)]
 
 
-def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
+def compare_prompts(tokenizer: PreTrainedTokenizerBase, runner: Runner) -> PromptParity:
     """Compare the prompts of the fixed conversations in training, in chat and in the artifact."""
     identical, limited, first = 0, 0, ""
     pairs = conversations()
@@ -213,7 +214,7 @@ def compare_prompts(tokenizer: Any, runner: Runner) -> PromptParity:
     return PromptParity(conversations=len(pairs), identical=identical, limited=limited, limits=limits, first=first)
 
 
-def _prompt_fault(tokenizer: Any, runner: Runner, messages: Sequence[Message]) -> str:
+def _prompt_fault(tokenizer: PreTrainedTokenizerBase, runner: Runner, messages: Sequence[Message]) -> str:
     """Return the first difference of a prompt in training, or in the artifact, from chat's; empty if there is none."""
     chat = encode_prompt(tokenizer, messages)
     fault = _difference(tokenizer, "training", chat, _training_ids(tokenizer, messages))
@@ -228,7 +229,7 @@ def _avoiding(runner: Runner, messages: Sequence[Message]) -> list[Message]:
     return avoiding
 
 
-def _choices(tokenizer: Any, log_probs: np.ndarray, expected: int, actual: int) -> str:
+def _choices(tokenizer: PreTrainedTokenizerBase, log_probs: np.ndarray, expected: int, actual: int) -> str:
     """Return both models' likeliest token, each with its probability in the evaluated model."""
     import numpy as np
 
@@ -237,7 +238,7 @@ def _choices(tokenizer: Any, log_probs: np.ndarray, expected: int, actual: int) 
 
 
 def compare_distributions(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     evaluated: np.ndarray,
     exported: Sequence[np.ndarray],

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
 from tunewright.export.target import Base, ExportRequest, HFRunner, Runner
@@ -23,6 +23,9 @@ from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.models.tensors import weight_files
 from tunewright.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 # Models are wrapped differently in their files and in their classes; the rest of a name is the same in both.
 _WRAPPERS = frozenset({"base_model", "model", "language_model", "vision_model"})
@@ -69,7 +72,7 @@ class Deltas:
     layers: Mapping[str, Mapping[str, str]]
     tokens: Mapping[str, tuple[int, ...]]
 
-    def apply(self, layer: str, weight: Any) -> Any:
+    def apply(self, layer: str, weight: torch.Tensor) -> torch.Tensor:
         """Return a layer's weight [out, in] with the adapter merged in.
 
         LoRA: W + s·BA. DoRA: its rows scaled to the trained magnitudes, m·(W + s·BA)/‖W + s·BA‖.
@@ -89,7 +92,7 @@ class Deltas:
             merged *= (parts[".lora_magnitude_vector"] / merged.norm(dim=1))[:, None]
         return merged
 
-    def read(self, layer: str, part: str) -> Any:
+    def read(self, layer: str, part: str) -> torch.Tensor:
         """Return one of a layer's tensors in fp32: lora_A [rank, in], lora_B [out, rank], magnitudes [out]."""
         from safetensors import safe_open
 
@@ -178,7 +181,7 @@ class Merge:
     deltas: Deltas | None
     quantization: str
     quantized: frozenset[str]
-    rounded: Any
+    rounded: torch.dtype | None
     num_tokens: int
     device: str
 
@@ -190,7 +193,7 @@ class Merge:
             shape = list(weights.get_slice(name).get_shape())
         return [max(shape[0], self.num_tokens), *shape[1:]] if self._grows(name) else shape
 
-    def tensor(self, name: str) -> Any:
+    def tensor(self, name: str) -> torch.Tensor:
         """Return a merged tensor in fp32, on the CPU."""
         import torch
         from safetensors import safe_open
@@ -303,7 +306,7 @@ def write_weights(merge: Merge, folder: Path, dtype: str, shard_bytes: int = SHA
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_shard(merge: Merge, names: list[str], file: Path, dtype: Any) -> int:
+def _write_shard(merge: Merge, names: list[str], file: Path, dtype: torch.dtype) -> int:
     """Write one shard and free it; return the bytes of its tensors."""
     from safetensors.torch import save_file
 
@@ -312,7 +315,7 @@ def _write_shard(merge: Merge, names: list[str], file: Path, dtype: Any) -> int:
     return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
-def cast_finite(name: str, value: Any, dtype: Any) -> Any:
+def cast_finite(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a tensor in that type; integers stay.
 
     Raises:

@@ -21,6 +21,7 @@ from tunewright.storage import file_digest
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedTokenizerBase
 
 NUM_POSITIONS = 64
 
@@ -37,7 +38,7 @@ class Reference:
         computed: the type and the device that computed them.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     prompts: Sequence[Sequence[int]]
     log_probs: np.ndarray
     original: np.ndarray | None
@@ -54,7 +55,9 @@ def longest_exchange(recipe: Recipe, questions: Sequence[Question]) -> int:
     return max(lengths)
 
 
-def reference_prompts(tokenizer: Any, system_prompt: str, questions: Sequence[Question]) -> list[list[int]]:
+def reference_prompts(
+    tokenizer: PreTrainedTokenizerBase, system_prompt: str, questions: Sequence[Question]
+) -> list[list[int]]:
     """Return the prompts to compare after: each question's, then positions inside the gold answers, in turns.
 
     Without an exam they are fixed conversations.
@@ -78,7 +81,9 @@ def reference_name(adapter: Path, recipe: Recipe, prompts: Sequence[Sequence[int
     return f"reference-{digest(student_identity(recipe, pick_device()), file_digest(adapter), prompts)}.npz"
 
 
-def compute_reference(adapter: Path, recipe: Recipe, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> bytes:
+def compute_reference(
+    adapter: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
+) -> bytes:
     """Return the content of a reference file (npz).
 
     The evaluated model is the base as the recipe quantizes it, with the adapter on it. Where the base is quantized, the
@@ -99,7 +104,9 @@ def compute_reference(adapter: Path, recipe: Recipe, tokenizer: Any, prompts: Se
     return buffer.getvalue()
 
 
-def read_reference(file: Path, recipe: Recipe, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> Reference:
+def read_reference(
+    file: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
+) -> Reference:
     """Return the distributions of a reference file."""
     import numpy as np
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tunewright.models.chat_template import end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches, next_log_probs
@@ -15,6 +15,7 @@ from tunewright.records import Message, Question
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 _BATCH_SIZE = 16
@@ -64,7 +65,7 @@ class HFRunner:
 
     limits: Sequence[Limit] = ()
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.name = f"transformers, {str(model.dtype).removeprefix('torch.')} on {model.device}"
 

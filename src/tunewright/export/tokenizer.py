@@ -6,13 +6,16 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.models.chat_template import TEMPLATE_VARIABLES, end_ids
 from tunewright.models.families import FAMILIES
 from tunewright.models.source import read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
@@ -25,7 +28,7 @@ _MERGE_SYSTEM = (
 )
 
 
-def portable_template(tokenizer: Any) -> str:
+def portable_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the chat template with everything that tunewright adds to it.
 
     Training gives some templates variables (no chain of thought, a fixed date), and moves a system turn that a
@@ -46,7 +49,7 @@ def with_variables(template: str, statement: str) -> str:
     return head + "{{ '' }}" if head else ""
 
 
-def _refuses_system(tokenizer: Any) -> bool:
+def _refuses_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether the template raises an error on a system turn."""
     from jinja2.exceptions import TemplateError
 
@@ -66,7 +69,9 @@ def write_tokenizer(recipe: Recipe, folder: Path) -> Any:
     return tokenizer
 
 
-def write_config(source: Path, folder: Path, tokenizer: Any, dtype: str, num_tokens: int = 0) -> None:
+def write_config(
+    source: Path, folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: str, num_tokens: int = 0
+) -> None:
     """Write config.json and generation_config.json of a whole model.
 
     The exam decodes greedily, so the settings do too, and they stop at every token that ends an answer in the exam.
@@ -98,7 +103,7 @@ def _vocabulary(source: Path) -> int:
     return int(config.get_text_config().vocab_size)
 
 
-def _generation(source: Path, tokenizer: Any) -> dict[str, Any]:
+def _generation(source: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     from transformers import AutoConfig, GenerationConfig
 
     if (source / "generation_config.json").is_file():

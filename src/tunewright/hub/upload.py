@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tunewright import console
 from tunewright.errors import HubError
 from tunewright.hub.bundle import BundleFile
 from tunewright.models.hub_errors import HubMessage, clean_message, endpoint, explain, read_token
 from tunewright.storage import file_digest
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 RepoType = Literal["model", "dataset"]
 _TIMEOUT_S = 300.0  # for one read or write on a connection; the library has no limit
@@ -61,7 +64,7 @@ def upload(repo: str, kind: RepoType, files: Sequence[BundleFile], public: bool,
         return Upload(str(url), len(missing), len(files) - len(missing), tuple(others))
 
 
-def _check_visibility(api: Any, repo: str, kind: RepoType, public: bool) -> None:
+def _check_visibility(api: HfApi, repo: str, kind: RepoType, public: bool) -> None:
     private = _retried(lambda: api.repo_info(repo, repo_type=kind)).private
     page = f"datasets/{repo}" if kind == "dataset" else repo
     if not private and not public:
@@ -74,7 +77,7 @@ def _check_visibility(api: Any, repo: str, kind: RepoType, public: bool) -> None
         console.warning(f"{repo} exists and is private; it stays private until its settings are changed on the hub")
 
 
-def _remote(api: Any, repo: str, kind: RepoType) -> dict[str, Any]:
+def _remote(api: HfApi, repo: str, kind: RepoType) -> dict[str, Any]:
     """Return the repository's files by name."""
     tree = _retried(lambda: list(api.list_repo_tree(repo, repo_type=kind, recursive=True)))
     return {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
@@ -97,7 +100,7 @@ def _git_digest(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 
-def _commit(api: Any, repo: str, kind: RepoType, files: Sequence[BundleFile], message: str) -> None:
+def _commit(api: HfApi, repo: str, kind: RepoType, files: Sequence[BundleFile], message: str) -> None:
     from huggingface_hub import CommitOperationAdd
 
     for file in files:

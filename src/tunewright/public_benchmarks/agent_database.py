@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.models.chat_template import encode_prompt, end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve
 from tunewright.records import Message, digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAME = "agent-database"
 MAX_TURNS = 6
@@ -186,9 +189,9 @@ def _same(answer: str, gold: Any) -> bool:
         return given == expected
 
 
-def play(model: Any, tokenizer: Any, extent: Any) -> dict[str, dict[str, float]]:
+def play(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, dict[str, float]]:
     """Play every task, turn by turn in batches; return success and the share of valid actions by task."""
-    episodes = [begin(task) for task in tasks()[: extent.limit or None]]
+    episodes = [begin(task) for task in tasks()[: limit or None]]
     ends = end_ids(tokenizer, model)
     while running := [episode for episode in episodes if not episode.is_over]:
         for start in range(0, len(running), _BATCH):
@@ -199,7 +202,9 @@ def play(model: Any, tokenizer: Any, extent: Any) -> dict[str, dict[str, float]]
     }
 
 
-def _play_turn(episodes: Sequence[Episode], model: Any, tokenizer: Any, ends: Any) -> None:
+def _play_turn(
+    episodes: Sequence[Episode], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+) -> None:
     jobs = [AnswerJob(encode_prompt(tokenizer, tuple(episode.messages)), ()) for episode in episodes]
     outputs = answer_or_halve(model, jobs, _ACTION_TOKENS, ends, tokenizer.pad_token_id)
     for episode, output in zip(episodes, outputs, strict=True):

@@ -12,11 +12,14 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import TunewrightError, UserError
 from tunewright.records import digest
 from tunewright.storage import file_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH = {"cpu": 8, "cuda": 32}
 
@@ -115,7 +118,9 @@ def public_task(name: str) -> Any:
     return (manager, name)
 
 
-def play(task: Any, model: Any, tokenizer: Any, limit: int, shots: int | None) -> dict[str, dict[str, float]]:
+def play(
+    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int, shots: int | None
+) -> dict[str, dict[str, float]]:
     """Return metric → item → value of one task, from the model as it is: with or without its adapter.
 
     Items of a group's tasks are named TASK/ITEM. The chat template is used where the tokenizer has one. No cache, no

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.errors import UserError
@@ -20,6 +20,9 @@ from tunewright.reporting.benchmarks import BenchmarkResult
 from tunewright.run_folder import Journal
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # metric → item → value; for one model with its tokenizer
 Values = dict[str, dict[str, float]]
@@ -47,7 +50,7 @@ class BenchmarkTask:
 
     name: str
     content: str
-    play: Callable[[Any, Any, Extent], Values]
+    play: Callable[[PreTrainedModel, PreTrainedTokenizerBase, Extent], Values]
 
 
 def find_task(name: str) -> BenchmarkTask:
@@ -57,7 +60,7 @@ def find_task(name: str) -> BenchmarkTask:
         UserError: the file is missing or has another form, or lm-eval, which most tasks need, is not installed.
     """
     if name == agent_database.NAME:
-        return BenchmarkTask(name, agent_database.content_digest(), agent_database.play)
+        return BenchmarkTask(name, agent_database.content_digest(), _play_agent_database)
     path = at_home(name)
     if path.suffix == ".jsonl":
         rows = _rows(path)
@@ -73,10 +76,14 @@ def find_task(name: str) -> BenchmarkTask:
     return _through_harness(name, name, lambda: harness.public_task(name))
 
 
+def _play_agent_database(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, extent: Extent) -> Values:
+    return agent_database.play(model, tokenizer, extent.limit)
+
+
 def _through_harness(name: str, content: str, load: Callable[[], Any]) -> BenchmarkTask:
     version = harness.installed_version()
 
-    def play(model: Any, tokenizer: Any, extent: Extent) -> Values:
+    def play(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, extent: Extent) -> Values:
         return harness.play(load(), model, tokenizer, extent.limit, extent.shots)
 
     return BenchmarkTask(name, f"lm-eval {version} {content}", play)

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright.errors import RunFolderError, StageError, command
 from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.records import Answer, Question
 from tunewright.settings import Arm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _MAX_CANARIES = 8
 # A quantized file rounds differently from the evaluated model, so an answer may differ after a near tie.
@@ -39,7 +42,11 @@ class Canary:
 
 
 def choose_canaries(
-    questions: Sequence[Question], answers: Sequence[Answer], system_prompt: str, tokenizer: Any, folder: Path
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    system_prompt: str,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
 ) -> list[Canary]:
     """Return the exam questions that base and tuned answered differently, the shortest answers first.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ _WHOLE_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "cache_prompt": False}
 
 
 @contextmanager
-def llama_engine(gguf: Path, config: Any, full_precision: bool, hint: str) -> Iterator[Completions]:
+def llama_engine(gguf: Path, config: Mapping[str, Any], full_precision: bool, hint: str) -> Iterator[Completions]:
     """Serve a GGUF on a free port of the loopback while the block lasts.
 
     Requests are answered one after the other, so that an answer depends on its request alone.

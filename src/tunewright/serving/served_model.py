@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright.errors import StageError
 from tunewright.models.chat_template import encode_prompt
 from tunewright.serving.canary import Canary
 from tunewright.serving.engine import Engine, Piece
 from tunewright.serving.requests import ChatRequest, RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ServedModel:
     """
 
     engine: Engine
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     system_prompt: str
 
     def prompt_ids(self, request: ChatRequest) -> list[int]:

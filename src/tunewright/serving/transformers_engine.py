@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright.models.chat_template import end_ids
 from tunewright.models.generation import Sampling, argmax, decode_stream, draw_tokens, generate_tokens
@@ -15,6 +15,10 @@ from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Piece, room_for
 from tunewright.serving.requests import ChatRequest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @contextmanager
@@ -40,7 +44,7 @@ class TransformersEngine:
     name = "transformers"
     keeps_first_space = False  # the answer is decoded as a whole
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._ends = end_ids(tokenizer, model)
         self._context: int = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
@@ -73,7 +77,7 @@ def _recorded(tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
         yield token
 
 
-def token_chooser(request: ChatRequest) -> Callable[[Any, Sequence[int]], int]:
+def token_chooser(request: ChatRequest) -> Callable[[torch.Tensor, Sequence[int]], int]:
     """Return the function that chooses the next token from logits [1, vocabulary] and the answer's tokens so far.
 
     The penalties are OpenAI's: a token's logit falls by the frequency penalty for each time it was written, and by the
@@ -84,7 +88,7 @@ def token_chooser(request: ChatRequest) -> Callable[[Any, Sequence[int]], int]:
     generator = torch.Generator().manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
     sampling = Sampling(request.temperature, request.top_p)
 
-    def choose(logits: Any, ids: Sequence[int]) -> int:
+    def choose(logits: torch.Tensor, ids: Sequence[int]) -> int:
         if ids and (request.presence_penalty or request.frequency_penalty):
             written = torch.bincount(torch.tensor(ids, device=logits.device), minlength=logits.shape[-1])
             logits = logits - request.frequency_penalty * written - request.presence_penalty * (written > 0)

@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
 from tunewright.storage import disk_errors, sync_folder
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 Array = Any  # numpy.ndarray
 
@@ -79,7 +82,7 @@ def write_file(out: Path, architecture: str, fields: Mapping[str, Any], tensors:
     sync_folder(out.parent)
 
 
-def _write(writer: Any, tensors: Sequence[Tensor]) -> None:
+def _write(writer: GGUFWriter, tensors: Sequence[Tensor]) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -113,7 +116,7 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
         yield piece
 
 
-def _add_info(writer: Any, tensor: Tensor) -> int:
+def _add_info(writer: GGUFWriter, tensor: Tensor) -> int:
     """Add the tensor to the file's header; return its size in bytes."""
     import numpy as np
     from gguf import GGML_QUANT_SIZES
@@ -125,7 +128,7 @@ def _add_info(writer: Any, tensor: Tensor) -> int:
     return num_bytes
 
 
-def _add_field(writer: Any, name: str, value: Any) -> None:
+def _add_field(writer: GGUFWriter, name: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(name, value)
     elif isinstance(value, int):

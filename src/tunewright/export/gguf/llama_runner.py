@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
 from tunewright.export.target import Limit
 from tunewright.models.llama_cpp import serve
 from tunewright.records import Message
+
+if TYPE_CHECKING:
+    import urllib3
 
 Array = Any  # numpy.ndarray
 
@@ -122,7 +125,7 @@ class LlamaRunner:
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._read(path, self._http.request("POST", path, json=body))
 
-    def _read(self, path: str, response: Any) -> dict[str, Any]:
+    def _read(self, path: str, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         content = json.loads(response.data)
         if response.status != 200:
             cause = str(content.get("error", {}).get("message", "it gave no reason"))

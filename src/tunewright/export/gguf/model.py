@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tunewright.errors import ModelError
 from tunewright.export.gguf.architectures import (
@@ -19,6 +19,9 @@ from tunewright.export.gguf.file import Tensor, choose_dtype, constant, file_typ
 from tunewright.export.gguf.vocabulary import vocabulary_of
 from tunewright.export.merge import Deltas
 from tunewright.models.families import shape_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Array = Any  # numpy.ndarray
 
@@ -38,7 +41,9 @@ class TensorSource(Protocol):
         ...
 
 
-def write_model(weights: TensorSource, config: Config, tokenizer: Any, out: Path, dtype: str) -> None:
+def write_model(
+    weights: TensorSource, config: Config, tokenizer: PreTrainedTokenizerBase, out: Path, dtype: str
+) -> None:
     """Write a model as one GGUF file.
 
     The file holds everything that llama.cpp needs for the prompts of the training: vocabulary, template, and the tokens

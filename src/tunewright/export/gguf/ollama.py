@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
 from tunewright.export.comparison import short_conversations
 from tunewright.models.chat_template import end_ids, render
 from tunewright.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _ACTION = re.compile(r'\{\{\s*((?:"(?:\\.|[^"\\])*"|[^"}]|\}(?!\}))*?)\s*\}\}', re.DOTALL)
 _ESCAPE = re.compile(r'\\(?:([nt"\\])|u([0-9a-f]{4})|U([0-9a-f]{8}))')
@@ -173,7 +176,7 @@ class ChatShape:
     trimmed: frozenset[str]
 
 
-def shape_of_template(tokenizer: Any) -> ChatShape:
+def shape_of_template(tokenizer: PreTrainedTokenizerBase) -> ChatShape:
     """Return the texts that the template writes around a conversation.
 
     Raises:
@@ -213,7 +216,7 @@ def _conversation(num_turns: int, system: bool) -> list[Message]:
     return turns[:-1]
 
 
-def _between(tokenizer: Any, num_turns: int, system: bool) -> list[str]:
+def _between(tokenizer: PreTrainedTokenizerBase, num_turns: int, system: bool) -> list[str]:
     """Return the texts before, between and after the turns of users and assistants."""
     messages = _conversation(num_turns, system)
     rest = render(tokenizer, messages, add_generation_prompt=True)
@@ -226,7 +229,7 @@ def _between(tokenizer: Any, num_turns: int, system: bool) -> list[str]:
     return [*texts, rest]
 
 
-def _trimmed(tokenizer: Any) -> frozenset[str]:
+def _trimmed(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """Return the roles whose white space at the ends the template removes."""
 
     def spaced(role: str) -> Sequence[Message]:
@@ -244,7 +247,7 @@ MODEL_FILE = "model.gguf"
 _MOST_CONTEXT_TOKENS = 8192  # Ollama takes the memory for all of them at once
 
 
-def modelfile(tokenizer: Any, context_tokens: int, bos_added: bool, system_prompt: str = "") -> str:
+def modelfile(tokenizer: PreTrainedTokenizerBase, context_tokens: int, bos_added: bool, system_prompt: str = "") -> str:
     """Return the Modelfile: greedy decoding, without Ollama's penalty on repetition, which would change the answers.
 
     Args:
@@ -283,7 +286,7 @@ def template_in(content: str) -> str:
     return content.partition('TEMPLATE """')[2].partition('"""\n')[0]
 
 
-def go_template(tokenizer: Any, bos_added: bool) -> tuple[str, ChatShape]:
+def go_template(tokenizer: PreTrainedTokenizerBase, bos_added: bool) -> tuple[str, ChatShape]:
     """Return the chat template in Ollama's language, tested on conversations, and the shape it was made from.
 
     Raises:

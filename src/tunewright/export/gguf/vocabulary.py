@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
 from tunewright.export.comparison import short_conversations
@@ -15,10 +15,13 @@ from tunewright.export.gguf.architectures import refuse
 from tunewright.export.tokenizer import portable_template, with_variables
 from tunewright.models.chat_template import encode_prompt, end_ids, render
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _TRAINING_MARK = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 
 
-def self_contained_template(tokenizer: Any) -> str:
+def self_contained_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the portable template with its variables fixed, since llama.cpp sets some itself (chain of thought)."""
     template = portable_template(tokenizer)
     # transformers marks what is trained on with it; llama.cpp cannot parse it.
@@ -120,7 +123,7 @@ class Vocabulary:
     strips_after_special: bool
 
 
-def vocabulary_of(tokenizer: Any, num_rows: int) -> Vocabulary:
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> Vocabulary:
     """Return the vocabulary for a model with ``num_rows`` rows in its embedding.
 
     Raises:
@@ -154,7 +157,7 @@ def vocabulary_of(tokenizer: Any, num_rows: int) -> Vocabulary:
     return Vocabulary(fields, strips)
 
 
-def adds_bos(tokenizer: Any) -> bool:
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether llama.cpp is to add the beginning-of-text token: where tokenizer and template both write it.
 
     It then removes the template's own. A template that writes none gets none.
@@ -202,7 +205,7 @@ def _merges(state: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
-def _special(tokenizer: Any) -> dict[str, int]:
+def _special(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Return the ids of the special tokens; eot ends a turn where eos does not."""
     ids = {
         "bos": tokenizer.bos_token_id,
@@ -264,7 +267,9 @@ def _scores(state: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
     return [-float(ranks[token]) if token in ranks else _UNREACHED for token in tokens]
 
 
-def _space_prefix(tokenizer: Any, tokens: list[str], types: list[int], scores: list[float], strips: bool) -> bool:
+def _space_prefix(
+    tokenizer: PreTrainedTokenizerBase, tokens: list[str], types: list[int], scores: list[float], strips: bool
+) -> bool:
     """Return whether llama.cpp is to add a space before text: the choice that tokenizes prompts as the tokenizer does.
 
     Raises:
