@@ -97,7 +97,7 @@ def test_the_commands_export_verify_and_refuse(run, tmp_path, capsys):
     (out / "tokenizer.json").write_text("{}")
     assert exit_code("verify", out) == 3
     assert "tokenizer.json was changed" in capsys.readouterr().err
-    assert exit_code("replay", out) == 1  # written outside of the run folder: asks for --dir
+    assert exit_code("verify", "--replay", out) == 1  # written outside of the run folder: asks for --dir
     assert "--dir DIR" in capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def test_an_export_is_verified_and_replayed_from_inside(exported, run, monkeypat
     monkeypatch.chdir(exported)
     assert exit_code("verify", ".") == 0
     monkeypatch.setattr("tunewright.commands.replay._train_again", lambda run, recipe: file_digest(run.file("adapter")))
-    assert exit_code("replay", "receipt.json") == 0
+    assert exit_code("verify", "--replay", "receipt.json") == 0
     assert "the same adapter" in capsys.readouterr().err
 
 

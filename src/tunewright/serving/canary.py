@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tunewright.errors import RunFolderError, StageError, command
 from tunewright.models.chat_template import encode_prompt, exam_prompt
 from tunewright.records import Answer, Question
+from tunewright.run_folder import RunFile
 from tunewright.settings import Arm
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def choose_canaries(
     if not num_both:
         raise RunFolderError(
             "there are no answers of both base and tuned",
-            f"answers.jsonl of {folder} holds no question answered by both base and tuned",
+            f"{RunFile.ANSWERS} of {folder} holds no question answered by both base and tuned",
             f"add both to evaluation.arms, then: {command('run', 'RECIPE', '--dir', folder)}",
         )
     if not canaries:
