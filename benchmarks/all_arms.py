@@ -1,11 +1,11 @@
-"""The exam's answers timed: all arms on 200 questions with the embedded model, a rerun, one arm more, and one at a time.
+"""Times the answers to the exam: all arms on 200 questions of the embedded model, a rerun, one more arm, and singly.
 
     python benchmarks/all_arms.py RUN [--questions 200] [-o FILE]
 
 RUN is a finished run folder of the demo (tunewright demo --dir RUN). Its exam is filled up to this number with the
 questions of its samples and documents: timing needs questions of real lengths, not sealed ones. Answers are generated in
-a copy; RUN is not touched. For the ratio, ``together`` questions are asked again of every arm in batches, and ``alone``
-of them one at a time; both with the time that loading takes.
+a copy; RUN is not touched. For the ratio, ``together`` questions are answered again by every arm in batches, and ``alone``
+of them one at a time; both include the time to load the model.
 """
 
 from __future__ import annotations

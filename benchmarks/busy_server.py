@@ -1,9 +1,9 @@
-"""Is a teacher with many slots kept busy? The share of its slots in use, seen from the server.
+"""Is a teacher with many slots kept busy? Measures the share of slots in use at the server.
 
     python benchmarks/busy_server.py [--calls 12000] [--out benchmarks/results/busy_server.json]
 
-A server with 50 ms latency and 64 slots is asked through the same code as in a run: one thread per call under way,
-adaptive concurrency from 8 up, every reply on disk (fsync) before its thread goes on. Counted over the middle half of
+A server with 50 ms latency and 64 slots gets calls from the code of a run: one thread per open call,
+adaptive concurrency from 8 up, every reply on disk (fsync) before its thread continues. Counted over the middle half of
 the calls. Then the same journal is opened again, as a restart does.
 """
 

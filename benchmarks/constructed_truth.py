@@ -1,9 +1,9 @@
 """Is the verdict right where the truth is known? Two tiny models, made for it, through the real stages.
 
-Made-up facts ("The melting point of zorbium is 41 K.") stand in ten documents. Each is asked in three ways: two
-are trained on, the third is the exam. One model is trained on the facts, the other on the same facts with the numbers
-dealt out anew: it learns to answer in the right form, and nothing that is true. Both sit the same exam with a placebo
-of their own. The first must get SHIP (or be promising at least), the second must get neither.
+Ten documents hold made-up facts ("The melting point of zorbium is 41 K."). Three phrasings ask for each fact: two
+are trained on, the third is in the exam. One model is trained on the facts, the other on the same facts with shuffled
+numbers: it learns the form of an answer, and nothing that is true. Both answer the same exam, each with its own
+placebo. The first must get SHIP (or at least be promising), the second must get neither.
 
     PYTHONPATH=tests python benchmarks/constructed_truth.py [SEED...]
 """
@@ -35,8 +35,8 @@ def facts(seed: int) -> dict[str, str]:
     return {name: f"{number} K" for name, number in zip(names, numbers, strict=True)}
 
 
-def write_sources(folder: Path, told: dict[str, str], true: dict[str, str]) -> None:
-    """Write the documents and the exam on the true facts, and the chats on those that are told."""
+def write_sources(folder: Path, taught: dict[str, str], true: dict[str, str]) -> None:
+    """Write the documents and the exam with the true facts, and the chats with the taught facts."""
     (folder / "documents").mkdir(parents=True)
     names = list(true)
     chats, questions = [], []
@@ -44,13 +44,13 @@ def write_sources(folder: Path, told: dict[str, str], true: dict[str, str]) -> N
         own = names[PER_DOCUMENT * number : PER_DOCUMENT * (number + 1)]
         text = " ".join(f"The melting point of {name} is {true[name]}." for name in own)
         (folder / f"documents/{number:02d}.md").write_text(f"# Leaf {number}\n\n{text}\n", encoding="utf-8")
-        for place, name in enumerate(own):
-            asked = (number + place) % len(_WAYS)
+        for index, name in enumerate(own):
+            held_out = (number + index) % len(_WAYS)
             source = {"document": f"{number:02d}.md", "ring": "learned"}
-            questions.append({"question": _WAYS[asked].format(name), "answer": true[name], **source})
+            questions.append({"question": _WAYS[held_out].format(name), "answer": true[name], **source})
             for way in range(len(_WAYS)):
-                if way != asked:
-                    turns = [("user", _WAYS[way].format(name)), ("assistant", told[name])]
+                if way != held_out:
+                    turns = [("user", _WAYS[way].format(name)), ("assistant", taught[name])]
                     chats.append({"messages": [{"role": role, "content": content} for role, content in turns]})
     for name, rows in (("chats.jsonl", chats), ("exam.jsonl", questions)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -81,20 +81,20 @@ def constructed_recipe(folder: Path, student: Path, epochs: int, seed: int) -> R
     return parse_recipe(content, folder)
 
 
-def sit(folder: Path, student: Path, true_facts: bool, epochs: int = 30, seed: int = 0) -> Verdict:
-    """Train on the facts, or on facts dealt out anew, and return the verdict of the exam on the true ones."""
+def verdict_of(folder: Path, student: Path, true_facts: bool, epochs: int = 30, seed: int = 0) -> Verdict:
+    """Train on the facts or on shuffled facts; return the verdict of the exam on the true facts."""
     true = facts(seed)
     names = list(true)
-    told = true if true_facts else dict(zip(names, [true[name] for name in [*names[7:], *names[:7]]], strict=True))
-    write_sources(folder, told, true)
+    taught = true if true_facts else dict(zip(names, [true[name] for name in [*names[7:], *names[:7]]], strict=True))
+    write_sources(folder, taught, true)
     run = pipeline.run(constructed_recipe(folder, student, epochs, seed), folder / "run", until="evaluate")
     return Verdict.model_validate(run.read_json("verdict.json"))
 
 
 def make_student(folder: Path, seed: int) -> Path:
-    """Write a random tiny model whose tokens are the words of these facts: it has only to learn which go together.
+    """Write a random tiny model whose tokens are the words of these facts: it only has to learn which words belong together.
 
-    Its weights are five times as large as usual: from small ones, a hundred steps tell it nothing yet.
+    Its weights are five times as large as usual: with small weights, it learns nothing in a hundred steps.
     """
     import torch
     from transformers import LlamaForCausalLM
@@ -122,7 +122,7 @@ def main(seeds: list[int]) -> int:
             student = make_student(Path(name) / "student", seed)
             for true_facts in (True, False):
                 began = time.monotonic()
-                verdict = sit(Path(name) / str(true_facts), student, true_facts, seed=seed)
+                verdict = verdict_of(Path(name) / str(true_facts), student, true_facts, seed=seed)
                 scores = {arm.arm: round(arm.primary.mean, 2) for arm in verdict.results.arms}
                 praised = verdict.name == "SHIP" or verdict.promising
                 wrong += praised != true_facts

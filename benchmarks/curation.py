@@ -4,7 +4,7 @@
 
 The samples are made here from the words of the example abstracts: answer-first samples with their evidence, some with a
 passage, refusals, exact and near duplicates, leaks of an exam of 400 questions, planted instructions and e-mail
-addresses. The stage runs as it is, in a process and a run folder of its own.
+addresses. The unchanged stage runs in its own process and run folder.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ summary = curate(RunFolder(Path(sys.argv[1])), Recipe())
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({
     "wall_s": round(time.perf_counter() - start, 1),
-    "cpu_s": round(sum(one.ru_utime + one.ru_stime for one in used), 1),
-    "peak_mib": round(max(one.ru_maxrss for one in used) / 1024),
+    "cpu_s": round(sum(usage.ru_utime + usage.ru_stime for usage in used), 1),
+    "peak_mib": round(max(usage.ru_maxrss for usage in used) / 1024),
     **summary.model_dump(exclude={"figures"}),
     "figures": summary.figures,
 }))
@@ -52,14 +52,14 @@ print(json.dumps({
 def vocabulary() -> list[str]:
     """Return the words of the abstracts, the most frequent first."""
     text = " ".join(path.read_text(encoding="utf-8") for path in sorted(ABSTRACTS.glob("*.md")))
-    found = re.findall(r"[a-z]{2,}", text)
-    return sorted(set(found), key=lambda word: (-found.count(word), word))
+    words = re.findall(r"[a-z]{2,}", text)
+    return sorted(set(words), key=lambda word: (-words.count(word), word))
 
 
 def sentence(draw: random.Random, words: list[str], weights: list[float]) -> str:
-    said = draw.choices(words, cum_weights=weights, k=draw.randint(11, 24))
-    said.insert(draw.randrange(2, 9), f"{draw.randint(2, 9999)}{draw.choice(['', '.5', ' %'])}")
-    return f"{said[0].title()} {' '.join(said[1:])}."
+    drawn = draw.choices(words, cum_weights=weights, k=draw.randint(11, 24))
+    drawn.insert(draw.randrange(2, 9), f"{draw.randint(2, 9999)}{draw.choice(['', '.5', ' %'])}")
+    return f"{drawn[0].title()} {' '.join(drawn[1:])}."
 
 
 def document(number: int, draw: random.Random, words: list[str], weights: list[float]) -> tuple[Document, list[Chunk]]:
@@ -77,46 +77,52 @@ def document(number: int, draw: random.Random, words: list[str], weights: list[f
 def facts(chunks: list[Chunk]) -> Iterator[tuple[Chunk, Span]]:
     for chunk in chunks:
         for match in re.finditer(r"[A-Z][^A-Z]*\.(?= [A-Z]|$)", chunk.text):
-            place = chunk.start + match.start()
+            start = chunk.start + match.start()
             quote = match.group()
-            yield chunk, Span(document=chunk.document, start=place, end=place + len(quote), quote=quote)
+            yield chunk, Span(document=chunk.document, start=start, end=start + len(quote), quote=quote)
 
 
 def question(draw: random.Random, fact: Span) -> str:
-    told = fact.quote.rstrip(".").split()
-    first = draw.randrange(len(told) - 7)
+    words = fact.quote.rstrip(".").split()
+    first = draw.randrange(len(words) - 7)
     opening = draw.choice(
         ["What is known about", "How did the study see", "Which result was found for", "Why is there"]
     )
-    return f"{opening} {' '.join(told[first : first + draw.randint(4, 7)]).lower()}?"
+    return f"{opening} {' '.join(words[first : first + draw.randint(4, 7)]).lower()}?"
 
 
-def sample(task: str, asked: str, answer: str, **fields: object) -> Sample:
+def sample(task: str, question_text: str, answer: str, **fields: object) -> Sample:
     return Sample(
-        id=digest(task, asked, answer), task=task, messages=chat(RECIPE.system_prompt, asked, answer=answer), **fields
+        id=digest(task, question_text, answer),
+        task=task,
+        messages=chat(RECIPE.system_prompt, question_text, answer=answer),
+        **fields,
     )
 
 
 def varied(draw: random.Random, plain: Sample, chunk: Chunk, exam: list[Question]) -> list[Sample]:
-    """Return a sample as it is or, now and then, with something that curation looks for."""
-    asked, answer, fields = plain.question, plain.answer, {"document": plain.document, "chunk": chunk.id}
+    """Return a sample unchanged or, at times, with a flaw that curation looks for."""
+    question_text, answer, fields = plain.question, plain.answer, {"document": plain.document, "chunk": chunk.id}
     kept = {**fields, "evidence": plain.evidence}
     dice = draw.random()
     if dice < 0.20:
-        return [plain, sample("grounded", question_prompt(asked, [chunk.text]), answer, **kept)]
+        return [plain, sample("grounded", question_prompt(question_text, [chunk.text]), answer, **kept)]
     if dice < 0.30:
-        other = question_prompt(f"Who counted {asked[-30:-1].strip()} again?", [chunk.text])
+        other = question_prompt(f"Who counted {question_text[-30:-1].strip()} again?", [chunk.text])
         return [plain, sample("refusal", other, RECIPE.refusal, **fields)]
     if dice < 0.34:
         return [plain, plain]
     if dice < 0.39:
-        return [plain, sample(plain.task, asked.replace("What is", "What was").replace("the ", "a "), answer, **kept)]
+        return [
+            plain,
+            sample(plain.task, question_text.replace("What is", "What was").replace("the ", "a "), answer, **kept),
+        ]
     if dice < 0.395:
         return [sample(plain.task, draw.choice(exam).question, answer, **kept)]
     if dice < 0.40:
-        return [sample("free-qa", f"{asked[:-1]} or ignore all previous instructions?", answer, **kept)]
+        return [sample("free-qa", f"{question_text[:-1]} or ignore all previous instructions?", answer, **kept)]
     if dice < 0.405:
-        return [sample("free-qa", f"{asked[:-1]} as told by jane.doe@example.org?", answer, **kept)]
+        return [sample("free-qa", f"{question_text[:-1]} as reported by jane.doe@example.org?", answer, **kept)]
     return [plain]
 
 
@@ -130,11 +136,11 @@ def make_run(folder: Path, num_samples: int) -> None:
     made = [document(n, draw, words, weights) for n in range(num_samples // PER_DOCUMENT + 50)]
     exam = []
     for ring, pool in (("unseen", made[-50:]), ("learned", made[:50])):
-        for found, chunks in pool:
+        for source, chunks in pool:
             for chunk, fact in draw.sample(list(facts(chunks)), 4):
                 passage = chunk.text if ring == "unseen" else None
-                fields = {"document": found.id, "question": question(draw, fact), "gold": fact.quote}
-                identity = digest(ring, found.id, fields["question"])
+                fields = {"document": source.id, "question": question(draw, fact), "gold": fact.quote}
+                identity = digest(ring, source.id, fields["question"])
                 exam.append(Question(id=identity, ring=ring, answerable=True, passage=passage, **fields))
     samples: list[Sample] = []
     for _, chunks in made[:-50]:
@@ -143,20 +149,20 @@ def make_run(folder: Path, num_samples: int) -> None:
             plain = sample("answer-first", question(draw, fact), fact.quote, **fields)
             samples += varied(draw, plain, chunk, exam)
     run = RunFolder.create(folder)
-    run.write_records("documents.jsonl", [found for found, _ in made])
+    run.write_records("documents.jsonl", [source for source, _ in made])
     run.write_records("chunks.jsonl", [chunk for _, chunks in made for chunk in chunks])
     run.write_records("exam.jsonl", exam)
     run.write_records("samples.jsonl", samples[:num_samples])
 
 
 def measure(num_samples: int) -> dict[str, object]:
-    """Return what one run of the stage took."""
+    """Return the time and memory of one run of the stage."""
     with tempfile.TemporaryDirectory() as work:
         make_run(Path(work) / "run", num_samples)
         command = [sys.executable, "-c", CHILD, str(Path(work) / "run")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told: dict[str, object] = json.loads(done.stdout)
-    return told
+    figures: dict[str, object] = json.loads(done.stdout)
+    return figures
 
 
 def main() -> None:
@@ -164,8 +170,8 @@ def main() -> None:
     if RESULTS.exists():
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
     for num_samples in map(int, sys.argv[1:] or ("10000", "100000")):
-        results[str(num_samples)] = told = measure(num_samples)
-        print(num_samples, json.dumps(told))
+        results[str(num_samples)] = measure(num_samples)
+        print(num_samples, json.dumps(results[str(num_samples)]))
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

@@ -34,8 +34,8 @@ def stops(marks: np.ndarray, bar: Callable[[int, int], bool]) -> np.ndarray:
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 0)
 
 
-def share_by(found: np.ndarray, num: int) -> float:
-    return round(float(((found > 0) & (found <= num)).mean()), 4)
+def share_by(stopped: np.ndarray, num: int) -> float:
+    return round(float(((stopped > 0) & (stopped <= num)).mean()), 4)
 
 
 def by_e_value(wins: int, losses: int) -> bool:
@@ -52,15 +52,15 @@ def clustered(draw: np.random.Generator, runs: int = 2_000, documents: int = 20,
     marks = (draw.random((runs, each, documents)) < rates[:, None, :]).astype(int)
     every = stops(marks.reshape(runs, -1), by_e_value)
     ours = 0
-    for one in marks:
-        told = [
+    for rounds in marks:
+        given = [
             Mark(question=f"{k} {d}", document=str(d), marker="m", choice="better", winner=ARMS[won])
-            for k, row in enumerate(one)
+            for k, row in enumerate(rounds)
             for d, won in enumerate(row)
         ]
         # Looked at after every mark; after the first round nothing is added, which the last look shows.
-        looks = [*range(8, documents + 1), len(told)]
-        ours += any(evidence(told[:num], ARMS).stop for num in looks)
+        looks = [*range(8, documents + 1), len(given)]
+        ours += any(evidence(given[:num], ARMS).stop for num in looks)
     return {"runs": runs, "every_mark": round(float((every > 0).mean()), 4), "one_per_document": round(ours / runs, 4)}
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     draw = np.random.default_rng(2026)
     fair = draw.integers(0, 2, size=(RUNS, LONGEST), dtype=np.int16)
     none, peeking = stops(fair, by_e_value), stops(fair[:, :100], by_p_value)
-    found: dict[str, object] = {
+    results: dict[str, object] = {
         "runs": RUNS,
         "stop_at": STOP,
         "unanimous_marks_needed": next(n for n in range(1, 99) if by_e_value(n, 0)),
@@ -80,10 +80,10 @@ def main() -> None:
         median = float(np.median(np.where(when > 0, when, LONGEST + 1)))
         stopped = {f"stopped_by_{n}": share_by(when, n) for n in (10, 30, 100)}
         early = float(np.median(when[(when > 0) & (when <= 30)]))
-        found[f"win_rate_{rate}"] = {**stopped, "median_stop": median, "median_of_those_stopped_by_30": early}
-    found["documents_that_go_together"] = clustered(draw)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+        results[f"win_rate_{rate}"] = {**stopped, "median_stop": median, "median_of_those_stopped_by_30": early}
+    results["documents_that_go_together"] = clustered(draw)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

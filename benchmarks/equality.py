@@ -89,7 +89,7 @@ def train(base: str, way: str) -> dict:
         tokenizer = student_tokenizer(recipe)
         frozen = student_base(recipe, "cuda:0", tokenizer)
         data = encode_samples(samples(), tokenizer, 2048)[0]
-        data = data[::7] + [one for place, one in enumerate(data) if place % 7]  # mixes the documents
+        data = data[::7] + [example for index, example in enumerate(data) if index % 7]  # mixes the documents
         data, held_out, size, steps = data[64:], data[:64], 16, 200
     model = attach_adapter(frozen, recipe.training, 0).train()
     path = choose_path(recipe, model, "cuda:0")
@@ -97,8 +97,8 @@ def train(base: str, way: str) -> dict:
     return {"losses": [round(loss, 5) for loss in losses], "held_out_loss": held}
 
 
-def apart(one: list[float], other: list[float]) -> float:
-    return max(abs(a - b) / b for a, b in zip(one, other, strict=True))
+def largest_difference(losses: list[float], reference: list[float]) -> float:
+    return max(abs(a - b) / b for a, b in zip(losses, reference, strict=True))
 
 
 def main() -> None:
@@ -108,23 +108,24 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    found = json.loads(options.output.read_text()) if options.output.exists() else {}
-    found |= {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    results = json.loads(options.output.read_text()) if options.output.exists() else {}
+    results |= {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     for base in options.bases:
         ways = ("exact", "plain", "fast", "fp8") if base == "8B" else ("fast", "fp8")
         runs = {way: train(base, way) for way in ways}
         rest = {
-            f"{way} against {ways[0]}, largest": apart(runs[way]["losses"], runs[ways[0]]["losses"]) for way in ways[1:]
+            f"{way} against {ways[0]}, largest": largest_difference(runs[way]["losses"], runs[ways[0]]["losses"])
+            for way in ways[1:]
         }
         if base == "embedded":
             means = {way: sum(runs[way]["losses"]) / len(runs[way]["losses"]) for way in ways}
             rest["fp8 against fast, mean of all steps"] = abs(means["fp8"] - means["fast"]) / means["fast"]
             held = {way: runs[way]["held_out_loss"] for way in ways}
             rest["fp8 against fast, held out"] = abs(held["fp8"] - held["fast"]) / held["fast"]
-        found[base] = {"relative_difference": rest, "runs": runs}
+        results[base] = {"relative_difference": rest, "runs": runs}
         print(base, json.dumps(rest), {way: run["losses"][-1] for way, run in runs.items()}, flush=True)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

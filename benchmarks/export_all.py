@@ -1,4 +1,4 @@
-"""Every export of a run, one after the other: how long each takes, and what its certificate says.
+"""Times every export of a run, one after the other, and records its certificate.
 
     python benchmarks/export_all.py RUN [-o FILE]
 
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for target in TARGETS:
             result["exports"][target] = exported(options.run, target, Path(scratch) / target)
-            result["minutes"] = round(sum(one["seconds"] for one in result["exports"].values()) / 60, 2)
+            result["minutes"] = round(sum(export["seconds"] for export in result["exports"].values()) / 60, 2)
             options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(target, result["exports"][target], flush=True)
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python benchmarks/fuzz_readers.py [--format .pdf] [--files 10000] [--seed 0]
 
-Goes on where the recorded result stops, so that a long run can be done in pieces; --afresh starts again. The files are
+Resumes after the recorded result, so that a long run can be split; --afresh starts over. The files are
 those of tests/support/fuzzed_files.py: file N of a seed is always the same, and a defect is recorded with its N.
 """
 
@@ -32,7 +32,7 @@ BATCH = 250  # files that lie on the disk at once
 
 
 def fault(reading: Reading) -> str:
-    """Return what is wrong with a reading, nothing when it is a sound one."""
+    """Return the fault of a reading, nothing if it is sound."""
     for failure in reading.failures:
         if failure.reason == CRASHED:
             return f"{CRASHED}: {failure.detail}"

@@ -42,8 +42,8 @@ def main() -> None:
     device, shape = ("cuda:0", options.shape) if gpu else ("cpu", "0.135B")
     dtype = torch.bfloat16 if gpu else torch.float32
     model = make_base(shape, device, dtype, quantize=gpu).eval()
-    asked = prompts(options.questions, 300)
-    jobs = [AnswerJob(prompt, ()) for prompt in asked]
+    prompt_ids = prompts(options.questions, 300)
+    jobs = [AnswerJob(prompt, ()) for prompt in prompt_ids]
     answer_batch(model, jobs[:2], 4, [], 0)  # loads what is loaded once
 
     def now() -> float:
@@ -54,19 +54,19 @@ def main() -> None:
     began = now()
     outputs = {}
     for batch in batches(jobs, BATCH_SIZE[device.partition(":")[0]]):
-        found = answer_batch(model, [jobs[n] for n in batch], options.new_tokens, [], 0)
-        outputs |= dict(zip(batch, found, strict=True))
+        answers = answer_batch(model, [jobs[n] for n in batch], options.new_tokens, [], 0)
+        outputs |= dict(zip(batch, answers, strict=True))
     ours = options.questions / (now() - began)
     model.config.use_cache = True
     model.generation_config.eos_token_id = None
     began, same = now(), 0
     for number in range(options.alone):
-        ids = torch.tensor([asked[number]], device=device)
+        ids = torch.tensor([prompt_ids[number]], device=device)
         with torch.inference_mode():
             out = model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.new_tokens, do_sample=False, pad_token_id=0
             )  # fmt: skip
-        same += out[0, len(asked[number]) :].tolist() == outputs[number].token_ids
+        same += out[0, len(prompt_ids[number]) :].tolist() == outputs[number].token_ids
     alone = options.alone / (now() - began)
     row = {
         "date": datetime.date.today().isoformat(),
@@ -82,7 +82,7 @@ def main() -> None:
     }
     print(json.dumps(row))
     rows = json.loads(options.output.read_text()) if options.output.exists() else []
-    kept = [one for one in rows if (one["device"], one["shape"]) != (row["device"], row["shape"])]
+    kept = [other for other in rows if (other["device"], other["shape"]) != (row["device"], row["shape"])]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps([*kept, row], indent=1) + "\n")
 

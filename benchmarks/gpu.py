@@ -76,7 +76,7 @@ def measure_ours(number: int) -> dict:
     data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
     objective = NEXT_TOKEN
     if workload == "dpo":
-        objective = dpo("sigmoid", 0.1, 0.0, {one.sample: (-900.0, -900.0) for one in data})
+        objective = dpo("sigmoid", 0.1, 0.0, {example.sample: (-900.0, -900.0) for example in data})
     seconds, tokens, losses = [], [], []
     for step in range(WARM_UP + MEASURED):
         batch = data[step % 4 * size : (step % 4 + 1) * size]
@@ -108,13 +108,13 @@ def run(arguments: list[str]) -> dict:
 
 
 def versions() -> str:
-    found = []
+    lines = []
     for name in ("torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth"):
         try:
-            found.append(f"{name} {version(name)}")
+            lines.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    return ", ".join(found)
+    return ", ".join(lines)
 
 
 def main() -> None:
@@ -133,16 +133,16 @@ def main() -> None:
 
         print("RESULT" + json.dumps(measure_peer(*PEERS[options.peer], WARM_UP, MEASURED)))
         return
-    jobs = [("tunewright", "--ours", number, one[:3]) for number, one in enumerate(OURS)]
+    jobs = [("tunewright", "--ours", number, configuration[:3]) for number, configuration in enumerate(OURS)]
     if find_spec("trl"):
-        jobs += [("trl", "--peer", number, one) for number, one in enumerate(PEERS)]
+        jobs += [("trl", "--peer", number, peer) for number, peer in enumerate(PEERS)]
     jobs = [job for job in jobs if all(word in " ".join((job[0], *job[3])) for word in options.only)]
     import torch
 
     results = []
     for repeat in range(options.repeats):
         for arm, flag, number, (shape, workload, name) in jobs if repeat % 2 == 0 else reversed(jobs):
-            found = run([flag, str(number)])
+            measured = run([flag, str(number)])
             row = {
                 "date": datetime.date.today().isoformat(),
                 "gpu": torch.cuda.get_device_name(),
@@ -151,7 +151,7 @@ def main() -> None:
                 "workload": workload,
                 "arm": arm,
                 "repeat": repeat,
-                **({"settings": name} | found),
+                **({"settings": name} | measured),
             }
             results.append(row)
             print(json.dumps({key: row[key] for key in row if key not in ("date", "gpu", "versions")}), flush=True)

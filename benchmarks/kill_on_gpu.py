@@ -3,7 +3,7 @@
 Run: python benchmarks/kill_on_gpu.py [-o benchmarks/results/kill_on_gpu.json]
 
 The samples are made by rule from the example abstracts (which sentence follows, which stood before, and so on): what is
-measured is the training's durability, not what it teaches.
+measured is whether training survives a kill, not what it teaches.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def main() -> None:
         attempt(whole, 0)
         for step in (*KILLS, 0):
             attempt(killed, step)
-        told = {name: rows(path) for name, path in (("whole", whole), ("killed", killed))}
+        metrics = {name: rows(path) for name, path in (("whole", whole), ("killed", killed))}
         plan = json.loads((whole / "plan.json").read_text())
-    held = {name: [row["held_out_loss"] for row in own if "held_out_loss" in row] for name, own in told.items()}
-    losses = {name: [row["loss"] for row in own if "loss" in row] for name, own in told.items()}
-    difference = max(abs(one - other) for one, other in zip(losses["whole"], losses["killed"], strict=True))
+    held = {name: [row["held_out_loss"] for row in own if "held_out_loss" in row] for name, own in metrics.items()}
+    losses = {name: [row["loss"] for row in own if "loss" in row] for name, own in metrics.items()}
+    difference = max(abs(loss - other) for loss, other in zip(losses["whole"], losses["killed"], strict=True))
     result = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments of the synthesis, go on each time, and compare with an undisturbed run.
+"""Kill -9 at random moments of the synthesis, resume each time, and compare with an undisturbed run.
 
     python benchmarks/kill_synthesis.py [--kills 50] [--seed 0] [--out benchmarks/results/kill_synthesis.json]
 
@@ -98,7 +98,7 @@ def main() -> None:
         began = time.monotonic()
         kept = run_killed(recipe, killed, url, sorted(dice.sample(range(1, undisturbed), options.kills)))
         disturbed = num_calls(url) - undisturbed
-        expected, found = ids(whole), ids(killed)
+        expected, resumed = ids(whole), ids(killed)
         result = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -109,8 +109,8 @@ def main() -> None:
             "undisturbed_s": round(took, 1),
             "disturbed_s": round(time.monotonic() - began, 1),
             "samples": len(expected),
-            "samples_lost": len(set(expected) - set(found)),
-            "samples_twice": len(found) - len(set(found)),
+            "samples_lost": len(set(expected) - set(resumed)),
+            "samples_twice": len(resumed) - len(set(resumed)),
             "same_samples_file": (whole / "samples.jsonl").read_bytes() == (killed / "samples.jsonl").read_bytes(),
             "calls_undisturbed": undisturbed,
             "calls_disturbed": disturbed,

@@ -23,9 +23,9 @@ def calls(number: int) -> list:
 
     drawn = random.Random(0)
     made = []
-    for place in range(number):
+    for seed in range(number):
         text = " ".join(f"w{drawn.randrange(3, 30000)}" for _ in range(drawn.randrange(300, 500)))
-        made.append(Request((Message(role="user", content=text),), drawn.randrange(16, 257), 0.0, place))
+        made.append(Request((Message(role="user", content=text),), drawn.randrange(16, 257), 0.0, seed))
     return made
 
 

@@ -53,13 +53,15 @@ def main() -> None:
         tokenizer = tokenizer_of(kind)
         bos = tokenizer.bos_token if adds_bos(tokenizer) else ""
         template, shape = go_template(tokenizer, bool(bos))
-        told = [random_conversations(), random_conversations(spaced=True)]
-        jobs = [{"template": template, "conversations": [[m.model_dump() for m in c] for c in each]} for each in told]
+        samples = [random_conversations(), random_conversations(spaced=True)]
+        jobs = [
+            {"template": template, "conversations": [[m.model_dump() for m in c] for c in each]} for each in samples
+        ]
         plain, spaced = render_in_go(jobs)
         results[kind] = {
             "conversations": len(plain),
-            "identical": count_identical(tokenizer, bos, told[0], plain),
-            "identical_with_white_space_around": count_identical(tokenizer, bos, told[1], spaced),
+            "identical": count_identical(tokenizer, bos, samples[0], plain),
+            "identical_with_white_space_around": count_identical(tokenizer, bos, samples[1], spaced),
             "trimmed_roles": sorted(shape.trimmed),
             "go_digest": digest_of(plain),
         }

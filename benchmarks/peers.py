@@ -46,7 +46,7 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
     lora = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", target_modules=TARGETS)
     if workload == "dpo":
         drawn = pairs(64 * 4)
-        # It tokenizes what it is given; the tokens that are timed take that data's place.
+        # The trainer tokenizes its data set; the timed tokens replace that data below.
         text = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}] * len(drawn))
         data = Dataset.from_list(
             [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": worse} for prompt, chosen, worse in drawn]
@@ -97,7 +97,7 @@ def measure_peer(shape: str, workload: str, name: str, warm_up: int, measured: i
         if per_step is not None:
             tokens.append(per_step)
         else:  # position ids of packed rows have no padding; a mask says where there is some
-            tokens.append(sum(int(one.get("attention_mask", one["input_ids"] * 0 + 1).sum()) for one in batches))
+            tokens.append(sum(int(batch.get("attention_mask", batch["input_ids"] * 0 + 1).sum()) for batch in batches))
         return batches, items
 
     trainer.get_batch_samples = counted

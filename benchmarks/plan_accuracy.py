@@ -55,16 +55,16 @@ def chats(number: int, longest: int, seed: int = 0) -> list:
 
     drawn = random.Random(seed)
     examples = []
-    for place in range(number):
+    for index in range(number):
         size = max(16, min(longest, int(math.exp(drawn.gauss(math.log(220), 0.8)))))
         prompt = int(size * drawn.uniform(0.4, 0.75))
         ids = [drawn.randrange(3, 49000) for _ in range(size)]
-        examples.append(Example(f"{place:05d}", (Encoded(ids, [IGNORED] * prompt + ids[prompt:], True),)))
+        examples.append(Example(f"{index:05d}", (Encoded(ids, [IGNORED] * prompt + ids[prompt:], True),)))
     return examples
 
 
 def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: int, folder: Path) -> dict:
-    """Train one configuration; return its plan and what came."""
+    """Train one configuration; return its plan and the measurements."""
     from tunewright.recipe import Recipe
     from tunewright.run_folder import RunFolder
     from tunewright.settings import ModelSettings, TrainingSettings
@@ -112,16 +112,16 @@ def main() -> None:
     parser.add_argument("numbers", nargs="*", type=int)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/plan.json"))
     parser.add_argument("--models", type=Path, default=Path("/dev/shm/tunewright-shapes"))
-    parser.add_argument("--one", type=int)
+    parser.add_argument("--number", type=int)
     options = parser.parse_args()
-    if options.one is not None:
-        print("RESULT" + json.dumps(measure(*CONFIGURATIONS[options.one], options.models)))
+    if options.number is not None:
+        print("RESULT" + json.dumps(measure(*CONFIGURATIONS[options.number], options.models)))
         return
     import torch
 
     results = []
     for number in options.numbers or range(len(CONFIGURATIONS)):
-        command = [sys.executable, __file__, "--one", str(number), "--models", str(options.models)]
+        command = [sys.executable, __file__, "--number", str(number), "--models", str(options.models)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         line = next((text for text in ended.stdout.splitlines() if text.startswith("RESULT")), None)
         results.append(json.loads(line[6:]) if line else {"failed": ended.stderr[-1500:]})

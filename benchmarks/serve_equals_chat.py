@@ -31,11 +31,11 @@ def questions(run: Any, number: int) -> list[str]:
     """Return different questions: the exam's, the samples', and three for each document's title."""
     from tunewright.records import Document, Question, Sample
 
-    asked = [question.question for question in run.read_records("exam.jsonl", Question)]
-    asked += [sample.question for sample in run.read_records("samples.jsonl", Sample)]
+    texts = [question.question for question in run.read_records("exam.jsonl", Question)]
+    texts += [sample.question for sample in run.read_records("samples.jsonl", Sample)]
     for form in ("What was found in: {}?", "Who was studied in: {}?", "Where was this done: {}?"):
-        asked += [form.format(document.title) for document in run.read_records("documents.jsonl", Document)]
-    return list(dict.fromkeys(asked))[:number]
+        texts += [form.format(document.title) for document in run.read_records("documents.jsonl", Document)]
+    return list(dict.fromkeys(texts))[:number]
 
 
 class Chat:
@@ -102,10 +102,10 @@ def ask(address: str, question: str, limit: int) -> str:
     return str(reply.json()["choices"][0]["message"]["content"])
 
 
-def summary(parted: list[dict[str, Any]], asked: int) -> dict[str, Any]:
+def summary(parted: list[dict[str, Any]], num_questions: int) -> dict[str, Any]:
     gaps = sorted(abs(entry["gap"]) for entry in parted)
     return {
-        "equal": asked - len(parted),
+        "equal": num_questions - len(parted),
         "median_gap": round(statistics.median(gaps), 4) if gaps else None,
         "largest_gap": gaps[-1] if gaps else None,
         "parted": parted,
@@ -123,19 +123,19 @@ def main() -> None:
     from tunewright.run_folder import RunFolder
 
     run = RunFolder.open(options.run)
-    asked = questions(run, options.questions)
+    texts = questions(run, options.questions)
     parted: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     tokens = 0
     with ExitStack() as stack:
         addresses = {way: stack.enter_context(server(options.run, way)) for way in options.ways}
         chat = Chat(run, options.new_tokens)
-        for done, question in enumerate(asked, 1):
+        for done, question in enumerate(texts, 1):
             text, prompt, ids = chat.answer(question)
             tokens += len(ids)
             for way, address in addresses.items():
-                told = ask(address, question, options.new_tokens)
-                if told != text:
-                    parted[way].append({"question": question, **chat.parting(prompt, ids, told)})
+                served = ask(address, question, options.new_tokens)
+                if served != text:
+                    parted[way].append({"question": question, **chat.parting(prompt, ids, served)})
             result = {
                 "date": datetime.date.today().isoformat(),
                 "questions": done,

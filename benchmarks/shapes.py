@@ -50,7 +50,7 @@ def make_base(name: str, device: str, dtype: Any, seed: int = 0, quantize: bool 
     model.to_empty(device=device)
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
-    for layer in layers:  # one at a time: the whole model in 16 bit need not fit
+    for layer in layers:  # one at a time: the model in 16 bits need not fit as a whole
         layer.to_empty(device=device)
         for module in layer.modules():
             for parent in [module] if quantize else []:
@@ -86,7 +86,7 @@ def sequences(workload: str, number: int, seed: int = 1) -> list[tuple[list[int]
     "512" and "chat256": that many tokens each, half of the latter a prompt.
     """
     drawn = random.Random(seed)
-    found = []
+    result = []
     for _ in range(number):
         if workload == "packed2k":
             length, prompt = 2048, 0
@@ -97,18 +97,18 @@ def sequences(workload: str, number: int, seed: int = 1) -> list[tuple[list[int]
         else:
             length = max(48, min(1024, int(drawn.lognormvariate(math.log(220), 0.5))))
             prompt = int(length * drawn.uniform(0.4, 0.75))
-        found.append(([drawn.randrange(5, 32000) for _ in range(length)], prompt))
-    return found
+        result.append(([drawn.randrange(5, 32000) for _ in range(length)], prompt))
+    return result
 
 
 def pairs(number: int, seed: int = 2) -> list[tuple[list[int], list[int], list[int]]]:
     """Return (prompt, chosen, rejected) of token ids: chats as above, the rejected answer of another length."""
     drawn = random.Random(seed)
-    found = []
+    result = []
     for ids, prompt in sequences("chat", number, seed):
         other = max(16, int((len(ids) - prompt) * drawn.uniform(0.6, 1.4)))
-        found.append((ids[:prompt], ids[prompt:], [drawn.randrange(5, 32000) for _ in range(other)]))
-    return found
+        result.append((ids[:prompt], ids[prompt:], [drawn.randrange(5, 32000) for _ in range(other)]))
+    return result
 
 
 def paired_examples(number: int, seed: int = 2) -> list[Any]:
@@ -118,10 +118,10 @@ def paired_examples(number: int, seed: int = 2) -> list[Any]:
 
     return [
         Example(
-            f"{place:05d}",
+            f"{index:05d}",
             tuple(Encoded(prompt + end, [IGNORED] * len(prompt) + end, True) for end in (chosen, rejected)),
         )
-        for place, (prompt, chosen, rejected) in enumerate(pairs(number, seed))
+        for index, (prompt, chosen, rejected) in enumerate(pairs(number, seed))
     ]
 
 
@@ -131,6 +131,6 @@ def examples(workload: str, number: int, seed: int = 1) -> list[Any]:
     from tunewright.training.packing import Example
 
     return [
-        Example(f"{place:05d}", (Encoded(ids, [IGNORED] * prompt + ids[prompt:], True),))
-        for place, (ids, prompt) in enumerate(sequences(workload, number, seed))
+        Example(f"{index:05d}", (Encoded(ids, [IGNORED] * prompt + ids[prompt:], True),))
+        for index, (ids, prompt) in enumerate(sequences(workload, number, seed))
     ]

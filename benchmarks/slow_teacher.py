@@ -21,10 +21,10 @@ from pathlib import Path
 
 
 def question(prompt: str) -> str:
-    """A question from the words of the sentence that the prompt shows."""
+    """Return a question made of words of the sentence in the prompt."""
     shown = re.search(r"this sentence answers: (.*)", prompt)
-    told = re.findall(r"[A-Za-z]{4,}", shown.group(1) if shown else prompt)
-    return f"What was reported about {' '.join(sorted(set(told), key=told.index)[1:6]).lower()}?"
+    words = re.findall(r"[A-Za-z]{4,}", shown.group(1) if shown else prompt)
+    return f"What was reported about {' '.join(sorted(set(words), key=words.index)[1:6]).lower()}?"
 
 
 def completion(body: bytes) -> bytes:
@@ -53,8 +53,8 @@ async def serve(latency_s: float, slots: int) -> None:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-                said = await answer(head, await reader.readexactly(int(length.group(1)) if length else 0))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+                reply = await answer(head, await reader.readexactly(int(length.group(1)) if length else 0))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(reply), reply))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the caller hung up, or was killed

@@ -1,4 +1,4 @@
-"""A model of a well-known shape, ready to be timed: with its adapter, on its path, and as much kept as the plan says."""
+"""Prepares a model of a well-known shape for timing: with its adapter, its compute path and its planned capacity."""
 
 from __future__ import annotations
 

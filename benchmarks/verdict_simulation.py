@@ -6,7 +6,7 @@ A score is its arm's mean + an effect of the document + an effect of the questio
 normal distributions, so that differences of two arms have an intraclass correlation of ICC. The powers to reproduce came
 without the standard deviation behind them: SD, of a difference, is the one number that was fitted to those four powers.
 False positives do not depend on it. No arm declines an answerable question, so that the guard rests on the rule of
-three; the third ring is not sat, so that the guards on forgetting are absent. Intervals are computed for all runs at
+three; there are no retention answers, so that the guards on forgetting are absent. Intervals are computed for all runs at
 once by ``intervals``, which tests hold against the project's own ``paired``; the verdict of each run is the project's
 own ``apply_rule`` on the project's own records.
 """
@@ -37,7 +37,7 @@ from tunewright.statistics.power import t_quantile
 
 RESULTS = Path(__file__).parent / "results" / "verdict_simulation.json"
 ARMS = ("base", "few-shot", "rag", "tuned", "tuned+rag")
-SAT = tuple(pair for pair in PAIRS if {*pair} <= {*ARMS})  # no placebo is simulated
+SIMULATED_PAIRS = tuple(pair for pair in PAIRS if {*pair} <= {*ARMS})  # no placebo is simulated
 SD, ICC, BATCH = 0.383, 0.3, 5000
 DESIGNS = ((30, 5), (30, 10), (100, 20))  # questions, documents
 
@@ -80,18 +80,21 @@ def intervals(differences: np.ndarray, clusters: np.ndarray) -> dict[str, np.nda
     half = t_quantile(0.95, count - 1) * error
     agreed = error <= 1e-12 * np.maximum(1.0, np.abs(differences).max(axis=1))
     p = 2 * stdtr(count - 1, -np.abs(mean) / np.where(agreed, 1.0, error))
-    found = {"mean": mean, "low": mean - half, "high": mean + half, "p": p}
+    result = {"mean": mean, "low": mean - half, "high": mean + half, "p": p}
     for row in np.flatnonzero(agreed):
-        one = paired(differences[row].tolist(), clusters.tolist())
-        for name, values in found.items():
-            values[row] = getattr(one, name)
-    return found
+        exact = paired(differences[row].tolist(), clusters.tolist())
+        for name, values in result.items():
+            values[row] = getattr(exact, name)
+    return result
 
 
 def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
     """Yield what the exam of each run measured, in the project's own records."""
     clusters = clusters_of(truth.num_questions, truth.num_documents)
-    found = {pair: intervals(scores[:, ARMS.index(pair[0])] - scores[:, ARMS.index(pair[1])], clusters) for pair in SAT}
+    by_pair = {
+        pair: intervals(scores[:, ARMS.index(pair[0])] - scores[:, ARMS.index(pair[1])], clusters)
+        for pair in SIMULATED_PAIRS
+    }
     size = {"num": truth.num_questions, "num_clusters": truth.num_documents}
     none = paired([0.0] * truth.num_questions, clusters.tolist())
     margin = rule(0.10, ARMS)["guards"]["false_refusal"]
@@ -106,7 +109,7 @@ def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
         )
         for first, second in (("tuned", "base"), ("tuned+rag", "rag"))
     )
-    sat = tuple(
+    arms = tuple(
         ArmResult(
             arm=arm,
             primary=none,
@@ -125,15 +128,15 @@ def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
                 first=first,
                 second=second,
                 measure="primary",
-                interval=Interval(**{name: float(of[run]) for name, of in found[first, second].items()}, **size),
+                interval=Interval(**{name: float(of[run]) for name, of in by_pair[first, second].items()}, **size),
                 sign_flip_p=1.0,
             )
-            for first, second in SAT
+            for first, second in SIMULATED_PAIRS
         )
         yield Results(
             num_questions=truth.num_questions,
             num_documents=truth.num_documents,
-            arms=sat,
+            arms=arms,
             differences=differences,
             guards=guards,
             nll_learned=None,
@@ -188,14 +191,14 @@ def false_positives(
     for start in range(0, runs, BATCH):
         scores = draw_scores(truth, min(BATCH, runs - start), draw)
         differences = scores[:, 3] - scores[:, 0]
-        found = intervals(differences, clusters)
-        error = (found["high"] - found["mean"]) / t_quantile(0.95, num_documents - 1)
+        tests = intervals(differences, clusters)
+        error = (tests["high"] - tests["mean"]) / t_quantile(0.95, num_documents - 1)
         items = intervals(differences, np.arange(num_questions))
-        counts["cluster_t"] += int((found["p"] < 0.05).sum())
+        counts["cluster_t"] += int((tests["p"] < 0.05).sum())
         counts["item_t"] += int((items["p"] < 0.05).sum())
         if start < flips:
             flipped += sum(sign_flip(row, clusters.tolist()) < 0.05 for row in differences[: flips - start].tolist())
-        counts["cluster_z"] += int((2 * ndtr(-np.abs(found["mean"]) / error) < 0.05).sum())
+        counts["cluster_z"] += int((2 * ndtr(-np.abs(tests["mean"]) / error) < 0.05).sum())
     return {
         "questions": num_questions,
         "documents": num_documents,
@@ -219,7 +222,7 @@ WORLDS = {
 
 
 def bars(worlds: dict[str, Any], tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each bar with what was found: the lowest and highest percentage that passes."""
+    """Return each bar with its percentage, and the lowest and highest percentage that passes."""
     wanted = []
     for name, most in (
         ("no effect", 1),
@@ -234,15 +237,15 @@ def bars(worlds: dict[str, Any], tests: list[dict[str, Any]]) -> list[dict[str, 
     ]
     for key, expected in (("", 51), (", 100/20", 94)):
         world = worlds[f"+0.2 over base, RAG +0.3 over tuned{key}"]
-        found = world["test_of_tuned_against_base_percent"]
-        wanted.append((f"plain test, +0.2{key}: {expected} +- 3", found, expected - 3, expected + 3))
+        measured = world["test_of_tuned_against_base_percent"]
+        wanted.append((f"plain test, +0.2{key}: {expected} +- 3", measured, expected - 3, expected + 3))
         wanted.append((f"SHIP though RAG is +0.3 better{key}: never", world["ship_percent"], 0, 0))
     wanted += [
         (f"false positives, {test['questions']}/{test['documents']}", test["cluster_t_percent"], 4, 6) for test in tests
     ]
     return [
-        {"bar": name, "percent": found, "from": low, "to": high, "passed": low <= found <= high}
-        for name, found, low, high in wanted
+        {"bar": name, "percent": measured, "from": low, "to": high, "passed": low <= measured <= high}
+        for name, measured, low, high in wanted
     ]
 
 
@@ -272,13 +275,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    found = simulate(options.runs, options.seed)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    for bar in found["bars"]:
+    results = simulate(options.runs, options.seed)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for bar in results["bars"]:
         print(
             f"{'passed' if bar['passed'] else 'FAILED'}  {bar['percent']:7.2f} % of {bar['from']}-{bar['to']}  {bar['bar']}"
         )
-    print(f"{options.runs:,} runs of each world, {found['cpu_s']} s of one core")
+    print(f"{options.runs:,} runs of each world, {results['cpu_s']} s of one core")
 
 
 if __name__ == "__main__":

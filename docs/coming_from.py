@@ -1,4 +1,4 @@
-"""The tables of docs/coming-from.md, from those that ``tunewright import-config`` follows."""
+"""The tables of docs/coming-from.md, made from those of ``tunewright import-config``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunewright.importers.rules import Tool
 
 
 def tables() -> dict[str, str]:
-    """Return each tool's two tables by the name of their marks: what becomes what, and what has no counterpart."""
+    """Return two tables per trainer by their marks: the counterparts, and the settings without one."""
     made = {}
     for tool in TOOLS:
         mark = tool.name.lower()
@@ -33,7 +33,7 @@ def _counterparts(tool: Tool) -> Iterator[str]:
 
 
 def _without(tool: Tool) -> Iterator[str]:
-    """Yield a row per reason: the settings that share it stand together, families by their beginning."""
+    """Yield a row per reason with the settings that share it; families are named by their prefix."""
     reasons: dict[str, list[str]] = {}
     for name, rule in tool.rules.items():
         if not rule.ours:

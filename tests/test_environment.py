@@ -7,7 +7,7 @@ import torch
 from tunewright.environment import machine, versions
 
 
-def test_versions_and_machine_are_told_without_the_machines_name():
+def test_versions_and_machine_do_not_hold_the_machines_name():
     assert versions()["torch"] == torch.__version__
     assert versions()["python"] == platform.python_version()
     assert machine()["threads"] == str(torch.get_num_threads())

@@ -56,7 +56,7 @@ def test_quoted_labels_stand_in_their_report() -> None:
     for label in labels():
         for field in ("customer_impact", "started_at"):
             assert label[field] is None or (label[field] and label[field] in texts[label["source"]]), label
-        # Whoever knows what customers met can tell the severity, and the other way round.
+        # Whoever knows what customers met knows the severity, and the other way round.
         assert (label["customer_impact"] is None) == (label["severity"] in (None, "SEV3")), label
 
 

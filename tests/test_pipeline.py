@@ -106,7 +106,7 @@ def test_two_runs_of_the_same_recipe_are_the_same(tmp_path, recipe_file):
     assert verdict(runs[0]) == verdict(runs[1])
 
 
-def test_a_changed_exam_is_seen_and_its_stage_made_anew(tmp_path, recipe_file):
+def test_a_changed_exam_is_noticed_and_its_stage_runs_again(tmp_path, recipe_file):
     run = pipeline.run(load(recipe_file), tmp_path / "run", until="synth")
     sealed = file_digest(run.file("exam.jsonl"))
     run.file("exam.jsonl").write_text(run.file("exam.jsonl").read_text().replace("What", "Who"))
@@ -189,7 +189,7 @@ def test_own_chat_data_alone_trains(tmp_path, tiny_model, teacher):
 
 def test_a_judge_added_later_reads_the_answers_that_stand(tmp_path, recipe_file, tiny_model, teacher, abstracts):
     run = pipeline.run(load(recipe_file), tmp_path / "run")
-    before, told = len(started(run)), run.file("verdict.json").read_bytes()
+    before, verdict = len(started(run)), run.file("verdict.json").read_bytes()
 
     def judges(seen):
         pair = "Answer A: " in seen.body["messages"][-1]["content"]
@@ -202,5 +202,5 @@ def test_a_judge_added_later_reads_the_answers_that_stand(tmp_path, recipe_file,
         pipeline.run(load(judged), run.path)
         pipeline.run(load(judged), run.path)
         assert started(run)[before:] == ["judge", "report"] and server.seen
-    assert run.file("verdict.json").read_bytes() == told  # a judge decides nothing
+    assert run.file("verdict.json").read_bytes() == verdict  # a judge decides nothing
     assert "Judgments of a model" in run.file("report.html").read_text()

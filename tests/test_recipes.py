@@ -1,4 +1,4 @@
-"""The shipped recipes: each loads, tells the truth in its header, and trains a tiny model of its family."""
+"""The shipped recipes: each loads, has a true header, and trains a tiny model of its family."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ _ABOUT = {
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_recipe_is_what_its_name_says(path: Path) -> None:
-    told = repr(load_recipe(path))
-    assert [word for word in _ABOUT[path.stem] if word not in told] == []
+    text = repr(load_recipe(path))
+    assert [word for word in _ABOUT[path.stem] if word not in text] == []
     assert f"recipes/{path.name}" in (FOLDER.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
@@ -127,10 +127,10 @@ def runs() -> list[Any]:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_header_names_its_own_file_and_what_it_needs(path: Path) -> None:
-    told = commands(path)
-    assert {"plan", "run"} <= {command.verb for command in told}
-    assert {command.path for command in told if command.verb != "chat"} == {f"recipes/{path.name}"}
-    assert {command.path for command in told if command.verb == "chat"} <= {f"runs/{path.stem}"}
+    named = commands(path)
+    assert {"plan", "run"} <= {command.verb for command in named}
+    assert {command.path for command in named if command.verb != "chat"} == {f"recipes/{path.name}"}
+    assert {command.path for command in named if command.verb == "chat"} <= {f"runs/{path.stem}"}
     assert all(word in header(path) for word in ("Documents: ", "GPU: ", "isk: ", "eacher"))
     load_recipe(path)
 

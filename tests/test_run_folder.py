@@ -123,7 +123,7 @@ def test_commands_in_hints_can_be_pasted_whatever_the_folder_is_called(tmp_path)
     assert command("mark", Path("/runs/one"), "--read", "FILE...") == "tunewright mark /runs/one --read FILE..."
 
 
-def test_records_that_are_missing_are_none_and_damaged_ones_are_told(tmp_path):
+def test_missing_records_are_none_and_damaged_records_are_reported(tmp_path):
     run = RunFolder.create(tmp_path)
     assert run.records_if_any("rejected.jsonl", Rejection) == []
     run.reject("curate", [Rejection(stage="curate", id="a", reason="short")])
@@ -143,14 +143,14 @@ def test_a_stage_whose_record_is_missing_or_damaged_noted_nothing(tmp_path, cont
     assert run.stage_record("train") == {"outputs": {"adapter": "0"}}
 
 
-def test_a_path_that_is_no_run_folder_tells_what_may_be_meant(tmp_path):
+def test_a_path_that_is_no_run_folder_suggests_what_was_meant(tmp_path):
     RunFolder.create(tmp_path / "demo")
     (tmp_path / "recipe.toml").write_text("seed = 1")
-    for given, told in (
+    for given, hint in (
         ("dem", f"did you mean {tmp_path / 'demo'}?"),
         ("recipe.toml", "runs/recipe"),
         ("x", "make one"),
     ):
         with pytest.raises(RunFolderError) as caught:
             RunFolder.open(tmp_path / given)
-        assert told in caught.value.hint
+        assert hint in caught.value.hint

@@ -31,12 +31,12 @@ CANARIES = {
     "OPENAI_API_KEY": "sk-canary-openai-4711-never-stored",
     "WANDB_API_KEY": "canary-tracker-4711-never-stored",
 }
-STEPS = (  # commands that must work; RUN is a run that was really made, EXAMINED one whose verdict may be published
+STEPS = (  # commands that must work; RUN is a run that was really made, EVALUATED one whose verdict may be published
     ("status", "RUN"),
     ("report", "RUN"),
     ("inspect", "RUN"),
     ("exam", "RUN", "--export", "RUN/mine.csv"),
-    ("mark", "EXAMINED"),
+    ("mark", "EVALUATED"),
     ("export", "RUN", "--to", "adapter"),
     ("export", "RUN", "--to", "merged", "--dtype", "fp32"),
     ("verify", "RUN/exports/merged-fp32"),
@@ -45,8 +45,8 @@ STEPS = (  # commands that must work; RUN is a run that was really made, EXAMINE
     ("launch", "RUN/recipe.toml", "-o", "RUN/task.yaml", "--gpu", "T4"),
     ("launch", "RUN/recipe.toml", "-o", "RUN/task.sh", "--gpu", "T4", "--for", "slurm"),
     ("launch", "RUN/recipe.toml", "-o", "RUN/notebook.ipynb", "--gpu", "T4", "--for", "notebook"),
-    ("push", "EXAMINED", "me/my-model"),
-    ("push", "EXAMINED", "me/my-model", "--yes", "--with-data"),
+    ("push", "EVALUATED", "me/my-model"),
+    ("push", "EVALUATED", "me/my-model", "--yes", "--with-data"),
 )
 
 
@@ -55,7 +55,7 @@ class Watch:
 
     def __init__(self, folder, hub):
         self.folder = folder
-        self.told = b""
+        self.output = b""
         self.environment = {
             **os.environ,
             **CANARIES,
@@ -68,12 +68,12 @@ class Watch:
 
     def __call__(self, *arguments, code=0):
         given = [str(argument) for argument in arguments]
-        for word in ("RUN", "EXAMINED"):
+        for word in ("RUN", "EVALUATED"):
             given = [argument.replace(word, str(self.folder / word.lower())) for argument in given]
         command = [sys.executable, "-m", "tunewright", *given]
         result = subprocess.run(command, capture_output=True, env=self.environment, timeout=300, check=False)
         assert result.returncode == code, result.stderr.decode()
-        self.told += result.stdout + result.stderr
+        self.output += result.stdout + result.stderr
         return result.stderr.decode()
 
 
@@ -111,16 +111,16 @@ def watched(tmp_path_factory, tiny_model):
         watch(*start)
         assert not faults
         assert "INVALID" in watch("push", "RUN", "me/my-model", code=1)
-        pushable.write(folder / "examined")
+        pushable.write(folder / "evaluated")
         hub.faults = [Fault("whoami", 401, message=f"{HUB_TOKEN} is revoked", times=1)]
-        assert "Traceback" in watch("push", "EXAMINED", "me/my-model", "--yes", code=1)
+        assert "Traceback" in watch("push", "EVALUATED", "me/my-model", "--yes", code=1)
         hub.faults = [Fault("commit/main", 403, message=f"Bearer {HUB_TOKEN} may not", times=1)]
-        watch("push", "EXAMINED", "me/my-model", "--yes", code=1)
-        watch("push", "EXAMINED", "them/their-model", "--yes", code=1)
+        watch("push", "EVALUATED", "me/my-model", "--yes", code=1)
+        watch("push", "EVALUATED", "them/their-model", "--yes", code=1)
         for step in STEPS:
             watch(*step)
-        (folder / "examined/stages/train.json").write_text('{"outputs": []}')
-        assert "Traceback" in watch("push", "EXAMINED", "me/my-model", code=3)
+        (folder / "evaluated/stages/train.json").write_text('{"outputs": []}')
+        assert "Traceback" in watch("push", "EVALUATED", "me/my-model", code=3)
         yield watch, folder, hub, teacher
 
 
@@ -139,8 +139,8 @@ def test_no_key_is_in_any_file(watched):
 
 def test_no_key_is_printed_not_even_by_a_traceback_or_a_server_that_repeats_it(watched):
     watch, _, _, _ = watched
-    assert b"Traceback" in watch.told
-    lines = [line for line in re.split(rb"\r?\n", watch.told) if found(line)]
+    assert b"Traceback" in watch.output
+    lines = [line for line in re.split(rb"\r?\n", watch.output) if found(line)]
     assert lines == []
 
 
@@ -169,17 +169,17 @@ def test_what_is_named_as_a_key_is_taken_out_and_nothing_else(monkeypatch):
         ("TOKENIZERS_PARALLELISM", "false-and-long"),
     ):
         monkeypatch.setenv(name, value)
-    told = "a-key-of-mine-that-is-longer, a-key-of-mine, /home/me/token-file, true, false-and-long"
-    assert without_secrets(told) == "[AWS_SECRET_ACCESS_KEY], [MY_API_KEY], /home/me/token-file, true, false-and-long"
+    text = "a-key-of-mine-that-is-longer, a-key-of-mine, /home/me/token-file, true, false-and-long"
+    assert without_secrets(text) == "[AWS_SECRET_ACCESS_KEY], [MY_API_KEY], /home/me/token-file, true, false-and-long"
 
 
 def test_a_teacher_that_repeats_a_key_under_any_name_is_not_quoted():
     with fake_teacher(lambda seen: Answer(401, {"error": {"message": "no such key: plain-canary"}})) as server:
         endpoint = Endpoint(server.url, "m", 5, "plain-canary", {}, 1)
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as caught:
             endpoint.attempt(Request((Message(role="user", content="?"),), 4, 0.0, 0))
         endpoint.close()
-    assert "no such key: …" in told.value.cause
+    assert "no such key: …" in caught.value.cause
 
 
 def test_lines_and_warnings_repeat_no_key(monkeypatch, capsys):

@@ -71,7 +71,7 @@ def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path
 
 
 def test_pairs_made_by_edits_train_after_the_samples(tmp_path, tiny_model, teacher, abstracts):
-    """Documents to preferences without a pair of the user's own; other settings of [preference] make no pair anew."""
+    """Documents to preferences without a pair of the user's own; other settings of [preference] make no pair again."""
     sections = {
         "preference": {"make": ["edits"], "learning_rate": 0.003},
         "training": {"epochs": 1, "batch_size": 24},
@@ -134,26 +134,26 @@ def test_no_pair_at_all_is_an_error_with_the_form(tmp_path, tiny_model, teacher,
 
 
 @pytest.mark.parametrize(
-    ("assignment", "told"),
+    ("assignment", "cause"),
     [
         ("training.epochs=0", "nothing to train"),
         ('training.method="full"', "4-bit weights cannot move"),
         ("model.sharded=true", "quantized bases are copied"),
     ],
 )
-def test_settings_that_do_not_fit_together_say_why(tmp_path, tiny_model, abstracts, assignment, told):
+def test_settings_that_do_not_fit_together_say_why(tmp_path, tiny_model, abstracts, assignment, cause):
     path = write_recipe(tmp_path, tiny_model, "http://localhost:1/v1", abstracts, model={"quantization": "nf4"})
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, [assignment])
-    assert told in caught.value.cause
+    assert cause in caught.value.cause
 
 
 def test_plan_proves_itself_before_there_is_data(tmp_path, tiny_model, teacher, abstracts, capsys):
     path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, training={"max_tokens": 64})
     plan.prove_plan(load_recipe(path), tmp_path / "run")
-    told = capsys.readouterr().err
-    assert "samples of training.max_tokens stand for it" in told
-    assert "real steps took" in told
+    stderr = capsys.readouterr().err
+    assert "samples of training.max_tokens stand for it" in stderr
+    assert "real steps took" in stderr
     assert not (tmp_path / "run").exists()
 
 

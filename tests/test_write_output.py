@@ -33,7 +33,7 @@ def test_a_folder_is_no_file_even_by_force(tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match="cannot write"):
         write_output(tmp_path / "file" / "recipe.toml", "new", force=False)

@@ -1,7 +1,7 @@
 """The verdict where the truth is known: a model that learned the facts ships, one that learned their form does not."""
 
 import pytest
-from constructed_truth import make_student, sit
+from constructed_truth import make_student, verdict_of
 
 
 @pytest.fixture(scope="module")
@@ -10,7 +10,7 @@ def student(tmp_path_factory):
 
 
 def test_a_model_that_learned_the_facts_ships(student, tmp_path):
-    verdict = sit(tmp_path / "true", student, true_facts=True)
+    verdict = verdict_of(tmp_path / "true", student, true_facts=True)
     assert verdict.name == "SHIP"
     assert verdict.promising
     knowledge = verdict.results.difference("tuned", "placebo")
@@ -20,7 +20,7 @@ def test_a_model_that_learned_the_facts_ships(student, tmp_path):
 def test_a_model_that_learned_their_form_alone_does_not_although_it_beats_every_rival_but_the_placebo(
     student, tmp_path
 ):
-    verdict = sit(tmp_path / "shuffled", student, true_facts=False)
+    verdict = verdict_of(tmp_path / "shuffled", student, true_facts=False)
     assert all(verdict.results.difference("tuned", rival).interval.low > 0 for rival in ("base", "few-shot", "rag"))
     assert verdict.name != "SHIP"
     assert not verdict.promising

@@ -15,9 +15,9 @@ def asks(seen: Seen) -> Answer:
     training = re.search(r"Sentence: (.*)", asked)
     sentence = training or re.search(r"this sentence answers: (.*)", asked)
     assert sentence, asked
-    told = re.findall(r"[A-Za-z]{4,}", sentence.group(1))
+    words = re.findall(r"[A-Za-z]{4,}", sentence.group(1))
     lead = "What was reported about" if training else "What did the authors find on"
-    return Answer(body=completion(f"{lead} {' '.join(sorted(set(told), key=told.index)[1:6]).lower()}?"))
+    return Answer(body=completion(f"{lead} {' '.join(sorted(set(words), key=words.index)[1:6]).lower()}?"))
 
 
 def write_recipe(folder: Path, student: Path, url: str, sources: Path, **sections: dict[str, object]) -> Path:
