@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from support.tiny import make_tokenizer
 from support.word_vectors import WORDS, vectors
 from tunewright.curation import deduplication
-from tunewright.curation.deduplication import embedding_duplicates, near_pairs, setting, sif_vectors, telling
+from tunewright.curation.deduplication import embedding_duplicates, meaning_tokens, near_pairs, setting, sif_vectors
 from tunewright.errors import ModelError
 from tunewright.models.tensors import read_token_vectors
 from tunewright.records import Message, Sample
@@ -50,7 +50,7 @@ def test_the_same_in_other_words_and_in_the_same_setting_is_a_duplicate(second, 
     ],
 )
 def test_numbers_names_and_turning_words_protect(one, other):
-    assert telling(one) != telling(other)
+    assert meaning_tokens(one) != meaning_tokens(other)
     pair = [sample("a", "what did the dog", one), *FILLER, sample("b", "what did the dog", other)]
     low = 0.2  # far below what these pairs reach
     assert 8 not in embedding_duplicates(pair, vectors(), low)

@@ -111,7 +111,7 @@ def test_the_judge_rejects_by_its_worst_verdict_and_counts_what_is_none(tmp_path
     assert figures == {"judged": 3, "judged_supported": 1, "no_verdict": 1, "not_judged_verbatim": 1}
 
 
-def test_without_the_setting_nothing_is_asked(tmp_path):
+def test_without_the_setting_no_call_is_made(tmp_path):
     with open_teacher(
         RunFolder.create(tmp_path).journal("teacher.jsonl"), teacher_settings("http://127.0.0.1:9/v1"), "curate"
     ) as teacher:
@@ -161,10 +161,10 @@ def test_agreement(reply, answer, expected):
     assert agrees(reply, answer) is expected
 
 
-def test_curate_depends_on_the_teacher_only_when_it_asks_one():
+def test_curate_depends_on_the_teacher_only_when_it_calls_it():
     def settings(*checks: str) -> tuple[str, ...]:
         stages = stages_of(Recipe(curation=CurationSettings(checks=checks)))
         return next(stage.settings + stage.outside for stage in stages if stage.name == "curate")
 
-    name = "tunewright.stages:teacher_name"
+    name = "teacher"
     assert name not in settings() and name in settings("judge")

@@ -1,1 +1,1 @@
-"""What may enter the training set: verification, duplicates, leaks, the user's own data."""
+"""The rules of the training set: verification, duplicates, leaks, privacy, own data, preference pairs."""

@@ -18,16 +18,16 @@ _CITATION = re.compile(r"\s*(?:\[\d+(?:\s*[,;-]\s*\d+)*\]|\(\s*[\"“][^\"”]{1
 
 
 def evidence_of(sample: Sample) -> str:
-    """Return what the answer rests on: its evidence, else the passage in the prompt, else nothing."""
+    """Return the text that supports the answer: its evidence, else the passage in the prompt, else ""."""
     return sample.evidence.quote if sample.evidence else split_prompt(sample.question)[0]
 
 
-def _elsewhere(sample: Sample, sources: SampleSources) -> list[str]:
-    """Return where another fact of the same kind may come from: the passage first, then the whole document."""
+def _other_texts(sample: Sample, sources: SampleSources) -> list[str]:
+    """Return the texts to take another fact from: the prompt's passage, the chunk, then the document."""
     chunk = sources.chunks.get(sample.chunk or "")
     document = sources.documents.get(sample.document or "")
-    told = [split_prompt(sample.question)[0], chunk.text if chunk else "", document.text if document else ""]
-    return list(filter(None, told))
+    texts = [split_prompt(sample.question)[0], chunk.text if chunk else "", document.text if document else ""]
+    return list(filter(None, texts))
 
 
 def _chance(sample: Sample, sources: SampleSources, kind: str) -> random.Random:
@@ -35,7 +35,7 @@ def _chance(sample: Sample, sources: SampleSources, kind: str) -> random.Random:
 
 
 def _replaced(text: str, facts: Sequence[Fact], old: str, new: str) -> str:
-    """Return the text with every one of these facts that reads ``old`` replaced."""
+    """Return the text with each of these facts that equals ``old`` replaced."""
     for fact in sorted(facts, key=lambda fact: -fact.start):
         if fact.text == old:
             text = text[: fact.start] + new + text[fact.end :]
@@ -43,16 +43,16 @@ def _replaced(text: str, facts: Sequence[Fact], old: str, new: str) -> str:
 
 
 def swapped_number(sample: Sample, sources: SampleSources) -> str | None:
-    """Return the answer with one number changed, or None when it has none that the evidence carries.
+    """Return the answer with one number changed, or None when no number of it is in the evidence.
 
-    The new number is of the same kind and comes from the passage or the document, the nearest in size first; only
-    where there is none it is made up. It stands neither in the evidence nor in the question.
+    The new number is of the same kind and comes from the passage or the document, the nearest in size first; where
+    there is none, it is made up. It occurs in neither evidence nor question.
     """
     evidence, question = number_values(evidence_of(sample)), number_values(split_prompt(sample.question)[1])
-    told = number_facts(sample.answer)
+    facts = number_facts(sample.answer)
     own = [
         fact
-        for fact in told
+        for fact in facts
         if plain_number(fact.text) in evidence - question and not is_bound(sample.answer, fact.start, fact.end)
     ]
     if not own:
@@ -60,23 +60,23 @@ def swapped_number(sample: Sample, sources: SampleSources) -> str | None:
     chance = _chance(sample, sources, "number")
     target = chance.choice(own)
     taken = evidence | question | number_values(sample.answer)
-    new = _number_elsewhere(target, taken, _elsewhere(sample, sources))
+    new = _nearest_number(target, taken, _other_texts(sample, sources))
     new = new or other_number(target.text, lambda made: plain_number(made) in taken, chance.randrange(1 << 30))
-    return _replaced(sample.answer, told, target.text, new) if new else None
+    return _replaced(sample.answer, facts, target.text, new) if new else None
 
 
-def _number_elsewhere(target: Fact, taken: set[str], texts: Sequence[str]) -> str | None:
+def _nearest_number(target: Fact, taken: set[str], texts: Sequence[str]) -> str | None:
     size = _size(target.text)
     for text in texts:
-        found = {
+        candidates = {
             fact.text
             for fact in number_facts(text)
             if fact.kind == target.kind
             and plain_number(fact.text) not in taken
             and (target.kind == "year" or abs(_size(fact.text) - size) >= _LEAST_CHANGE * max(size, 1e-9))
         }
-        if found:
-            return min(found, key=lambda number: (abs(_size(number) - size), number))
+        if candidates:
+            return min(candidates, key=lambda number: (abs(_size(number) - size), number))
     return None
 
 
@@ -88,51 +88,51 @@ def _size(number: str) -> float:
 
 
 def swapped_name(sample: Sample, sources: SampleSources) -> str | None:
-    """Return the answer with one name replaced by another of the same document, or None.
+    """Return the answer with one name replaced by another name of the same document, or None.
 
-    The other name is of the same kind, shares no word with evidence, question or answer, and is no short form of
-    what they say.
+    The other name is of the same kind, shares no word with evidence, question or answer, and is neither short nor
+    long form of a name in them.
     """
     evidence, question = evidence_of(sample), split_prompt(sample.question)[1]
-    told = name_facts(sample.answer)
+    facts = name_facts(sample.answer)
     own = [
-        f for f in told if set(words(f.text)) <= set(words(evidence)) and not set(words(f.text)) & set(words(question))
+        f for f in facts if set(words(f.text)) <= set(words(evidence)) and not set(words(f.text)) & set(words(question))
     ]
     if not own:
         return None
     chance = _chance(sample, sources, "name")
     target = chance.choice(own)
     taken = f"{evidence}\n{question}\n{sample.answer}"
-    for text in _elsewhere(sample, sources):
-        found = {
+    for text in _other_texts(sample, sources):
+        candidates = {
             fact.text
             for line in text.splitlines()
-            if line.rstrip().endswith((".", "!", "?"))  # headings write other words large
+            if line.rstrip().endswith((".", "!", "?"))  # headings capitalize other words
             for fact in name_facts(line)
             if fact.kind == target.kind and _is_other(fact.text, taken)
         }
-        if found:
-            return _replaced(sample.answer, told, target.text, chance.choice(sorted(found)))
+        if candidates:
+            return _replaced(sample.answer, facts, target.text, chance.choice(sorted(candidates)))
     return None
 
 
 def _is_other(name: str, taken: str) -> bool:
-    """Tell whether a name is none of the words of a text, nor their initials, nor what one of its acronyms stands for.
+    """Return whether a name is neither among the words of a text, nor their initials, nor the long form of an acronym.
 
-    "WHO" is no other name beside "World Health Organization".
+    "WHO" is not another name than "World Health Organization".
     """
-    spoken = words(taken.replace("-", " "))
+    text_words = words(taken.replace("-", " "))
     parts = words(name.replace("-", " "))
-    if _singular(parts) & _singular(spoken):
+    if _singular(parts) & _singular(text_words):
         return False
-    initials, letters = "".join(word[0] for word in spoken), "".join(filter(str.isalpha, name)).casefold()
+    initials, letters = "".join(word[0] for word in text_words), "".join(filter(str.isalpha, name)).casefold()
     if len(parts) == 1:
         return letters not in initials
     return "".join(part[0] for part in parts) not in name_words(taken)
 
 
-def _singular(spoken: Sequence[str]) -> set[str]:
-    return {word.removesuffix("s") for word in spoken}
+def _singular(tokens: Sequence[str]) -> set[str]:
+    return {word.removesuffix("s") for word in tokens}
 
 
 def lost_citation(sample: Sample, sources: SampleSources) -> str | None:

@@ -1,4 +1,4 @@
-"""The user's own chat data: the formats that are recognized, and one sample per line."""
+"""The user's own chat data: the recognized formats, one sample per line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _END_TOKEN = re.compile(r"</s>|<\|(?:im_end|end|eot_id|endoftext|end_of_text|beg
 
 
 class Malformed(ValueError):
-    """A line that holds no conversation or pair; ``args`` are the reason that is counted, and the detail."""
+    """A line that holds no conversation or pair; ``args``: the reason that is counted, and the detail."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -44,9 +44,9 @@ class Malformed(ValueError):
 
 
 class _Line(NamedTuple):
-    """One line of a file: where it stands, and its object, or why there is none."""
+    """One line of a file: its position (file and line), and its object, or why there is none."""
 
-    place: str
+    position: str
     content: Any
     fault: str = ""
 
@@ -63,10 +63,10 @@ def _text(value: object) -> str:
 
 
 def message(role: object, content: object) -> Message:
-    """Return a turn; raise Malformed for a role or content that is none."""
+    """Return a turn; raise Malformed for an unknown role or content that is no text."""
     known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
     if known is None:
-        raise Malformed("unknown role", f"{role!r}; known are {', '.join(_ROLES)}")
+        raise Malformed("unknown role", f"{role!r}; the roles are {', '.join(_ROLES)}")
     return Message(role=known, content=_text(content))
 
 
@@ -95,16 +95,16 @@ def _from_alpaca(line: Mapping[str, Any]) -> list[Message]:
 
 
 def _from_completion(line: Mapping[str, Any]) -> list[Message]:
-    def told(value: object, role: Role) -> list[Message]:
+    def part(value: object, role: Role) -> list[Message]:
         # A list of objects without a type is a list of messages; with one, the parts of a single message.
         is_turns = isinstance(value, list) and not any("type" in turn for turn in value if isinstance(turn, dict))
         return turns(value) if is_turns else [message(role, value)]
 
-    return told(line["prompt"], "user") + told(line["completion"], "assistant")
+    return part(line["prompt"], "user") + part(line["completion"], "assistant")
 
 
 def _from_text(line: Mapping[str, Any]) -> list[Message]:
-    """Split text at its role tokens; end tokens, stray ones too, are taken out."""
+    """Split text at its role tokens; all end tokens are removed."""
     text = _text(line["text"])
     marks = list(_ROLE_TOKEN.finditer(text))
     if not marks:
@@ -151,7 +151,7 @@ def _lines(path: Path) -> Iterator[_Line]:
         if isinstance(items, list):
             yield from (_Line(f"{path}:item {number}", item) for number, item in enumerate(items, 1))
             return
-        if _decode(content.lstrip().split(b"\n")[0])[1]:  # the first line is no JSON either: a damaged array
+        if _decode(content.lstrip().split(b"\n")[0])[1]:  # the first line is no JSON either, so this is a damaged array
             yield _Line(str(path), None, fault)
             return
     for number, raw in enumerate(content.split(b"\n"), 1):
@@ -160,15 +160,15 @@ def _lines(path: Path) -> Iterator[_Line]:
 
 
 def parsed_lines(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Iterator[tuple[str, Parsed | Malformed]]:
-    """Yield where each line stands, and what it holds or why it holds nothing."""
+    """Yield each line's position, and its parsed content or why it has none."""
     for path in files:
         for line in _lines(path):
             try:
                 if line.fault:
                     raise Malformed("not JSON", line.fault)
-                yield line.place, parse(line.content)
+                yield line.position, parse(line.content)
             except Malformed as error:
-                yield line.place, error
+                yield line.position, error
 
 
 def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[Path]:
@@ -177,7 +177,7 @@ def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[P
     Raises:
         DocumentError: a path does not exist, or a folder holds none.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inner = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file()) if path.is_dir() else [path]
         if not path.exists() or not inner:
@@ -186,26 +186,26 @@ def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[P
                 "the folder holds no .jsonl or .json file" if path.exists() else "it does not exist",
                 f"correct {setting} in the recipe; paths are relative to the recipe's folder",
             )
-        found += inner
-    return found
+        files += inner
+    return files
 
 
 def _all_malformed(rejections: Sequence[Rejection]) -> DocumentError:
     counts = Counter(rejection.reason for rejection in rejections)
-    found = "; ".join(f"{reason} ({count})" for reason, count in counts.most_common(3))
+    reasons = "; ".join(f"{reason} ({count})" for reason, count in counts.most_common(3))
     first = rejections[0]
     known = ", ".join(f"{name} ({' + '.join(keys)})" for name, (keys, _) in FORMATS.items())
     return DocumentError(
         f"none of the {len(rejections)} lines of your chat data is a conversation",
-        f"{found}; the first: {first.id}: {first.detail or first.reason}",
+        f"{reasons}; the first: {first.id}: {first.detail or first.reason}",
         f"one JSON object per line, in one of these formats: {known}",
     )
 
 
 def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]:
-    """Read chat data: JSON lines or a JSON array, in any of FORMATS, told apart line by line.
+    """Read chat data: JSON lines or a JSON array; the format (FORMATS) is recognized line by line.
 
-    A conversation without a system turn stays without one.
+    A conversation without a system turn gets none.
 
     Returns:
         The samples, in order, and one rejection per malformed line, with its file and line number.
@@ -215,10 +215,10 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
     """
     samples: list[Sample] = []
     rejections: list[Rejection] = []
-    for place, messages in parsed_lines(data_files(paths), _messages):
+    for position, messages in parsed_lines(data_files(paths), _messages):
         if isinstance(messages, Malformed):
             reason = f"own data: {messages.reason}"
-            rejections.append(Rejection(stage="curate", id=place, reason=reason, detail=messages.detail))
+            rejections.append(Rejection(stage="curate", id=position, reason=reason, detail=messages.detail))
             continue
         identity = digest([message.model_dump() for message in messages])
         samples.append(Sample(id=identity, task=OWN, messages=messages))
@@ -234,7 +234,7 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
 
 
 def data_digest(recipe: Recipe) -> str:
-    """Return a digest of the contents of the recipe's own data: it changes when a file does.
+    """Return a digest of the contents of the user's own chat data.
 
     Raises:
         DocumentError: a file is missing.

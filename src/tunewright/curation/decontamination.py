@@ -1,4 +1,4 @@
-"""A second look for leaks, by other means than those that removed them: what is left in the training set."""
+"""Leaks of the exam into training samples: the detector that removes them, and a second one that checks the rest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tunewright.records import OWN, Question, Sample
 from tunewright.text.normalization import ngrams, normalize, words
 from tunewright.text.prompts import split_prompt
 
-_COVERED_SHARE = 0.5  # of the exam question's words that stand in shared n-grams
-_SEVERAL = 3  # passages from which on a question is an instruction
+_COVERED_SHARE = 0.5  # of the exam question's words that are in shared n-grams
+_SEVERAL = 3  # passages: a question asked of so many is an instruction
 _LONG_RUN = 13  # words that no sample may share with any exam question: what lm-evaluation-harness looks for
 _SAME_QUESTION = 92.0  # similarity of the sorted words, of 100
 
@@ -26,14 +26,14 @@ class Leak(NamedTuple):
 
 
 def questions_of(sample: Sample) -> list[str]:
-    """Return what the sample asks: the question of each user turn; in the user's own data, the turns too."""
+    """Return the question of each user turn; of the user's own data, the whole turns too."""
     turns = [message.content for message in sample.messages if message.role == "user"]
     questions = [split_prompt(turn)[1] for turn in turns]
     return [*questions, *turns] if sample.task == OWN else questions
 
 
 def covered_share(question: Sequence[str], shared: set[tuple[str, ...]], size: int) -> float:
-    """Return the share of a question's words that stand in one of the shared n-grams."""
+    """Return the share of a question's words that are in one of the shared n-grams."""
     covered = [False] * len(question)
     for start in range(len(question) - size + 1):
         if tuple(question[start : start + size]) in shared:
@@ -42,7 +42,7 @@ def covered_share(question: Sequence[str], shared: set[tuple[str, ...]], size: i
 
 
 def _first_shared(tokens: Sequence[str], grams: Mapping[tuple[str, ...], str], size: int) -> str | None:
-    """Return the exam question of the first run of words that is one of the grams, or None."""
+    """Return the exam question of the first n-gram that is shared, or None."""
     if not grams:
         return None
     runs = (tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
@@ -50,9 +50,9 @@ def _first_shared(tokens: Sequence[str], grams: Mapping[tuple[str, ...], str], s
 
 
 def instructions(questions: Iterable[Question]) -> set[str]:
-    """Return the questions' texts that are asked of several passages, as "Extract these fields" is.
+    """Return the texts of questions about three or more passages, such as "Extract these fields".
 
-    Such a text is an instruction: training samples must carry it too, and what it asks for is told by the passage.
+    Such a text is an instruction: training samples must have it too, and its answer depends on the passage.
     """
     passages: dict[str, set[str]] = defaultdict(set)
     for question in questions:
@@ -62,25 +62,25 @@ def instructions(questions: Iterable[Question]) -> set[str]:
 
 
 class Leaks:
-    """The exam, indexed to tell whether a sample leaks one of its questions.
+    """The exam, indexed to find samples that leak one of its questions.
 
-    Both rings: a training question may not be an exam question. It leaks one when both are equal after
-    normalization, when shared runs of ``size`` words cover half of the exam question, or when their sorted
-    words are 92 % alike. Nor may anything that a sample says or shows share 13 words in a row with an exam question.
+    Both rings: a training question leaks an exam question when both are equal after normalization, when shared runs of
+    ``size`` words cover half of the exam question, or when their sorted words are 92 % similar. No turn or evidence of
+    a sample may share 13 words in a row with an exam question.
 
-    The unseen ring only: nothing that the sample says or shows (the system turn apart) may share ``size``
-    words in a row with the gold answer, the evidence or the passage, nor come from the same document. For the
-    learned ring that overlap is the purpose: the fact is taught, and asked anew in other words.
+    The unseen ring only: no turn (but the system turn) or evidence may share ``size`` words in a row with the gold
+    answer, the evidence or the passage, nor come from the same document. For the learned ring that overlap is the
+    purpose: the fact is taught, and the exam asks for it in other words.
 
-    Of an instruction that the exam gives for several passages, only the passages and the documents count.
+    Of an instruction that the exam gives for several passages, only passages and documents count.
     """
 
     def __init__(self, questions: Iterable[Question], size: int) -> None:
         self._size = size
         self._questions = list(questions)
         self._instructions = instructions(self._questions)
-        asked_once = ["" if one.question in self._instructions else one.question for one in self._questions]
-        self._words = [words(text) for text in asked_once]
+        texts = ["" if item.question in self._instructions else item.question for item in self._questions]
+        self._words = [words(text) for text in texts]
         self._sorted = [" ".join(sorted(tokens)) for tokens in self._words]
         self._equal = {
             normalize(question.question): question.id
@@ -101,15 +101,15 @@ class Leaks:
 
     def _index_unseen(self, question: Question) -> None:
         self._unseen_documents.setdefault(question.document, question.id)
-        told = [question.passage, question.evidence.quote if question.evidence else None]
+        texts = [question.passage, question.evidence.quote if question.evidence else None]
         if question.answerable and question.question not in self._instructions:
-            told.append(question.gold)
-        for text in told:
+            texts.append(question.gold)
+        for text in texts:
             for gram in ngrams(words(text or ""), self._size):
                 self._unseen_grams.setdefault(gram, question.id)
 
     def find(self, sample: Sample) -> Leak | None:
-        """Return the first leak found in a sample, or None."""
+        """Return the first leak in a sample, or None."""
         for text in questions_of(sample):
             leaked = self._question(text)
             if leaked:
@@ -118,8 +118,8 @@ class Leaks:
         for document in sorted(filter(None, documents)):
             if document in self._unseen_documents:
                 return Leak("comes from an exam document", self._unseen_documents[document])
-        said = [message.content for message in sample.messages if message.role != "system"]
-        for text in [*said, sample.evidence.quote if sample.evidence else ""]:
+        turns = [message.content for message in sample.messages if message.role != "system"]
+        for text in [*turns, sample.evidence.quote if sample.evidence else ""]:
             tokens = words(text)
             question = _first_shared(tokens, self._unseen_grams, self._size)
             if question:
@@ -147,68 +147,69 @@ class Leaks:
         return self._questions[match[2]].id if match else None
 
 
-_ALIKE = 95.0  # of 100: evidence that stands in a sample up to a letter here and there
+_ALIKE = 95.0  # of 100: evidence that a sample repeats up to a few letters
 _BUDGET = 100_000_000  # characters of the exam's texts times samples
 
 
 def _unseen(exam: Iterable[Question]) -> tuple[set[str], set[str]]:
     """Return the evidence and gold answers, and the passages, of the unseen ring."""
-    told: set[str] = set()
+    statements: set[str] = set()
     passages: set[str] = set()
     exam = list(exam)
-    asked_often = instructions(exam)
+    repeated = instructions(exam)
     for question in exam:
         if question.ring == "unseen":
-            told |= {question.gold} if question.answerable and question.question not in asked_often else set()
-            told |= {question.evidence.quote} if question.evidence else set()
+            statements |= {question.gold} if question.answerable and question.question not in repeated else set()
+            statements |= {question.evidence.quote} if question.evidence else set()
             passages |= {question.passage} if question.passage else set()
-    return told, passages
+    return statements, passages
 
 
-class _SecondLook:
-    """The texts of the unseen ring as plain strings, and a search in them that uses no index of word runs."""
+class _SecondDetector:
+    """The texts of the unseen ring as plain strings, searched without an index of word runs."""
 
     def __init__(self, exam: Iterable[Question], size: int) -> None:
-        told, passages = _unseen(exam)
+        statements, passages = _unseen(exam)
         self._size = size
-        self._told = [normalize(text) for text in sorted(told) if len(words(text)) >= size]
-        self.whole = " | ".join(f" {' '.join(words(text))} " for text in sorted(told | passages))
-        self._vocabulary = set(self.whole.split())
+        self._statements = [normalize(text) for text in sorted(statements) if len(words(text)) >= size]
+        self.text = " | ".join(f" {' '.join(words(text))} " for text in sorted(statements | passages))
+        self._vocabulary = set(self.text.split())
 
     def finds(self, sample: Sample) -> bool:
-        """Return whether a sample holds a run of words, or nearly a whole statement, of the unseen ring."""
-        said = [message.content for message in sample.messages if message.role != "system"]
-        return any(self._run(words(text)) or self._alike(text) for text in said)
+        """Return whether a sample holds a run of words, or nearly a full statement, of the unseen ring."""
+        turns = [message.content for message in sample.messages if message.role != "system"]
+        return any(self._run(words(text)) or self._alike(text) for text in turns)
 
     def _run(self, tokens: Sequence[str]) -> bool:
         known = 0
         for end, token in enumerate(tokens, 1):
             known = known + 1 if token in self._vocabulary else 0
-            if known >= self._size and f" {' '.join(tokens[end - self._size : end])} " in self.whole:
+            if known >= self._size and f" {' '.join(tokens[end - self._size : end])} " in self.text:
                 return True
         return False
 
     def _alike(self, text: str) -> bool:
-        if len(words(text)) < self._size or not self._told:
+        if len(words(text)) < self._size or not self._statements:
             return False
         return (
-            process.extractOne(normalize(text), self._told, scorer=fuzz.partial_ratio, score_cutoff=_ALIKE) is not None
+            process.extractOne(normalize(text), self._statements, scorer=fuzz.partial_ratio, score_cutoff=_ALIKE)
+            is not None
         )
 
 
 def remaining_leaks(kept: Sequence[Sample], exam: Iterable[Question], size: int) -> tuple[list[str], int]:
-    """Return the identifiers of samples that leak the unseen ring, and how many samples were looked at.
+    """Return the identifiers of samples that leak the unseen ring, and how many samples were checked.
 
     Every run of ``size`` words of a sample is searched in the plain text of the exam's evidence, gold answers and
-    passages; and evidence and gold answers are aligned with the sample (rapidfuzz partial_ratio of 95). The cost is
-    bounded: of a large training set, evenly spaced samples are looked at.
+    passages; evidence and gold answers are also aligned with the sample (rapidfuzz partial_ratio of 95). The cost is
+    bounded: of a large training set, evenly spaced samples are checked.
 
     Args:
-        kept: what stays in the training set.
-        exam: both rings; of the learned one the facts are taught on purpose.
+        kept: the samples of the training set.
+        exam: both rings; only the unseen one is searched for.
         size: words in a row that are a leak.
     """
-    look = _SecondLook(exam, size)
-    step = max(1, -(-len(kept) * len(look.whole) // _BUDGET))
+    detector = _SecondDetector(exam, size)
+    step = max(1, -(-len(kept) * len(detector.text) // _BUDGET))
     chosen = kept[::step]
-    return [sample.id for sample in chosen if look.finds(sample)], len(chosen)
+    return [sample.id for sample in chosen if detector.finds(sample)], len(chosen)

@@ -1,4 +1,4 @@
-"""Alike in meaning: static sentence vectors from the student's own token vectors, near pairs without comparing all."""
+"""Duplicate samples: exact, near (MinHash), and alike in meaning by vectors from the student's token vectors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Hashes = np.ndarray[Any, np.dtype[np.uint32]]  # of a text's shingles, sorted, e
 
 _PERMUTATIONS = 128
 _SHINGLE_WORDS = 2
-_CANDIDATES = 0.9  # of the threshold: a candidate too many costs a comparison, one too few is a missed duplicate
-_CROWD = 200  # samples that look alike and are no duplicates, beyond which no more of them are indexed
+_CANDIDATES = 0.9  # of the threshold: an extra candidate costs a comparison, a missing one is a missed duplicate
+_CROWD = 200  # most similar samples, not duplicates, that are indexed
 _EDGES = ".,;:!?\"'()[]"
 
 
@@ -38,7 +38,7 @@ def prompt_key(sample: Sample) -> str:
 
 
 def hashed(text: str) -> Hashes:
-    """Return the CRC-32 of a text's shingles: a tenth of their memory; two in 4 thousand million are taken for one."""
+    """Return the CRC-32 of a text's shingles: a tenth of their memory; two collide with chance 2**-32."""
     pairs = [
         zlib.crc32(" ".join(pair).encode("utf-8", "surrogatepass"))
         for pair in shingles(signed_words(text), _SHINGLE_WORDS)
@@ -57,7 +57,7 @@ def _alike(first: Hashes, second: Hashes) -> float:
 
 
 class _Parts(NamedTuple):
-    """What must be alike, part by part: the answer alone, question and answer together, and the context."""
+    """The parts that are compared: the answer, question and answer together, and the context."""
 
     answer: Hashes
     exchange: Hashes
@@ -77,7 +77,7 @@ def _parts(sample: Sample) -> _Parts:
 class _Bands:
     """MinHash signatures cut into bands (Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, chapter 3).
 
-    Of datasketch comes the best number of bands for a threshold; its index would take ten times the memory.
+    datasketch computes the best number of bands for a threshold; its own index would take ten times the memory.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -100,7 +100,7 @@ class _Bands:
         return [int(key) for key in np.bitwise_xor.reduce(bands ^ (bands >> np.uint64(29)), axis=1)]
 
     def query(self, keys: list[int]) -> list[int]:
-        """Return the numbers that share a bucket, in order."""
+        """Return the numbers in any of these buckets, in order."""
         return sorted({number for key in keys for number in self._buckets.get(key, ())})
 
     def insert(self, number: int, keys: list[int]) -> None:
@@ -110,7 +110,7 @@ class _Bands:
 
 
 class Duplicates:
-    """The samples seen so far, and whether another one repeats them; the first of its kind is kept.
+    """An index of samples that finds duplicates; the first of each kind is kept.
 
     Two samples are near duplicates when they share the system turn, and each part reaches the threshold: the
     answer alone ("12 %" and "15 %" differ, however long their question), question and answer together, and
@@ -167,7 +167,7 @@ _MISSED = 1e-3  # share of the pairs at the threshold that may be missed
 _NEIGHBORS = 24  # compared with each text in its bucket: keeps the cost linear in a crowd
 _PIECE = 200_000  # pairs or texts computed at once
 
-# Words on which the meaning turns, and which vectors of their words hardly tell apart.
+# Words that change the meaning of a text but hardly its vector.
 _TURNING_WORDS = """
 no not never none neither nor without cannot against except only all some any most least more less fewer
 many few both either increase increased increases increasing decrease decreased decreases decreasing rise rose
@@ -252,7 +252,7 @@ def _neighbors(keys: Matrix, rows: Matrix, threshold: float) -> Matrix:
     """Return the near pairs of one table, as later * num_rows + earlier."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    found: list[Any] = [np.empty(0, dtype=np.int64)]
+    codes: list[Any] = [np.empty(0, dtype=np.int64)]
     for distance in range(1, _NEIGHBORS + 1):
         at = np.flatnonzero(ordered[distance:] == ordered[:-distance])
         if not at.size:
@@ -260,12 +260,12 @@ def _neighbors(keys: Matrix, rows: Matrix, threshold: float) -> Matrix:
         for start in range(0, len(at), _PIECE // 10):
             earlier, later = order[at[start : start + _PIECE // 10]], order[at[start : start + _PIECE // 10] + distance]
             near = np.einsum("ij,ij->i", rows[earlier], rows[later]) >= threshold
-            found.append(later[near].astype(np.int64) * len(rows) + earlier[near])
-    return np.concatenate(found)
+            codes.append(later[near].astype(np.int64) * len(rows) + earlier[near])
+    return np.concatenate(codes)
 
 
-def telling(text: str) -> frozenset[str]:
-    """Return what two texts must share to say the same: numbers, names, and words on which the meaning turns.
+def meaning_tokens(text: str) -> frozenset[str]:
+    """Return the tokens that two texts of the same meaning must share: numbers, names, and words such as "not".
 
     A name is a word with a capital letter that is not the text's first word.
     """
@@ -281,27 +281,27 @@ def exchange(sample: Sample) -> str:
 
 
 def setting(sample: Sample) -> str:
-    """Return a digest of what stands around question and answer: system turn, earlier turns, shown passage."""
+    """Return a digest of the context of question and answer: system turn, earlier turns, shown passage."""
     context = split_prompt(sample.question)[0]
     return digest([normalize(message.content) for message in sample.messages[:-2]], normalize(context))
 
 
 def embedding_duplicates(samples: Sequence[Sample], vectors: TokenVectors, threshold: float) -> dict[int, int]:
-    """Return which samples repeat an earlier one in meaning: place of the repetition to place of the kept one.
+    """Return the samples that repeat an earlier one in meaning: index of the repetition → index of the kept sample.
 
-    Two samples do so when they have the same setting, the cosine of question and answer reaches the threshold, and
-    both question and answer share all numbers, names and turning words: of pairs that vectors call alike, many differ
-    in these alone, and so in what they teach.
+    Both have the same context, the cosine of question and answer reaches the threshold, and question and answer share
+    all numbers, names and words such as "not": many pairs that are close as vectors differ in these, and so in what
+    they teach.
     """
     settings: dict[str, int] = {}
     groups = [settings.setdefault(setting(sample), len(settings)) for sample in samples]
     rows = sif_vectors([exchange(sample) for sample in samples], vectors)
     repeated: dict[int, int] = {}
 
-    def told(place: int) -> tuple[frozenset[str], frozenset[str]]:
-        return telling(split_prompt(samples[place].question)[1]), telling(samples[place].answer)
+    def key_tokens(index: int) -> tuple[frozenset[str], frozenset[str]]:
+        return meaning_tokens(split_prompt(samples[index].question)[1]), meaning_tokens(samples[index].answer)
 
     for earlier, later in near_pairs(rows, groups, threshold):
-        if earlier not in repeated and later not in repeated and told(earlier) == told(later):
+        if earlier not in repeated and later not in repeated and key_tokens(earlier) == key_tokens(later):
             repeated[later] = earlier
     return repeated

@@ -1,4 +1,4 @@
-"""The named rules that samples pass in order, the cheapest first, and what each of them drops."""
+"""The named filters that samples pass, the cheapest first, and the rejections of each."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _fault = lru_cache(maxsize=10_000)(injection_fault)  # a passage is shown by man
 
 
 def address(sample: Sample) -> str | None:
-    """Return how a sample's question, answer, evidence or shown passage addresses a model, or None.
+    """Return the text by which a sample's question, answer, evidence or passage addresses a model, or None.
 
-    The system turn is the recipe's own. The user's own chats may ask for a role or give orders, as chats do: of
-    these, control tokens alone count, which would break the template.
+    The system turn is the recipe's. The user's own chats may ask for a role or give orders: of these, only control
+    tokens count, which would break the template.
     """
-    said = [message.content for message in sample.messages if message.role != "system"]
+    texts = [message.content for message in sample.messages if message.role != "system"]
     if sample.task == OWN:
-        found = next(filter(None, map(control_token, said)), None)
-        return f"control token: {found}" if found else None
-    quote = [sample.evidence.quote] if sample.evidence and sample.evidence.quote not in said else []
-    return next(filter(None, map(_fault, [*said, *quote])), None)
+        token = next(filter(None, map(control_token, texts)), None)
+        return f"control token: {token}" if token else None
+    quote = [sample.evidence.quote] if sample.evidence and sample.evidence.quote not in texts else []
+    return next(filter(None, map(_fault, [*texts, *quote])), None)
 
 
 STAGE = "curate"
@@ -41,18 +41,18 @@ _DETAIL_CHARACTERS = 200
 
 
 class Drop(NamedTuple):
-    """Why a sample leaves: a reason that is counted, and a remark such as the sample that it repeats."""
+    """Why a sample is dropped: a reason that is counted, and a remark such as the sample that it repeats."""
 
     reason: str
     remark: str = ""
     is_leak: bool = False
 
 
-FilterResult = Sample | Drop  # the sample goes on, as it was or mended; or it leaves
+FilterResult = Sample | Drop  # the sample, unchanged or corrected, or why it is dropped
 
 
 class SampleFilter(NamedTuple):
-    """A named rule: the verdict on each of the samples that came so far, in their order."""
+    """A named filter: the result for each sample that passed the filters before it, in order."""
 
     name: str
     judge: Callable[[Sequence[Sample]], list[FilterResult]]
@@ -60,7 +60,7 @@ class SampleFilter(NamedTuple):
 
 @dataclass
 class Filtered:
-    """What the rules left, what they dropped, and how many each of them dropped; every rule is counted, 0 too."""
+    """The samples kept, the rejections, and the number of drops of each filter, also where it is 0."""
 
     kept: list[Sample]
     rejections: list[Rejection] = field(default_factory=list)
@@ -69,12 +69,12 @@ class Filtered:
 
 
 def each_sample(judge: Callable[[Sample], FilterResult]) -> Callable[[Sequence[Sample]], list[FilterResult]]:
-    """Return a rule's judge that looks at each sample for itself."""
+    """Return a filter's function from one that judges a single sample."""
     return lambda samples: [judge(sample) for sample in samples]
 
 
 def _own_rules(sources: SampleSources) -> list[SampleFilter]:
-    """Return the rules of rules.py; the one for evidence also puts it at its true place."""
+    """Return the filters of sample_rules.RULES; "evidence" also corrects its offsets."""
 
     def judge(name: str) -> Callable[[Sample], FilterResult]:
         rule = RULES[name]
@@ -92,10 +92,10 @@ def _own_rules(sources: SampleSources) -> list[SampleFilter]:
 
 def _personal(how: str) -> Callable[[Sample], FilterResult]:
     def verdict(sample: Sample) -> FilterResult:
-        found = privacy.kinds(sample)
-        if not found:
+        kinds = privacy.kinds(sample)
+        if not kinds:
             return sample
-        return privacy.masked(sample) if how == "mask" else Drop(f"personal data: {found[0]}", ", ".join(found))
+        return privacy.masked(sample) if how == "mask" else Drop(f"personal data: {kinds[0]}", ", ".join(kinds))
 
     return verdict
 
@@ -106,7 +106,7 @@ def _addressed(sample: Sample) -> FilterResult:
 
 
 def _duplicates(samples: Sequence[Sample], sources: SampleSources) -> list[SampleFilter]:
-    """Return the rules for refusals that contradict, and for exact and near duplicates."""
+    """Return the filters for contradicting refusals, and for exact and near duplicates."""
     duplicates = Duplicates(sources.recipe.curation.near_duplicate)
     answered = answered_prompts(samples, sources.recipe.refusal)
 
@@ -115,8 +115,8 @@ def _duplicates(samples: Sequence[Sample], sources: SampleSources) -> list[Sampl
         return Drop("refuses what another sample answers") if refused else sample
 
     def repeats(sample: Sample) -> FilterResult:
-        found = duplicates.find(sample)
-        return Drop(found[0], f"repeats {found[1]}") if found else sample
+        repetition = duplicates.find(sample)
+        return Drop(repetition[0], f"repeats {repetition[1]}") if repetition else sample
 
     return [SampleFilter("contradiction", each_sample(contradicts)), SampleFilter("duplicates", each_sample(repeats))]
 
@@ -125,8 +125,8 @@ def _same_in_meaning(vectors: TokenVectors, threshold: float) -> SampleFilter:
     def judge(samples: Sequence[Sample]) -> list[FilterResult]:
         repeated = embedding_duplicates(samples, vectors, threshold)
         return [
-            Drop("embedding duplicate", f"repeats {samples[repeated[place]].id}") if place in repeated else sample
-            for place, sample in enumerate(samples)
+            Drop("embedding duplicate", f"repeats {samples[repeated[index]].id}") if index in repeated else sample
+            for index, sample in enumerate(samples)
         ]
 
     return SampleFilter("embedding duplicates", judge)
@@ -136,8 +136,8 @@ def _decontamination(exam: Sequence[Question], sources: SampleSources) -> Sample
     leaks = Leaks(exam, sources.recipe.curation.ngram)
 
     def leaked(sample: Sample) -> FilterResult:
-        found = leaks.find(sample)
-        return Drop(found.reason, f"exam question {found.question}", is_leak=True) if found else sample
+        leak = leaks.find(sample)
+        return Drop(leak.reason, f"exam question {leak.question}", is_leak=True) if leak else sample
 
     return SampleFilter("decontamination", each_sample(leaked))
 
@@ -145,25 +145,25 @@ def _decontamination(exam: Sequence[Question], sources: SampleSources) -> Sample
 def _exam_in_other_words(
     exam: Sequence[Question], vectors: TokenVectors, teacher: TeacherLike | None, seed: int
 ) -> SampleFilter:
-    """Return the rule for questions near an exam question; with a teacher, it is asked of the doubtful ones."""
+    """Return the filter for questions near an exam question; a teacher decides the doubtful pairs."""
 
     def judge(samples: Sequence[Sample]) -> list[FilterResult]:
         nearness = teacher_checks.QuestionSimilarity(samples, exam, vectors)
         near = nearness.same()
-        said: dict[int, teacher_checks.NearQuestion] = {}
+        confirmed: dict[int, teacher_checks.NearQuestion] = {}
         if teacher:
             doubtful = [pair for pair in nearness.doubtful() if pair.sample not in near]
-            said, unclear = teacher_checks.confirmed_by_teacher(doubtful, exam, teacher, seed)
+            confirmed, unclear = teacher_checks.confirmed_by_teacher(doubtful, exam, teacher, seed)
             if unclear:
                 console.warning(
-                    f"the teacher said neither yes nor no to {unclear} of {len(doubtful)} pairs of questions"
+                    f"the teacher answered neither yes nor no to {unclear} of {len(doubtful)} pairs of questions"
                 )
         verdicts: list[FilterResult] = []
-        for place, sample in enumerate(samples):
-            found = near.get(place) or said.get(place)
-            by = "near an exam question" if place in near else "asks what the exam asks, says the teacher"
-            remark = f"exam question {exam[found.question].id}, cosine {found.cosine:.3f}" if found else ""
-            verdicts.append(Drop(by, remark, is_leak=True) if found else sample)
+        for index, sample in enumerate(samples):
+            match = near.get(index) or confirmed.get(index)
+            by = "near an exam question" if index in near else "asks what the exam asks, says the teacher"
+            remark = f"exam question {exam[match.question].id}, cosine {match.cosine:.3f}" if match else ""
+            verdicts.append(Drop(by, remark, is_leak=True) if match else sample)
         return verdicts
 
     return SampleFilter("exam in other words", judge)
@@ -176,14 +176,14 @@ def rules_for(
     vectors: TokenVectors | None = None,
     teacher: TeacherLike | None = None,
 ) -> list[SampleFilter]:
-    """Return the rules in the order in which samples pass them, the cheapest first.
+    """Return the filters in the order in which samples pass them, the cheapest first.
 
     Args:
-        samples: all that will pass.
-        sources: the recipe, and what samples are looked up in.
+        samples: all samples.
+        sources: the recipe, documents and chunks.
         exam: the sealed questions.
         vectors: of the student's tokens; without them, nothing is compared by meaning.
-        teacher: is asked whether near questions ask the same; nobody is when None.
+        teacher: decides whether near questions ask the same; None: nothing does.
     """
     recipe, how = sources.recipe, sources.recipe.curation.privacy
     rules = _own_rules(sources)
@@ -197,8 +197,8 @@ def rules_for(
     given = instructions(exam)
     exam = [question for question in exam if question.question not in given]
     if vectors and exam:
-        asked = teacher if recipe.curation.paraphrase_check else None
-        rules.append(_exam_in_other_words(exam, vectors, asked, recipe.seed))
+        decides = teacher if recipe.curation.paraphrase_check else None
+        rules.append(_exam_in_other_words(exam, vectors, decides, recipe.seed))
     return rules
 
 
@@ -208,7 +208,7 @@ def _shorten(text: str) -> str:
 
 
 def _rejection(sample: Sample, drop: Drop) -> Rejection:
-    """Return the record of a drop, with question and answer, so that the user sees what was dropped."""
+    """Return the record of a drop, with question and answer for the reader."""
     parts = [f"Q: {_shorten(split_prompt(sample.question)[1])}", f"A: {_shorten(sample.answer)}", drop.remark]
     return Rejection(
         stage=STAGE, id=sample.id, reason=drop.reason, detail=" | ".join(filter(None, parts)), task=sample.task
@@ -216,7 +216,7 @@ def _rejection(sample: Sample, drop: Drop) -> Rejection:
 
 
 def pass_through(samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Filtered:
-    """Return what is left of the samples after all rules; each sample is kept, or dropped by one rule."""
+    """Return the samples after all filters; each sample is kept, or dropped by a single filter."""
     sifted = Filtered(list(samples))
     with console.progress("curate", len(rules)) as bar:
         for rule in rules:

@@ -1,7 +1,7 @@
-"""The free verifier: does a passage carry an answer? Named checks without any model, cheapest first.
+"""The free verifier: whether a passage supports an answer; named checks without a model, the cheapest first.
 
-They find evidence that is gone, numbers, units, signs and names that the source lacks, flipped negations and
-comparisons, and words from nowhere. They do not find a wrong relation between true parts: for that, ask a judge.
+They detect missing evidence, numbers, units, signs and names that the source lacks, flipped negations and
+comparisons, and words without a source. They do not detect a wrong relation between true parts; a judge does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_ONLY = re.compile(r"\bnot (?:only|just|yet|least)\b|\bno (?:longer|doubt|ma
 _BOUND = re.compile(r"\bat (?:least|most)\b|\b(?:or|and) (?:more|less|fewer|older|younger|above|below)\b")
 _THAN = re.compile(r"\b(?:than|compared (?:with|to)|relative to|versus|vs)\b")
 
-_LEAST_COVERED = 0.4  # of the answer, by the passage: 2 of 170 supported labeled answers stay below, all foreign ones
+_LEAST_COVERED = 0.4  # of the answer, by the passage; 2 of 170 supported labeled answers are below, all foreign ones
 _LEAST_EVIDENCED = 0.25  # of the answer, by the evidence: 1 of 170, and 98 % of the foreign ones
 
 _IDLE = frozenset(
@@ -42,11 +42,11 @@ _WEAK = frozenset(words("signif statis clear marked eviden sign proof strong dir
 
 @dataclass(frozen=True)
 class Claim:
-    """An answer to check: to its question, with the quoted evidence and the passage as it stands now.
+    """An answer to check, with its question, the quoted evidence and the passage as it is now.
 
     Attributes:
         title: the passage's title and headings, which may name what the passage does not.
-        copied: the answer is meant to be the evidence itself, word for word.
+        copied: the answer should be the evidence, word for word.
         corrects: the question holds a wrong premise, which the answer corrects.
         further: other quotes that the answer rests on.
     """
@@ -68,11 +68,11 @@ class Claim:
 
 def stems(text: str) -> list[str]:
     """Return the content words cut to six letters, endings first: a coarse stem for English, enough to match."""
-    found = []
+    result = []
     for word in words(text.replace("-", " ")):
         if word not in _IDLE and word not in NEGATORS:
-            found.append(_stem(word))
-    return found
+            result.append(_stem(word))
+    return result
 
 
 def _stem(word: str) -> str:
@@ -82,19 +82,19 @@ def _stem(word: str) -> str:
 
 
 def evidence_gone(claim: Claim) -> str | None:
-    """The quote must stand in the passage as it is now, up to white space, case and Unicode form."""
+    """The quote must occur in the passage as it is now, up to white space, case and Unicode form."""
     quotes, passage = [normalize(quote) for quote in (claim.evidence, *claim.further)], normalize(claim.passage)
     return None if all(quote and quote in passage for quote in quotes) else "evidence is not in the passage"
 
 
 def copy_differs(claim: Claim) -> str | None:
-    """An answer that is meant to be the evidence must be it."""
+    """A copied answer must equal the evidence."""
     same = normalize(claim.answer).rstrip(".!") == normalize(claim.evidence).rstrip(".!")
     return None if same or not claim.copied else "answer is not the evidence"
 
 
 def premise_wrong(claim: Claim) -> str | None:
-    """A quantity that the question takes for granted must stand in the passage or its title."""
+    """A quantity that the question takes for granted must occur in the passage or its title."""
     if claim.corrects:
         return None
     fault = quantity_fault(claim.question, f"{claim.passage}\n{claim.title}")
@@ -102,30 +102,30 @@ def premise_wrong(claim: Claim) -> str | None:
 
 
 def nothing_corrected(claim: Claim) -> str | None:
-    """A correction must tell something of the evidence that the question does not: a wrong number's right one."""
+    """A correction must state evidence that the question does not have, such as the right number."""
     if not claim.corrects:
         return None
-    asked, told, shown = (
+    questioned, answered, shown = (
         {quantity.value for quantity in quantities(text)}
         for text in (claim.question, claim.answer, f"{claim.passage}\n{claim.title}")
     )
-    right = {quantity.value for quantity in quantities(claim.quoted)} - asked
-    if asked - shown and right:
-        corrected = bool(right & told)
+    right = {quantity.value for quantity in quantities(claim.quoted)} - questioned
+    if questioned - shown and right:
+        corrected = bool(right & answered)
     else:
-        # Words, not stems: what is set right may be a "more" or an "after".
+        # Words, not stems: the correction may be a "more" or an "after".
         corrected = not (set(words(claim.quoted)) - set(words(claim.question))).isdisjoint(words(claim.answer))
     return None if corrected else "answer does not correct its question"
 
 
 def numbers_differ(claim: Claim) -> str | None:
-    """Each quantity of the answer must stand in the evidence, the title or the (checked) question."""
+    """Each quantity of the answer must occur in the evidence, the title or the (checked) question."""
     fault = quantity_fault(claim.answer, f"{claim.quoted}\n{claim.title}\n{claim.question}")
     return f"answer has a {fault}" if fault else None
 
 
 def names_missing(claim: Claim) -> str | None:
-    """Each name or code of the answer must stand in the passage, its title or the question."""
+    """Each name or code of the answer must occur in the passage, its title or the question."""
     shown = " ".join([claim.passage, claim.title, claim.question])
     known = set(words(shown.replace("-", " ")))
     if named_words(claim.answer) <= known and _codes(claim.answer) <= _codes(shown) | known:
@@ -135,13 +135,13 @@ def names_missing(claim: Claim) -> str | None:
 
 def named_words(text: str) -> set[str]:
     """Return the normalized acronyms, and words whose capital does not start a sentence."""
-    found: set[str] = set()
+    result: set[str] = set()
     for match in _TOKEN.finditer(text):
         token, before = match.group(), text[max(0, match.start() - 3) : match.start()].rstrip("\"'( \n")
         starts = match.start() == 0 or before.endswith((".", "!", "?", ":")) or not before
         if sum(map(str.isupper, token)) > 1 or (token[0].isupper() and not starts):
-            found.update(words(token.replace("-", " ")))
-    return found
+            result.update(words(token.replace("-", " ")))
+    return result
 
 
 def _codes(text: str) -> set[str]:
@@ -150,7 +150,7 @@ def _codes(text: str) -> set[str]:
 
 
 def negation_flipped(claim: Claim) -> str | None:
-    """What the evidence denies must not be asserted, nor the reverse; silent where both deny something."""
+    """The answer must not assert what the evidence denies, nor deny what it asserts; no fault where both deny."""
     evidence, answer = normalize(claim.quoted), normalize(claim.answer)
     if claim.corrects or bool(_DENIES.search(evidence)) == bool(_DENIES.search(answer)):
         return None
@@ -159,72 +159,72 @@ def negation_flipped(claim: Claim) -> str | None:
 
 
 def _denied(text: str) -> set[str]:
-    """Return the stems that a text only has under a negation: the first content word behind each."""
+    """Return the stems that occur only under a negation: the first content word after each."""
     under: set[str] = set()
     for clause in _CLAUSE.split(_NOT_ONLY.sub(" ", normalize(text).replace("n't", " not"))):
         tokens = words(clause)
-        for place, token in enumerate(tokens):
+        for index, token in enumerate(tokens):
             if token in NEGATORS:
-                heads = [stem for stem in stems(" ".join(tokens[place + 1 : place + 6])) if stem not in _WEAK]
+                heads = [stem for stem in stems(" ".join(tokens[index + 1 : index + 6])) if stem not in _WEAK]
                 under.update(heads[:1])
     everywhere = stems(text)
     return {stem for stem in under if everywhere.count(stem) == 1}
 
 
 def comparison_flipped(claim: Claim) -> str | None:
-    """A word of direction must not become its opposite, nor the two sides of a "than" trade places.
+    """A word of direction must not become its opposite, nor may the two sides of a "than" be swapped.
 
-    Silent where the evidence or the question has both directions. "A is higher than B" may be told as "B is lower
-    than A": either change alone is a fault, both together are none.
+    No fault where the evidence or the question has both directions. "A is higher than B" may become "B is lower than
+    A": either change alone is a fault, both together are none.
     """
     evidence, answer = (_BOUND.sub(" ", normalize(text)) for text in (claim.quoted, claim.answer))
     if claim.corrects:
         return None
     known = f"{evidence} {normalize(claim.question)}"
     opposed = same = False
-    for one, other in OPPOSITES:
-        for said, meant in ((one, other), (other, one)):
-            if not _has(said, answer) or _has(meant, answer):
+    for pair in OPPOSITES:
+        for word, opposite in (pair, pair[::-1]):
+            if not _has(word, answer) or _has(opposite, answer):
                 continue
-            opposed |= not _has(said, known) and _has(meant, evidence)
-            same |= _has(said, evidence) and not _has(meant, evidence)
-    traded = _sides_traded(evidence, answer)
-    if opposed and not traded:
+            opposed |= not _has(word, known) and _has(opposite, evidence)
+            same |= _has(word, evidence) and not _has(opposite, evidence)
+    swapped = _sides_swapped(evidence, answer)
+    if opposed and not swapped:
         return "answer flips a comparison"
-    return "answer turns a comparison around" if same and traded and not opposed else None
+    return "answer turns a comparison around" if same and swapped and not opposed else None
 
 
 def _has(word: str, text: str) -> bool:
     return re.search(rf"\b(?:{word})", text) is not None
 
 
-def _sides_traded(evidence: str, answer: str) -> bool:
-    """Tell whether what stands before "than" in one text stands behind it in the other, and the reverse."""
+def _sides_swapped(evidence: str, answer: str) -> bool:
+    """Return whether the words before "than" in one text follow it in the other, and the reverse."""
     parts = [_THAN.split(text, maxsplit=1) for text in (evidence, answer)]
     if not all(len(part) == 2 for part in parts):
         return False
-    (before, behind), (said_before, said_behind) = (
+    (before, behind), (answer_before, answer_behind) = (
         (set(stems(left)), set(stems(" ".join(words(right)[:8])))) for left, right in parts
     )
-    return bool(said_before & (behind - before)) and bool(said_behind & (before - behind))
+    return bool(answer_before & (behind - before)) and bool(answer_behind & (before - behind))
 
 
-def words_from_nowhere(claim: Claim) -> str | None:
+def words_without_source(claim: Claim) -> str | None:
     """Enough of the answer's content words must come from the passage, and some from the evidence."""
-    said = set(stems(claim.answer))
-    if not said:
+    answered = set(stems(claim.answer))
+    if not answered:
         return None
-    asked = set(stems(f"{claim.question} {claim.title}"))
+    questioned = set(stems(f"{claim.question} {claim.title}"))
     passage, evidence = set(stems(claim.passage)), set(stems(claim.quoted))
-    if len(said & (passage | asked)) < _LEAST_COVERED * len(said):
+    if len(answered & (passage | questioned)) < _LEAST_COVERED * len(answered):
         return "answer says what its source does not"
-    if len(said & evidence) < _LEAST_EVIDENCED * len(said):
+    if len(answered & evidence) < _LEAST_EVIDENCED * len(answered):
         return "answer says what its evidence does not"
     return None
 
 
 def claim_fault(claim: Claim) -> str | None:
-    """Return why the passage does not carry the answer, or None when no check finds a fault."""
+    """Return why the passage does not support the answer, or None when no check has a fault."""
     return next(filter(None, (check(claim) for check in CLAIM_CHECKS.values())), None)
 
 
@@ -254,5 +254,5 @@ CLAIM_CHECKS: dict[str, Callable[[Claim], str | None]] = {
     "names": names_missing,
     "negation": negation_flipped,
     "comparison": comparison_flipped,
-    "coverage": words_from_nowhere,
+    "coverage": words_without_source,
 }

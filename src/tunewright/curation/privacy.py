@@ -1,6 +1,6 @@
-"""Personal data and secrets in a text: what libraries and check digits find; names and addresses pass unseen.
+"""Personal data and secrets in a text, detected by libraries and check digits; names and addresses are not detected.
 
-docs/privacy.md says what is found by which means, how well, and what is missed.
+docs/privacy.md lists the kinds, the means, recall and precision, and what is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tunewright.records import Message, Sample
 
 
 class PersonalData(NamedTuple):
-    """One find: its kind and its half-open offsets in the text."""
+    """A piece of personal data or a secret: its kind and its half-open offsets in the text."""
 
     kind: str
     start: int
@@ -112,7 +112,7 @@ def _emails(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:
-    """With a country code anywhere; without one only after a word such as "phone", or in the North American form."""
+    """Yield numbers with a country code; without it, those after a word such as "phone" or in North American form."""
     import phonenumbers
 
     if "+" in text:
@@ -133,7 +133,7 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
 
 def luhn(digits: str) -> bool:
     """Return whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
-    total = sum(sum(divmod(int(digit) * (1 + place % 2), 10)) for place, digit in enumerate(reversed(digits)))
+    total = sum(sum(divmod(int(digit) * (1 + index % 2), 10)) for index, digit in enumerate(reversed(digits)))
     return total % 10 == 0
 
 
@@ -145,7 +145,7 @@ def _cards(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _ips(text: str) -> Iterator[tuple[int, int]]:
-    """Addresses of the public net; four small numbers with points are an enzyme, a section or a version."""
+    """Yield public addresses; four small numbers with points are an enzyme, a section or a version."""
     for match in (*_IPV4.finditer(text), *(_IPV6.finditer(text) if ":" in text else ())):
         try:
             address = ipaddress.ip_address(match.group())
@@ -160,7 +160,7 @@ def _ips(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _national_numbers(text: str) -> Iterator[tuple[int, int]]:
-    """United States, United Kingdom and Italy by form; Spain and France by form and check digits."""
+    """Yield numbers of the United States, the United Kingdom and Italy by form, of Spain and France by check digits."""
     for pattern in (_US_NUMBER, _UK_NUMBER, _ITALIAN_NUMBER):
         yield from (match.span() for match in pattern.finditer(text))
     for match in _SPANISH_NUMBER.finditer(text):
@@ -192,7 +192,7 @@ def _secrets(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _whole_token(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the span widened to all that belongs to the token: a detector may name its head alone."""
+    """Return the span widened to the full token: a detector may report its beginning alone."""
     while start > 0 and (text[start - 1].isalnum() or text[start - 1] in _TOKEN_SIGNS):
         start -= 1
     while end < len(text) and (text[end].isalnum() or text[end] in _TOKEN_SIGNS):
@@ -204,7 +204,7 @@ def _whole_token(text: str, start: int, end: int) -> tuple[int, int]:
 def find(text: str) -> tuple[PersonalData, ...]:
     """Return the personal data and secrets of a text, in order, none overlapping.
 
-    Of overlapping finds the longest is taken, and a secret before all others.
+    Of overlapping ones the longest is kept, and a secret before all others.
     """
     has_digits = bool(_DIGITS.search(text))
     every = [
@@ -214,33 +214,33 @@ def find(text: str) -> tuple[PersonalData, ...]:
         for span in finder(text)
     ]
     chosen: list[PersonalData] = []
-    for found in sorted(every, key=lambda found: (found.kind != "SECRET", found.start - found.end, found.start)):
-        if all(found.end <= other.start or other.end <= found.start for other in chosen):
-            chosen.append(found)
-    return tuple(sorted(chosen, key=lambda found: found.start))
+    for item in sorted(every, key=lambda item: (item.kind != "SECRET", item.start - item.end, item.start)):
+        if all(item.end <= other.start or other.end <= item.start for other in chosen):
+            chosen.append(item)
+    return tuple(sorted(chosen, key=lambda item: item.start))
 
 
-def _said(sample: Sample) -> list[str]:
-    said = [message.content for message in sample.messages if message.role != "system"]
-    return [*said, sample.evidence.quote] if sample.evidence else said
+def _texts(sample: Sample) -> list[str]:
+    turns = [message.content for message in sample.messages if message.role != "system"]
+    return [*turns, sample.evidence.quote] if sample.evidence else turns
 
 
 def kinds(sample: Sample) -> list[str]:
-    """Return the kinds of personal data that a sample says or shows, each once; the system turn is the recipe's own."""
-    return list(dict.fromkeys(found.kind for text in _said(sample) for found in find(text)))
+    """Return the kinds of personal data in a sample, each once; the system turn, the recipe's, is not searched."""
+    return list(dict.fromkeys(item.kind for text in _texts(sample) for item in find(text)))
 
 
 def mask(text: str) -> str:
-    """Return the text with each find replaced by its kind: [EMAIL]."""
-    for found in reversed(find(text)):
-        text = f"{text[: found.start]}[{found.kind}]{text[found.end :]}"
+    """Return the text with personal data replaced by its kind, such as [EMAIL]."""
+    for item in reversed(find(text)):
+        text = f"{text[: item.start]}[{item.kind}]{text[item.end :]}"
     return text
 
 
 def masked(sample: Sample) -> Sample:
-    """Return the sample with the finds of its turns masked.
+    """Return the sample with the personal data of its turns masked.
 
-    The evidence keeps its quote: its offsets must hold in the document, and no model is trained on it.
+    The evidence keeps its quote: its offsets must match the document, and no model is trained on it.
     """
     turns = tuple(
         turn if turn.role == "system" else Message(role=turn.role, content=mask(turn.content))

@@ -9,20 +9,20 @@ from decimal import Decimal, InvalidOperation
 
 from tunewright.text.normalization import normalize, words
 
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_UNITS_IN_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_SPELLED = {word: value for value, word in enumerate([*_ONES, *_TEENS])}
+_SPELLED = {word: value for value, word in enumerate([*_UNITS_IN_WORDS, *_TEENS])}
 _SPELLED |= {word: 10 * value for value, word in enumerate(_TENS, 2)}
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_LEAST_DEMANDED = 11  # a smaller spelled number may count what the source only lists: "three crops"
+_LEAST_DEMANDED = 11  # a smaller spelled number may count items that the source lists: "three crops"
 
-_SMALL = rf"(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_ONES[1:])})|{'|'.join(_SPELLED)})"
+_SMALL = rf"(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_UNITS_IN_WORDS[1:])})|{'|'.join(_SPELLED)})"
 _WORDS = re.compile(
     rf"\b({_SMALL})(?:[- ]({'|'.join(_SCALES)})(?: (?:and )?({_SMALL}))?)?(fold)?\b"
     r"(?![- ](?:thirds?|quarters?|fourths?|half))"
 )
-# Digits behind a letter belong to a name (IL-23, p53). A space parts thousands only between groups of three.
+# Digits after a letter belong to a name (IL-23, p53). A space parts thousands only between groups of three.
 _DIGITS = re.compile(
     r"(?<![a-z\d.,])(?<![a-z]-)(?:\d{1,3}(?: \d{3})+(?![\d.,]\d)(?!\d)|\d+(?:[.,]\d+)*)|(?<=[a-z]\.)\d+\.\d+"
 )
@@ -72,15 +72,15 @@ _CURRENCY = {"€": "€", "$": "$"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number with what stands around it.
+    """A number with its context.
 
     Attributes:
         value: in plain digits: "3440" for 3,440 and for "three thousand four hundred and forty".
-        negative: whether a minus stands before it.
-        units: what it may be counted in, "" for none; of "4 to 9%" the 4 may be a percentage or a bare number.
+        negative: whether a minus precedes it.
+        units: its possible units, "" for none; the 4 of "4 to 9%" may be a percentage or a bare number.
         bound: "<" or ">" when it is an upper or a lower bound, else "".
-        counted: the word behind it.
-        demanded: False for a small spelled number, which may count what a source lists.
+        counted: the word after it.
+        demanded: whether the source must have it; False for a small spelled number, which may count listed items.
     """
 
     value: str
@@ -94,10 +94,10 @@ class Quantity:
 def quantities(text: str) -> list[Quantity]:
     """Return the quantities of a text in their order, digits first, then those spelled out."""
     text = normalize(text)
-    found = [(match.start(), match.end(), _plain(match.group())) for match in _DIGITS.finditer(text)]
+    digits = [(match.start(), match.end(), _plain(match.group())) for match in _DIGITS.finditer(text)]
     result: list[Quantity] = []
     later: tuple[int, frozenset[str]] = (len(text), frozenset())
-    for start, end, value in reversed(found):
+    for start, end, value in reversed(digits):
         scale = _SCALE.match(text, end)
         if scale:
             value, end = _times(value, _SCALES[scale[1]]), scale.end()
@@ -154,20 +154,20 @@ def _units(text: str, start: int, end: int) -> frozenset[str]:
     return frozenset({unit})
 
 
-def _same_unit(one: Quantity, other: Quantity) -> bool:
-    """Tell whether two may be counted in the same; a missing unit fits any but percent, which changes the meaning."""
-    if one.units & other.units:
+def _same_unit(first: Quantity, second: Quantity) -> bool:
+    """Return whether two may have the same unit; a missing unit fits all but percent, which changes the meaning."""
+    if first.units & second.units:
         return True
-    if "%" in one.units | other.units:
+    if "%" in first.units | second.units:
         return False
-    return "" in one.units | other.units
+    return "" in first.units | second.units
 
 
 def quantity_fault(claim: str, source: str) -> str | None:
-    """Return what is wrong with the quantities of a claim, measured against those of its source, or None.
+    """Return the fault of the first quantity of a claim that its source does not have, or None.
 
-    Value, then unit, sign and bound must agree with one and the same quantity of the source. A fall may be told
-    without its minus: "-3.2" is "a decrease of 3.2".
+    Value, then unit, sign and bound must agree with a single quantity of the source. A decrease may be stated without
+    its minus: "-3.2" is "a decrease of 3.2".
     """
     known = quantities(source)
     falls = bool(_DOWN.search(normalize(claim)))
@@ -196,7 +196,7 @@ def _fault(quantity: Quantity, known: Iterable[Quantity], falls: bool) -> str | 
 
 
 _DIGIT_GROUPS = re.compile(r"\d+(?:[.,]\d+)*")
-# A number that stands alone: not the 4 of CD4, the 19 of COVID-19 or the 3 of 3D, nor a citation's [1].
+# A number on its own: not the 4 of CD4, the 19 of COVID-19 or the 3 of 3D, nor a citation's [1].
 _NUMBER = re.compile(r"(?<![\w.,\[])(?<!\w-)\d+(?:[.,]\d+)*(?![\w\]]|[.,]\d|-\w)")
 _PERCENT = re.compile(r"\s?(?:%|percent\b|per cent\b)")
 _CONFIDENCE = re.compile(r"\s?%?\s*(?:CI\b|confidence|credible)")
@@ -205,7 +205,7 @@ _COUNTED = words("zero one two three four five six seven eight nine ten eleven t
 _WRITTEN = {word: str(number) for number, word in enumerate(_COUNTED)}
 _NAME = re.compile(r"[^\W\d_][\w-]*(?: [^\W\d_][\w-]*)*")
 _WORD = re.compile(r"[^\W\d_][\w-]*")
-_MONTHS = frozenset(  # "may" is a verb too
+_MONTHS = frozenset(  # "may" is also a verb
     words("january february march april june july august september october november december")
 )
 _NO_NAMES = frozenset(words("i a an the ci sd se iqr or aor hr rr irr vs"))  # statistics are no entities
@@ -215,7 +215,7 @@ _LONGEST_ACRONYM = 6  # longer capitals are headings and shouting
 
 @dataclass(frozen=True)
 class Fact:
-    """A number or name at ``start:end`` of its text; facts of one kind can stand in each other's place."""
+    """A number or name at ``start:end`` of its text; facts of the same kind can replace each other."""
 
     start: int
     end: int
@@ -236,16 +236,16 @@ def plain_number(number: str) -> str:
 
 def number_values(text: str) -> set[str]:
     """Return the values of all numbers of a text, in digits or (to twelve) in words."""
-    told = {plain_number(number) for number in _DIGIT_GROUPS.findall(text)}
-    return told | {_WRITTEN[word] for word in words(text) if word in _WRITTEN}
+    digits = {plain_number(number) for number in _DIGIT_GROUPS.findall(text)}
+    return digits | {_WRITTEN[word] for word in words(text) if word in _WRITTEN}
 
 
 def number_facts(text: str) -> list[Fact]:
-    """Return the numbers that can be swapped: percentages, years, decimals and whole numbers, told apart.
+    """Return the numbers that can be swapped, by kind: percentages, years, decimals and whole numbers.
 
-    The 95 of "95% CI" is left out: it says how, not what.
+    The 95 of "95% CI" is left out: it is the method's.
     """
-    found = []
+    facts = []
     for match in _NUMBER.finditer(text):
         number, after = match.group(), text[match.end() : match.end() + 24]
         if _CONFIDENCE.match(after):
@@ -256,8 +256,8 @@ def number_facts(text: str) -> list[Fact]:
             kind = "year"
         else:
             kind = "decimal" if "." in plain_number(number) or "." in number else "whole"
-        found.append(Fact(match.start(), match.end(), number, kind))
-    return found
+        facts.append(Fact(match.start(), match.end(), number, kind))
+    return facts
 
 
 def _starts_sentence(text: str, start: int) -> bool:
@@ -273,7 +273,7 @@ def _is_name(word: str, starts: bool) -> bool:
 
 
 def _runs(text: str) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the runs of name words that only single spaces part."""
+    """Yield the runs of name words with single spaces between them."""
     for stretch in _NAME.finditer(text):
         run: list[tuple[int, int, str]] = []
         for match in _WORD.finditer(text, stretch.start(), stretch.end()):
@@ -292,7 +292,7 @@ def name_facts(text: str) -> list[Fact]:
 
     The kind is "acronym", "month", or "name" with its number of words.
     """
-    found = []
+    facts = []
     for start, end, run in _runs(text):
         if len(run) == 1 and run[0].casefold() in _MONTHS:
             kind = "month"
@@ -300,8 +300,8 @@ def name_facts(text: str) -> list[Fact]:
             kind = "acronym"
         else:
             kind = f"name of {len(run)}"
-        found.append(Fact(start, end, text[start:end], kind))
-    return found
+        facts.append(Fact(start, end, text[start:end], kind))
+    return facts
 
 
 def name_words(text: str) -> set[str]:
@@ -310,7 +310,7 @@ def name_words(text: str) -> set[str]:
 
 
 def states_unknown_facts(text: str, source: str) -> bool:
-    """Tell whether a text has a number or a name that its source lacks."""
+    """Return whether a text has a number or a name that its source lacks."""
     if not number_values(text) <= number_values(source):
         return True
     return not name_words(text) <= set(words(source.replace("-", " ")))

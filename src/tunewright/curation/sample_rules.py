@@ -1,4 +1,4 @@
-"""The rules that a sample must pass on its own, cheapest first: form, wording, evidence, support."""
+"""The rules for a single sample, the cheapest first: format, wording, evidence, support, declining."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tunewright.records import GENERAL, OWN, VIEW, Chunk, Document, Message, Sam
 from tunewright.text.normalization import find_quote, normalize, question_fault
 from tunewright.text.prompts import split_prompt
 
-UNGROUNDED = (OWN, GENERAL)  # tasks whose samples rest on no document
+UNGROUNDED = (OWN, GENERAL)  # tasks whose samples have no document
 CORRECTS = "false-premise"  # the task whose question holds a wrong premise
 PREMISES = (CORRECTS, "true-premise")
 _DECLINES = ("refusal", "unanswerable")  # the tasks that teach to decline
 _COPIED = ("answer-first",)  # the tasks whose answer is the evidence, word for word
-_DOUBTED = re.compile(r"Are you sure\?")  # how a dialogue's user doubts an answer, with a wrong figure
+_DOUBTED = re.compile(r"Are you sure\?")  # a dialogue's user doubts an answer, with a wrong figure
 
 
 @dataclass(frozen=True)
 class SampleSources:
-    """What the rules look samples up in: the recipe, and the documents and chunks by identifier.
+    """The sources of the samples: the recipe, and the documents and chunks by identifier.
 
     ``answered`` holds the evidence that answers a question, by normalized question (:func:`answered_quotes`).
     """
@@ -36,17 +36,17 @@ class SampleSources:
 
     @cached_property
     def _chunks_of(self) -> dict[str, list[Chunk]]:
-        found: dict[str, list[Chunk]] = defaultdict(list)
+        chunks: dict[str, list[Chunk]] = defaultdict(list)
         for chunk in self.chunks.values():
-            found[chunk.document].append(chunk)
-        return found
+            chunks[chunk.document].append(chunk)
+        return chunks
 
     def chunk_of(self, span: Span, first: str | None) -> Chunk | None:
-        """Return the chunk that a span stands in; the one that is named first, where that one may hold it."""
+        """Return the chunk that holds a span; the chunk named ``first`` is preferred."""
         named = self.chunks.get(first or "")
         candidates = [named] if named and named.document == span.document else []
         candidates += self._chunks_of.get(span.document, [])
-        holding = (one for one in candidates if one.start <= span.start and span.end <= one.end)
+        holding = (c for c in candidates if c.start <= span.start and span.end <= c.end)
         return next(holding, named if named and named.document == span.document else None)
 
 
@@ -56,9 +56,9 @@ def teaches_refusal(sample: Sample, refusal: str) -> bool:
 
 
 def turn_fault(messages: Sequence[Message]) -> str | None:
-    """Return why the turns are no conversation to learn from, or None.
+    """Return why the turns are no conversation to train on, or None.
 
-    A system turn may come first; then user and assistant alternate, and the assistant has the last word.
+    A system turn may come first; then user and assistant alternate, and the assistant has the last turn.
     """
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     if not turns:
@@ -73,50 +73,49 @@ def turn_fault(messages: Sequence[Message]) -> str | None:
 
 
 def anchor_evidence(sample: Sample, sources: SampleSources) -> Sample | None:
-    """Return the sample with its evidence at its true place in the document, or None when it does not occur.
+    """Return the sample with its evidence at its true offsets in the document, or None when it does not occur.
 
-    The stored offsets count when the quote stands there (exact after normalization). Else the quote is looked
-    for in the sample's chunk, and in the whole document when it names none, with the recipe's
-    ``evidence_match`` as the bound.
+    The stored offsets count when the quote is there (equal after normalization). Else the quote is searched in the
+    sample's chunk, or in the document when the sample names no chunk, with the recipe's ``evidence_match`` as bound.
     """
     span = sample.evidence
     document = sources.documents.get(span.document) if span else None
     if span is None or document is None:
         return None
-    there = document.text[span.start : span.end]
-    if there == span.quote and there:
+    stored = document.text[span.start : span.end]
+    if stored == span.quote and stored:
         return sample
     start, end = span.start, span.end
-    if not there or normalize(there) != normalize(span.quote):
+    if not stored or normalize(stored) != normalize(span.quote):
         chunk = sources.chunks.get(sample.chunk or "")
         stretch, offset = (chunk.text, chunk.start) if chunk else (document.text, 0)
-        place = find_quote(span.quote, stretch, sources.recipe.curation.evidence_match)
-        if place is None:
+        match = find_quote(span.quote, stretch, sources.recipe.curation.evidence_match)
+        if match is None:
             return None
-        start, end = place[0] + offset, place[1] + offset
+        start, end = match[0] + offset, match[1] + offset
     true = Span(document=document.id, start=start, end=end, quote=document.text[start:end])
     return sample.model_copy(update={"evidence": true})
 
 
 def format_fault(sample: Sample, sources: SampleSources) -> str | None:
-    """Roles in order, and no empty turn."""
+    """Roles must alternate, and no turn may be empty."""
     del sources
     return turn_fault(sample.messages)
 
 
 def wording_fault(sample: Sample, sources: SampleSources) -> str | None:
-    """What makes a written question unfit, the first of a dialogue; a refusal's answer says nothing about it."""
+    """The synthesized question (of a dialogue the first) must be fit; a refusal's answer is not compared with it."""
     if sample.task in UNGROUNDED or sample.task in (VIEW, "extraction"):
         return None
-    asked = next(turn.content for turn in sample.messages if turn.role == "user")
-    told = next(turn.content for turn in sample.messages if turn.role == "assistant")
-    # A claim that is asked about holds its answer, or all but one word of it: that is its purpose.
+    question = next(turn.content for turn in sample.messages if turn.role == "user")
+    answer = next(turn.content for turn in sample.messages if turn.role == "assistant")
+    # A question about a claim holds its answer, or all but a word of it, on purpose.
     hides_nothing = teaches_refusal(sample, sources.recipe.refusal) or sample.task in PREMISES
-    return question_fault(split_prompt(asked)[1], "" if hides_nothing else told)
+    return question_fault(split_prompt(question)[1], "" if hides_nothing else answer)
 
 
 def evidence_fault(sample: Sample, sources: SampleSources) -> str | None:
-    """Evidence must be given, and all of it must occur in its document."""
+    """Evidence is required, and all of it must occur in its document."""
     if sample.task in UNGROUNDED or teaches_refusal(sample, sources.recipe.refusal):
         return None
     if sample.evidence is None:
@@ -124,20 +123,20 @@ def evidence_fault(sample: Sample, sources: SampleSources) -> str | None:
     if sample.evidence.document not in sources.documents:
         return "evidence from an unknown document"
     further = [sample.model_copy(update={"evidence": span, "chunk": None}) for span in sample.further_evidence]
-    found = all(anchor_evidence(one, sources) for one in (sample, *further))
-    return None if found else "evidence does not occur in the document"
+    occurs = all(anchor_evidence(copy, sources) for copy in (sample, *further))
+    return None if occurs else "evidence does not occur in the document"
 
 
 def support_fault(sample: Sample, sources: SampleSources) -> str | None:
-    """The chunk, as it is now, must carry every answer: the free verifier, see :mod:`tunewright.curation.grounding`."""
+    """The chunk, as it is now, must support every answer (:mod:`tunewright.curation.grounding`)."""
     return next(filter(None, map(claim_fault, claims_of(sample, sources))), None)
 
 
 def claims_of(sample: Sample, sources: SampleSources) -> list[Claim]:
-    """Return what the verifier is to check of a sample: one claim, or one for each answer of a dialogue.
+    """Return the claims of a sample that the verifier checks: its answer, or each answer of a dialogue.
 
-    None for what rests on no document and where nothing is answered. Of an extraction, that each quote stands in
-    the document as it is shown: its values were checked against the quotes when it was written.
+    A sample without a document, and one that declines, has no claim. The claims of an extraction are its quotes, which
+    must occur in the document shown: its values were checked against them when it was written.
     """
     if sample.task in UNGROUNDED or teaches_refusal(sample, sources.recipe.refusal) or sample.evidence is None:
         return []
@@ -146,9 +145,9 @@ def claims_of(sample: Sample, sources: SampleSources) -> list[Claim]:
         shown = split_prompt(sample.question)[0]
         return [Claim(question="", answer=span.quote, evidence=span.quote, passage=shown) for span in spans]
     if sample.task == "dialogue":
-        asked = [turn.content for turn in sample.messages if turn.role == "user"]
-        told = [turn.content for turn in sample.messages if turn.role == "assistant"]
-        turns = zip(asked, told, spans, strict=False)
+        questions = [turn.content for turn in sample.messages if turn.role == "user"]
+        answers = [turn.content for turn in sample.messages if turn.role == "assistant"]
+        turns = zip(questions, answers, spans, strict=False)
         return [_claim(question, answer, (span,), sample, sources) for question, answer, span in turns]
     return [_claim(split_prompt(sample.question)[1], sample.answer, spans, sample, sources)]
 
@@ -172,7 +171,7 @@ def _claim(question: str, answer: str, spans: Sequence[Span], sample: Sample, so
 
 
 def decline_fault(sample: Sample, sources: SampleSources) -> str | None:
-    """A sample that declines must not show what answers its question elsewhere in the data."""
+    """A sample that declines must not show the evidence by which another sample answers its question."""
     if sample.task in UNGROUNDED or not teaches_refusal(sample, sources.recipe.refusal):
         return None
     context, question = split_prompt(sample.question)
@@ -182,12 +181,12 @@ def decline_fault(sample: Sample, sources: SampleSources) -> str | None:
 
 
 def answered_quotes(samples: Iterable[Sample], refusal: str) -> dict[str, tuple[str, ...]]:
-    """Return the evidence of the answered samples, by normalized question: what ``SampleSources.answered`` holds."""
+    """Return the evidence of the answered samples, by normalized question, for ``SampleSources.answered``."""
     quotes: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         if sample.evidence and sample.evidence.quote.strip() and not teaches_refusal(sample, refusal):
             quotes[normalize(split_prompt(sample.question)[1])].append(sample.evidence.quote)
-    return {question: tuple(dict.fromkeys(found)) for question, found in quotes.items()}
+    return {question: tuple(dict.fromkeys(own)) for question, own in quotes.items()}
 
 
 SampleRule = Callable[[Sample, SampleSources], str | None]

@@ -1,4 +1,4 @@
-"""Exam questions asked in other words: near by vectors, and where those do not tell, by the teacher's word."""
+"""The teacher's checks of samples: round trip, judge, and whether a question rephrases an exam question."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Figures = dict[str, float | int | str]
 
 @dataclass
 class Checked:
-    """What one check by the teacher found: a reason for each sample that it rejects, and its figures."""
+    """The result of one check by the teacher: reason and remark of each rejected sample, and the figures."""
 
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
     figures: Figures = field(default_factory=dict)
@@ -44,18 +44,18 @@ def check_by_teacher(
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures of the checks in ``curation.checks``.
 
-    What needs no passage (the user's own data, samples that decline) passes untouched. A reply that fails, is cut or
-    cannot be read is no verdict: it is counted and rejects nothing.
+    Samples without a passage (the user's own data, samples that decline) are not checked. A reply that fails, is cut
+    or cannot be parsed is no verdict: it is counted and rejects nothing.
 
     Raises:
-        TeacherError: the teacher cannot be used, or most calls fail; what was answered is journaled.
+        TeacherError: the teacher cannot be used, or most calls fail; the replies so far are journaled.
     """
     kept, rejections, figures = list(samples), list[Rejection](), Figures()
     for name in sources.recipe.curation.checks:
         doubted = [
             (sample, claim)
             for sample in kept
-            for claim in claims_of(sample, sources)[:1]  # of a dialogue the first answer: the later ones lean on it
+            for claim in claims_of(sample, sources)[:1]  # of a dialogue the first answer: the later ones depend on it
             if claim.question and sample.task != VIEW
         ]
         checked = CHECKS_BY_TEACHER[name](doubted, teacher, sources.recipe.seed)
@@ -70,29 +70,32 @@ def check_by_teacher(
 
 
 def agrees(reply: str, answer: str) -> bool:
-    """Tell whether a reply says what an answer says.
+    """Return whether a reply agrees with an answer.
 
-    Both or neither deny something, and of their content words either one's are all the other's, or they share enough
-    (F1) and the reply's numbers are the answer's.
+    Both or neither must have a negation. The content words of either must be among the other's, or the two share
+    enough of them (F1) and the reply has only the answer's numbers.
     """
     if NEGATORS.isdisjoint(words(reply)) != NEGATORS.isdisjoint(words(answer)):
         return False
-    said, meant = stems(reply), stems(answer)
-    if not said or not meant:
+    replied, expected = stems(reply), stems(answer)
+    if not replied or not expected:
         return False
-    if set(said) <= set(meant) or set(meant) <= set(said):
+    if set(replied) <= set(expected) or set(expected) <= set(replied):
         return True
     values, known = ({quantity.value for quantity in quantities(text)} for text in (reply, answer))
     same_numbers = values <= known and bool(values) == bool(known)
-    return same_numbers and 2 * (Counter(said) & Counter(meant)).total() / (len(said) + len(meant)) >= _LEAST_F1
+    return (
+        same_numbers
+        and 2 * (Counter(replied) & Counter(expected)).total() / (len(replied) + len(expected)) >= _LEAST_F1
+    )
 
 
 def answerable(doubted: Doubted, teacher: TeacherLike, seed: int) -> Checked:
     """Let the teacher answer each question with its passage and without it (Alberti et al. 2019, round trip).
 
-    With the passage the reply must agree with the sample's answer; without it, it should not: what the teacher knows
-    anyway is kept, and counted. ``context_gain`` is P(agrees | passage) - P(agrees | no passage), over the questions
-    with both replies.
+    With the passage the reply must agree with the sample's answer. Without it, it should not; questions that the
+    teacher answers anyway are kept, and counted. ``context_gain`` is P(agrees | passage) - P(agrees | no passage),
+    over the questions with both replies.
     """
     with_passage, alone = (load_prompt(name, _PACKAGE) for name in ("answer-with-passage", "answer-alone"))
     requests = []
@@ -110,7 +113,7 @@ def answerable(doubted: Doubted, teacher: TeacherLike, seed: int) -> Checked:
             checked.reasons[sample.id] = ("not answered from its passage", f"teacher: {normalize(shown.text)}")
         if right is not None and known is not None:
             both.append((right, known))
-    num_right, num_known = (sum(pair[place] for pair in both) for place in (0, 1))
+    num_right, num_known = (sum(pair[index] for pair in both) for index in (0, 1))
     checked.figures = {
         "round_trips": len(both),
         "no_round_trip": len(doubted) - len(both),
@@ -127,7 +130,7 @@ def _agreement(reply: Reply | None, answer: str) -> bool | None:
 
 
 def judged(doubted: Doubted, teacher: TeacherLike, seed: int) -> Checked:
-    """Ask for a verdict on each claim of the answers that do not stand in their passage word for word."""
+    """Let the teacher judge each answer that does not occur in its passage word for word."""
     open_cases = [
         (sample, claim) for sample, claim in doubted if normalize(claim.answer) not in normalize(claim.passage)
     ]
@@ -148,7 +151,7 @@ def judged(doubted: Doubted, teacher: TeacherLike, seed: int) -> Checked:
 
 
 def judged_claim(claim: Claim) -> JudgedAnswer:
-    """Return what the judge is shown of a claim: the passage under its title."""
+    """Return a claim as the judge reads it, with the passage under its title."""
     passage = "\n".join(filter(None, (claim.title, claim.passage)))
     return JudgedAnswer(claim.question, claim.answer, passage)
 
@@ -167,7 +170,7 @@ CHECKS_BY_TEACHER: dict[str, Callable[[Doubted, TeacherLike, int], Checked]] = {
 # Of the example documents' 194 training questions, all 4 at 0.94 and above asked what the exam asked, and 1 of the 2
 # between 0.84 and 0.86; the teacher decides below.
 SAME = 0.94
-_NEAREST = 3  # training questions per exam question that the teacher is asked about
+_NEAREST = 3  # training questions per exam question that the teacher decides on
 _PIECE = 20_000
 _YES_NO_TOKENS = 4
 _PROMPT = """Do these two questions ask for the same fact, so that whoever knows the answer to one knows the other's?
@@ -179,21 +182,21 @@ Answer with one word, yes or no."""
 
 
 class NearQuestion(NamedTuple):
-    """A training question near an exam question: their places, their cosine, and what the sample's turn asks."""
+    """A training question near an exam question: both indices, their cosine, and the training question."""
 
     sample: int
     question: int
     cosine: float
-    asked: str
+    text: str
 
 
 class QuestionSimilarity:
     """The cosines of training questions to exam questions, from one set of vectors."""
 
     def __init__(self, samples: Sequence[Sample], exam: Sequence[Question], vectors: TokenVectors) -> None:
-        turns = [(place, text) for place, sample in enumerate(samples) for text in dict.fromkeys(questions_of(sample))]
-        self._owners = np.array([place for place, _ in turns], dtype=np.int64)
-        texts = self._asked = [text for _, text in turns]
+        turns = [(index, text) for index, sample in enumerate(samples) for text in dict.fromkeys(questions_of(sample))]
+        self._owners = np.array([index for index, _ in turns], dtype=np.int64)
+        texts = self._texts = [text for _, text in turns]
         rows = sif_vectors([*texts, *(question.question for question in exam)], vectors)
         self._training, self._exam = rows[: len(texts)], rows[len(texts) :]
 
@@ -202,15 +205,15 @@ class QuestionSimilarity:
             yield start, self._training[start : start + _PIECE] @ self._exam.T
 
     def same(self) -> dict[int, NearQuestion]:
-        """Return the samples whose nearest exam question is at 0.94 or above, by place."""
-        found: dict[int, NearQuestion] = {}
+        """Return the samples whose nearest exam question has a cosine of 0.94 or more, by index."""
+        matches: dict[int, NearQuestion] = {}
         for start, cosines in self._pieces():
             best = cosines.argmax(axis=1)
             top = cosines[np.arange(len(best)), best]
             for at in np.flatnonzero(top >= SAME):
                 owner = int(self._owners[start + at])
-                found.setdefault(owner, NearQuestion(owner, int(best[at]), float(top[at]), self._asked[start + at]))
-        return found
+                matches.setdefault(owner, NearQuestion(owner, int(best[at]), float(top[at]), self._texts[start + at]))
+        return matches
 
     def doubtful(self) -> list[NearQuestion]:
         """Return, for each exam question, the three nearest training questions below 0.94, each pair once."""
@@ -220,34 +223,34 @@ class QuestionSimilarity:
             for number, column in enumerate(cosines.T):
                 for at in np.argsort(-column, kind="stable")[:_NEAREST]:
                     if column[at] > -2:
-                        place = start + int(at)
-                        owner = int(self._owners[place])
-                        near[number].append(NearQuestion(owner, number, float(column[at]), self._asked[place]))
+                        turn = start + int(at)
+                        owner = int(self._owners[turn])
+                        near[number].append(NearQuestion(owner, number, float(column[at]), self._texts[turn]))
         chosen = [pair for pairs in near for pair in sorted(pairs, key=lambda pair: -pair.cosine)[:_NEAREST]]
-        return list({(pair.asked, pair.question): pair for pair in chosen}.values())
+        return list({(pair.text, pair.question): pair for pair in chosen}.values())
 
 
 def confirmed_by_teacher(
     pairs: Sequence[NearQuestion], exam: Sequence[Question], teacher: TeacherLike, seed: int
 ) -> tuple[dict[int, NearQuestion], int]:
-    """Ask the teacher of each pair whether both ask the same; return the samples of which it says so, by place.
+    """Let the teacher decide whether both questions of each pair ask the same; return the samples that do, by index.
 
     Yang et al. 2023, "Rethinking benchmark and contamination for language models with rephrased samples" (arXiv
-    2311.04850): near by embedding, then judged by a model.
+    2311.04850): candidates by embedding, then judged by a model.
 
     Returns:
         the samples, and the number of pairs whose reply was neither yes nor no.
     """
     requests = []
     for pair in pairs:
-        content = _PROMPT.format(exam=exam[pair.question].question, training=pair.asked)
+        content = _PROMPT.format(exam=exam[pair.question].question, training=pair.text)
         requests.append(Request((Message(role="user", content=content),), _YES_NO_TOKENS, 0.0, seed))
     replies = teacher.ask_all(requests, "comparing with the exam")
-    found: dict[int, NearQuestion] = {}
+    confirmed: dict[int, NearQuestion] = {}
     unclear = 0
     for pair, reply in zip(pairs, replies, strict=True):
         word = (reply.text if reply else "").strip().strip("*\"'.").casefold()
         if word.startswith("yes"):
-            found.setdefault(pair.sample, pair)
+            confirmed.setdefault(pair.sample, pair)
         unclear += not word.startswith(("yes", "no"))
-    return found, unclear
+    return confirmed, unclear
