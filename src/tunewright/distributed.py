@@ -1,7 +1,7 @@
-"""Several processes, one training: who this process is, sums over all, and how the others follow the first.
+"""Several processes in one training: this process's rank, sums over all processes, and calls of the first process.
 
-``torchrun`` and ``accelerate launch`` start one process per GPU and tell each its place in the environment. The first
-one runs the pipeline; the others wait for the stages that all take part in.
+``torchrun`` and ``accelerate launch`` start one process per GPU and give each its rank in the environment. The first
+process runs the pipeline; the others, its followers, wait for the stages in which all take part.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_WAIT = timedelta(days=30)  # a follower waits through synthesis, however long that takes
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+_WAIT = timedelta(days=30)  # a follower waits through synthesis, however long it takes
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place among all."""
+    """This process's rank among all processes, and its rank on its machine (``local_rank``)."""
 
     rank: int = 0
     world_size: int = 1
@@ -40,21 +43,21 @@ class Processes:
         return [float(total) for total in totals.tolist()]
 
     def all(self, answer: bool, device: str) -> bool:
-        """Return whether the answer is yes in all processes."""
+        """Return whether the answer is true in all processes."""
         return answer if self.world_size == 1 else self.sum([float(answer)], device)[0] == self.world_size
 
     def smallest(self, value: float, device: str) -> float:
-        """Return the smallest value of all processes."""
+        """Return the smallest value over all processes."""
         if self.world_size == 1:
             return value
         import torch
 
-        least = torch.tensor([value], dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
-        return float(least)
+        smallest = torch.tensor([value], dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(smallest, op=torch.distributed.ReduceOp.MIN)
+        return float(smallest)
 
-    def sum_gradients(self, parameters: Iterable[Any]) -> None:
-        """Replace each gradient by its sum over all processes; one that has none counts as zero."""
+    def sum_gradients(self, parameters: Iterable[Parameter]) -> None:
+        """Replace each gradient by its sum over all processes; a missing gradient counts as zero."""
         if self.world_size == 1:
             return
         import torch
@@ -65,18 +68,18 @@ class Processes:
             torch.distributed.all_reduce(parameter.grad)
 
     def wait(self) -> None:
-        """Return once all processes are here."""
+        """Wait until all processes have called this."""
         if self.world_size > 1:
             self.sum([0.0], "cuda" if _has_gpu() else "cpu")
 
     def call(self, task: str) -> None:
-        """Tell the followers what to take part in next; an empty text sends them home."""
+        """Announce the stage in which the followers take part next; an empty text ends them."""
         if self.world_size > 1:
             store = _store()
             store.set(f"task {store.add('tasks', 1)}", task)
 
     def next_task(self, number: int) -> str:
-        """Wait for the task of that number (from 1) and return it."""
+        """Wait for the announcement of this number (from 1) and return it."""
         store = _store()
         store.wait([f"task {number}"], _WAIT)
         return str(store.get(f"task {number}").decode())
@@ -95,7 +98,7 @@ def _store() -> Any:
 
 
 def processes() -> Processes:
-    """Return this process's place; joins the others at the first call of a launched process."""
+    """Return this process's ranks; the first call in a launched process joins the others."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Processes()
@@ -106,5 +109,5 @@ def processes() -> Processes:
         if _has_gpu():
             torch.cuda.set_device(local_rank)
         torch.distributed.init_process_group("nccl" if _has_gpu() else "gloo", timeout=timedelta(hours=2))
-        atexit.register(torch.distributed.destroy_process_group)  # its threads abort a process that ends under them
+        atexit.register(torch.distributed.destroy_process_group)  # its threads abort a process that ends before them
     return Processes(int(os.environ["RANK"]), world_size, local_rank)

@@ -242,8 +242,8 @@ def test_a_preference_against_the_score_is_on_top_of_the_card(hub, run, capsys):
         ("PUT /store", 429, ["asks to wait", "429"]),
         ("whoami", 503, ["in trouble", "503", "status.huggingface.co"]),
         ("PUT /store", 500, ["in trouble", "500"]),
-        ("commit/main", 400, ["does not take", "400", "the reason"]),
-        ("commit/main", 418, ["would not take", "418"]),
+        ("commit/main", 400, ["rejects the push", "400", "the reason"]),
+        ("commit/main", 418, ["refuses to accept", "418"]),
         ("whoami", None, ["cannot be reached", "connection"]),
     ],
 )

@@ -48,8 +48,8 @@ def trio(folder, kind, quantization="nf4-double"):
     return model, copy.deepcopy(model).float()
 
 
-def apart(one, other):
-    return float((one - other).norm() / other.norm())
+def apart(ours, reference):
+    return float((ours - reference).norm() / reference.norm())
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
@@ -74,9 +74,9 @@ def test_every_family(name, tmp_path):
     path = choose_path(
         Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512)), model, DEVICE
     )
-    loss, found = gradients(path, examples, None)
+    loss, ours = gradients(path, examples, None)
     assert loss == pytest.approx(reference_loss, rel=1e-5)
-    assert apart(found, reference) < 1e-4
+    assert apart(ours, reference) < 1e-4
 
 
 def test_eight_bit_gradients_point_the_same_way(tiny_model):

@@ -34,8 +34,8 @@ def compare(kind, monkeypatch):
             with monkeypatch.context() as patched:
                 patched.setattr(elementwise, "_triton", lambda tensor, backend=backend: backend)
                 function(*arguments, **rest)
-        for one, other in zip(*copies, strict=True):
-            torch.testing.assert_close(_flat(one), _flat(other), rtol=tolerance, atol=tolerance, equal_nan=True)
+        for ours, reference in zip(*copies, strict=True):
+            torch.testing.assert_close(_flat(ours), _flat(reference), rtol=tolerance, atol=tolerance, equal_nan=True)
 
     return run
 

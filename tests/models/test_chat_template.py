@@ -91,13 +91,13 @@ def test_no_end_token_is_seen(tmp_path):
     assert not encoded.ends_supervised
 
 
-def test_missing_template_gets_the_stated_default_and_says_so(tmp_path, capsys):
+def test_missing_template_gets_the_default_with_a_warning(tmp_path, capsys):
     tokenizer = tokenizer_with(None, tmp_path)
     assert tokenizer.chat_template == DEFAULT_TEMPLATE
     assert "no chat template" in capsys.readouterr().err
 
 
-def test_an_answer_that_stands_in_the_question_too_is_masked_at_its_own_place(tmp_path):
+def test_an_answer_that_stands_in_the_question_too_is_masked_at_its_own_position(tmp_path):
     moving = (  # puts the system text into the last user turn, so that no earlier rendering is a prefix
         "{% set last = messages | selectattr('role', 'equalto', 'user') | list | last %}{% for m in messages %}"
         "{% if m['role'] == 'user' %}{{ '[Q] ' + ('Be brief. ' if m == last else '') + m['content'] + ' ' }}"

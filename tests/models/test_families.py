@@ -52,10 +52,10 @@ def examples(tokenizer):
         )
         for n in range(12)
     ]
-    found, rejections = encode_samples(samples, tokenizer, 512)
-    assert len(found) == 12, rejections
-    assert min(example.num_tokens for example in found) > 2 * WINDOW
-    return found
+    examples, rejections = encode_samples(samples, tokenizer, 512)
+    assert len(examples) == 12, rejections
+    assert min(example.num_tokens for example in examples) > 2 * WINDOW
+    return examples
 
 
 # Training
@@ -99,15 +99,15 @@ class Interrupting(list):
 
     def __init__(self, examples, step):
         super().__init__(examples)
-        self.asked, self.at = 0, (step - 1) * 4 + 1
+        self.calls, self.at = 0, (step - 1) * 4 + 1
 
-    def __getitem__(self, place):
+    def __getitem__(self, index):
         import signal
 
-        self.asked += 1
-        if self.asked == self.at:
+        self.calls += 1
+        if self.calls == self.at:
             signal.raise_signal(signal.SIGINT)
-        return super().__getitem__(place)
+        return super().__getitem__(index)
 
 
 def test_a_packed_row_gives_each_sample_what_it_gets_alone(folder, examples):
@@ -149,15 +149,15 @@ def test_the_sliding_window_is_crossed(folder, examples):
 
 def test_recomputed_activations_give_the_same_gradient(folder, examples):
     model = wake(adapted(base_of(folder))).train()
-    found = []
+    gradients = []
     for capacity in (Capacity(200), Capacity(200, kept=0)):
         capacity.apply(PlainPath(model))
         model.zero_grad()
         accumulate(PlainPath(model), NEXT_TOKEN, examples[:4], loop_settings(), capacity)
-        found.append({key: value.grad.clone() for key, value in trainable(model).items()})
+        gradients.append({key: value.grad.clone() for key, value in trainable(model).items()})
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    assert all(float(value.abs().max()) > 0 for value in found[0].values())
-    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+    assert all(float(value.abs().max()) > 0 for value in gradients[0].values())
+    assert all(torch.equal(gradients[0][key], gradients[1][key]) for key in gradients[0])
 
 
 # Decoding

@@ -33,8 +33,8 @@ def test_each_answer_and_its_end_are_supervised_and_nothing_else(words, chat, sy
     assert encoded.ends_supervised
     runs = supervised_runs(encoded.labels)
     end = words.tokenizer.convert_tokens_to_ids(words.end)
-    told = [words.tokenizer.decode(run[:-1]).strip() for run in runs]
-    assert told == [message.content for message in messages if message.role == "assistant"]
+    answers = [words.tokenizer.decode(run[:-1]).strip() for run in runs]
+    assert answers == [message.content for message in messages if message.role == "assistant"]
     assert [run[-1] for run in runs] == [end] * len(runs)
     last = encode(words.tokenizer, messages, last_turn_only=True)
     assert [label for label in last.labels if label != IGNORED] == runs[-1]

@@ -27,13 +27,13 @@ def chats_with(*answers):
 
 
 def train_on(model, tokenizer, samples, where, steps):
-    found, rejections = encode_samples(samples, tokenizer, 512)
+    examples, rejections = encode_samples(samples, tokenizer, 512)
     assert not rejections
     changes = {"epochs": steps, "learning_rate": 2e-2, "checkpoint_steps": steps}
-    run_loop(model, TrainingTask(found, NEXT_TOKEN), where, {"data": "same"}, Capacity(400), **changes)
+    run_loop(model, TrainingTask(examples, NEXT_TOKEN), where, {"data": "same"}, Capacity(400), **changes)
     losses = [row["loss"] for row in read_metrics(where / "metrics.jsonl")]
     assert losses[-1] < losses[0] - 1
-    return found
+    return examples
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -52,15 +52,17 @@ def test_added_tokens_are_learned_and_come_back(name, tmp_path):
     model = adapted(base, ids)
     assert torch.equal(logits_of(model, text), untrained)
 
-    found = train_on(model, tokenizer, chats_with("<dose> of <gene>"), tmp_path, 30)
+    examples = train_on(model, tokenizer, chats_with("<dose> of <gene>"), tmp_path, 30)
     with torch.inference_mode():
         changed = (model.get_input_embeddings()(every) != rows).any(dim=1)
     assert set(every[changed].tolist()) == set(ids)
-    sequence = found[0].sequences[0]
-    told = logits_of(model, sequence.input_ids).argmax(-1)
-    places = [place for place, label in enumerate(sequence.labels) if label in ids]
-    assert len(places) == 2
-    assert [int(told[place - 1]) for place in places] == [sequence.labels[place] for place in places]
+    sequence = examples[0].sequences[0]
+    predicted = logits_of(model, sequence.input_ids).argmax(-1)
+    positions = [position for position, label in enumerate(sequence.labels) if label in ids]
+    assert len(positions) == 2
+    assert [int(predicted[position - 1]) for position in positions] == [
+        sequence.labels[position] for position in positions
+    ]
 
     save_adapter(model, tmp_path / "adapter", "a/name")
     fresh = load_adapter(base_of(folder, len(tokenizer)), tmp_path / "adapter")
@@ -76,5 +78,5 @@ def test_a_base_without_template_gets_the_default_and_trains(name, tmp_path):
     tokenizer = load_tokenizer(folder)
     assert tokenizer.chat_template == DEFAULT_TEMPLATE
     samples = chats_with("The treated group.", "Nobody")
-    found = train_on(adapted(base_of(folder)), tokenizer, samples, tmp_path / "run", 8)
-    assert all(example.sequences[0].labels.count(tokenizer.eos_token_id) == 1 for example in found)
+    examples = train_on(adapted(base_of(folder)), tokenizer, samples, tmp_path / "run", 8)
+    assert all(example.sequences[0].labels.count(tokenizer.eos_token_id) == 1 for example in examples)

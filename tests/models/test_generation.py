@@ -26,10 +26,10 @@ def jobs_for(tokenizer, system="You answer questions about a collection of docum
     return [AnswerJob(p, g) for p, g in zip(prompts, golds, strict=True)]
 
 
-def one_by_one(model, job, limit, ends):
+def singly(model, job, limit, ends):
     ids = torch.tensor([job.prompt_ids])
     with torch.inference_mode():
-        told = model.generate(
+        tokens = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=limit,
@@ -39,37 +39,37 @@ def one_by_one(model, job, limit, ends):
         )[0, ids.shape[1] :].tolist()
         logits = model(torch.tensor([[*job.prompt_ids, *job.gold_ids]])).logits[0, ids.shape[1] - 1 : -1]
         nll = torch.nn.functional.cross_entropy(logits, torch.tensor(job.gold_ids)).item()
-    return [token for token in told if token not in ends], nll
+    return [token for token in tokens if token not in ends], nll
 
 
 @pytest.mark.parametrize("ends", [[2], [2, *range(250, 400)]], ids=["rarely ends", "rows end at different times"])
-def test_batched_answers_equal_transformers_one_by_one(loaded, ends):
+def test_batched_answers_equal_single_answers_of_transformers(loaded, ends):
     model, tokenizer = loaded
     jobs = jobs_for(tokenizer)
     outputs = answer_batch(model, jobs, 24, ends, tokenizer.pad_token_id)
     for job, output in zip(jobs, outputs, strict=True):
-        told, nll = one_by_one(model, job, 24, ends)
-        assert output.token_ids == told
+        tokens, nll = singly(model, job, 24, ends)
+        assert output.token_ids == tokens
         assert output.gold_nll == pytest.approx(nll, abs=1e-4)
-        assert output.finish == ("length" if len(told) == 24 else "stop")
+        assert output.finish == ("length" if len(tokens) == 24 else "stop")
 
 
 def test_without_a_shared_prefix_too(loaded):
     model, tokenizer = loaded
     jobs = [AnswerJob(tokenizer(q)["input_ids"], [5, 6]) for q in QUESTIONS]
     for job, output in zip(jobs, answer_batch(model, jobs, 8, [2], 2), strict=True):
-        assert output.token_ids == one_by_one(model, job, 8, [2])[0]
+        assert output.token_ids == singly(model, job, 8, [2])[0]
 
 
-def test_stream_says_what_the_batch_says(loaded):
+def test_stream_yields_the_answer_of_the_batch(loaded):
     model, tokenizer = loaded
     job = jobs_for(tokenizer)[0]
     (output,) = answer_batch(model, [job], 16, [2], 2)
-    told = "".join(stream(model, tokenizer, job.prompt_ids, 16, [2]))
+    text = "".join(stream(model, tokenizer, job.prompt_ids, 16, [2]))
     whole = tokenizer.decode(output.token_ids, skip_special_tokens=True)
-    assert told
-    assert whole.startswith(told)
-    assert not whole[len(told) :].strip("\ufffd")  # only half a character may be held back
+    assert text
+    assert whole.startswith(text)
+    assert not whole[len(text) :].strip("\ufffd")  # only half a character may be held back
 
 
 def test_batches_hold_every_job_once_longest_first():
@@ -91,7 +91,7 @@ def test_draws_follow_the_probabilities_of_the_nucleus():
     logits = probabilities.log().expand(len(chances), -1)
     for temperature, top_p in ((1.0, 0.9), (0.5, 0.9), (1.0, 1.0), (1.0, 0.01)):
         tokens = draw_tokens(logits, chances, Sampling(temperature, top_p))
-        told = torch.bincount(tokens, minlength=4) / len(chances)
+        frequencies = torch.bincount(tokens, minlength=4) / len(chances)
         sharp = probabilities ** (1 / temperature)
         sharp = sharp / sharp.sum()
         kept, total = torch.zeros(4), 0.0
@@ -99,7 +99,7 @@ def test_draws_follow_the_probabilities_of_the_nucleus():
             if total < top_p:
                 kept[number] = sharp[number]
             total += float(sharp[number])
-        assert torch.allclose(told, kept / kept.sum(), atol=2e-3)
+        assert torch.allclose(frequencies, kept / kept.sum(), atol=2e-3)
 
 
 def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(loaded):
@@ -114,18 +114,18 @@ def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(loaded):
     assert greedy[0].token_ids == greedy[1].token_ids != together[0].token_ids
 
 
-def test_a_false_answer_is_scored_beside_the_gold_one_and_changes_nothing_else(loaded):
+def test_a_false_answer_is_scored_beside_the_gold_answer_and_changes_nothing_else(loaded):
     model, tokenizer = loaded
     jobs = jobs_for(tokenizer)
     swapped = [replace(job, gold_ids=jobs[n - 1].gold_ids) for n, job in enumerate(jobs)]
     both = [replace(job, contrast_ids=other.gold_ids) for job, other in zip(jobs, swapped, strict=True)]
     both[2] = jobs[2]
-    plain, other, found = (
-        answer_batch(model, asked, 8, [2], tokenizer.pad_token_id) for asked in (jobs, swapped, both)
+    plain, other, scored = (
+        answer_batch(model, batch, 8, [2], tokenizer.pad_token_id) for batch in (jobs, swapped, both)
     )
-    assert [output.token_ids for output in found] == [output.token_ids for output in plain]
-    assert [output.gold_nll for output in found] == pytest.approx([output.gold_nll for output in plain], abs=1e-5)
-    assert found[2].contrast_nll is None
-    told = [output.contrast_nll for n, output in enumerate(found) if n != 2]
-    assert told == pytest.approx([output.gold_nll for n, output in enumerate(other) if n != 2], abs=1e-5)
+    assert [output.token_ids for output in scored] == [output.token_ids for output in plain]
+    assert [output.gold_nll for output in scored] == pytest.approx([output.gold_nll for output in plain], abs=1e-5)
+    assert scored[2].contrast_nll is None
+    contrasts = [output.contrast_nll for n, output in enumerate(scored) if n != 2]
+    assert contrasts == pytest.approx([output.gold_nll for n, output in enumerate(other) if n != 2], abs=1e-5)
     assert all(output.contrast_nll is None for output in plain)

@@ -27,7 +27,7 @@ def ask(endpoint, tmp_path, **more):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True).stdout
 
 
-def test_a_model_is_fetched_and_found_again_without_network(tmp_path):
+def test_a_model_is_fetched_once_and_located_without_network(tmp_path):
     with stand_in_hub() as hub:
         assert ask(hub.url, tmp_path) == "['config.json', 'tokenizer.json']\n"
     assert ask(hub.url, tmp_path, HF_HUB_OFFLINE="1") == "['config.json', 'tokenizer.json']\n"
@@ -40,42 +40,42 @@ def test_a_model_is_fetched_and_found_again_without_network(tmp_path):
         (401, "GatedRepo", ["is gated", "HF_TOKEN"]),
         (404, "RepoNotFound", ["no model owner/name", "404", "spelling"]),
         (401, "", ["owner/name", "401", "HF_TOKEN"]),
-        (403, "", ["would not give", "403", "HF_TOKEN"]),
+        (403, "", ["refuses to send", "403", "HF_TOKEN"]),
         (429, "", ["asks to wait", "429", "again"]),
         (503, "", ["in trouble", "503", "status.huggingface.co"]),
     ],
 )
-def test_refusals_are_told_apart(tmp_path, status, code, words):
+def test_each_refusal_has_its_message(tmp_path, status, code, words):
     with stand_in_hub(Fault(".", status, code=code)) as hub:
-        told = ask(hub.url, tmp_path)
-        assert told.count("hint: ") == 1
+        printed = ask(hub.url, tmp_path)
+        assert printed.count("hint: ") == 1
     for word in words:
-        assert word in told, told
+        assert word in printed, printed
 
 
-def test_no_network_is_said(tmp_path):
-    told = ask("http://127.0.0.1:9", tmp_path)
-    assert "cannot be reached" in told
-    assert "model.base=/path/to/name" in told
+def test_no_network_has_its_message(tmp_path):
+    printed = ask("http://127.0.0.1:9", tmp_path)
+    assert "cannot be reached" in printed
+    assert "model.base=/path/to/name" in printed
 
 
-def test_a_refused_token_is_told_from_a_missing_one_and_printed_by_neither(tmp_path):
+def test_a_refused_token_differs_from_a_missing_token_and_is_never_printed(tmp_path):
     with stand_in_hub(Fault(".", 401)) as hub:
-        told = ask(hub.url, tmp_path, HF_TOKEN="hf_canary4711")
+        printed = ask(hub.url, tmp_path, HF_TOKEN="hf_canary4711")
         assert hub.authorizations == {"Bearer hf_canary4711"}
-    assert "refused the token" in told
-    assert "hf_canary4711" not in told
+    assert "refused the token" in printed
+    assert "hf_canary4711" not in printed
 
 
-def test_a_switch_that_forbids_the_hub_is_told_from_no_network(tmp_path):
+def test_a_switch_that_forbids_the_hub_differs_from_no_network(tmp_path):
     with stand_in_hub() as hub:
-        told = ask(hub.url, tmp_path, HF_HUB_OFFLINE="1")
+        printed = ask(hub.url, tmp_path, HF_HUB_OFFLINE="1")
         assert hub.requests == []
-    assert "HF_HUB_OFFLINE is set" in told
+    assert "HF_HUB_OFFLINE is set" in printed
     assert "HF_HUB_OFFLINE" not in ask("http://127.0.0.1:9", tmp_path)
 
 
-def test_reading_and_pushing_use_the_same_words_and_no_name_is_taken_for_a_place_in_them():
+def test_reading_and_pushing_use_the_same_words_and_each_name_is_filled_in_once():
     from types import SimpleNamespace
 
     from tunewright.models.hub_errors import explain
@@ -93,7 +93,7 @@ def test_reading_and_pushing_use_the_same_words_and_no_name_is_taken_for_a_place
     gated = words(403, True, **{"X-Error-Code": "GatedRepo"})
     assert gated == words(403, False, **{"X-Error-Code": "GatedRepo"})
     assert gated.headline.startswith("OWNER/REPO-NAME-HUB is gated")
-    said = words(403, True, **{"X-Error-Message": "no hf_secret here https://x/y?sig=1\nat all"})
-    assert said.cause.endswith(": no … here https://x/y?… at all")
+    message = words(403, True, **{"X-Error-Message": "no hf_secret here https://x/y?sig=1\nat all"})
+    assert message.cause.endswith(": no … here https://x/y?… at all")
     assert explain(OSError(28, "No space left on device"), "a/b", writing=False) is None
-    assert explain(ValueError("a defect"), "a/b", writing=True) is None
+    assert explain(ValueError("a bug"), "a/b", writing=True) is None

@@ -51,7 +51,7 @@ def adapted_without_noise(folder):
     return attach_adapter(load_base(folder, "none", "cpu", torch.float32), ADAPTER, 3)
 
 
-def test_expanded_weights_answer_as_the_quantized_ones(tiny_model, tmp_path):
+def test_expanded_weights_answer_as_the_quantized_weights(tiny_model, tmp_path):
     model = adapted(tiny_model, "nf4-double")
     save_adapter(model, tmp_path, "a/name")
     expanded = load_adapter(for_inference(load_base(tiny_model, "nf4-double", "cpu", torch.float32)), tmp_path)
@@ -84,7 +84,7 @@ def test_no_matching_target_names_the_default(tiny_model):
     assert "all-linear" in caught.value.hint
 
 
-def test_missing_models_are_told_apart(tmp_path):
+def test_each_missing_model_has_its_message(tmp_path):
     with pytest.raises(ModelError, match="there is no model at"):
         locate("./nothing", tmp_path)
     (tmp_path / "empty").mkdir()

@@ -62,11 +62,11 @@ def test_a_small_card_recomputes():
 
 @given(st.floats(7, 160), st.floats(0, 60))
 def test_more_memory_is_never_slower_and_always_fits(gib, more):
-    one, other = chosen(gib), chosen(gib + more)
-    for budget, best in ((gib, one), (gib + more, other)):
+    less, larger = chosen(gib), chosen(gib + more)
+    for budget, best in ((gib, less), (gib + more, larger)):
         if "not to fit" not in best.why:
             assert predict_memory(recipe(), SHAPE, best, fast=True).total <= budget * GIB * (1 - SPARE)
-            assert step_cost(SHAPE, other) <= step_cost(SHAPE, one) or "not to fit" in one.why
+            assert step_cost(SHAPE, larger) <= step_cost(SHAPE, less) or "not to fit" in less.why
 
 
 @given(st.integers(0, LEVELS * 32))
@@ -101,7 +101,7 @@ def test_eight_bit_gradients_take_a_byte_per_weight():
     assert coarse - plain == SHAPE.block_weights
 
 
-def test_nothing_fits_is_said():
+def test_nothing_fits_is_reported():
     assert "not to fit" in chosen(3).why
 
 

@@ -58,18 +58,18 @@ def logits(model, tokenizer):
 def test_each_adapter_answers_as_if_it_were_alone_on_the_base(trained, tiny_model):
     recipe = own_recipe(trained / "one", tiny_model)
     folders = [None, trained / "one/run/adapter", trained / "two/run/adapter"]
-    memory, found = ModelPool(), []
+    memory, results = ModelPool(), []
     for folder in [*folders, *reversed(folders)]:
         weights = ModelWeights.of(recipe, folder)
         with memory.holding(weights) as model:
-            found.append(logits(model, memory.tokenizer(weights)))
+            results.append(logits(model, memory.tokenizer(weights)))
     tokenizer = memory.tokenizer(ModelWeights.of(recipe))
     for number, folder in enumerate(folders):
         base = student_base(recipe, pick_device(), tokenizer)
         alone = logits(load_adapter(base, folder) if folder else base, tokenizer)
-        assert torch.equal(found[number], alone), folder
-        assert torch.equal(found[-1 - number], alone), folder
-    assert not torch.equal(found[1], found[2])
+        assert torch.equal(results[number], alone), folder
+        assert torch.equal(results[-1 - number], alone), folder
+    assert not torch.equal(results[1], results[2])
 
 
 def test_an_arm_more_generates_its_own_answers_alone_and_a_rerun_none(trained, tiny_model, generated):

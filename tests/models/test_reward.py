@@ -25,23 +25,23 @@ def folder(request, tmp_path_factory):
     return make_reward_model(tmp_path_factory.mktemp("reward") / request.param, request.param)
 
 
-def test_scores_are_those_of_the_pipeline_and_of_one_by_one(folder, monkeypatch):
+def test_scores_are_those_of_the_pipeline_and_of_single_exchanges(folder, monkeypatch):
     from transformers import pipeline
 
     model, tokenizer = load_reward(folder, "cpu")
     monkeypatch.setitem(reward._BATCH_TOKENS, "cpu", 40)  # several batches
     scored = score_exchanges(model, tokenizer, EXCHANGES)
     classify = pipeline("text-classification", model=str(folder), function_to_apply="none", device="cpu")
-    for (prompt, answer), told in zip(EXCHANGES, scored.rewards, strict=True):
-        assert told == pytest.approx(classify({"text": prompt, "text_pair": answer})["score"], abs=1e-4)
+    for (prompt, answer), value in zip(EXCHANGES, scored.rewards, strict=True):
+        assert value == pytest.approx(classify({"text": prompt, "text_pair": answer})["score"], abs=1e-4)
         ids = [2, *tokenizer.convert_tokens_to_ids(prompt.split()), 3]
         kinds = [0] * len(ids) + [1] * (len(answer.split()) + 1)
         ids += [*tokenizer.convert_tokens_to_ids(answer.split()), 3]
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([ids]), token_type_ids=torch.tensor([kinds])).logits
-        assert told == pytest.approx(logits.item(), abs=1e-4)
+        assert value == pytest.approx(logits.item(), abs=1e-4)
     assert scored.num_cut == 0
-    assert len({round(told, 3) for told in scored.rewards}) == len(EXCHANGES)
+    assert len({round(value, 3) for value in scored.rewards}) == len(EXCHANGES)
 
 
 def test_too_long_an_exchange_loses_the_beginning_of_its_prompt_and_is_counted(tmp_path):

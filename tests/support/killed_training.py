@@ -71,8 +71,8 @@ def child(model, task: TrainingTask, folder: Path, last_loss: int, last_write: i
     torch.manual_seed(7)
     if last_write:
         dying_writes(last_write)
-    one_row = Capacity(micro_batch_tokens=1_000_000)  # per step, so that a row of the ledger is a step
-    run_loop(model, watched(task, folder / "ledger.jsonl", last_loss), folder, {"a": 1}, one_row, **SETTINGS)
+    whole_step = Capacity(micro_batch_tokens=1_000_000)  # per step, so that a row of the ledger is a step
+    run_loop(model, watched(task, folder / "ledger.jsonl", last_loss), folder, {"a": 1}, whole_step, **SETTINGS)
 
 
 def fork(*arguments) -> bool:

@@ -18,8 +18,8 @@ TEXT = (
 )
 
 
-_SAID = "who followed the study of 426 patients in three hospitals and why ? it was treated group ."
-REWARD_WORDS = _SAID.split()
+_SENTENCE = "who followed the study of 426 patients in three hospitals and why ? it was treated group ."
+REWARD_WORDS = _SENTENCE.split()
 
 
 def make_tokenizer(

@@ -14,7 +14,7 @@ def test_all_is_well():
     assert advise(rows(FALLING, [2.0, 1.6, 1.4, 1.39]), 500) == []
 
 
-def test_too_few_samples_are_said_with_what_to_do():
+def test_too_few_samples_give_advice():
     [sentence] = advise(rows(FALLING), 99)
     assert "Only 99 samples" in sentence
     assert "samples_per_document" in sentence
@@ -30,7 +30,7 @@ def test_noise_around_the_lowest_is_no_turn():
     assert advise(rows(FALLING, [2.0, 1.6, 1.40, 1.41]), 500) == []
 
 
-def test_a_flat_loss_is_said():
+def test_a_flat_loss_gives_advice():
     [sentence] = advise(rows([2.0] * 30), 500)
     assert "hardly moved (2.000 to 2.000)" in sentence
     assert "training.learning_rate" in sentence

@@ -52,5 +52,5 @@ def test_rewrites_of_an_earlier_recipe_and_of_exam_documents_are_not_trained_on(
 
 def test_a_document_with_planted_text_is_counted_and_not_trained_on(run, tiny_model):
     data = read(run, tiny_model, 0)
-    assert [(one.id, one.reason) for one in data.rejections] == [("planted", PLANTED)]
+    assert [(rejection.id, rejection.reason) for rejection in data.rejections] == [("planted", PLANTED)]
     assert data.num_in == len(data.examples) + 1

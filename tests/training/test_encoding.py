@@ -38,11 +38,11 @@ def test_a_pair_shares_its_prompt_and_supervises_the_two_answers_alone(tokenizer
     for sequence, answer in ((chosen, pair.chosen), (rejected, pair.rejected)):
         learned = [label for label in sequence.labels if label != IGNORED]
         assert tokenizer.decode(learned) == answer + "<|im_end|>"
-    start = next(place for place, label in enumerate(chosen.labels) if label != IGNORED)
+    start = next(index for index, label in enumerate(chosen.labels) if label != IGNORED)
     assert chosen.input_ids[:start] == rejected.input_ids[:start]
 
 
-def test_a_pair_with_an_earlier_answer_learns_the_last_one_only(tokenizer):
+def test_a_pair_with_an_earlier_answer_learns_the_last_answer_only(tokenizer):
     earlier = (Message(role="user", content="Who?"), Message(role="assistant", content="It had."))
     pair = pairs(1)[0].model_copy(update={"prompt": (*earlier, Message(role="user", content="Which?"))})
     chosen = encode_pairs([pair], tokenizer, 512)[0][0].sequences[0]
@@ -70,7 +70,7 @@ def test_overlap_is_context_without_loss(tokenizer):
     assert second.sequences[0].labels[8] != IGNORED
 
 
-def test_a_control_token_spelled_in_a_text_is_not_one(tokenizer):
+def test_a_control_token_spelled_in_a_text_is_plain_text(tokenizer):
     document = Document(id="d", title="", source="", text="He wrote <|im_end|> there.")
     ids = encode_texts([document], tokenizer, 64, 0)[0].sequences[0].input_ids
     assert tokenizer.eos_token_id not in ids[1:-1]
@@ -89,7 +89,7 @@ def test_texts_make_their_share_of_the_tokens(share, seed):
     assert sum(example.sample.startswith("c") for example in mixed) == 40
 
 
-def test_a_share_of_one_is_text_alone_and_too_little_text_is_all_taken():
+def test_a_full_share_is_text_alone_and_too_little_text_is_all_taken():
     chats, texts = blocks("c", 40, 20), blocks("t", 5, 10)
     assert mix(chats, texts, 1.0, 0) == texts
     assert len(mix(chats, texts, 0.5, 0)) == 45

@@ -34,8 +34,8 @@ def gradients(path, objective, examples, budget=1000):
     return loss, {name: parameter.grad.clone() for name, parameter in trainable(path.model).items()}
 
 
-def assert_same(one, other, tolerance):
-    (loss, ours), (expected, theirs) = one, other
+def assert_same(result, reference, tolerance):
+    (loss, ours), (expected, theirs) = result, reference
     assert float(loss) == pytest.approx(float(expected), rel=tolerance)
     assert ours.keys() == theirs.keys()
     for name, gradient in theirs.items():
@@ -70,7 +70,7 @@ def test_other_objectives(tiny_model, name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_family_takes_it_or_says_why_not(name, tmp_path, capsys, monkeypatch):
+def test_every_family_takes_it_or_the_reason_is_printed(name, tmp_path, capsys, monkeypatch):
     folder = make_family(name, tmp_path / name)
     model = wake(adapted(base_of(folder))).train()
     examples = tiny_examples(folder, 6)
@@ -141,15 +141,15 @@ def test_gradients_of_learned_tokens_survive_fp16():
     torch.manual_seed(0)
     weight, targets = torch.nn.functional.normalize(torch.randn(4000, 64)) * 0.8, torch.arange(20)
     hidden = weight[targets] * 36
-    found = {}
+    slopes = {}
     for kind in (torch.float32, torch.float16):
         x = hidden.detach().to(kind).requires_grad_()
         logps = TargetLogps.apply(x, weight.to(kind), targets)
         (-logps.sum() * 1024).backward()
-        found[kind] = x.grad.float()
+        slopes[kind] = x.grad.float()
     assert -1e-4 < float(logps.detach().mean()) < 0
-    truth = found[torch.float32]
-    assert (found[torch.float16] - truth).norm() < 0.02 * truth.norm()
+    truth = slopes[torch.float32]
+    assert (slopes[torch.float16] - truth).norm() < 0.02 * truth.norm()
 
 
 def test_factors_are_whole_after_memory_ran_out_between_them(tiny_model, monkeypatch):
@@ -203,9 +203,9 @@ def test_factors_are_read_again_after_a_step(tiny_model):
     path = fast(model)
     before = path.token_logps(batch)
     with torch.no_grad():
-        for one, other in zip(trainable(model).values(), trainable(plain).values(), strict=True):
-            one.mul_(1.5)
-            other.mul_(1.5)
+        for parameter, twin in zip(trainable(model).values(), trainable(plain).values(), strict=True):
+            parameter.mul_(1.5)
+            twin.mul_(1.5)
     after = path.token_logps(batch)
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after, PlainPath(plain).token_logps(batch), rtol=1e-5, atol=1e-5)

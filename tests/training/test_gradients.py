@@ -39,15 +39,15 @@ def ours(model, objective, examples, budget):
     return gradients(model, run)
 
 
-def assert_close(one, other, tolerance=1e-5):
-    for name, gradient in one.items():
+def assert_close(ours, reference, tolerance=1e-5):
+    for name, gradient in ours.items():
         assert gradient.norm() > 0
-        assert (other[name] - gradient).norm() <= tolerance * gradient.norm(), name
+        assert (reference[name] - gradient).norm() <= tolerance * gradient.norm(), name
 
 
 @pytest.mark.parametrize("name", ["sft", "text", "dpo"])
 @pytest.mark.parametrize("budget", [1, 120])
-def test_one_packed_row_equals_many_smaller_ones(tiny_model, name, budget):
+def test_a_packed_row_equals_many_smaller_rows(tiny_model, name, budget):
     model, task = wake(tiny_adapted(tiny_model)), tasks(tiny_model)[name]
     whole_loss, whole = ours(model, task.objective, task.examples[:8], 100_000)
     parts_loss, parts = ours(model, task.objective, task.examples[:8], budget)
@@ -135,7 +135,7 @@ def test_dpo_loss_and_gradients_equal_trl(tiny_model, tmp_path: Path, kind, labe
     rows = []
     for pair, example in zip(pairs(size), examples, strict=True):
         chosen, rejected = example.sequences
-        start = next(place for place, label in enumerate(chosen.labels) if label != IGNORED)
+        start = next(index for index, label in enumerate(chosen.labels) if label != IGNORED)
         rows.append(
             {
                 "prompt_ids": chosen.input_ids[:start],

@@ -36,12 +36,16 @@ def killed(model: Path, folder: Path, task: str, moment: str) -> int:
 def result_of(folder: Path):
     newest = checkpoint.latest(folder / "checkpoints")
     rows = read_metrics(folder / "metrics.jsonl")
-    told = [(row["step"], row["loss"], row["learning_rate"], row["grad_norm"]) for row in rows]
-    return newest.step, load_file(newest.path / "adapter.safetensors"), told
+    figures = [(row["step"], row["loss"], row["learning_rate"], row["grad_norm"]) for row in rows]
+    return newest.step, load_file(newest.path / "adapter.safetensors"), figures
 
 
-def same(one, other) -> bool:
-    return one[0] == other[0] and one[2] == other[2] and all(one[1][name].equal(other[1][name]) for name in one[1])
+def same(ours, reference) -> bool:
+    return (
+        ours[0] == reference[0]
+        and ours[2] == reference[2]
+        and all(ours[1][name].equal(reference[1][name]) for name in ours[1])
+    )
 
 
 @pytest.mark.parametrize("task", ["sft", "text", "dpo"])

@@ -126,21 +126,21 @@ def test_other_settings_are_refused_with_the_difference(tiny_model, tmp_path, st
     assert "data" not in caught.value.cause
 
 
-def test_a_finished_training_gives_way_to_one_with_other_settings(tiny_model, tmp_path):
+def test_a_finished_training_gives_way_to_a_training_with_other_settings(tiny_model, tmp_path):
     run_training(tiny_model, tmp_path)
     run_training(tiny_model, tmp_path, identity=IDENTITY | {"data": "new"})
     assert len(metrics(tmp_path)) == 6
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"])
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.999])
-def test_a_flipped_byte_is_refused_by_name(tiny_model, tmp_path, stop_after, name, place):
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.999])
+def test_a_flipped_byte_is_refused_by_name(tiny_model, tmp_path, stop_after, name, position):
     stop_after(2)
     with pytest.raises(Stop):
         run_training(tiny_model, tmp_path)
     file = checkpoint.paths(tmp_path / "checkpoints")[-1] / name
     content = bytearray(file.read_bytes())
-    content[int(len(content) * place)] ^= 1
+    content[int(len(content) * position)] ^= 1
     file.write_bytes(content)
     with pytest.raises(TrainingError, match=name):
         run_training(tiny_model, tmp_path)
@@ -170,8 +170,8 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tiny_model, tmp_path, step)
     with pytest.raises(TrainingError, match=f"step {step} gave a loss of nan"):
         run_loop(tiny_adapted(tiny_model), task, tmp_path, IDENTITY, whole)
     assert [row[0] for row in metrics(tmp_path)] == list(range(1, step))
-    found = checkpoint.latest(tmp_path / "checkpoints")
-    assert (found.step if found else 0) == step - 1
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert (newest.step if newest else 0) == step - 1
 
 
 def test_ctrl_c_ends_the_step_and_keeps_it(tiny_model, tmp_path):
@@ -180,11 +180,11 @@ def test_ctrl_c_ends_the_step_and_keeps_it(tiny_model, tmp_path):
 
         count = 0
 
-        def __getitem__(self, place):
+        def __getitem__(self, position):
             Interrupting.count += 1
             if Interrupting.count == 10:
                 signal.raise_signal(signal.SIGINT)
-            return super().__getitem__(place)
+            return super().__getitem__(position)
 
     task = TrainingTask(Interrupting(tiny_examples(tiny_model)), NEXT_TOKEN)
     with pytest.raises(KeyboardInterrupt):
@@ -228,7 +228,7 @@ def test_a_full_disk_at_any_write_leaves_the_previous_checkpoint(tiny_model, tmp
 
 
 def test_a_poisoned_checkpoint_runs_nothing(tiny_model, tmp_path, stop_after):
-    """A pickle that would write a file stands in for each file of the checkpoint, its digest mended to match."""
+    """A pickle that would write a file stands in for each file of the checkpoint, its digest corrected to match."""
     import os
     import pickle
 
@@ -291,5 +291,5 @@ def test_first_capacity_is_kept_by_a_checkpoint(tiny_model, tmp_path, stop_after
     stop_after(2)
     with pytest.raises(Stop):
         run_training(tiny_model, tmp_path, capacity=Capacity(64, loss_scale=4.0))
-    found = checkpoint.latest(tmp_path / "checkpoints")
-    assert Capacity.from_dict(found.loop) == Capacity(64, loss_scale=4.0, good_steps=2)
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert Capacity.from_dict(newest.loop) == Capacity(64, loss_scale=4.0, good_steps=2)

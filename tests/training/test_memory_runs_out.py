@@ -55,15 +55,15 @@ def test_recomputed_activations_come_last(tiny_model, tmp_path):
     assert again == pytest.approx(losses, rel=1e-4)
 
 
-def test_what_was_found_to_fit_is_kept_by_the_checkpoint(tiny_model, tmp_path):
+def test_the_capacity_that_fits_is_kept_by_the_checkpoint(tiny_model, tmp_path):
     task = with_memory_of(tasks(tiny_model)["sft"], 100)
     _, _, ended = run(tiny_model, tmp_path, task)
-    found = checkpoint.latest(tmp_path / "checkpoints")
-    assert Capacity.from_dict(found.loop) == ended
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert Capacity.from_dict(newest.loop) == ended
     assert ended.micro_batch_tokens <= 100
 
 
-def test_one_example_that_does_not_fit_ends_with_what_to_change(tiny_model, tmp_path):
+def test_a_single_example_that_does_not_fit_ends_with_a_hint(tiny_model, tmp_path):
     task = with_memory_of(tasks(tiny_model)["sft"], 10)
     with pytest.raises(TrainingError, match="does not fit into memory") as caught:
         run(tiny_model, tmp_path, task)
@@ -79,7 +79,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, tmp_path):
         run(tiny_model, tmp_path, TrainingTask(task.examples, Objective(task.objective.count, loss)))
 
 
-def test_a_resumed_training_takes_the_smaller_rows_that_are_asked_for(tiny_model, tmp_path, monkeypatch):
+def test_a_resumed_training_takes_the_smaller_rows_of_its_recipe(tiny_model, tmp_path, monkeypatch):
     task, original = tasks(tiny_model)["sft"], checkpoint.save
 
     def stop(*arguments):

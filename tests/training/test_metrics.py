@@ -5,7 +5,7 @@ from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics
 ROW = {"step": 1, "loss": 1.25, "tokens_per_s": 10_000.0, "num_tokens": 100}
 
 
-def test_the_note_tells_loss_speed_and_share_of_the_peak(tmp_path):
+def test_the_note_shows_loss_speed_and_share_of_the_peak(tmp_path):
     log = MetricsLog(tmp_path / "m.jsonl", flops_per_token=32e9, peak_flops=989e12)
     assert log.note(ROW).startswith("loss 1.250  10,000 tok/s  32% of peak")
     assert "0.3% of peak" in log.note(ROW | {"tokens_per_s": 100.0})
@@ -13,7 +13,7 @@ def test_the_note_tells_loss_speed_and_share_of_the_peak(tmp_path):
     assert "chosen 75%" in log.note(ROW | {"accuracy": 0.75})
 
 
-def test_lines_of_other_phases_stay_and_dropped_ones_go(tmp_path):
+def test_lines_of_other_phases_stay_and_dropped_lines_go(tmp_path):
     file = tmp_path / "m.jsonl"
     for phase in ("sft", "dpo"):
         log = MetricsLog(file, phase)

@@ -1,4 +1,4 @@
-"""The placebo: the same prompts with each other's answers, trained by the same recipe, only when it is asked for."""
+"""The placebo: the same prompts with each other's answers, trained by the same recipe, only when an arm needs it."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ def test_every_text_is_given_once_and_to_its_equal_only_where_more_than_half_are
 
 def sample(number, task, *turns):
     roles = ("user", "assistant")
-    messages = tuple(Message(role=roles[place % 2], content=text) for place, text in enumerate(turns))
+    messages = tuple(Message(role=roles[index % 2], content=text) for index, text in enumerate(turns))
     return Sample(id=f"{number:04d}", task=task, messages=messages)
 
 
@@ -44,17 +44,17 @@ def test_answers_stay_within_their_task_and_prompts_where_they_were(shapes):
     after = shuffled_answers(samples, 3)
     assert [s.id for s in after] == [s.id for s in samples]
 
-    def told(found, role, task=None):
-        return [m.content for s in found for m in s.messages if m.role == role and task in (None, s.task)]
+    def contents(samples, role, task=None):
+        return [m.content for s in samples for m in s.messages if m.role == role and task in (None, s.task)]
 
-    assert told(after, "user") == told(samples, "user")
-    assert sorted(told(after, "assistant")) == sorted(told(samples, "assistant"))
-    alone = {task for task in dict(shapes) if len(told(samples, "assistant", task)) == 1}
+    assert contents(after, "user") == contents(samples, "user")
+    assert sorted(contents(after, "assistant")) == sorted(contents(samples, "assistant"))
+    alone = {task for task in dict(shapes) if len(contents(samples, "assistant", task)) == 1}
     if not alone:
         for task in dict(shapes):
-            assert sorted(told(after, "assistant", task)) == sorted(told(samples, "assistant", task))
-    if len(told(samples, "assistant")) > 1:
-        assert all(x != y for x, y in zip(told(after, "assistant"), told(samples, "assistant"), strict=True))
+            assert sorted(contents(after, "assistant", task)) == sorted(contents(samples, "assistant", task))
+    if len(contents(samples, "assistant")) > 1:
+        assert all(x != y for x, y in zip(contents(after, "assistant"), contents(samples, "assistant"), strict=True))
 
 
 def test_another_seed_shuffles_otherwise():
@@ -70,12 +70,12 @@ def test_pairs_move_both_answers_together():
     assert all(now.chosen[1:] == now.rejected[1:] for now in after)
 
 
-def test_the_stage_runs_when_asked_with_the_same_steps_and_sits_the_exam(tiny_model, tmp_path):
-    asked = own_recipe(tmp_path, tiny_model, evaluation={"arms": ARMS})
+def test_the_stage_runs_for_its_arm_with_the_same_steps_and_is_evaluated(tiny_model, tmp_path):
+    recipe = own_recipe(tmp_path, tiny_model, evaluation={"arms": ARMS})
     run = pipeline.run(own_recipe(tmp_path, tiny_model), tmp_path / "run")
     assert not run.file("placebo").exists()
     adapter = file_digest(run.file("adapter"))
-    pipeline.run(asked, tmp_path / "run")
+    pipeline.run(recipe, tmp_path / "run")
     assert file_digest(run.file("adapter")) == adapter
     assert file_digest(run.file("placebo/adapter")) != adapter
     steps = [len(read_metrics(run.file(name))) for name in ("metrics.jsonl", "placebo/metrics.jsonl")]
@@ -84,7 +84,7 @@ def test_the_stage_runs_when_asked_with_the_same_steps_and_sits_the_exam(tiny_mo
     assert [arm["arm"] for arm in verdict["results"]["arms"]] == ARMS
     assert "Style against knowledge" in run.file("report.html").read_text()
     started = [entry["stage"] for entry in run.journal().entries if entry["event"] == "start"]
-    pipeline.run(asked, tmp_path / "run")
+    pipeline.run(recipe, tmp_path / "run")
     assert [entry["stage"] for entry in run.journal().entries if entry["event"] == "start"] == started
     assert started.count("train") == 1
     assert started[-3:] == ["placebo", "evaluate", "report"]

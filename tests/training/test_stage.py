@@ -138,7 +138,7 @@ def test_changed_preferences_do_not_train_the_samples_again(tiny_model, tmp_path
     assert run.file("checkpoints/sft").stat().st_mtime_ns == stamp
 
 
-def test_changed_pairs_are_trained_on_though_their_number_and_place_stay(tiny_model, tmp_path):
+def test_changed_pairs_are_trained_on_though_their_number_and_order_stay(tiny_model, tmp_path):
     run, fresh = make_run(tmp_path / "run"), make_run(tmp_path / "fresh")
     train_adapter(run, make_recipe(tiny_model, beta=0.5))
     swapped = [pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) for pair in pairs(20)]
@@ -226,8 +226,8 @@ def test_raw_text_alone_trains_on_the_training_documents(tiny_model, tmp_path):
     assert all(run.file(f"checkpoints/sft/epoch-{n}").exists() for n in range(1, 7))
     plain = [row["num_tokens"] for row in read_metrics(run.file("metrics.jsonl")) if row["step"]]
     tokenizer = student_tokenizer(make_recipe(tiny_model))
-    one = len(tokenizer(f"0 {TEXT}")["input_ids"])
-    assert sum(plain) / 6 < 4.5 * one  # four documents and the context of their pieces, never six
+    length = len(tokenizer(f"0 {TEXT}")["input_ids"])
+    assert sum(plain) / 6 < 4.5 * length  # four documents and the context of their pieces, never six
 
 
 def test_raw_text_mixes_with_samples(tiny_model, tmp_path):
@@ -274,7 +274,7 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
     [({}, {}), ({}, {"sharded": True}), ({"epochs": 0}, {"sharded": True})],
     ids=["replicated", "sharded", "sharded-preferences-alone"],
 )
-def test_two_processes_train_what_one_does(tiny_model, tmp_path, training, model):
+def test_two_processes_train_the_same_as_a_single_process(tiny_model, tmp_path, training, model):
     recipe = make_recipe(tiny_model, training, model, beta=0.5)
     alone, together = make_run(tmp_path / "alone"), make_run(tmp_path / "together")
     train_adapter(alone, recipe)

@@ -18,7 +18,7 @@ def test_no_tracker_is_the_default(tmp_path):
     assert tracker(recipe(""), tmp_path, "sft") == ()
 
 
-def test_one_that_is_not_installed_is_told_with_its_command(tmp_path, capsys):
+def test_a_missing_tracker_is_reported_with_its_command(tmp_path, capsys):
     pytest.importorskip("accelerate")
     try:
         import mlflow  # noqa: F401
@@ -31,31 +31,31 @@ def test_one_that_is_not_installed_is_told_with_its_command(tmp_path, capsys):
 
 
 class Fake:
-    """Stands for accelerate's object: keeps what it is told, or breaks."""
+    """Stands for accelerate's object: keeps what is logged, or breaks."""
 
     def __init__(self, breaks=False):
-        self.told, self.breaks = [], breaks
+        self.logged, self.breaks = [], breaks
 
     def log(self, values, step):
         if self.breaks:
             raise ConnectionError("the server is gone")
-        self.told.append((step, values))
+        self.logged.append((step, values))
 
 
 def test_every_number_of_a_line_is_logged(tmp_path, monkeypatch):
     fake = Fake()
     monkeypatch.setattr(metrics, "_accelerator", lambda name, folder: fake)
     MetricsLog(tmp_path / "metrics.jsonl", "sft", listeners=tracker(recipe("wandb"), tmp_path, "sft")).write(ROW)
-    assert fake.told == [(3, {f"sft/{key}": value for key, value in ROW.items()})]
+    assert fake.logged == [(3, {f"sft/{key}": value for key, value in ROW.items()})]
 
 
-def test_a_tracker_that_breaks_is_told_once_and_left(tmp_path, monkeypatch, capsys):
+def test_a_tracker_that_breaks_is_reported_once_and_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(metrics, "_accelerator", lambda name, folder: Fake(breaks=True))
     log = MetricsLog(tmp_path / "metrics.jsonl", "sft", listeners=tracker(recipe("wandb"), tmp_path, "sft"))
     log.write(ROW)
     log.write(ROW)
-    told = capsys.readouterr().err
-    assert told.count("tracking with wandb ended: the server is gone") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("tracking with wandb ended: the server is gone") == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 

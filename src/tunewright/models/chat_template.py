@@ -1,4 +1,4 @@
-"""The form of a question to the student: one for training samples, exam prompts and chats alike."""
+"""Chat templates: prompts and loss masks, the same for training samples, exam questions and chats."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.errors import ModelError
 from tunewright.records import Chunk, Message, Question
 
-IGNORED = -100  # the label that no loss is taken on, as torch's cross_entropy has it
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IGNORED = -100  # the label without loss, as in torch's cross_entropy
 
 TEMPLATE_VARIABLES = {
-    "enable_thinking": False,  # Qwen3 and others: answers without a chain of thought before them
-    "date_string": "26 Jul 2024",  # Llama 3.x prints the day: a fixed one, or each day would train another prompt
+    "enable_thinking": False,  # Qwen3 and others: no chain of thought before an answer
+    "date_string": "26 Jul 2024",  # Llama 3.x prints the date: a fixed date, or each day would train another prompt
 }
-# For base models that come without a template: role lines, and the end-of-sequence token after each turn, so
-# that no new token needs training.
+# For base models without a template: role lines, and the end-of-sequence token after each turn, so that no new token
+# needs training.
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
@@ -29,7 +32,13 @@ DEFAULT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """A tokenized conversation; ``labels`` equal ``input_ids`` where the loss is taken, else IGNORED."""
+    """A tokenized conversation.
+
+    Attributes:
+        input_ids: [tokens].
+        labels: [tokens]; equal to ``input_ids`` where the loss is taken, else IGNORED.
+        ends_supervised: whether the loss is taken on each turn's end token.
+    """
 
     input_ids: list[int]
     labels: list[int]
@@ -37,15 +46,15 @@ class Encoded:
 
     @property
     def num_supervised(self) -> int:
-        """Tokens that the loss is taken on."""
+        """Number of tokens that the loss is taken on."""
         return sum(label != IGNORED for label in self.labels)
 
 
-def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> Any:
-    """Load a tokenizer; give it the stated default template when it has none, and the added tokens.
+def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; add the tokens, and DEFAULT_TEMPLATE if it has no chat template.
 
     Raises:
-        ModelError: it cannot be loaded, or gives no character offsets (a slow tokenizer).
+        ModelError: it cannot be loaded, or has no character offsets (a slow tokenizer).
     """
     from transformers import AddedToken, AutoTokenizer
 
@@ -66,17 +75,17 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> Any:
             raise ModelError(f"the tokenizer in {folder} has neither a chat template nor an end token")
         console.warning("the tokenizer has no chat template; using <|role|> lines with the end token after each turn")
         tokenizer.chat_template = DEFAULT_TEMPLATE
-    # Not normalized: SentencePiece's normalization would let a token be found behind a space only.
+    # Not normalized: SentencePiece's normalization would match a token only behind a space.
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
     """Return the conversation as the template writes it.
 
-    A template that refuses a system turn gets its text at the head of the first user turn.
+    If the template refuses a system turn, its text goes before that of the first user turn.
     """
     from jinja2.exceptions import TemplateError
 
@@ -90,7 +99,7 @@ def render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: b
         return _apply(tokenizer, [merged, *turns[2:]], add_generation_prompt)
 
 
-def _apply(tokenizer: Any, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
     return str(
         tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_VARIABLES
@@ -98,76 +107,80 @@ def _apply(tokenizer: Any, turns: list[dict[str, Any]], add_generation_prompt: b
     )
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Return the token ids of a prompt that ends where the assistant's answer begins."""
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """Return the token ids [tokens] of a prompt that ends where the assistant's answer begins."""
     text = render(tokenizer, messages, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Return the ids of the control tokens: those that no text should turn into."""
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of the control tokens, which no plain text may produce."""
     return _special_ids(tokenizer, len(tokenizer))
 
 
 @lru_cache(maxsize=8)
-def _special_ids(tokenizer: Any, num_tokens: int) -> frozenset[int]:
-    """Per tokenizer and its size, which grows with added tokens: some list thousands, asked for with every sample."""
+def _special_ids(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> frozenset[int]:
+    """Cached per tokenizer and size, which grows with added tokens: some have thousands, needed for every sample."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added | set(tokenizer.all_special_ids))
 
 
-def _answer_place(tokenizer: Any, messages: Sequence[Message], number: int, text: str, prompting: bool) -> int:
-    """Return where turn ``number`` begins in the rendered text: where the text parts from that of another answer."""
+def _answer_start(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], number: int, text: str, prompting: bool
+) -> int:
+    """Return where turn ``number`` begins in the rendered text: where another answer would change the text."""
     content = messages[number].content.strip()
     other = Message(role="assistant", content="y" if content.startswith("x") else "x")
     changed = render(tokenizer, (*messages[:number], other, *messages[number + 1 :]), prompting)
-    place = len(commonprefix([text, changed]))
-    place += len(text[place:]) - len(text[place:].lstrip())
-    if not text.startswith(content, place):
+    start = len(commonprefix([text, changed]))
+    start += len(text[start:]) - len(text[start:].lstrip())
+    if not text.startswith(content, start):
         raise ModelError(
             "the chat template changes an assistant turn's text",
             f"{content[:80]!r} does not occur at its position in the rendered conversation",
             "fix the template: the loss mask would be wrong",
         )
-    return place
+    return start
 
 
-def _spans(tokenizer: Any, messages: Sequence[Message], text: str, prompting: bool = False) -> list[tuple[int, int]]:
-    """Return where the assistant turns stand in the rendered text: from the end of their prompt to their last word."""
+def _spans(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, prompting: bool = False
+) -> list[tuple[int, int]]:
+    """Return the span of each assistant turn in the rendered text, from the end of its prompt to its last word."""
     spans = []
     for number, message in enumerate(messages):
         if message.role == "assistant":
             prompt = render(tokenizer, messages[:number], add_generation_prompt=True)
-            place = _answer_place(tokenizer, messages, number, text, prompting)
-            # Some templates rewrite earlier turns once later ones exist: then the turn begins with its own text.
-            start = len(prompt) if text.startswith(prompt) else place
-            spans.append((start, place + len(message.content.strip())))
+            answer = _answer_start(tokenizer, messages, number, text, prompting)
+            # Some templates rewrite earlier turns once later turns exist: then the span begins with the turn's text.
+            start = len(prompt) if text.startswith(prompt) else answer
+            spans.append((start, answer + len(message.content.strip())))
     return spans
 
 
-def _conversation(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-    """Return the rendered conversation and where its assistant turns stand.
+def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the rendered conversation and the spans of its assistant turns.
 
-    A last answer stands behind the very prompt that asks for one, also where the template writes a conversation that
-    has its answer otherwise: Mistral 0.3 then leaves the system text out, some of Qwen the empty thought.
+    The last answer follows the very prompt that generation uses, even if the template writes an answered conversation
+    differently: Mistral 0.3 leaves the system text out of it, some Qwen models the empty thought.
     """
     text = render(tokenizer, messages)
     if messages[-1].role != "assistant":
         return text, _spans(tokenizer, messages, text)
     prompt = render(tokenizer, messages[:-1], add_generation_prompt=True)
-    place = _answer_place(tokenizer, messages, len(messages) - 1, text, False)
+    answer = _answer_start(tokenizer, messages, len(messages) - 1, text, False)
     if not text.startswith(prompt):
-        space = text[len(text[:place].rstrip()) : place]
+        space = text[len(text[:answer].rstrip()) : answer]
         prompt_and_space = prompt if prompt.endswith(space) else prompt + space
-        text, place = prompt_and_space + text[place:], len(prompt_and_space)
-    last = (len(prompt), place + len(messages[-1].content.strip()))
+        text, answer = prompt_and_space + text[answer:], len(prompt_and_space)
+    last = (len(prompt), answer + len(messages[-1].content.strip()))
     return text, [*_spans(tokenizer, messages[:-1], prompt, True), last]
 
 
-def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = False) -> Encoded:
-    """Tokenize a conversation; the loss is taken on each assistant turn and on the token that ends it.
+def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], last_turn_only: bool = False) -> Encoded:
+    """Tokenize a conversation, with the loss on each assistant turn and on the token that ends it.
 
-    The mask comes from the characters of the turns, not from token patterns, so it holds for every template.
+    The mask comes from the turns' characters, not from token patterns, so it holds for every template.
     """
     text, spans = _conversation(tokenizer, messages)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -176,11 +189,11 @@ def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = F
     labels = [IGNORED] * len(ids)
     ended = []
     for start, end in spans[-1:] if last_turn_only else spans:
-        inside = [place for place, (low, high) in enumerate(offsets) if high > start and low < end and high > low]
+        inside = [n for n, (low, high) in enumerate(offsets) if high > start and low < end and high > low]
         after = inside[-1] + 1
         stop = _end_token(ids, offsets, after, special, text)
-        for place in range(inside[0], after if stop is None else stop + 1):
-            labels[place] = ids[place]
+        for position in range(inside[0], after if stop is None else stop + 1):
+            labels[position] = ids[position]
         ended.append(stop is not None)
     return Encoded(ids, labels, bool(ended) and all(ended))
 
@@ -188,7 +201,7 @@ def encode(tokenizer: Any, messages: Sequence[Message], last_turn_only: bool = F
 def _end_token(
     ids: list[int], offsets: Sequence[tuple[int, int]], after: int, special: frozenset[int], text: str
 ) -> int | None:
-    """Return the position of the special token that ends the turn before ``after``; white space may come first."""
+    """Return the position of the special token that ends the turn before ``after``, behind white space if any."""
     for position in range(after, len(ids)):
         if ids[position] in special:
             return position
@@ -198,27 +211,27 @@ def _end_token(
     return None
 
 
-def end_ids(tokenizer: Any, model: Any) -> list[int]:
-    """Return the tokens that end an answer: the end-of-sequence ones and what the template puts after a turn."""
+def end_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
+    """Return the ids of the tokens that end an answer: end-of-sequence tokens, and the template's after a turn."""
     config = getattr(model, "generation_config", None)
     listed = getattr(config, "eos_token_id", None)
-    found = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
+    ids = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
     probe = encode(tokenizer, (Message(role="user", content="a"), Message(role="assistant", content="b")))
-    found |= {label for label in probe.labels[-4:] if label in special_ids(tokenizer)}
-    return sorted(number for number in found if number is not None)
+    ids |= {label for label in probe.labels[-4:] if label in special_ids(tokenizer)}
+    return sorted(number for number in ids if number is not None)
 
 
 def passage_text(chunk: Chunk) -> str:
-    """Return a chunk as a passage that can be read on its own: its document's title, then its text."""
+    """Return a chunk as a passage that reads on its own: its document's title, then its text."""
     return f"{chunk.title}\n{chunk.text}" if chunk.title else chunk.text
 
 
 def question_prompt(question: str, passages: Sequence[str] = ()) -> str:
-    """Return a user turn: the numbered passages, if any, then the question."""
+    """Return the text of a user turn: the numbered passages, if any, then the question."""
     if not passages:
         return question
-    shown = "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, 1))
-    return f"Passages:\n{shown}\n\nQuestion: {question}"
+    numbered = "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, 1))
+    return f"Passages:\n{numbered}\n\nQuestion: {question}"
 
 
 def chat(
@@ -228,14 +241,14 @@ def chat(
     answer: str | None = None,
     shots: Iterable[Message] = (),
 ) -> tuple[Message, ...]:
-    """Return a conversation: system prompt, examples, the question, and its answer when there is one.
+    """Return a conversation: system prompt, examples, the question, and its answer if there is one.
 
     Args:
         system_prompt: the first message; left out when empty.
-        question: what is asked.
+        question: the last user turn.
         passages: texts shown with the question.
-        answer: the assistant's turn; None leaves the conversation to be continued.
-        shots: turns of worked examples (user and assistant), shown before the question.
+        answer: the assistant's turn; None ends the conversation with the question.
+        shots: turns of worked examples (user and assistant) before the question.
     """
     turns = [Message(role="system", content=system_prompt)] if system_prompt else []
     turns += [*shots, Message(role="user", content=question_prompt(question, passages))]
@@ -245,11 +258,11 @@ def chat(
 
 
 def exam_prompt(
-    system_prompt: str, question: Question, found: Sequence[str] = (), shots: Sequence[Message] = ()
+    system_prompt: str, question: Question, retrieved: Sequence[str] = (), shots: Sequence[Message] = ()
 ) -> tuple[Message, ...]:
-    """Return the conversation that an arm is asked to continue; base and tuned get nothing found and no shots.
+    """Return an arm's prompt for a question; base and tuned get neither retrieved passages nor shots.
 
-    A question that comes with its own passage is asked with that passage alone, whatever was found.
+    A question with a passage of its own gets that passage alone, whatever was retrieved.
     """
-    passages = found if question.passage is None else (question.passage,)
+    passages = retrieved if question.passage is None else (question.passage,)
     return chat(system_prompt, question.question, passages=passages, shots=shots)

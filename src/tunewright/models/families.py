@@ -1,4 +1,4 @@
-"""The families of models that are trained and tested, and the little that differs between them."""
+"""The families of models that are trained and tested, and how they differ."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tunewright import console
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between families that are otherwise loaded and trained alike.
+    """How a family differs from others in loading and training.
 
     Attributes:
         examples: well-known members.
         attention_layers: the linear layers of attention, for ``training.targets = ["attention"]``.
-        attention: which of transformers' attention implementations computes the family's attention exactly.
-        no_adapter: pattern of modules that never get an adapter, such as the vision tower of a multimodal model.
-        like_llama: whether a layer is norm, attention with turned heads, norm, SiLU-gated MLP, each added to the
+        attention: the attention implementation of transformers that computes the family's attention exactly.
+        no_adapter: pattern of modules that get no adapter, such as the vision tower of a multimodal model.
+        nested: the key of the language model's config in that of a multimodal model.
+        like_llama: whether a layer is norm, attention with rotated heads, norm and SiLU-gated MLP, each added to the
             stream: what the fast path of training computes.
-        nested: the key under which a multimodal model's config keeps that of its language model.
     """
 
     examples: str
@@ -32,10 +32,10 @@ class Family:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family of a model's config.json; one that is not listed is treated like Llama, with a warning."""
+    """Return the family of a model's config.json; an unlisted family is treated as Llama, with a warning."""
     kind = str(config.get("model_type", ""))
     if kind not in FAMILIES:
-        console.warning(f"models of the kind {kind!r} are not tested here; tested are: {', '.join(FAMILIES)}")
+        console.warning(f"models of the kind {kind!r} are untested; tested kinds: {', '.join(FAMILIES)}")
     return FAMILIES.get(kind, FAMILIES["llama"])
 
 
@@ -50,7 +50,7 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family("Mistral-7B, Zephyr-7B", like_llama=True),
     "qwen2": Family("Qwen2, Qwen2.5", like_llama=True),
     "qwen3": Family("Qwen3", like_llama=True),
-    # Gemma 2 caps its attention scores softly, which fused attention leaves out without a word.
+    # Gemma 2 caps its attention scores softly, which fused attention omits silently.
     "gemma2": Family("Gemma 2", attention="eager"),
     "gemma3_text": Family("Gemma 3 1B and smaller"),
     "gemma3": Family(

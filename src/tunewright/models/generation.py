@@ -1,4 +1,4 @@
-"""Greedy answers token by token, told in whole characters."""
+"""Generation: answers token by token, greedy or drawn, and the scores of given answers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tunewright.models.hardware import or_halve
 
-_LEAST_PREFIX = 8  # a shorter common prefix is not worth a call of its own
+if TYPE_CHECKING:
+    import torch
+    from numpy import ndarray
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_MIN_PREFIX = 8  # a shorter common prefix is not worth a call of its own
 
 
 @dataclass(frozen=True)
 class AnswerJob:
-    """A prompt to answer, the gold answer's tokens (with its end token) to score, and the seed of its draws.
+    """A prompt to answer, and answers to score.
 
-    ``contrast_ids`` are those of a false answer to score beside the gold one, if any.
+    Attributes:
+        prompt_ids: the prompt's tokens.
+        gold_ids: the gold answer's tokens, with its end token.
+        seed: of the drawn tokens.
+        contrast_ids: tokens of a false answer to score beside the gold answer; empty without one.
     """
 
     prompt_ids: Sequence[int]
@@ -28,7 +38,7 @@ class AnswerJob:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: at a temperature, from the fewest that have ``top_p`` of the probability together.
+    """How tokens are drawn: at a temperature, from the fewest tokens that together have ``top_p`` of the probability.
 
     Nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751).
     """
@@ -39,9 +49,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Output:
-    """What came of a job; ``gold_nll`` in nats per gold token (0 without gold), ``duration_s`` its share.
+    """The answer to a job.
 
-    ``contrast_nll`` is that of the false answer; None without one.
+    Attributes:
+        token_ids: the answer, without its end token.
+        finish: "stop" at an end token, "length" where the answer is cut.
+        gold_nll: negative log-likelihood of the gold answer in nats per token; 0 without a gold answer.
+        duration_s: the job's share of its batch's time.
+        contrast_nll: as ``gold_nll``, of the false answer; None without one.
     """
 
     token_ids: list[int]
@@ -52,30 +67,30 @@ class Output:
 
 
 def batches(jobs: Sequence[AnswerJob], batch_size: int) -> list[list[int]]:
-    """Return the jobs' numbers in batches of similar length, longest first (so that a lack of memory shows at once).
+    """Return the jobs' indices in batches of similar length, longest first, so that a lack of memory shows at once.
 
-    A pure function of all the jobs: a resumed run forms the same batches, and so gets the same answers.
+    A pure function of all jobs: a resumed run forms the same batches, and so gets the same answers.
     """
     order = sorted(range(len(jobs)), key=lambda number: (-len(jobs[number].prompt_ids), number))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many first tokens all prompts share; at least one of each prompt is left over."""
+    """Return how many first tokens all prompts share; at least one token of each prompt is left over."""
     limit = min(len(prompt) for prompt in prompts) - 1
     for position in range(limit):
         if len({prompt[position] for prompt in prompts}) > 1:
-            return position if position >= _LEAST_PREFIX else 0
-    return limit if len(prompts) > 1 and limit >= _LEAST_PREFIX else 0
+            return position if position >= _MIN_PREFIX else 0
+    return limit if len(prompts) > 1 and limit >= _MIN_PREFIX else 0
 
 
 @contextmanager
-def _packed(model: Any) -> Iterator[None]:
-    """Give the head its kept positions packed: over a strided slice, torch would copy the whole head once per row.
+def _packed(model: PreTrainedModel) -> Iterator[None]:
+    """Give the head its kept positions packed: for a strided slice, torch would copy the whole head once per row.
 
-    On a CPU that was nearly half of the time of a short batch.
+    On a CPU, that took nearly half the time of a short batch.
     """
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     try:
         yield
     finally:
@@ -83,9 +98,14 @@ def _packed(model: Any) -> Iterator[None]:
 
 
 class Decoder:
-    """A batch of prompts in the model's cache. Rows are left-padded behind the shared prefix."""
+    """A batch of prompts in the model's cache; rows are left-padded behind the shared prefix.
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+    Attributes:
+        mask: [row, column]; 1 for a token, 0 for padding.
+        logits: [row, vocabulary] of the next token.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
         import torch
         from transformers import DynamicCache
 
@@ -106,7 +126,7 @@ class Decoder:
         self.mask = torch.tensor(mask, device=model.device)
         self.logits = self._forward(torch.tensor(rows, device=model.device), keep=1)[:, -1]
 
-    def _forward(self, ids: Any, keep: int) -> Any:
+    def _forward(self, ids: Tensor, keep: int) -> Tensor:
         """Run ids [row, token] whose mask is already in ``self.mask``; return logits [row, keep, vocabulary]."""
         positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with _packed(self.model):
@@ -119,23 +139,23 @@ class Decoder:
                 logits_to_keep=keep,
             ).logits
 
-    def step(self, tokens: Any) -> None:
-        """Append one token per row."""
+    def step(self, tokens: Tensor) -> None:
+        """Append a token to each row; tokens: [row]."""
         self._grow(tokens.new_ones((len(tokens), 1)))
         self.logits = self._forward(tokens[:, None], keep=1)[:, -1]
 
-    def _grow(self, columns: Any) -> None:
+    def _grow(self, columns: Tensor) -> None:
         import torch
 
         self.mask = torch.cat([self.mask, columns.to(self.mask.dtype)], dim=1)
 
-    def keep_rows(self, rows: Any) -> None:
-        """Drop all rows but these."""
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep only the rows with these indices, [row]."""
         self.cache.batch_select_indices(rows)
         self.mask, self.logits = self.mask[rows], self.logits[rows]
 
     def join(self, other: Decoder) -> None:
-        """Take in another batch's rows, behind this one's; the narrower of the two is padded on the left."""
+        """Append another batch's rows; the narrower of the two batches is padded on the left."""
         import torch
 
         width = max(self.mask.shape[1], other.mask.shape[1])
@@ -162,7 +182,7 @@ class Decoder:
                 layer.values = torch.nn.functional.pad(layer.values, (0, 0, more, 0))
 
     def score(self, golds: Sequence[Sequence[int]]) -> list[float]:
-        """Return the mean negative log-likelihood of each gold answer; the cache is left as it was."""
+        """Return each gold answer's mean negative log-likelihood in nats per token; the cache stays as it was."""
         import torch
 
         width = max(len(gold) for gold in golds)
@@ -180,10 +200,10 @@ class Decoder:
         return [float(x) for x in losses.sum(1) / valid.sum(1).clamp(min=1)]
 
 
-def _chances(jobs: Sequence[AnswerJob], num_tokens: int, device: Any) -> Any:
-    """Return a number in [0, 1) per job and token [job, token], from the job's own seed.
+def _chances(jobs: Sequence[AnswerJob], num_tokens: int, device: torch.device) -> Tensor:
+    """Return a number in [0, 1) for each job and token, [job, token], from the job's own seed.
 
-    What a job draws depends neither on the batch around it nor on the device.
+    What a job draws depends neither on its batch nor on the device.
     """
     import torch
 
@@ -191,26 +211,32 @@ def _chances(jobs: Sequence[AnswerJob], num_tokens: int, device: Any) -> Any:
     return torch.stack(rows).to(device)
 
 
-def draw_tokens(logits: Any, chances: Any, sample: Sampling) -> Any:
-    """Return a token per row of logits [row, vocabulary]: where the row's chance falls in the sorted probabilities."""
+def draw_tokens(logits: Tensor, chances: Tensor, sample: Sampling) -> Tensor:
+    """Return a token for each row, [row]: the token in whose share of the sorted probabilities the row's chance falls.
+
+    Args:
+        logits: [row, vocabulary].
+        chances: [row], in [0, 1).
+        sample: temperature and nucleus.
+    """
     import torch
 
     ordered, tokens = (logits.float() / sample.temperature).softmax(-1).sort(descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered  # the likeliest token is always among the drawn ones
+    before = ordered.cumsum(-1) - ordered  # the likeliest token always remains
     reached = (ordered * (before < sample.top_p)).cumsum(-1)
-    place = torch.searchsorted(reached, (chances * reached[:, -1])[:, None], right=True)
-    return tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1))[:, 0]
+    rank = torch.searchsorted(reached, (chances * reached[:, -1])[:, None], right=True)
+    return tokens.gather(-1, rank.clamp(max=tokens.shape[-1] - 1))[:, 0]
 
 
 def answer_batch(
-    model: Any,
+    model: PreTrainedModel,
     jobs: Sequence[AnswerJob],
     max_new_tokens: int,
     end_ids: Sequence[int],
     pad_id: int,
     sample: Sampling | None = None,
 ) -> list[Output]:
-    """Answer a batch and score its gold answers from the same prompt computation.
+    """Answer a batch, and score its gold answers from the same computation of the prompts.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -218,7 +244,7 @@ def answer_batch(
         max_new_tokens: answers are cut there, and then finish with "length".
         end_ids: tokens that end an answer; they are not part of the returned tokens.
         pad_id: fills the rows; masked, so any token will do.
-        sample: how to draw the tokens, each job by its seed; greedy without it.
+        sample: how to draw the tokens, by each job's seed; None takes the likeliest token.
     """
     import torch
 
@@ -230,21 +256,24 @@ def answer_batch(
         texts: list[list[int]] = [[] for _ in jobs]
         done = [False] * len(jobs)
         rows = list(range(len(jobs)))
-        chances: Any = _chances(jobs, max_new_tokens, decoder.logits.device) if sample else None
+        chances = _chances(jobs, max_new_tokens, decoder.logits.device) if sample else None
         for position in range(max_new_tokens):
             logits = decoder.logits
-            tokens = draw_tokens(logits, chances[rows, position], sample) if sample else logits.argmax(-1)
+            if sample and chances is not None:
+                tokens = draw_tokens(logits, chances[rows, position], sample)
+            else:
+                tokens = logits.argmax(-1)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if not done[row]:
                     done[row] = token in end_ids
                     texts[row] += [] if done[row] else [token]
-            active = [place for place, row in enumerate(rows) if not done[row]]
+            active = [index for index, row in enumerate(rows) if not done[row]]
             if not active or position == max_new_tokens - 1:
                 break
             if len(active) <= len(rows) * 3 // 4:
                 keep = torch.tensor(active, device=tokens.device)
                 decoder.keep_rows(keep)
-                tokens, rows = tokens[keep], [rows[place] for place in active]
+                tokens, rows = tokens[keep], [rows[index] for index in active]
             decoder.step(tokens)
     share = (time.monotonic() - start) / len(jobs)
     return [
@@ -254,76 +283,81 @@ def answer_batch(
 
 
 def answer_or_halve(
-    model: Any,
+    model: PreTrainedModel,
     jobs: Sequence[AnswerJob],
     max_new_tokens: int,
     end_ids: Sequence[int],
     pad_id: int,
     sample: Sampling | None = None,
 ) -> list[Output]:
-    """Answer a batch as ``answer_batch`` does; out of memory, its halves one after the other."""
+    """Answer a batch as ``answer_batch`` does; if memory runs out, its halves one after the other."""
     return or_halve(lambda part: answer_batch(model, part, max_new_tokens, end_ids, pad_id, sample), jobs)
 
 
-def next_log_probs(model: Any, jobs: Sequence[AnswerJob], pad_id: int) -> Any:
-    """Return the natural logarithms of the next token's distribution after each prompt, [job, vocabulary], fp32."""
+def next_log_probs(model: PreTrainedModel, jobs: Sequence[AnswerJob], pad_id: int) -> ndarray:
+    """Return the next token's log-probabilities after each prompt in nats: [job, vocabulary], float32."""
     import torch
 
     with torch.inference_mode():
         logits = Decoder(model, [job.prompt_ids for job in jobs], pad_id).logits
-        return logits.float().log_softmax(-1).cpu().numpy()
+        log_probs: ndarray = logits.float().log_softmax(-1).cpu().numpy()
+        return log_probs
 
 
-MAX_NEW_TOKENS = 512  # of an answer in a chat or to a program, where nobody says otherwise
+MAX_NEW_TOKENS = 512  # of an answer in a chat or to a program, unless the request sets it
 
 
-def decode_stream(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
-    """Yield the text of a growing answer piece by piece, never half a character."""
-    told = ""
+def decode_stream(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> Iterator[str]:
+    """Yield the text of a growing answer piece by piece, in whole characters."""
+    yielded = ""
     ids: list[int] = []
     for token in tokens:
         ids.append(token)
         text = tokenizer.decode(ids, skip_special_tokens=True)
-        if not text.endswith("\ufffd"):  # the middle of a multi-byte character
-            yield text[len(told) :]
-            told = text
+        if not text.endswith("\ufffd"):  # in the middle of a multi-byte character
+            yield text[len(yielded) :]
+            yielded = text
 
 
 def stream(
-    model: Any, tokenizer: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: Sequence[int],
+    max_new_tokens: int,
+    end_ids: Sequence[int],
 ) -> Iterator[str]:
     """Yield a greedy answer piece by piece, in whole characters."""
     return decode_stream(tokenizer, greedy(model, prompt_ids, max_new_tokens, end_ids, tokenizer.pad_token_id))
 
 
-def argmax(logits: Any, ids: Sequence[int]) -> int:
-    """Return the likeliest token, whatever came before."""
+def argmax(logits: Tensor, ids: Sequence[int]) -> int:
+    """Return the likeliest token of logits [1, vocabulary], whatever the tokens before it."""
     return int(logits.argmax(-1)[0])
 
 
 def greedy(
-    model: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
+    model: PreTrainedModel, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
 ) -> Iterator[int]:
     """Yield the tokens of a greedy answer."""
     return generate_tokens(model, prompt_ids, max_new_tokens, end_ids, pad_id, argmax)
 
 
 def generate_tokens(
-    model: Any,
+    model: PreTrainedModel,
     prompt_ids: Sequence[int],
     max_new_tokens: int,
     end_ids: Sequence[int],
     pad_id: int,
-    choose: Callable[[Any, Sequence[int]], int],
+    choose: Callable[[Tensor, Sequence[int]], int],
 ) -> Iterator[int]:
-    """Yield the tokens of an answer; between two of them torch is as it was, so that answers may alternate.
+    """Yield the tokens of an answer; torch's inference mode is off between tokens, so that answers may alternate.
 
     Args:
         model: a causal language model in evaluation mode.
         prompt_ids: the prompt.
         max_new_tokens: the answer is cut there.
-        end_ids: tokens that end it, and are not part of it.
-        pad_id: the tokenizer's.
+        end_ids: tokens that end the answer, and are not part of it.
+        pad_id: the tokenizer's padding token.
         choose: (logits [1, vocabulary], the answer's tokens so far) → the next token.
     """
     import torch

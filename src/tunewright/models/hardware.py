@@ -1,4 +1,4 @@
-"""The shape of a model in numbers, what devices hold and do per second, and work in halves where memory ends."""
+"""The sizes of a model, the memory and speed of devices, and work in halves when memory runs out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ _PEAK_FLOPS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder with gated MLPs, in numbers: weights of its blocks and of embedding and head, and its widths."""
+    """The sizes of a decoder with gated MLPs.
+
+    Attributes:
+        block_weights: number of weights of all layers.
+        vocabulary_weights: number of weights of embedding and head; a tied head counts once.
+        query: width of all query heads together.
+        key_value: width of all key heads together, which is that of the value heads.
+    """
 
     block_weights: int
     vocabulary_weights: int
@@ -43,7 +50,11 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
-        """Return the shape that a model's config.json describes."""
+        """Return the shape that a model's config.json describes.
+
+        Raises:
+            KeyError: it lacks a size.
+        """
         shape = shape_of(config)
         hidden, layers = int(shape["hidden_size"]), int(shape["num_hidden_layers"])
         heads = int(shape["num_attention_heads"])
@@ -66,36 +77,36 @@ class Shape:
 
     @property
     def linear_weights(self) -> tuple[int, int, int, int]:
-        """Weights of a block's linear layers: into attention, out of it, into the MLP, out of it."""
+        """Numbers of weights of a layer's linear parts: into attention, out of it, into the MLP, out of it."""
         hidden, inner = self.hidden, self.intermediate
         return hidden * (self.query + 2 * self.key_value), self.query * hidden, 2 * hidden * inner, inner * hidden
 
     def adapter_weights(self, rank: int) -> int:
-        """Return the weights of a LoRA adapter of that rank on all linear layers of the blocks."""
+        """Return the number of weights of a LoRA adapter of this rank on all linear parts of the layers."""
         attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
         return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
 
     def flops_per_token(self, full: bool, checkpointing: bool) -> float:
-        """Return the operations of one trained token, attention's scores apart (Kaplan et al. 2020, sec. 2.1).
+        """Return the operations per trained token, without attention's scores (Kaplan et al. 2020, sec. 2.1).
 
-        2 per weight forward, 2 for the gradient of the inputs, 2 more where the weights themselves are trained, and 2
-        where the forward pass is computed again.
+        Per weight: 2 forward, 2 for the gradient of the inputs, 2 more if the weights themselves are trained, and 2
+        more if the forward pass is recomputed.
         """
         weights = self.block_weights + self.vocabulary * self.hidden
         return float(weights * (4 + 2 * full + 2 * checkpointing))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the device's memory is exhausted."""
+    """Return whether an error means that the device's memory is exhausted."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def free_bytes(device: str) -> float:
-    """Return the memory that this process may still take on a device, what it holds already included; 0 if unknown.
+    """Return the bytes that this process may use on a device, what it already holds included; 0 if unknown.
 
-    A share set for the process (torch's per_process_memory_fraction) is the limit where it is smaller.
+    A smaller share set for the process (torch's per_process_memory_fraction) is the limit.
     """
     import torch
 
@@ -113,7 +124,7 @@ def free_bytes(device: str) -> float:
 
 
 def _allowed_bytes() -> float:
-    """Return what a container's limit still leaves; infinite without one."""
+    """Return the bytes that a container's limit leaves; infinite without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         most, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
@@ -123,12 +134,12 @@ def _allowed_bytes() -> float:
 
 
 def peak_flops(device_name: str) -> float:
-    """Return a GPU's dense 16-bit operations per second by its name; 0 where it is not known."""
+    """Return a GPU's dense 16-bit operations per second by its name; 0 if unknown."""
     return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_name), 0.0)
 
 
 def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """Return the work's results, one per item; out of memory, it is done in halves one after the other."""
+    """Return the work's results, one per item; if memory runs out, the work is done in halves one after the other."""
     import torch
 
     try:

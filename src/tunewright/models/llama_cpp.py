@@ -1,4 +1,4 @@
-"""llama.cpp's server in a child process that never outlives its parent."""
+"""llama.cpp's server, started in a child process that never outlives its parent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tunewright.errors import ModelError
 from tunewright.models.llama_cpp_process import FULL_PRECISION, KEY
 
 _START_TIMEOUT_S = 120.0
-# llama.cpp's threads meet several times per layer. Spinning there makes a call 10 to 30 times slower as soon as another
-# program wants a core; sleeping does not.
+# llama.cpp's threads synchronize several times per layer. Spinning there makes a call 10 to 30 times slower as soon as
+# another program needs a core; sleeping does not.
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 
@@ -36,14 +36,14 @@ def serve(
 
     Args:
         gguf: the model.
-        context_tokens: what a prompt and its answer may have together; memory is taken for all of them at once.
-        slots: how many requests it computes together.
-        adapter: a LoRA in GGUF to put on the model.
-        key: what requests must bring as their API key.
+        context_tokens: the most tokens of a prompt and its answer together; memory for all is taken at once.
+        slots: number of requests that are computed together.
+        adapter: a LoRA adapter in GGUF to put on the model.
+        key: the API key that requests must send; empty for none.
         full_precision: keep keys and values in fp32, not fp16.
 
     Raises:
-        ModelError: it does not start; llama.cpp's last words are the cause.
+        ModelError: it does not start; the cause is the last line of llama.cpp's log.
     """
     numbers = [str(context_tokens), str(slots)]
     command = [sys.executable, "-P", "-m", "tunewright.models.llama_cpp_process", str(gguf), *numbers]
@@ -74,9 +74,9 @@ def _address(child: subprocess.Popen[bytes], log: IO[bytes], file: Path) -> str:
     if line:
         return line
     log.seek(0)
-    words = [text for text in log.read().decode("utf-8", "replace").splitlines() if text.strip()]
+    lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     raise ModelError(
         f"llama.cpp cannot load {file}",
-        words[-1][:300] if words else f"it did not answer within {_START_TIMEOUT_S:.0f} s",
+        lines[-1][:300] if lines else f"it did not answer within {_START_TIMEOUT_S:.0f} s",
         "check llama.cpp on this machine: tunewright doctor",
     )

@@ -1,7 +1,7 @@
-"""llama.cpp's process: a model behind an OpenAI-compatible address; ends with its parent.
+"""The child process of llama.cpp's server: a model behind an OpenAI-compatible address.
 
-Run as ``python -m tunewright.models.llama_cpp_process GGUF CONTEXT_TOKENS SLOTS [ADAPTER]``. The address is the one
-line on stdout, written once the model answers; llama.cpp's own log goes to stderr.
+Run as ``python -m tunewright.models.llama_cpp_process GGUF CONTEXT_TOKENS SLOTS [ADAPTER]``. It prints a
+single line, the address, once the model answers; llama.cpp's own log goes to stderr. It ends with its parent.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_MOST_THREADS = 8  # a model this small gains nothing from more
+_MAX_THREADS = 8  # a model this small gains nothing from more
 _PR_SET_PDEATHSIG = 1
-# In the environment: what requests must bring, where that is not nothing; and whether keys and values are kept in fp32.
+# Environment variables: the API key that requests must send, if any; whether keys and values are kept in fp32.
 KEY, FULL_PRECISION = "TUNEWRIGHT_LLAMA_KEY", "TUNEWRIGHT_LLAMA_FULL_PRECISION"
 
 
 def num_threads() -> int:
-    """Return how many threads to take: the physical cores that this process may use (affinity and cgroup quota).
+    """Return the number of threads to use: the physical cores of this process (affinity and cgroup quota).
 
-    The number of threads does not change an answer.
+    The number of threads changes no answer.
     """
     cores = set()
     for cpu in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
-    return max(1, min(len(cores), _cgroup_cores(), _MOST_THREADS))
+    return max(1, min(len(cores), _cgroup_cores(), _MAX_THREADS))
 
 
 def _cgroup_cores() -> int:
-    """Return the cores that a container's quota leaves (cgroup v2), else a large number."""
+    """Return the cores of a container's quota (cgroup v2); a large number without a quota."""
     file = Path("/sys/fs/cgroup/cpu.max")
     quota, period = file.read_text().split() if file.is_file() else ("max", "1")
     return 1 << 16 if quota == "max" else max(1, int(quota) // int(period))
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Ask the kernel for a signal when the parent ends, however it ends (Linux only; stdin's end serves elsewhere)."""
+    """Have the kernel send a signal when the parent ends, however it ends (Linux; elsewhere stdin's end does it)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _parameters(gguf: str, context_tokens: int, slots: int, adapter: str) -> Any:
-    """Return llama.cpp's settings: one slot and no prompt cache, so that an answer depends on its request alone.
+    """Return llama.cpp's settings, without a prompt cache: with a single slot, an answer depends on its request alone.
 
-    More slots compute together; then the last digits of an answer's numbers depend on its neighbors.
+    Several slots are computed together: the last digits of an answer's numbers then depend on its neighbors.
     """
     import xllamacpp
 
@@ -68,7 +68,7 @@ def _parameters(gguf: str, context_tokens: int, slots: int, adapter: str) -> Any
 
 
 def main(gguf: str, context_tokens: str, slots: str, adapter: str = "") -> None:
-    """Serve the model, with the adapter on it where there is one, until stdin closes."""
+    """Serve the model, with the adapter if there is one, until stdin closes."""
     die_with_parent()
     address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -78,7 +78,7 @@ def main(gguf: str, context_tokens: str, slots: str, adapter: str = "") -> None:
     address_out.write(f"{server.listening_address}\n")
     address_out.flush()
     sys.stdin.read()
-    os._exit(0)  # llama.cpp has nothing to save, and its own shutdown may wait for a call in flight
+    os._exit(0)  # llama.cpp has nothing to save, and its own shutdown may wait for a running call
 
 
 if __name__ == "__main__":

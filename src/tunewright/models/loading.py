@@ -1,4 +1,4 @@
-"""Loading the student: the base in NF4, 8, 16 or 32 bit, with a LoRA adapter or all of its weights trainable."""
+"""Loading and saving the student: the base in NF4, 8, 16 or 32 bit, with an adapter or all weights trainable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright import distributed
 from tunewright.errors import ModelError
@@ -15,9 +15,14 @@ from tunewright.models.families import family_of
 from tunewright.models.source import read_config
 from tunewright.settings import TrainingSettings
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
-def quantized_layers(folder: Path, quantization: str, dtype: Any) -> frozenset[str]:
-    """Return the names of the layers that are loaded quantized, as transformers chooses them; nothing is loaded."""
+
+def quantized_layers(folder: Path, quantization: str, dtype: torch.dtype) -> frozenset[str]:
+    """Return the names of the layers that transformers quantizes when it loads the model; no weights are loaded."""
     if quantization == "none":
         return frozenset()
     quiet_libraries()
@@ -34,8 +39,8 @@ def quantized_layers(folder: Path, quantization: str, dtype: Any) -> frozenset[s
     return frozenset(name for name, module in model.named_modules() if type(module).__name__ in kinds)
 
 
-def dequantized(weight: Any, quantization: str, device: str) -> Any:
-    """Return a weight [out, in] in the numbers that it has once quantized, in its own type, on that device."""
+def dequantized(weight: Tensor, quantization: str, device: str) -> Tensor:
+    """Return a weight [out, in] quantized and unpacked again: same shape and type, on ``device``."""
     import bitsandbytes as bnb
 
     if quantization == "int8":
@@ -48,10 +53,10 @@ def dequantized(weight: Any, quantization: str, device: str) -> Any:
 
 
 def quiet_libraries() -> None:
-    """Keep progress bars and advice of the model libraries off the user's screen; errors still raise."""
+    """Hide progress bars and advice of the model libraries; errors still raise."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Packed rows differ in length from step to step: segments that can grow keep them from fragmenting a GPU's memory.
-    # Read at the first allocation there.
+    # Packed rows differ in length from step to step: expandable segments keep a GPU's memory from fragmenting. torch
+    # reads this at the first allocation.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from transformers.utils import logging as transformers_logging
 
@@ -63,17 +68,17 @@ def quiet_libraries() -> None:
 
 
 def pick_device() -> str:
-    """Return this process's GPU ("cuda:0" where there is one), else "cpu"."""
+    """Return this process's GPU, such as "cuda:0"; "cpu" without a GPU."""
     import torch
 
     return f"cuda:{distributed.processes().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
-def compute_dtype(device: str, name: str = "auto") -> Any:
-    """Return the type to compute in; "auto" takes bf16 where the hardware has it, else fp16 on a GPU, fp32 on a CPU.
+def compute_dtype(device: str, name: str = "auto") -> torch.dtype:
+    """Return the type to compute in; "auto" takes bf16 if the hardware has it, else fp16 on a GPU and fp32 on a CPU.
 
-    A CPU without bf16 units runs bf16 products some forty times slower than fp32 ones; a GPU before Ampere (T4, V100)
-    only pretends to have them.
+    A CPU without bf16 units runs products some forty times slower in bf16 than in fp32; a GPU before Ampere (T4, V100)
+    only emulates bf16.
     """
     import torch
 
@@ -84,8 +89,8 @@ def compute_dtype(device: str, name: str = "auto") -> Any:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def quantization_config(quantization: str, dtype: Any) -> Any:
-    """Return what transformers needs to quantize a base so while it loads."""
+def quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return the configuration by which transformers quantizes a base as it loads."""
     from transformers import BitsAndBytesConfig
 
     if quantization == "int8":
@@ -98,18 +103,20 @@ def quantization_config(quantization: str, dtype: Any) -> Any:
     )
 
 
-def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, num_tokens: int = 0) -> Any:
-    """Load the base model, all weights frozen.
+def load_base(
+    folder: Path, quantization: str, device: str, dtype: torch.dtype | None = None, num_tokens: int = 0
+) -> PreTrainedModel:
+    """Load the base model with all weights frozen.
 
     Args:
         folder: a local model folder.
         quantization: "nf4-double" (NF4 with quantized scales), "nf4", "int8", or "none".
         device: "cpu" or "cuda:0".
-        dtype: type to compute in; picked from the hardware when None.
-        num_tokens: tokens of the tokenizer; the embedding grows when it has fewer.
+        dtype: type to compute in; None chooses by the hardware.
+        num_tokens: size of the tokenizer; a smaller embedding grows to it.
 
     Raises:
-        ModelError: unknown architecture, damaged files, or a pickle-only checkpoint.
+        ModelError: the architecture is unknown, the files are damaged, or the weights are pickles.
     """
     quiet_libraries()
     from transformers import AutoModelForCausalLM
@@ -133,44 +140,48 @@ def load_base(folder: Path, quantization: str, device: str, dtype: Any = None, n
         raise ModelError(
             f"cannot load the base model in {folder}", reason[0], "check the installation: tunewright doctor"
         ) from error
-    _make_room(model, num_tokens)
+    _grow_embedding(model, num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
 
 
-def _make_room(model: Any, num_tokens: int) -> None:
-    """Grow the embedding, and the head where it has weights of its own, to ``num_tokens``.
+def _grow_embedding(model: PreTrainedModel, num_tokens: int) -> None:
+    """Grow the embedding, and a head with weights of its own, to ``num_tokens``.
 
-    A new row is the mean of the old ones, as in transformers, but without its random part: training, its other
-    processes, a resumed run and the exam each load the base anew, and must get the same numbers.
+    A new row is the mean of the old rows, as in transformers, but without its random part: all processes of a training,
+    a resumed run and the exam each load the base, and must get the same numbers.
     """
     import torch
 
-    known = model.get_input_embeddings().weight.shape[0]
-    if num_tokens <= known:
+    old = model.get_input_embeddings().weight.shape[0]
+    if num_tokens <= old:
         return
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            layer.weight[known:] = layer.weight[:known].float().mean(0).to(layer.weight.dtype)
+            layer.weight[old:] = layer.weight[:old].float().mean(0).to(layer.weight.dtype)
             if getattr(layer, "bias", None) is not None:
-                layer.bias[known:] = layer.bias[:known].mean()
+                layer.bias[old:] = layer.bias[:old].mean()
 
 
-def _token_layers(model: Any, new_tokens: tuple[int, ...]) -> dict[str, list[int]] | None:
-    """Return whose rows of new tokens are trained: the embedding's, and those of a head that is not tied to it.
+def _token_layers(model: PreTrainedModel, new_tokens: tuple[int, ...]) -> dict[str, list[int]] | None:
+    """Return the layers whose rows of new tokens are trained: the embedding, and a head that is not tied to it.
 
-    Without its own row in the head, a new token could be read but hardly ever written.
+    Without a trained row in the head, a new token could be read but hardly ever written.
     """
     if not new_tokens:
         return None
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     layers = [inputs] if outputs.weight is inputs.weight else [inputs, outputs]
-    return {name: list(new_tokens) for name, module in model.named_modules() if any(module is one for one in layers)}
+    return {
+        name: list(new_tokens) for name, module in model.named_modules() if any(module is layer for layer in layers)
+    }
 
 
-def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens: tuple[int, ...] = ()) -> Any:
+def attach_adapter(
+    model: PreTrainedModel, settings: TrainingSettings, seed: int, new_tokens: tuple[int, ...] = ()
+) -> PreTrainedModel:
     """Make the model trainable: a fresh adapter whose weights are a pure function of the seed, or all weights.
 
     LoRA (Hu et al. 2021), rank-stabilized LoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024), through peft.
@@ -178,7 +189,7 @@ def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens
     Args:
         model: the frozen base.
         settings: method, rank, alpha, dropout and targets.
-        seed: of the adapter's first weights.
+        seed: of the adapter's initial weights.
         new_tokens: ids whose embeddings are trained beside the adapter.
 
     Raises:
@@ -218,14 +229,14 @@ def attach_adapter(model: Any, settings: TrainingSettings, seed: int, new_tokens
 
 
 def is_full(folder: Path) -> bool:
-    """Return whether a folder holds a whole tuned model rather than an adapter."""
+    """Return whether a folder holds a whole tuned model, not an adapter."""
     return not (folder / "adapter_config.json").exists() and (folder / "config.json").exists()
 
 
-def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """Put a saved adapter on the base, for inference; a whole tuned model takes the base's place.
+def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") -> PreTrainedModel:
+    """Put a saved adapter on the base, for inference; a whole tuned model replaces the base.
 
-    Further adapters on the same base each take a name of their own; the one loaded last is in force until peft's
+    Each further adapter on the same base needs a name of its own. The adapter loaded last is active until peft's
     ``set_adapter`` names another.
 
     Raises:
@@ -253,8 +264,8 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     return adapted
 
 
-def save_adapter(model: Any, folder: Path, base_name: str, dtype: Any = None) -> None:
-    """Write an adapter in peft's format, for the base of that name; the same weights give the same bytes.
+def save_adapter(model: PreTrainedModel, folder: Path, base_name: str, dtype: torch.dtype | None = None) -> None:
+    """Write an adapter in peft's format, for the base of this name; the same weights give the same bytes.
 
     A fully tuned model is written whole, its weights rounded to ``dtype``.
     """
@@ -269,19 +280,20 @@ def save_adapter(model: Any, folder: Path, base_name: str, dtype: Any = None) ->
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base_name  # not the folder of this machine's cache
+    config["base_model_name_or_path"] = base_name  # rather than the folder in this machine's cache
     # peft keeps the targets in a set, whose order differs from process to process.
     if isinstance(config.get("target_modules"), list):
         config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def for_inference(model: Any) -> Any:
-    """Return the base with NF4 weights expanded to the compute type once: the same numbers, no work per token.
+def for_inference(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the base with NF4 weights unpacked to the compute type: the same numbers, no unpacking per token.
 
-    Only where memory allows it for certain (a CPU); on a GPU the 4-bit weights stay.
+    Only on a CPU, whose memory surely suffices; on a GPU, the 4-bit weights stay.
     """
     model.eval()
     if getattr(model, "is_loaded_in_4bit", False) and model.device.type == "cpu":
-        return model.dequantize()
+        unpacked: PreTrainedModel = model.dequantize()
+        return unpacked
     return model

@@ -1,4 +1,4 @@
-"""The memory budget of a training: what fits on the device, and of that, what is fastest."""
+"""The memory plan of a training: what fits on the device, and the fastest choice of it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from tunewright.models.hardware import Shape
 from tunewright.recipe import Recipe
 
 SPARE = 0.08  # share of the memory that a plan leaves free
-LEVELS = 3  # kept of a layer beyond its input: what attention needs, what the MLP needs, the inputs of products
-EVERYTHING = 2**30  # as a count of levels: all of them, however many layers there are
+LEVELS = 3  # of a layer's activations beyond its input: for attention, for the MLP, the inputs of products
+EVERYTHING = 2**30  # number of levels that means all, for any number of layers
 
 _BITS = {"nf4-double": 4.127, "nf4": 4.5, "int8": 8.0, "none": 16.0}  # per weight, block scales included
 _STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.1, "paged-adamw-8bit": 2.1}  # two moments per trained weight
-_CONTEXT_BYTES = 0.6e9  # what the driver and the matrix libraries take for themselves
+_CONTEXT_BYTES = 0.6e9  # taken by the driver and the matrix libraries
 HEAD_BYTES = 2**29  # of logits that the fast path holds at once
 _SMALL_ROW = 512
 _GPU_ROWS = (16384, 8192, 4096, 2048, 1024, 512)
-# Costs beside the products, in operations that a GPU could do meanwhile; measured on an H200 (docs/performance.md).
+# Costs beside the products, in operations that a GPU could do in the same time; measured on an H200
+# (docs/performance.md).
 _UNPACKING = 400.0  # per weight and row, to unpack it once
 _LAUNCHES = 2e11  # per layer and row
-_PRODUCTS_AGAIN = 0.01  # share of a layer's work to make the inputs of its products again
+_PRODUCTS_AGAIN = 0.01  # share of a layer's work that recomputes the inputs of its products
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a step is computed: none of it changes the result beyond rounding.
+    """How a step is computed; it changes the result by no more than rounding.
 
     Attributes:
-        tokens: most tokens of a packed row.
+        tokens: the most tokens of a packed row.
         kept: levels of activations kept beyond the layers' inputs, counted over all layers, the lowest level first;
-            0 recomputes everything, LEVELS times the layers nothing.
+            0 recomputes everything, LEVELS times the number of layers recomputes nothing.
         cached: whether a 16-bit copy of the base is kept beside the quantized one.
         why: the reason, for people.
     """
@@ -44,7 +45,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Predicted bytes at the peak of a training step."""
+    """Predicted memory at the peak of a training step, in bytes."""
 
     base: float
     trained: float
@@ -53,29 +54,29 @@ class MemoryEstimate:
 
     @property
     def total(self) -> float:
-        """All terms, and what the driver takes."""
+        """The sum of all terms and the driver's own memory."""
         return self.base + self.trained + self.activations + self.logits + _CONTEXT_BYTES
 
 
 def levels_of(layers: int, kept: int) -> list[int]:
-    """Return how many layers keep each level."""
+    """Return for each level the number of layers that keep it."""
     return [max(0, min(layers, kept - level * layers)) for level in range(LEVELS)]
 
 
 def _level_values(shape: Shape) -> tuple[int, int, int]:
-    """Return the values per token that one layer keeps at each level."""
+    """Return the number of values per token that a layer keeps at each level."""
     attention = 2 * (shape.query + shape.key_value) + shape.hidden
     return attention, 2 * shape.intermediate, 2 * shape.hidden + shape.intermediate
 
 
 def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> MemoryEstimate:
-    """Return the predicted peak of a step with packed rows of that many tokens, all of them supervised.
+    """Return the predicted peak of a step whose packed rows are full and all supervised.
 
     Args:
         recipe: its method, rank, optimizer and quantization.
         shape: of the base.
         choice: how the step is computed.
-        fast: whether by the fast path, whose layers keep only what they need.
+        fast: whether on the fast path, whose layers keep only what they need.
     """
     settings, tokens = recipe.training, choice.tokens
     full = settings.method == "full"
@@ -96,15 +97,15 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate
     levels = zip(levels_of(shape.layers, choice.kept), _level_values(shape), strict=True)
     values = shape.layers * shape.hidden + sum(count * size for count, size in levels) + live
-    # A head that new tokens are trained in is not computed in chunks.
-    whole = bool(recipe.model.added_tokens)
-    logits = 14.0 * shape.vocabulary * tokens if whole else min(2.0 * shape.vocabulary * tokens, HEAD_BYTES)
+    # A head in which new tokens are trained is not computed in chunks.
+    unchunked = bool(recipe.model.added_tokens)
+    logits = 14.0 * shape.vocabulary * tokens if unchunked else min(2.0 * shape.vocabulary * tokens, HEAD_BYTES)
     logits += 6.0 * shape.hidden * tokens
     return MemoryEstimate(base + copies, trained + 3.0 * adapter, 2.0 * values * tokens, logits)
 
 
 def step_cost(shape: Shape, choice: Choice) -> float:
-    """Return the operations of the fast path per token, with what is done again and what is no product."""
+    """Return the cost of the fast path in operations per token: products, recomputation, unpacking, launches."""
     into, out, up, down = shape.linear_weights
     per_layer = into + out + up + down
     attention, mlp, products = (shape.layers - count for count in levels_of(shape.layers, choice.kept))
@@ -115,31 +116,33 @@ def step_cost(shape: Shape, choice: Choice) -> float:
 
 
 def choose(recipe: Recipe, shape: Shape | None, free: float, fast: bool, gpu: bool) -> Choice:
-    """Return how to compute a step, for what the recipe leaves open: of what fits, the fastest.
+    """Return the fastest way to compute a step that fits.
 
     Args:
-        recipe: its own values win.
-        shape: of the base, or None where it is not known.
-        free: bytes of memory that may be taken, on a GPU or of the host.
+        recipe: settings that it fixes are kept.
+        shape: of the base; None if unknown.
+        free: available memory in bytes, of the GPU or of the host.
         fast: whether the fast path is taken.
-        gpu: whether it is a GPU's.
+        gpu: whether the device is a GPU.
     """
     settings = recipe.training
-    wanted, on = settings.micro_batch_tokens, settings.activation_checkpointing == "on"
-    kept = 0 if on else EVERYTHING
+    row_tokens = settings.micro_batch_tokens
+    kept = 0 if settings.activation_checkpointing == "on" else EVERYTHING
     if shape is None:
-        return Choice(wanted or _SMALL_ROW, kept, why="the base's shape is not known")
+        return Choice(row_tokens or _SMALL_ROW, kept, why="the base's shape is unknown")
     if not gpu:
         cached = fast and 4 * shape.block_weights <= free / 2
         beside = "; its 32-bit weights fit beside it" if cached else ""
-        return Choice(wanted or _SMALL_ROW, kept, cached, f"a CPU gains nothing from larger rows{beside}")
+        return Choice(row_tokens or _SMALL_ROW, kept, cached, f"a CPU gains nothing from larger rows{beside}")
     room = free * (1 - SPARE)
-    tried = _candidates(recipe, shape, fast)
-    fitting = [one for one in tried if predict_memory(recipe, shape, one, fast).total <= room]
+    candidates = _candidates(recipe, shape, fast)
+    fitting = [choice for choice in candidates if predict_memory(recipe, shape, choice, fast).total <= room]
     if not fitting:
-        smallest = Choice(wanted or _smallest_row(recipe), kept if settings.activation_checkpointing == "off" else 0)
-        return replace(smallest, why="predicted not to fit; it gives way when memory runs out")
-    best = min(fitting, key=lambda one: step_cost(shape, one)) if fast else fitting[0]
+        smallest = Choice(
+            row_tokens or _smallest_row(recipe), kept if settings.activation_checkpointing == "off" else 0
+        )
+        return replace(smallest, why="predicted not to fit; it shrinks when memory runs out")
+    best = min(fitting, key=lambda choice: step_cost(shape, choice)) if fast else fitting[0]
     taken = predict_memory(recipe, shape, best, fast).total
     return replace(best, why=f"predicted to take {taken / 2**30:.1f} of {free / 2**30:.1f} GiB")
 
@@ -149,7 +152,7 @@ def _smallest_row(recipe: Recipe) -> int:
 
 
 def _candidates(recipe: Recipe, shape: Shape, fast: bool) -> Iterator[Choice]:
-    """Yield what may be tried; without the fast path in the order of preference."""
+    """Yield the possible choices; on the plain path in order of preference."""
     settings = recipe.training
     switch, most = settings.activation_checkpointing, settings.batch_size * settings.max_tokens
     rows = [row for row in _GPU_ROWS if row >= settings.max_tokens and row < 2 * most] or [_smallest_row(recipe)]
@@ -166,13 +169,15 @@ def _candidates(recipe: Recipe, shape: Shape, fast: bool) -> Iterator[Choice]:
 
 
 def describe_choice(choice: Choice, layers: int) -> str:
-    """Return a choice in words: what is at once on the device, and what is kept there."""
+    """Return a choice in words: the tokens at once, and what is kept in memory."""
     levels = levels_of(layers, choice.kept)
     if choice.kept <= 0:
-        again = "on"
-    elif choice.kept >= 2 * layers:  # the last level saves element-wise work alone
-        again = "off"
+        checkpointing = "on"
+    elif choice.kept >= 2 * layers:  # the last level saves only element-wise work
+        checkpointing = "off"
     else:
-        again = f"on for attention in {layers - levels[0]} and for the MLP in {layers - levels[1]} of {layers} layers"
+        checkpointing = (
+            f"on for attention in {layers - levels[0]} and for the MLP in {layers - levels[1]} of {layers} layers"
+        )
     copy = "; a full copy of the base is kept" if choice.cached else ""
-    return f"{choice.tokens:,} tokens at once, activation checkpointing {again}{copy}"
+    return f"{choice.tokens:,} tokens at once, activation checkpointing {checkpointing}{copy}"

@@ -1,4 +1,4 @@
-"""The weights that answer: a base as it came or with an adapter on it; one base in memory serves all its adapters."""
+"""The model pool: the weights that answer, with a single base in memory for all its adapters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.models.loading import compute_dtype, for_inference, is_full, load_adapter, load_base, pick_device
@@ -16,15 +16,18 @@ from tunewright.recipe import Recipe
 from tunewright.records import digest
 from tunewright.storage import file_digest
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """A base, and the adapter on it if any.
+    """A base, with an adapter or without.
 
     Attributes:
-        recipe: names the base and how it is quantized and computed.
-        adapter: a folder in peft format, or with a whole tuned model; None for the base as it came.
-        identity: names the numbers, and so every answer that they give.
+        recipe: names the base, its quantization and its type to compute in.
+        adapter: a folder in peft format, or of a whole tuned model; None for the base alone.
+        identity: of the numbers, and so of all answers that they give.
     """
 
     recipe: Recipe
@@ -33,28 +36,28 @@ class ModelWeights:
 
     @classmethod
     def of(cls, recipe: Recipe, adapter: Path | None = None) -> ModelWeights:
-        """Return the weights of a recipe's base with this adapter on it."""
+        """Return the weights of a recipe's base, with an adapter or without."""
         base = student_identity(recipe, pick_device())
         return cls(recipe, adapter, base if adapter is None else f"{base} {file_digest(adapter)}")
 
     @property
     def loaded_as(self) -> str:
-        """What has to be in memory: the base's identity, or the whole model's own."""
+        """The identity of the model that has to be in memory: the base, or the whole tuned model."""
         if self.adapter is not None and is_full(self.adapter):
             return self.identity
         return student_identity(self.recipe, pick_device())
 
 
 class ModelPool:
-    """The one model in memory with the adapters on it, and the tokenizers of all bases."""
+    """A single model in memory with its adapters, and the tokenizers of all bases."""
 
     def __init__(self) -> None:
-        self._model: Any = None
+        self._model: Any = None  # a PreTrainedModel once a model is loaded
         self._loaded_as = ""
         self._adapters: set[str] = set()
-        self._tokenizers: dict[str, Any] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
-    def tokenizer(self, weights: ModelWeights) -> Any:
+    def tokenizer(self, weights: ModelWeights) -> PreTrainedTokenizerBase:
         """Return the tokenizer of the weights' base."""
         base = f"{weights.recipe.model.base} {' '.join(weights.recipe.model.added_tokens)}"
         if base not in self._tokenizers:
@@ -62,8 +65,8 @@ class ModelPool:
         return self._tokenizers[base]
 
     @contextmanager
-    def holding(self, weights: ModelWeights) -> Iterator[Any]:
-        """Yield the model with these weights in force; what it does not need is freed before anything is loaded."""
+    def holding(self, weights: ModelWeights) -> Iterator[PreTrainedModel]:
+        """Yield the model with these weights active; another base is freed before theirs is loaded."""
         if weights.loaded_as != self._loaded_as:
             self._load(weights)
         if weights.adapter is None or is_full(weights.adapter):
@@ -91,7 +94,7 @@ class ModelPool:
         self._loaded_as = weights.loaded_as
 
     def _free(self) -> None:
-        """Two bases may not fit side by side."""
+        """Free the model: two bases may not fit side by side."""
         import torch
 
         self._model, self._loaded_as = None, ""

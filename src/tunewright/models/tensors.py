@@ -1,4 +1,4 @@
-"""A model's input embedding alone: its tokens' vectors, read from the safetensors without loading the model."""
+"""Tensors read from safetensors without loading the model: the files of all weights, and the input embedding."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
     from safetensors import SafetensorError
 
     try:
-        found = _files(folder)
+        files = _files(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"cannot read the weights in {folder}", str(error), "download or export the model again"
         ) from error
-    if not found:
+    if not files:
         raise ModelError(
             f"{folder} holds no weights", "there is no .safetensors file in it", "download the model again"
         )
-    return found
+    return files
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -40,15 +40,15 @@ def _files(folder: Path) -> dict[str, Path]:
     if index.is_file():
         parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / part for name, part in parts.items()}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as weights:
-            found.update(dict.fromkeys(weights.keys(), file))
-    return found
+            files.update(dict.fromkeys(weights.keys(), file))
+    return files
 
 
 _NAMES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight")
-_WIDEST = 1024
+_MAX_WIDTH = 1024
 _ROWS = 8192  # read at once
 _BATCH = 2000  # texts tokenized at once
 
@@ -68,7 +68,7 @@ class TokenVectors:
     tokenizer: Any
 
     def tokens(self, texts: Sequence[str]) -> Iterator[Matrix]:
-        """Yield each text's token numbers, without special tokens."""
+        """Yield each text's token ids, [num_tokens], int32, without special tokens."""
         import numpy as np
 
         for start in range(0, len(texts), _BATCH):
@@ -79,18 +79,18 @@ class TokenVectors:
 def read_token_vectors(base: str, root: Path = Path()) -> TokenVectors:
     """Return the input embedding and the tokenizer of a base model.
 
-    A width above 1,024 is projected to 1,024 at random, which keeps cosines within about 0.003 at 0.95 (Johnson &
-    Lindenstrauss 1984).
+    A width above 1,024 is reduced to 1,024 by a random projection, which keeps a cosine of 0.95 within about 0.003
+    (Johnson & Lindenstrauss 1984).
 
     Args:
         base: "embedded", a folder, or a hub name.
-        root: where a relative folder starts.
+        root: the folder that a relative path starts from.
 
     Raises:
         ModelError: the model is missing, or its weights hold no embedding under a known name.
     """
     folder = locate(base, root)
-    return TokenVectors(_table(*_place(folder)), _tokenizer(folder))
+    return TokenVectors(_table(*_embedding_tensor(folder)), _tokenizer(folder))
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -108,36 +108,36 @@ def _tokenizer(folder: Path) -> Any:
     return fast
 
 
-def _place(folder: Path) -> tuple[Path, str]:
+def _embedding_tensor(folder: Path) -> tuple[Path, str]:
     """Return the file that holds the embedding, and the tensor's name."""
-    named = weight_files(folder)
-    for name, file in named.items():
+    files = weight_files(folder)
+    for name, file in files.items():
         if name.endswith(_NAMES):
             return file, name
     raise ModelError(
         f"{folder} has no recognizable input embedding",
-        f"none of its {len(named)} tensors ends in {', '.join(_NAMES)}",
+        f"none of its {len(files)} tensors ends in {', '.join(_NAMES)}",
         "switch off deduplication by embeddings: --set curation.embedding_duplicate=0",
     )
 
 
 def _table(file: Path, name: str) -> Matrix:
-    """Read the rows in pieces, so that a wide vocabulary is never whole in memory."""
+    """Read the rows in pieces, so that a wide table is never in memory as a whole."""
     import numpy as np
     from safetensors import safe_open
 
     with safe_open(file, framework="numpy") as weights:
-        brief = weights.get_slice(name).get_dtype() == "BF16"  # which numpy lacks
-    with safe_open(file, framework="pt" if brief else "numpy") as weights:
+        is_bf16 = weights.get_slice(name).get_dtype() == "BF16"  # numpy lacks the type
+    with safe_open(file, framework="pt" if is_bf16 else "numpy") as weights:
         rows = weights.get_slice(name)
         num_rows, width = rows.get_shape()
         projection = None
-        if width > _WIDEST:
+        if width > _MAX_WIDTH:
             draw = np.random.default_rng(0)
-            projection = draw.standard_normal((width, _WIDEST), dtype=np.float32) / np.float32(_WIDEST**0.5)
-        table = np.empty((num_rows, min(width, _WIDEST)), dtype=np.float32)
+            projection = draw.standard_normal((width, _MAX_WIDTH), dtype=np.float32) / np.float32(_MAX_WIDTH**0.5)
+        table = np.empty((num_rows, min(width, _MAX_WIDTH)), dtype=np.float32)
         for start in range(0, num_rows, _ROWS):
             piece = rows[start : min(start + _ROWS, num_rows)]
-            piece = piece.float().numpy() if brief else piece.astype(np.float32)
+            piece = piece.float().numpy() if is_bf16 else piece.astype(np.float32)
             table[start : start + _ROWS] = piece if projection is None else piece @ projection
     return table

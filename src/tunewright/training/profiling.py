@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_TRIAL_STEPS = 24
 _WARM_UP_S = 15.0
-_DESCRIPTION_KEY = "told"  # of ``Plan.description`` in plan.json, where earlier runs have it
+_DESCRIPTION_KEY = "told"  # the key of ``Plan.description`` in plan.json
 
 
 @dataclass(frozen=True)
