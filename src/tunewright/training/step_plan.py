@@ -111,7 +111,7 @@ class Capacity:
             console.warning("out of memory: continuing with activation checkpointing (slower, same result)")
             return replace(self, kept=0, halvings=self.halvings + 1)
         raise TrainingError(
-            f"a single example of {longest:,} tokens does not fit into the memory",
+            f"a single example of {longest:,} tokens does not fit into memory",
             "the micro-batch holds one example already, and its activations are recomputed",
             "lower training.max_tokens or training.rank, or use a smaller base",
         )
