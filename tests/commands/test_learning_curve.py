@@ -79,7 +79,7 @@ def test_a_bent_curve_and_a_flat_one_are_called_so():
         )
 
     assert "the straight line does not hold" in sentences(0.05, -0.08, 0.01)
-    assert "changed less than the first" in sentences(0.05, -0.08, 0.01)
+    assert "changed the score less than the first" in sentences(0.05, -0.08, 0.01)
     assert "the straight line does not hold" not in sentences(0.05, 0.0, 0.05)
     assert "does not show that more data helps" in sentences(0.0, 0.0, 0.1)
     assert "not as a promise" in sentences(0.05)
