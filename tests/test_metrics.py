@@ -41,7 +41,7 @@ def test_f1_is_symmetric_and_in_range(a: str, b: str) -> None:
 
 
 def test_f1_counts_repeated_words_once_per_occurrence() -> None:
-    # 2 shared of 4 told and 2 wanted: precision 1/2, recall 1.
+    # 2 shared of 4 answered and 2 expected: precision 1/2, recall 1.
     assert token_f1("red red blue green", "red blue") == pytest.approx(2 * 0.5 * 1 / 1.5)
 
 
@@ -174,17 +174,17 @@ def structured_score(text: str, finish: str = "stop") -> Score:
     ],
 )
 def test_fields_that_match(change: dict[str, object], form: int, match: float) -> None:
-    found = structured_score(json.dumps(TRIAGE | change))
-    assert (found.metrics["format"], found.metrics["label_match"], found.primary) == (form, match, match)
-    assert found.metrics["unparsable"] == 0
-    by_field = [value for name, value in found.metrics.items() if name.startswith("label_match:")]
+    result = structured_score(json.dumps(TRIAGE | change))
+    assert (result.metrics["format"], result.metrics["label_match"], result.primary) == (form, match, match)
+    assert result.metrics["unparsable"] == 0
+    by_field = [value for name, value in result.metrics.items() if name.startswith("label_match:")]
     assert len(by_field) == 4
     assert sum(by_field) / 4 == match
 
 
 def test_a_missing_field_is_not_null() -> None:
-    found = structured_score('{"severity": "SEV2"}')
-    assert (found.primary, found.metrics["format"], found.metrics["label_match:component"]) == (0.25, 0, 0)
+    result = structured_score('{"severity": "SEV2"}')
+    assert (result.primary, result.metrics["format"], result.metrics["label_match:component"]) == (0.25, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -202,34 +202,34 @@ def test_a_missing_field_is_not_null() -> None:
     ],
 )
 def test_what_is_no_object_or_cut_scores_nothing_and_is_counted(text: str, finish: str) -> None:
-    found = structured_score(text, finish)
-    assert found.primary == 0
-    assert {found.metrics[name] for name in ("format", "label_match", "label_match:severity")} == {0}
-    assert found.metrics["unparsable"] == 1
+    result = structured_score(text, finish)
+    assert result.primary == 0
+    assert {result.metrics[name] for name in ("format", "label_match", "label_match:severity")} == {0}
+    assert result.metrics["unparsable"] == 1
 
 
 def test_a_code_block_is_read_but_is_not_the_format() -> None:
-    found = structured_score(f"```json\n{json.dumps(TRIAGE)}\n```")
-    assert (found.primary, found.metrics["format"], found.metrics["unparsable"]) == (1, 0, 0)
+    result = structured_score(f"```json\n{json.dumps(TRIAGE)}\n```")
+    assert (result.primary, result.metrics["format"], result.metrics["unparsable"]) == (1, 0, 0)
 
 
 def test_an_object_is_no_refusal_whatever_its_values_say() -> None:
-    said = structured_score(json.dumps(TRIAGE | {"customer_impact": "The text does not mention it."}))
-    assert (said.metrics["refusal"], said.metrics["false_refusal"], said.metrics["refusal_right"]) == (0, 0, 1)
+    result = structured_score(json.dumps(TRIAGE | {"customer_impact": "The text does not mention it."}))
+    assert (result.metrics["refusal"], result.metrics["false_refusal"], result.metrics["refusal_right"]) == (0, 0, 1)
     assert structured_score(REFUSAL).metrics["false_refusal"] == 1
 
 
 @pytest.mark.parametrize("gold", ["plain words", "{}", "[1]", "3", '{"a": 1', '{"a": 1} and more'])
 def test_other_golds_are_scored_as_before(gold: str) -> None:
-    found = score(question(gold=gold), answer("150 ulcers"), REFUSAL)
-    assert set(found.metrics) == set(METRICS) - {"refusal_recall"}
-    assert found.primary == token_f1("150 ulcers", gold)
+    result = score(question(gold=gold), answer("150 ulcers"), REFUSAL)
+    assert set(result.metrics) == set(METRICS) - {"refusal_recall"}
+    assert result.primary == token_f1("150 ulcers", gold)
 
 
 def test_an_unanswerable_question_is_about_declining_even_with_an_object_as_gold() -> None:
-    asked = question().model_copy(update={"gold": '{"a": 1}', "answerable": False})
-    assert score(asked, answer(REFUSAL), REFUSAL).primary == 1
-    assert score(asked, answer('{"a": 1}'), REFUSAL).primary == 0
+    unanswerable = question().model_copy(update={"gold": '{"a": 1}', "answerable": False})
+    assert score(unanswerable, answer(REFUSAL), REFUSAL).primary == 1
+    assert score(unanswerable, answer('{"a": 1}'), REFUSAL).primary == 0
 
 
 @given(
@@ -237,5 +237,5 @@ def test_an_unanswerable_question_is_about_declining_even_with_an_object_as_gold
 )
 def test_the_gold_itself_is_right_in_every_field(gold: dict[str, object]) -> None:
     text = json.dumps(gold)
-    found = score(question(gold=text), answer(text), REFUSAL)
-    assert found.primary == found.metrics["format"] == 1
+    result = score(question(gold=text), answer(text), REFUSAL)
+    assert result.primary == result.metrics["format"] == 1

@@ -64,13 +64,13 @@ def tokens(text: str) -> list[str]:
 def token_f1(text: str, gold: str) -> float:
     """Return the F1 of the shared words (Rajpurkar et al. 2016, SQuAD), in [0, 1].
 
-    Other than SQuAD's script, decimal points stay, so that 2.52 and 25.2 are different words.
+    Unlike SQuAD's script, it keeps decimal points, so that 2.52 and 25.2 are different words.
     """
-    told, wanted = Counter(tokens(text)), Counter(tokens(gold))
-    if not told or not wanted:
-        return float(told == wanted)
-    shared = (told & wanted).total()
-    return 2 * shared / (told.total() + wanted.total())
+    answered, expected = Counter(tokens(text)), Counter(tokens(gold))
+    if not answered or not expected:
+        return float(answered == expected)
+    shared = (answered & expected).total()
+    return 2 * shared / (answered.total() + expected.total())
 
 
 def is_refusal(text: str, refusal: str) -> bool:
@@ -82,18 +82,18 @@ def is_refusal(text: str, refusal: str) -> bool:
     plain = _APOLOGY.sub("", plain_text(text), count=1).strip() or plain_text(text)
     if not plain:
         return False
-    wanted = plain_text(refusal)
-    start = plain[: len(wanted) + len(wanted) // 4]
+    sentence = plain_text(refusal)
+    start = plain[: len(sentence) + len(sentence) // 4]
     # A short text always fits somewhere in a long one, and "do" is one edit from "do not".
-    comparable = len(plain) >= 0.6 * len(wanted)
-    same_sense = bool(_NEGATION.search(start)) == bool(_NEGATION.search(wanted))
-    if comparable and same_sense and fuzz.partial_ratio(wanted, start) >= _REFUSAL_BOUND:
+    comparable = len(plain) >= 0.6 * len(sentence)
+    same_sense = bool(_NEGATION.search(start)) == bool(_NEGATION.search(sentence))
+    if comparable and same_sense and fuzz.partial_ratio(sentence, start) >= _REFUSAL_BOUND:
         return True
     return _DECLINES.search(_first_sentence(plain)) is not None
 
 
 def _first_sentence(plain: str) -> str:
-    # Sentences are found by the capital that follows; normalized text has none, so cut at the marks alone.
+    # The splitter looks for a capital after the mark; normalized text has none, so each mark ends a sentence.
     marked = re.sub(r"([.!?]\s+)(\w)", lambda match: match[1] + match[2].upper(), plain)
     start, end = sentences(marked)[0]
     return plain[start:end]
@@ -117,7 +117,7 @@ _STOPWORDS = frozenset(
 
 
 def exact(text: str, gold: str) -> float:
-    """Return 1 when both texts have the same words, articles and punctuation apart."""
+    """Return 1 when both texts have the same words, apart from articles and punctuation."""
     return float(tokens(text) == tokens(gold))
 
 
@@ -127,9 +127,9 @@ def fuzzy(text: str, gold: str) -> float:
 
 
 def evidence_support(text: str, source: str) -> float:
-    """Return the share of the text's distinct numbers and content words that stand in the source."""
-    told = {word for word in tokens(text) if word not in _STOPWORDS}
-    return len(told & set(tokens(source))) / len(told) if told else 0.0
+    """Return the share of the text's distinct numbers and content words that occur in the source."""
+    content = {word for word in tokens(text) if word not in _STOPWORDS}
+    return len(content & set(tokens(source))) / len(content) if content else 0.0
 
 
 def _source(question: Question) -> str:
@@ -139,39 +139,39 @@ def _source(question: Question) -> str:
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a field stands twice")
+        raise ValueError("a field occurs twice")
     return dict(pairs)
 
 
 def read_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object that a text is, or None; one with a field twice is none."""
+    """Return the JSON object that the text consists of; None for any other text, or where a field occurs twice."""
     try:
-        found = json.loads(text, object_pairs_hook=_no_repeats)
+        content = json.loads(text, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def unfenced(text: str) -> str:
-    """Return what stands in the code block that is all of a text; any other text as it is."""
+    """Return the content of the code block that the text consists of; any other text unchanged."""
     fenced = _FENCED.fullmatch(text.strip())
     return fenced[1] if fenced else text
 
 
 def gold_fields(question: Question) -> dict[str, Any] | None:
-    """Return the fields of a gold answer that is a JSON object with at least one; None of any other gold."""
+    """Return the fields of a gold answer that is a JSON object with at least one field; else None."""
     return (read_object(question.gold) if question.answerable else None) or None
 
 
 def _answer_fields(answer: Answer) -> dict[str, Any] | None:
-    """Return the fields of an answer: of the object that it is, or that is all of its one code block."""
+    """Return the fields of an answer that is a JSON object, bare or in a code block; else None."""
     if answer.finish == "length":
         return None
     return read_object(unfenced(answer.text))
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON value as it is compared: text normalized, true and false apart from 1 and 0."""
+    """Return a JSON value for comparison: text normalized, true and false distinct from 1 and 0."""
     if isinstance(value, str):
         return normalize(value)
     if isinstance(value, bool):
@@ -187,9 +187,9 @@ def structured(gold: Mapping[str, Any], answer: Answer) -> dict[str, float]:
     """Return the metrics of an answer whose gold is a JSON object; all are in [0, 1].
 
     ``format``: the answer is a JSON object with exactly the gold's fields, and nothing around it. ``label_match``: the
-    share of the gold's fields whose value is the gold's after normalization, null against null too, also where the
-    object stands in a code block; by field beside it. A cut answer, or one without an object, is ``unparsable`` and
-    matches nothing.
+    share of the gold's fields whose value equals the gold's after normalization, also null, also where the object is in
+    a code block; ``label_match:FIELD`` for each field. A cut answer, or an answer without an object, is ``unparsable``
+    and matches nothing.
     """
     fields = _answer_fields(answer)
     right = {
@@ -210,7 +210,7 @@ def is_structured(metric: str) -> bool:
     return metric in (FORMAT, UNPARSABLE) or metric.partition(":")[0] == LABEL_MATCH
 
 
-# What an object is by its form: it answers, whatever its values say; and its names and labels stand in no evidence.
+# By its form, an object answers, whatever its values say; and its field names and labels occur in no evidence.
 _OF_OBJECTS = {"refusal": 0.0, "refusal_right": 1.0, "false_refusal": 0.0}
 _NOT_OF_OBJECTS = frozenset({"evidence_support"})
 
@@ -229,7 +229,7 @@ METRICS: dict[str, Metric] = {
     "truncated": lambda q, a, _: float(a.finish == "length"),
     "empty": lambda q, a, _: float(not a.text.strip()),
     "cut_or_empty": lambda q, a, _: float(a.finish == "length" or not a.text.strip()),
-    # Facts of the question, so that scores can be grouped without the exam at hand.
+    # Facts of the question, so that scores can be grouped without the exam.
     "answerable": lambda q, a, _: float(q.answerable),
     "closed_book": lambda q, a, _: float(q.passage is None),
 }
@@ -239,7 +239,7 @@ def primary(question: Question, text: str, refusal: str) -> float:
     """Return the primary score in [0, 1].
 
     Unanswerable: 1 when the text declines, else 0. Answerable: 0 when it declines or is empty, else token-F1.
-    Where the gold is a JSON object, ``score`` takes the label match in its place.
+    Where the gold is a JSON object, ``score`` uses the label match instead.
     """
     declines = is_refusal(text, refusal)
     if not question.answerable:
@@ -259,10 +259,10 @@ def score(question: Question, answer: Answer, refusal: str) -> Score:
     metrics = {name: value for name, value in values.items() if value is not None}
     main, gold = primary(question, answer.text, refusal), gold_fields(question)
     if gold is not None:
-        found = structured(gold, answer)
-        main = found[LABEL_MATCH]
-        metrics = {name: value for name, value in metrics.items() if name not in _NOT_OF_OBJECTS} | found
-        metrics |= {} if found[UNPARSABLE] else _OF_OBJECTS
+        fields = structured(gold, answer)
+        main = fields[LABEL_MATCH]
+        metrics = {name: value for name, value in metrics.items() if name not in _NOT_OF_OBJECTS} | fields
+        metrics |= {} if fields[UNPARSABLE] else _OF_OBJECTS
     return Score(
         question=question.id,
         arm=answer.arm,

@@ -1,4 +1,4 @@
-"""Who sits the exam on request: adapters and bases by path, under names of their own, with no say in the verdict."""
+"""Arms compared on request: adapters and bases by path, under unique names, without effect on the verdict."""
 
 import json
 import shutil
@@ -37,10 +37,12 @@ def verdict_of(run):
 
 def test_each_gets_its_row_and_difference_and_none_changes_the_verdict(home, tiny_model, tmp_path, monkeypatch):
     alone = verdict_of(pipeline.run(with_compared(home, tiny_model), home / "one/run"))
-    asked = []
+    num_jobs = []
     answer = answering.answer_or_halve
     monkeypatch.setattr(
-        answering, "answer_or_halve", lambda model, jobs, *rest: asked.append(len(jobs)) or answer(model, jobs, *rest)
+        answering,
+        "answer_or_halve",
+        lambda model, jobs, *rest: num_jobs.append(len(jobs)) or answer(model, jobs, *rest),
     )
     bare = tmp_path / "bare"
     shutil.copytree(home / "two/run/adapter", bare)
@@ -56,7 +58,7 @@ def test_each_gets_its_row_and_difference_and_none_changes_the_verdict(home, tin
     ]
     assert all(d.p_holm >= d.interval.p for d in verdict.results.compared)
     assert verdict.rule["compared"] == ["run", "other-model", "bare"]
-    assert sum(asked) == 2 * verdict.results.num_questions  # "bare" is "run" once more
+    assert sum(num_jobs) == 2 * verdict.results.num_questions  # "bare" is "run" once more
     report = run.file("report.html").read_text()
     assert "Compared on request" in report
     assert "tuned − other-model" in report
@@ -66,7 +68,7 @@ def test_each_gets_its_row_and_difference_and_none_changes_the_verdict(home, tin
     )
 
 
-def test_the_exam_is_sat_again_when_what_is_compared_changed(home, tiny_model, tmp_path):
+def test_the_exam_is_answered_again_when_a_compared_adapter_changed(home, tiny_model, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(home / "two/run/adapter", bare)
     recipe = with_compared(home, tiny_model, bare)
@@ -86,8 +88,8 @@ def test_names_are_unique_and_never_those_of_the_arms(home, tiny_model, tmp_path
         shutil.copytree(home / "two/run/adapter", tmp_path / name)
     names = ("base", "Tuned", "a b", "a-b", "deep/adapter")
     recipe = with_compared(home, tiny_model, home / "two/run", *(tmp_path / name for name in names), "embedded")
-    found = [arm.name for arm in extra_arms(recipe)]
-    assert found == ["run", "base-2", "Tuned-2", "a-b", "a-b-2", "deep", "SmolLM2-135M-Instruct"]
+    names_of_arms = [arm.name for arm in extra_arms(recipe)]
+    assert names_of_arms == ["run", "base-2", "Tuned-2", "a-b", "a-b-2", "deep", "SmolLM2-135M-Instruct"]
 
 
 def refused(home, tiny_model, path):
@@ -96,7 +98,7 @@ def refused(home, tiny_model, path):
     return str(error.value)
 
 
-def test_what_cannot_sit_the_exam_is_refused_with_the_reason(home, tiny_model, tmp_path):
+def test_what_cannot_answer_the_exam_is_refused_with_the_reason(home, tiny_model, tmp_path):
     assert "the folder does not exist" in refused(home, tiny_model, "./nowhere")
     assert "cannot answer the exam" in refused(home, tiny_model, tmp_path)
     assert f"--compare {home / 'whole/run/adapter'}" in refused(home, tiny_model, home / "whole/run")
@@ -107,22 +109,22 @@ def test_what_cannot_sit_the_exam_is_refused_with_the_reason(home, tiny_model, t
     shutil.copytree(home / "two/run", foreign)
     text = (foreign / "recipe.toml").read_text()
     (foreign / "recipe.toml").write_text(text.replace(json.dumps(str(tiny_model)), '"owner/other-7b"'))
-    told = refused(home, tiny_model, foreign)
-    assert "trained on owner/other-7b" in told
-    assert str(tiny_model) in told
+    message = refused(home, tiny_model, foreign)
+    assert "trained on owner/other-7b" in message
+    assert str(tiny_model) in message
     config = json.loads((foreign / "adapter/adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(home / "other model")
     (foreign / "adapter/adapter_config.json").write_text(json.dumps(config))
     assert f"trained on {home / 'other model'}" in refused(home, tiny_model, foreign / "adapter")
 
 
-def test_a_whole_tuned_model_sits_as_another_base(home, tiny_model):
+def test_a_whole_tuned_model_is_compared_as_another_base(home, tiny_model):
     recipe = with_compared(home, tiny_model, home / "whole/run/adapter")
     run = pipeline.run(recipe, home / "one/run", until="evaluate")
     assert verdict_of(run).results.arm("run") is not None
 
 
-def test_a_report_is_written_anew_although_what_was_compared_is_gone(home, tiny_model, tmp_path):
+def test_a_report_is_written_again_although_the_compared_adapter_is_gone(home, tiny_model, tmp_path):
     from tunewright.commands import status
 
     bare = tmp_path / "bare"

@@ -39,11 +39,11 @@ def by_length(longest: bool) -> Respond:
     """A judge that finds every claim supported, and prefers the longer (or the shorter) answer."""
 
     def respond(seen: Seen) -> ServerAnswer:
-        asked = seen.body["messages"][-1]["content"]
-        if "Answer A: " not in asked:
+        prompt = seen.body["messages"][-1]["content"]
+        if "Answer A: " not in prompt:
             return ServerAnswer(body=completion(json.dumps({"claims": [{"claim": "c", "verdict": "supported"}]})))
-        first = asked.split("Answer A: ")[1].split("\n\nAnswer B: ")[0]
-        second = asked.split("\n\nAnswer B: ")[1].split("\n\nWhich answer is better?")[0]
+        first = prompt.split("Answer A: ")[1].split("\n\nAnswer B: ")[0]
+        second = prompt.split("\n\nAnswer B: ")[1].split("\n\nWhich answer is better?")[0]
         better = "tie" if len(first) == len(second) else "A" if (len(first) > len(second)) == longest else "B"
         return ServerAnswer(body=completion(json.dumps({"better": better})))
 
@@ -74,7 +74,7 @@ def test_every_arm_is_read_and_tuned_is_compared_with_each_rival(tmp_path):
     run, _, num_calls = judged_run(tmp_path / "run", by_length(longest=True))
     summary = JudgeSummary.model_validate(run.read_json("judge.json"))
     judgments = run.read_records("judgments.jsonl", Judgment)
-    exam, told = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
+    exam, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     assert [f.arm for f in summary.faithfulness] == list(finished_run.QUALITY)
     assert all(f.supported and f.supported.mean == 1 for f in summary.faithfulness)
     assert [(p.first, p.second) for p in summary.preferences] == [("tuned", a) for a in ("base", "few-shot", "rag")]
@@ -84,13 +84,13 @@ def test_every_arm_is_read_and_tuned_is_compared_with_each_rival(tmp_path):
     answerable = {q.id for q in exam if q.answerable}
     single = [j for j in judgments if len(j.arms) == 1]
     assert {j.question for j in single} <= answerable
-    empty = sum(a.question in answerable and not a.text.strip() for a in told)
+    empty = sum(a.question in answerable and not a.text.strip() for a in answers)
     assert sum(f.declined for f in summary.faithfulness) + len(single) + empty == len(answerable) * 5
-    texts = {(a.question, a.arm): a.text.strip() for a in told}
+    texts = {(a.question, a.arm): a.text.strip() for a in answers}
     different = [j for j in judgments if len(j.arms) == 2 and len({texts[j.question, arm] for arm in j.arms}) == 2]
-    asked = {(j.question, texts[j.question, j.arms[0]]) for j in single}
+    judged = {(j.question, texts[j.question, j.arms[0]]) for j in single}
     pairs = {(j.question, *(texts[j.question, arm] for arm in j.arms)) for j in different}
-    assert num_calls == len(asked) + 2 * len(pairs)
+    assert num_calls == len(judged) + 2 * len(pairs)
 
 
 def test_a_judge_that_is_not_independent_is_refused_unless_forced_and_then_the_report_says_so(tmp_path):
@@ -100,13 +100,13 @@ def test_a_judge_that_is_not_independent_is_refused_unless_forced_and_then_the_r
             "model": ModelSettings(base="HuggingFaceH4/zephyr-7b-beta"),
         }
     )
-    for model, told in (("big-70b", "wrote the training data"), ("mistral-large", "student's family (Mistral)")):
+    for model, reason in (("big-70b", "wrote the training data"), ("mistral-large", "student's family (Mistral)")):
         refused = own.model_copy(update={"judge": JudgeSettings(url="http://y/v1", model=model)})
         with pytest.raises(RecipeError) as caught:
             check_independent(refused)
-        assert told in str(caught.value.cause)
+        assert reason in str(caught.value.cause)
         forced = own.model_copy(update={"judge": JudgeSettings(url="http://y/v1", model=model, forced=True)})
-        assert told in check_independent(forced)[0]
+        assert reason in check_independent(forced)[0]
     allowed = own.model_copy(update={"judge": JudgeSettings(url="http://y/v1", model="Qwen3-32B")})
     assert check_independent(allowed) == ()
     run, _ = finished_run.write(tmp_path / "run")
@@ -130,7 +130,7 @@ def test_a_judge_that_is_not_independent_is_refused_unless_forced_and_then_the_r
         ("phi-4", "Phi"),
     ],
 )
-def test_families_are_told_by_the_last_part_of_a_name(name, family):
+def test_families_are_known_by_the_last_part_of_a_name(name, family):
     assert family_of_name(name) == family
 
 
@@ -155,8 +155,8 @@ def test_a_judge_no_better_than_a_ruler_is_shown_but_not_counted(tmp_path):
     report(run, recipe)
     assert "People have not marked answers" in run.file("report.html").read_text()
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("base", "tuned"))
-    found = read_opinions(run, results_of(run)).judged["trial"]
-    assert found["judge"].share == found["longest"].share == 1 and not found["counted"]
+    outcome = read_opinions(run, results_of(run)).judged["trial"]
+    assert outcome["judge"].share == outcome["longest"].share == 1 and not outcome["counted"]
     report(run, recipe)
     page = run.file("report.html").read_text()
     assert "no better" in page and "Marks by people" in page
@@ -167,14 +167,14 @@ def test_a_judge_no_better_than_a_ruler_is_shown_but_not_counted(tmp_path):
 def test_a_judge_that_beats_the_ruler_is_counted(tmp_path):
     run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=False))
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
-    found = read_opinions(run, results_of(run)).judged["trial"]
-    assert found["judge"].share == 1 and found["longest"].share == 0 and found["counted"]
+    outcome = read_opinions(run, results_of(run)).judged["trial"]
+    assert outcome["judge"].share == 1 and outcome["longest"].share == 0 and outcome["counted"]
     report(run, recipe)
     assert "counts as evidence beside the verdict" in run.file("report.html").read_text()
 
 
-def test_no_verdict_is_told_apart_from_a_tie_and_a_place_is_seen(tmp_path):
-    told = {("q", "tuned"): "aa", ("q", "base"): "b", ("r", "tuned"): "a", ("r", "base"): "bb"}
+def test_no_verdict_is_distinct_from_a_tie_and_a_position_is_seen(tmp_path):
+    answers = {("q", "tuned"): "aa", ("q", "base"): "b", ("r", "tuned"): "a", ("r", "base"): "bb"}
     judgments = [
         Judgment(
             question="q", document="d", arms=("tuned", "base"), outcome="tie", flipped=True, choices=2, first_shown=2
@@ -183,7 +183,7 @@ def test_no_verdict_is_told_apart_from_a_tie_and_a_place_is_seen(tmp_path):
         Judgment(question="q", document="d", arms=("tuned",), outcome="contradicted"),
         Judgment(question="r", document="e", arms=("tuned",), outcome=None),
     ]
-    summary = summarize(judgments, told, {"tuned": 3}, "m")
+    summary = summarize(judgments, answers, {"tuned": 3}, "m")
     assert summary.preferences[0].ties == 1 and summary.flipped.num == summary.flipped.of == 1
     assert (summary.first_shown.num, summary.first_shown.of) == (2, 2) and summary.longer_won.of == 0
     assert summary.faithfulness[0].findings == {"contradicted": 1, "no verdict": 1}
@@ -196,7 +196,7 @@ def test_the_stage_exists_only_with_a_judge():
     assert "judge" in [stage.name for stage in stages_of(judging("http://x/v1"))]
 
 
-def test_people_and_score_that_disagree_beyond_chance_are_told_on_top(tmp_path):
+def test_people_and_score_that_disagree_beyond_chance_are_reported_on_top(tmp_path):
     run, verdict = finished_run.write(tmp_path / "run", quality={"base": 0.1, "tuned": 0.9})
     assert verdict.results.difference("tuned", "base").interval.low > 0
     marking = read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("base", "tuned"))
@@ -209,7 +209,7 @@ def test_people_and_score_that_disagree_beyond_chance_are_told_on_top(tmp_path):
     assert "Treat this verdict as NOT PROVEN" in run.file("report.html").read_text().split("<main>")[0]
 
 
-def test_what_was_said_of_earlier_answers_is_left_out(tmp_path):
+def test_opinions_of_earlier_answers_are_left_out(tmp_path):
     run, recipe, _ = judged_run(tmp_path / "run", by_length(longest=False))
     read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=False)], ("base", "tuned"))
     assert read_opinions(run, results_of(run)).marked and read_opinions(run, results_of(run)).judged
@@ -219,7 +219,7 @@ def test_what_was_said_of_earlier_answers_is_left_out(tmp_path):
     assert opinions.marked is opinions.judged is None and opinions.disagreement == ""
 
 
-def test_the_disagreement_is_told_whichever_arm_is_named_first(tmp_path):
+def test_the_disagreement_is_reported_whichever_arm_is_named_first(tmp_path):
     run, verdict = finished_run.write(tmp_path / "run", quality={"base": 0.1, "tuned": 0.9})
     marking = read_marks(run, [marked_by_length(run, tmp_path / "ann.csv", longest=True)], ("tuned", "base"))
     prefers_base = paired([1.0] * 29 + [0.0], [str(n) for n in range(30)])
@@ -233,5 +233,5 @@ def test_a_judge_that_agrees_no_better_than_a_coin_is_not_counted(tmp_path):
     worse = marking.model_copy(update={"longest": marking.longest.model_copy(update={"share": 0.0})})
     questions, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     marks, judgments = run.read_records("marks.jsonl", Mark), run.read_records("judgments.jsonl", Judgment)
-    found = judge_trial(worse, pairs(questions, answers, worse.arms), marks, judgments)
-    assert found["judge"].share == 0 and not found["counted"]
+    outcome = judge_trial(worse, pairs(questions, answers, worse.arms), marks, judgments)
+    assert outcome["judge"].share == 0 and not outcome["counted"]

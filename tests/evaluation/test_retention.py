@@ -1,4 +1,4 @@
-"""The third ring: what is drawn, how it is scored, and that forgetting decides the verdict."""
+"""The retention suite: what is drawn, how it is scored, and that forgetting decides the verdict."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def states(verdict: Verdict) -> dict[str, str]:
 
 @settings(max_examples=25)
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 3))
-def test_a_draw_is_balanced_repeatable_and_a_part_of_every_larger_one(one: int, other: int, seed: int) -> None:
-    small, large = sorted((one, other))
+def test_a_draw_is_balanced_repeatable_and_a_part_of_every_larger_draw(first: int, second: int, seed: int) -> None:
+    small, large = sorted((first, second))
     drawn = draw(SUITE, large, seed)
     assert len(drawn) == min(large, len(SUITE))
     assert drawn == draw(SUITE, large, seed)
@@ -70,17 +70,17 @@ def test_a_model_that_stays_as_it_was_ships() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "rise", "measure", "said"),
+    ("lost", "rise", "measure", "sentence"),
     [
         (0.4, 0.0, "kept_accuracy", "lies beyond the margin of a loss of 0.05"),
         (0.0, 0.5, "kept_cross_entropy", "lies beyond the margin of 0.10"),
     ],
 )
-def test_forgetting_is_worse_whatever_the_exam_says(lost: float, rise: float, measure: str, said: str) -> None:
+def test_forgetting_is_worse_whatever_the_exam_shows(lost: float, rise: float, measure: str, sentence: str) -> None:
     verdict = judge(kept_answers(SUITE, lost, rise))
     assert verdict.name == "WORSE"
     assert states(verdict)[measure] == "beyond"
-    assert any(said in reason for reason in verdict.why)
+    assert any(sentence in reason for reason in verdict.why)
 
 
 def test_general_ability_gained_is_no_harm() -> None:
@@ -100,34 +100,34 @@ def test_too_few_items_to_rule_forgetting_out_forbid_shipping(means: dict[str, f
     assert judge([], means, margin=None).name.startswith("SHIP")
 
 
-def test_without_the_ring_the_verdict_says_that_forgetting_was_not_measured() -> None:
+def test_without_items_the_verdict_says_that_forgetting_was_not_measured() -> None:
     verdict = judge([], margin=None)
     assert (verdict.name, verdict.results.kept) == ("SHIP", None)
     assert any(reason.startswith("forgetting: ") for reason in verdict.not_measured)
 
 
-def test_a_ring_that_the_rule_asks_for_and_nobody_sat_is_invalid() -> None:
+def test_a_suite_that_the_rule_requires_and_no_arm_answered_is_invalid() -> None:
     verdict = judge([])
     assert verdict.name == "INVALID"
-    assert any("The third ring gave no measure" in reason for reason in verdict.why)
+    assert any("The retention suite gave no measure" in reason for reason in verdict.why)
 
 
 def test_pairs_are_formed_by_item_and_topics_add_up() -> None:
     answers = kept_answers(SUITE)
-    found = measure_retention(answers[::-1])
+    measured = measure_retention(answers[::-1])
     again = measure_retention(answers)
-    assert found is not None
+    assert measured is not None
     assert again is not None
-    assert found.accuracy is not None
-    assert found.accuracy.interval.mean == pytest.approx(again.accuracy.interval.mean)  # type: ignore[union-attr]
-    assert (found.accuracy.first, found.accuracy.interval.num, found.accuracy.interval.num_clusters) == (
+    assert measured.accuracy is not None
+    assert measured.accuracy.interval.mean == pytest.approx(again.accuracy.interval.mean)  # type: ignore[union-attr]
+    assert (measured.accuracy.first, measured.accuracy.interval.num, measured.accuracy.interval.num_clusters) == (
         "tuned",
         360,
         360,
     )
-    assert found.accuracy.interval.mean == pytest.approx((found.num_gained - found.num_lost) / 360)
+    assert measured.accuracy.interval.mean == pytest.approx((measured.num_gained - measured.num_lost) / 360)
     for kind, num in (("choice", 300), ("format", 60), ("passage", 120)):
-        whole, *topics = sorted((g for g in found.groups if g.kind == kind), key=lambda g: bool(g.topic))
+        whole, *topics = sorted((g for g in measured.groups if g.kind == kind), key=lambda g: bool(g.topic))
         assert whole.num == sum(topic.num for topic in topics) == num
         assert whole.base * num == pytest.approx(sum(topic.base * topic.num for topic in topics))
 
@@ -145,10 +145,10 @@ def nats(model: Any, prompt: list[int], ids: list[int]) -> float:
 
     with torch.inference_mode():
         chances = model(torch.tensor([prompt + ids])).logits[0].float().log_softmax(-1)
-    return -sum(float(chances[len(prompt) + place - 1, token]) for place, token in enumerate(ids))
+    return -sum(float(chances[len(prompt) + index - 1, token]) for index, token in enumerate(ids))
 
 
-def test_options_and_passages_are_scored_as_one_by_one(student: tuple[Any, Any]) -> None:
+def test_options_and_passages_are_scored_as_each_alone(student: tuple[Any, Any]) -> None:
     model, tokenizer = student
     items = [QUESTION, *draw([item for item in SUITE if item.kind == "choice"], 5, 0)]
     tasks = [item_tokens(item, tokenizer) for item in items]

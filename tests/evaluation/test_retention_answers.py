@@ -1,4 +1,4 @@
-"""The third ring on a tiny model, through the evaluate stage: kept, forgotten, asked once, or switched off."""
+"""The retention items on a tiny model, through the evaluate stage: retained, forgotten, answered once, or none."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sat(run: RunFolder, recipe: Recipe) -> Verdict:
+def evaluated(run: RunFolder, recipe: Recipe) -> Verdict:
     evaluate(run, recipe)
     return Verdict.model_validate(run.read_json("verdict.json"))
 
@@ -76,29 +76,29 @@ def answers(run: RunFolder) -> dict[tuple[str, str], RetentionAnswer]:
     return {(a.item, a.arm): a for a in run.read_records("kept-answers.jsonl", RetentionAnswer)}
 
 
-def test_an_adapter_that_does_nothing_forgets_nothing_and_is_asked_once(
+def test_an_adapter_that_does_nothing_forgets_nothing_and_answers_once(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, recipe = make(tmp_path / "run", tiny_model, 80)
-    verdict = sat(run, recipe)
-    told = answers(run)
+    verdict = evaluated(run, recipe)
+    by_item = answers(run)
     items = run.read_records("kept.jsonl", RetentionItem)
-    assert set(told) == {(item.id, arm) for item in items for arm in ("base", "tuned")}
-    assert all(told[item.id, "base"].value == told[item.id, "tuned"].value for item in items)
-    found = {guard.measure: guard.state for guard in verdict.results.guards_of("tuned")}
-    assert found["kept_accuracy"] == "inside"  # 60 items that all stay: at most 4.9 % may have been lost
+    assert set(by_item) == {(item.id, arm) for item in items for arm in ("base", "tuned")}
+    assert all(by_item[item.id, "base"].value == by_item[item.id, "tuned"].value for item in items)
+    states = {guard.measure: guard.state for guard in verdict.results.guards_of("tuned")}
+    assert states["kept_accuracy"] == "inside"  # 60 items that all stay: at most 4.9 % may have been lost
     assert verdict.results.kept is not None
     assert (verdict.results.kept.num_lost, verdict.results.kept.num_gained) == (0, 0)
 
     journal = run.file(RunFile.ANSWERS_JOURNAL).read_bytes()
     monkeypatch.setattr(model_pool, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
-    assert sat(run, recipe).results == verdict.results
+    assert evaluated(run, recipe).results == verdict.results
     assert run.file(RunFile.ANSWERS_JOURNAL).read_bytes() == journal
 
 
 def test_a_model_that_lost_its_language_is_worse(tmp_path: Path, taught: Path) -> None:
     run, recipe = make(tmp_path / "run", taught, 24, noise=2.0)
-    verdict = sat(run, recipe)
+    verdict = evaluated(run, recipe)
     states = {guard.measure: guard.state for guard in verdict.results.guards}
     assert states["kept_cross_entropy"] == "beyond"
     with_a_good_exam = judge(run.read_records("kept-answers.jsonl", RetentionAnswer))
@@ -106,16 +106,16 @@ def test_a_model_that_lost_its_language_is_worse(tmp_path: Path, taught: Path) -
     assert any("Cross-entropy of general text" in reason for reason in with_a_good_exam.why)
 
 
-def test_without_items_nothing_is_asked_and_it_is_told(tmp_path: Path, tiny_model: Path) -> None:
+def test_without_items_nothing_is_answered_and_the_verdict_says_so(tmp_path: Path, tiny_model: Path) -> None:
     run, recipe = make(tmp_path / "run", tiny_model, 0)
-    verdict = sat(run, recipe)
+    verdict = evaluated(run, recipe)
     assert answers(run) == {}
     assert verdict.results.kept is None
     assert set(verdict.rule["guards"]) == {"false_refusal"}
-    assert any("forgetting: " in told for told in verdict.not_measured)
+    assert any("forgetting: " in part for part in verdict.not_measured)
 
 
-def test_an_item_changed_after_sealing_is_not_asked(tmp_path: Path, tiny_model: Path) -> None:
+def test_an_item_changed_after_sealing_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     run, recipe = make(tmp_path / "run", tiny_model, 12)
     first, *rest = run.read_records("kept.jsonl", RetentionItem)
     run.write_records("kept.jsonl", [first.model_copy(update={"text": "Another?"}), *rest])

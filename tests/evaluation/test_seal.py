@@ -52,7 +52,7 @@ def another_item(run: RunFolder) -> None:
     run.write_records("kept.jsonl", [first.model_copy(update={"right": (first.right + 1) % 4}), *rest])
 
 
-def another_gold_sealed_anew(run: RunFolder) -> None:
+def another_gold_sealed_again(run: RunFolder) -> None:
     another_gold(run)
     run.write_json("seal.json", {**run.read_json("seal.json"), "exam": file_digest(run.file("exam.jsonl"))})
 
@@ -77,10 +77,10 @@ def appended(name: str) -> Callable[[RunFolder], None]:
 
 CHANGES: dict[str, tuple[Callable[[RunFolder], None], tuple[str, ...]]] = {
     "gold": (another_gold, ("exam.jsonl was changed after it was sealed",)),
-    "gold and seal": (another_gold_sealed_anew, ("seal.json was changed",)),
-    "item of the third ring": (another_item, ("kept.jsonl was changed after it was sealed",)),
-    "no third ring": (lambda run: run.file("kept.jsonl").unlink(), ("kept.jsonl is missing",)),
-    "answer to the third ring": (appended("kept-answers.jsonl"), ("kept-answers.jsonl was changed",)),
+    "gold and seal": (another_gold_sealed_again, ("seal.json was changed",)),
+    "retention item": (another_item, ("kept.jsonl was changed after it was sealed",)),
+    "no retention items": (lambda run: run.file("kept.jsonl").unlink(), ("kept.jsonl is missing",)),
+    "retention answer": (appended("kept-answers.jsonl"), ("kept-answers.jsonl was changed",)),
     "forgetting margin": (
         another_setting("forgetting_margin = 0.05", "forgetting_margin = 0.2"),
         ("recipe.toml was changed", "evaluation.forgetting_margin was 0.05 and is 0.2"),
@@ -145,6 +145,6 @@ def test_an_untouched_run_has_no_fault_and_its_own_page(run: RunFolder) -> None:
 def test_two_changes_are_both_named(run: RunFolder) -> None:
     another_gold(run)
     edit("rule.json", alpha=0.2, max_cut=1)(run)
-    told = seal_faults(read_seal_state(run), load_recipe(run.file("recipe.toml")))
-    assert len(told) == 3
-    assert json.dumps(told).count("rule.json was changed") == 2
+    faults = seal_faults(read_seal_state(run), load_recipe(run.file("recipe.toml")))
+    assert len(faults) == 3
+    assert json.dumps(faults).count("rule.json was changed") == 2

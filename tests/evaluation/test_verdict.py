@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from support.verdicts import ARMS, GOOD, scored, sit
+from support.verdicts import ARMS, GOOD, answered, scored
 from tunewright.errors import StageError
 from tunewright.evaluation.rule import rule, rule_digest
 from tunewright.evaluation.verdict import Verdict, apply_rule, decide
@@ -15,7 +15,7 @@ from tunewright.reporting.report import summary_table
 def judge(
     means: Mapping[str, float], leaks: int | None = 0, arms: Sequence[str] | None = None, **how: object
 ) -> Verdict:
-    scores, answers = sit(means, **how)  # type: ignore[arg-type]
+    scores, answers = answered(means, **how)  # type: ignore[arg-type]
     return decide(scores, answers, rule(0.10, arms or list(means)), leaks)
 
 
@@ -57,11 +57,11 @@ def test_leaks_invalidate_whatever_the_scores() -> None:
     assert "2 training sample(s) leak" in " ".join(verdict.why)
 
 
-@pytest.mark.parametrize(("num", "per_document", "said"), [(9, 1, "9 question(s)"), (20, 5, "4 document(s)")])
-def test_small_exams_are_invalid(num: int, per_document: int, said: str) -> None:
+@pytest.mark.parametrize(("num", "per_document", "fault"), [(9, 1, "9 question(s)"), (20, 5, "4 document(s)")])
+def test_small_exams_are_invalid(num: int, per_document: int, fault: str) -> None:
     verdict = judge(GOOD, num=num, per_document=per_document)
     assert verdict.name == "INVALID"
-    assert said in " ".join(verdict.why)
+    assert fault in " ".join(verdict.why)
 
 
 def test_ten_questions_on_five_documents_are_enough_to_be_judged() -> None:
@@ -73,8 +73,8 @@ def test_ten_questions_on_five_documents_are_enough_to_be_judged() -> None:
 def test_cut_answers_invalidate_only_judged_arms(arm: str, name: str, fault: str) -> None:
     verdict = judge(GOOD, metrics={arm: {fault: lambda i: float(i < 2)}})  # 2 of 30: 6.7 %
     assert verdict.name == name
-    told = f"2 of 30 answers of {arm} (6.7%)" if name == "INVALID" else f"7% of the {arm} answers"
-    assert any(told in reason for reason in verdict.why)
+    sentence = f"2 of 30 answers of {arm} (6.7%)" if name == "INVALID" else f"7% of the {arm} answers"
+    assert any(sentence in reason for reason in verdict.why)
     assert judge(GOOD, metrics={arm: {fault: lambda i: float(i < 1)}}).name == "SHIP"  # 3.3 %
 
 
@@ -109,14 +109,14 @@ def test_only_base_and_tuned_can_at_best_be_not_proven() -> None:
 
 
 @pytest.mark.parametrize("missing", ["base", "tuned"])
-def test_without_base_or_tuned_nothing_can_be_said(missing: str) -> None:
+def test_without_base_or_tuned_there_is_no_conclusion(missing: str) -> None:
     verdict = judge({arm: mean for arm, mean in GOOD.items() if arm != missing})
     assert verdict.name == "INVALID"
     assert any(f"The {missing} arm did not sit the exam" in reason for reason in verdict.why)
 
 
 def test_an_arm_that_left_questions_out_invalidates() -> None:
-    scores, answers = sit(GOOD)
+    scores, answers = answered(GOOD)
     verdict = decide(scores[:-1], answers, rule(0.10, ARMS), 0)
     assert verdict.name == "INVALID"
     assert any("tuned+rag answered 29 of 30" in reason for reason in verdict.why)
@@ -135,8 +135,8 @@ def test_nll_is_paired_base_minus_tuned_on_closed_book_questions() -> None:
     assert not judge(GOOD, nll={"base": 2.0, "tuned": 3.0}).promising
 
 
-def test_one_bad_likelihood_is_left_out_not_spread() -> None:
-    scores, answers = sit(GOOD, nll={"base": 3.0, "tuned": 2.0})
+def test_a_bad_likelihood_is_left_out_not_spread() -> None:
+    scores, answers = answered(GOOD, nll={"base": 3.0, "tuned": 2.0})
     answers = [a.model_copy(update={"gold_nll": float("inf")}) if a.question == "q1" else a for a in answers]
     learned = decide(scores, answers, rule(0.10, ARMS), 0).results.nll_learned
     assert learned is not None
@@ -149,7 +149,7 @@ def test_the_rule_is_plain_json_with_a_stable_digest_and_governs() -> None:
     assert rule_digest(made) == rule_digest(dict(reversed(made.items())))
     assert rule_digest(made) != rule_digest(rule(0.11, ARMS))
     assert rule_digest(made) != rule_digest(rule(0.10, ARMS[:-1]))
-    scores, answers = sit(GOOD)
+    scores, answers = answered(GOOD)
     verdict = decide(scores, answers, {**made, "min_questions": 31}, 0)
     assert verdict.name == "INVALID"  # the written rule counts, not the code's constants
     assert verdict.rule_digest != rule_digest(made)
@@ -171,8 +171,8 @@ def test_exploratory_comparisons_are_adjusted() -> None:
     assert all(d.p_holm is not None and d.p_holm >= d.interval.p for d in verdict.results.exploratory)
 
 
-def test_longer_answers_that_score_higher_are_told() -> None:
-    scores, answers = sit(GOOD)
+def test_longer_answers_that_score_higher_are_reported() -> None:
+    scores, answers = answered(GOOD)
     marks = {(s.arm, s.question): s.primary for s in scores}
     longer = [
         a.model_copy(update={"num_tokens": round(1000 * marks[a.arm, a.question])}) if a.arm == "tuned" else a
@@ -217,9 +217,9 @@ def test_summary_table_has_a_cell_per_column() -> None:
     assert float(rows[3][1]) == pytest.approx(0.7, abs=0.02)
 
 
-@pytest.mark.parametrize(("same", "told"), [(30, True), (29, True), (28, False), (0, False)])
-def test_a_tuned_model_that_answers_like_the_base_is_told(same: int, told: bool) -> None:
-    scores, answers = sit(GOOD)
+@pytest.mark.parametrize(("same", "reported"), [(30, True), (29, True), (28, False), (0, False)])
+def test_a_tuned_model_that_answers_like_the_base_is_reported(same: int, reported: bool) -> None:
+    scores, answers = answered(GOOD)
     of_base = {a.question: a.text for a in answers if a.arm == "base"}
     answers = [
         a.model_copy(update={"text": f" {of_base[a.question]}\n"})
@@ -229,21 +229,21 @@ def test_a_tuned_model_that_answers_like_the_base_is_told(same: int, told: bool)
     ]
     why = decide(scores, answers, rule(0.10, ARMS), 0).why
     remarks = [reason for reason in why if "same answer as the base" in reason]
-    assert len(remarks) == told
-    if told:
+    assert len(remarks) == reported
+    if reported:
         assert remarks[0] == (
             f"The tuned model gives the same answer as the base to {same} of 30 questions: the training changed "
             "next to nothing. Raise training.learning_rate or training.epochs."
         )
 
 
-def test_without_base_answers_nothing_is_said_of_them() -> None:
+def test_without_base_answers_there_is_no_remark_on_them() -> None:
     assert not any("same answer" in reason for reason in judge({"tuned": 0.5}).why)
 
 
-def test_who_sits_the_exam_on_request_is_told_and_changes_no_verdict():
+def test_an_arm_compared_on_request_is_reported_and_changes_no_verdict():
     means = {**GOOD, "better": 0.95, "worse": 0.1}
-    scores, answers = sit({arm: means[arm] for arm in GOOD})
+    scores, answers = answered({arm: means[arm] for arm in GOOD})
     alone = decide(scores, answers, rule(0.10, list(GOOD)), 0)
     assert alone.name == "SHIP"
     for other, mean in (("better", 0.95), ("worse", 0.1)):
@@ -257,7 +257,7 @@ def test_who_sits_the_exam_on_request_is_told_and_changes_no_verdict():
     assert rule(0.10, list(GOOD), compared=["better"]) != rule(0.10, list(GOOD))
 
 
-def test_where_a_placebo_sat_the_exam_shipping_means_beating_it_too():
+def test_where_a_placebo_is_an_arm_shipping_means_beating_it_too():
     without = judge(GOOD)
     assert without.name == "SHIP"
     assert any("no placebo adapter" in item for item in without.not_measured)
@@ -298,6 +298,6 @@ def test_nothing_ships_without_a_measure_of_every_guard() -> None:
     assert apply_rule(results, shipped.rule, 0, False)[0] != "SHIP"
 
 
-def test_leaks_are_not_said_to_be_none_where_nobody_looked() -> None:
+def test_leaks_are_unmeasured_where_no_sample_was_curated() -> None:
     verdict = judge(GOOD, leaks=None)
     assert verdict.leaks is None and any(item.startswith("leaks") for item in verdict.not_measured)

@@ -34,15 +34,15 @@ def test_intervals_of_many_runs_are_those_of_the_project(seed: int, documents: i
     rows = draw.normal(0.2, 0.5, (3, len(clusters)))
     if binary:  # and one row that does not vary at all
         rows = np.vstack([np.sign(rows.round()), np.ones(len(clusters))])
-    found = intervals(rows, clusters)
-    for place, row in enumerate(rows):
-        one = paired(row.tolist(), clusters.tolist())
-        theirs = [found[name][place] for name in ("mean", "low", "high", "p")]
-        assert theirs == pytest.approx([one.mean, one.low, one.high, one.p], rel=1e-9, abs=1e-12)
+    simulated = intervals(rows, clusters)
+    for index, row in enumerate(rows):
+        own = paired(row.tolist(), clusters.tolist())
+        theirs = [simulated[name][index] for name in ("mean", "low", "high", "p")]
+        assert theirs == pytest.approx([own.mean, own.low, own.high, own.p], rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_each_simulated_verdict_is_the_one_of_the_whole_path(name: str) -> None:
+def test_each_simulated_verdict_is_that_of_the_whole_path(name: str) -> None:
     """From scores through ``decide``: intervals, guards and rule, as in a real run."""
     truth = WORLDS[name]
     drawn = draw_scores(truth, 6, np.random.default_rng(7))
@@ -51,15 +51,15 @@ def test_each_simulated_verdict_is_the_one_of_the_whole_path(name: str) -> None:
     for run, results in enumerate(results_of(truth, drawn)):
         scores = [
             Score(
-                question=f"q{place}",
+                question=f"q{index}",
                 arm=arm,
                 ring="learned",
-                document=f"d{documents[place]}",
-                primary=float(drawn[run, row, place]),
+                document=f"d{documents[index]}",
+                primary=float(drawn[run, row, index]),
                 metrics={"false_refusal": 0.0, "cut_or_empty": 0.0},
             )
             for row, arm in enumerate(ARMS)
-            for place in range(truth.num_questions)
+            for index in range(truth.num_questions)
         ]
         verdict = decide(scores, [], written, 0)
         simulated, _, needed = apply_rule(results, written, 0, False)
@@ -85,9 +85,9 @@ def test_false_ship_is_rare() -> None:
 
 
 def test_the_difference_test_holds_its_level_where_the_item_t_test_does_not() -> None:
-    found = false_positives(30, 10, 10_000, np.random.default_rng(4))
-    assert 4.2 < found["cluster_t_percent"] < 5.8
-    assert found["item_t_percent"] > 10
+    rates = false_positives(30, 10, 10_000, np.random.default_rng(4))
+    assert 4.2 < rates["cluster_t_percent"] < 5.8
+    assert rates["item_t_percent"] > 10
 
 
 def test_the_record_has_enough_runs_and_passed_every_bar() -> None:

@@ -14,7 +14,7 @@ from tunewright.errors import UserError
 from tunewright.evaluation.retention import CHECKS, passes
 from tunewright.text.normalization import normalize
 
-KEPT = files("tunewright.retention")
+SUITE = files("tunewright.retention")
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 CHOICES, FORMATS, PASSAGES = (
-    lines((KEPT / f"{name}.jsonl").read_text(encoding="utf-8")) for name in ("choices", "formats", "passages")
+    lines((SUITE / f"{name}.jsonl").read_text(encoding="utf-8")) for name in ("choices", "formats", "passages")
 )
 EXAMPLES = lines((Path(__file__).parent / "format_examples.jsonl").read_text(encoding="utf-8"))
 
@@ -31,7 +31,7 @@ def test_the_suite_has_its_sizes_and_unique_ids() -> None:
     assert (len(CHOICES), len(FORMATS), len(PASSAGES)) == (300, 60, 120)
     ids = [item["id"] for item in CHOICES + FORMATS + PASSAGES]
     assert len(set(ids)) == len(ids)
-    assert sum(len(file.read_bytes()) for file in KEPT.iterdir()) <= 1_000_000
+    assert sum(len(file.read_bytes()) for file in SUITE.iterdir()) <= 1_000_000
 
 
 def test_every_line_has_exactly_the_documented_fields() -> None:
@@ -48,7 +48,7 @@ def test_topics_and_levels_are_spread_evenly() -> None:
     assert min(levels.values()) >= 90
 
 
-def test_options_are_four_different_ones_and_the_right_one_stands_equally_often_at_each_place() -> None:
+def test_four_options_differ_and_the_right_option_is_equally_often_at_each_position() -> None:
     assert all(len({option.strip() for option in item["options"]}) == 4 for item in CHOICES)
     assert Counter(item["right"] for item in CHOICES) == dict.fromkeys(range(4), 75)
 
@@ -56,8 +56,8 @@ def test_options_are_four_different_ones_and_the_right_one_stands_equally_often_
 def test_no_letter_can_be_guessed_from_the_topic_or_the_level() -> None:
     for key in ("topic", "level"):
         for name in {item[key] for item in CHOICES}:
-            places = Counter(item["right"] for item in CHOICES if item[key] == name)
-            assert max(places.values()) <= 0.35 * places.total(), name
+            positions = Counter(item["right"] for item in CHOICES if item[key] == name)
+            assert max(positions.values()) <= 0.35 * positions.total(), name
 
 
 def length_rank(item: dict[str, Any]) -> float:
@@ -67,7 +67,7 @@ def length_rank(item: dict[str, Any]) -> float:
     return sum((length < right) + (length == right) / 2 for length in lengths)
 
 
-def test_the_right_option_is_not_told_by_its_length() -> None:
+def test_the_length_does_not_reveal_the_right_option() -> None:
     ranks = [length_rank(item) for item in CHOICES]
     assert abs(sum(ranks) / len(ranks) - 1.5) <= 0.15  # 1.5 by chance
     assert ranks.count(3) <= 0.28 * len(ranks)
@@ -82,8 +82,8 @@ def test_the_right_option_is_not_told_by_its_length() -> None:
 def test_no_item_repeats_another(items: list[dict[str, Any]], key: str, bound: float) -> None:
     texts = [normalize(item[key]) for item in items]
     alike = process.cdist(texts, texts, scorer=fuzz.ratio, score_cutoff=bound)
-    found = [(texts[i], texts[j]) for i in range(len(texts)) for j in range(i) if alike[i][j]]
-    assert not found
+    repeats = [(texts[i], texts[j]) for i in range(len(texts)) for j in range(i) if alike[i][j]]
+    assert not repeats
 
 
 def test_passages_have_60_to_110_words_and_many_registers() -> None:
@@ -109,7 +109,7 @@ def test_every_format_prompt_has_answers_that_pass_and_fail() -> None:
 @pytest.mark.parametrize(
     ("prompt", "examples"), list(zip(FORMATS, EXAMPLES, strict=True)), ids=[f["id"] for f in FORMATS]
 )
-def test_checks_tell_the_examples_apart(prompt: dict[str, Any], examples: dict[str, Any]) -> None:
+def test_checks_separate_the_examples(prompt: dict[str, Any], examples: dict[str, Any]) -> None:
     assert [passes(answer, prompt["checks"]) for answer in examples["passing"]] == [True] * len(examples["passing"])
     assert [passes(answer, prompt["checks"]) for answer in examples["failing"]] == [False] * len(examples["failing"])
     assert all(passes(f"\n{answer}  \n", prompt["checks"]) for answer in examples["passing"])

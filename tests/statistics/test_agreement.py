@@ -14,9 +14,9 @@ LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval", "ratio")
 
 @given(UNITS, st.sampled_from(LEVELS))
 def test_order_of_units_and_markers_and_lone_values_do_not_matter(units: list[list[int]], level: Level) -> None:
-    found = krippendorff_alpha(units, level)
+    alpha = krippendorff_alpha(units, level)
     changed = krippendorff_alpha([list(reversed(unit)) for unit in reversed(units)] + [[1], []], level)
-    assert changed == (None if found is None else pytest.approx(found, abs=1e-9))
+    assert changed == (None if alpha is None else pytest.approx(alpha, abs=1e-9))
 
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=12), st.sampled_from(LEVELS))

@@ -21,7 +21,7 @@ PUBLISHED = (
 
 
 def nominal_alpha(units):
-    numbers = {value: place for place, value in enumerate(sorted({str(v) for unit in units for v in unit}))}
+    numbers = {value: index for index, value in enumerate(sorted({str(v) for unit in units for v in unit}))}
     return krippendorff_alpha([[numbers[str(v)] for v in unit] for unit in units], "nominal")
 
 
@@ -30,15 +30,15 @@ def units(rows: tuple[tuple[int | None, ...], ...]) -> list[list[int]]:
 
 
 def test_alpha_of_the_published_examples() -> None:
-    found = nominal_alpha(units(PUBLISHED))
-    assert found is not None and round(found, 3) == 0.743
+    result = nominal_alpha(units(PUBLISHED))
+    assert result is not None and round(result, 3) == 0.743
     # The same paper, sections A and B: two observers, binary and five values.
     binary = ((0, 1, 0, 0, 0, 0, 0, 0, 1, 0), (1, 1, 1, 0, 0, 1, 0, 0, 0, 0))
-    found = nominal_alpha(units(binary))
-    assert found is not None and round(found, 3) == 0.095
+    result = nominal_alpha(units(binary))
+    assert result is not None and round(result, 3) == 0.095
 
 
-def test_alpha_says_nothing_where_nothing_can_be_compared() -> None:
+def test_alpha_is_none_where_nothing_can_be_compared() -> None:
     assert nominal_alpha([["a"], ["b"], []]) is None
     assert nominal_alpha([["a", "a"], ["a", "a"]]) is None
     assert nominal_alpha([["a", "a"], ["b", "b"], ["c"]]) == 1.0
@@ -51,11 +51,11 @@ def test_alpha_is_one_minus_observed_over_expected_disagreement(marks: list[list
     values = [value for unit in paired for value in unit]
     observed = sum((a != b) / (len(u) - 1) for u in paired for i, a in enumerate(u) for j, b in enumerate(u) if i != j)
     expected = sum(a != b for i, a in enumerate(values) for j, b in enumerate(values) if i != j)
-    found = nominal_alpha(marks)
+    result = nominal_alpha(marks)
     if not expected:
-        assert found is None
+        assert result is None
     else:
-        assert found == pytest.approx(1 - (observed / len(values)) / (expected / (len(values) * (len(values) - 1))))
+        assert result == pytest.approx(1 - (observed / len(values)) / (expected / (len(values) * (len(values) - 1))))
 
 
 @settings(deadline=None)
@@ -63,11 +63,11 @@ def test_alpha_is_one_minus_observed_over_expected_disagreement(marks: list[list
 def test_exact_share_is_statsmodels_clopper_pearson(wins: int, losses: int) -> None:
     from statsmodels.stats.proportion import proportion_confint
 
-    found = exact_share(wins, wins + losses)
+    result = exact_share(wins, wins + losses)
     if wins + losses == 0:
-        assert (found.share, found.low, found.high) == (None, 0.0, 1.0)
+        assert (result.share, result.low, result.high) == (None, 0.0, 1.0)
     else:
-        assert (found.low, found.high) == pytest.approx(
+        assert (result.low, result.high) == pytest.approx(
             proportion_confint(wins, wins + losses, method="beta"), abs=1e-9
         )
 

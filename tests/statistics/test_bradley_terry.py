@@ -22,9 +22,9 @@ def games(wins=WINS, ties=()):
     ]
 
 
-def values(found):
-    assert not isinstance(found, str), found
-    return {strength.name: strength.value for strength in found}
+def values(result):
+    assert not isinstance(result, str), result
+    return {strength.name: strength.value for strength in result}
 
 
 def test_strengths_are_those_that_two_other_programs_find():
@@ -37,13 +37,13 @@ def test_strengths_are_those_that_two_other_programs_find():
 
 
 def test_two_players_are_the_logarithm_of_their_odds_with_its_known_error():
-    found = bradley_terry(games(((0, 30), (10, 0))))
-    value = values(found)
+    result = bradley_terry(games(((0, 30), (10, 0))))
+    value = values(result)
     assert value["0"] - value["1"] == pytest.approx(math.log(3))
-    half = (found[0].high - found[0].low) / 2
+    half = (result[0].high - result[0].low) / 2
     # The error of a log odds is sqrt(1/30 + 1/10); a centered strength is half of the difference; CR1 and t on 39.
     assert half == pytest.approx(2.0227 * math.sqrt(40 / 39) * math.sqrt(1 / 30 + 1 / 10) / 2, rel=1e-4)
-    assert found[0].num == found[1].num == 40
+    assert result[0].num == result[1].num == 40
 
 
 @given(st.permutations(range(4)))
@@ -61,11 +61,11 @@ def test_marks_of_one_document_count_less_than_as_many_of_others():
     together = [game.model_copy(update={"cluster": f"d{n % 12}"}) for n, game in enumerate(sorted(apart, key=str))]
     assert values(bradley_terry(apart)) == pytest.approx(values(bradley_terry(together)))
     same = [game.model_copy(update={"cluster": f"{game.first} {game.second}"}) for game in apart]
-    widths = [found[0].high - found[0].low for found in (bradley_terry(apart), bradley_terry(same))]
+    widths = [result[0].high - result[0].low for result in (bradley_terry(apart), bradley_terry(same))]
     assert widths[1] > widths[0]
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+def test_the_interval_holds_the_truth_about_as_often_as_it_claims():
     rng = random.Random(0)
     truth = {"a": 0.6, "b": 0.0, "c": -0.6}
     held = tried = 0
@@ -81,7 +81,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert 0.92 < held / tried < 0.98
 
 
-def test_where_no_strengths_exist_the_reason_is_told():
+def test_where_no_strengths_exist_the_reason_is_returned():
     assert "never lost" in bradley_terry(games(((0, 3), (0, 0))))
     assert bradley_terry(games(((0, 3), (0, 0)))).startswith("0 ")
     apart = games(((0, 3, 0, 0), (2, 0, 0, 0), (0, 0, 0, 1), (0, 0, 4, 0)))

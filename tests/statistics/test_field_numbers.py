@@ -67,10 +67,10 @@ def test_alpaca_eval_length_against_win_rate(column: str, printed: int, rounded:
     """The printed digits are cut off, not rounded."""
     table = rows("version_2.csv")
     assert len(table) == 223
-    found = rank_correlation([float(row["length"]) for row in table], [float(row[column]) for row in table])
-    assert found is not None
-    assert math.floor(1000 * found) == printed
-    assert round(1000 * found) == rounded
+    result = rank_correlation([float(row["length"]) for row in table], [float(row[column]) for row in table])
+    assert result is not None
+    assert math.floor(1000 * result) == printed
+    assert round(1000 * result) == rounded
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_errorbars_smallest_effect_on_500_questions() -> None:
 )
 def test_krippendorff_four_coders(level: Level, printed: float) -> None:
     units = [[float(mark) for mark in marks if mark != "_"] for marks in zip(*CODERS, strict=True)]
-    found = krippendorff_alpha(units, level)
-    assert found is not None
-    assert round(found, 3) == printed
+    result = krippendorff_alpha(units, level)
+    assert result is not None
+    assert round(result, 3) == printed
 
 
 @pytest.mark.parametrize(("naive", "clustered"), [(0.43, 0.055), (0.49, 0.075)], ids=["evalsig", "field notes"])
@@ -143,7 +143,7 @@ def test_thirty_without_a_failure_still_allow_nine_and_a_half_percent() -> None:
     assert round(100 * paired([0.0] * 30, range(30)).high, 1) == 9.5
 
 
-def test_smallest_effect_of_an_exam_that_was_sat() -> None:
+def test_smallest_effect_of_an_answered_exam() -> None:
     """From its interval alone: the standard error times the t-test's noncentrality."""
     values = np.random.default_rng(2).normal(0, 1, 100).tolist()
     scaled = [value / standard_error(values, range(100)) / 10 for value in values]  # a standard deviation of 1

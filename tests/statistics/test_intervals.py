@@ -129,7 +129,7 @@ def test_sign_flip_draws_for_many_clusters_near_the_exact_value_and_repeatably()
     exact = np.mean(np.abs(sums) >= abs(sum(values)) - 1e-9)
     assert drawn == pytest.approx(exact, abs=0.015)
     assert drawn == sign_flip(values, range(17))
-    assert sign_flip([1 + place / 100 for place in range(40)], range(40)) == pytest.approx(1e-4)
+    assert sign_flip([1 + index / 100 for index in range(40)], range(40)) == pytest.approx(1e-4)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
@@ -141,17 +141,17 @@ def test_sign_flip_of_right_and_wrong_answers_is_mcnemar(better: int, worse: int
 
 
 def test_sign_flip_of_right_and_wrong_answers_counts_documents_not_questions() -> None:
-    assert sign_flip([1.0] * 12, [place // 2 for place in range(12)]) == pytest.approx(2 / 2**6)
+    assert sign_flip([1.0] * 12, [index // 2 for index in range(12)]) == pytest.approx(2 / 2**6)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=40))
 def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     first, second = zip(*pairs, strict=True)
-    found = rank_correlation(first, second)
+    result = rank_correlation(first, second)
     if len(set(first)) < 2 or len(set(second)) < 2:
-        assert found is None
+        assert result is None
     else:
-        assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-12)
+        assert result == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-12)
 
 
 def test_rank_correlation_wants_pairs() -> None:
@@ -200,7 +200,7 @@ def test_detectable_reproduces_the_published_table(num: int, num_clusters: int, 
     assert detectable(0.4, num, num_clusters, icc) == pytest.approx(0.4 * detectable(1, num, num_clusters, icc))
 
 
-def test_detectable_effect_is_found_with_its_power() -> None:
+def test_a_detectable_effect_is_detected_with_its_power() -> None:
     rng = np.random.default_rng(2)
     effect = detectable(1, 20, 20, 0)
     p = scipy.stats.ttest_1samp(rng.normal(effect, 1, (4000, 20)), 0, axis=1).pvalue

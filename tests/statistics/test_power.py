@@ -29,9 +29,9 @@ from tunewright.statistics.power import (
 
 @given(st.integers(3, 300), st.floats(0.5, 0.95))
 def test_independent_questions_agree_with_statsmodels(num: int, power: float) -> None:
-    found = detectable(1, num, num, 0, power)
+    detected = detectable(1, num, num, 0, power)
     # Theirs counts the far tail too, which holds next to nothing.
-    assert TTestPower().power(found, num, 0.05) == pytest.approx(power, abs=2e-3)
+    assert TTestPower().power(detected, num, 0.05) == pytest.approx(power, abs=2e-3)
 
 
 @given(st.integers(2, 40), st.integers(1, 9), st.floats(0, 1))
@@ -51,7 +51,9 @@ def test_unequal_documents_have_their_own_design_effect() -> None:
 
 
 @given(st.floats(0.05, 0.5), st.integers(1, 6), st.floats(0, 0.6))
-def test_the_questions_asked_for_are_enough_and_one_less_is_not(effect: float, per_document: int, icc: float) -> None:
+def test_the_computed_number_of_questions_is_enough_and_one_less_is_not(
+    effect: float, per_document: int, icc: float
+) -> None:
     def smallest(num: int) -> float:
         from tunewright.statistics.power import noncentrality
 
@@ -95,7 +97,7 @@ def test_large_samples_need_no_clusters() -> None:
     assert detectable_unclustered(0.16, 10_000) == pytest.approx(detectable(0.4, 10_000, 10_000, 0), rel=1e-3)
 
 
-def test_the_plan_says_it_once_the_split_is_known(tmp_path) -> None:
+def test_the_plan_shows_it_once_the_split_is_known(tmp_path) -> None:
     run = RunFolder.create(tmp_path / "run")
     recipe = Recipe(exam=ExamSettings(learned_per_document=2, unseen_per_document=3))
     sides = ["train"] * 8 + ["exam"] * 2
@@ -104,11 +106,11 @@ def test_the_plan_says_it_once_the_split_is_known(tmp_path) -> None:
     assert line == exam_power([2] * 8 + [6] * 2)
     assert "28 question(s) on 10 document(s)" in line
     exam = [question("q1", "d0"), question("q2", "d0"), question("q3", "d9")]
-    run.write_records("exam.jsonl", exam)  # what was written counts, not what was asked for
+    run.write_records("exam.jsonl", exam)  # the written questions count, not the requested number
     assert list(provable_effect(recipe, run, count_sizes(recipe, run))) == [exam_power([2, 1])]
 
 
-def test_the_plan_counts_an_exam_of_ones_own_before_anything_ran(tmp_path) -> None:
+def test_the_plan_counts_the_users_own_exam_before_anything_ran(tmp_path) -> None:
     (tmp_path / "exam.csv").write_text("question,answer,document\na?,b,x\nc?,d,x\ne?,f,y\ng?,h,\n", encoding="utf-8")
     recipe = Recipe(
         exam=ExamSettings(file=str(tmp_path / "exam.csv")), synthesis=SynthesisSettings(data=("own.jsonl",))
@@ -121,14 +123,14 @@ def question(name: str, document: str) -> Question:
     return Question(id=name, ring="learned", document=document, question="What?", gold="That.", answerable=True)
 
 
-def test_what_forgetting_can_be_ruled_out_is_told_and_what_not() -> None:
+def test_the_loss_that_can_be_ruled_out_is_stated() -> None:
     assert "can rule out a loss of 0.033 or more" in retention_power(360, 0.05)  # 1.967 * sqrt(0.1 / 360)
     assert "raise exam.retention_items" not in retention_power(360, 0.05)
     assert retention_power(90, 0.05).endswith("not within the margin of 0.05: raise exam.retention_items")
-    assert "no forgetting" in retention_power(1, 0.05)
+    assert "too few to rule out any forgetting" in retention_power(1, 0.05)
 
 
-def test_an_exam_that_can_give_no_verdict_is_told_before_anything_is_trained():
+def test_an_exam_that_can_give_no_verdict_is_reported_before_anything_is_trained():
     assert "the verdict is INVALID" in exam_power([5, 5, 5, 5])
     assert "the verdict is INVALID" in exam_power([1] * 9)
     assert "INVALID" not in exam_power([2] * 5)

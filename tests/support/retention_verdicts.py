@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from support.verdicts import ARMS, GOOD, sit
+from support.verdicts import ARMS, GOOD, answered
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
 from tunewright.records import RetentionAnswer
 
 
-def judge(kept: list[RetentionAnswer], means: dict[str, float] = GOOD, margin: float | None = 0.05) -> Verdict:
-    scores, answers = sit(means)
-    return decide(scores, answers, rule(0.10, ARMS, margin), 0, kept)
+def judge(
+    answers_to_items: list[RetentionAnswer], means: dict[str, float] = GOOD, margin: float | None = 0.05
+) -> Verdict:
+    scores, answers = answered(means)
+    return decide(scores, answers, rule(0.10, ARMS, margin), 0, answers_to_items)

@@ -1,4 +1,4 @@
-"""A run folder with a tiny student, a random adapter that changes its answers, sources, samples and a sat exam."""
+"""A run folder with a tiny student, a random adapter that changes its answers, sources, samples and an answered exam."""
 
 from __future__ import annotations
 

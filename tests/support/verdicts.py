@@ -14,7 +14,7 @@ NOISE = RNG.normal(0, 0.05, (6, 60))
 Metrics = Mapping[str, Callable[[int], float]]
 
 
-def sit(
+def answered(
     means: Mapping[str, float],
     num: int = 30,
     per_document: int = 2,

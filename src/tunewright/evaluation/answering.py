@@ -33,7 +33,7 @@ def all_answers(
 
     Args:
         journal: holds the answers given before; new ones are appended.
-        recipe: its evaluation settings, system prompt and seed decide what is asked.
+        recipe: its evaluation settings, system prompt and seed shape the prompts.
         questions: of the exam.
         weights_by_arm: the weights that answer for each arm.
         items: the retention items, which base and tuned answer; empty where either arm is missing.

@@ -112,7 +112,7 @@ def contains_none(text: str, texts: Sequence[str]) -> bool:
     return not any(part.casefold() in text.casefold() for part in texts)
 
 
-def is_one_of(text: str, texts: Sequence[str]) -> bool:
+def equals_any(text: str, texts: Sequence[str]) -> bool:
     """Return whether the text is one of the texts and nothing else; case, quotes and a full stop do not count."""
     return text.strip(_AROUND_A_CHOICE).casefold() in {choice.casefold() for choice in texts}
 
@@ -133,7 +133,7 @@ CHECKS: Mapping[str, Callable[..., bool]] = {
     "ends_with": lambda answer, text: answer.endswith(text),
     "contains_all": contains_all,  # texts
     "contains_none": contains_none,  # texts
-    "one_of": is_one_of,  # texts
+    "one_of": equals_any,  # texts
     "uppercase": str.isupper,
     "lowercase": str.islower,
 }

@@ -21,6 +21,7 @@ from tunewright.statistics.intervals import plain, questions_needed
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]
 
+# Sentences in verdict.json keep their wording: a run that is evaluated again writes the same verdict.
 _ADVICE: dict[VerdictName, str] = {
     "INVALID": "No conclusion can be drawn until this is mended.",
     "WORSE": "Do not use this adapter.",

@@ -1,1 +1,1 @@
-"""The exam's third ring: general questions, formats and texts of tunewright's own, by which forgetting is seen."""
+"""The retention suite: general questions, formats and texts that measure forgetting, written for tunewright."""

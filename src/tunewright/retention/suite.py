@@ -1,4 +1,4 @@
-"""The bundled items of the third ring, and the balanced part of them that a smaller exam takes."""
+"""The bundled items of the retention suite, and balanced draws from them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def load_suite() -> list[RetentionItem]:
 
 
 def suite_digest() -> str:
-    """Return what names the content of the bundled items."""
+    """Return a digest of the bundled items."""
     return digest([item.model_dump() for item in load_suite()])
 
 
 def draw(items: Sequence[RetentionItem], number: int, seed: int) -> list[RetentionItem]:
-    """Return so many of the items, all of them where there are no more, in their own order.
+    """Return this number of the items, or all where there are fewer, in their own order.
 
-    Kinds, the topics of each kind and the levels of each topic keep their shares as nearly as whole numbers can, and a
-    smaller draw of the same seed is a part of every larger one: the items are ordered once, and cut.
+    Kinds, the topics of each kind and the levels of each topic keep their shares as nearly as whole numbers can. A
+    smaller draw of the same seed is part of every larger draw: the items are ordered once, and cut.
     """
     chosen = {item.id for item in _spread(items, _STRATA, seed)[:number]}
     return [item for item in items if item.id in chosen]
@@ -39,22 +39,22 @@ def draw(items: Sequence[RetentionItem], number: int, seed: int) -> list[Retenti
 def _spread(
     items: Sequence[RetentionItem], strata: Sequence[Callable[[RetentionItem], object]], seed: int
 ) -> list[RetentionItem]:
-    """Return the items in an order of which every beginning is balanced over the strata.
+    """Return the items in an order whose every beginning is balanced over the strata.
 
-    The k-th of a group of m stands at (k + 1/2) / m: apportionment by Sainte-Laguë, which never takes a seat back
-    when the house grows.
+    The k-th of a group of m has position (k + 1/2) / m: apportionment by Sainte-Laguë, where a larger total never
+    takes an item away.
     """
     if not strata:
         return sorted(items, key=lambda item: digest("kept", seed, item.id))
     groups: dict[object, list[RetentionItem]] = {}
     for item in items:
         groups.setdefault(strata[0](item), []).append(item)
-    placed = [
-        ((place + 0.5) / len(group), digest("kept", seed, name), item)
+    positioned = [
+        ((index + 0.5) / len(group), digest("kept", seed, name), item)
         for name, group in groups.items()
-        for place, item in enumerate(_spread(group, strata[1:], seed))
+        for index, item in enumerate(_spread(group, strata[1:], seed))
     ]
-    return [item for *_, item in sorted(placed, key=lambda entry: entry[:2])]
+    return [item for *_, item in sorted(positioned, key=lambda entry: entry[:2])]
 
 
 def _rows(name: str) -> Iterator[dict[str, Any]]:

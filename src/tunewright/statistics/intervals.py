@@ -1,4 +1,4 @@
-"""Numbers as people read them: signs, intervals, p-values, durations."""
+"""Means and differences with cluster-robust intervals, tests, and numbers as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from tunewright.records import Record
 from tunewright.statistics.power import noncentrality, t_quantile
 
-_EXACT_CLUSTERS = 16  # 2^16 sign patterns are counted one by one; above, they are drawn
+_EXACT_CLUSTERS = 16  # up to 2^16 sign patterns are enumerated; above, patterns are drawn
 _NUM_DRAWS = 9999
 
 
@@ -55,7 +55,7 @@ def paired(differences: Sequence[float], clusters: Sequence[Hashable], level: fl
     t-test.
 
     Two degenerate cases, for scores in [0, 1] (for others the largest absolute difference is the scale):
-    one cluster says nothing about others, so the interval is all that is possible and p = 1; clusters that
+    one cluster says nothing about others, so the interval is the full range and p = 1; clusters that
     agree to the last digit would give an interval of no width, so it gets the half width of the rule of
     three, 1 - (1 - level)^(1/n), and the p-value that matches it (Hanley & Lippman-Hand 1983). It counts
     questions, since nothing varies by document.
@@ -91,9 +91,9 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], level: 
 def sign_flip(differences: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> float:
     """Return the two-sided p-value of flipping the sign of whole clusters.
 
-    Exact up to 16 clusters, which cannot go below 2^(1 - G); above, the share of 9,999 seeded draws, with the
-    observed one counted among them (Phipson & Smyth 2010). Where all clusters that differ do so by the same
-    amount, as right and wrong answers to one question per document do, this is the exact McNemar test, and
+    Exact up to 16 clusters, where it cannot go below 2^(1 - G); above, the share of 9,999 seeded draws, the
+    observation counted among them (Phipson & Smyth 2010). Where all clusters that differ do so by the same
+    amount, as with right and wrong answers to one question per document, this is the exact McNemar test and is
     computed as such for any number of clusters.
     """
     import numpy as np
@@ -106,7 +106,7 @@ def sign_flip(differences: Sequence[float], clusters: Sequence[Hashable], seed: 
         return mcnemar_exact(int(np.sum(sums > tiny)), int(np.sum(sums < -tiny)))
     observed = abs(sums.sum()) - tiny
     if len(sums) <= _EXACT_CLUSTERS:
-        totals = sums[:1]  # the first sign may stay: the other half of the patterns mirrors this one
+        totals = sums[:1]  # the first sign is fixed: the other half of the patterns mirrors this half
         for value in sums[1:]:
             totals = np.concatenate([totals + value, totals - value])
         return float(np.mean(np.abs(totals) >= observed))
@@ -122,17 +122,17 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation, equal values sharing their mean rank; None where one side never varies."""
+    """Return Spearman's rank correlation, ties at their mean rank; None where a side has a single value."""
     import numpy as np
 
     if len(first) != len(second):
         raise ValueError(f"{len(first)} values with {len(second)}")
     centered = []
     for values in (first, second):
-        _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+        _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
         if len(counts) < 2:
             return None
-        ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
         centered.append(ranks - ranks.mean())
     left, right = centered
     return float(left @ right / math.sqrt((left @ left) * (right @ right)))
@@ -149,7 +149,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_after(interval: Interval, power: float = 0.8, level: float = 0.95) -> float:
-    """Return the smallest true difference that an exam with this interval's standard error finds."""
+    """Return the smallest true difference that an exam with this interval's standard error detects."""
     if interval.num_clusters < 2:
         return math.inf
     df = interval.num_clusters - 1
@@ -160,7 +160,7 @@ def detectable_after(interval: Interval, power: float = 0.8, level: float = 0.95
 def questions_needed(interval: Interval, margin: float, level: float = 0.95) -> int | None:
     """Return n * (MDE / margin)^2: the questions, with documents in proportion, that show this margin.
 
-    None when a single document leaves nothing to reckon with.
+    None for a single document, which has no standard error.
     """
     smallest = detectable_after(interval, level=level)
     return math.ceil(interval.num * (smallest / margin) ** 2) if math.isfinite(smallest) else None
@@ -172,12 +172,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share in whole percents, or a dash for None."""
+    """Return a share in whole percent, or a dash for None."""
     return "–" if value is None else f"{value:.0%}"
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign, plus too."""
+    """Return a number with its sign, also a plus."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
@@ -192,7 +192,7 @@ def spread(interval: Interval, digits: int = 2) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
+    """Return seconds as text: ``4.2 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
