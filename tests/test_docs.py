@@ -49,6 +49,28 @@ def test_paths_named_on_pages_exist():
                 assert (ROOT / path).exists(), f"{page}: {path}"
 
 
+def test_commands_and_settings_named_on_pages_exist():
+    from tunewright.cli import commands
+    from tunewright.recipe import sections
+
+    settings = {f"{name}.{key}" for name, kind in sections() for key in kind.model_fields}
+    named = re.compile(rf"`(?:--set ')?((?:{'|'.join(name for name, _ in sections())})\.(?!jsonl?\b|toml\b)[a-z_]+)\b")
+    others = {"docs/coming-from.md", "docs/performance.md"}  # they name settings and functions of other tools
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if page.parent.name == "adr":
+            continue
+        for line in re.findall(r"^ {4}tunewright (.+)$|`tunewright ([^`]+)`", text, re.MULTILINE):
+            name, *words = "".join(line).partition("#")[0].split()
+            if name == "COMMAND":
+                continue
+            assert name in commands.commands, f"{page}: {name}"
+            options = {flag for option in commands.commands[name].params for flag in option.opts}
+            assert {word for word in words if word.startswith("--")} <= options, f"{page}: {line}"
+        if str(page.relative_to(ROOT)) not in others:
+            assert set(named.findall(text)) <= settings, page
+
+
 def test_the_readme_and_the_glossary_stay_short():
     assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 120
     terms = re.findall(r"^\| \*\*(.+?)\*\*", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
