@@ -28,6 +28,7 @@ from tunewright.models.memory_plan import choose, predict_memory
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import PreferencePair, Sample
+from tunewright.synthesis.magpie import user_header
 from tunewright.training.compute_path import plain_path_reason
 from tunewright.training.stage import read_data
 
@@ -79,15 +80,15 @@ def test_a_recipe_is_what_its_name_says(path: Path) -> None:
 
 def test_the_three_bases_of_instruction_tuning_each_have_a_teacher_of_their_family() -> None:
     ways = [load_recipe(FOLDER / "instruct_dpo.toml", more) for path, more in _runs() if path.stem == "instruct_dpo"]
-    assert {(one.model.base, one.teacher.model, one.teacher.user_header, one.teacher.turn_end) for one in ways} == {
+    assert {(one.model.base, one.teacher.model, *user_header(one)) for one in ways} == {
         (
             "meta-llama/Llama-3.2-3B",
             "meta-llama/Llama-3.1-8B-Instruct",
             "<|start_header_id|>user<|end_header_id|>\n\n",
-            "<|eot_id|>",
+            ("<|eot_id|>",),
         ),
-        ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B-Instruct", "<|im_start|>user\n", "<|im_end|>"),
-        ("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.2", "[INST]", "[/INST]"),
+        ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B-Instruct", "<|im_start|>user\n", ("<|im_end|>",)),
+        ("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.2", "[INST]", ("[/INST]",)),
     }
 
 
@@ -237,7 +238,7 @@ def _check_what_it_learned_from(run: Any, shipped: Recipe, rows: list[dict[str, 
     wanted = {"premise": {"false-premise", "true-premise"}, "refusal": {"refusal", "grounded"}}
     assert tasks >= set().union(*(wanted.get(task, {task}) for task in shipped.synthesis.tasks))
     headers = {one.body["prompt"] for one in seen if "prompt" in one.body}
-    assert headers == ({shipped.teacher.user_header} if shipped.synthesis.general_samples else set())
+    assert headers == ({user_header(shipped)[0]} if shipped.synthesis.general_samples else set())
     assert ("general" in tasks) == bool(headers)
     if shipped.preference.make:
         origins = {pair.origin for pair in run.read_records("pairs.jsonl", PreferencePair)}

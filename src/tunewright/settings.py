@@ -96,8 +96,6 @@ class TeacherSettings(Settings):
     )
     temperature: float = Field(0.0, ge=0, le=2, description="0 asks for the likeliest answer")
     timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one answer")
-    user_header: str = Field("", description="general samples: what stands before a user's first word, exactly")
-    turn_end: str = Field("", description="general samples: what ends a user's turn")
     patience_s: float = Field(600, ge=0, le=604800, description="longest pause while the server says it is busy")
     price: Price = Field((0.0, 0.0), description="US dollars per million tokens: [prompt, completion]")
     budget: float = Field(0.0, ge=0, description="most US dollars that a run folder may cost; 0: no limit")

@@ -82,8 +82,6 @@ _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_to
 _SYNTHESIS = (
     *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key != "data"),
     "curation.evidence_match",
-    "teacher.user_header",
-    "teacher.turn_end",
 )
 _DOCUMENTS = (RunFile.DOCUMENTS, RunFile.CHUNKS, RunFile.SPLIT)
 _RESULTS = (RunFile.ANSWERS, RunFile.RETENTION_ANSWERS, RunFile.SCORES, RunFile.VERDICT)

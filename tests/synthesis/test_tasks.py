@@ -253,16 +253,16 @@ def test_general_samples_come_from_the_bare_header():
     assert all(request.stop == ("<|im_end|>",) and not request.messages for request in raw_requests)
 
 
-def test_another_teachers_header_must_be_given():
+def test_another_teachers_header_follows_from_its_name():
     context = work_on(ask, general_samples=2)
     recipe = context.recipe.model_copy(update={"teacher": TeacherSettings(url="http://localhost:1/v1", model="m")})
-    with pytest.raises(RecipeError, match="user header"):
+    with pytest.raises(RecipeError, match="chat template is known"):
         TASKS["general"](TaskContext(recipe, context.teacher, context.documents, context.chunks), [])
     given = recipe.model_copy(
-        update={"teacher": recipe.teacher.model_copy(update={"user_header": "[USER]", "turn_end": "[END]"})}
+        update={"teacher": recipe.teacher.model_copy(update={"model": "mistralai/Mistral-7B-Instruct-v0.2"})}
     )
     TASKS["general"](TaskContext(given, context.teacher, context.documents, context.chunks), [])
-    assert {(r.raw, r.stop) for r in context.teacher.requests if r.raw} == {("[USER]", ("[END]",))}
+    assert {(r.raw, r.stop) for r in context.teacher.requests if r.raw} == {("[INST]", ("[/INST]",))}
 
 
 @settings(max_examples=20, deadline=None)

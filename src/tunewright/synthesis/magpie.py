@@ -6,12 +6,13 @@ general ability; they do not depend on the documents.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
 from tunewright.records import GENERAL, Message, Sample, digest
-from tunewright.settings import EMBEDDED
+from tunewright.settings import EMBEDDED, LOCAL
 from tunewright.synthesis.context import TaskContext, TaskResult, reply_fault, sample_id
 from tunewright.teacher.protocol import Request
 from tunewright.text.normalization import words
@@ -70,16 +71,27 @@ def user_header(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     """Return the exact text before a user's turn, and the texts that end the turn.
 
     Raises:
-        RecipeError: the teacher is not the embedded one, and the recipe sets no header.
+        RecipeError: the chat template of a teacher of this name is not known.
     """
-    given = recipe.teacher.user_header
-    if given:
-        return given, tuple(filter(None, [recipe.teacher.turn_end]))
-    if recipe.teacher.url == EMBEDDED:
+    teacher = recipe.teacher
+    if teacher.url == EMBEDDED:
         return _EMBEDDED_HEADER, (_EMBEDDED_END,)
+    for pattern, begin, header, end in _TEMPLATES:
+        if re.search(pattern, teacher.model.lower()):
+            return (begin if teacher.url == LOCAL else "") + header, (end,)
     raise RecipeError(
-        "general samples need the teacher's user header",
-        "the user's turn is sampled from the bare header, and a chat server does not reveal its template",
-        "set teacher.user_header to the exact text before a user's first word, "
-        'such as "<|im_start|>user\\n", and teacher.turn_end to the text that ends the turn',
+        "general samples need a teacher whose chat template is known",
+        f"the user's turn is sampled from the bare header, and none is known for {teacher.model!r}",
+        f"name a model of one of these kinds in teacher.model: {', '.join(kind for kind, *_ in _TEMPLATES)}; "
+        "or set synthesis.general_samples = 0",
     )
+
+
+# By the kind in the model's name: what begins a text (a server adds it itself), the user's header, the turn's end.
+_TEMPLATES = (
+    ("llama-3", "<|begin_of_text|>", "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+    ("qwen", "", "<|im_start|>user\n", "<|im_end|>"),
+    ("mistral|mixtral", "<s>", "[INST]", "[/INST]"),
+    ("zephyr", "<s>", "<|user|>\n", "</s>"),
+    ("gemma", "<bos>", "<start_of_turn>user\n", "<end_of_turn>"),
+)
