@@ -24,7 +24,7 @@ TEXT = (
 )
 
 
-def about(evidence, answer="", question="What was found among the people?", text=TEXT, prefix=""):
+def about(evidence, answer="", question="What was facts among the people?", text=TEXT, prefix=""):
     start = text.index(evidence)
     document = Document(id="d", title="Fever", source="a.md", text=text)
     chunk = Chunk(id="c", document="d", title="", section=(), start=0, end=len(text), text=text, num_tokens=9)
@@ -43,7 +43,7 @@ def about(evidence, answer="", question="What was found among the people?", text
         ("in Benin in 2016", "in Benin in 2019"),
     ],
 )
-def test_a_number_becomes_the_nearest_one_of_its_kind(evidence, expected):
+def test_a_number_becomes_the_nearest_of_its_kind(evidence, expected):
     sample, sources = about(evidence)
     edited = swapped_number(sample, sources)
     if expected:
@@ -52,23 +52,23 @@ def test_a_number_becomes_the_nearest_one_of_its_kind(evidence, expected):
         assert edited in {"tested by PCR, and 25.2% by ELISA in 2019", "tested by PCR, and 31.9% by ELISA in 2016"}
 
 
-def test_without_another_number_one_is_made_up_in_the_same_form():
-    for told in ("It cost 3,440 francs.", "It fell by 40.5%.", "It began in 1987.", "It took 7 days."):
-        sample, sources = about(told, text=told)
+def test_without_another_number_a_new_number_has_the_same_form():
+    for text in ("It cost 3,440 francs.", "It fell by 40.5%.", "It began in 1987.", "It took 7 days."):
+        sample, sources = about(text, text=text)
         edited = swapped_number(sample, sources)
-        old, new = number_facts(told)[0], number_facts(edited)[0]
+        old, new = number_facts(text)[0], number_facts(edited)[0]
         assert (old.kind, old.start) == (new.kind, new.start)
         assert plain_number(new.text) != plain_number(old.text)
         assert new.text.count(",") == old.text.count(",")
 
 
-def test_numbers_that_the_question_told_or_the_evidence_lacks_stay():
+def test_numbers_of_the_question_or_not_in_the_evidence_stay():
     assert swapped_number(*about("12.4% had fever", question="What did 12.4% of the people have?")) is None
     assert swapped_number(*about("12.4% had fever", answer="About 13% had it.")) is None
     assert swapped_number(*about("12.4% had fever", answer="Few had it.")) is None
 
 
-def test_a_name_becomes_another_one_of_its_document_and_kind():
+def test_a_name_becomes_another_of_its_document_and_kind():
     assert swapped_name(*about("were tested by PCR")) == "were tested by ELISA"
     assert swapped_name(*about("people in Ghana")) in {"people in Benin", "people in Fever"}
     assert swapped_name(*about("the people in Keri", text="We met the people in Keri.")) is None  # no other name
@@ -83,7 +83,7 @@ def test_what_an_acronym_stands_for_is_no_other_name():
     assert "UNICEF" in swapped_name(sample, sources)
 
 
-def test_the_initials_of_what_the_evidence_says_are_no_other_name():
+def test_the_initials_of_words_of_the_evidence_are_no_other_name():
     text = "We saw cutaneous leishmaniasis by PCR. In the north CL is common."
     assert swapped_name(*about("We saw cutaneous leishmaniasis by PCR", text=text)) is None
     text = text.replace("CL", "TB")
@@ -98,16 +98,16 @@ def test_lost_citations():
     assert lost_citation(*about("12.4% had fever", answer="12.4% (of 3,440) had fever.")) is None
 
 
-def test_numbers_and_names_are_told_apart_from_their_look_alikes():
-    found = {
+def test_numbers_and_names_are_distinguished_from_look_alikes():
+    facts = {
         (fact.text, fact.kind)
         for fact in number_facts("In 2016, 12 of 3,440 (0.3%; 95% CI 0.1-0.5) had CD4 [3] of 2.0.")
     }
-    assert found == {("2016", "year"), ("12", "whole"), ("3,440", "whole"), ("0.3", "percent"), ("2.0", "decimal")}
-    found = {
+    assert facts == {("2016", "year"), ("12", "whole"), ("3,440", "whole"), ("0.3", "percent"), ("2.0", "decimal")}
+    facts = {
         (f.text, f.kind) for f in name_facts("Later Doctor Mensah of Ghana used PCR in March. Then SIGNIFICANTLY more.")
     }
-    assert found == {("Doctor Mensah", "name of 2"), ("Ghana", "name of 1"), ("PCR", "acronym"), ("March", "month")}
+    assert facts == {("Doctor Mensah", "name of 2"), ("Ghana", "name of 1"), ("PCR", "acronym"), ("March", "month")}
     assert number_values("Three of 1,000.0 in 0.50") == {"3", "1000", "0.5"}
     assert states_unknown_facts("12 in Ghana", "In Ghana it was 13.") and states_unknown_facts(
         "Here in Benin", "In Ghana."
@@ -115,14 +115,14 @@ def test_numbers_and_names_are_told_apart_from_their_look_alikes():
     assert not states_unknown_facts("Thirteen: 13 in Ghana", "In Ghana it was 13.")
 
 
-SAID = "Ghana Benin PCR ELISA 12 13.5% 3,440 1,200 2016 2019 had in the of seven WHO. 95% CI (p < 0.05)"
-WORDS = st.sampled_from(SAID.split())
+TEXTS = "Ghana Benin PCR ELISA 12 13.5% 3,440 1,200 2016 2019 had in the of seven WHO. 95% CI (p < 0.05)"
+WORDS = st.sampled_from(TEXTS.split())
 
 
 @given(st.lists(st.lists(WORDS, min_size=3, max_size=12), min_size=1, max_size=5), st.integers(0, 4))
-def test_an_edit_always_says_what_the_evidence_does_not(lines, place):
-    told = [" ".join(["It", *line]) + "." for line in lines]
-    sample, sources = about(told[place % len(told)], text=" ".join(told))
+def test_an_edit_always_differs_from_the_evidence(lines, index):
+    texts = [" ".join(["It", *line]) + "." for line in lines]
+    sample, sources = about(texts[index % len(texts)], text=" ".join(texts))
     evidence = sample.evidence.quote
     number, name = (EDITS[kind](sample, sources) for kind in ("number", "name"))
     if number is not None:

@@ -71,7 +71,7 @@ def test_every_format_gives_the_same_sample(tmp_path, name):
     assert samples[0].task == "own" and samples[0].evidence is None
 
 
-def test_all_formats_mix_in_one_file_and_the_id_names_the_content(tmp_path):
+def test_all_formats_mix_in_a_file_and_the_id_names_the_content(tmp_path):
     samples, _ = read_own_data([write(tmp_path / "a.jsonl", *map(json.dumps, SAME.values()))])
     assert len(samples) == len(SAME) and len({sample.id for sample in samples}) == 1
 
@@ -89,7 +89,7 @@ def test_a_conversation_without_a_system_turn_stays_without(tmp_path):
 
 
 @pytest.mark.parametrize("reason", MALFORMED)
-def test_a_malformed_line_is_rejected_with_its_place(tmp_path, reason):
+def test_a_malformed_line_is_rejected_with_its_position(tmp_path, reason):
     path = write(tmp_path / "a.jsonl", json.dumps(SAME["messages"]), "", MALFORMED[reason])
     samples, rejections = read_own_data([path])
     assert len(samples) == 1
@@ -115,7 +115,7 @@ def test_a_json_array_is_read_item_by_item(tmp_path, indent):
     assert [r.id for r in rejections] == [f"{path}:item 2"]
 
 
-def test_a_damaged_array_is_one_rejection(tmp_path):
+def test_a_damaged_array_is_a_single_rejection(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([SAME["alpaca"]] * 9, indent=2)[:-5], encoding="utf-8")
     good = write(tmp_path / "b.jsonl", json.dumps(SAME["alpaca"]))
@@ -123,7 +123,7 @@ def test_a_damaged_array_is_one_rejection(tmp_path):
     assert len(samples) == 1 and [r.id for r in rejections] == [str(path)]
 
 
-def test_all_malformed_names_what_was_found_and_what_is_known(tmp_path):
+def test_if_all_is_malformed_the_error_names_reasons_and_formats(tmp_path):
     path = write(tmp_path / "a.jsonl", MALFORMED["unknown format"], MALFORMED["not JSON"])
     with pytest.raises(DocumentError) as caught:
         read_own_data([path])

@@ -3,20 +3,20 @@ import pytest
 from tunewright.curation.decontamination import Leaks, covered_share
 from tunewright.records import Message, Question, Ring, Sample, Span
 
-ASKED = "In the national survey of 2016, how many of the adults in the Philippines had tuberculosis of the lung?"
+QUESTION = "In the national survey of 2016, how many of the adults in the Philippines had tuberculosis of the lung?"
 GOLD = "Of the adults who took part in the survey, 1,159 per 100,000 had tuberculosis confirmed by bacteriology."
 PASSAGE = "The survey visited 106 clusters in every region of the country between March and December of the year."
 
 
 def question(ring: Ring, **fields: object) -> Question:
-    given = {"question": ASKED, "gold": GOLD, "answerable": True, "passage": PASSAGE, "document": "exam", **fields}
+    given = {"question": QUESTION, "gold": GOLD, "answerable": True, "passage": PASSAGE, "document": "exam", **fields}
     return Question(id=ring, ring=ring, **given)
 
 
-def sample(asked: str, answer: str = "Some other thing.", task: str = "free-qa", **fields: object) -> Sample:
+def sample(text: str, answer: str = "Some other thing.", task: str = "free-qa", **fields: object) -> Sample:
     turns = (
         Message(role="system", content=GOLD),
-        Message(role="user", content=asked),
+        Message(role="user", content=text),
         Message(role="assistant", content=answer),
     )
     return Sample(id="s", task=task, messages=turns, **fields)
@@ -32,17 +32,17 @@ def reason(given: Sample, ring: Ring = "unseen", size: int = 8, **fields: object
 
 @pytest.mark.parametrize("ring", ["learned", "unseen"])
 @pytest.mark.parametrize(
-    "asked",
+    "text",
     [
-        ASKED,
-        ASKED.upper().replace(" ", "  "),
-        f"Some passage.\n\nQuestion: {ASKED}",
+        QUESTION,
+        QUESTION.upper().replace(" ", "  "),
+        f"Some passage.\n\nQuestion: {QUESTION}",
         "Tell me: how many of the adults in the Philippines had tuberculosis of the lung?",
         "How many of the adults in the Philippines had tuberculosis of the lung in the national survey of 2016?",
     ],
 )
-def test_an_exam_question_may_not_be_asked(ring, asked):
-    assert reason(sample(asked), ring) == "leaks an exam question"
+def test_an_exam_question_may_not_be_a_training_question(ring, text):
+    assert reason(sample(text), ring) == "leaks an exam question"
 
 
 def test_a_few_shared_words_are_no_question_leak():
@@ -52,7 +52,7 @@ def test_a_few_shared_words_are_no_question_leak():
 
 
 def test_own_data_is_searched_in_every_user_turn():
-    turns = [("user", f"Hello.\n\nQ: Who?\n\n{ASKED}"), ("assistant", "A."), ("user", "And?"), ("assistant", "B.")]
+    turns = [("user", f"Hello.\n\nQ: Who?\n\n{QUESTION}"), ("assistant", "A."), ("user", "And?"), ("assistant", "B.")]
     chat = Sample(id="s", task="own", messages=tuple(Message(role=role, content=text) for role, text in turns))
     assert reason(chat, "learned") == "leaks an exam question"
 
@@ -84,7 +84,7 @@ def test_the_refusal_that_is_gold_for_unanswerable_questions_is_no_leak():
     assert reason(given, gold=refusal, answerable=True, passage=None) == "leaks exam evidence"
 
 
-def test_the_recipe_says_how_many_words_in_a_row_are_a_leak():
+def test_the_recipe_sets_how_many_words_in_a_row_are_a_leak():
     short = sample(PLAIN, answer=" ".join(GOLD.split()[:6]))
     assert reason(short, size=6) == "leaks exam evidence"
     assert reason(short, size=8) is None
@@ -97,12 +97,12 @@ def test_covered_share_counts_overlapping_runs_once():
 
 
 def test_without_an_exam_nothing_leaks():
-    assert Leaks([], 8).find(sample(ASKED)) is None
+    assert Leaks([], 8).find(sample(QUESTION)) is None
 
 
-def test_thirteen_words_of_an_exam_question_may_be_said_nowhere():
-    run = " ".join(ASKED.split()[3:16])
+def test_thirteen_words_of_an_exam_question_may_occur_nowhere():
+    run = " ".join(QUESTION.split()[3:16])
     for given in (sample(PLAIN, answer=f"It says: {run}."), sample(f"A passage, {run}, ends.\n\n{PLAIN}")):
         assert reason(given, "learned") == "shares 13 words in a row with an exam question"
-    shorter = " ".join(ASKED.split()[3:15])
+    shorter = " ".join(QUESTION.split()[3:15])
     assert reason(sample(PLAIN, answer=f"It says: {shorter}."), "learned") is None

@@ -39,11 +39,11 @@ FIRST = sample("first", QUESTION, ANSWER, system="Be brief.")
 def test_what_repeats_the_first_sample(second, expected):
     seen = Duplicates(0.7)
     assert seen.find(FIRST) is None
-    found = seen.find(second)
-    assert found == ((expected, "first") if expected else None)
+    repeated = seen.find(second)
+    assert repeated == ((expected, "first") if expected else None)
 
 
-def test_one_passage_with_many_questions_is_no_repetition():
+def test_a_passage_with_many_questions_is_no_repetition():
     seen = Duplicates(0.8)
     for topic in ("the price", "the place", "the year", "the author"):
         assert seen.find(sample(topic, f"{PASSAGE}\n\nWhat is {topic} of it?", f"Here is {topic}.")) is None
@@ -71,16 +71,16 @@ def test_the_index_finds_what_comparing_all_pairs_finds():
             samples.append(sample(f"{number}.{copy}", " ".join(words[:20]) + "?", " ".join(words[20:])))
     random.shuffle(samples)
     seen = Duplicates(0.8)
-    found = {one.id for one in samples if seen.find(one)}
+    repeated = {item.id for item in samples if seen.find(item)}
     kept: list[frozenset[tuple[str, ...]]] = []
     expected = set()
-    for one in samples:
-        mine = shingles(signed_words(f"{one.question}\n{one.answer}"), 2)
+    for item in samples:
+        mine = shingles(signed_words(f"{item.question}\n{item.answer}"), 2)
         if any(jaccard(mine, other) >= 0.8 for other in kept):
-            expected.add(one.id)
+            expected.add(item.id)
         else:
             kept.append(mine)
-    assert len(expected) > 100 and found == expected
+    assert len(expected) > 100 and repeated == expected
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])

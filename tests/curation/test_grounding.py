@@ -88,7 +88,7 @@ def test_white_space_and_unicode_form_of_the_passage_change_no_verdict(item, for
     assert claim_fault(replace(item.claim, passage=f"{space}{rewritten}{space}")) == claim_fault(item.claim)
 
 
-def test_deleted_evidence_and_changed_numbers_are_found_and_grounded_answers_pass():
+def test_deleted_evidence_and_changed_numbers_are_rejected_and_grounded_answers_pass():
     grounded = [(item.source, item.claim) for item in read_labeled() if item.supported]
     assert sum(claim_fault(claim) is not None for _, claim in grounded) <= 0.10 * len(grounded)
     cases = perturbed_cases(grounded)
@@ -143,14 +143,14 @@ def test_an_extraction_rests_on_the_text_that_it_shows():
 
 
 def dialogue(second: str, doubt: str = "", kept: str = "") -> Sample:
-    told = ["What share had an ulcer in Keri?", ULCER, "And where were yields higher?", second]
-    told += [doubt, kept] if doubt else []
-    roles = ("user", "assistant") * (len(told) // 2)
-    turns = tuple(Message(role=role, content=text) for role, text in zip(roles, told, strict=True))
+    texts = ["What share had an ulcer in Keri?", ULCER, "And where were yields higher?", second]
+    texts += [doubt, kept] if doubt else []
+    roles = ("user", "assistant") * (len(texts) // 2)
+    turns = tuple(Message(role=role, content=text) for role, text in zip(roles, texts, strict=True))
     start = PASSAGE.find(HIGHER)
     later = Span(document="d", start=start, end=start + len(HIGHER), quote=HIGHER)
     first = sample("dialogue", "x", "y")
-    return first.model_copy(update={"messages": turns, "further_evidence": (later, later)[: len(told) // 2 - 1]})
+    return first.model_copy(update={"messages": turns, "further_evidence": (later, later)[: len(texts) // 2 - 1]})
 
 
 def test_every_answer_of_a_dialogue_is_checked():

@@ -132,14 +132,14 @@ def test_the_second_look_finds_what_is_left(answer, leaks):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=9, max_size=40), st.integers(3, 8), st.data())
-def test_the_second_look_finds_every_shared_run(told, size, data):
+def test_the_second_detector_finds_every_shared_run(told, size, data):
     start = data.draw(st.integers(0, len(told) - size))
     copied = ["x", *told[start : start + size], "y"]
     exam = [question("What?", "unseen", gold=" ".join(told))]
     assert len(remaining_leaks([sample("Why?", " ".join(copied))], exam, size)[0]) == 1
 
 
-def test_of_many_samples_evenly_spaced_ones_are_looked_at(monkeypatch):
+def test_of_many_samples_evenly_spaced_samples_are_checked(monkeypatch):
     monkeypatch.setattr("tunewright.curation.decontamination._BUDGET", 3000)
     many = [sample("Why?", f"{ANSWER} {n}") for n in range(100)]
     assert 10 <= remaining_leaks(many, [UNSEEN], 8)[1] < 30

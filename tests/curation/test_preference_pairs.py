@@ -91,7 +91,7 @@ def test_a_refusal_whose_passage_answers_after_all_makes_no_pair(tmp_path):
     assert {pair.origin for pair in made(run)} == {"number", "name"}
 
 
-def test_a_pair_that_says_what_the_exam_asks_is_left_out(tmp_path):
+def test_a_pair_that_leaks_an_exam_question_is_dropped(tmp_path):
     leaking = Question(id="e2", ring="learned", document="d", question=question(0), gold="It", answerable=True)
     run = run_folder(tmp_path / "run", [answered(0), answered(1)])
     run.write_records("exam.jsonl", [*EXAM, leaking])

@@ -47,12 +47,12 @@ def teacher_settings(url: str) -> TeacherSettings:
 
 def answers_again(seen: Seen) -> Answer:
     """Know Keri by heart; read the rest from the passage, which says nothing about children."""
-    asked = seen.body["messages"][-1]["content"]
-    if "Which very long" in asked:
+    prompt = seen.body["messages"][-1]["content"]
+    if "Which very long" in prompt:
         return Answer(body=completion("In Keri", finish="length"))
-    if "Keri to be found" in asked or "found in Keri" in asked:
+    if "Keri to be found" in prompt or "found in Keri" in prompt:
         return Answer(body=completion("In Keri adults had an ulcer."))
-    given = TEXT in asked and "children" not in asked
+    given = TEXT in prompt and "children" not in prompt
     return Answer(body=completion("It was 29.8%." if given else "Not given."))
 
 
@@ -84,13 +84,13 @@ def verdict(*findings: str) -> Answer:
 
 
 def judges(seen: Seen) -> Answer:
-    asked = seen.body["messages"][-1]["content"]
-    assert TEXT in asked and seen.body["temperature"] == 0
-    if "children" in asked:
+    prompt = seen.body["messages"][-1]["content"]
+    assert TEXT in prompt and seen.body["temperature"] == 0
+    if "children" in prompt:
         return verdict("supported", "contradicted", "not mentioned")
-    if "Keri to be found" in asked:
+    if "Keri to be found" in prompt:
         return verdict("supported", "not mentioned")
-    if "Which very long" in asked:
+    if "Which very long" in prompt:
         return Answer(body=completion('{"claims": [{"claim": "c", "verdict": "contradicted"}]} and', finish="length"))
     return verdict("supported")
 

@@ -17,29 +17,29 @@ def able(seen: Seen) -> Answer:
     """Answer any prompt of the exam, the tasks and the checks as it asks."""
     if "prompt" in seen.body:
         return Answer(body=raw_completion(_instruction(int(seen.body["seed"]))))
-    asked = seen.body["messages"][-1]["content"]
+    prompt = seen.body["messages"][-1]["content"]
     for mark, write in _WRITES.items():
-        if mark in asked:
-            return Answer(body=completion(write(asked, str(seen.body["messages"]))))
+        if mark in prompt:
+            return Answer(body=completion(write(prompt, str(seen.body["messages"]))))
     return Answer(
-        body=completion(f"One way is to begin early and to ask for help with it: {asked.rstrip('?').lower()}.")
+        body=completion(f"One way is to begin early and to ask for help with it: {prompt.rstrip('?').lower()}.")
     )
 
 
 def _instruction(seed: int) -> str:
     dice = random.Random(seed)
     first, second = dice.sample(_THINGS.split(), 2)
-    mend, sell = dice.sample(_DEEDS.split(), 2)
-    return f"How would a {dice.choice(_TRADES.split())} {mend} {first} and {sell} {second}?"
+    deed, other = dice.sample(_DEEDS.split(), 2)
+    return f"How would a {dice.choice(_TRADES.split())} {deed} {first} and {other} {second}?"
 
 
-def _passage(asked: str) -> str:
-    return re.split(r"\n\n(?:Write \d|Rewrite)", asked.partition("Passage:\n")[2])[0]
+def _passage(prompt: str) -> str:
+    return re.split(r"\n\n(?:Write \d|Rewrite)", prompt.partition("Passage:\n")[2])[0]
 
 
 def _sentences(text: str) -> list[str]:
-    found = re.split(r"(?<=[.!?])\s+", text)
-    return [sentence for sentence in found if len(sentence.split()) >= 8 and sentence.endswith(".")]
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    return [sentence for sentence in sentences if len(sentence.split()) >= 8 and sentence.endswith(".")]
 
 
 def _key(sentence: str) -> list[str]:
@@ -50,40 +50,40 @@ def _question(sentence: str, opening: str) -> str:
     return f"{opening} {' '.join(_key(sentence)).lower()}?"
 
 
-def _free(asked: str, said: str) -> str:
-    del said
-    number = int(re.findall(r"Write (\d+) different", asked)[0])
-    chosen = _sentences(_passage(asked))[:number]
-    items = [{"question": _question(one, "What is reported on"), "answer": one, "quotes": [one]} for one in chosen]
+def _free(prompt: str, messages: str) -> str:
+    del messages
+    number = int(re.findall(r"Write (\d+) different", prompt)[0])
+    chosen = _sentences(_passage(prompt))[:number]
+    items = [{"question": _question(s, "What is reported on"), "answer": s, "quotes": [s]} for s in chosen]
     return json.dumps({"items": items})
 
 
-def _ask(asked: str, said: str) -> str:
-    # The example before it tells the exam's prompt from that of the training questions.
-    opening = "Which finding concerns" if "How much does zinc" in said else "What is reported on"
-    return _question(asked.partition("this sentence answers: ")[2], opening)
+def _ask(prompt: str, messages: str) -> str:
+    # The example before it separates the exam's prompt from that of the training questions.
+    opening = "Which finding concerns" if "How much does zinc" in messages else "What is reported on"
+    return _question(prompt.partition("this sentence answers: ")[2], opening)
 
 
-def _answer_again(asked: str, said: str) -> str:
-    del said
-    passage, _, question = asked.rpartition("\n\nQuestion: ")
+def _answer_again(prompt: str, messages: str) -> str:
+    del messages
+    passage, _, question = prompt.rpartition("\n\nQuestion: ")
     wanted = set(re.findall(r"[a-z]{5,}", question.lower()))
-    told = max(_sentences(passage), key=lambda one: len(wanted & set(re.findall(r"[a-z]{5,}", one.lower()))))
+    best = max(_sentences(passage), key=lambda s: len(wanted & set(re.findall(r"[a-z]{5,}", s.lower()))))
     claim = re.search(r"(?:right to say|finding was|agree with): (.*)\?", question)
-    return f"{'Yes' if claim[1] in passage else 'No'}. {told}" if claim else told
+    return f"{'Yes' if claim[1] in passage else 'No'}. {best}" if claim else best
 
 
-def _rewrite(asked: str, said: str) -> str:
-    del said
-    told = _sentences(_passage(asked))
-    random.Random(asked.rpartition("Rewrite it as")[2]).shuffle(told)
-    return "\n".join(told)
+def _rewrite(prompt: str, messages: str) -> str:
+    del messages
+    sentences = _sentences(_passage(prompt))
+    random.Random(prompt.rpartition("Rewrite it as")[2]).shuffle(sentences)
+    return "\n".join(sentences)
 
 
 _WRITES = {
     "Reply with JSON only": _free,
     "this sentence answers: ": _ask,
     "Answer the question from the passage above": _answer_again,
-    "Answer in one short sentence. If you do not know": lambda asked, said: "not known",
+    "Answer in one short sentence. If you do not know": lambda prompt, messages: "not known",
     "Rewrite it as": _rewrite,
 }

@@ -6,8 +6,8 @@ import numpy as np
 
 from tunewright.models.tensors import TokenVectors
 
-_SAID = "dog hound cat rose tulip stone house ran walked slept saw a the in of by what did"
-WORDS = tuple(_SAID.split())
+_TEXT = "dog hound cat rose tulip stone house ran walked slept saw a the in of by what did"
+WORDS = tuple(_TEXT.split())
 
 
 def vectors() -> TokenVectors:
