@@ -27,7 +27,7 @@ SAMPLES = {"packed2k": 8, "chat": 128, "512": 8, "dpo": 64}  # samples or pairs 
 OURS = (
     ("8B", "packed2k", "as planned", {}, 0),
     ("8B", "packed2k", "fp8 gradients", {"fp8": True}, 0),
-    ("8B", "packed2k", "checkpointing", {"activation_checkpointing": "on", "micro_batch_tokens": 8192}, 11.5),
+    ("8B", "packed2k", "checkpointing", {"kept": 0, "micro_batch_tokens": 8192}, 11.5),
     ("8B", "packed2k", "as planned, 15.2 GiB card", {"micro_batch_tokens": 8192}, 15.2),
     ("8B", "chat", "as planned", {}, 0),
     ("8B", "chat", "fp8 gradients", {"fp8": True}, 0),
@@ -71,8 +71,9 @@ def measure_ours(number: int) -> dict:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
     of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
-    of_training = {"batch_size": size, "max_tokens": 2048} | {k: v for k, v in changes.items() if k not in of_model}
-    path, optimizer, settings, capacity, why = prepare(shape, device, of_model, of_training)
+    of_training = {"batch_size": size, "max_tokens": 2048}
+    of_training |= {key: value for key, value in changes.items() if key not in (*of_model, "kept")}
+    path, optimizer, settings, capacity, why = prepare(shape, device, of_model, of_training, changes.get("kept"))
     data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
     objective = NEXT_TOKEN
     if workload == "dpo":

@@ -17,16 +17,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-# shape, tokens at once, longest sample, activation checkpointing, steps
+# shape, tokens at once, longest sample, steps
 CONFIGURATIONS = (
-    ("0.135B", 512, 512, "off", 20),
-    ("0.135B", 8192, 1024, "on", 20),
-    ("0.5B", 2048, 1024, "off", 20),
-    ("0.5B", 8192, 2048, "off", 20),
-    ("3B", 2048, 2048, "off", 20),
-    ("3B", 8192, 2048, "on", 10),
-    ("8B", 2048, 1024, "off", 20),
-    ("8B", 8192, 4096, "on", 10),
+    ("0.135B", 512, 512, 20),
+    ("0.135B", 8192, 1024, 20),
+    ("0.5B", 2048, 1024, 20),
+    ("0.5B", 8192, 2048, 20),
+    ("3B", 2048, 2048, 20),
+    ("3B", 8192, 2048, 10),
+    ("8B", 2048, 1024, 20),
+    ("8B", 8192, 4096, 10),
 )
 
 
@@ -63,7 +63,7 @@ def chats(number: int, longest: int, seed: int = 0) -> list:
     return examples
 
 
-def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: int, folder: Path) -> dict:
+def measure(shape: str, tokens: int, longest: int, steps: int, folder: Path) -> dict:
     """Train one configuration; return its plan and the measurements."""
     from tunewright.recipe import Recipe
     from tunewright.run_folder import RunFolder
@@ -80,7 +80,6 @@ def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: in
             batch_size=batch_size,
             micro_batch_tokens=tokens,
             max_tokens=longest,
-            activation_checkpointing=checkpointing,
             checkpoint_steps=1000,
         ),
     )
@@ -93,7 +92,6 @@ def measure(shape: str, tokens: int, longest: int, checkpointing: str, steps: in
         "shape": shape,
         "tokens_at_once": tokens,
         "longest_sample": longest,
-        "checkpointing": checkpointing == "on",
         "steps": steps,
         "tokens": sum(example.num_tokens for example in examples),
         "predicted_gib": round(plan.predicted_bytes / 2**30, 3),

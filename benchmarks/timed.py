@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 
-def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, Any, Any, Any, str]:
-    """Return (path, optimizer, loop settings, capacity, why) for these settings of a recipe."""
+def prepare(
+    shape: str, device: str, model: dict, training: dict, kept: int | None = None
+) -> tuple[Any, Any, Any, Any, str]:
+    """Return (path, optimizer, loop settings, capacity, why) for these settings of a recipe.
+
+    ``kept`` replaces the planned number of kept activations; 0 recomputes all of them.
+    """
     import torch
     from shapes import config_of, make_base
 
@@ -34,6 +40,8 @@ def prepare(shape: str, device: str, model: dict, training: dict) -> tuple[Any, 
         torch.cuda.reset_peak_memory_stats()
     path = choose_path(recipe, adapted, device)
     capacity, why = first_capacity(recipe, path, device, dtype)
+    if kept is not None:
+        capacity, why = replace(capacity, kept=kept), "as set"
     capacity.apply(path)
     settings = LoopSettings(
         seed=0, learning_rate=2e-4, epochs=1, batch_size=recipe.training.batch_size, warmup_share=0, max_grad_norm=1.0,

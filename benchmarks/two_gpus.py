@@ -42,7 +42,6 @@ def train(name: str, models: Path, output: Path) -> None:
             batch_size=BATCH,
             micro_batch_tokens=TOKENS,
             max_tokens=LONGEST,
-            activation_checkpointing="on",
             checkpoint_steps=1000,
         ),
     )

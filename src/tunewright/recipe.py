@@ -156,6 +156,7 @@ _MOVED = {"exam.kept": "exam.retention_items", "split.near_duplicate": "curation
 _GONE = {
     "documents.timeout_s": "every file may take 60 s; remove the line",
     "documents.memory_mb": "every file may take 1 GiB of memory; remove the line",
+    "training.activation_checkpointing": "what is recomputed follows from the memory; remove the line",
     "teacher.user_header": "the header follows from teacher.model; remove the line",
     "teacher.turn_end": "the end of a turn follows from teacher.model; remove the line",
     "teacher.price_prompt": "use teacher.price = [PROMPT, COMPLETION]",

@@ -222,9 +222,6 @@ class TrainingSettings(Settings):
     epochs: int = Field(3, ge=0, description="passes over the training set; 0 leaves only [preference]")
     batch_size: int = Field(16, ge=1, description="samples per optimizer step")
     micro_batch_tokens: int = Field(0, ge=0, description="tokens at once; 0 takes what fits; changes no result")
-    activation_checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="recompute activations: less memory, slower; changes no result"
-    )
     kernels: Literal["auto", "off"] = Field("auto", description="off computes through transformers and peft alone")
     max_tokens: int = Field(1024, ge=16, description="longest sample; longer ones are left out and counted")
     held_out_share: float = Field(0.05, ge=0, le=0.5, description="share of the samples kept for the held-out loss")
@@ -237,7 +234,7 @@ class TrainingSettings(Settings):
 
 
 # Of [training]: what decides how a step is computed or watched, not what it computes.
-NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "activation_checkpointing", "tracker"})
+NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "tracker"})
 
 # Of [preference]: where the pairs come from; for the training, what they are stands in its place.
 MAKES_PAIRS = frozenset({"data", "make", "samples"})

@@ -81,8 +81,6 @@ def test_every_level_takes_memory_and_saves_time(kept):
 
 def test_the_recipes_own_values_win():
     assert chosen(139, micro_batch_tokens=512).tokens == 512
-    assert chosen(139, activation_checkpointing="on").kept == 0
-    assert chosen(8, activation_checkpointing="off").kept > 0
 
 
 def test_rows_are_no_larger_than_a_step():

@@ -72,7 +72,6 @@ VARIANTS = {
     "adamw-8bit": ({"optimizer": "adamw-8bit"}, {}),
     "paged-adamw-8bit": ({"optimizer": "paged-adamw-8bit"}, {}),
     "linear": ({"schedule": "linear"}, {}),
-    "checkpointing": ({"activation_checkpointing": "on"}, {}),
     "dropout": ({"dropout": 0.1}, {}),
     "added-tokens": ({}, {"added_tokens": ("<severity>", "<label>")}),
 }

@@ -160,7 +160,7 @@ _RULES: dict[str, Rule] = {
     "pad_to_sequence_len": Rule("", "rows are packed, not padded"),
     "group_by_length": Rule("", "rows are packed; the order stays random"),
     "train_on_inputs": Rule("", "the loss covers the answers and the token that ends each"),
-    "gradient_checkpointing": Rule("", "chosen by the available memory: training.activation_checkpointing"),
+    "gradient_checkpointing": Rule("", "chosen by the available memory"),
     "gradient_checkpointing_kwargs": Rule("", "chosen by the available memory"),
     "weight_decay": Rule("", "adapters are trained without weight decay"),
     "chat_template": Rule("", "the tokenizer's own template; a base without one gets a documented default"),

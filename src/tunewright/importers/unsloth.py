@@ -74,7 +74,7 @@ _RULES: dict[str, Rule] = {
     "training.weight_decay": Rule("", "adapters are trained without weight decay"),
     "training.packing": Rule("", "samples are always packed; each attends only to itself"),
     "training.train_on_completions": Rule("", "the loss covers the answers and the token that ends each"),
-    "training.gradient_checkpointing": Rule("", "chosen by the available memory: training.activation_checkpointing"),
+    "training.gradient_checkpointing": Rule("", "chosen by the available memory"),
     "training.output_dir": Rule("", "the run folder is set on the command line: tunewright run RECIPE --dir FOLDER"),
     "lora.use_loftq": Rule("", "plain LoRA with its usual initialization"),
     "lora.vision_all_linear": Rule("", _MODALITY),

@@ -125,22 +125,18 @@ def choose(recipe: Recipe, shape: Shape | None, free: float, fast: bool, gpu: bo
         fast: whether the fast path is taken.
         gpu: whether the device is a GPU.
     """
-    settings = recipe.training
-    row_tokens = settings.micro_batch_tokens
-    kept = 0 if settings.activation_checkpointing == "on" else EVERYTHING
+    row_tokens = recipe.training.micro_batch_tokens
     if shape is None:
-        return Choice(row_tokens or _SMALL_ROW, kept, why="the base's shape is unknown")
+        return Choice(row_tokens or _SMALL_ROW, EVERYTHING, why="the base's shape is unknown")
     if not gpu:
         cached = fast and 4 * shape.block_weights <= free / 2
         beside = "; its 32-bit weights fit beside it" if cached else ""
-        return Choice(row_tokens or _SMALL_ROW, kept, cached, f"a CPU gains nothing from larger rows{beside}")
+        return Choice(row_tokens or _SMALL_ROW, EVERYTHING, cached, f"a CPU gains nothing from larger rows{beside}")
     room = free * (1 - SPARE)
     candidates = _candidates(recipe, shape, fast)
     fitting = [choice for choice in candidates if predict_memory(recipe, shape, choice, fast).total <= room]
     if not fitting:
-        smallest = Choice(
-            row_tokens or _smallest_row(recipe), kept if settings.activation_checkpointing == "off" else 0
-        )
+        smallest = Choice(row_tokens or _smallest_row(recipe), 0)
         return replace(smallest, why="predicted not to fit; it shrinks when memory runs out")
     best = min(fitting, key=lambda choice: step_cost(shape, choice)) if fast else fitting[0]
     taken = predict_memory(recipe, shape, best, fast).total
@@ -154,17 +150,17 @@ def _smallest_row(recipe: Recipe) -> int:
 def _candidates(recipe: Recipe, shape: Shape, fast: bool) -> Iterator[Choice]:
     """Yield the possible choices; on the plain path in order of preference."""
     settings = recipe.training
-    switch, most = settings.activation_checkpointing, settings.batch_size * settings.max_tokens
+    most = settings.batch_size * settings.max_tokens
     rows = [row for row in _GPU_ROWS if row >= settings.max_tokens and row < 2 * most] or [_smallest_row(recipe)]
     rows = [settings.micro_batch_tokens] if settings.micro_batch_tokens else rows
     all_kept = LEVELS * shape.layers
     if not fast:
-        for kept in {"auto": (EVERYTHING, 0), "on": (0,), "off": (EVERYTHING,)}[switch]:
+        for kept in (EVERYTHING, 0):
             yield from (Choice(row, kept) for row in rows)
         return
     for row in rows:
         for cached in (True, False):
-            for kept in {"auto": range(all_kept, -1, -1), "on": (0,), "off": (all_kept,)}[switch]:
+            for kept in range(all_kept, -1, -1):
                 yield Choice(row, kept, cached)
 
 
