@@ -193,7 +193,7 @@ def write_output(path: Path, text: str, force: bool) -> None:
         DiskFullError: no space; an existing file is kept.
     """
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder", "", f"name a file in it: {shell('-o', path / 'FILE')}")
+        raise RecipeError(f"{path} is a folder", "", f"name a file in it: {shell('-o', path / 'NAME')}")
     if path.exists() and not force:
         raise RecipeError(
             f"{path} already exists", "it may hold your changes", "name another file with -o, or add --force"
