@@ -47,9 +47,20 @@ def test_a_recipe_of_0_1_outside_of_a_run_names_what_took_the_place_of_each_sett
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     cause = caught.value.cause
-    assert "exam.kept: no longer a setting; is now exam.retention_items" in cause
     assert "teacher.price_prompt: no longer a setting; use teacher.price = [PROMPT, COMPLETION]" in cause
-    assert "split.near_duplicate" in cause and "documents.timeout_s" in cause
+    assert "documents.timeout_s" in cause and "training.activation_checkpointing" in cause
+
+
+def test_a_setting_with_a_new_name_is_read_by_its_old_name_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text("[exam]\nkept = 7\n[split]\nnear_duplicate = 0.5\n", encoding="utf-8")
+    recipe = load_recipe(path)
+    assert (recipe.exam.retention_items, recipe.curation.near_duplicate) == (7, 0.5)
+    warnings = capsys.readouterr().err
+    assert "exam.kept is called exam.retention_items now" in warnings
+    assert "split.near_duplicate is called curation.near_duplicate now" in warnings
 
 
 def test_its_exports_verify(run: RunFolder) -> None:

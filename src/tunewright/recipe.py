@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from tunewright import console
 from tunewright.errors import RecipeError, command
 from tunewright.settings import (
     ANSWERING,
@@ -190,6 +191,19 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """Return parsed TOML with the settings that have a new name under it, and warn of each."""
+    result = {name: dict(value) if isinstance(value, dict) else value for name, value in content.items()}
+    for old, new in _MOVED.items():
+        (section, key), (new_section, new_key) = old.split("."), new.split(".")
+        if isinstance(group := result.get(section), dict) and key in group:
+            console.warning(f"{old} is called {new} now; please rename it in the recipe")
+            target = result.setdefault(new_section, {})
+            if isinstance(target, dict):
+                target.setdefault(new_key, group.pop(key))
+    return result
+
+
 def _known_keys() -> list[str]:
     top = [name for name in Recipe.model_fields if name != "folder"]
     return top + [f"{name}.{key}" for name, kind in sections() for key in kind.model_fields]
@@ -276,7 +290,8 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"cannot read {path}", str(error), "check the path and its permissions") from error
     if (path.parent / RUN_MARKER).is_file():
         content = upgraded(content)
-    return parse_recipe(override(content, assignments), path.parent.absolute(), str(path))
+    content = _renamed(override(content, assignments))
+    return parse_recipe(content, path.parent.absolute(), str(path))
 
 
 def toml_value(value: Any) -> str:

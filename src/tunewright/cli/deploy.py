@@ -92,12 +92,11 @@ def verify(folder: Path, replay: bool, run: Path | None) -> None:
 
     if run and not replay:
         raise click.UsageError("--dir names the run folder of --replay. Add --replay, or leave --dir out.")
+    console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
     if replay:
         from tunewright.commands.replay import replay as train_again
 
         train_again(folder, run)
-        return
-    console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
 
 
 @click.command()
