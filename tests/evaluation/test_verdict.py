@@ -112,7 +112,7 @@ def test_only_base_and_tuned_can_at_best_be_not_proven() -> None:
 def test_without_base_or_tuned_there_is_no_conclusion(missing: str) -> None:
     verdict = judge({arm: mean for arm, mean in GOOD.items() if arm != missing})
     assert verdict.name == "INVALID"
-    assert any(f"The {missing} arm did not sit the exam" in reason for reason in verdict.why)
+    assert any(f"The {missing} arm did not answer the exam" in reason for reason in verdict.why)
 
 
 def test_an_arm_that_left_questions_out_invalidates() -> None:

@@ -114,8 +114,8 @@ def _require_same_exam(first_run: RunFolder, run: RunFolder, first: LeaderboardE
         raise UserError(
             f"{first.name} and {entry.name} were evaluated on different exams, so their scores cannot be compared",
             f"{RunFile.EXAM} of {first.name} has the digest {exams[0][:12]}, of {entry.name} {exams[1][:12]}",
-            f"use one exam for all runs: {command('exam', first_run.path, '--export', 'exam.jsonl')}, "
-            'then exam.file = "exam.jsonl" in all recipes',
+            f"use one exam for all runs: {command('exam', first_run.path, '--export', 'my-exam.jsonl')}, "
+            'then exam.file = "my-exam.jsonl" in all recipes',
         )
 
 

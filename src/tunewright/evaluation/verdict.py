@@ -23,7 +23,7 @@ VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "P
 
 # Sentences in verdict.json keep their wording: a run that is evaluated again writes the same verdict.
 _ADVICE: dict[VerdictName, str] = {
-    "INVALID": "No conclusion can be drawn until this is mended.",
+    "INVALID": "No conclusion can be drawn until this is fixed.",
     "WORSE": "Do not use this adapter.",
     "SHIP": "The fine-tune was worth it on this exam.",
     "SHIP WITH RAG": "Use the adapter together with retrieval.",
@@ -41,7 +41,7 @@ _UNMEASURED = (
 )
 _FORGETTING = {
     False: "forgetting: what the model could do before, outside these documents (exam.retention_items)",
-    True: "forgetting of what the third ring does not ask for, such as long dialogues and long texts",
+    True: "forgetting of what the retention suite does not cover, such as long dialogues and long texts",
 }
 
 _UNCHANGED = 0.95  # least share of equal answers for the remark; only a remark, so it is no part of the rule
@@ -85,7 +85,7 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
             faults.append(f"The exam has {count} {label}; the rule asks for at least {rule[key]}.")
     for arm in (Arm.BASE, Arm.TUNED):
         if results.arm(arm) is None:
-            faults.append(f"The {arm} arm did not sit the exam, so there is nothing to compare.")
+            faults.append(f"The {arm} arm did not answer the exam, so there is nothing to compare.")
     measured = {guard.measure for guard in results.guards}
     unmeasured = [name for name in rule["guards"] if name.startswith(RETENTION_PREFIX) and name not in measured]
     if unmeasured and results.arm(Arm.BASE) and results.arm(Arm.TUNED):
