@@ -63,6 +63,6 @@ def test_a_row_restarts_positions_and_never_supervises_a_first_token():
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1]]
     assert batch.lengths == (3, 2)
-    assert batch.places.tolist() == [0, 1, 3]
+    assert batch.logit_positions.tolist() == [0, 1, 3]
     assert batch.targets.tolist() == [6, 7, 9]
     assert batch.owner.tolist() == [0, 0, 1]
