@@ -30,7 +30,7 @@ from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import PreferencePair, Sample
 from tunewright.synthesis.magpie import user_header
 from tunewright.training.compute_path import plain_path_reason
-from tunewright.training.stage import read_data
+from tunewright.training.stage import read_training_data
 
 FOLDER = ROOT / "recipes"
 PATHS = sorted(FOLDER.glob("*.toml"))
@@ -219,7 +219,7 @@ def test_two_steps_on_a_tiny_model_of_the_family(
         assert _kept(recipe) == _kept(shipped)
         before = [stage.name for stage in pipeline.stages_of(recipe)]
         run = pipeline.run(recipe, tmp_path / "run", until=before[before.index("train") - 1])
-        data = read_data(run, recipe.with_absolute_paths(), student_tokenizer(recipe))
+        data = read_training_data(run, recipe.with_absolute_paths(), student_tokenizer(recipe))
         recipe = load_recipe(path, [*changes, f"training.batch_size={-(-len(data.examples) // 2)}"])
         pipeline.run(recipe, tmp_path / "run", until="train")
     rows = [json.loads(line) for line in run.file("metrics.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ from tunewright.records import VIEW, Document, Message, Sample, SplitEntry
 from tunewright.run_folder import RunFolder
 from tunewright.settings import DocumentSettings, SynthesisSettings, TrainingSettings
 from tunewright.text.injection import PLANTED
-from tunewright.training.stage import read_data
+from tunewright.training.stage import read_training_data
 
 TEXTS = {
     "learned": "The harbor holds forty boats in winter.",
@@ -39,7 +39,7 @@ def read(run, tiny_model, views):
         synthesis=SynthesisSettings(views=views),
         training=TrainingSettings(text_share=1.0, held_out_share=0.0),
     )
-    return read_data(run, recipe, load_tokenizer(tiny_model))
+    return read_training_data(run, recipe, load_tokenizer(tiny_model))
 
 
 def test_rewrites_of_an_earlier_recipe_and_of_exam_documents_are_not_trained_on(run, tiny_model):

@@ -210,9 +210,9 @@ def test_raw_text_of_a_tokenizer_without_end_token(tiny_model, tmp_path):
     recipe = make_recipe(tiny_model, {"text_share": 1.0, "max_tokens": 64})
     tokenizer = student_tokenizer(recipe)
     tokenizer.eos_token = tokenizer.bos_token = None
-    from tunewright.training.stage import read_data
+    from tunewright.training.stage import read_training_data
 
-    data = read_data(make_run(tmp_path / "run"), recipe, tokenizer)
+    data = read_training_data(make_run(tmp_path / "run"), recipe, tokenizer)
     assert all(None not in example.sequences[0].input_ids for example in data.examples)
 
 

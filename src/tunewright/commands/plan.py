@@ -272,11 +272,11 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
     from tunewright.training.objectives import NEXT_TOKEN
     from tunewright.training.packing import Example
     from tunewright.training.profiling import first_capacity, prove
-    from tunewright.training.stage import read_data, start_session
+    from tunewright.training.stage import read_training_data, start_session
 
     run, recipe = RunFolder(folder), recipe.with_absolute_paths()
     tokenizer = student_tokenizer(recipe)
-    examples: list[Example] = read_data(run, recipe, tokenizer).examples
+    examples: list[Example] = read_training_data(run, recipe, tokenizer).examples
     if not examples:
         sizes = count_sizes(recipe, run)
         console.line("there is no training set yet: samples of training.max_tokens stand for it")

@@ -114,7 +114,7 @@ def _write_records(run: RunFolder, recipe: Recipe, records: TrainingRecords) -> 
         run.write_records(RunFile.DOCUMENTS, records.documents)
 
 
-def read_data(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
+def read_training_data(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
     """Read and encode all that the recipe trains on."""
     return encode_records(_read_records(run, recipe), recipe, tokenizer)
 
@@ -278,7 +278,7 @@ def train_adapter(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     group = processes()
     tokenizer = student_tokenizer(recipe)
-    data = read_data(run, recipe, tokenizer)
+    data = read_training_data(run, recipe, tokenizer)
     if recipe.training.epochs:
         check_examples([*data.examples, *data.held_out], data.rejections, recipe.training.max_tokens)
     if recipe.preference.wanted:
