@@ -27,7 +27,11 @@ def killed(model: Path, folder: Path, task: str, moment: str) -> int:
         text=True,
         timeout=400,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        },
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)["kills"]
