@@ -83,7 +83,7 @@ def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None
 
 @click.command()
 @click.argument("folder", metavar="EXPORT", type=click.Path(path_type=Path))
-@click.option("--replay", is_flag=True, help="Also train again from the receipt, and compare the adapters.")
+@click.option("--replay", is_flag=True, help="Train again from the receipt instead, and compare the adapters.")
 @click.option("--dir", "run", type=click.Path(path_type=Path), help="Run folder of --replay, where EXPORT was moved.")
 def verify(folder: Path, replay: bool, run: Path | None) -> None:
     """Check that every file of an export is as it was written."""
@@ -92,11 +92,12 @@ def verify(folder: Path, replay: bool, run: Path | None) -> None:
 
     if run and not replay:
         raise click.UsageError("--dir names the run folder of --replay. Add --replay, or leave --dir out.")
-    console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
     if replay:
         from tunewright.commands.replay import replay as train_again
 
         train_again(folder, run)
+        return
+    console.line(f"{len(check(folder)['files'])} files of {folder} are as they were exported")
 
 
 @click.command()
