@@ -18,7 +18,9 @@ from tunewright.recipe import load_recipe
 from tunewright.records import PreferencePair, Question, Sample
 from tunewright.run_folder import RunFolder
 
-STAGES = [name for name in pipeline.STAGE_NAMES if name not in ("placebo", "judge")]  # nobody asks for them here
+STAGES = [
+    name for name in pipeline.STAGE_NAMES if name not in ("hold-out", "placebo", "judge")
+]  # nobody asks for them here
 
 
 @pytest.fixture

@@ -51,8 +51,13 @@ def _ingredients(run: RunFolder, recipe: Recipe, stage: Stage) -> dict[str, obje
 
 
 def _recorded(ingredients: dict[str, object]) -> dict[str, object]:
-    """Return the ingredients in a stage's record by the names of today; version 0.1 had others."""
-    return upgraded({FORMER_OUTSIDE.get(name, name): value for name, value in ingredients.items()})
+    """Return the ingredients in a stage's record by the names of today, with the defaults of newer settings."""
+    named = upgraded({FORMER_OUTSIDE.get(name, name): value for name, value in ingredients.items()})
+    defaults = Recipe().model_dump(mode="json")
+    return {
+        name: {**defaults[name], **value} if isinstance(value, dict) and isinstance(defaults.get(name), dict) else value
+        for name, value in named.items()
+    }
 
 
 def _canonical(value: object) -> str:

@@ -69,6 +69,10 @@ class Recipe(Settings):
     def _fits_together(self) -> Recipe:
         if self.training.epochs == 0 and not self.preference.wanted:
             raise ValueError("training.epochs = 0 leaves nothing to train; name pairs in preference.data, or raise it")
+        if self.exam.held_out_share and self.exam.file:
+            raise ValueError("exam.held_out_share makes an exam of synthesis.data, and exam.file names one: set one")
+        if self.exam.held_out_share and not self.synthesis.data:
+            raise ValueError("exam.held_out_share holds out a part of synthesis.data, which names no data")
         if "best-of-n" in self.preference.make and not self.curation.reward:
             raise ValueError('preference.make = ["best-of-n"] needs a reward model: name one in curation.reward')
         if self.training.method == "full" and self.model.quantization != "none":
@@ -101,6 +105,11 @@ class Recipe(Settings):
         """Whether written samples are trained on: chats, rewrites as raw text, or pairs made of them."""
         chats = self.training.epochs > 0 and (self.training.text_share < 1 or self.synthesis.views > 0)
         return chats or bool(self.preference.make)
+
+    @property
+    def holds_out_data(self) -> bool:
+        """Whether a part of the user's own chats is the exam."""
+        return self.exam.held_out_share > 0
 
     def resolve(self, path: str) -> Path:
         """Return a path of this recipe, taken from the recipe's folder when relative."""

@@ -27,6 +27,7 @@ class RunFile(StrEnum):
     DOCUMENTS = "documents.jsonl"
     CHUNKS = "chunks.jsonl"
     SPLIT = "split.jsonl"
+    HELD_OUT = "held-out.jsonl"
     EXAM = "exam.jsonl"
     RETENTION = "kept.jsonl"
     SEAL = "seal.json"

@@ -75,6 +75,9 @@ class ExamSettings(Settings):
     """[exam]: the questions, written and sealed before any training data exists."""
 
     file: PathText = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
+    held_out_share: float = Field(
+        0.0, ge=0, lt=1, description="share of synthesis.data that becomes the exam and is not trained on"
+    )
     learned_per_document: int = Field(2, ge=0, description="questions on each training document")
     unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
     retention_items: int = Field(

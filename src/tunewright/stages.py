@@ -103,6 +103,14 @@ STAGES = (
         (RunFile.SPLIT,),
     ),
     Stage(
+        "hold-out",
+        "tunewright.curation.stage:hold_out",
+        ("seed", "system_prompt", "exam.held_out_share", "curation.near_duplicate"),
+        (),
+        (RunFile.HELD_OUT,),
+        ("chat data",),
+    ),
+    Stage(
         "exam",
         "tunewright.synthesis.stage:exam",
         (*_PROMPT, *_TEACHER, "exam"),
@@ -216,11 +224,15 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return the stages that a recipe needs, each with what it reads for this recipe.
 
-    Own data and an own exam need no documents; raw text and preferences alone need no samples.
+    Own data needs no documents if the exam is the user's own or a part of the data. Raw text and preferences alone
+    need no samples.
     """
     without = set()
-    if not recipe.documents.paths and (recipe.synthesis.data or recipe.preference.data) and recipe.exam.file:
+    has_exam = recipe.exam.file or recipe.holds_out_data
+    if not recipe.documents.paths and (recipe.synthesis.data or recipe.preference.data) and has_exam:
         without |= {"ingest", "split"}
+    if not recipe.holds_out_data:
+        without.add("hold-out")
     if not recipe.needs_samples:
         without |= {"synth", "curate"}
     if not recipe.preference.wanted:
@@ -243,6 +255,8 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
         return replace(stage, reads=stage.reads + files_of_training)
     if stage.name == "pairs" and recipe.preference.make:
         return _making(stage, recipe)
+    if stage.name in ("exam", "curate") and recipe.holds_out_data:
+        stage = replace(stage, reads=(*stage.reads, RunFile.HELD_OUT))
     if stage.name == "curate":
         return _curating(stage, recipe)
     if stage.name == "synth" and recipe.training.text_share == 1:

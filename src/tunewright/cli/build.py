@@ -40,11 +40,12 @@ def demo(folder: Path) -> None:
 @click.option("-o", "output", type=click.Path(path_type=Path), default=Path("recipe.toml"), help="Where to write it.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--full", is_flag=True, help="Write every setting, not only the ten that matter first.")
-def init(documents: tuple[Path, ...], output: Path, force: bool, full: bool) -> None:
-    """Write an annotated recipe fitted to DOCUMENTS and to this machine."""
+@click.option("--exam", type=click.Path(path_type=Path), help="Your own exam; without it, one is written or held out.")
+def init(documents: tuple[Path, ...], output: Path, force: bool, full: bool, exam: Path | None) -> None:
+    """Write an annotated recipe fitted to DOCUMENTS (texts, or files of chats) and to this machine."""
     from tunewright.commands.init import write_recipe
 
-    write_recipe(documents, output, force, full)
+    write_recipe(documents, output, force, full, exam)
 
 
 @click.command("import-config")

@@ -1,4 +1,4 @@
-"""A recipe fitted to the documents and to this machine; and the demo's."""
+"""A recipe fitted to the documents or chats and to this machine; and the demo's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunewright import console
+from tunewright.curation.chat_formats import is_chat_file, read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.environment import __version__
 from tunewright.errors import DocumentError, command
@@ -25,6 +26,10 @@ _BYTES_PER_SAMPLE = 200  # of source text: about one fact in two sentences
 _WANTED_QUESTIONS = 60  # per ring: enough to see a difference of about a quarter
 _ANSWER_TOKENS = 128
 _FEW_DOCUMENTS = 20
+_LEAST_HELD_OUT, _MOST_HELD_OUT, _LARGEST_SHARE = 30, 200, 0.5  # chats for the exam; of all chats
+_FEW_STEPS = 60
+_CHARACTERS_PER_TOKEN = 3  # of an answer; fewer than average, so that answers fit
+_FOR_ALL = ("model.base", "training.learning_rate", "training.batch_size", "evaluation.max_new_tokens")
 _GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
@@ -45,40 +50,87 @@ def demo_recipe() -> Recipe:
 _OFTEN_CHANGED = ("documents.paths", "teacher.url", "teacher.model", "teacher.api_key_env", "synthesis.tasks")
 
 
-def write_recipe(documents: Sequence[Path], output: Path, force: bool, full: bool = False) -> None:
-    """Write an annotated recipe for these documents; ``full`` writes every setting.
+_CHATS_OFTEN_CHANGED = ("synthesis.data", "exam.file", "evaluation.few_shot", "training.epochs")
+
+
+def write_recipe(
+    documents: Sequence[Path], output: Path, force: bool, full: bool = False, exam: Path | None = None
+) -> None:
+    """Write an annotated recipe for these documents and chats; ``full`` writes every setting.
+
+    Args:
+        documents: files and folders; files of chats become synthesis.data.
+        output: where to write it.
+        force: replace an existing file.
+        full: write every setting.
+        exam: the user's own exam, instead of one that is written or held out.
 
     Raises:
         RecipeError: the file exists and ``force`` is not given, or it cannot be written.
-        DocumentError: no documents at these paths.
+        DocumentError: no documents or chats at these paths.
     """
-    if missing := [str(path) for path in documents if not at_home(path).exists()]:
+    named = [*documents, exam] if exam else documents
+    if missing := [str(path) for path in named if not at_home(path).exists()]:
         raise DocumentError(f"{missing[0]} does not exist", "", "name documents, or a folder with documents")
     folder = output.parent.absolute()
-    paths = tuple(_relative(path, folder) for path in documents)
-    draft = Recipe(documents=DocumentSettings(paths=paths), folder=folder)
-    files = source_files(draft)
-    if not files:
+    texts, chats = _texts_and_chats([at_home(path) for path in documents])
+    draft = Recipe(
+        documents=DocumentSettings(paths=tuple(_relative(path, folder) for path in texts)),
+        synthesis=SynthesisSettings(data=tuple(_relative(path, folder) for path in chats)),
+        exam=ExamSettings(file=_relative(exam, folder) if exam else ""),
+        folder=folder,
+    )
+    files = source_files(draft) if texts else []
+    if not files and not chats:
         raise DocumentError(
             "no documents found", ", ".join(map(str, documents)), "name documents, or a folder with documents"
         )
     recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files))
+    often = set(_OFTEN_CHANGED) if files else set()
+    what = [f"{len(files)} file(s)"] if files else []
+    if chats:
+        recipe, more, num_chats = _fit_chats(recipe)
+        notes = notes | more if files else {key: notes[key] for key in notes if key in _FOR_ALL} | more
+        often |= set(_CHATS_OFTEN_CHANGED)
+        what.append(f"{num_chats} chats")
+    if exam:
+        notes["exam.file"] = "your own exam"
     header = (
-        f"# A recipe of tunewright {__version__} for {len(files)} file(s). All settings: init --full.\n"
+        f"# A recipe of tunewright {__version__} for {' and '.join(what)}. All settings: init --full.\n"
         f"# See what it will do:  {command('plan', output)}\n"
         f"# Run it:               {command('run', output)}\n"
     )
-    text = dump_recipe(recipe, notes) if full else dump_recipe(recipe, notes, {*notes, *_OFTEN_CHANGED})
+    text = dump_recipe(recipe, notes) if full else dump_recipe(recipe, notes, {*notes, *often})
     write_output(output, header + text, force)
-    console.line(f"wrote {output} for {len(files)} file(s)")
+    console.line(f"wrote {output} for {' and '.join(what)}")
     for key, note in notes.items():
         console.line(f"  {key}: {note}")
-    if len(files) < _FEW_DOCUMENTS:
+    if files and len(files) < _FEW_DOCUMENTS:
         console.warning(
             f"{len(files)} file(s): with fewer than about {_FEW_DOCUMENTS} documents an exam can hardly prove "
             f"anything, and with fewer than {LEAST_DOCUMENTS} it gives no verdict"
         )
     console.line(f"next: {command('plan', output)}")
+
+
+def _texts_and_chats(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files and folders of documents, and those of chats; a folder that holds both is listed by file."""
+    texts: list[Path] = []
+    chats: list[Path] = []
+    for path in paths:
+        if path.is_file():
+            (chats if is_chat_file(path) else texts).append(path)
+            continue
+        files = [file for _, file in source_files(Recipe(documents=DocumentSettings(paths=(str(path.absolute()),))))]
+        of_chats = [file for file in files if is_chat_file(file)]
+        if not of_chats:
+            texts.append(path)
+        elif len(of_chats) == len(files):
+            chats.append(path)
+        else:
+            chats += of_chats
+            texts += [file for file in files if file not in of_chats]
+    return texts, chats
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -89,7 +141,7 @@ def _relative(path: Path, folder: Path) -> str:
 def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[str, str]]:
     """Return the recipe with the derived values, and the reason of each."""
     notes: dict[str, str] = {}
-    samples = max(4, min(40, num_bytes // num_files // _BYTES_PER_SAMPLE))
+    samples = max(4, min(40, num_bytes // max(1, num_files) // _BYTES_PER_SAMPLE))
     notes["synthesis.samples_per_document"] = f"one per {_BYTES_PER_SAMPLE} bytes of an average file"
     held_out = max(1, round(num_files * draft.split.exam_share))
     unseen = max(2, min(8, -(-_WANTED_QUESTIONS // held_out)))
@@ -113,14 +165,56 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     notes["evaluation.max_new_tokens"] = "a verdict needs whole answers; raise it where the report counts cut ones"
     fitted = draft.model_copy(
         update={
-            "exam": ExamSettings(learned_per_document=learned, unseen_per_document=unseen),
-            "synthesis": SynthesisSettings(samples_per_document=samples),
+            "exam": ExamSettings(file=draft.exam.file, learned_per_document=learned, unseen_per_document=unseen),
+            "synthesis": SynthesisSettings(samples_per_document=samples, data=draft.synthesis.data),
             "model": model,
             "training": training,
             "evaluation": EvaluationSettings(max_new_tokens=_ANSWER_TOKENS),
         }
     )
     return fitted, notes
+
+
+def _fit_chats(draft: Recipe) -> tuple[Recipe, dict[str, str], int]:
+    """Return the recipe with the values that follow from the chats, the reason of each, and the number of chats."""
+    samples, malformed = read_own_data([draft.resolve(path) for path in draft.synthesis.data])
+    notes = {"synthesis.data": f"{len(samples)} chats, recognized by their format"}
+    if malformed:
+        notes["synthesis.data"] += f"; {len(malformed)} rows are no chats"
+    update: dict[str, object] = {}
+    exam, training, evaluation = draft.exam, draft.training, draft.evaluation
+    if not draft.documents.paths:
+        systems = {sample.messages[0].content if sample.messages[0].role == "system" else "" for sample in samples}
+        update["system_prompt"] = systems.pop() if len(systems) == 1 else ""
+        notes["system_prompt"] = (
+            "the system turn of all chats"
+            if update["system_prompt"]
+            else ("the chats have different system turns" if systems else "the chats have no system turn")
+        )
+        if not exam.file:
+            share = min(_LARGEST_SHARE, max(_LEAST_HELD_OUT, min(_MOST_HELD_OUT, len(samples) / 4)) / len(samples))
+            exam = exam.model_copy(update={"held_out_share": float(f"{share:.2g}")})
+            notes["exam.held_out_share"] = (
+                f"about {round(share * len(samples))} of the chats are the exam and are not trained on; "
+                "or bring an exam: init --exam FILE"
+            )
+        if "use" in EvaluationSettings.model_fields:
+            evaluation = evaluation.model_copy(update={"use": "task"})
+            notes["evaluation.use"] = "chats teach a task: the verdict compares tuning with prompts and examples"
+        steps = len(samples) * training.epochs / training.batch_size
+        if steps < _FEW_STEPS:
+            training = training.model_copy(update={"epochs": min(6, round(training.epochs * _FEW_STEPS / steps))})
+            notes["training.epochs"] = "few samples need more passes"
+        longest = max(len(sample.answer) for sample in samples) // _CHARACTERS_PER_TOKEN
+        tokens = min(2048, max(32, -(-longest // 32) * 32))
+        evaluation = evaluation.model_copy(update={"max_new_tokens": tokens})
+        notes["evaluation.max_new_tokens"] = "room for the longest answer of the chats"
+    longest = max(sum(len(m.content) for m in sample.messages) for sample in samples) // _CHARACTERS_PER_TOKEN
+    if longest > training.max_tokens:
+        training = training.model_copy(update={"max_tokens": min(8192, -(-longest // 1024) * 1024)})
+        notes["training.max_tokens"] = "room for the longest chat"
+    update |= {"exam": exam, "training": training, "evaluation": evaluation}
+    return draft.model_copy(update=update), notes, len(samples)
 
 
 def _gpu_memory_gib() -> float:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,10 +15,12 @@ from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
 from tunewright.storage import file_digest
+from tunewright.text.tables import TABLES, table_rows
 
 Parsed = TypeVar("Parsed")
 
-_SUFFIXES = {".jsonl", ".json"}
+_ROWS_TO_RECOGNIZE = 100
+_SUFFIXES = {".jsonl", ".json", *TABLES}
 _ROLES: dict[str, Role] = {
     "system": "system",
     "user": "user",
@@ -143,8 +146,20 @@ def _decode(raw: bytes) -> tuple[Any, str]:
         return None, str(error) or type(error).__name__
 
 
+def _decoded_cells(row: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return a table's row; a cell with a list of turns becomes a list."""
+    lists = {name for name, cell in row.items() if cell and cell.lstrip().startswith("[{")}
+    return {name: json.loads(cell) if cell and name in lists else cell for name, cell in row.items()}
+
+
 def _lines(path: Path) -> Iterator[_Line]:
-    """Yield the objects of a file of JSON lines, or of one JSON array, whatever its name ends with."""
+    """Yield the rows of a table, else the objects of JSON lines or of one JSON array, whatever the name ends with."""
+    if path.suffix.lower() in TABLES:
+        try:
+            yield from (_Line(f"{path}:{number}", _decoded_cells(row)) for number, row in table_rows(path))
+        except ValueError as error:
+            yield _Line(str(path), None, str(error))
+        return
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
     if content.lstrip().startswith(b"["):
         items, fault = _decode(content)
@@ -183,7 +198,7 @@ def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[P
         if not path.exists() or not inner:
             raise DocumentError(
                 f"there is no data at {path}",
-                "the folder holds no .jsonl or .json file" if path.exists() else "it does not exist",
+                f"the folder holds no {', '.join(sorted(_SUFFIXES))} file" if path.exists() else "it does not exist",
                 f"correct {setting} in the recipe; paths are relative to the recipe's folder",
             )
         files += inner
@@ -231,6 +246,28 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
             "add conversations, or remove the file from synthesis.data in the recipe",
         )
     return samples, rejections
+
+
+def row_groups(paths: Sequence[Path]) -> list[str]:
+    """Return the ``group`` of each sample that ``read_own_data`` reads, in its order; empty where a row has none."""
+
+    def group(line: Any) -> str:
+        _messages(line)  # raises Malformed where the line is no sample
+        value = line.get("group")
+        return "" if value is None else str(value).strip()
+
+    return [name for _, name in parsed_lines(data_files(paths), group) if isinstance(name, str)]
+
+
+def is_chat_file(path: Path) -> bool:
+    """Return whether most of a file's first rows are chats."""
+    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        return False
+    try:
+        first = list(islice(parsed_lines([path], _messages), _ROWS_TO_RECOGNIZE))
+    except OSError:
+        return False
+    return sum(not isinstance(row, Malformed) for _, row in first) > len(first) / 2
 
 
 def data_digest(recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""The stages curate (training set) and pairs (preference pairs): every drop counted."""
+"""The stages hold-out (chats for the exam), curate (training set) and pairs: every drop counted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tunewright import console
-from tunewright.curation.chat_formats import read_own_data
+from tunewright.curation.chat_formats import read_own_data, row_groups
 from tunewright.curation.decontamination import Leaks, remaining_leaks
 from tunewright.curation.filters import STAGE, pass_through, rules_for
+from tunewright.curation.held_out import HELD_OUT_REASON, held_out, is_question
 from tunewright.curation.preference_pairs import STAGE as PAIRS_STAGE
 from tunewright.curation.preference_pairs import (
     PairInputs,
@@ -108,6 +109,44 @@ def _sources(run: RunFolder, recipe: Recipe, answered: Mapping[str, Sequence[str
     return SampleSources(recipe, documents, chunks, answered)
 
 
+def _without_held_out(own: Sequence[Sample], held: Sequence[Sample]) -> tuple[list[Sample], list[Rejection]]:
+    """Return the samples that are not held out, and a rejection of each that is."""
+    ids = {sample.id for sample in held}
+    withheld = [
+        Rejection(stage=STAGE, id=sample.id, reason=HELD_OUT_REASON, task=sample.task)
+        for sample in own
+        if sample.id in ids
+    ]
+    return [sample for sample in own if sample.id not in ids], withheld
+
+
+def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Write held-out.jsonl: the part of the user's own chats that becomes the exam, before anything is trained on.
+
+    Raises:
+        DocumentError: the data is missing, none of it is a conversation, or it cannot be split.
+    """
+    paths = [recipe.resolve(path) for path in recipe.synthesis.data]
+    samples, malformed = read_own_data(paths)
+    split = held_out(
+        samples, row_groups(paths), recipe.exam.held_out_share, recipe.curation.near_duplicate, recipe.seed
+    )
+    run.write_records(RunFile.HELD_OUT, split.samples)
+    questions = [sample for sample in split.samples if is_question(sample)]
+    systems = [sample for sample in questions if sample.messages[0].role == "system"]
+    others = sum(sample.messages[0].content != recipe.system_prompt for sample in systems)
+    others += len(questions) - len(systems) if recipe.system_prompt else 0
+    if others:
+        console.warning(
+            f"{others} of {len(questions)} held-out chats have another system turn than system_prompt; "
+            "the exam is answered with system_prompt"
+        )
+    console.line(f"  {split.note}")
+    figures: Figures = {"held out": len(split.samples), "groups": split.num_groups, "questions": len(questions)}
+    rejected = {"malformed": len(malformed)} if malformed else {}
+    return StageSummary(num_in=len(samples) + len(malformed), num_out=len(samples), rejected=rejected, figures=figures)
+
+
 def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Write train.jsonl: the synthesized samples, then the user's own data, without those that a filter drops.
 
@@ -116,6 +155,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
     own, malformed = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
+    own, withheld = _without_held_out(own, run.read_records(RunFile.HELD_OUT, Sample) if recipe.holds_out_data else [])
     samples = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
     sources = _sources(run, recipe, answered_quotes(samples, recipe.refusal))
     exam = run.records_if_any(RunFile.EXAM, Question)
@@ -123,6 +163,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         console.warning("there is no exam: the training data cannot be checked for leaks")
     with _open_models(run, recipe, exam if samples else []) as (vectors, teacher):
         kept, dropped, figures = filter_samples(samples, sources, exam, vectors, teacher)
+    malformed += withheld
     num_in = len(samples) + len(malformed)
     rejected = run.reject(STAGE, [*malformed, *dropped])
     if num_in:

@@ -6,60 +6,14 @@ from collections.abc import Sequence
 
 from tunewright.errors import DocumentError
 from tunewright.records import Document, Side, SplitEntry, digest
-from tunewright.text.normalization import jaccard, shingles, words
-
-_SHINGLE_WORDS = 5
-_NUM_HASHES = 128
-_MAX_MISS = 1e-4  # probability that a pair exactly at the threshold is not compared
-
-
-def _bands(threshold: float) -> tuple[int, int]:
-    """Return (bands, rows): the most selective banding that misses at most ``_MAX_MISS`` at the threshold.
-
-    A pair of similarity s is compared with probability 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman:
-    Mining of Massive Datasets, section 3.4).
-    """
-    for rows in range(_NUM_HASHES // 2, 1, -1):  # the index needs at least two bands
-        bands = _NUM_HASHES // rows
-        if (1 - threshold**rows) ** bands <= _MAX_MISS:
-            return bands, rows
-    return _NUM_HASHES, 1
+from tunewright.text.near_duplicates import near_duplicate_indexes
 
 
 def near_duplicate_groups(documents: Sequence[Document], threshold: float) -> list[list[Document]]:
-    """Return the documents in groups of linked near-duplicates, each group sorted by source.
-
-    Two documents are near-duplicates if the Jaccard similarity of their word 5-grams reaches the threshold. MinHash
-    (Broder 1997) only selects the candidates; their similarity is computed exactly.
-    """
-    from datasketch import MinHash, MinHashLSH
-
+    """Return the documents in groups of linked near-duplicates (``near_duplicate_indexes``), each sorted by source."""
     ordered = sorted(documents, key=lambda document: document.source)
-    index = MinHashLSH(num_perm=_NUM_HASHES, params=_bands(threshold))
-    leader = list(range(len(ordered)))
-
-    def find(member: int) -> int:
-        while leader[member] != member:
-            leader[member] = leader[leader[member]]
-            member = leader[member]
-        return member
-
-    for number, document in enumerate(ordered):
-        own = shingles(words(document.text), _SHINGLE_WORDS)
-        signature = MinHash(num_perm=_NUM_HASHES, seed=1)
-        signature.update_batch(["\0".join(shingle).encode("utf-8", "replace") for shingle in own])
-        for other in index.query(signature):
-            low, high = sorted((find(number), find(other)))
-            # Candidates are rare: their shingles are computed again, since keeping all would fill the memory.
-            if low != high and own:
-                others = shingles(words(ordered[other].text), _SHINGLE_WORDS)
-                if jaccard(own, others) >= threshold:
-                    leader[high] = low
-        index.insert(number, signature)
-    groups: dict[int, list[Document]] = {}
-    for number, document in enumerate(ordered):
-        groups.setdefault(find(number), []).append(document)
-    return list(groups.values())
+    texts = [document.text for document in ordered]
+    return [[ordered[index] for index in group] for group in near_duplicate_indexes(texts, threshold)]
 
 
 def exam_groups(sizes: Sequence[int], share: float) -> set[int]:

@@ -40,7 +40,10 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
         raise DocumentError(
             "the recipe names no documents",
             "documents.paths is empty",
-            "name a folder or files: --set 'documents.paths=[\"FOLDER\"]', or write a recipe: tunewright init FOLDER",
+            "hold out a part of your chats as the exam: --set exam.held_out_share=0.25, or bring one: exam.file"
+            if recipe.synthesis.data
+            else "name a folder or files: --set 'documents.paths=[\"FOLDER\"]', or write a recipe: "
+            "tunewright init FOLDER",
         )
     files: dict[str, Path] = {}
     seen: set[str] = set()

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from tunewright.errors import UserError
 from tunewright.models.chat_template import passage_text
-from tunewright.records import Document, Question, Rejection, Ring, Span, digest
+from tunewright.records import Document, Question, Rejection, Ring, Sample, Span, digest
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
 from tunewright.synthesis.questions import (
     EvidenceSentence,
@@ -141,6 +141,27 @@ def _first_span(document: Document | None, quote: str) -> Span | None:
     if document is None or not quote or (start := document.text.find(quote)) < 0:
         return None
     return Span(document=document.id, start=start, end=start + len(quote), quote=quote)
+
+
+def held_out_questions(samples: Sequence[Sample], refusal: str) -> list[Question]:
+    """Return the questions of held-out chats of one exchange; the ``document`` of a chat is the question's cluster."""
+    questions: dict[str, Question] = {}
+    for sample in samples:
+        turns = [message for message in sample.messages if message.role != "system"]
+        if [turn.role for turn in turns] != ["user", "assistant"]:
+            continue  # of a held-out group, but no question: it is not trained on either
+        cluster = sample.document or sample.id
+        identity = digest("learned", cluster, sample.question, None)
+        question = Question(
+            id=identity,
+            ring="learned",
+            document=cluster,
+            question=sample.question,
+            gold=sample.answer,
+            answerable=sample.answer != refusal,
+        )
+        questions.setdefault(identity, question)
+    return list(questions.values())
 
 
 CALLS_PER_QUESTION = 3  # at most, per document

@@ -26,7 +26,7 @@ from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
 from tunewright.synthesis.context import EXAM_STAGE, SYNTH_STAGE, TaskContext
-from tunewright.synthesis.exam import read_own_exam, write_exam
+from tunewright.synthesis.exam import held_out_questions, read_own_exam, write_exam
 from tunewright.synthesis.questions import chunks_by_document
 from tunewright.synthesis.tasks import TASKS, check_tasks, tasks_of
 from tunewright.teacher import Teacher, open_teacher
@@ -90,10 +90,15 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         by_id = {document.id: document for document in documents}
         questions = read_own_exam(recipe.resolve(recipe.exam.file), recipe.refusal, by_id, rings)
     else:
+        questions = []
+    if recipe.holds_out_data:
+        questions = held_out_questions(run.read_records(RunFile.HELD_OUT, Sample), recipe.refusal)
+    if documents and not recipe.exam.file:
         chunks, harmful = _without_injections(chunks, EXAM_STAGE)
         with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, EXAM_STAGE) as teacher:
             context = TaskContext(recipe, teacher, documents, chunks_by_document(chunks))
-            questions, rejections = write_exam(context, rings)
+            written, rejections = write_exam(context, rings)
+            questions += written
             rejections += harmful
             figures = _teacher_figures(teacher)
     rejected = run.reject(EXAM_STAGE, rejections)

@@ -6,11 +6,13 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 # The start of a text that a spreadsheet runs as a formula, full-width forms included. Leading apostrophes count as part
 # of it, so that a text that starts with our escape is escaped once more: unescape is the exact inverse of escape.
 _FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]|'*[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?%?")
+TABLES = frozenset({".csv", ".tsv"})  # suffixes
 _BOM = "\ufeff"
 
 
@@ -43,6 +45,19 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def delimiter_of(text: str) -> str:
     """Return the delimiter of a CSV table, by its header; some countries' spreadsheets save semicolons or tabs."""
     return max(",;\t", key=text.partition("\n")[0].count)
+
+
+def table_rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
+    """Return the rows of a .csv or .tsv file of data, each with the number of its last line; empty cells are None.
+
+    Raises:
+        ValueError: the file is not UTF-8 text or not a table.
+    """
+    try:
+        _, rows = read_table(path.read_text(encoding="utf-8-sig"))
+    except csv.Error as error:
+        raise ValueError(f"not a table: {error}") from error
+    return [(line, {name.strip(): cell or None for name, cell in row.items()}) for line, row in rows]
 
 
 def read_table(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -1,0 +1,63 @@
+"""init on chats, documents, and both."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tunewright.commands.init import write_recipe
+from tunewright.errors import DocumentError
+from tunewright.recipe import load_recipe
+
+ROWS = [{"prompt": f"Where is ship {i}?", "completion": f"In dock {i % 7}."} for i in range(200)]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.csv"])
+def test_chats_are_recognized_and_a_part_is_held_out(tmp_path, capsys, name):
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        path.write_text("prompt,completion\n" + "".join(f'{r["prompt"]},"{r["completion"]}"\n' for r in ROWS))
+    else:
+        path.write_text(json.dumps(ROWS)) if name.endswith(".json") else write(path, ROWS)
+    write_recipe([path], tmp_path / "recipe.toml", force=False)
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert (recipe.synthesis.data, recipe.documents.paths) == ((name,), ())
+    assert (recipe.exam.held_out_share, recipe.system_prompt) == (0.25, "")
+    assert "200 chats, recognized" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_exam_takes_the_place_of_held_out_chats(tmp_path):
+    system = [{"messages": [{"role": "system", "content": "Be brief."}, *turns(row)]} for row in ROWS]
+    exam = tmp_path / "exam.csv"
+    exam.write_text("question,answer\nWhere?,Here.\n")
+    write_recipe([write(tmp_path / "chats.jsonl", system)], tmp_path / "recipe.toml", force=False, exam=exam)
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert (recipe.exam.file, recipe.exam.held_out_share, recipe.system_prompt) == ("exam.csv", 0, "Be brief.")
+
+
+def turns(row):
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+
+
+def test_documents_beside_chats_give_both(tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    write(folder / "chats.jsonl", ROWS)
+    (folder / "notes.md").write_text("# Notes\nThe gauge was read at noon.\n")
+    (folder / "rows.jsonl").write_text('{"text": "The gauge was read at noon."}\n')
+    write_recipe([folder], tmp_path / "recipe.toml", force=False)
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert recipe.synthesis.data == ("mixed/chats.jsonl",)
+    assert recipe.documents.paths == ("mixed/notes.md", "mixed/rows.jsonl")
+    assert recipe.exam.held_out_share == 0  # the exam is written from the documents
+
+
+def test_what_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(DocumentError, match="does not exist"):
+        write_recipe([write(tmp_path / "a.jsonl", ROWS)], tmp_path / "r.toml", force=False, exam=tmp_path / "no.csv")
