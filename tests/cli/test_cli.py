@@ -63,7 +63,7 @@ def test_users_errors_are_1_with_a_hint(tmp_path):
     refused(tunewright("run", tmp_path / "r.toml"), 1, "did you mean training.epochs?")
     (tmp_path / "r.toml").write_text("[documents]\npaths = ['nothing']\n")
     refused(tunewright("run", tmp_path / "r.toml", "--dir", tmp_path / "x"), 1, "nothing", "hint:")
-    refused(tunewright("run", tmp_path / "r.toml", "--until", "lunch"), 1, "ingest, split, exam")
+    refused(tunewright("run", tmp_path / "r.toml", "--until", "lunch"), 1, "ingest, split, hold-out, exam")
     (tmp_path / "empty").mkdir()
     refused(tunewright("init", tmp_path / "empty", "-o", tmp_path / "new.toml"), 1, "hint:")
     assert not (tmp_path / "new.toml").exists()
