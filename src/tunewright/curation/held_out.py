@@ -130,7 +130,7 @@ def _distinct_parts(prompts: Sequence[str]) -> list[str]:
     return [" ".join(words[first : len(words) - last]) for words in (prompt.split() for prompt in prompts)]
 
 
-def _num_common(lists: Sequence[Sequence[str]]) -> int:
+def _num_common(lists: Sequence[list[str]]) -> int:
     """Return the number of leading words that all lists share."""
     low, high = min(lists), max(lists)
     return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
@@ -143,7 +143,8 @@ def _labels(answers: Sequence[str]) -> tuple[list[str], str]:
     if len(set(plain)) <= most:
         return plain, "answer"
     objects = [_json_object(answer) for answer in answers]
-    labels, names = [""] * len(answers), []
+    labels = [""] * len(answers)
+    names: list[str] = []
     if sum(map(bool, objects)) > len(answers) / 2:
         keys = dict.fromkeys(key for item in objects for key in item)
         columns = {key: [json.dumps(item.get(key), sort_keys=True) for item in objects] for key in keys}
