@@ -265,7 +265,9 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
 
 
 def _curating(stage: Stage, recipe: Recipe) -> Stage:
-    """Return the stage "curate" with the models that this recipe's rules call."""
+    """Return the stage "curate" with the models that this recipe's rules call, and its version for own data."""
+    if recipe.synthesis.data:
+        stage = replace(stage, version=stage.version + 1)
     if recipe.curation.checks or recipe.curation.paraphrase_check:
         stage = replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, "teacher"))
     if recipe.curation.reward:

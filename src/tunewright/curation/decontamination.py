@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
 
+from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.records import OWN, Question, Sample
 from tunewright.text.normalization import ngrams, normalize, words
 from tunewright.text.prompts import split_prompt
@@ -72,16 +73,22 @@ class Leaks:
     answer, the evidence or the passage, nor come from the same document. For the learned ring that overlap is the
     purpose: the fact is taught, and the exam asks for it in other words.
 
-    Of an instruction that the exam gives for several passages, only passages and documents count.
+    Of an instruction that the exam gives for several passages, only passages and documents count. Of prompts, exam
+    questions and gold answers, what is boilerplate does not count.
     """
 
-    def __init__(self, questions: Iterable[Question], size: int) -> None:
+    def __init__(self, questions: Iterable[Question], size: int, boilerplate: Boilerplate = NO_BOILERPLATE) -> None:
         self._size = size
+        self._boilerplate = boilerplate
         self._questions = list(questions)
         self._instructions = instructions(self._questions)
         texts = ["" if item.question in self._instructions else item.question for item in self._questions]
-        self._words = [words(text) for text in texts]
+        self._words = [words(self._boilerplate.distinctive(text)) for text in texts]
         self._sorted = [" ".join(sorted(tokens)) for tokens in self._words]
+        # A question of boilerplate alone has no runs of its own: it leaks as a whole.
+        self._words = [
+            [] if self._boilerplate.is_whole(text) else tokens for text, tokens in zip(texts, self._words, strict=True)
+        ]
         self._equal = {
             normalize(question.question): question.id
             for question in reversed(self._questions)
@@ -103,7 +110,9 @@ class Leaks:
         self._unseen_documents.setdefault(question.document, question.id)
         texts = [question.passage, question.evidence.quote if question.evidence else None]
         if question.answerable and question.question not in self._instructions:
-            texts.append(question.gold)
+            grams = ngrams(words(self._boilerplate.distinctive_answer(question.gold)), self._size)
+            for gram in filter(self._boilerplate.is_distinctive, grams):
+                self._unseen_grams.setdefault(gram, question.id)
         for text in texts:
             for gram in ngrams(words(text or ""), self._size):
                 self._unseen_grams.setdefault(gram, question.id)
@@ -120,11 +129,10 @@ class Leaks:
                 return Leak("comes from an exam document", self._unseen_documents[document])
         turns = [message.content for message in sample.messages if message.role != "system"]
         for text in [*turns, sample.evidence.quote if sample.evidence else ""]:
-            tokens = words(text)
-            question = _first_shared(tokens, self._unseen_grams, self._size)
+            question = _first_shared(words(text), self._unseen_grams, self._size)
             if question:
                 return Leak("leaks exam evidence", question)
-            question = _first_shared(tokens, self._long_grams, _LONG_RUN)
+            question = _first_shared(words(self._boilerplate.distinctive(text)), self._long_grams, _LONG_RUN)
             if question:
                 return Leak("shares 13 words in a row with an exam question", question)
         return None
@@ -134,7 +142,7 @@ class Leaks:
         equal = self._equal.get(normalize(text))
         if equal:
             return equal
-        tokens = words(text)
+        tokens = words(self._boilerplate.distinctive(text))
         grams = ngrams(tokens, self._size)
         near = {number for gram in grams for number in self._question_grams.get(gram, ())}
         for number in sorted(near):
@@ -151,7 +159,7 @@ _ALIKE = 95.0  # of 100: evidence that a sample repeats up to a few letters
 _BUDGET = 100_000_000  # characters of the exam's texts times samples
 
 
-def _unseen(exam: Iterable[Question]) -> tuple[set[str], set[str]]:
+def _unseen(exam: Iterable[Question], boilerplate: Boilerplate) -> tuple[set[str], set[str]]:
     """Return the evidence and gold answers, and the passages, of the unseen ring."""
     statements: set[str] = set()
     passages: set[str] = set()
@@ -159,7 +167,8 @@ def _unseen(exam: Iterable[Question]) -> tuple[set[str], set[str]]:
     repeated = instructions(exam)
     for question in exam:
         if question.ring == "unseen":
-            statements |= {question.gold} if question.answerable and question.question not in repeated else set()
+            if question.answerable and question.question not in repeated:
+                statements.add(boilerplate.distinctive_answer(question.gold))
             statements |= {question.evidence.quote} if question.evidence else set()
             passages |= {question.passage} if question.passage else set()
     return statements, passages
@@ -168,10 +177,13 @@ def _unseen(exam: Iterable[Question]) -> tuple[set[str], set[str]]:
 class _SecondDetector:
     """The texts of the unseen ring as plain strings, searched without an index of word runs."""
 
-    def __init__(self, exam: Iterable[Question], size: int) -> None:
-        statements, passages = _unseen(exam)
+    def __init__(self, exam: Iterable[Question], size: int, boilerplate: Boilerplate) -> None:
+        statements, passages = _unseen(exam, boilerplate)
         self._size = size
-        self._statements = [normalize(text) for text in sorted(statements) if len(words(text)) >= size]
+        self._is_distinctive = boilerplate.is_distinctive
+        self._statements = [
+            normalize(text) for text in sorted(statements) if any(map(self._is_distinctive, ngrams(words(text), size)))
+        ]
         self.text = " | ".join(f" {' '.join(words(text))} " for text in sorted(statements | passages))
         self._vocabulary = set(self.text.split())
 
@@ -184,7 +196,8 @@ class _SecondDetector:
         known = 0
         for end, token in enumerate(tokens, 1):
             known = known + 1 if token in self._vocabulary else 0
-            if known >= self._size and f" {' '.join(tokens[end - self._size : end])} " in self.text:
+            run = tokens[end - self._size : end] if known >= self._size else []
+            if run and f" {' '.join(run)} " in self.text and self._is_distinctive(run):
                 return True
         return False
 
@@ -197,7 +210,9 @@ class _SecondDetector:
         )
 
 
-def remaining_leaks(kept: Sequence[Sample], exam: Iterable[Question], size: int) -> tuple[list[str], int]:
+def remaining_leaks(
+    kept: Sequence[Sample], exam: Iterable[Question], size: int, boilerplate: Boilerplate = NO_BOILERPLATE
+) -> tuple[list[str], int]:
     """Return the identifiers of samples that leak the unseen ring, and how many samples were checked.
 
     Every run of ``size`` words of a sample is searched in the plain text of the exam's evidence, gold answers and
@@ -208,8 +223,9 @@ def remaining_leaks(kept: Sequence[Sample], exam: Iterable[Question], size: int)
         kept: the samples of the training set.
         exam: both rings; only the unseen one is searched for.
         size: words in a row that are a leak.
+        boilerplate: of the samples and the exam; gold answers count without it.
     """
-    detector = _SecondDetector(exam, size)
+    detector = _SecondDetector(exam, size, boilerplate)
     step = max(1, -(-len(kept) * len(detector.text) // _BUDGET))
     chosen = kept[::step]
     return [sample.id for sample in chosen if detector.finds(sample)], len(chosen)

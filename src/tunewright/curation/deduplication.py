@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasketch import MinHashLSH
 
+from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.models.tensors import Matrix, TokenVectors
 from tunewright.records import Sample, digest
@@ -57,20 +58,29 @@ def _alike(first: Hashes, second: Hashes) -> float:
 
 
 class _Parts(NamedTuple):
-    """The parts that are compared: the answer, question and answer together, and the context."""
+    """The parts that are compared: the answer, question and answer together, and the context.
+
+    Of a prompt with boilerplate, these are of its distinctive text, which is also compared alone, as is the
+    boilerplate.
+    """
 
     answer: Hashes
     exchange: Hashes
     context: Hashes
+    boilerplate: Hashes
+    distinctive: Hashes
 
 
-def _parts(sample: Sample) -> _Parts:
-    context, question = split_prompt(sample.question)
+def _parts(sample: Sample, boilerplate: Boilerplate) -> _Parts:
+    distinctive, shared = boilerplate.split(sample.question)
+    context, question = split_prompt(distinctive)
     earlier = [message.content for message in sample.messages[:-2] if message.role != "system"]
     return _Parts(
         hashed(sample.answer),
         hashed(f"{question}\n{sample.answer}"),
         _hashed_context("\n".join([*earlier, context])),
+        _hashed_context(shared),
+        hashed(distinctive if shared else ""),
     )
 
 
@@ -121,8 +131,9 @@ class Duplicates:
     of answers), only the first 200 are compared with those that follow.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, boilerplate: Boilerplate = NO_BOILERPLATE) -> None:
         self._threshold = threshold
+        self._boilerplate = boilerplate
         self._exact: dict[bytes, str] = {}
         self._seen: list[tuple[str, _Parts]] = []
 
@@ -139,7 +150,7 @@ class Duplicates:
         key = bytes.fromhex(prompt_key(sample) + digest(normalize(sample.answer)))
         if key in self._exact:
             return "exact duplicate", self._exact[key]
-        parts = _parts(sample)
+        parts = _parts(sample, self._boilerplate)
         first = sample.messages[0]
         keys = self._index.keys(parts.exchange, normalize(first.content) if first.role == "system" else "")
         candidates = self._index.query(keys)
@@ -275,18 +286,22 @@ def meaning_tokens(text: str) -> frozenset[str]:
     return frozenset({*_NUMBER.findall(text), *map(normalize, names), *turning})
 
 
-def exchange(sample: Sample) -> str:
+def exchange(sample: Sample, boilerplate: Boilerplate = NO_BOILERPLATE) -> str:
     """Return the question and the answer of a sample."""
-    return f"{split_prompt(sample.question)[1]}\n{sample.answer}"
+    return f"{split_prompt(boilerplate.distinctive(sample.question))[1]}\n{sample.answer}"
 
 
-def setting(sample: Sample) -> str:
-    """Return a digest of the context of question and answer: system turn, earlier turns, shown passage."""
-    context = split_prompt(sample.question)[0]
-    return digest([normalize(message.content) for message in sample.messages[:-2]], normalize(context))
+def setting(sample: Sample, boilerplate: Boilerplate = NO_BOILERPLATE) -> str:
+    """Return a digest of the context of question and answer: system turn, earlier turns, shown passage, boilerplate."""
+    distinctive, shared = boilerplate.split(sample.question)
+    context = split_prompt(distinctive)[0]
+    earlier = [normalize(message.content) for message in sample.messages[:-2]]
+    return digest(earlier, normalize(context), normalize(shared))
 
 
-def embedding_duplicates(samples: Sequence[Sample], vectors: TokenVectors, threshold: float) -> dict[int, int]:
+def embedding_duplicates(
+    samples: Sequence[Sample], vectors: TokenVectors, threshold: float, boilerplate: Boilerplate = NO_BOILERPLATE
+) -> dict[int, int]:
     """Return the samples that repeat an earlier one in meaning: index of the repetition → index of the kept sample.
 
     Both have the same context, the cosine of question and answer reaches the threshold, and question and answer share
@@ -294,12 +309,13 @@ def embedding_duplicates(samples: Sequence[Sample], vectors: TokenVectors, thres
     they teach.
     """
     settings: dict[str, int] = {}
-    groups = [settings.setdefault(setting(sample), len(settings)) for sample in samples]
-    rows = sif_vectors([exchange(sample) for sample in samples], vectors)
+    groups = [settings.setdefault(setting(sample, boilerplate), len(settings)) for sample in samples]
+    rows = sif_vectors([exchange(sample, boilerplate) for sample in samples], vectors)
     repeated: dict[int, int] = {}
 
     def key_tokens(index: int) -> tuple[frozenset[str], frozenset[str]]:
-        return meaning_tokens(split_prompt(samples[index].question)[1]), meaning_tokens(samples[index].answer)
+        question = split_prompt(boilerplate.distinctive(samples[index].question))[1]
+        return meaning_tokens(question), meaning_tokens(samples[index].answer)
 
     for earlier, later in near_pairs(rows, groups, threshold):
         if earlier not in repeated and later not in repeated and key_tokens(earlier) == key_tokens(later):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tunewright import console
 from tunewright.curation import privacy, teacher_checks
+from tunewright.curation.boilerplate import Boilerplate
 from tunewright.curation.decontamination import Leaks, instructions
 from tunewright.curation.deduplication import Duplicates, answered_prompts, embedding_duplicates, prompt_key
 from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, teaches_refusal
@@ -105,9 +106,9 @@ def _addressed(sample: Sample) -> FilterResult:
     return Drop(PLANTED, fault) if fault else sample
 
 
-def _duplicates(samples: Sequence[Sample], sources: SampleSources) -> list[SampleFilter]:
+def _duplicates(samples: Sequence[Sample], sources: SampleSources, boilerplate: Boilerplate) -> list[SampleFilter]:
     """Return the filters for contradicting refusals, and for exact and near duplicates."""
-    duplicates = Duplicates(sources.recipe.curation.near_duplicate)
+    duplicates = Duplicates(sources.recipe.curation.near_duplicate, boilerplate)
     answered = answered_prompts(samples, sources.recipe.refusal)
 
     def contradicts(sample: Sample) -> FilterResult:
@@ -121,9 +122,9 @@ def _duplicates(samples: Sequence[Sample], sources: SampleSources) -> list[Sampl
     return [SampleFilter("contradiction", each_sample(contradicts)), SampleFilter("duplicates", each_sample(repeats))]
 
 
-def _same_in_meaning(vectors: TokenVectors, threshold: float) -> SampleFilter:
+def _same_in_meaning(vectors: TokenVectors, threshold: float, boilerplate: Boilerplate) -> SampleFilter:
     def judge(samples: Sequence[Sample]) -> list[FilterResult]:
-        repeated = embedding_duplicates(samples, vectors, threshold)
+        repeated = embedding_duplicates(samples, vectors, threshold, boilerplate)
         return [
             Drop("embedding duplicate", f"repeats {samples[repeated[index]].id}") if index in repeated else sample
             for index, sample in enumerate(samples)
@@ -132,8 +133,8 @@ def _same_in_meaning(vectors: TokenVectors, threshold: float) -> SampleFilter:
     return SampleFilter("embedding duplicates", judge)
 
 
-def _decontamination(exam: Sequence[Question], sources: SampleSources) -> SampleFilter:
-    leaks = Leaks(exam, sources.recipe.curation.ngram)
+def _decontamination(exam: Sequence[Question], sources: SampleSources, boilerplate: Boilerplate) -> SampleFilter:
+    leaks = Leaks(exam, sources.recipe.curation.ngram, boilerplate)
 
     def leaked(sample: Sample) -> FilterResult:
         leak = leaks.find(sample)
@@ -143,12 +144,12 @@ def _decontamination(exam: Sequence[Question], sources: SampleSources) -> Sample
 
 
 def _exam_in_other_words(
-    exam: Sequence[Question], vectors: TokenVectors, teacher: TeacherLike | None, seed: int
+    exam: Sequence[Question], vectors: TokenVectors, teacher: TeacherLike | None, seed: int, boilerplate: Boilerplate
 ) -> SampleFilter:
     """Return the filter for questions near an exam question; a teacher decides the doubtful pairs."""
 
     def judge(samples: Sequence[Sample]) -> list[FilterResult]:
-        nearness = teacher_checks.QuestionSimilarity(samples, exam, vectors)
+        nearness = teacher_checks.QuestionSimilarity(samples, exam, vectors, boilerplate)
         near = nearness.same()
         confirmed: dict[int, teacher_checks.NearQuestion] = {}
         if teacher:
@@ -175,6 +176,7 @@ def rules_for(
     exam: Sequence[Question],
     vectors: TokenVectors | None = None,
     teacher: TeacherLike | None = None,
+    boilerplate: Boilerplate | None = None,
 ) -> list[SampleFilter]:
     """Return the filters in the order in which samples pass them, the cheapest first.
 
@@ -184,21 +186,23 @@ def rules_for(
         exam: the sealed questions.
         vectors: of the student's tokens; without them, nothing is compared by meaning.
         teacher: decides whether near questions ask the same; None: nothing does.
+        boilerplate: what many prompts share; it is left out of every comparison.
     """
+    boilerplate = boilerplate or Boilerplate(samples, exam)
     recipe, how = sources.recipe, sources.recipe.curation.privacy
     rules = _own_rules(sources)
     if how != "keep":
         rules.append(SampleFilter("privacy", each_sample(_personal(how))))
     rules.append(SampleFilter("injection", each_sample(_addressed)))
-    rules += _duplicates(samples, sources)
+    rules += _duplicates(samples, sources, boilerplate)
     if vectors and recipe.curation.embedding_duplicate:
-        rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate))
-    rules.append(_decontamination(exam, sources))
+        rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate, boilerplate))
+    rules.append(_decontamination(exam, sources, boilerplate))
     given = instructions(exam)
     exam = [question for question in exam if question.question not in given]
     if vectors and exam:
         decides = teacher if recipe.curation.paraphrase_check else None
-        rules.append(_exam_in_other_words(exam, vectors, decides, recipe.seed))
+        rules.append(_exam_in_other_words(exam, vectors, decides, recipe.seed, boilerplate))
     return rules
 
 

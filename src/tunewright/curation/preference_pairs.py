@@ -238,6 +238,11 @@ def read_own_pairs(recipe: Recipe) -> list[Candidate]:
     ]
 
 
+def as_sample(pair: PreferencePair) -> Sample:
+    """Return the user's own pair as a chat that ends with the chosen answer."""
+    return Sample(id=pair.id, task=OWN, messages=(*pair.prompt, Message(role="assistant", content=pair.chosen)))
+
+
 def made_candidates(inputs: PairInputs) -> list[Candidate]:
     """Return the made pairs, each with the identifier of its sample."""
     return [(made.id if isinstance(made, Rejection) else made.sample or "", made) for made in make_pairs(inputs)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tunewright import console
+from tunewright.curation.boilerplate import Boilerplate
 from tunewright.curation.chat_formats import read_own_data, row_groups
 from tunewright.curation.decontamination import Leaks, remaining_leaks
 from tunewright.curation.filters import STAGE, pass_through, rules_for
@@ -14,6 +15,7 @@ from tunewright.curation.held_out import HELD_OUT_REASON, held_out, is_question
 from tunewright.curation.preference_pairs import STAGE as PAIRS_STAGE
 from tunewright.curation.preference_pairs import (
     PairInputs,
+    as_sample,
     filter_pairs,
     length_figures,
     made_candidates,
@@ -26,7 +28,7 @@ from tunewright.curation.teacher_checks import Figures, check_by_teacher
 from tunewright.errors import StageError
 from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Question, Rejection, Sample, StageSummary
+from tunewright.records import Chunk, Document, PreferencePair, Question, Rejection, Sample, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.protocol import TeacherLike
@@ -41,24 +43,26 @@ def filter_samples(
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures.
 
-    The figures are the drops by filter, the removed leaks and their share of all samples by detector, and the leaks
-    that a second, independent detector still finds (``leaks_left``) among the samples it checks (``leaks_looked_at``).
+    The figures are the drops by filter, the removed leaks and their share of all samples by detector, the leaks that a
+    second, independent detector still finds (``leaks_left``) among the samples it checks (``leaks_looked_at``), and the
+    texts taken for boilerplate with their share of the own prompts.
 
     Raises:
         TeacherError: the teacher cannot be used, or most calls fail.
     """
-    filtered = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher))
+    boilerplate = Boilerplate(samples, exam)
+    filtered = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher, boilerplate))
     kept, rejections, checked = filtered.kept, filtered.rejections, Figures()
     if teacher and sources.recipe.curation.checks:
         kept, more, checked = check_by_teacher(kept, sources, teacher)
         rejections = [*rejections, *more]
-    left, num_checked = remaining_leaks(kept, exam, sources.recipe.curation.ngram)
+    left, num_checked = remaining_leaks(kept, exam, sources.recipe.curation.ngram, boilerplate)
     if left:
         console.warning(f"{len(left)} of {num_checked:,} samples still hold exam evidence, such as sample {left[0]}")
     figures: Figures = {f"dropped by {name}": count for name, count in filtered.dropped_by.items() if count}
     figures |= {f"leak rate: {reason}": round(n / len(samples), 6) for reason, n in sorted(filtered.leaks.items()) if n}
     figures |= {"leaks_removed": filtered.leaks.total(), "leaks_left": len(left), "leaks_looked_at": num_checked}
-    return kept, rejections, figures | checked
+    return kept, rejections, figures | checked | boilerplate.figures()
 
 
 @contextmanager
@@ -187,9 +191,11 @@ def curate_pairs(run: RunFolder, recipe: Recipe) -> StageSummary:
         DocumentError: a file is missing, or none of its pairs is left.
         StageError: no pair could be made.
     """
-    leaks = Leaks(run.read_records(RunFile.EXAM, Question), recipe.curation.ngram)
     samples = run.read_records(RunFile.TRAIN, Sample) if recipe.preference.make else []
     candidates = read_own_pairs(recipe)
+    exam = run.read_records(RunFile.EXAM, Question)
+    own = [as_sample(pair) for _, pair in candidates if isinstance(pair, PreferencePair)]
+    leaks = Leaks(exam, recipe.curation.ngram, Boilerplate([*samples, *own], exam))
     if recipe.preference.make:
         journal = run.journal(RunFile.STUDENT_JOURNAL)
         candidates += made_candidates(PairInputs(samples, _sources(run, recipe, {}), journal))

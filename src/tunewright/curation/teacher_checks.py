@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.decontamination import questions_of
 from tunewright.curation.deduplication import sif_vectors
 from tunewright.curation.grounding import NEGATORS, Claim, stems
@@ -193,11 +194,19 @@ class NearQuestion(NamedTuple):
 class QuestionSimilarity:
     """The cosines of training questions to exam questions, from one set of vectors."""
 
-    def __init__(self, samples: Sequence[Sample], exam: Sequence[Question], vectors: TokenVectors) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        exam: Sequence[Question],
+        vectors: TokenVectors,
+        boilerplate: Boilerplate = NO_BOILERPLATE,
+    ) -> None:
+        distinctive = boilerplate.distinctive
         turns = [(index, text) for index, sample in enumerate(samples) for text in dict.fromkeys(questions_of(sample))]
         self._owners = np.array([index for index, _ in turns], dtype=np.int64)
         texts = self._texts = [text for _, text in turns]
-        rows = sif_vectors([*texts, *(question.question for question in exam)], vectors)
+        asked = [*texts, *(question.question for question in exam)]
+        rows = sif_vectors([distinctive(text) for text in asked], vectors)
         self._training, self._exam = rows[: len(texts)], rows[len(texts) :]
 
     def _pieces(self) -> Any:

@@ -244,6 +244,7 @@ def data_view(data: DataRecords, recipe: Recipe) -> dict[str, Any] | None:
         "coverage": _coverage(data),
         "gains": data_statistics.named_figures(data.summaries, *_GAINS),
         "leaks": data_statistics.named_figures(data.summaries, "leak"),
+        "boilerplate": data_statistics.named_figures(data.summaries, "boilerplate: "),
     }
     return {
         **parts,
