@@ -68,13 +68,13 @@ def answered(run: Any) -> dict[str, Any]:
 def timed(run: Any, recipe: Any, questions: Any, arms: tuple[str, ...], items: Any = ()) -> dict[str, Any]:
     """Answer; return the seconds, model loading included, and how many answers were generated."""
     from tunewright.evaluation.answering import all_answers
-    from tunewright.evaluation.arms import few_shot_examples
+    from tunewright.evaluation.arms import shots_by_arm
     from tunewright.evaluation.stage import read_training_chunks, read_training_samples, weights_by_arm
     from tunewright.run_folder import RunFile
 
     before = len(answered(run))
     began = time.perf_counter()
-    shots = few_shot_examples(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
+    shots = shots_by_arm(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
     journal, weights = run.journal(RunFile.ANSWERS_JOURNAL), weights_by_arm(run, recipe, arms)
     all_answers(journal, recipe, questions, weights, items, shots, read_training_chunks(run))
     return {"seconds": round(time.perf_counter() - began, 1), "generated": len(answered(run)) - before}

@@ -76,7 +76,7 @@ def constructed_recipe(folder: Path, student: Path, epochs: int, seed: int) -> R
             "held_out_share": 0.0,
             "checkpoint_steps": 1000,
         },
-        "evaluation": {"arms": ["base", "few-shot", "rag", "tuned", "placebo"], "max_new_tokens": 6},
+        "evaluation": {"arms": ["base", "few-shot", "similar-shot", "rag", "tuned", "placebo"], "max_new_tokens": 6},
     }
     return parse_recipe(content, folder)
 

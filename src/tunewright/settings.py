@@ -39,6 +39,7 @@ class Arm(StrEnum):
 
     BASE = "base"
     FEW_SHOT = "few-shot"
+    SIMILAR_SHOT = "similar-shot"  # few-shot with the training samples most similar to the question
     RAG = "rag"
     TUNED = "tuned"
     TUNED_RAG = "tuned+rag"
@@ -277,7 +278,12 @@ class EvaluationSettings(Settings):
         min_length=1,
         description="who answers the exam; a verdict needs base and tuned; placebo trains on shuffled answers",
     )
-    few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot arm")
+    use: Literal["task", "assistant"] = Field(
+        "task",
+        description="task: the adapter serves beside its base for this task; "
+        "assistant: in place of the base, so general ability is guarded",
+    )
+    few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot and similar-shot arms")
     rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")
     margin: float = Field(0.10, gt=0, lt=1, description="smallest difference worth having (the verdict's delta)")

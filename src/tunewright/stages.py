@@ -179,7 +179,7 @@ STAGES = (
             RunFile.RULE_HISTORY,
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("base model", "compared models"),
-        version=7,
+        version=8,
     ),
     Stage(
         "judge",
@@ -215,7 +215,7 @@ STAGES = (
             RunFile.BENCHMARKS,
         ),
         (RunFile.REPORT, RunFile.DATA_REPORT),
-        version=6,
+        version=7,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

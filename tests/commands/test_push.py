@@ -184,7 +184,7 @@ def test_an_invalid_verdict_and_a_broken_seal_are_not_pushed(hub, tmp_path, caps
 
 
 def test_a_worse_model_is_pushed_and_its_card_says_so(hub, tmp_path, capsys):
-    quality = {"base": 0.9, "few-shot": 0.9, "rag": 0.9, "tuned": 0.1, "tuned+rag": 0.2}
+    quality = {"base": 0.9, "few-shot": 0.9, "similar-shot": 0.9, "rag": 0.9, "tuned": 0.1, "tuned+rag": 0.2}
     code, text = push(capsys, pushable.write(tmp_path / "worse", quality=quality), "--yes")
     assert code == 0, text
     card = hub.repos[REPO].files["README.md"].decode()

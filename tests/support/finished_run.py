@@ -21,7 +21,7 @@ from tunewright.storage import file_digest
 from tunewright.text.normalization import sentences
 
 RECIPE = Recipe()
-QUALITY = {"base": 0.2, "few-shot": 0.32, "rag": 0.55, "tuned": 0.45, "tuned+rag": 0.7}
+QUALITY = {"base": 0.2, "few-shot": 0.32, "similar-shot": 0.34, "rag": 0.55, "tuned": 0.45, "tuned+rag": 0.7}
 
 
 def documents(number: int = 24) -> list[Document]:
@@ -79,7 +79,7 @@ def _answer(question: Question, arm: str, quality: float, refusal: str, rng: ran
         arm=arm,
         text=text,
         finish="length" if rambles else "stop",
-        num_prompt_tokens=430 if "rag" in arm else 260 if arm == "few-shot" else 62,
+        num_prompt_tokens=430 if "rag" in arm else 260 if "shot" in arm else 62,
         num_tokens=64 if rambles else len(text.split()) + 4,
         duration_s=0.4 + rng.random() * 0.3,
         gold_nll=max(0.2, rng.gauss(3.1, 0.7) - 2.2 * quality),

@@ -19,7 +19,7 @@ from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
 from tunewright.run_folder import RunFile, RunFolder
-from tunewright.settings import ANSWERING, EMBEDDED
+from tunewright.settings import ANSWERING, EMBEDDED, Arm
 from tunewright.statistics.power import exam_power, question_counts
 from tunewright.synthesis.exam import CALLS_PER_QUESTION, read_own_exam
 from tunewright.synthesis.tasks import tasks_of
@@ -127,11 +127,19 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
         kept = 2 * recipe.exam.retention_items  # read more than written: choices and passages need no answer
-        answers = sizes.num_questions * (len(recipe.evaluation.arms) + len(recipe.evaluation.compare))
+        answers = sizes.num_questions * (len(_arms(recipe)) + len(recipe.evaluation.compare))
         work = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
         per_answer, per_item = _SECONDS_PER_ANSWER[_device()]
         return work, answers * per_answer + kept * per_item if shape else math.nan
     return "", 2.0
+
+
+def _arms(recipe: Recipe) -> list[Arm]:
+    """Return the arms that can run: RAG needs documents, worked examples need training chats."""
+    without = set() if recipe.documents.paths else {Arm.RAG, Arm.TUNED_RAG}
+    if not recipe.needs_samples:
+        without |= {Arm.FEW_SHOT, Arm.SIMILAR_SHOT}
+    return [arm for arm in recipe.evaluation.arms if arm not in without]
 
 
 def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
@@ -154,7 +162,7 @@ def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
         near = 3 * sizes.num_questions if recipe.curation.paraphrase_check else 0
         return 0, near + sizes.num_samples * sum(per_sample[check] for check in recipe.curation.checks)
     if stage == "judge":  # each answer's claims, and tuned against each rival in both orders
-        arms = set(recipe.evaluation.arms)
+        arms = set(_arms(recipe))
         pairs = sum({first, second} <= arms for first, second in PREFERENCES)
         return 0, sizes.num_questions * (len(arms) + len(recipe.evaluation.compare) + 2 * pairs)
     return 0, 0

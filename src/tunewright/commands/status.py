@@ -23,6 +23,7 @@ def show(run: RunFolder, until: str) -> None:
         console.line(f"\n  {RunFile.REPORT.ljust(16)}{run.file(RunFile.REPORT).absolute()}")
         return
     from tunewright.evaluation.extra_arms import compared_table
+    from tunewright.evaluation.rule import RULE_VERSION
     from tunewright.evaluation.verdict import Verdict
     from tunewright.reporting.report import summary_table
     from tunewright.reporting.sections import retention_line, structured_table
@@ -37,6 +38,8 @@ def show(run: RunFolder, until: str) -> None:
     if others := compared_table(verdict):
         console.table("exploratory, with Holm's correction; no part of the verdict", *others)
     console.heading(f"verdict: {verdict.name}")
+    if verdict.rule["version"] != RULE_VERSION:
+        console.line(f"  Version {verdict.rule['version']} of the rule gave this verdict; version {RULE_VERSION} is current.")
     for sentence in verdict.why:
         console.line(f"  {sentence}")
     console.line()

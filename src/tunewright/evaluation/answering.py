@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, arm_prompt, retriever
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, Shots, arm_prompt, retriever
 from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_all, batch_size
 from tunewright.evaluation.retention import RetentionExam
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Chunk, Message, Question, RetentionAnswer, RetentionItem, Sample, digest
+from tunewright.records import Answer, Chunk, Message, Question, RetentionAnswer, RetentionItem, digest
 from tunewright.run_folder import Journal
 from tunewright.text.perturbation import false_versions
 
@@ -26,7 +27,7 @@ def all_answers(
     questions: Sequence[Question],
     weights_by_arm: Mapping[str, ModelWeights],
     items: Sequence[RetentionItem] = (),
-    shots: Sequence[Sample] = (),
+    shots: Mapping[str, Shots] = MappingProxyType({}),
     chunks: Sequence[Chunk] = (),
 ) -> tuple[list[Answer], list[RetentionAnswer]]:
     """Return every arm's answer to every question, by arm and in the exam's order, and the retention answers.
@@ -37,7 +38,7 @@ def all_answers(
         questions: of the exam.
         weights_by_arm: the weights that answer for each arm.
         items: the retention items, which base and tuned answer; empty where either arm is missing.
-        shots: the few-shot arm's examples.
+        shots: the examples of each arm that shows some, as ``shots_by_arm`` returns them.
         chunks: what the retrieving arms search.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tunewright.models.chat_template import exam_prompt, passage_text
 from tunewright.records import Chunk, Message, Question, Sample, digest
@@ -13,6 +13,7 @@ BASE_AND_TUNED = (Arm.BASE, Arm.TUNED)  # the arms that answer the retention ite
 RETRIEVING = frozenset({Arm.RAG, Arm.TUNED_RAG})
 
 Retrieve = Callable[[str], Sequence[str]]
+Shots = Callable[[str], Sequence[Sample]]  # from a question to the worked examples in its prompt
 Rank = Callable[[str, int], list[tuple[int, float]]]
 
 
@@ -46,17 +47,42 @@ def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list
     Answered questions without a passage come first. Of two or more examples the last is a refusal, so that the arm
     sees both kinds of answer that the exam rewards.
     """
-    ranked = sorted(samples, key=lambda sample: digest("few-shot", seed, sample.id))
-    single = [sample for sample in ranked if sum(m.role == "user" for m in sample.messages) == 1]
-    refusals = [sample for sample in single if sample.task == "refusal"][: int(number > 1)]
-    plain = [sample for sample in single if sample.task not in ("refusal", "grounded")]
+    ranked = sorted(_showable(samples), key=lambda sample: digest("few-shot", seed, sample.id))
+    refusals = [sample for sample in ranked if sample.task == "refusal"][: int(number > 1)]
+    plain = [sample for sample in ranked if sample.task != "refusal"]
     return [*plain[: number - len(refusals)], *refusals] if plain else []
 
 
+def _showable(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples that can be worked examples: one question, without a passage."""
+    return [s for s in samples if s.task != "grounded" and sum(m.role == "user" for m in s.messages) == 1]
+
+
+def similar_shots(samples: Sequence[Sample], number: int) -> Shots:
+    """Return a function from a question to the similar-shot arm's examples, the most similar last.
+
+    Similarity is BM25 of the question over the samples' prompts. Examples chosen for each question are a stronger
+    rival than fixed ones (Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?"), and the example next to
+    the question weighs most. Training samples are decontaminated, so none is a near-duplicate of the exam.
+    """
+    pool = _showable(samples)
+    rank = bm25_ranker([next(m.content for m in sample.messages if m.role == "user") for sample in pool])
+    return lambda question: [pool[index] for index, _ in reversed(rank(question, number))]
+
+
+def shots_by_arm(samples: Sequence[Sample], number: int, seed: int) -> dict[str, Shots]:
+    """Return the examples of each arm that shows some; empty where no sample can be shown."""
+    fixed = few_shot_examples(samples, number, seed)
+    if not fixed:
+        return {}
+    return {Arm.FEW_SHOT: lambda question: fixed, Arm.SIMILAR_SHOT: similar_shots(samples, number)}
+
+
 def arm_prompt(
-    arm: str, question: Question, system_prompt: str, shots: Sequence[Sample], retrieve: Retrieve
+    arm: str, question: Question, system_prompt: str, shots: Mapping[str, Shots], retrieve: Retrieve
 ) -> tuple[Message, ...]:
     """Return the conversation that an arm continues."""
     passages = retrieve(question.question) if arm in RETRIEVING and question.passage is None else ()
-    examples = [m for sample in shots for m in sample.messages if m.role != "system"] if arm == Arm.FEW_SHOT else []
+    shown = shots[arm](question.question) if arm in shots else ()
+    examples = [m for sample in shown for m in sample.messages if m.role != "system"]
     return exam_prompt(system_prompt, question, passages, examples)

@@ -83,7 +83,7 @@ def check_independent(recipe: Recipe) -> tuple[str, ...]:
     return tuple(faults)
 
 
-PREFERENCES = ((Arm.TUNED, Arm.BASE), (Arm.TUNED, Arm.FEW_SHOT), (Arm.TUNED, Arm.RAG))
+PREFERENCES = tuple((Arm.TUNED, rival) for rival in (Arm.BASE, Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG))
 LEAST_MARKS = 30  # decided by people; below, agreement with them says too little (shared practice: 30 and more)
 
 

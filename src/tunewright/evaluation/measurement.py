@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from tunewright.errors import StageError
 from tunewright.evaluation.results import (
@@ -23,9 +24,11 @@ from tunewright.statistics.intervals import Interval, holm, mean_interval, paire
 PAIRS = (
     (Arm.TUNED, Arm.BASE),
     (Arm.TUNED, Arm.FEW_SHOT),
+    (Arm.TUNED, Arm.SIMILAR_SHOT),
     (Arm.TUNED, Arm.RAG),
     (Arm.TUNED_RAG, Arm.RAG),
     (Arm.TUNED_RAG, Arm.FEW_SHOT),
+    (Arm.TUNED_RAG, Arm.SIMILAR_SHOT),
     (Arm.TUNED_RAG, Arm.TUNED),
     (Arm.TUNED, Arm.PLACEBO),
     (Arm.PLACEBO, Arm.BASE),
@@ -121,12 +124,18 @@ def _length_correlation(scores: ScoresByQuestion, answers: Sequence[Answer]) -> 
 def _guards(
     by_arm: Mapping[str, ScoresByQuestion],
     retention: RetentionResult | None,
-    margins: Mapping[str, float],
+    deciding: Mapping[str, float],
+    shown: Mapping[str, float],
     level: float,
 ) -> list[GuardResult]:
     forgetting = [retention.accuracy, retention.cross_entropy] if retention else []
-    guards = [guard(change, margins[change.measure]) for change in forgetting if change and change.measure in margins]
-    for measure, margin in margins.items():
+    margins = {**shown, **deciding}
+    guards = [
+        guard(change, margins[change.measure], change.measure in deciding)
+        for change in forgetting
+        if change and change.measure in margins
+    ]
+    for measure, margin in deciding.items():
         for first, second in _GUARDED:
             if first not in by_arm or second not in by_arm:
                 continue
@@ -219,6 +228,7 @@ def measure(
     retention_answers: Sequence[RetentionAnswer] = (),
     compared: Sequence[str] = (),
     other_bases: Sequence[str] = (),
+    shown_margins: Mapping[str, float] = MappingProxyType({}),
 ) -> Results:
     """Return everything that the exam measures.
 
@@ -231,6 +241,7 @@ def measure(
         retention_answers: of base and tuned to the retention items; empty where there are none.
         compared: the arms compared on request.
         other_bases: those of them with another base, whose likelihood per token cannot be compared.
+        shown_margins: the same for measures of forgetting that are shown and decide nothing.
 
     Raises:
         StageError: there is no score of any declared arm.
@@ -255,7 +266,7 @@ def measure(
             for arm, own in by_arm.items()
         ),
         differences=tuple(difference for difference in pairs if difference is not None),
-        guards=tuple(_guards(by_arm, retention, guard_margins, level)),
+        guards=tuple(_guards(by_arm, retention, guard_margins, shown_margins, level)),
         nll_learned=_nll(by_arm, answers, "learned", level),
         nll_closed_book=_nll(by_arm, answers, None, level),
         exploratory=tuple(_exploratory(by_arm, level)),

@@ -47,7 +47,8 @@ class Difference(Record):
 class GuardResult(Record):
     """A harm that must stay within its margin: inside, beyond, or unclear by its whole interval.
 
-    ``interval`` is of the measure itself, first arm minus second; ``harm_of`` returns which way it does harm.
+    ``interval`` is of the measure itself, first arm minus second; ``harm_of`` returns which way it does harm. A guard
+    that does not decide is shown and changes no verdict.
     """
 
     measure: str
@@ -56,6 +57,7 @@ class GuardResult(Record):
     interval: Interval
     margin: float
     state: Literal["inside", "beyond", "unclear"]
+    decides: bool = True
 
 
 class RetentionGroup(Record):
@@ -117,16 +119,17 @@ class Results(Record):
         return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
 
     def guards_of(self, first: str) -> list[GuardResult]:
-        """Return the guards over an arm; forgetting counts against tuned+rag as it does against tuned."""
+        """Return the deciding guards over an arm; forgetting counts against tuned+rag as it does against tuned."""
         return [
             guard
             for guard in self.guards
-            if guard.first == first or (first == Arm.TUNED_RAG and guard.measure.startswith(RETENTION_PREFIX))
+            if guard.decides
+            and (guard.first == first or (first == Arm.TUNED_RAG and guard.measure.startswith(RETENTION_PREFIX)))
         ]
 
 
-# Nats per token: the perplexity of general text may rise by a tenth (e^0.10 = 1.105) and no more. It is no setting:
-# a user may know how much accuracy they can spare, but seldom how many nats.
+# Nats per token: beyond it, the perplexity of general text rises by more than a tenth (e^0.10 = 1.105), and the
+# verdict mentions the drift. Drift decides nothing: every narrow adapter shifts the likelihood of unrelated prose.
 CROSS_ENTROPY_MARGIN = 0.10
 
 
@@ -143,12 +146,13 @@ def harm_of(measure: str) -> Literal["increase", "decrease"]:
     return _MEASURES[measure].harm
 
 
-def guard(difference: Difference, margin: float) -> GuardResult:
+def guard(difference: Difference, margin: float, decides: bool = True) -> GuardResult:
     """Return a guard's result: its whole interval lies inside the margin, beyond it, or neither (unclear).
 
     Args:
         difference: the guarded arm minus the arm that it must not fall behind.
         margin: the largest harm allowed, in the measure's own units, above zero.
+        decides: whether the rule lets it decide.
     """
     interval = difference.interval
     # As harm: a loss of accuracy counts like a rise of false refusals.
@@ -166,6 +170,7 @@ def guard(difference: Difference, margin: float) -> GuardResult:
         interval=interval,
         margin=margin,
         state=state,
+        decides=decides,
     )
 
 

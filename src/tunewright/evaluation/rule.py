@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 from tunewright.evaluation.results import CROSS_ENTROPY_MARGIN
 from tunewright.evaluation.retention import ACCURACY, CROSS_ENTROPY
@@ -14,33 +15,48 @@ from tunewright.run_folder import Journal
 from tunewright.settings import Arm
 from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 
+RULE_VERSION = 4
+
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
     "more than max_cut of the answers of one of max_cut_arms truncated or empty; a kept guard without its measure",
     "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
     "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and every guard is measured and its interval on tuned "
     "lies inside its margin",
-    "SHIP WITH RAG: the same for tuned+rag against rag, few-shot, tuned; the kept guards, on tuned, count here too",
-    "USE RAG / PROMPT INSTEAD: for a cheap in rag, few-shot whose mean is above base's: upper(tuned - cheap) < 0, or "
+    "SHIP WITH RAG: the same for tuned+rag against {rivals_with_rag}; the kept guards, on tuned, count here too",
+    "USE RAG / PROMPT INSTEAD: for a cheap in {cheap} whose mean is above base's: upper(tuned - cheap) < 0, or "
     "lower(tuned - base) > 0 and upper(tuned - cheap) < margin",
     "NOT PROVEN: otherwise",
 )
 _RETENTION = (
     "general items, each its own cluster, tuned - base: a loss of accuracy (choices by log-likelihood per character of "
-    "the options, formats by their checks) and a rise of cross-entropy (passages, nats per token)"
+    "the options, formats by their checks), which decides where the adapter replaces its base, and a rise of "
+    "cross-entropy (passages, nats per token), which is a drift and decides nothing"
 )
-
-
 _PLACEBO = "the same training on the same prompts, with their answers shuffled within each task"
 
+CHEAP = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG)  # rivals that need no training
 
-def rivals(arms: Sequence[str]) -> tuple[str, ...]:
-    """Return the arms that tuned has to beat: base, few-shot and RAG always, the placebo where it is an arm."""
-    return (Arm.BASE, Arm.FEW_SHOT, Arm.RAG, *([Arm.PLACEBO] if Arm.PLACEBO in arms else []))
+
+def rivals(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arms that tuned has to beat. Before version 4: base, few-shot and RAG, and the placebo if it ran."""
+    if "rivals" in rule:
+        return tuple(rule["rivals"])
+    return (Arm.BASE, Arm.FEW_SHOT, Arm.RAG, *([Arm.PLACEBO] if Arm.PLACEBO in rule["arms"] else []))
+
+
+def rivals_with_rag(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arms that tuned+rag has to beat."""
+    return (Arm.RAG, *(arm for arm in rivals(rule) if arm in CHEAP and arm != Arm.RAG), Arm.TUNED)
 
 
 def rule(
-    margin: float, arms: Sequence[str], forgetting_margin: float | None = None, compared: Sequence[str] = ()
+    margin: float,
+    arms: Sequence[str],
+    forgetting_margin: float | None = None,
+    compared: Sequence[str] = (),
+    use: Literal["task", "assistant"] = "task",
+    impossible: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
@@ -54,29 +70,52 @@ def rule(
         forgetting_margin: the largest harmless loss of accuracy in the retention suite; None where the suite is not
             used, and forgetting is not measured.
         compared: the names of the arms compared on request; no step names them.
+        use: "task": the adapter serves beside its base, and a loss of general ability is shown; "assistant": in place
+            of its base, and the loss decides.
+        impossible: the rivals that this data cannot have, each with the reason. All others have to be beaten, also
+            those that are not among the arms.
     """
-    retention: dict[str, float] = {}
+    guards = {"false_refusal": 0.10}
+    shown: dict[str, float] = {}
     if forgetting_margin is not None:
-        retention = {ACCURACY: forgetting_margin, CROSS_ENTROPY: CROSS_ENTROPY_MARGIN}
+        (guards if use == "assistant" else shown)[ACCURACY] = forgetting_margin
+        shown[CROSS_ENTROPY] = CROSS_ENTROPY_MARGIN
+    placebo = [Arm.PLACEBO] if Arm.PLACEBO in arms else []
+    required = [arm for arm in (Arm.BASE, *CHEAP, *placebo) if arm not in impossible]
+    named = {
+        "{rivals}": required,
+        "{rivals_with_rag}": rivals_with_rag({"rivals": required}),
+        "{cheap}": [arm for arm in CHEAP if arm in required],
+    }
     return {
-        "version": 3,
+        "version": RULE_VERSION,
         "metrics_version": METRICS_VERSION,
         "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
         "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
         "margin": margin,
         "alpha": 0.05,
+        "use": use,
         "arms": list(arms),
+        "rivals": required,
+        "impossible": dict(impossible),
         "min_questions": LEAST_QUESTIONS,
         "min_documents": LEAST_DOCUMENTS,
         "max_cut": 0.05,
         "max_cut_arms": [Arm.TUNED, Arm.TUNED_RAG],
         "max_leaks": 0,
-        "guards": {"false_refusal": 0.10, **retention},
-        "kept": _RETENTION if retention else "",
-        "steps": [step.replace("{rivals}", ", ".join(rivals(arms))) for step in _STEPS],
-        **({Arm.PLACEBO: _PLACEBO} if Arm.PLACEBO in arms else {}),
+        "guards": guards,
+        "shown": shown,
+        "kept": _RETENTION if shown else "",
+        "steps": [_filled(step, named) for step in _STEPS],
+        **({Arm.PLACEBO: _PLACEBO} if placebo else {}),
         **({"compared": list(compared)} if compared else {}),
     }
+
+
+def _filled(step: str, named: Mapping[str, Sequence[str]]) -> str:
+    for name, arms in named.items():
+        step = step.replace(name, ", ".join(arms))
+    return step
 
 
 def rule_digest(rule: dict[str, Any]) -> str:
@@ -85,6 +124,7 @@ def rule_digest(rule: dict[str, Any]) -> str:
 
 
 _HARMLESS = frozenset({"compared"})  # no step of the rule names the arms compared on request
+_DERIVED = frozenset({"steps", "kept"})  # texts that follow from the other entries
 
 
 def note_rule(journal: Journal, rule: dict[str, Any], answered: bool) -> tuple[str, ...]:
@@ -104,8 +144,10 @@ def note_rule(journal: Journal, rule: dict[str, Any], answered: bool) -> tuple[s
     if entries[0]["answered"]:
         return ("When the rule was first noted, answers existed already.",)
     before = next((past["rule"] for past in reversed(entries) if not past["answered"]), entries[0]["rule"])
+    # What an older version of the rule did not state was not changed by anyone.
+    unstated = set() if before.get("version") == rule.get("version") else set(rule) - set(before)
     return tuple(
         f"The rule was changed after answers existed: {key} was {before.get(key)!r} and is {rule.get(key)!r}."
-        for key in sorted({*before, *rule} - _HARMLESS - {"steps"})
+        for key in sorted({*before, *rule} - _HARMLESS - _DERIVED - unstated)
         if before.get(key) != rule.get(key)
     )

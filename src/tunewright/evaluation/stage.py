@@ -9,11 +9,11 @@ from typing import Any
 from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, WITH_ADAPTER, few_shot_examples
+from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, WITH_ADAPTER, shots_by_arm
 from tunewright.evaluation.comparison_csv import comparison_csv, marks_in
 from tunewright.evaluation.extra_arms import extra_arms, weights_of
 from tunewright.evaluation.judge import AnsweredExam, check_independent, judge_answers, summarize
-from tunewright.evaluation.rule import note_rule, rule
+from tunewright.evaluation.rule import CHEAP, note_rule, rule
 from tunewright.evaluation.seal import CHECKED, SEALED, SealState
 from tunewright.evaluation.verdict import decide
 from tunewright.metrics import score
@@ -42,13 +42,17 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     seal = run.json_if_any(RunFile.SEAL)
     questions = _sealed(run, seal, "exam", Question)
-    shots = few_shot_examples(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
-    arms = _possible_arms(recipe, can_retrieve=run.file(RunFile.SPLIT).exists(), has_shots=bool(shots))
+    shots = shots_by_arm(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
+    impossible = _impossible_arms(can_retrieve=run.file(RunFile.SPLIT).exists(), has_shots=bool(shots))
+    arms = _possible_arms(recipe.evaluation.arms, impossible)
     items = _sealed(run, seal, "kept", RetentionItem) if set(BASE_AND_TUNED) <= set(arms) else []
     chunks = read_training_chunks(run) if RETRIEVING & set(arms) else []
     extras = {extra.name: extra for extra in extra_arms(recipe)}
     forgetting_margin = recipe.evaluation.forgetting_margin if items else None
-    the_rule = rule(recipe.evaluation.margin, arms, forgetting_margin, tuple(extras))
+    absent_rivals = {arm: reason for arm, reason in impossible.items() if arm in CHEAP}
+    the_rule = rule(
+        recipe.evaluation.margin, arms, forgetting_margin, tuple(extras), recipe.evaluation.use, absent_rivals
+    )
     answered = run.file(RunFile.ANSWERS_JOURNAL).is_file()
     changes = note_rule(run.journal(RunFile.RULE_HISTORY), the_rule, answered)
     run.write_json(RunFile.RULE, the_rule)
@@ -154,17 +158,20 @@ def weights_by_arm(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[
     return {arm: weights.get(arm, weights[Arm.BASE]) for arm in arms}
 
 
-def _possible_arms(recipe: Recipe, can_retrieve: bool, has_shots: bool) -> tuple[str, ...]:
-    """Return the recipe's arms without those that have no context to show: they would only repeat the base.
-
-    The verdict then names them as rivals that were not run, and cannot be SHIP.
-    """
-    missing = set() if can_retrieve else set(RETRIEVING)
+def _impossible_arms(can_retrieve: bool, has_shots: bool) -> dict[str, str]:
+    """Return the arms that have no context to show, with the reason: they would only repeat base or tuned."""
+    reasons = {} if can_retrieve else dict.fromkeys((Arm.RAG, Arm.TUNED_RAG), "there are no documents to search")
     if not has_shots:
-        missing.add(Arm.FEW_SHOT)
-    for arm in sorted(missing & set(recipe.evaluation.arms)):
-        console.warning(f"the {arm} arm is left out: it has nothing to show with the question")
-    return tuple(arm for arm in recipe.evaluation.arms if arm not in missing)
+        reasons |= dict.fromkeys((Arm.FEW_SHOT, Arm.SIMILAR_SHOT), "there is no training chat to show")
+    return {str(arm): reason for arm, reason in reasons.items()}
+
+
+def _possible_arms(wanted: Sequence[str], impossible: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the wanted arms without the impossible ones, with a warning for each that is left out."""
+    for arm in wanted:
+        if arm in impossible:
+            console.warning(f"the {arm} arm is left out: {impossible[arm]}")
+    return tuple(arm for arm in wanted if arm not in impossible)
 
 
 def _sealed(run: RunFolder, seal: Mapping[str, Any], key: str, kind: type[AnyRecord]) -> list[AnyRecord]:

@@ -13,8 +13,9 @@ from tunewright.evaluation.results import (
     Results,
     guard_name,
     guard_sentence,
+    harm_of,
 )
-from tunewright.evaluation.rule import rivals, rule_digest
+from tunewright.evaluation.rule import CHEAP, rivals, rivals_with_rag, rule_digest
 from tunewright.records import Answer, Record, RetentionAnswer, Score
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import plain, questions_needed
@@ -44,6 +45,13 @@ _FORGETTING = {
     True: "forgetting of what the retention suite does not cover, such as long dialogues and long texts",
 }
 
+_SHOWN = {
+    "decrease": 'This decides nothing, since the adapter serves beside its base (evaluation.use = "task"): send other '
+    "requests to the base. To lose less, add general chats to the training data, or lower training.learning_rate or "
+    'training.epochs. Where the adapter replaces its base, set evaluation.use = "assistant".',
+    "increase": "This is a drift of likelihood and decides nothing; the share of general questions and formats right "
+    "measures ability.",
+}
 _UNCHANGED = 0.95  # least share of equal answers for the remark; only a remark, so it is no part of the rule
 
 
@@ -135,7 +143,7 @@ def _beats(results: Results, first: str, rivals: Sequence[str], guarded: Sequenc
 def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
     """Step 5: the cheap arm to use instead of tuning, the higher-scoring arm first, and why."""
     gain = results.difference(Arm.TUNED, Arm.BASE)
-    cheap, _ = _against(results, Arm.TUNED, (Arm.FEW_SHOT, Arm.RAG))
+    cheap, _ = _against(results, Arm.TUNED, CHEAP)
     for difference in sorted(cheap, key=lambda d: d.interval.mean):
         if gain and gain.interval.mean <= difference.interval.mean:
             continue  # no better than the base: nothing to use instead of tuning
@@ -152,7 +160,7 @@ def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
 
 def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> tuple[list[str], int | None]:
     """Step 6: what stays open, and how many questions would settle it."""
-    differences, missing = _against(results, Arm.TUNED, rivals(rule["arms"]))
+    differences, missing = _against(results, Arm.TUNED, rivals(rule))
     why, needs = [], []
     for difference in differences:
         settled = difference.interval.low > 0
@@ -174,7 +182,7 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
             f"No question measures {' and '.join(map(guard_name, sorted(unguarded)))}: without it nothing ships."
         )
     if missing:
-        why.append(f"Rivals not run: {', '.join(missing)}; without them the rule cannot say SHIP.")
+        why.append(f"Rivals not run: {', '.join(missing)}; without them the rule cannot say SHIP (evaluation.arms).")
     needed = max((n for n in needs if n is not None), default=None)
     if needed is not None and needed > results.num_questions:
         why.append(
@@ -199,9 +207,9 @@ def apply_rule(
         return "INVALID", faults, None
     if harms := _harms(results):
         return "WORSE", harms, None
-    if wins := _beats(results, Arm.TUNED, rivals(rule["arms"]), list(rule["guards"])):
+    if wins := _beats(results, Arm.TUNED, rivals(rule), list(rule["guards"])):
         return "SHIP", wins, None
-    if wins := _beats(results, Arm.TUNED_RAG, (Arm.RAG, Arm.FEW_SHOT, Arm.TUNED), list(rule["guards"])):
+    if wins := _beats(results, Arm.TUNED_RAG, rivals_with_rag(rule), list(rule["guards"])):
         return "SHIP WITH RAG", wins, None
     if cheaper := _cheaper(results, rule["margin"]):
         return ("USE RAG" if cheaper[0] == Arm.RAG else "PROMPT INSTEAD"), cheaper[1], None
@@ -217,7 +225,19 @@ def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) 
         for result in results.arms
         if result.arm not in rule["max_cut_arms"] and _cut(results, result.arm) > rule["max_cut"]
     ]
-    return [*_unchanged(answers), *_style(results), *cut]
+    impossible = [f"{arm} is no rival here: {reason}." for arm, reason in rule.get("impossible", {}).items()]
+    return [*impossible, *_shown_losses(results), *_unchanged(answers), *_style(results), *cut]
+
+
+def _shown_losses(results: Results) -> list[str]:
+    """Return a sentence for each loss that is shown and decides nothing: of general ability, and of likelihood."""
+    return [
+        f"{guard_name(guard.measure).capitalize()}, {guard.first} over {guard.second}: {plain(guard.interval)}. "
+        f"{_SHOWN[harm_of(guard.measure)]}"
+        for guard in results.guards
+        if not guard.decides
+        and (guard.interval.high < 0 if harm_of(guard.measure) == "decrease" else guard.state == "beyond")
+    ]
 
 
 def _style(results: Results) -> list[str]:
@@ -255,7 +275,7 @@ def decide(
 ) -> Verdict:
     """Return the verdict that the rule gives.
 
-    The rule holds every constant; none is taken from today's code. Without few-shot or RAG among the
+    The rule holds every constant; none is taken from today's code. Where a rival that the data allows is not among the
     arms, SHIP is out of reach: the bar is the best cheap arm, not the bare base.
 
     Args:
@@ -272,11 +292,21 @@ def decide(
     """
     compared = rule.get("compared", ())
     level = 1 - rule["alpha"]
-    results = measure(scores, answers, rule["arms"], rule["guards"], level, retention_answers, compared, other_bases)
+    results = measure(
+        scores,
+        answers,
+        rule["arms"],
+        rule["guards"],
+        level,
+        retention_answers,
+        compared,
+        other_bases,
+        rule.get("shown", {}),
+    )
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
     promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)
-    absent = [arm for arm in (Arm.BASE, Arm.FEW_SHOT, Arm.RAG, Arm.TUNED, Arm.TUNED_RAG) if results.arm(arm) is None]
+    absent = [arm for arm in Arm if arm != Arm.PLACEBO and results.arm(arm) is None]
     return Verdict(
         name=name,
         why=(_ADVICE[name], *why, *rule_changes, *_remarks(results, answers, rule)),

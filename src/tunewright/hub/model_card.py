@@ -227,7 +227,7 @@ def model_card(records: CardRecords, recipe: Recipe, verdict: Mapping[str, Any],
         "licenses": documents_license(learned),
         "not_stated": NOT_STATED,
         "quantization": recipe.model.quantization,
-        "digests": [("verdict rule", str(verdict["rule_digest"])), *records.digests.items()],
+        "digests": [(f"verdict rule, version {verdict['rule']['version']}", str(verdict["rule_digest"])), *records.digests.items()],
     }
     return render("card.md", view)
 
@@ -389,11 +389,16 @@ def _exam(verdict: Mapping[str, Any]) -> dict[str, Any]:
             for d in results["differences"]
         ],
         "guards": [
-            (f"{g['measure'].replace('_', ' ')}, {g['first']} over {g['second']}", signed(g["interval"]), g["state"])
+            (f"{g['measure'].replace('_', ' ')}, {g['first']} over {g['second']}", signed(g["interval"]), _state(g))
             for g in results["guards"]
         ],
         "margin": f"{verdict['rule']['margin']:g}",
+        "use": verdict["rule"].get("use", ""),
     }
+
+
+def _state(guard: Mapping[str, Any]) -> str:
+    return str(guard["state"]) if guard.get("decides", True) else "shown, decides nothing"
 
 
 def _examples(recipe: Recipe, base: NamedBase, pushed: Pushed) -> list[tuple[str, Raw]]:

@@ -9,6 +9,7 @@ from typing import Any
 from tunewright.environment import __version__
 from tunewright.evaluation.extra_arms import compared_table
 from tunewright.evaluation.results import guard_name
+from tunewright.evaluation.rule import RULE_VERSION
 from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
 from tunewright.html.render import render
 from tunewright.recipe import Recipe
@@ -133,6 +134,7 @@ def report_view(records: ReportRecords) -> dict[str, Any]:
         "retention": sections.retention_view(verdict.results, records.retention_items, records.retention_answers),
         "advice": training.advice(train),
         "guard_name": guard_name,
+        "rule_version": RULE_VERSION,
         "title": records.title,
         "version": __version__,
         "verdict": verdict,
