@@ -1,4 +1,4 @@
-"""A run of version 0.1 is fresh, reports the same, verifies and trains the same under the code of today."""
+"""A run of version 0.1 is fresh up to its evaluation, reports the same, verifies and trains the same under the code of today."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from support import recorded_run
 from tunewright import pipeline
 from tunewright.errors import RecipeError
+from tunewright.evaluation.rule import RULE_VERSION
 from tunewright.evaluation.verdict import Verdict
 from tunewright.export.receipt import verify
+from tunewright.models import model_pool
 from tunewright.recipe import load_recipe
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
@@ -30,9 +32,28 @@ def numbers(page: str) -> list[str]:
     return re.findall(r"\d+(?:\.\d+)?", re.sub(r"<[^>]*>", " ", text))
 
 
-def test_every_stage_is_fresh_and_running_it_again_does_nothing(run: RunFolder) -> None:
+def stale(run: RunFolder) -> dict[str, str]:
     recipe = load_recipe(run.file("recipe.toml"))
-    assert {state.stage.name: state.why for state in pipeline.states(run, recipe) if state.state != "fresh"} == {}
+    return {state.stage.name: state.why for state in pipeline.states(run, recipe) if state.state != "fresh"}
+
+
+def test_only_the_evaluation_by_a_newer_rule_is_stale_and_it_asks_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = recorded_run.unpack(tmp_path)
+    recipe = load_recipe(run.file("recipe.toml"))
+    recorded_run.answer_as_recorded(run, monkeypatch)
+    assert stale(run) == {"evaluate": "evaluation, version changed", "report": "version changed"}
+    monkeypatch.setattr(model_pool, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
+    unchanged = ("answers-journal.jsonl", "answers.jsonl", "kept-answers.jsonl", "adapter", "train.jsonl")
+    answered = {name: file_digest(run.file(name)) for name in unchanged}
+    pipeline.run(recipe, run.path)
+    assert {name: file_digest(run.file(name)) for name in unchanged} == answered
+    verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
+    assert verdict.rule["version"] == RULE_VERSION
+    assert "The rule was changed after answers existed: version was 3 and is 4." in verdict.rule_changes
+
+    assert stale(run) == {}  # and running it again does nothing
     before = {path: file_digest(path) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
     pipeline.run(recipe, run.path)
     after = {path: file_digest(path) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -73,6 +94,7 @@ def test_its_exports_verify(run: RunFolder) -> None:
 def test_its_verdict_and_report_have_the_same_numbers(run: RunFolder, tmp_path: Path) -> None:
     verdict = run.file("verdict.json").read_text(encoding="utf-8")
     assert Verdict.model_validate_json(verdict).name == "INVALID"
+    assert Verdict.model_validate_json(verdict).rule["version"] == 3
     recorded = numbers(run.file("report.html").read_text(encoding="utf-8"))
     recipe = load_recipe(run.file("recipe.toml"))
     run.file("report.html").unlink()
@@ -80,6 +102,7 @@ def test_its_verdict_and_report_have_the_same_numbers(run: RunFolder, tmp_path: 
     again = numbers(run.file("report.html").read_text(encoding="utf-8"))
     recorded_set, again_set = [sorted(set(page)) for page in (recorded, again)]
     assert [n for n in recorded_set if n not in again_set and not n.isdigit()] == []
+    assert "Version 3 of the rule gave this verdict" in run.file("report.html").read_text(encoding="utf-8")
 
 
 def test_training_again_gives_the_same_adapter(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +30,7 @@ QUESTION = RetentionItem(
 
 
 def states(verdict: Verdict) -> dict[str, str]:
-    return {guard.measure: guard.state for guard in verdict.results.guards_of("tuned")}
+    return {guard.measure: guard.state for guard in verdict.results.guards if guard.first == "tuned"}
 
 
 @settings(max_examples=25)
@@ -73,14 +73,33 @@ def test_a_model_that_stays_as_it_was_ships() -> None:
     ("lost", "rise", "measure", "sentence"),
     [
         (0.4, 0.0, "kept_accuracy", "lies beyond the margin of a loss of 0.05"),
-        (0.0, 0.5, "kept_cross_entropy", "lies beyond the margin of 0.10"),
+        (0.4, 0.5, "kept_accuracy", "lies beyond the margin of a loss of 0.05"),
     ],
 )
-def test_forgetting_is_worse_whatever_the_exam_shows(lost: float, rise: float, measure: str, sentence: str) -> None:
+def test_an_assistant_that_forgets_is_worse_whatever_the_exam_shows(
+    lost: float, rise: float, measure: str, sentence: str
+) -> None:
     verdict = judge(kept_answers(SUITE, lost, rise))
     assert verdict.name == "WORSE"
     assert states(verdict)[measure] == "beyond"
     assert any(sentence in reason for reason in verdict.why)
+
+
+def test_beside_its_base_an_adapter_that_forgets_ships_and_the_loss_is_shown() -> None:
+    verdict = judge(kept_answers(SUITE, lost=0.4, rise=0), use="task")
+    assert verdict.name == "SHIP"
+    assert states(verdict)["kept_accuracy"] == "beyond"
+    assert {g.measure for g in verdict.results.guards if g.decides} == {"false_refusal"}
+    assert any('evaluation.use = "assistant"' in reason for reason in verdict.why)
+
+
+@pytest.mark.parametrize("use", ["task", "assistant"])
+def test_drift_of_general_text_is_shown_and_decides_nothing(use: Literal["task", "assistant"]) -> None:
+    verdict = judge(kept_answers(SUITE, lost=0, rise=0.5), use=use)
+    assert verdict.name == "SHIP"
+    assert states(verdict)["kept_cross_entropy"] == "beyond"
+    assert any("drift of likelihood" in reason for reason in verdict.why)
+    assert "kept_cross_entropy" in verdict.rule["shown"]
 
 
 def test_general_ability_gained_is_no_harm() -> None:

@@ -85,7 +85,7 @@ def test_an_adapter_that_does_nothing_forgets_nothing_and_answers_once(
     items = run.read_records("kept.jsonl", RetentionItem)
     assert set(by_item) == {(item.id, arm) for item in items for arm in ("base", "tuned")}
     assert all(by_item[item.id, "base"].value == by_item[item.id, "tuned"].value for item in items)
-    states = {guard.measure: guard.state for guard in verdict.results.guards_of("tuned")}
+    states = {guard.measure: guard.state for guard in verdict.results.guards}
     assert states["kept_accuracy"] == "inside"  # 60 items that all stay: at most 4.9 % may have been lost
     assert verdict.results.kept is not None
     assert (verdict.results.kept.num_lost, verdict.results.kept.num_gained) == (0, 0)
@@ -101,8 +101,7 @@ def test_a_model_that_lost_its_language_is_worse(tmp_path: Path, taught: Path) -
     verdict = evaluated(run, recipe)
     states = {guard.measure: guard.state for guard in verdict.results.guards}
     assert states["kept_cross_entropy"] == "beyond"
-    with_a_good_exam = judge(run.read_records("kept-answers.jsonl", RetentionAnswer))
-    assert with_a_good_exam.name == "WORSE"
+    with_a_good_exam = judge(run.read_records("kept-answers.jsonl", RetentionAnswer), use="task")
     assert any("Cross-entropy of general text" in reason for reason in with_a_good_exam.why)
 
 

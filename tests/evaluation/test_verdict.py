@@ -102,7 +102,7 @@ def test_no_false_refusal_at_all_is_no_proof_on_few_questions() -> None:
 def test_only_base_and_tuned_can_at_best_be_not_proven() -> None:
     verdict = judge({"base": 0.2, "tuned": 0.9})
     assert verdict.name == "NOT PROVEN"
-    assert any("few-shot, rag" in reason for reason in verdict.why)
+    assert any("few-shot, similar-shot, rag" in reason for reason in verdict.why)
     assert "the rag arm did not run" in verdict.not_measured
     assert judge({"base": 0.9, "tuned": 0.2}).name == "WORSE"
     assert judge({"base": 0.2, "rag": 0.9, "tuned": 0.5}).name == "USE RAG"
@@ -214,7 +214,7 @@ def test_summary_table_has_a_cell_per_column() -> None:
     assert columns == ["arm", "score", "95% interval", "learned", "unseen", "declines rightly / wrongly", "gold NLL"]
     assert [row[0] for row in rows] == list(ARMS)
     assert all(len(row) == len(columns) for row in rows)
-    assert float(rows[3][1]) == pytest.approx(0.7, abs=0.02)
+    assert float(rows[4][1]) == pytest.approx(0.7, abs=0.02)
 
 
 @pytest.mark.parametrize(("same", "reported"), [(30, True), (29, True), (28, False), (0, False)])
@@ -270,7 +270,7 @@ def test_where_a_placebo_is_an_arm_shipping_means_beating_it_too():
     assert form_alone.name == "NOT PROVEN"
     assert any(sentence.startswith("tuned against placebo") for sentence in form_alone.why)
     ships = next(step for step in knows.rule["steps"] if step.startswith("SHIP:"))
-    assert "every k in base, few-shot, rag, placebo," in ships
+    assert "every k in base, few-shot, similar-shot, rag, placebo," in ships
     assert "placebo" not in json.dumps(without.rule)
 
 

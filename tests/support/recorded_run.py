@@ -6,8 +6,12 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from support import ABSTRACTS, TESTS
+from tunewright.models.model_pool import ModelWeights
 from tunewright.models.source import identity
+from tunewright.recipe import Recipe
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
 
@@ -43,3 +47,18 @@ def _replace(path: Path, words: dict[str, str]) -> None:
     for old, new in words.items():
         text = text.replace(old, new)
     path.write_text(text, encoding="utf-8")
+
+
+def answer_as_recorded(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the weights have the identity under which the run journaled their answers: it depends on the folder."""
+    here = {identity(str(run.path.parent / "model")): _BASE, file_digest(run.file("adapter")): _ADAPTER}
+    weights_here = ModelWeights.of
+
+    def recorded(recipe: Recipe, adapter: Path | None = None) -> ModelWeights:
+        weights = weights_here(recipe, adapter)
+        name = weights.identity
+        for own, old in here.items():
+            name = name.replace(own, old)
+        return ModelWeights(weights.recipe, weights.adapter, name)
+
+    monkeypatch.setattr(ModelWeights, "of", recorded)

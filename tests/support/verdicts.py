@@ -10,7 +10,7 @@ from tunewright.records import Answer, Score
 
 ARMS = ("base", "few-shot", "similar-shot", "rag", "tuned", "tuned+rag")
 RNG = np.random.default_rng(0)
-NOISE = RNG.normal(0, 0.05, (8, 60))
+NOISE = RNG.normal(0, 0.05, (6, 60))
 Metrics = Mapping[str, Callable[[int], float]]
 
 
@@ -26,7 +26,7 @@ def answered(
     scores, answers = [], []
     others = [arm for arm in means if arm != "similar-shot"]
     for arm, mean in means.items():
-        row = others.index(arm) if arm in others else len(NOISE) - 1
+        row = others.index(arm) if arm in others else 1  # similar-shot: as the few-shot arm
         for i in range(num):
             own = {name: value(i) for name, value in (metrics or {}).get(arm, {}).items()}
             scores.append(

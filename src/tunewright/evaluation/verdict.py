@@ -264,6 +264,20 @@ def _unchanged(answers: Sequence[Answer]) -> list[str]:
     ]
 
 
+def _not_measured(results: Results, leaks: int | None, other_bases: Sequence[str]) -> tuple[str, ...]:
+    return (
+        *[f"the {arm} arm did not run" for arm in Arm if arm != Arm.PLACEBO and results.arm(arm) is None],
+        *(["leaks: no training sample was curated"] if leaks is None else []),
+        _FORGETTING[results.kept is not None],
+        *[
+            f"gold-answer likelihood of {name}: it is per token, and another base's tokens are others"
+            for name in other_bases
+        ],
+        *([_NO_PLACEBO] if results.arm(Arm.PLACEBO) is None else []),
+        *_UNMEASURED,
+    )
+
+
 def decide(
     scores: Sequence[Score],
     answers: Sequence[Answer],
@@ -306,7 +320,6 @@ def decide(
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
     promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)
-    absent = [arm for arm in Arm if arm != Arm.PLACEBO and results.arm(arm) is None]
     return Verdict(
         name=name,
         why=(_ADVICE[name], *why, *rule_changes, *_remarks(results, answers, rule)),
@@ -314,17 +327,7 @@ def decide(
         leaks=leaks,
         promising=promising,
         questions_needed=needed,
-        not_measured=(
-            *[f"the {arm} arm did not run" for arm in absent],
-            *(["leaks: no training sample was curated"] if leaks is None else []),
-            _FORGETTING[results.kept is not None],
-            *[
-                f"gold-answer likelihood of {name}: it is per token, and another base's tokens are others"
-                for name in other_bases
-            ],
-            *([_NO_PLACEBO] if results.arm(Arm.PLACEBO) is None else []),
-            *_UNMEASURED,
-        ),
+        not_measured=_not_measured(results, leaks, other_bases),
         rule=rule,
         rule_digest=rule_digest(rule),
         rule_changes=tuple(rule_changes),
