@@ -94,7 +94,10 @@ def test_every_arm_has_its_interval_and_the_verdict_its_own_words(run):
     "quality, name",
     [
         ({"base": 0.9, "few-shot": 0.9, "similar-shot": 0.9, "rag": 0.9, "tuned": 0.1, "tuned+rag": 0.2}, "WORSE"),
-        ({"base": 0.3, "few-shot": 0.3, "similar-shot": 0.3, "rag": 0.3, "tuned": 0.35, "tuned+rag": 0.3}, "NOT PROVEN"),
+        (
+            {"base": 0.3, "few-shot": 0.3, "similar-shot": 0.3, "rag": 0.3, "tuned": 0.35, "tuned+rag": 0.3},
+            "NOT PROVEN",
+        ),
         ({"base": 0.1, "few-shot": 0.1, "similar-shot": 0.1, "rag": 0.1, "tuned": 0.9, "tuned+rag": 0.9}, "SHIP"),
     ],
 )

@@ -39,7 +39,9 @@ def show(run: RunFolder, until: str) -> None:
         console.table("exploratory, with Holm's correction; no part of the verdict", *others)
     console.heading(f"verdict: {verdict.name}")
     if verdict.rule["version"] != RULE_VERSION:
-        console.line(f"  Version {verdict.rule['version']} of the rule gave this verdict; version {RULE_VERSION} is current.")
+        console.line(
+            f"  Version {verdict.rule['version']} of the rule gave this verdict; version {RULE_VERSION} is current."
+        )
     for sentence in verdict.why:
         console.line(f"  {sentence}")
     console.line()

@@ -227,7 +227,10 @@ def model_card(records: CardRecords, recipe: Recipe, verdict: Mapping[str, Any],
         "licenses": documents_license(learned),
         "not_stated": NOT_STATED,
         "quantization": recipe.model.quantization,
-        "digests": [(f"verdict rule, version {verdict['rule']['version']}", str(verdict["rule_digest"])), *records.digests.items()],
+        "digests": [
+            (f"verdict rule, version {verdict['rule']['version']}", str(verdict["rule_digest"])),
+            *records.digests.items(),
+        ],
     }
     return render("card.md", view)
 
