@@ -38,7 +38,7 @@ def commands() -> None:
 
     \b
     Start here:
-      tunewright demo                        the whole path on 24 abstracts, nine minutes on two CPU cores
+      tunewright demo                        labeled reports to a verdict, five minutes on two CPU cores
       tunewright init DOCS -o recipe.toml    a recipe for your own documents
       tunewright run recipe.toml             documents to verdict; run it again to continue after any stop
     """  # noqa: D301 (click reads \b)

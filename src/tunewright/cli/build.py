@@ -24,15 +24,16 @@ def _run(
 
 
 @click.command()
-@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("demo"), help="Run folder.")
-def demo(folder: Path) -> None:
-    """Run the whole path on the examples: 24 open-access abstracts and the embedded model."""
+@click.argument("name", type=click.Choice(["triage", "papers"]), default="triage")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Run folder (default: demo, demo-papers).")
+def demo(name: str, folder: Path | None) -> None:
+    """Run a demo: triage (labeled reports to JSON, five minutes) or papers (24 abstracts, nine minutes)."""
     from tunewright import pipeline
     from tunewright.commands import status
-    from tunewright.commands.init import demo_recipe
+    from tunewright.commands.init import DEMOS
 
-    run = pipeline.run(demo_recipe(), folder)
-    status.show(run, "report")
+    default = Path("demo" if name == "triage" else f"demo-{name}")
+    status.show(pipeline.run(DEMOS[name](), folder or default), "report")
 
 
 @click.command()

@@ -1,8 +1,8 @@
-"""A recipe fitted to the documents or chats and to this machine; and the demo's."""
+"""A recipe fitted to the documents or chats and to this machine; and the recipes of the demos."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tunewright import console
@@ -33,8 +33,23 @@ _FOR_ALL = ("model.base", "training.learning_rate", "training.batch_size", "eval
 _GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
-def demo_recipe() -> Recipe:
-    """Return the recipe of ``tunewright demo``: small enough for two CPU cores and nine minutes."""
+def triage_demo() -> Recipe:
+    """Return the recipe of ``tunewright demo``: labeled incident reports to JSON, five minutes on two CPU cores."""
+    from tunewright.examples import FOLDER, TRIAGE_PROMPT
+
+    return Recipe(
+        system_prompt=TRIAGE_PROMPT,
+        exam=ExamSettings(file=str(FOLDER / "triage.exam.jsonl"), retention_items=60),
+        synthesis=SynthesisSettings(data=(str(FOLDER / "triage.train.jsonl"),)),
+        training=TrainingSettings(
+            epochs=4, batch_size=8, learning_rate=1e-3, held_out_share=0.0, max_tokens=512, checkpoint_steps=10
+        ),
+        evaluation=EvaluationSettings(max_new_tokens=96),
+    )
+
+
+def papers_demo() -> Recipe:
+    """Return the recipe of ``tunewright demo papers``: 24 abstracts, written samples, nine minutes on two CPU cores."""
     from tunewright.examples import abstracts_folder
 
     return Recipe(
@@ -221,3 +236,7 @@ def _gpu_memory_gib() -> float:
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0
+
+
+# The demos by name; each has a run folder of its own.
+DEMOS: dict[str, Callable[[], Recipe]] = {"triage": triage_demo, "papers": papers_demo}
