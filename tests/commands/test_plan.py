@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from tunewright import console
-from tunewright.commands.plan import Sizes, call_range, count_sizes, stage_work, teacher_work
+from tunewright.commands.plan import Sizes, call_range, count_sizes, provable_effect, stage_work, teacher_work
 from tunewright.models.hardware import Shape
 from tunewright.recipe import Recipe
 from tunewright.run_folder import RunFolder
-from tunewright.settings import DocumentSettings, ExamSettings, JudgeSettings, SynthesisSettings, TeacherSettings
+from tunewright.settings import (
+    DocumentSettings,
+    ExamSettings,
+    JudgeSettings,
+    ModelSettings,
+    SynthesisSettings,
+    TeacherSettings,
+    TrainingSettings,
+)
 
 SHAPE = Shape.of(
     {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100, "intermediate_size": 128, "num_attention_heads": 4}
@@ -79,3 +88,24 @@ def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):
     assert call_range("judge", asked, sizes) == (0, 10 * (5 + 2 * 3))
     told, _ = teacher_work("judge", asked, RunFolder.create(tmp_path / "run"), 0, 110)
     assert "110 calls" in told and "$" in told
+
+
+def test_own_data_is_counted_without_its_held_out_part(tmp_path, tiny_model):
+    rows = [{"prompt": f"Where is ship {i}?", "completion": f"In dock {i}."} for i in range(100)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    own = Recipe(
+        model=ModelSettings(base=str(tiny_model), quantization="none"),
+        synthesis=SynthesisSettings(data=("chats.jsonl",)),
+        exam=ExamSettings(held_out_share=0.25),
+        training=TrainingSettings(batch_size=8, epochs=2, held_out_share=0),
+        folder=tmp_path,
+    )
+    run = RunFolder(tmp_path / "run")
+    sizes = count_sizes(own, run)
+    assert (sizes.num_samples, sizes.num_held_out, sizes.num_questions) == (75, 25, 25)
+    assert 75 * 10 < sizes.num_tokens < 75 * 100
+    text, seconds = stage_work("train", own, run, sizes, SHAPE)
+    assert text == f"75 samples, 20 steps, {2 * sizes.num_tokens:,} tokens" and seconds > 0
+    assert "25 question(s)" in next(provable_effect(own, run, sizes))
+    elsewhere = own.model_copy(update={"model": ModelSettings(base="some/hub-name")})
+    assert count_sizes(elsewhere, run).num_tokens == pytest.approx(75 * 7, rel=0.2)  # characters / 4

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewright import console, pipeline
+from tunewright.curation.chat_formats import read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
-from tunewright.models.hardware import Shape, free_bytes
+from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
 from tunewright.models.memory_plan import choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
@@ -24,14 +25,18 @@ from tunewright.statistics.power import exam_power, question_counts
 from tunewright.synthesis.exam import CALLS_PER_QUESTION, read_own_exam
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
+from tunewright.training.dataset import num_held_out
+from tunewright.training.packing import num_steps
 
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
 _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
 _TOKENS_PER_CALL = (130, 30)  # prompt, written
 _TOKENS_PER_SAMPLE = 110
+_SAMPLES_TO_COUNT = 1000
 _YIELD = 0.75  # share of the written samples that curation keeps
 _SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the retention suite
-_FLOPS = {"cpu": 1.2e11, "cuda": 2.5e14}  # sustained, two cores with wide vectors; one large GPU
+_GPU_FLOPS = 2.5e14  # sustained, one large GPU
+_TRAINING_PACE = 0.6  # of a CPU's pace in matrix products alone
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Sizes:
     num_tokens: int
     num_questions: int
     num_chunks: int
+    num_held_out: int = 0  # chats that become exam questions
 
 
 def show_plan(recipe: Recipe, folder: Path) -> None:
@@ -91,15 +97,40 @@ def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     shares = sum(number for task, number in built_on.items() if task in recipe.synthesis.tasks)
     kept = round(written * _YIELD * (1 + shares * recipe.synthesis.refusal_share)) + recipe.synthesis.general_samples
     tokens = kept * _TOKENS_PER_SAMPLE
+    held_out = 0
     if run.file(RunFile.TRAIN).exists():
         samples = run.read_records(RunFile.TRAIN, Sample)
-        kept = len(samples)
-        tokens = sum(len(message.content) for sample in samples for message in sample.messages) // 4
+        kept, tokens = _trained(samples, recipe)
+    elif recipe.synthesis.data:
+        own, _ = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
+        held_out = round(recipe.exam.held_out_share * len(own))
+        own_kept, own_tokens = _trained(list({sample.id: sample for sample in own}.values()), recipe)
+        left = 1 - held_out / len(own)
+        kept, tokens = kept + round(own_kept * left), tokens + round(own_tokens * left)
     counts = _questions_by_document(recipe, run)
-    questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document
+    questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document + held_out
     questions = questions if counts is None else sum(counts)
     chunks = len(run.records_if_any(RunFile.CHUNKS, Chunk))
-    return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)))
+    return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)), held_out)
+
+
+def _trained(samples: Sequence[Sample], recipe: Recipe) -> tuple[int, int]:
+    """Return the number of samples that fit into training.max_tokens, and of their tokens.
+
+    The student's tokenizer counts where it is at hand, on some of many samples; else four characters are a token.
+    """
+    some = samples[:: math.ceil(len(samples) / _SAMPLES_TO_COUNT)] if samples else []
+    if _shape(recipe) is None:
+        sizes = [sum(len(message.content) for message in sample.messages) // 4 for sample in some]
+    else:
+        from tunewright.models.chat_template import encode
+        from tunewright.models.student import student_tokenizer
+
+        tokenizer = student_tokenizer(recipe)
+        sizes = [len(encode(tokenizer, sample.messages).input_ids) for sample in some]
+    fitting = [size for size in sizes if size <= recipe.training.max_tokens]
+    scale = len(samples) / max(1, len(some))
+    return round(len(fitting) * scale), round(sum(fitting) * scale)
 
 
 def _shape(recipe: Recipe) -> Shape | None:
@@ -119,10 +150,12 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
     if most:
         return teacher_work(stage, recipe, run, least, most)
     if stage in ("train", "placebo") and shape:
-        steps = -(-sizes.num_samples // recipe.training.batch_size) * recipe.training.epochs
-        tokens = sizes.num_tokens * recipe.training.epochs
+        trained = sizes.num_samples - num_held_out(sizes.num_samples, recipe.training.held_out_share)
+        steps = num_steps(trained, recipe.training.batch_size, recipe.training.epochs)
+        tokens = round(sizes.num_tokens * trained / max(1, sizes.num_samples)) * recipe.training.epochs
         operations = shape.flops_per_token(recipe.training.method == "full", checkpointing=False) * tokens
-        return f"{steps} steps, {tokens:,} tokens", operations / _FLOPS[_device()]
+        work = f"{trained:,} samples, {steps} steps, {tokens:,} tokens"
+        return work, operations / _training_flops(recipe)
     if stage in ("train", "placebo"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
@@ -140,6 +173,15 @@ def _arms(recipe: Recipe) -> list[Arm]:
     if not recipe.needs_samples:
         without |= {Arm.FEW_SHOT, Arm.SIMILAR_SHOT}
     return [arm for arm in recipe.evaluation.arms if arm not in without]
+
+
+def _training_flops(recipe: Recipe) -> float:
+    """Return the operations per second of training: a stated guess for a GPU, measured for a CPU."""
+    if _device() == "cuda":
+        return _GPU_FLOPS
+    from tunewright.models.loading import compute_dtype
+
+    return _TRAINING_PACE * measured_cpu_flops(compute_dtype("cpu", recipe.model.compute))
 
 
 def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
@@ -229,7 +271,8 @@ def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[st
     else:
         learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
         unseen = [2 * recipe.exam.unseen_per_document] * sizes.num_exam_documents
-        if counts := [size for size in learned + unseen if size]:
+        held_out = [1] * sizes.num_held_out
+        if counts := [size for size in learned + unseen + held_out if size]:
             yield exam_power(counts)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunewright.models.families import shape_of
+
+if TYPE_CHECKING:
+    import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -136,6 +140,19 @@ def _allowed_bytes() -> float:
 def peak_flops(device_name: str) -> float:
     """Return a GPU's dense 16-bit operations per second by its name; 0 if unknown."""
     return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_name), 0.0)
+
+
+def measured_cpu_flops(dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """Return the operations per second of matrix products on this CPU as it is now: measured for ``seconds``."""
+    import torch
+
+    rows, weights = torch.ones(1024, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+    torch.nn.functional.linear(rows, weights)
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        torch.nn.functional.linear(rows, weights)
+        count += 1
+    return 2.0 * rows.numel() * len(weights) * count / elapsed
 
 
 def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:

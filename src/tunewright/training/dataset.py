@@ -163,10 +163,16 @@ class TrainingData:
     text_share: float
 
 
+def num_held_out(num_examples: int, share: float) -> int:
+    """Return the size of a share of the examples; 0 if it is too small for a mean."""
+    number = round(share * num_examples)
+    return number if number >= _MIN_HELD_OUT else 0
+
+
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Return (examples to train on, held-out examples): a share drawn by the seed, none if that is fewer than four."""
-    number = round(share * len(examples))
-    if number < _MIN_HELD_OUT:
+    number = num_held_out(len(examples), share)
+    if not number:
         return list(examples), []
     order = list(range(len(examples)))
     random.Random(hashlib.sha256(f"held out {seed}".encode()).digest()).shuffle(order)
