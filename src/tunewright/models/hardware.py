@@ -143,16 +143,23 @@ def peak_flops(device_name: str) -> float:
 
 
 def measured_cpu_flops(dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Return the operations per second of matrix products on this CPU as it is now: measured for ``seconds``."""
+    """Return the operations per second of matrix products on this CPU, beside what else runs on it.
+
+    The pace per second of processor time is measured for ``seconds`` of it; how many processors this process gets
+    follows from the load average.
+    """
     import torch
 
     rows, weights = torch.ones(1024, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
     torch.nn.functional.linear(rows, weights)
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
+    start, count = time.process_time(), 0
+    while (elapsed := time.process_time() - start) < seconds:
         torch.nn.functional.linear(rows, weights)
         count += 1
-    return 2.0 * rows.numel() * len(weights) * count / elapsed
+    pace = 2.0 * rows.numel() * len(weights) * count / elapsed
+    threads = torch.get_num_threads()
+    others = max(0.0, os.getloadavg()[0] - 1)  # without this process
+    return pace * threads * min(1.0, (os.cpu_count() or threads) / (others + threads))
 
 
 def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
