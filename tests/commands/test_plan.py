@@ -73,19 +73,19 @@ def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp
     sizes = count_sizes(own, RunFolder(tmp_path / "run"))
     assert sizes.num_questions == 30
     told, seconds = stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
-    assert told == "150 answers, 200 of general ability"
+    assert told == "180 answers, 200 of general ability"
     compared = own.model_copy(update={"evaluation": own.evaluation.model_copy(update={"compare": ("other",)})})
     more, longer = stage_work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, SHAPE)
-    assert more.startswith("180 answers") and longer > seconds
+    assert more.startswith("210 answers") and longer > seconds
     assert console.rough_duration(stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)[1]) == "?"
-    assert call_range("judge", compared, sizes) == (0, 30 * (6 + 2 * 3))
+    assert call_range("judge", compared, sizes) == (0, 30 * (7 + 2 * 3))
 
 
 def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):
     judge = JudgeSettings(url="http://y/v1", model="j", price=(2.0, 4.0))
     asked = recipe().model_copy(update={"judge": judge})
     sizes = replace(SIZES, num_questions=10)
-    assert call_range("judge", asked, sizes) == (0, 10 * (5 + 2 * 3))
+    assert call_range("judge", asked, sizes) == (0, 10 * (4 + 2 * 3))  # without documents, no rag
     told, _ = teacher_work("judge", asked, RunFolder.create(tmp_path / "run"), 0, 110)
     assert "110 calls" in told and "$" in told
 

@@ -156,8 +156,8 @@ def measured_cpu_flops(dtype: torch.dtype, seconds: float = 0.5) -> float:
     while (elapsed := time.process_time() - start) < seconds:
         torch.nn.functional.linear(rows, weights)
         count += 1
-    pace = 2.0 * rows.numel() * len(weights) * count / elapsed
-    threads = torch.get_num_threads()
+    pace: float = 2.0 * rows.numel() * len(weights) * count / elapsed
+    threads = int(torch.get_num_threads())
     others = max(0.0, os.getloadavg()[0] - 1)  # without this process
     return pace * threads * min(1.0, (os.cpu_count() or threads) / (others + threads))
 
