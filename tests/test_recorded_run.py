@@ -43,7 +43,7 @@ def test_only_the_evaluation_by_a_newer_rule_is_stale_and_it_asks_no_model(
     run = recorded_run.unpack(tmp_path)
     recipe = load_recipe(run.file("recipe.toml"))
     recorded_run.answer_as_recorded(run, monkeypatch)
-    assert stale(run) == {"evaluate": "evaluation, version changed", "report": "version changed"}
+    assert stale(run) == {"evaluate": "version changed", "report": "version changed"}
     monkeypatch.setattr(model_pool, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
     unchanged = ("answers-journal.jsonl", "answers.jsonl", "kept-answers.jsonl", "adapter", "train.jsonl")
     answered = {name: file_digest(run.file(name)) for name in unchanged}

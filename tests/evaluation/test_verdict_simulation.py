@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from verdict_simulation import (  # noqa: E402
     ARMS,
+    BASE,
     RESULTS,
+    TUNED,
     WORLDS,
     clusters_of,
     draw_scores,
@@ -20,7 +22,6 @@ from verdict_simulation import (  # noqa: E402
     verdicts,
 )
 
-from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import apply_rule, decide
 from tunewright.records import Score
 from tunewright.statistics.intervals import paired
@@ -47,7 +48,7 @@ def test_each_simulated_verdict_is_that_of_the_whole_path(name: str) -> None:
     truth = WORLDS[name]
     drawn = draw_scores(truth, 6, np.random.default_rng(7))
     documents = clusters_of(truth.num_questions, truth.num_documents)
-    written = rule(0.10, ARMS)
+    written = truth.rule
     for run, results in enumerate(results_of(truth, drawn)):
         scores = [
             Score(
@@ -59,6 +60,7 @@ def test_each_simulated_verdict_is_that_of_the_whole_path(name: str) -> None:
                 metrics={"false_refusal": 0.0, "cut_or_empty": 0.0},
             )
             for row, arm in enumerate(ARMS)
+            if arm in truth.arms
             for index in range(truth.num_questions)
         ]
         verdict = decide(scores, [], written, 0)
@@ -71,7 +73,7 @@ def test_each_simulated_verdict_is_that_of_the_whole_path(name: str) -> None:
 def test_drawn_scores_have_the_spread_and_the_correlation_that_they_claim() -> None:
     truth = WORLDS["no effect"]
     drawn = draw_scores(truth, 4000, np.random.default_rng(1))
-    differences = drawn[:, 3] - drawn[:, 0]
+    differences = drawn[:, TUNED] - drawn[:, BASE]
     assert differences.std() == pytest.approx(0.383, abs=0.005)
     assert np.corrcoef(differences[:, 0], differences[:, 10])[0, 1] == pytest.approx(0.3, abs=0.06)  # one document
     assert np.corrcoef(differences[:, 0], differences[:, 1])[0, 1] == pytest.approx(0.0, abs=0.06)

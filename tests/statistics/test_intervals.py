@@ -81,7 +81,7 @@ def test_without_variance_interval_and_p_agree(value: float, num: int) -> None:
 
 def test_mean_interval_stays_in_range() -> None:
     interval = mean_interval([1.0] * 9 + [0.0], range(10))
-    assert interval.high == 1.0
+    assert interval.mean < interval.high <= 1.0
     assert interval.low < 0.9
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tunewright.annotation.plan import MarkingPair
 from tunewright.records import Answer, Mark, Record, Score
 from tunewright.statistics.agreement import STOP, ExactShare, e_value, exact_share, krippendorff_alpha
-from tunewright.statistics.intervals import Interval, mcnemar_exact, paired
+from tunewright.statistics.intervals import Interval, difference_interval, mcnemar_exact
 
 E_VALUE = (
     "mixture likelihood ratio of the decisive marks against win rate 1/2, uniform over the win rate; "
@@ -174,7 +174,7 @@ def summarize_marks(
         wins={arms[0]: losses, arms[1]: wins, "neither": counts[0.0]},
         win_share=exact_share(wins, wins + losses),
         p=mcnemar_exact(losses, wins),
-        preference=paired(list(people.values()), [documents[q] for q in people]) if people else None,
+        preference=difference_interval(list(people.values()), [documents[q] for q in people]) if people else None,
         e_value=evidence(marks, arms),
         left_chosen=exact_share(sum(mark.winner == mark.left for mark in sided), len(sided)),
         self_agreement=self_agreement(marks),

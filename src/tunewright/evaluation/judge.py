@@ -14,7 +14,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, Record
 from tunewright.settings import EMBEDDED, Arm
 from tunewright.statistics.agreement import ExactShare, exact_share
-from tunewright.statistics.intervals import Interval, mean_interval, paired
+from tunewright.statistics.intervals import Interval, difference_interval, mean_interval
 from tunewright.teacher.identity import teacher_identity
 from tunewright.teacher.llm_judge import JudgedAnswer, compare_answers, judge_support
 from tunewright.teacher.protocol import TeacherLike
@@ -211,7 +211,7 @@ def _preference(pair: tuple[str, ...], judgments: Sequence[Judgment]) -> Prefere
         wins=values.count(1.0),
         losses=values.count(-1.0),
         ties=values.count(0.0),
-        interval=paired(values, [j.document for j in judgments]) if values else None,
+        interval=difference_interval(values, [j.document for j in judgments]) if values else None,
     )
 
 

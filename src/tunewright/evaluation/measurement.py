@@ -19,7 +19,15 @@ from tunewright.evaluation.retention import measure_retention
 from tunewright.metrics import is_structured
 from tunewright.records import Answer, RetentionAnswer, Score
 from tunewright.settings import Arm
-from tunewright.statistics.intervals import Interval, holm, mean_interval, paired, rank_correlation, sign_flip
+from tunewright.statistics.intervals import (
+    Interval,
+    difference_interval,
+    holm,
+    mean_interval,
+    paired,
+    rank_correlation,
+    sign_flip,
+)
 
 PAIRS = (
     (Arm.TUNED, Arm.BASE),
@@ -58,9 +66,12 @@ def _metric(name: str) -> Value:
 
 
 def paired_difference(
-    first: ScoresByQuestion, second: ScoresByQuestion, value: Value, measure: str, level: float
+    first: ScoresByQuestion, second: ScoresByQuestion, value: Value, measure: str, level: float, bounded: bool = True
 ) -> Difference | None:
-    """Return the paired difference over the questions where both arms have a finite value; None without any."""
+    """Return the paired difference over the questions where both arms have a finite value; None without any.
+
+    ``bounded``: the values are scores in [0, 1].
+    """
     differences, clusters = [], []
     for question, score in first.items():
         other = second.get(question)
@@ -74,7 +85,7 @@ def paired_difference(
         first=next(iter(first.values())).arm,
         second=next(iter(second.values())).arm,
         measure=measure,
-        interval=paired(differences, clusters, level),
+        interval=(difference_interval if bounded else paired)(differences, clusters, level),
         sign_flip_p=sign_flip(differences, clusters),
     )
 
@@ -161,7 +172,7 @@ def _nll(
         counts = score.metrics.get("answerable", 1.0) and score.metrics.get("closed_book", 1.0)
         return nll.get((score.arm, score.question)) if counts and ring in (None, score.ring) else None
 
-    return paired_difference(by_arm[rival], by_arm[Arm.TUNED], value, "gold_nll", level)
+    return paired_difference(by_arm[rival], by_arm[Arm.TUNED], value, "gold_nll", level, bounded=False)
 
 
 def _contrast(by_arm: Mapping[str, ScoresByQuestion], answers: Sequence[Answer], level: float) -> Difference | None:
@@ -173,7 +184,7 @@ def _contrast(by_arm: Mapping[str, ScoresByQuestion], answers: Sequence[Answer],
     def value(score: Score) -> float | None:
         return margin.get((score.arm, score.question)) if score.metrics.get("closed_book", 1.0) else None
 
-    return paired_difference(by_arm[Arm.TUNED], by_arm[Arm.BASE], value, "contrast_margin", level)
+    return paired_difference(by_arm[Arm.TUNED], by_arm[Arm.BASE], value, "contrast_margin", level, bounded=False)
 
 
 def _exploratory(by_arm: Mapping[str, ScoresByQuestion], level: float) -> list[Difference]:

@@ -28,7 +28,7 @@ from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
-from tunewright.statistics.intervals import paired, sign_flip
+from tunewright.statistics.intervals import difference_interval, paired, sign_flip
 from tunewright.text.normalization import sentences
 
 _NUMBERED = re.compile(r"(\d+)[.)]\s+\S")
@@ -176,7 +176,7 @@ def _difference(pairs: Sequence[AnswerPair], measure: str, level: float) -> Diff
         first=Arm.TUNED,
         second=Arm.BASE,
         measure=measure,
-        interval=paired(values, items, level),
+        interval=(paired if measure == CROSS_ENTROPY else difference_interval)(values, items, level),
         sign_flip_p=sign_flip(values, items),
     )
 

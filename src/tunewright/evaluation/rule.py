@@ -91,7 +91,8 @@ def rule(
         "version": RULE_VERSION,
         "metrics_version": METRICS_VERSION,
         "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
-        "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents",
+        "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents; Wilson's on the "
+        "effective number of questions for a share, and where t leaves [-1, 1]",
         "margin": margin,
         "alpha": 0.05,
         "use": use,
