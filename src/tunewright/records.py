@@ -90,10 +90,15 @@ class SplitEntry(Record):
 
 
 class Message(Record):
-    """One chat turn."""
+    """One chat turn; ``loss``: whether an assistant turn is trained on, else it is only read."""
 
     role: Role
     content: str
+    loss: bool = True
+
+    def as_turn(self) -> dict[str, str]:
+        """Return the role and the content, as a chat template takes them."""
+        return {"role": self.role, "content": self.content}
 
 
 class Sample(Record):

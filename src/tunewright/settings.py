@@ -229,6 +229,9 @@ class TrainingSettings(Settings):
     kernels: Literal["auto", "off"] = Field("auto", description="off computes through transformers and peft alone")
     max_tokens: int = Field(1024, ge=16, description="longest sample; longer ones are left out and counted")
     held_out_share: float = Field(0.05, ge=0, le=0.5, description="share of the samples kept for the held-out loss")
+    reasoning: Literal["strip", "keep"] = Field(
+        "strip", description="of <think> blocks in your data and in all answers: removed, or trained on and scored"
+    )
     text_share: Share = Field(0.0, description="share of the tokens that are the documents' raw text; 1: nothing else")
     text_overlap: int = Field(0, ge=0, description="tokens of context before a piece of raw text, without loss")
     warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
@@ -237,8 +240,8 @@ class TrainingSettings(Settings):
     tracker: Literal["", "tensorboard", "wandb", "mlflow", "trackio"] = Field("", description="also log there")
 
 
-# Of [training]: what decides how a step is computed or watched, not what it computes.
-NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "tracker"})
+# Of [training]: what decides how a step is computed or watched, or what is in the training set already.
+NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "reasoning", "tracker"})
 
 # Of [preference]: where the pairs come from; for the training, what they are stands in its place.
 MAKES_PAIRS = frozenset({"data", "make", "samples"})

@@ -249,6 +249,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
     """Return the stage with the inputs that it has under this recipe."""
+    if stage.name == "evaluate" and recipe.training.reasoning == "keep":
+        stage = replace(stage, settings=(*stage.settings, "training.reasoning"))
     if stage.name == "evaluate" and Arm.PLACEBO in recipe.evaluation.arms:
         return replace(stage, reads=(*stage.reads, RunFile.PLACEBO))
     if stage.name in ("train", "placebo"):
@@ -267,7 +269,7 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
 def _curating(stage: Stage, recipe: Recipe) -> Stage:
     """Return the stage "curate" with the models that this recipe's rules call, and its version for own data."""
     if recipe.synthesis.data:
-        stage = replace(stage, version=stage.version + 1)
+        stage = replace(stage, version=stage.version + 1, settings=(*stage.settings, "training.reasoning"))
     if recipe.curation.checks or recipe.curation.paraphrase_check:
         stage = replace(stage, settings=stage.settings + _TEACHER, outside=(*stage.outside, "teacher"))
     if recipe.curation.reward:

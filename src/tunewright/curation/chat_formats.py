@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
 from tunewright.storage import file_digest
+from tunewright.text.reasoning import strip_reasoning
 from tunewright.text.tables import TABLES, table_rows
 
 Parsed = TypeVar("Parsed")
@@ -25,14 +27,19 @@ _ROLES: dict[str, Role] = {
     "system": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
 }
-# <|im_start|>role, <|start_header_id|>role<|end_header_id|>, and the bare <|role|>
+_TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython")
+_LOSS_FLAGS = ("weight", "train", "loss", "training")
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+# <|im_start|>role, <|start_header_id|>role<|end_header_id|>, the bare <|role|>, and "### Human:"
 _ROLE_TOKEN = re.compile(
     r"<\|im_start\|>[ \t]*(\w+)|<\|start_header_id\|>(\w+)<\|end_header_id\|>|<\|(system|user|assistant)\|>"
+    r"|###[ \t]*(Human|User|Assistant|System):"
 )
 _END_TOKEN = re.compile(r"</s>|<\|(?:im_end|end|eot_id|endoftext|end_of_text|begin_of_text)\|>|^\s*<s>")
 
@@ -73,11 +80,34 @@ def message(role: object, content: object) -> Message:
     return Message(role=known, content=_text(content))
 
 
+def _is_off(value: object) -> bool:
+    """Return whether a flag says no: false, 0, or these as the text of a table's cell."""
+    return value.strip().lower() in ("false", "0", "0.0") if isinstance(value, str) else value in (False, 0)
+
+
+def _is_without_loss(item: Mapping[str, Any]) -> bool:
+    return any(_is_off(item[key]) for key in _LOSS_FLAGS if item.get(key) is not None)
+
+
+def _turn(turn: Mapping[str, Any]) -> Message:
+    """Return a turn with its reasoning, if any, and its loss flag."""
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if role in _TOOL_ROLES or turn.get("tool_calls") or turn.get("function_call"):
+        raise Malformed("tool calls", f"a turn of {role}")
+    result = message(role, content)
+    if result.role != "assistant":
+        return result
+    thought = next((turn[key] for key in _REASONING if isinstance(turn.get(key), str) and turn[key].strip()), "")
+    if thought and not result.content.startswith("<think>"):
+        result = result.model_copy(update={"content": f"<think>\n{thought.strip()}\n</think>\n\n{result.content}"})
+    return result.model_copy(update={"loss": False}) if _is_without_loss(turn) else result
+
+
 def turns(value: object) -> list[Message]:
     """Return the turns of a list of {role, content} or {from, value}."""
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Malformed("turns are not a list of objects")
-    return [message(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in value]
+    return [_turn(turn) for turn in value]
 
 
 def _from_messages(line: Mapping[str, Any]) -> list[Message]:
@@ -93,8 +123,55 @@ def _from_sharegpt(line: Mapping[str, Any]) -> list[Message]:
 
 
 def _from_alpaca(line: Mapping[str, Any]) -> list[Message]:
-    parts = [_text(line["instruction"]), _text(line.get("input") or "")]
-    return [message("user", "\n\n".join(filter(None, parts))), message("assistant", line["output"])]
+    """Return instruction and input as the user's turn, behind the rounds of ``history``."""
+    history = line.get("history") or []
+    earlier: list[Message] = []
+    if not isinstance(history, list):
+        raise Malformed("history is not a list of exchanges")
+    for item in history:
+        if isinstance(item, dict):
+            earlier += turns([item]) if "role" in item or "from" in item else _from_alpaca(item)
+        elif isinstance(item, list) and len(item) == 2:
+            earlier += [message("user", item[0]), message("assistant", item[1])]
+        else:
+            raise Malformed("history is not a list of exchanges")
+    output = line.get("output", line.get("response"))
+    context = line.get("input") or line.get("context") or ""
+    prompt = "\n\n".join(filter(None, [_text(line.get("instruction") or ""), _text(context)]))
+    return [*earlier, message("user", prompt), message("assistant", output)]
+
+
+def _from_question(line: Mapping[str, Any]) -> list[Message]:
+    """Return context and question as the user's turn; of several answers (SQuAD), the first."""
+    answer = line.get("answer", line.get("answers"))
+    if isinstance(answer, dict):
+        answer = answer.get("text")
+    if isinstance(answer, list):
+        if not answer:
+            raise Malformed("a question without an answer")
+        answer = answer[0].get("text") if isinstance(answer[0], dict) else answer[0]
+    parts = [_text(line.get("context") or ""), _text(line["question"])]
+    return [message("user", "\n\n".join(filter(None, parts))), message("assistant", answer)]
+
+
+def _from_response(line: Mapping[str, Any]) -> list[Message]:
+    return _from_completion({**line, "completion": line["response"]})
+
+
+def _from_rated(line: Mapping[str, Any]) -> list[Message]:
+    """Return the instruction and the response with the best overall score (UltraFeedback)."""
+    rated = line["completions"]
+    if not isinstance(rated, list) or not rated or not all(isinstance(item, dict) for item in rated):
+        raise Malformed("completions are not a list of objects")
+    best = max(rated, key=lambda item: float(item.get("overall_score") or item.get("fine-grained_score") or 0))
+    return [message("user", line["instruction"]), message("assistant", best.get("response"))]
+
+
+def _from_data(line: Mapping[str, Any]) -> list[Message]:
+    """Return the turns of a list of texts, the user's first (UltraChat)."""
+    if not isinstance(line["data"], list):
+        raise Malformed("turns are not a list of texts")
+    return [message(("user", "assistant")[number % 2], text) for number, text in enumerate(line["data"])]
 
 
 def _from_completion(line: Mapping[str, Any]) -> list[Message]:
@@ -121,14 +198,42 @@ def _from_text(line: Mapping[str, Any]) -> list[Message]:
     ]
 
 
-def _messages(line: object) -> tuple[Message, ...]:
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """Return the turns with those of one role in a row joined by a blank line."""
+    result: list[Message] = []
+    for turn in messages:
+        if result and result[-1].role == turn.role and turn.content and result[-1].content:
+            last = result.pop()
+            turn = Message(role=turn.role, content=f"{last.content}\n\n{turn.content}", loss=last.loss and turn.loss)
+        result.append(turn)
+    return result
+
+
+def _trained(messages: Sequence[Message]) -> list[Message]:
+    """Return the turns up to the last that is trained on; raise Malformed where there is none."""
+    answers = [number for number, turn in enumerate(messages) if turn.role == "assistant"]
+    last = max((number for number in answers if messages[number].loss), default=None)
+    if answers and last is None:
+        raise Malformed("marked as not to train on")
+    return list(messages if last is None or messages[-1].loss else messages[: last + 1])
+
+
+def _messages(line: object, keeps_reasoning: bool = False) -> tuple[Message, ...]:
     """Return a line's conversation, or raise Malformed."""
     if not isinstance(line, dict):
         raise Malformed("not a JSON object", f"it is {type(line).__name__}")
     form = next((form for keys, form in FORMATS.values() if all(line.get(key) is not None for key in keys)), None)
     if form is None:
         raise Malformed("unknown format", f"keys: {', '.join(sorted(line)) or 'none'}")
+    if _is_without_loss(line) or line.get("label") in (False, "false", "False"):
+        raise Malformed("marked as not to train on")
     messages = [message for message in form(line) if message.role != "system" or message.content]
+    if not keeps_reasoning:
+        messages = [
+            turn.model_copy(update={"content": strip_reasoning(turn.content)}) if turn.role == "assistant" else turn
+            for turn in messages
+        ]
+    messages = _trained(_merged(messages))
     system = line.get("system")
     if isinstance(system, str) and system.strip() and not any(m.role == "system" for m in messages):
         messages.insert(0, message("system", system))
@@ -174,10 +279,36 @@ def _lines(path: Path) -> Iterator[_Line]:
             yield _Line(f"{path}:{number}", *_decode(raw))
 
 
+def _threads(lines: Iterator[_Line]) -> Iterator[_Line]:
+    """Yield the lines; of rows that are single messages of a tree (OpenAssistant), each path to a last answer."""
+    rows: dict[str, _Line] = {}
+    for line in lines:
+        if isinstance(line.content, dict) and all(key in line.content for key in ("message_id", "text", "role")):
+            rows[str(line.content["message_id"])] = line
+        else:
+            yield line
+    answers = {name for name, line in rows.items() if line.content["role"] == "assistant"}
+    inner = {earlier for name in answers for earlier in _path(name, rows)[:-1]}
+    ends = (answers - inner) | (rows.keys() - answers - inner)  # a question without an answer is counted as such
+    for name, line in rows.items():
+        if name in ends:
+            turns = [{"role": rows[n].content["role"], "content": rows[n].content["text"]} for n in _path(name, rows)]
+            yield _Line(line.position, {"messages": turns})
+
+
+def _path(name: str, rows: Mapping[str, _Line]) -> list[str]:
+    """Return the names of the messages from a tree's root to one of its messages."""
+    path: list[str] = []
+    while name in rows and name not in path:
+        path.insert(0, name)
+        name = str(rows[name].content.get("parent_id"))
+    return path
+
+
 def parsed_lines(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Iterator[tuple[str, Parsed | Malformed]]:
     """Yield each line's position, and its parsed content or why it has none."""
     for path in files:
-        for line in _lines(path):
+        for line in _threads(_lines(path)):
             try:
                 if line.fault:
                     raise Malformed("not JSON", line.fault)
@@ -217,10 +348,11 @@ def _all_malformed(rejections: Sequence[Rejection]) -> DocumentError:
     )
 
 
-def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]:
+def read_own_data(paths: Sequence[Path], keeps_reasoning: bool = False) -> tuple[list[Sample], list[Rejection]]:
     """Read chat data: JSON lines or a JSON array; the format (FORMATS) is recognized line by line.
 
-    A conversation without a system turn gets none.
+    A conversation without a system turn gets none. Turns that the data marks as not to train on take no loss; what
+    follows the last trained turn is left out. Reasoning before an answer is removed unless ``keeps_reasoning``.
 
     Returns:
         The samples, in order, and one rejection per malformed line, with its file and line number.
@@ -230,12 +362,12 @@ def read_own_data(paths: Sequence[Path]) -> tuple[list[Sample], list[Rejection]]
     """
     samples: list[Sample] = []
     rejections: list[Rejection] = []
-    for position, messages in parsed_lines(data_files(paths), _messages):
+    for position, messages in parsed_lines(data_files(paths), partial(_messages, keeps_reasoning=keeps_reasoning)):
         if isinstance(messages, Malformed):
             reason = f"own data: {messages.reason}"
             rejections.append(Rejection(stage="curate", id=position, reason=reason, detail=messages.detail))
             continue
-        identity = digest([message.model_dump() for message in messages])
+        identity = digest([message.model_dump(exclude_defaults=True) for message in messages])
         samples.append(Sample(id=identity, task=OWN, messages=messages))
     if paths and not samples:
         if rejections:
@@ -286,6 +418,12 @@ FORMATS: dict[str, tuple[tuple[str, ...], _Form]] = {
     "conversation": (("conversation",), _from_conversation),
     "ShareGPT": (("conversations",), _from_sharegpt),
     "Alpaca": (("instruction", "output"), _from_alpaca),
+    "Dolly": (("instruction", "response"), _from_alpaca),
+    "UltraFeedback": (("instruction", "completions"), _from_rated),
     "prompt and completion": (("prompt", "completion"), _from_completion),
+    "HelpSteer": (("prompt", "response"), _from_response),
+    "question and answer": (("question", "answer"), _from_question),
+    "SQuAD": (("question", "answers"), _from_question),
+    "UltraChat": (("data",), _from_data),
     "text with role tokens": (("text",), _from_text),
 }

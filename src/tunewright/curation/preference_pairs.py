@@ -54,7 +54,7 @@ class PairInputs:
 def pair_of(sample: Sample, origin: str, rejected: str, chosen: str | None = None) -> PreferencePair:
     """Return a pair on a sample's prompt; the verified answer is chosen unless ``chosen`` is given."""
     prompt, better = sample.messages[:-1], sample.answer if chosen is None else chosen
-    identity = digest([turn.model_dump() for turn in prompt], better, rejected)
+    identity = digest([turn.as_turn() for turn in prompt], better, rejected)
     return PreferencePair(id=identity, prompt=prompt, chosen=better, rejected=rejected, origin=origin, sample=sample.id)
 
 
@@ -214,7 +214,7 @@ def _pair(line: object) -> PreferencePair:
     fault = turn_fault(chosen) or turn_fault(rejected)
     if fault:
         raise Malformed(fault, " ".join(turn.role for turn in chosen))
-    identity = digest([turn.model_dump() for turn in (*chosen, rejected[-1])])
+    identity = digest([turn.as_turn() for turn in (*chosen, rejected[-1])])
     return PreferencePair(
         id=identity, prompt=tuple(chosen[:-1]), chosen=chosen[-1].content, rejected=rejected[-1].content
     )

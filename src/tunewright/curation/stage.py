@@ -28,7 +28,7 @@ from tunewright.curation.teacher_checks import Figures, check_by_teacher
 from tunewright.errors import StageError
 from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, PreferencePair, Question, Rejection, Sample, StageSummary
+from tunewright.records import OWN, Chunk, Document, PreferencePair, Question, Rejection, Sample, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.teacher import open_teacher
 from tunewright.teacher.protocol import TeacherLike
@@ -90,12 +90,27 @@ def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) 
             "the teacher wrote none, and the recipe names no chat data of your own",
             "raise synthesis.samples_per_document, or name your data in synthesis.data",
         )
-    top = Counter(rejection.reason for rejection in rejections).most_common(3)
+    counts = Counter(rejection.reason for rejection in rejections)
+    top = counts.most_common(3)
     return StageError(
         f"all {num_in} samples were rejected: the training set would be empty",
         "dropped because: " + "; ".join(f"{reason} ({count})" for reason, count in top),
-        f"read them in '{run.file(RunFile.REJECTED)}'; then loosen [curation], or use a stronger teacher",
+        f"read them in '{run.file(RunFile.REJECTED)}'; then {_remedy(top[0][0], rejections)}",
     )
+
+
+def _remedy(reason: str, rejections: Sequence[Rejection]) -> str:
+    """Return what helps against the most frequent reason of the rejections."""
+    if reason.startswith("personal data"):
+        return "mask what is personal (--set curation.privacy=mask), or keep it (--set curation.privacy=keep)"
+    if "exam" in reason:
+        return "bring an exam that asks something else than the samples (exam.file), or other samples"
+    if reason.startswith("own data: "):
+        return "correct the format of your data: docs/data.md lists the formats"
+    if "duplicate" in reason:
+        return "raise curation.near_duplicate, or bring samples that differ"
+    written = [rejection for rejection in rejections if rejection.reason == reason and rejection.task != OWN]
+    return "loosen [curation], or use a stronger teacher" if written else "correct your data"
 
 
 def _print_funnel(num_in: int, rejected: dict[str, int], num_out: int) -> None:
@@ -131,7 +146,7 @@ def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
         DocumentError: the data is missing, none of it is a conversation, or it cannot be split.
     """
     paths = [recipe.resolve(path) for path in recipe.synthesis.data]
-    samples, malformed = read_own_data(paths)
+    samples, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
     split = held_out(
         samples, row_groups(paths), recipe.exam.held_out_share, recipe.curation.near_duplicate, recipe.seed
     )
@@ -158,7 +173,8 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         StageError: no sample is left to train on.
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
-    own, malformed = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
+    paths = [recipe.resolve(path) for path in recipe.synthesis.data]
+    own, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
     own, withheld = _without_held_out(own, run.read_records(RunFile.HELD_OUT, Sample) if recipe.holds_out_data else [])
     samples = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
     sources = _sources(run, recipe, answered_quotes(samples, recipe.refusal))

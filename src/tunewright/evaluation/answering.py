@@ -17,6 +17,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Message, Question, RetentionAnswer, RetentionItem, digest
 from tunewright.run_folder import Journal
 from tunewright.text.perturbation import false_versions
+from tunewright.text.reasoning import strip_reasoning
 
 KeyedJobs = Sequence[tuple[str, AnswerJob]]  # for each question, in the exam's order: its answer's key, and the job
 
@@ -57,12 +58,18 @@ def all_answers(
     retention = RetentionExam(items, {arm: weights_by_arm[arm] for arm in BASE_AND_TUNED} if items else {}, pool)
     plan = _plan(jobs_by_arm, weights_by_arm, pool, settings.max_new_tokens)
     outputs = answer_all(journal, [*plan, *retention.plan()], pool)
+    shown = {key: _shown(output, recipe.training.reasoning) for key, output in outputs.items()}
     answers = [
-        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **outputs[key])
+        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **shown[key])
         for arm, jobs in jobs_by_arm.items()
         for question, (key, job) in zip(questions, jobs, strict=True)
     ]
     return answers, retention.answers(outputs)
+
+
+def _shown(output: Mapping[str, Any], reasoning: str) -> Mapping[str, Any]:
+    """Return an answer's fields, without its reasoning where the recipe strips it."""
+    return {**output, "text": strip_reasoning(output["text"])} if reasoning == "strip" and "text" in output else output
 
 
 def _keyed_jobs(

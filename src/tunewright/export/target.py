@@ -71,7 +71,7 @@ class HFRunner:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt of the tokenizer's template, rendered without variables."""
-        turns = [message.model_dump() for message in messages]
+        turns = [message.as_turn() for message in messages]
         return list(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
 
     def log_probs(self, prompts: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:

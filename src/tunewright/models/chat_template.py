@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_
     """
     from jinja2.exceptions import TemplateError
 
-    turns = [message.model_dump() for message in messages]
+    turns: list[dict[str, Any]] = [message.as_turn() for message in messages]
     try:
         return _apply(tokenizer, turns, add_generation_prompt)
     except TemplateError:
@@ -178,7 +179,7 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], last_turn_only: bool = False) -> Encoded:
-    """Tokenize a conversation, with the loss on each assistant turn and on the token that ends it.
+    """Tokenize a conversation, with the loss on each assistant turn (but ``loss=False``) and the token that ends it.
 
     The mask comes from the turns' characters, not from token patterns, so it holds for every template.
     """
@@ -188,7 +189,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], last
     special = special_ids(tokenizer)
     labels = [IGNORED] * len(ids)
     ended = []
-    for start, end in spans[-1:] if last_turn_only else spans:
+    trained = [message.loss for message in messages if message.role == "assistant"]
+    for start, end in spans[-1:] if last_turn_only else compress(spans, trained):
         inside = [n for n, (low, high) in enumerate(offsets) if high > start and low < end and high > low]
         after = inside[-1] + 1
         stop = _end_token(ids, offsets, after, special, text)

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
 from tunewright import console
+from tunewright.errors import ModelError
 from tunewright.models.chat_template import IGNORED, Encoded, encode, special_ids
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOO_LONG = "longer than max_tokens"
+CHANGED = "the chat template changes its text"
 FORGED = "holds a control token of the template"
 
 
@@ -72,11 +74,25 @@ def encode_samples(
     samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> tuple[list[Example], list[Rejection]]:
     """Tokenize chats, with labels on each assistant turn; return those fit for training, and the rejections."""
-    rendered = (
-        (Example(sample.id, (encode(tokenizer, sample.messages),)), [message.content for message in sample.messages])
-        for sample in samples
-    )
-    return _fit(rendered, tokenizer, max_tokens)
+    rendered: list[tuple[Example, list[str]]] = []
+    changed: list[Rejection] = []
+    for sample in samples:
+        try:
+            example = Example(sample.id, (encode(tokenizer, sample.messages),))
+        except ModelError as error:
+            changed.append(Rejection(stage="train", id=sample.id, reason=CHANGED, detail=error.cause))
+        else:
+            rendered.append((example, [message.content for message in sample.messages]))
+    if changed and not rendered:
+        raise ModelError(
+            "the chat template changes an assistant turn's text in every sample",
+            changed[0].detail,
+            "fix the template: the loss mask would be wrong",
+        )
+    if changed:
+        console.warning(f"{len(changed)} of {len(samples)} samples are left out: {CHANGED}, such as {changed[0].id}")
+    examples, rejections = _fit(rendered, tokenizer, max_tokens)
+    return examples, [*changed, *rejections]
 
 
 def encode_pairs(

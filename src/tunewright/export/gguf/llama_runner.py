@@ -77,7 +77,7 @@ class LlamaRunner:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return a conversation's prompt as llama.cpp renders and tokenizes it."""
-        prompt = self._post("/apply-template", {"messages": [message.model_dump() for message in messages]})["prompt"]
+        prompt = self._post("/apply-template", {"messages": [message.as_turn() for message in messages]})["prompt"]
         return self.tokenize(prompt, add_bos=True)
 
     def tokenize(self, text: str, add_bos: bool = False) -> list[int]:
