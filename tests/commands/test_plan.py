@@ -78,7 +78,7 @@ def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp
     more, longer = stage_work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, SHAPE)
     assert more.startswith("210 answers") and longer > seconds
     assert console.rough_duration(stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)[1]) == "?"
-    assert call_range("judge", compared, sizes) == (0, 30 * (7 + 2 * 3))
+    assert call_range("judge", compared, sizes) == (0, 30 * (7 + 2 * 4))
 
 
 def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):
