@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_standInToken0123456789abcdefghij"
 LARGE = 2000  # bytes from which a file is stored apart
@@ -168,13 +169,30 @@ class _Handler(BaseHTTPRequestHandler):
             files = [{"rfilename": file} for file in repo.files]
             self._send(200, {"id": name, "sha": SHA, "private": repo.private, "siblings": files})
 
-    def tree(self, _: bytes, kind: str, name: str) -> None:
+    def paths_info(self, body: bytes, kind: str, name: str) -> None:
         repo = self._repo(_key(kind, name))
         if repo is None:
             return
-        entries = []
+        wanted = parse_qs(body.decode())["paths"] if not body.startswith(b"{") else json.loads(body)["paths"]
+        found = [(path, repo.files[path]) for path in wanted if path in repo.files]
+        self._send(200, [{"type": "file", "path": p, "size": len(c), "oid": git_digest(c)} for p, c in found])
+
+    def tree(self, _: bytes, kind: str, name: str, folder: str = "") -> None:
+        repo = self._repo(_key(kind, name))
+        if repo is None:
+            return
+        folder = unquote(folder)
+        if folder and not any(path.startswith(f"{folder}/") for path in repo.files):
+            self._send(404, {}, {"X-Error-Code": "EntryNotFound"})
+            return
+        entries: list[dict[str, Any]] = [
+            {"type": "directory", "path": name, "oid": "0" * 40}
+            for name in sorted({path.rpartition("/")[0] for path in repo.files} - {"", folder})
+        ]
         for path, content in repo.files.items():
-            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_digest(content)}
+            if folder and not path.startswith(f"{folder}/"):
+                continue
+            entry = {"type": "file", "path": path, "size": len(content), "oid": git_digest(content)}
             if path in repo.large:
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
@@ -264,7 +282,9 @@ _ROUTES = (
     (rf"POST {_API}/commit/main", _Handler.commit),
     (r"POST /((?:datasets/)?[\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch", _Handler.batch),
     (r"PUT /store/(\w+)", _Handler.store),
-    (rf"(?:GET|HEAD) /{_NAME}/resolve/\w+/(.+)", _Handler.resolve),
+    (rf"GET {_API}/tree/\w+/(.+)", _Handler.tree),
+    (rf"POST {_API}/paths-info/\w+", _Handler.paths_info),
+    (r"(?:GET|HEAD) /((?:datasets/)?[\w.-]+/[\w.-]+)/resolve/\w+/(.+)", _Handler.resolve),
 )
 
 
