@@ -18,6 +18,7 @@ from tunewright.errors import RecipeError, command
 from tunewright.settings import (
     ANSWERING,
     BUILDING,
+    HUB,
     LOCAL,
     PATH,
     REFUSAL,
@@ -134,6 +135,8 @@ class Recipe(Settings):
         def absolute(value: Any, kind: str) -> Any:
             if isinstance(value, tuple):
                 return tuple(absolute(item, kind) for item in value)
+            if value.startswith(HUB):
+                return value
             path = self.resolve(value)
             return str(path) if value and (kind == PATH or path.is_dir()) else value
 

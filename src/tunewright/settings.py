@@ -25,6 +25,7 @@ PATH_OR_NAME = "path or name"
 PathText = Annotated[str, PATH]
 ModelName = Annotated[str, PATH_OR_NAME]
 
+HUB = "hub:"  # the start of the name of a data set of the hub
 EMBEDDED = "embedded"
 LOCAL = "local"
 SYSTEM_PROMPT = (
@@ -75,7 +76,7 @@ class SplitSettings(Settings):
 class ExamSettings(Settings):
     """[exam]: the questions, written and sealed before any training data exists."""
 
-    file: PathText = Field("", description="your own exam (.jsonl or .csv) in place of the written one")
+    file: PathText = Field("", description="your own exam in place of the written one: a file as in synthesis.data")
     held_out_share: float = Field(
         0.0, ge=0, lt=1, description="share of synthesis.data that becomes the exam and is not trained on"
     )
@@ -164,7 +165,12 @@ class SynthesisSettings(Settings):
     extraction_schema: PathText = Field("", description="JSON schema of the task extraction, relative to this recipe")
     views: int = Field(0, ge=0, le=6, description="rewrites of each passage, as raw text (training.text_share)")
     general_samples: int = Field(0, ge=0, description="general instructions that the teacher makes up (Magpie)")
-    data: tuple[PathText, ...] = Field((), description="your own chat data (.jsonl), beside or instead of synthesis")
+    data: tuple[PathText, ...] = Field(
+        (),
+        description="your own chats, beside or instead of synthesis: .jsonl, .json, .csv, .tsv, .parquet, folders, "
+        "hub:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]; with [START:END], these rows",
+    )
+    columns: dict[str, str] = Field({}, description='your columns of data by our names: {prompt = "question"}')
 
     @field_validator("quotas")
     @classmethod
@@ -250,7 +256,7 @@ MAKES_PAIRS = frozenset({"data", "make", "samples"})
 class PreferenceSettings(Settings):
     """[preference]: DPO on pairs of a better and a worse answer, after the training or alone."""
 
-    data: tuple[PathText, ...] = Field((), description="your pairs (.jsonl): prompt, chosen, rejected")
+    data: tuple[PathText, ...] = Field((), description="your pairs, as synthesis.data: prompt, chosen, rejected")
     make: tuple[Make, ...] = Field((), description="pairs made of the training set; the first named has precedence")
     samples: int = Field(4, ge=2, le=64, description="student's answers per prompt, for student and best-of-n")
     loss: Literal["sigmoid", "normalized", "ipo"] = Field("sigmoid", description="DPO, length-normalized DPO, or IPO")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tunewright.errors import RecipeError
+from tunewright.models.data_sources import exam_path
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.retention.suite import suite_digest
@@ -80,7 +81,7 @@ _TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if 
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
-    *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key != "data"),
+    *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key not in ("data", "columns")),
     "curation.evidence_match",
 )
 _DOCUMENTS = (RunFile.DOCUMENTS, RunFile.CHUNKS, RunFile.SPLIT)
@@ -332,7 +333,7 @@ def exam_file_digest(recipe: Recipe) -> str:
     """Return the digest of the user's own exam, or nothing when there is none."""
     if not recipe.exam.file:
         return ""
-    path = recipe.resolve(recipe.exam.file)
+    path = exam_path(recipe)
     if not path.is_file():
         raise RecipeError(f"there is no exam at {path}", "exam.file names it", "correct the path, or remove exam.file")
     return file_digest(path)

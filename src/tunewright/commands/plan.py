@@ -14,6 +14,7 @@ from tunewright.curation.chat_formats import read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
+from tunewright.models.data_sources import chat_paths, exam_path
 from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
 from tunewright.models.memory_plan import choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
@@ -101,7 +102,7 @@ def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         samples = run.read_records(RunFile.TRAIN, Sample)
         kept, tokens = _trained(samples, recipe)
     elif recipe.synthesis.data:
-        own, _ = read_own_data([recipe.resolve(path) for path in recipe.synthesis.data])
+        own, _ = read_own_data(chat_paths(recipe))
         held_out = round(recipe.exam.held_out_share * len(own))
         own_kept, own_tokens = _trained(list({sample.id: sample for sample in own}.values()), recipe)
         left = 1 - held_out / len(own)
@@ -282,7 +283,7 @@ def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[st
 def _questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
     """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
     if recipe.exam.file:
-        own = read_own_exam(recipe.resolve(recipe.exam.file), recipe.refusal, {}, {})
+        own = read_own_exam(exam_path(recipe), recipe.refusal, {}, {})
         return question_counts(question.document for question in own)
     if run.file(RunFile.EXAM).exists():
         return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.sample_rules import turn_fault
 from tunewright.errors import DocumentError
+from tunewright.models.data_sources import chat_paths, hub_revisions
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
 from tunewright.storage import file_digest
@@ -408,7 +409,8 @@ def data_digest(recipe: Recipe) -> str:
     Raises:
         DocumentError: a file is missing.
     """
-    return digest([file_digest(path) for path in data_files([recipe.resolve(data) for data in recipe.synthesis.data])])
+    files = [file_digest(path) for path in data_files(chat_paths(recipe))]
+    return digest([*files, *hub_revisions(recipe.synthesis.data)])
 
 
 _Form = Callable[[Mapping[str, Any]], list[Message]]

@@ -15,6 +15,7 @@ from tunewright.curation.sample_rules import SampleSources, teaches_refusal, tur
 from tunewright.curation.student_sampling import PairChoice, best_and_worst, student_answers, students_error
 from tunewright.errors import DocumentError, StageError
 from tunewright.metrics import is_refusal
+from tunewright.models.data_sources import local_paths
 from tunewright.recipe import Recipe
 from tunewright.records import (
     OWN,
@@ -221,7 +222,7 @@ def _pair(line: object) -> PreferencePair:
 
 
 def _files(recipe: Recipe) -> list[Path]:
-    return data_files([recipe.resolve(name) for name in recipe.preference.data], "preference.data")
+    return data_files(local_paths(recipe, recipe.preference.data, "preference.data"), "preference.data")
 
 
 def read_own_pairs(recipe: Recipe) -> list[Candidate]:

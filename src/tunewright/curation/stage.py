@@ -26,6 +26,7 @@ from tunewright.curation.sample_rules import SampleSources, answered_quotes
 from tunewright.curation.student_sampling import reward_figures, sample_rewards
 from tunewright.curation.teacher_checks import Figures, check_by_teacher
 from tunewright.errors import StageError
+from tunewright.models.data_sources import chat_paths
 from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Chunk, Document, PreferencePair, Question, Rejection, Sample, StageSummary
@@ -145,7 +146,7 @@ def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
     Raises:
         DocumentError: the data is missing, none of it is a conversation, or it cannot be split.
     """
-    paths = [recipe.resolve(path) for path in recipe.synthesis.data]
+    paths = chat_paths(recipe)
     samples, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
     split = held_out(
         samples, row_groups(paths), recipe.exam.held_out_share, recipe.curation.near_duplicate, recipe.seed
@@ -173,7 +174,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         StageError: no sample is left to train on.
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
-    paths = [recipe.resolve(path) for path in recipe.synthesis.data]
+    paths = chat_paths(recipe)
     own, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
     own, withheld = _without_held_out(own, run.read_records(RunFile.HELD_OUT, Sample) if recipe.holds_out_data else [])
     samples = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]

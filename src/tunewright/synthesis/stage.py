@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tunewright import console
 from tunewright.errors import RecipeError, StageError
+from tunewright.models.data_sources import exam_path
 from tunewright.recipe import Recipe
 from tunewright.records import (
     Chunk,
@@ -88,7 +89,7 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejections: list[Rejection] = []
     if recipe.exam.file:
         by_id = {document.id: document for document in documents}
-        questions = read_own_exam(recipe.resolve(recipe.exam.file), recipe.refusal, by_id, rings)
+        questions = read_own_exam(exam_path(recipe), recipe.refusal, by_id, rings)
     else:
         questions = []
     if recipe.holds_out_data:
