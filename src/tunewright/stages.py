@@ -106,7 +106,7 @@ STAGES = (
     Stage(
         "hold-out",
         "tunewright.curation.stage:hold_out",
-        ("seed", "system_prompt", "exam.held_out_share", "curation.near_duplicate"),
+        ("seed", "system_prompt", "exam.held_out_share", "curation.near_duplicate", "training.reasoning"),
         (),
         (RunFile.HELD_OUT,),
         ("chat data",),

@@ -381,11 +381,11 @@ def read_own_data(paths: Sequence[Path], keeps_reasoning: bool = False) -> tuple
     return samples, rejections
 
 
-def row_groups(paths: Sequence[Path]) -> list[str]:
+def row_groups(paths: Sequence[Path], keeps_reasoning: bool = False) -> list[str]:
     """Return the ``group`` of each sample that ``read_own_data`` reads, in its order; empty where a row has none."""
 
     def group(line: Any) -> str:
-        _messages(line)  # raises Malformed where the line is no sample
+        _messages(line, keeps_reasoning)  # raises Malformed where the line is no sample
         value = line.get("group")
         return "" if value is None else str(value).strip()
 

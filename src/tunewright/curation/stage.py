@@ -147,9 +147,10 @@ def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
         DocumentError: the data is missing, none of it is a conversation, or it cannot be split.
     """
     paths = chat_paths(recipe)
-    samples, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
+    keeps = recipe.training.reasoning == "keep"
+    samples, malformed = read_own_data(paths, keeps)
     split = held_out(
-        samples, row_groups(paths), recipe.exam.held_out_share, recipe.curation.near_duplicate, recipe.seed
+        samples, row_groups(paths, keeps), recipe.exam.held_out_share, recipe.curation.near_duplicate, recipe.seed
     )
     run.write_records(RunFile.HELD_OUT, split.samples)
     questions = [sample for sample in split.samples if is_question(sample)]
