@@ -77,7 +77,9 @@ def test_every_arm_is_read_and_tuned_is_compared_with_each_rival(tmp_path):
     exam, answers = run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer)
     assert [f.arm for f in summary.faithfulness] == list(finished_run.QUALITY)
     assert all(f.supported and f.supported.mean == 1 for f in summary.faithfulness)
-    assert [(p.first, p.second) for p in summary.preferences] == [("tuned", a) for a in ("base", "few-shot", "rag")]
+    assert [(p.first, p.second) for p in summary.preferences] == [
+        ("tuned", arm) for arm in ("base", "few-shot", "similar-shot", "rag")
+    ]
     assert all(p.wins + p.losses + p.ties == len(exam) for p in summary.preferences)
     assert summary.longer_won.num == summary.longer_won.of > 0 and summary.flipped.num == 0
     assert 2 * summary.first_shown.num == summary.first_shown.of  # each order once
@@ -85,7 +87,7 @@ def test_every_arm_is_read_and_tuned_is_compared_with_each_rival(tmp_path):
     single = [j for j in judgments if len(j.arms) == 1]
     assert {j.question for j in single} <= answerable
     empty = sum(a.question in answerable and not a.text.strip() for a in answers)
-    assert sum(f.declined for f in summary.faithfulness) + len(single) + empty == len(answerable) * 5
+    assert sum(f.declined for f in summary.faithfulness) + len(single) + empty == len(answerable) * len(finished_run.QUALITY)
     texts = {(a.question, a.arm): a.text.strip() for a in answers}
     different = [j for j in judgments if len(j.arms) == 2 and len({texts[j.question, arm] for arm in j.arms}) == 2]
     judged = {(j.question, texts[j.question, j.arms[0]]) for j in single}

@@ -1,0 +1,32 @@
+"""The similar-shot arm: the training samples most similar to the question, the most similar last."""
+
+from __future__ import annotations
+
+from tunewright.evaluation.arms import arm_prompt, shots_by_arm, similar_shots
+from tunewright.records import Message, Question, Sample
+
+TEXTS = ("The cache of the login service was full", "Rain on the roof", "The login service timed out")
+
+
+def sample(text: str, task: str = "own", turns: int = 1) -> Sample:
+    chat = [Message(role="user", content=text), Message(role="assistant", content=f"About: {text}")] * turns
+    return Sample(id=text, task=task, messages=tuple(chat))
+
+
+def test_the_most_similar_sample_stands_last_before_the_question() -> None:
+    samples = [sample(text) for text in TEXTS]
+    chosen = similar_shots(samples, 2)("The login service timed out again")
+    assert [s.id for s in chosen] == [TEXTS[0], TEXTS[2]]
+    shots = shots_by_arm(samples, 2, 0)
+    assert set(shots) == {"few-shot", "similar-shot"}
+    question = Question(
+        id="q", ring="learned", document="d", question="A login service timed out", gold="x", answerable=True
+    )
+    prompt = arm_prompt("similar-shot", question, "Be brief.", shots, lambda _: ())
+    assert [m.content for m in prompt if m.role == "user"][-2:] == [TEXTS[2], "A login service timed out"]
+    assert len(arm_prompt("base", question, "Be brief.", shots, lambda _: ())) == 2
+
+
+def test_where_no_sample_can_be_shown_neither_arm_has_examples() -> None:
+    assert shots_by_arm([], 3, 0) == {}
+    assert shots_by_arm([sample("a passage", "grounded"), sample("a dialogue", turns=2)], 3, 0) == {}
