@@ -87,7 +87,9 @@ def test_every_arm_is_read_and_tuned_is_compared_with_each_rival(tmp_path):
     single = [j for j in judgments if len(j.arms) == 1]
     assert {j.question for j in single} <= answerable
     empty = sum(a.question in answerable and not a.text.strip() for a in answers)
-    assert sum(f.declined for f in summary.faithfulness) + len(single) + empty == len(answerable) * len(finished_run.QUALITY)
+    assert sum(f.declined for f in summary.faithfulness) + len(single) + empty == len(answerable) * len(
+        finished_run.QUALITY
+    )
     texts = {(a.question, a.arm): a.text.strip() for a in answers}
     different = [j for j in judgments if len(j.arms) == 2 and len({texts[j.question, arm] for arm in j.arms}) == 2]
     judged = {(j.question, texts[j.question, j.arms[0]]) for j in single}
