@@ -290,7 +290,7 @@ def test_damaged_records_of_stages_are_made_anew(finished, tmp_path):
 def test_a_key_that_no_header_may_carry_is_refused_unseen(tmp_path, tiny_model, abstracts):
     recipe = write_recipe(tmp_path, tiny_model, "http://127.0.0.1:9/v1", abstracts, teacher={"api_key_env": "MY_KEY"})
     result = tunewright("run", recipe, "--dir", tmp_path / "run", env={"MY_KEY": "sk-secret\n123"})
-    refused(result, 1, "MY_KEY", "header")
+    refused(result, 1, "MY_KEY", "is malformed")
     assert "sk-secret" not in result.stderr
 
 

@@ -1,5 +1,7 @@
 """What an answer costs, and when the training is repaid."""
 
+import json
+
 import pytest
 
 from support import finished_run
@@ -45,7 +47,9 @@ def test_the_report_shows_costs_and_types(tmp_path):
     page = run.file("report.html").read_text()
     section = page.split('id="costs"')[1].split("</section>")[0]
     assert all(f'<th scope="row">{arm.arm}</th>' in section for arm in verdict.results.arms)
-    even = break_even(verdict.results, {"train": 96.3, "exam": 41.8, "synth": 78.0, "curate": 1.1})
+    rows = [json.loads(line) for line in run.file("metrics.jsonl").read_text().splitlines()]
+    steps_s = sum(row["num_tokens"] / row["tokens_per_s"] for row in rows if row.get("tokens_per_s"))
+    even = break_even(verdict.results, {"train": 96.3, "exam": 41.8, "synth": 78.0, "curate": 1.1}, steps_s)
     label = f"{even.answers:,} answers" if even.answers is not None else "does not repay"
     assert label in section
     types = page.split("Score by type of question")[1].split("</table>")[0]

@@ -23,7 +23,7 @@ def test_after_what_the_hint_says_a_damaged_file_is_written_again(run):
     file = tuned_gguf(run, recipe, "f32")
     content = file.read_bytes()
     file.write_bytes(content[:1000])
-    with pytest.raises(StageError, match=r"llama\.cpp does not load") as caught:
+    with pytest.raises(StageError, match=r"llama\.cpp cannot load") as caught:
         serve(run, "127.0.0.1", 0, "llama.cpp", "f32")
     subprocess.run(caught.value.hint.partition(": ")[2], shell=True, check=True)
     assert tuned_gguf(run, recipe, "f32").read_bytes() == content

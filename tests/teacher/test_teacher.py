@@ -98,7 +98,7 @@ def test_a_torn_last_line_costs_a_single_call(run, capsys):
         with open_teacher(run.journal("teacher.jsonl"), settings_for(server.url), "synth") as teacher:
             assert teacher.ask_all(asks(5), "asking") == first
             assert teacher.num_calls == 1
-    assert "cut by a crash" in capsys.readouterr().err
+    assert "a crash cut the last reply" in capsys.readouterr().err
 
 
 def test_a_damaged_entry_is_named(run):

@@ -56,7 +56,7 @@ def report_error(error: BaseException) -> int:
     from tunewright.errors import TunewrightError, command
 
     if isinstance(error, KeyboardInterrupt):
-        console.line("\ninterrupted; finished work is kept, and the same command continues")
+        console.line("\ninterrupted; a run keeps its finished work, and the same command continues it")
         return _INTERRUPTED
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from tunewright.cli.options import folder_argument
-from tunewright.settings import Arm
 
 
 @click.command()
@@ -20,6 +19,7 @@ def chat(folder: Path, base: bool, side_by_side: bool, prompt: str | None) -> No
     """Chat with the tuned model; answers are streamed, and /help lists the commands."""
     from tunewright.commands.chat import chat as open_chat
     from tunewright.run_folder import RunFolder
+    from tunewright.settings import Arm
 
     if base and side_by_side:
         raise click.UsageError("--base and --side-by-side exclude each other. Choose one.")

@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 
 from tunewright.cli.options import folder_argument
-from tunewright.run_folder import RunFile
-from tunewright.settings import Arm
 
 
 @click.command()
@@ -83,7 +81,7 @@ def trace(folder: Path, identifier: str) -> None:
 @click.option(
     "--arms",
     nargs=2,
-    default=(str(Arm.BASE), str(Arm.TUNED)),
+    default=("base", "tuned"),
     show_default=True,
     metavar="A B",
     help="The two to compare.",
@@ -95,7 +93,7 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
     """Write a page for blind marking of answers, by keyboard and offline; then read the marks back."""
     from tunewright import pipeline
     from tunewright.commands import mark
-    from tunewright.run_folder import RunFolder
+    from tunewright.run_folder import RunFile, RunFolder
 
     if read != bool(files):
         raise click.UsageError("--read and FILE... go together. Name the files of marks after --read.")

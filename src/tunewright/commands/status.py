@@ -74,7 +74,7 @@ def show_report(run: RunFolder) -> None:
         raise RunFolderError(
             f"the seal of {run.path} is broken",
             "; ".join(faults),
-            f"run it again: {run.again()}; or undo the change",
+            f"undo the change, or rebuild it: {run.again()}",
         )
 
 

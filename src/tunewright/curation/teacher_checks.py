@@ -205,8 +205,8 @@ class QuestionSimilarity:
         turns = [(index, text) for index, sample in enumerate(samples) for text in dict.fromkeys(questions_of(sample))]
         self._owners = np.array([index for index, _ in turns], dtype=np.int64)
         texts = self._texts = [text for _, text in turns]
-        asked = [*texts, *(question.question for question in exam)]
-        rows = sif_vectors([distinctive(text) for text in asked], vectors)
+        all_texts = [*texts, *(question.question for question in exam)]
+        rows = sif_vectors([distinctive(text) for text in all_texts], vectors)
         self._training, self._exam = rows[: len(texts)], rows[len(texts) :]
 
     def _pieces(self) -> Any:

@@ -60,9 +60,8 @@ def rule(
 ) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
-    Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag). A small
-    base model that rambles to the token limit is a real behavior of that rival, not a fault of the exam: it
-    is scored as it is and reported.
+    Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag): a small base
+    model that rambles to the token limit is a weak rival, not a fault of the exam.
 
     Args:
         margin: delta, the smallest difference worth having, in primary score.
@@ -72,8 +71,7 @@ def rule(
         compared: the names of the arms compared on request; no step names them.
         use: "task": the adapter serves beside its base, and a loss of general ability is shown; "assistant": in place
             of its base, and the loss decides.
-        impossible: the rivals that this data cannot have, each with the reason. All others have to be beaten, also
-            those that are not among the arms.
+        impossible: the rivals that this data cannot have, each with the reason. All others have to be beaten.
     """
     guards = {"false_refusal": 0.10}
     shown: dict[str, float] = {}
