@@ -190,7 +190,7 @@ def test_a_second_process_on_the_folder_is_refused_and_ctrl_c_is_130(tmp_path, t
             first.send_signal(signal.SIGINT)
             told = first.communicate(timeout=60)[1]
         assert first.returncode == 130
-        assert "finished work is kept" in told
+        assert "a run keeps its finished work" in told
         assert "Traceback" not in told
 
 

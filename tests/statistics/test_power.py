@@ -112,8 +112,10 @@ def test_the_plan_shows_it_once_the_split_is_known(tmp_path) -> None:
 
 def test_the_plan_counts_the_users_own_exam_before_anything_ran(tmp_path) -> None:
     (tmp_path / "exam.csv").write_text("question,answer,document\na?,b,x\nc?,d,x\ne?,f,y\ng?,h,\n", encoding="utf-8")
+    (tmp_path / "own.jsonl").write_text('{"prompt": "a?", "completion": "b"}\n', encoding="utf-8")
     recipe = Recipe(
-        exam=ExamSettings(file=str(tmp_path / "exam.csv")), synthesis=SynthesisSettings(data=("own.jsonl",))
+        exam=ExamSettings(file=str(tmp_path / "exam.csv")),
+        synthesis=SynthesisSettings(data=(str(tmp_path / "own.jsonl"),)),
     )
     run = RunFolder.create(tmp_path / "run")
     assert list(provable_effect(recipe, run, count_sizes(recipe, run))) == [exam_power([2, 1, 1])]
