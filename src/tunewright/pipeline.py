@@ -161,6 +161,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
     """
     if until not in STAGE_NAMES:
         raise RecipeError(f"there is no stage {until!r}", "", f"the stages are: {', '.join(STAGE_NAMES)}")
+    recipe = _resolved(recipe)
     group = distributed.processes()
     if not group.is_first:
         return _follow(recipe.with_absolute_paths(), RunFolder(Path(folder)), group)
@@ -180,6 +181,15 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
                 break
     group.call("")
     return opened
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """Return the recipe with the system prompt that its own chats decide, if they do."""
+    if not recipe.synthesis.data:
+        return recipe
+    resolved = _load("tunewright.curation.chat_formats:with_own_system_prompt")(recipe)
+    assert isinstance(resolved, Recipe)
+    return resolved
 
 
 def _is_recorded(run: RunFolder, recipe: Recipe) -> bool:
@@ -203,7 +213,7 @@ def _follow(recipe: Recipe, run: RunFolder, group: distributed.Processes) -> Run
 
 def states(run: RunFolder, recipe: Recipe | None = None) -> list[StageState]:
     """Return every stage's state; once one is not fresh, those after it that read its files are stale too."""
-    recipe = recipe.with_absolute_paths() if recipe else None
+    recipe = _resolved(recipe).with_absolute_paths() if recipe else None
     result: list[StageState] = []
     dirty: set[str] = set()
     for stage in stages_of(recipe) if recipe else STAGES:

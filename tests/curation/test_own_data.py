@@ -5,11 +5,11 @@ import json
 import pytest
 
 from support.tiny import make_tokenizer
-from tunewright.curation.chat_formats import read_own_data
+from tunewright.curation.chat_formats import read_own_data, with_own_system_prompt
 from tunewright.curation.stage import curate
 from tunewright.errors import StageError
 from tunewright.models.chat_template import IGNORED, encode, load_tokenizer
-from tunewright.recipe import Recipe
+from tunewright.recipe import Recipe, parse_recipe
 from tunewright.records import Message, Question, Sample
 from tunewright.run_folder import RunFolder
 from tunewright.settings import SynthesisSettings
@@ -219,3 +219,34 @@ def test_the_hint_follows_from_the_reason(tmp_path, monkeypatch):
     asked = Question(id="e", ring="unseen", document="d", question="Who is it?", gold="Ann.", answerable=True)
     hint = hint_of(tmp_path, [{"prompt": "Who is it?", "completion": "Ann."}], [asked])
     assert "exam" in hint and "teacher" not in hint
+
+
+SYSTEMS = {
+    "none": ([""] * 20, ""),
+    "one": (["Be brief."] * 20, "Be brief."),
+    "nearly all": (["Be brief."] * 19 + [""], "Be brief."),
+    "mixed": (["Be brief.", "Be long."] * 10, Recipe().system_prompt),
+}
+
+
+@pytest.mark.parametrize(("texts", "expected"), SYSTEMS.values(), ids=SYSTEMS)
+def test_the_system_prompt_follows_the_chats(tmp_path, texts, expected):
+    lines = [{**GOOD, "prompt": f"Which hat {n}?", "system": text} for n, text in enumerate(texts)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    data = {"synthesis": {"data": ["data.jsonl"]}}
+    assert with_own_system_prompt(parse_recipe(data, tmp_path)).system_prompt == expected
+    named = parse_recipe({**data, "system_prompt": "Mine."}, tmp_path)
+    assert with_own_system_prompt(named).system_prompt == "Mine."
+    both = parse_recipe({**data, "documents": {"paths": ["docs"]}}, tmp_path)
+    assert with_own_system_prompt(both).system_prompt == Recipe().system_prompt
+
+
+def test_another_system_prompt_than_that_of_the_samples_is_warned_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tunewright.curation.stage.read_token_vectors", lambda *_: None)
+    lines = [{**GOOD, "prompt": f"Which hat is number {n}?", "completion": f"Hat {n}."} for n in range(9)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    for prompt, warned in (("Mine.", True), ("", False)):
+        run = RunFolder.create(tmp_path / f"run{warned}")
+        synthesis = SynthesisSettings(data=("data.jsonl",))
+        curate(run, Recipe(synthesis=synthesis, system_prompt=prompt, folder=tmp_path))
+        assert ("another system turn than system_prompt" in " ".join(capsys.readouterr().err.split())) is warned

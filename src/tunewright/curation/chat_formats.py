@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.sample_rules import turn_fault
-from tunewright.errors import DocumentError
+from tunewright.errors import DocumentError, UserError
 from tunewright.models.data_sources import chat_paths, hub_revisions
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
@@ -23,6 +23,8 @@ from tunewright.text.tables import TABLES, table_rows
 Parsed = TypeVar("Parsed")
 
 _ROWS_TO_RECOGNIZE = 100
+_ROWS_OF_SYSTEM_PROMPT = 1000  # of each file: an unchanged run must stay quick
+SAME_SYSTEM = 0.9  # of the chats have the system turn that the exam has
 _SUFFIXES = {".jsonl", ".json", *TABLES}
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -379,6 +381,30 @@ def read_own_data(paths: Sequence[Path], keeps_reasoning: bool = False) -> tuple
             "add conversations, or remove the file from synthesis.data in the recipe",
         )
     return samples, rejections
+
+
+def system_text(sample: Sample) -> str:
+    """Return the system turn of a sample, or nothing."""
+    return sample.messages[0].content if sample.messages[0].role == "system" else ""
+
+
+def with_own_system_prompt(recipe: Recipe) -> Recipe:
+    """Return the recipe with the system prompt of the user's own chats, where it sets none and they are all the data.
+
+    It is the system turn of at least 90 % of the first chats of each file, or nothing where as many have none. So the
+    exam, chat and serve use what the model is trained with.
+    """
+    if "system_prompt" in recipe.model_fields_set or not recipe.synthesis.data or recipe.documents.paths:
+        return recipe
+    try:
+        files = data_files(chat_paths(recipe))
+        rows = [row for path in files for _, row in islice(parsed_lines([path], _messages), _ROWS_OF_SYSTEM_PROMPT)]
+    except (UserError, OSError):
+        return recipe  # the stage that reads the data says what is wrong
+    chats = [row for row in rows if not isinstance(row, Malformed)]
+    texts = Counter(chat[0].content if chat[0].role == "system" else "" for chat in chats)
+    text, count = texts.most_common(1)[0] if texts else ("", 0)
+    return recipe.model_copy(update={"system_prompt": text}) if count >= SAME_SYSTEM * max(1, len(chats)) else recipe
 
 
 def row_groups(paths: Sequence[Path], keeps_reasoning: bool = False) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from tunewright import console
 from tunewright.curation.boilerplate import Boilerplate
-from tunewright.curation.chat_formats import read_own_data, row_groups
+from tunewright.curation.chat_formats import SAME_SYSTEM, read_own_data, row_groups, system_text
 from tunewright.curation.decontamination import Leaks, remaining_leaks
 from tunewright.curation.filters import STAGE, pass_through, rules_for
 from tunewright.curation.held_out import HELD_OUT_REASON, held_out, is_question
@@ -168,6 +168,18 @@ def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
     return StageSummary(num_in=len(samples) + len(malformed), num_out=len(samples), rejected=rejected, figures=figures)
 
 
+def _warn_of_other_system_turns(kept: Sequence[Sample], recipe: Recipe) -> None:
+    own = [sample for sample in kept if sample.task == OWN]
+    others = [sample for sample in own if system_text(sample) != recipe.system_prompt]
+    if len(others) > (1 - SAME_SYSTEM) * len(own):
+        bare = sum(not system_text(sample) for sample in others)
+        console.warning(
+            f"{len(others)} of {len(own)} own samples are trained with another system turn than system_prompt"
+            f"{f' ({bare} of them with none)' if bare else ''}; the exam, chat and serve use system_prompt: "
+            "make the two equal"
+        )
+
+
 def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Write train.jsonl: the synthesized samples, then the user's own data, without those that a filter drops.
 
@@ -192,6 +204,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         _print_funnel(num_in, rejected, len(kept))
     if not kept:
         raise _nothing_kept(num_in, [*malformed, *dropped], run)
+    _warn_of_other_system_turns(kept, recipe)
     run.write_records(RunFile.TRAIN, kept)
     if recipe.curation.reward:
         rewards = sample_rewards(kept, recipe)
