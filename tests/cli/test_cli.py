@@ -287,6 +287,14 @@ def test_damaged_records_of_stages_are_made_anew(finished, tmp_path):
     assert tunewright("run", tmp_path / "run" / "recipe.toml", "--dir", tmp_path / "run").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("former", "now"), [("ingest", "run RECIPE --until ingest"), ("table", "compare"), ("replay", "verify --replay")]
+)
+def test_a_former_command_names_its_replacement(former, now):
+    result = tunewright(former, "x")
+    assert result.returncode == 2 and f"Type: tunewright {now}" in result.stderr
+
+
 def test_a_key_that_no_header_may_carry_is_refused_unseen(tmp_path, tiny_model, abstracts):
     recipe = write_recipe(tmp_path, tiny_model, "http://127.0.0.1:9/v1", abstracts, teacher={"api_key_env": "MY_KEY"})
     result = tunewright("run", recipe, "--dir", tmp_path / "run", env={"MY_KEY": "sk-secret\n123"})

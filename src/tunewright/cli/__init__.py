@@ -21,6 +21,16 @@ _INTERRUPTED = 130
 _SPIN = ("GOMP_SPINCOUNT", "1000")
 
 
+# Commands of version 0.1 that are gone, and what took their place.
+_FORMER = {
+    "ingest": "run RECIPE --until ingest",
+    "synth": "run RECIPE --until synth",
+    "curate": "run RECIPE --until curate",
+    "table": "compare DIR...",
+    "replay": "verify --replay EXPORT",
+}
+
+
 class _BySection(click.Group):
     """Lists the commands by what they are for, in the order in which they are needed."""
 
@@ -29,6 +39,14 @@ class _BySection(click.Group):
         for title, listed in _SECTIONS:
             with formatter.section(title):
                 formatter.write_dl([(str(command.name), command.get_short_help_str(100)) for command in listed])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; a former one is an error with its replacement."""
+        if args and args[0] in _FORMER:
+            raise click.UsageError(f"{args[0]} is no longer a command. Type: tunewright {_FORMER[args[0]]}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_BySection, context_settings={"help_option_names": ["-h", "--help"]})
