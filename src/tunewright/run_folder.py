@@ -21,7 +21,7 @@ from tunewright.storage import disk_errors, write_atomic
 
 
 class RunFile(StrEnum):
-    """Every file and folder of a run, by the name that it has on disk."""
+    """Every file and folder of a run, by the name that it has on disk; the report lists the stages in this order."""
 
     RECIPE = "recipe.toml"
     DOCUMENTS = "documents.jsonl"

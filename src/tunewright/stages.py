@@ -59,7 +59,8 @@ class Stage:
         function: "module:name" of ``(run, recipe) -> StageSummary``; imported only when the stage runs.
         settings: the part of the recipe that it depends on: sections, or single settings as "section.key".
         reads: files of the run folder that it depends on.
-        writes: files and folders that it makes; their digests are recorded.
+        writes: files and folders that it alone makes; their digests are recorded. Not among them are rejected.jsonl,
+            which stages share, the journals and checkpoints that they resume from, and comparison.csv.
         outside: inputs outside the run folder, by their names in ``OUTSIDE``.
         shared: whether all processes of a multi-GPU launch take part, or the first one alone.
         version: raised when the stage's own work changes, so that older results count as stale.

@@ -252,7 +252,7 @@ def measure(
         retention_answers: of base and tuned to the retention items; empty where there are none.
         compared: the arms compared on request.
         other_bases: those of them with another base, whose likelihood per token cannot be compared.
-        shown_margins: the same for measures of forgetting that are shown and decide nothing.
+        shown_margins: as ``guard_margins``, for measures of forgetting that are shown and decide nothing.
 
     Raises:
         StageError: there is no score of any declared arm.

@@ -34,8 +34,8 @@ _IF_CHANGED = {
 def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Answer the exam with every arm, score the answers, apply the rule that was written before.
 
-    Writes rule.json (before the first answer), answers.jsonl, kept-answers.jsonl, scores.jsonl,
-    verdict.json and comparison.csv.
+    Writes rules.jsonl and rule.json (before the first answer), answers.jsonl, kept-answers.jsonl, scores.jsonl,
+    comparison.csv and verdict.json.
 
     Raises:
         StageError: the exam is not the one that was sealed, or a likelihood overflowed.
@@ -191,7 +191,7 @@ def _sealed(run: RunFolder, seal: Mapping[str, Any], key: str, kind: type[AnyRec
 
 
 def _leaks(run: RunFolder, recipe: Recipe) -> int | None:
-    """Return how many training samples still overlap the exam, as curation counted them; None where none was curated.
+    """Return how many training samples leak the unseen ring, as curation counted them; None where none was curated.
 
     A record of earlier settings, under which samples were trained on, does not apply to this run.
     """

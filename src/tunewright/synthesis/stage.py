@@ -75,7 +75,9 @@ def _teacher_figures(teacher: Teacher) -> dict[str, float | int | str]:
 
 
 def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Write exam.jsonl (the user's own exam, or the teacher's), kept.jsonl (retention items), and the seal of both.
+    """Write exam.jsonl, kept.jsonl (retention items), and the seal of both.
+
+    The questions are the user's own exam; or held-out chats, the teacher's questions on the documents, or both.
 
     Raises:
         UserError: the user's own exam is wrong.
