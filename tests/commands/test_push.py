@@ -235,7 +235,7 @@ def test_a_preference_against_the_score_is_on_top_of_the_card(hub, run, capsys):
     [
         ("whoami", 401, ["refused the token", "401", "settings/tokens"]),
         ("preupload", 403, ["may not write to me/my-model", "403", "right in me"]),
-        ("GET /api/models", 404, ["no place me/my-model", "404"]),
+        ("GET /api/models", 404, ["no repository me/my-model", "404"]),
         ("commit/main", 409, ["changed by someone else", "409"]),
         ("commit/main", 412, ["changed by someone else", "412"]),
         ("repos/create", 429, ["asks to wait", "429"]),
