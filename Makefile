@@ -43,4 +43,4 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo demo-papers build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
