@@ -13,6 +13,7 @@ from tunewright.models.chat_template import encode_prompt
 from tunewright.models.loading import load_adapter, pick_device
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.models.student import student_base
+from tunewright.recipe import load_recipe
 from tunewright.records import Message, Question
 from tunewright.run_folder import RunFile, RunFolder
 
@@ -76,6 +77,7 @@ def test_an_arm_more_generates_its_own_answers_alone_and_a_rerun_none(trained, t
     batches, loads = generated
     recipe = own_recipe(trained / "one", tiny_model).with_absolute_paths()
     run = pipeline.run(recipe, trained / "one/run", until="evaluate")
+    recipe = load_recipe(run.file(RunFile.RECIPE))
     questions = run.read_records("exam.jsonl", Question)
     assert sum(batches) == 3 * len(questions)
     assert len(loads) == 1

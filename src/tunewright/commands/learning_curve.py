@@ -9,7 +9,7 @@ from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.answering import all_answers
 from tunewright.metrics import score
 from tunewright.models.model_pool import ModelWeights
-from tunewright.recipe import Recipe
+from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Question
 from tunewright.reporting.learning_curve import LearningCurve, curve_part, curve_sentences, curve_table, forecast
 from tunewright.run_folder import RunFile, RunFolder
@@ -38,7 +38,7 @@ def draw_curve(recipe: Recipe, folder: Path) -> LearningCurve:
             "train with the launcher first (tunewright run), then run learning-curve without it",
         )
     run = pipeline.run(recipe, folder, until="evaluate")
-    recipe = recipe.with_absolute_paths()
+    recipe = load_recipe(run.file(RunFile.RECIPE))  # with the system prompt that its own chats decided
     with run.lock():
         sizes = _train_parts(run, recipe)
         curve = _evaluate(run, recipe, sizes)
