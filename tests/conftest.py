@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,6 +27,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep what is not marked gpu on the CPU, whose numbers its bounds are about, on a machine with a GPU too."""
     if "not gpu" in str(config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in one line what was not tested here for want of a browser, and how to get one."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "no Chromium" in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} browser tests were skipped: install Chromium (Debian, Ubuntu: apt install chromium)",
+            yellow=True,
+        )
 
 
 @pytest.fixture(scope="session")
