@@ -9,6 +9,8 @@ import os
 import re
 import subprocess
 import sys
+import traceback
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +19,10 @@ from support.faulty_server import Answer, fake_teacher
 from support.stand_in_hub import Fault, stand_in_hub
 from support.whole_path import asks, write_recipe
 from tunewright import console
+from tunewright.cli import main
 from tunewright.console import without_secrets
-from tunewright.errors import UserError
+from tunewright.errors import RecipeError, UserError
+from tunewright.recipe import Recipe, parse_recipe, sections
 from tunewright.records import Message
 from tunewright.teacher.endpoint import Endpoint
 from tunewright.teacher.protocol import Request
@@ -187,3 +191,101 @@ def test_lines_and_warnings_repeat_no_key(monkeypatch, capsys):
     console.line(f"the teacher says: {TEACHER_KEY}")
     console.warning(f"refused: Bearer {TEACHER_KEY}")
     assert capsys.readouterr().err.count("[TUNEWRIGHT_TEACHER_KEY]") == 2
+
+
+SECRET = "canary-in-a-setting-4711"
+URLS = (
+    f"http://user:{SECRET}@127.0.0.1:9/v1",
+    f"https://{SECRET}@host/v1",
+    f"htp://user:{SECRET}@host",
+    f"http:/user:{SECRET}@host",
+    f"https://host/v1?api_key={SECRET}",
+    f"https://host/v1?a=1&key={SECRET}",
+    f"https://host/v1?Subscription%2DKey={SECRET}",
+    f"https://host/v1?x-access-token={SECRET}&b",
+    f"https://host/v1;sig={SECRET}",
+    f"https://host/v1#token={SECRET}",
+)
+
+
+def text_settings():
+    return [
+        (section, name, field.annotation)
+        for section, kind in sections()
+        for name, field in kind.model_fields.items()
+        if "str" in str(field.annotation) or "Literal" in str(field.annotation) or field.annotation in (int, float)
+    ]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_no_setting_takes_a_url_with_a_secret_or_repeats_it(url, tmp_path):
+    assert len(text_settings()) > 50
+    for section, name, kind in text_settings():
+        for value in (url, [url], {"prompt": url}):
+            with pytest.raises(RecipeError) as refused:
+                parse_recipe({section: {name: value}}, tmp_path)
+            shown = "".join(traceback.format_exception(refused.value))
+            assert SECRET not in shown, (section, name, kind)
+    with pytest.raises(RecipeError, match="api_key_env"):
+        Recipe().comparing([url])
+
+
+@pytest.mark.parametrize("url", [url.removeprefix("http://") for url in URLS[:1]] + [f"https://a:{SECRET[:5]}/x@host"])
+def test_a_servers_url_needs_no_scheme_to_hold_a_password(url):
+    with pytest.raises(RecipeError, match="password") as refused:
+        parse_recipe({"teacher": {"url": ["https://host/v1", url]}}, Path())
+    assert SECRET[:5] not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["sk-proj-4711canary4711", "hf_canaryHub4711neverStored", "my key", "a-b"])
+def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated(key):
+    with pytest.raises(RecipeError, match="api_key_env") as refused:
+        parse_recipe({"judge": {"api_key_env": key}}, Path())
+    assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host/v1?api-version=2024-02-01",
+        "https://host/@cf/meta",
+        "http://[::1]:80/v1",
+        "https://host/v1?author=me",
+        "https://host/key/token/v1",
+    ],
+)
+def test_a_url_without_a_secret_is_taken(url):
+    assert parse_recipe({"teacher": {"url": url}, "documents": {"paths": [url]}}, Path()).teacher.url == url
+    assert parse_recipe({"system_prompt": "Never use ftp://user:password@host."}, Path())
+
+
+def test_a_secret_in_a_setting_reaches_neither_a_file_nor_a_screen(tmp_path, capfd):
+    (tmp_path / "foreign.yaml").write_text(f"base_model: x\nadapter: lora\ndatasets: []\nmirror: {URLS[0]}\n")
+    recipe, clean = tmp_path / "recipe.toml", tmp_path / "clean.toml"
+    recipe.write_text(f'[teacher]\nurl = "{URLS[0]}"\nmodel = "m"\n')
+    clean.write_text('[documents]\npaths = ["docs"]\n')
+    made = tmp_path / "made"
+    out = ("--dir", made / "run")
+    for arguments in (
+        ("run", recipe, *out),
+        ("plan", recipe, *out),
+        ("launch", recipe, "-o", made / "task.yaml", *out),
+        ("run", clean, *out, "--set", f"teacher.url={URLS[4]}"),
+        ("run", clean, *out, "--set", f"teacher.url:{URLS[4]}"),
+        ("run", clean, *out, URLS[0]),
+        ("evaluate", clean, *out, "--compare", URLS[0]),
+        ("init", URLS[4], "-o", made / "recipe.toml"),
+        ("import-config", tmp_path / "foreign.yaml", "-o", made / "imported.toml"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(argument) for argument in arguments])
+    printed = "".join(capfd.readouterr())
+    assert "api_key_env" in printed
+    assert SECRET not in printed
+    assert [path for path in made.rglob("*") if path.is_file() and SECRET in path.read_text()] == []
+
+
+def test_urls_are_printed_without_their_secrets(capsys):
+    console.line(f"proxy http://me:{SECRET}@proxy:3128 failed; to https://host/a?x=1&sig={SECRET}&y=2, not https://h/@b")
+    printed = capsys.readouterr().err
+    assert printed == "proxy http://…@proxy:3128 failed; to https://host/a?x=1&sig=…&y=2, not https://h/@b\n"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.live import Live
@@ -31,6 +32,17 @@ from tunewright.errors import TunewrightError, UserError
 
 _SECRET_NAME = re.compile(r"(^|_)(API)?(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|PAT)(_|$)")
 _SHORTEST_SECRET = 8  # characters; a shorter value also occurs in harmless text
+_URL = re.compile(r"[a-z][a-z0-9+.-]{0,20}:/[^\s\"'<>]*", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<!/)@")  # "/@name" is a path
+_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#\s\"'<>]{1,60}=)([^&;#\s\"'<>]+)")
+# Names of parameters that hold a secret, without their separators: api-key and x_api_key are apikey and xapikey.
+_SECRET_PARAMETER = re.compile(
+    r"key$|token|secret|passw|passphrase|pwd|auth(?!or)|bearer|jwt|signature|credential|session|^(?:pass|sig|sas|code|sid)$"
+)
+# A key of a known service by its first letters, wherever it is.
+_KEY = re.compile(
+    r"\b(?:sk-|sk_|hf_|gsk_|xai-|pplx-|nvapi-|r8_|glpat-|gh[opusr]_|github_pat_|xox[abp]-|AKIA|AIza|eyJ)[\w-]{12,}"
+)
 _LINE_INTERVAL_S = 10.0  # between two progress lines without a terminal
 _MIN_WIDTH = 80  # characters; in a narrower terminal, two columns break nearly every line
 
@@ -42,13 +54,52 @@ def silence() -> None:
     _silent.append(True)
 
 
+def url_secret(text: str, is_url: bool = False) -> str:
+    """Return which part of the URLs in a text holds a secret, in words; "" if none does.
+
+    Args:
+        text: a setting's value.
+        is_url: whether it is meant as a URL; else only what begins with a scheme counts.
+    """
+    for url in [text] if is_url else _URL.findall(text):
+        if _LOGIN.search(url.partition("?")[0]):
+            return "a user name or password (user:password@)"
+        for name, _ in _PARAMETER.findall(unquote(url)):
+            if _names_secret(name):
+                return f"a key (the parameter {name})"
+        if _KEY.search(url):
+            return "a key"
+    return ""
+
+
+def _names_secret(parameter: str) -> bool:
+    return bool(_SECRET_PARAMETER.search(re.sub(r"[^a-z]", "", parameter.lower())))
+
+
+def is_key(text: str) -> bool:
+    """Return whether a text has the form of a key of a known service."""
+    return bool(_KEY.fullmatch(text))
+
+
+def _bare_url(match: re.Match[str]) -> str:
+    """Return a URL without its password and the values of its secret parameters."""
+    path, question, query = match.group().partition("?")
+    if logins := list(_LOGIN.finditer(path)):
+        path = f"{path.partition(':')[0]}://…{path[logins[-1].start() :]}"
+    query = _PARAMETER.sub(lambda part: f"{part[1]}…" if _names_secret(part[1]) else part[0], question + query)
+    return path + query
+
+
 def without_secrets(text: str) -> str:
-    """Return the text with every secret replaced by its name: the values of environment variables named as keys."""
+    """Return the text without secrets: those in URLs, keys of known services, and values of the environment.
+
+    The value of an environment variable that is named as a key becomes the name.
+    """
     secrets = {value.strip(): name for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())}
     for value in sorted(secrets, key=len, reverse=True):
         if len(value) >= _SHORTEST_SECRET and not value.startswith("/"):  # the path of a key file is no secret
             text = text.replace(value, f"[{secrets[value]}]")
-    return text
+    return _KEY.sub("…", _URL.sub(_bare_url, text))
 
 
 def _stderr(quiet: bool = True) -> Console:

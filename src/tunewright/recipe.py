@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from tunewright import console
+from tunewright.console import without_secrets
 from tunewright.errors import RecipeError, command
 from tunewright.settings import (
     ANSWERING,
@@ -127,7 +128,8 @@ class Recipe(Settings):
         }
         more = [str(paths[name].absolute()) if name in local else name for name in others]
         compare = tuple(dict.fromkeys([*self.evaluation.compare, *more]))
-        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"compare": compare})})
+        evaluation = self.evaluation.model_dump() | {"compare": compare}
+        return parse_recipe(self.model_dump() | {"evaluation": evaluation}, self.folder)
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with absolute paths; a model that may be a hub name is a path where its folder exists."""
@@ -227,7 +229,10 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         former = _GONE.get(key) or (f"is now {_MOVED[key]}" if key in _MOVED else "")
-        if former:
+        if problem["type"] == "secret":
+            name = ".".join(filter(None, (key, problem["ctx"]["setting"])))
+            lines.append(f"{name}: {problem['msg']}")
+        elif former:
             lines.append(f"{key}: no longer a setting; {former}")
         elif problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
@@ -237,7 +242,7 @@ def _explain(error: ValidationError) -> str:
         else:
             message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             lines.append(f"{key} = {problem['input']!r}: {message}" if key else message)
-    return "\n  ".join(lines)
+    return without_secrets("\n  ".join(lines))
 
 
 def parse_recipe(content: dict[str, Any], folder: Path, name: str = "recipe") -> Recipe:

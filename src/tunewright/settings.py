@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from tunewright.console import is_key, url_secret
 
 Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
 ANSWERING = ("answer-first", "free-qa")  # what they write, the next four build on
@@ -47,11 +52,47 @@ class Arm(StrEnum):
     PLACEBO = "placebo"  # an adapter trained by the same recipe on shuffled answers
 
 
+_INSTEAD = 'write api_key_env = "TEACHER_API_KEY", and: export TEACHER_API_KEY=...'
+
+
+def _texts(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts in a setting's value, each with the setting's name; of an item, its list's."""
+    if isinstance(values, str):
+        yield name, values
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _texts(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts(value, name)
+
+
+def _secret_fault(name: str, text: str) -> str:
+    """Return why a setting's text may not be written to a run folder; "" if it may."""
+    if name in ("system_prompt", "refusal"):
+        return ""  # prose may quote a URL
+    if name == "api_key_env" and (is_key(text) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", text)):
+        return f"is no name of an environment variable, and a key itself would be written to the run folder: {_INSTEAD}"
+    part = url_secret(text, is_url=name.endswith("url"))
+    return part and f"holds {part}, which would be written to the run folder; take it out, {_INSTEAD}"
+
+
 class Settings(BaseModel):
     """A frozen group of settings."""
 
     # Defaults are validated too: 60 for a float becomes 60.0, as it reads back from TOML.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, values: Any) -> Any:
+        """Refuse a secret in any value: settings are written to run folders, reports and job files."""
+        for name, text in _texts(values):
+            if fault := _secret_fault(name, text):
+                raise PydanticCustomError("secret", "{fault}", {"setting": name, "fault": fault})
+        return values
 
 
 def path_kind(field: FieldInfo) -> str:

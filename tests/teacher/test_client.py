@@ -242,10 +242,11 @@ def test_a_request_is_either_chat_or_raw():
         ask(raw="Once")
 
 
-def test_a_user_and_password_in_the_url_are_sent_as_such():
+@pytest.mark.parametrize(("key", "sent"), [("Basic bWU6c2VAY3JldA==", "Basic bWU6c2VAY3JldA=="), ("s", "Bearer s")])
+def test_a_key_is_sent_as_a_bearer_token_or_as_the_user_and_password_that_it_holds(key, sent):
     with fake_teacher() as server:
-        client(server.url.replace("//", "//me:se%40cret@")).complete(ask())
-        assert server.seen[0].headers["authorization"] == "Basic bWU6c2VAY3JldA=="
+        ChatClient(server.url, "m", 5, key).complete(ask())
+        assert server.seen[0].headers["Authorization"] == sent
 
 
 SCHEMA = {"type": "object"}

@@ -177,9 +177,9 @@ def test_wrong_settings_are_refused_before_any_call(run, changes, message):
         pass
 
 
-def test_identity_names_the_model_and_no_password():
+def test_identity_names_the_model_and_the_url():
     assert teacher_identity(TeacherSettings()) == source.IDENTITY
-    assert teacher_identity(settings_for("http://me:secret@host:1/v1/")) == "http://host:1/v1|m"
+    assert teacher_identity(settings_for("http://host:1/v1/")) == "http://host:1/v1|m"
 
 
 def test_a_request_key_depends_on_every_part():

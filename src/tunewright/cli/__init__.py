@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -99,7 +100,11 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         commands.main(args=arguments, prog_name="tunewright", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        from tunewright.console import without_secrets
+
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(without_secrets(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (Exception, KeyboardInterrupt, click.Abort) as error:
         sys.exit(report_error(KeyboardInterrupt() if isinstance(error, click.Abort) else error))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.console import without_secrets
 from tunewright.environment import __version__
 from tunewright.errors import RecipeError
 from tunewright.importers.axolotl import AXOLOTL
@@ -142,7 +143,7 @@ def _value(item: Listed) -> str:
     """Return a value in one line; the value of a secret is not repeated."""
     if is_secret(item.key):
         return "(not repeated)"
-    value = json.dumps(item.value, default=str)
+    value = without_secrets(json.dumps(item.value, default=str))
     return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
@@ -158,15 +158,6 @@ def retry_after_s(value: str | None) -> float | None:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def bare_url(url: str) -> str:
-    """Return the URL without user, password and trailing slash; text that is no URL is returned unchanged."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
-
-
 def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager | urllib3.HTTPConnectionPool:
     """Return the connections to a server: through the environment's proxy, except to this machine."""
     parts = urlsplit(url)
@@ -179,7 +170,7 @@ def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager
             return urllib3.ProxyManager(proxy, maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
     pool: urllib3.HTTPConnectionPool = urllib3.PoolManager(
         maxsize=number, timeout=timeout, retries=False, ssl_context=trusted
-    ).connection_from_url(bare_url(url))
+    ).connection_from_url(url)
     return pool
 
 
@@ -192,18 +183,14 @@ class Endpoint:
     def __init__(
         self, url: str, model: str, timeout_s: float, api_key: str, extra: dict[str, Any], connections: int
     ) -> None:
-        self.url = bare_url(url)
+        self.url = url.rstrip("/")
         self._model = model
         self._extra = extra
         self._key = api_key
         self._with_schema = True
-        parts = urlsplit(url)
         self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        elif parts.username:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers |= urllib3.make_headers(basic_auth=login)
+        if api_key:  # "Basic ..." is a user name and password as HTTP encodes them
+            self._headers["Authorization"] = api_key if api_key.startswith("Basic ") else f"Bearer {api_key}"
         self._http = _connections(url, connections, timeout_s)
         direct = isinstance(self._http, urllib3.HTTPConnectionPool)
         self._target = urlsplit(self.url).path if direct else self.url  # a proxy needs the full URL

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from tunewright.errors import RecipeError
 from tunewright.models import source
 from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
-from tunewright.teacher.endpoint import bare_url
 
 
 def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
@@ -27,7 +26,7 @@ def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
         return source.IDENTITY
     if settings.url == LOCAL:
         return f"{LOCAL}|{source.identity(settings.model, root)}|{settings.quantization}"
-    return f"{bare_url(settings.url)}|{settings.model}" if isinstance(settings.url, str) else _fleet(settings)
+    return f"{settings.url.rstrip('/')}|{settings.model}" if isinstance(settings.url, str) else _fleet(settings)
 
 
 def _fleet(settings: TeacherSettings) -> str:
@@ -40,7 +39,7 @@ def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
         return ()
     if isinstance(settings.url, str):
         return (_fleet(settings),)
-    return tuple(sorted(f"{bare_url(url)}|{settings.model}" for url in settings.url))
+    return tuple(sorted(f"{url.rstrip('/')}|{settings.model}" for url in settings.url))
 
 
 def read_api_key(settings: TeacherSettings) -> str:
