@@ -286,6 +286,8 @@ def test_a_secret_in_a_setting_reaches_neither_a_file_nor_a_screen(tmp_path, cap
 
 
 def test_urls_are_printed_without_their_secrets(capsys):
-    console.line(f"proxy http://me:{SECRET}@proxy:3128 failed; to https://host/a?x=1&sig={SECRET}&y=2, not https://h/@b")
+    console.line(
+        f"proxy http://me:{SECRET}@proxy:3128 failed; to https://host/a?x=1&sig={SECRET}&y=2, not https://h/@b"
+    )
     printed = capsys.readouterr().err
     assert printed == "proxy http://…@proxy:3128 failed; to https://host/a?x=1&sig=…&y=2, not https://h/@b\n"
