@@ -17,6 +17,8 @@ TunewrightError            exit code
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class TunewrightError(Exception):
@@ -83,6 +85,40 @@ class ExportError(StageError):
 
 class DiskFullError(StageError):
     """A write failed for lack of space; the previous version of the file is untouched."""
+
+
+def cause_of(error: BaseException) -> str:
+    """Return what an error of a library or the system says, in one line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not {error.encoding.upper()}: the file is damaged, or in another encoding"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, KeyError | AttributeError | TypeError | IndexError | AssertionError | MemoryError):
+        return f"{type(error).__name__}: {first}".rstrip(": ")  # says little without the name
+    return first or type(error).__name__
+
+
+@contextmanager
+def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = UserError) -> Iterator[None]:
+    """Make every error of a block that loads a user's file name this file: whatever it holds, it is no defect of ours.
+
+    Args:
+        what: the file is, such as "exam".
+        path: of the file or folder.
+        hint: the next thing to type.
+        kind: of the error. Ours pass unchanged, as does a lack of memory on the GPU, which says nothing of the file.
+    """
+    try:
+        yield
+    except TunewrightError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise kind(f"cannot read the {what} {path}", cause_of(error), hint) from error
 
 
 def command(*words: object) -> str:

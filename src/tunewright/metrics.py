@@ -11,6 +11,7 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from tunewright.records import Answer, Question, Score
+from tunewright.text.choices import chosen_option, option_text
 from tunewright.text.normalization import normalize, sentences, words
 
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -158,9 +159,24 @@ def unfenced(text: str) -> str:
     return fenced[1] if fenced else text
 
 
-def gold_fields(question: Question) -> dict[str, Any] | None:
-    """Return the fields of a gold answer that is a JSON object with at least one field; else None."""
-    return (read_object(question.gold) if question.answerable else None) or None
+def has_labels(question: Question) -> bool:
+    """Return whether the right answer is a JSON object with fields, or one of several options."""
+    return question.answerable and bool(question.options or read_object(question.gold))
+
+
+def _label_metrics(question: Question, answer: Answer) -> dict[str, float]:
+    """Return the metrics of a gold answer that is a JSON object or one of several options; else none.
+
+    Of several right objects, the one that the answer matches best counts.
+    """
+    if not question.answerable:
+        return {}
+    if question.options:
+        chosen = chosen_option(answer.text, question.options)
+        right = chosen is not None and option_text(question.options, chosen) == question.gold
+        return {LABEL_MATCH: float(right), UNPARSABLE: float(chosen is None)}
+    objects = [fields for gold in question.golds if (fields := read_object(gold))]
+    return max((structured(fields, answer) for fields in objects), key=lambda m: m[LABEL_MATCH], default={})
 
 
 def _answer_fields(answer: Answer) -> dict[str, Any] | None:
@@ -218,9 +234,9 @@ Metric = Callable[[Question, Answer, str], float | None]
 
 # None: the metric does not apply to this question. All are in [0, 1].
 METRICS: dict[str, Metric] = {
-    "exact": lambda q, a, _: exact(a.text, q.gold) if q.answerable else None,
-    "token_f1": lambda q, a, _: token_f1(a.text, q.gold) if q.answerable else None,
-    "fuzzy": lambda q, a, _: fuzzy(a.text, q.gold) if q.answerable else None,
+    "exact": lambda q, a, _: max(exact(a.text, gold) for gold in q.golds) if q.answerable else None,
+    "token_f1": lambda q, a, _: max(token_f1(a.text, gold) for gold in q.golds) if q.answerable else None,
+    "fuzzy": lambda q, a, _: max(fuzzy(a.text, gold) for gold in q.golds) if q.answerable else None,
     "evidence_support": lambda q, a, _: evidence_support(a.text, _source(q)) if q.answerable and _source(q) else None,
     "refusal": lambda q, a, refusal: float(is_refusal(a.text, refusal)),
     "refusal_right": lambda q, a, refusal: float(is_refusal(a.text, refusal) != q.answerable),
@@ -238,13 +254,14 @@ METRICS: dict[str, Metric] = {
 def primary(question: Question, text: str, refusal: str) -> float:
     """Return the primary score in [0, 1].
 
-    Unanswerable: 1 when the text declines, else 0. Answerable: 0 when it declines or is empty, else token-F1.
-    Where the gold is a JSON object, ``score`` uses the label match instead.
+    Unanswerable: 1 when the text declines, else 0. Answerable: 0 when it declines or is empty, else token-F1
+    with the right answer that is nearest (as SQuAD's script does). Where the gold is a JSON object or one of several
+    options, ``score`` uses the label match instead.
     """
     declines = is_refusal(text, refusal)
     if not question.answerable:
         return float(declines)
-    return 0.0 if declines or not text.strip() else token_f1(text, question.gold)
+    return 0.0 if declines or not text.strip() else max(token_f1(text, gold) for gold in question.golds)
 
 
 def score(question: Question, answer: Answer, refusal: str) -> Score:
@@ -257,9 +274,8 @@ def score(question: Question, answer: Answer, refusal: str) -> Score:
     """
     values = {name: metric(question, answer, refusal) for name, metric in METRICS.items()}
     metrics = {name: value for name, value in values.items() if value is not None}
-    main, gold = primary(question, answer.text, refusal), gold_fields(question)
-    if gold is not None:
-        fields = structured(gold, answer)
+    main, fields = primary(question, answer.text, refusal), _label_metrics(question, answer)
+    if fields:
         main = fields[LABEL_MATCH]
         metrics = {name: value for name, value in metrics.items() if name not in _NOT_OF_OBJECTS} | fields
         metrics |= {} if fields[UNPARSABLE] else _OF_OBJECTS

@@ -147,7 +147,8 @@ class Question(Record):
     """One exam question.
 
     ``passage``, if any, is part of the prompt. The right answer to an unanswerable question is to decline; its
-    ``gold`` is the recipe's refusal sentence. ``document`` is the cluster for the statistics.
+    ``gold`` is the recipe's refusal sentence. ``further_golds`` are as right as ``gold``. A question with ``options``
+    lists them, and its ``gold`` is one of them behind its letter. ``document`` is the cluster for the statistics.
     """
 
     id: str
@@ -158,6 +159,18 @@ class Question(Record):
     answerable: bool
     passage: str | None = None
     evidence: Span | None = None
+    further_golds: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All right answers."""
+        return (self.gold, *self.further_golds)
+
+    @property
+    def shown_gold(self) -> str:
+        """All right answers in one text, for people."""
+        return " | ".join(self.golds)
 
 
 class Answer(Record):

@@ -211,7 +211,9 @@ class SynthesisSettings(Settings):
         description="your own chats, beside or instead of synthesis: .jsonl, .json, .csv, .tsv, .parquet, folders, "
         "hub:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]; with [START:END], these rows",
     )
-    columns: dict[str, str] = Field({}, description='your columns of data by our names: {prompt = "question"}')
+    columns: dict[str, str] = Field(
+        {}, description='your columns of data, pairs and exam by our names: {prompt = "question"}'
+    )
 
     @field_validator("quotas")
     @classmethod

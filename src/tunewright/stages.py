@@ -8,6 +8,7 @@ from tunewright.errors import RecipeError
 from tunewright.models.data_sources import exam_path
 from tunewright.models.source import identity
 from tunewright.recipe import Recipe
+from tunewright.records import digest
 from tunewright.retention.suite import suite_digest
 from tunewright.run_folder import RunFile
 from tunewright.settings import (
@@ -337,4 +338,5 @@ def exam_file_digest(recipe: Recipe) -> str:
     path = exam_path(recipe)
     if not path.is_file():
         raise RecipeError(f"there is no exam at {path}", "exam.file names it", "correct the path, or remove exam.file")
-    return file_digest(path)
+    # The number is raised when the same file reads as another exam; written exams stay fresh.
+    return digest(2, file_digest(path), recipe.synthesis.columns)

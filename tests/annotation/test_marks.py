@@ -199,3 +199,34 @@ def test_an_arm_may_have_any_name_and_others_leave_the_marks_as_they_are(run: Ru
     other = [a.model_copy(update={"text": "changed"}) if a.arm == "my_run" else a for a in [*answers, *more]]
     run.write_records("answers.jsonl", other)
     assert read_opinions(run, results).marked is None
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("first_line", ["", "sep=;\r\n"])
+def test_marks_are_read_however_the_spreadsheet_saved_them(
+    run: RunFolder, tmp_path: Path, encoding: str, first_line: str
+) -> None:
+    questions = [q.model_copy(update={"gold": f"{q.gold} – “so”"}) for q in run.read_records("exam.jsonl", Question)]
+    run.write_records("exam.jsonl", questions)
+    content = comparison_csv(questions, run.read_records("answers.jsonl", Answer), ARMS).removeprefix("\ufeff")
+    rows = list(csv.DictReader(io.StringIO(content)))
+    lines = [
+        ";".join(rows[0]),
+        *(";".join(f'"{cell}"' for cell in (row | {"winner": "tuned"}).values()) for row in rows),
+    ]
+    path = tmp_path / "ada.csv"
+    path.write_bytes((first_line + "\r\n;;;;\r\n".join(lines) + "\r\n").encode(encoding))
+    assert read_marks(run, [path], ARMS).num_marks == len(questions)
+
+
+def test_all_faulty_rows_of_a_table_are_listed(run: RunFolder, tmp_path: Path) -> None:
+    content = comparison_csv(run.read_records("exam.jsonl", Question), run.read_records("answers.jsonl", Answer), ARMS)
+    rows = list(csv.reader(io.StringIO(content.removeprefix("\ufeff"))))
+    rows[1][-1] = "nobody"
+    rows[3][0], rows[3][-1] = "Another question?", "tie"
+    path = tmp_path / "ada.csv"
+    path.write_text("\n".join(",".join(f'"{cell}"' for cell in row) for row in rows), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_marks(run, [path], ARMS)
+    assert "row 2: winner 'nobody' is unknown" in caught.value.cause
+    assert "row 4 has a question that is not in the exam" in caught.value.cause

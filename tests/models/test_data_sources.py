@@ -9,11 +9,13 @@ import pytest
 
 from support.stand_in_hub import SHA, Repo, stand_in_hub
 from tunewright.curation.chat_formats import data_digest, read_own_data
+from tunewright.curation.preference_pairs import pairs_digest, read_own_pairs
 from tunewright.errors import DocumentError
 from tunewright.models.data_sources import chat_paths, exam_path
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.settings import ExamSettings, SynthesisSettings
-from tunewright.synthesis.exam import read_own_exam
+from tunewright.records import PreferencePair
+from tunewright.settings import ExamSettings, PreferenceSettings, SynthesisSettings
+from tunewright.synthesis.own_exam import read_own_exam
 
 ROWS = [{"q": f"Where is ship {i}?", "a": f"In dock {i}.", "group": f"g{i}"} for i in range(10)]
 COLUMNS = {"prompt": "q", "completion": "a"}
@@ -78,7 +80,7 @@ def test_an_exam_of_any_format(tmp_path, name):
         path.write_text("question\tanswer\n" + "".join(f"{r['question']}\t{r['answer']}\n" for r in rows))
     else:
         path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(r) + "\n" for r in rows))
-    questions = read_own_exam(exam_path(recipe(tmp_path, exam=name)), "No.", {}, {})
+    questions, _ = read_own_exam(exam_path(recipe(tmp_path, exam=name)), "No.", {}, {})
     assert [q.gold for q in questions] == [r["answer"] for r in rows][: 4 if "[" in name else None]
 
 
@@ -97,6 +99,7 @@ def test_without_the_extra_an_error_names_it(tmp_path, monkeypatch):
 READ = """
 import sys
 from tunewright.curation.chat_formats import data_digest, read_own_data
+from tunewright.curation.preference_pairs import pairs_digest, read_own_pairs
 from tunewright.models.data_sources import chat_paths, hub_revisions
 from tunewright.recipe import load_recipe
 recipe = load_recipe(sys.argv[1]).with_absolute_paths()
@@ -140,3 +143,17 @@ def test_no_code_of_a_repository_runs(tmp_path):
         result = read(path, hub.url)
     assert result.returncode and "scripts are no longer supported" in result.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_columns_also_rename_those_of_the_exam_and_of_pairs(tmp_path):
+    (tmp_path / "e.csv").write_text("frage;antwort;document\nWarum?;Darum.;d\n", encoding="utf-8")
+    (tmp_path / "p.jsonl").write_text('{"frage": "Warum?", "gut": "Darum.", "rejected": "Nein."}\n', encoding="utf-8")
+    columns = {"prompt": "frage", "completion": "antwort", "chosen": "gut"}
+    own = recipe(tmp_path, columns=columns, exam="e.csv")
+    [question], _ = read_own_exam(exam_path(own), "No.", {}, {}, columns)
+    assert (question.question, question.gold, question.document) == ("Warum?", "Darum.", "d")
+    own = own.model_copy(update={"preference": PreferenceSettings(data=("p.jsonl",))})
+    [(_, pair)] = read_own_pairs(own)
+    assert isinstance(pair, PreferencePair) and (pair.chosen, pair.rejected) == ("Darum.", "Nein.")
+    other = own.model_copy(update={"synthesis": SynthesisSettings(columns={})})
+    assert pairs_digest(own) != pairs_digest(other)

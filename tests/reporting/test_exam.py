@@ -13,14 +13,14 @@ from tunewright.records import Question, RetentionItem
 from tunewright.reporting.exam import count_rows, evenly_spaced, retention_rows
 from tunewright.reporting.sections import retention_line
 from tunewright.run_folder import RunFolder
-from tunewright.synthesis.exam import read_own_exam
+from tunewright.synthesis.own_exam import read_own_exam
 
 RECIPE = finished_run.RECIPE
 
 
 def read_back(run: RunFolder, path: Path) -> list[Question]:
     documents = {document.id: document for document in finished_run.documents()}
-    return read_own_exam(path, RECIPE.refusal, documents, {})
+    return read_own_exam(path, RECIPE.refusal, documents, {})[0]
 
 
 @pytest.mark.parametrize("name", ["exam.csv", "exam.jsonl"])

@@ -155,15 +155,14 @@ def test_a_users_own_exam_in_csv_without_documents(tmp_path):
     ("name", "content", "pattern"),
     [
         ("a.jsonl", '{"question": "Why?", "answer": "So."}\n\n{"question": "Why?"}', "line 3.*\n.*answer"),
-        ("a.jsonl", '{"question": "Why?", "answer": "So."}\n{"question": "Why?", "answer": "So."}', "line 2.*\n.*same"),
         ("a.jsonl", '{"question": ', "line 1.*\n.*not JSON"),
-        ("a.jsonl", "[1]", "line 1.*\n.*not a JSON object"),
+        ("a.jsonl", "[1]", "item 1.*\n.*not a JSON object"),
         ("a.jsonl", '{"question": ["Why?"], "answer": "So."}', "line 1.*\n.*not text"),
-        ("a.csv", "question,answer\nWhy?,So.\n,So.\n", "line 3.*\n.*question is missing"),
-        ("a.csv", "question,answer,answerable\nWhy?,So.,maybe\n", "line 2.*\n.*maybe"),
-        ("a.csv", "question,answer,ring\nWhy?,So.,third\n", "line 2.*\n.*third"),
+        ("a.csv", "question,answer\nWhy?,So.\n,So.\n", "row 3.*\n.*question is missing"),
+        ("a.csv", "question,answer,answerable\nWhy?,So.,maybe\n", "row 2.*\n.*maybe"),
+        ("a.csv", "question,answer,ring\nWhy?,So.,third\n", "row 2.*\n.*third"),
         ("a.jsonl", "\n", "is empty"),
-        ("a.xlsx", "x", "neither"),
+        ("a.xlsx", "PK\x03\x04", "Excel workbook"),
     ],
 )
 def test_a_wrong_row_is_named(run, tmp_path, name, content, pattern):

@@ -11,11 +11,13 @@ from typing import Literal, cast
 from pydantic import ValidationError
 
 from tunewright.annotation.plan import MarkingKey
-from tunewright.errors import UserError
+from tunewright.errors import UserError, reading
 from tunewright.evaluation.comparison_csv import WINNER, plain_cell, read_comparison
 from tunewright.records import Answer, Mark, Question, Record
+from tunewright.text.rows import file_text
 
 FORMAT = "tunewright marks 1"
+_MOST_FAULTS = 30  # that one message lists
 UNDECIDED = ("tie", "both bad", "cannot tell")
 Undecided = Literal["tie", "both bad", "cannot tell"]
 
@@ -48,17 +50,10 @@ def read_text(path: Path) -> str:
     """Return a file's text.
 
     Raises:
-        UserError: the file is missing, or is not UTF-8.
+        UserError: the file is missing, or is not text.
     """
-    try:
-        return path.read_text(encoding="utf-8", errors="strict")
-    except UnicodeDecodeError as error:
-        hint = "save it again as UTF-8 (in a spreadsheet: CSV UTF-8)"
-        raise UserError(f"{path} is not UTF-8 text", f"byte {error.start}: {error.reason}", hint) from error
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}", error.strerror or str(error), "check the path and its permissions"
-        ) from error
+    with reading("marks", path, "check the path; in a spreadsheet, save as CSV UTF-8"):
+        return file_text(path)
 
 
 def page_marks(path: Path, text: str, key: MarkingKey, documents: dict[str, str]) -> list[Mark]:
@@ -123,24 +118,26 @@ def table_marks(
     unique: a spreadsheet may have sorted the rows.
 
     Raises:
-        UserError: a winner is not a column of the table, or a marked row is not of this exam.
+        UserError: a winner is not a column of the table, or a marked row is not of this exam; all such rows are listed.
     """
     waiting: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for question in questions:
-        waiting[plain_cell(question.question), plain_cell(question.gold)].append(question)
+        waiting[plain_cell(question.question), plain_cell(question.shown_gold)].append(question)
     texts = {(answer.question, answer.arm): answer.text for answer in answers}
-    marks, num_others = [], 0
-    for number, row in enumerate(read_comparison(text), 2):
+    marks, num_others, faults = [], 0, []
+    for number, row in read_comparison(text):
         winner = _folded(row[WINNER])
         same = waiting.get((plain_cell(row["question"]), plain_cell(row["gold"])))
         if not winner:
             continue
         if not same:
-            raise _refused(path, f"row {number} has a question that is not in the exam: {row['question']:.60}")
+            faults.append(f"row {number} has a question that is not in the exam: {row['question']:.60}")
+            continue
         columns = {_folded(name): name for name in row if name not in ("question", "gold", WINNER)}
         if winner not in columns and winner not in UNDECIDED:
             choices = ", ".join([*columns.values(), *UNDECIDED])
-            raise UserError(f"{path} row {number}: winner {winner!r} is unknown", "", f"write one of: {choices}")
+            faults.append(f"row {number}: winner {winner[:60]!r} is unknown; write one of: {choices}")
+            continue
         question = _take(same, row, texts)
         if winner in columns and columns[winner] not in arms:
             num_others += 1
@@ -154,6 +151,9 @@ def table_marks(
                 winner=columns.get(winner),
             )
         )
+    if faults:
+        more = f"\n  and {len(faults) - _MOST_FAULTS} more rows" if len(faults) > _MOST_FAULTS else ""
+        raise _refused(path, "\n  ".join(faults[:_MOST_FAULTS]) + more)
     return marks, num_others
 
 

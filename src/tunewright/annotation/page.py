@@ -25,7 +25,7 @@ def _item_view(item: KeyItem, pair: MarkingPair) -> dict[str, Any]:
         "item": item.item,
         "question": question.question,
         "passage": question.passage,
-        "gold": question.gold,
+        "gold": question.shown_gold,
         "evidence": question.evidence.quote if question.evidence else None,
         "sides": [
             {"name": item.left_name, "text": pair.texts[item.left]},

@@ -11,7 +11,7 @@ from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import exam_faults
 from tunewright.evaluation.stage import read_seal_state
 from tunewright.records import Document, Question, RetentionItem
-from tunewright.reporting.exam import count_rows, evenly_spaced, exam_file_rows, retention_rows
+from tunewright.reporting.exam import ExamCell, count_rows, evenly_spaced, exam_file_rows, retention_rows
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, write_atomic
 from tunewright.text.tables import write_table
@@ -39,9 +39,14 @@ def export_exam(run: RunFolder, path: Path) -> None:
     console.line(f"edit them, then name the file in the recipe, [exam] file = {quoted}: the next run seals it")
 
 
-def _table(rows: Sequence[Mapping[str, str | bool]]) -> str:
-    cells = [[v if isinstance(v, str) else str(v).lower() for v in row.values()] for row in rows]
-    return write_table(list(rows[0]), cells)
+def _table(rows: Sequence[Mapping[str, ExamCell]]) -> str:
+    return write_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows])
+
+
+def _cell(value: ExamCell) -> str:
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False) if value else ""
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def show_exam(run: RunFolder) -> None:
@@ -56,7 +61,7 @@ def show_exam(run: RunFolder) -> None:
     shown = evenly_spaced(questions)
     for number, question in enumerate(shown, 1):
         console.line(f"{number:2}. [{question.ring}] {_short(question.question)}")
-        console.line(f"    {_short(question.gold)}", "dim")
+        console.line(f"    {_short(question.shown_gold)}", "dim")
     if len(shown) < len(questions):
         export = command("exam", run.path, "--export", "FILE.csv")
         console.line(f"    ({len(shown)} of {len(questions)}; all of them: {export})")

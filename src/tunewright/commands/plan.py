@@ -23,7 +23,8 @@ from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ANSWERING, EMBEDDED, Arm
 from tunewright.statistics.power import exam_power, question_counts
-from tunewright.synthesis.exam import CALLS_PER_QUESTION, read_own_exam
+from tunewright.synthesis.exam import CALLS_PER_QUESTION
+from tunewright.synthesis.own_exam import read_own_exam
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
 from tunewright.training.dataset import num_held_out
@@ -283,7 +284,7 @@ def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[st
 def _questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
     """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
     if recipe.exam.file:
-        own = read_own_exam(exam_path(recipe), recipe.refusal, {}, {})
+        own, _ = read_own_exam(exam_path(recipe), recipe.refusal, {}, {}, recipe.synthesis.columns)
         return question_counts(question.document for question in own)
     if run.file(RunFile.EXAM).exists():
         return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))

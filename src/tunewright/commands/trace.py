@@ -71,7 +71,7 @@ def _describe(record: Record, index: _Index) -> Iterator[str]:
     elif isinstance(record, Question):
         yield f"question {record.id}  ring {record.ring}, {'answerable' if record.answerable else 'unanswerable'}"
         yield f"  asked    {record.question}"
-        yield f"  gold     {record.gold}"
+        yield f"  gold     {record.shown_gold}"
         yield from _evidence(record.evidence)
         yield from _source(record.document, index)
         for answer in index.answers:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.sample_rules import turn_fault
-from tunewright.errors import DocumentError, UserError
+from tunewright.errors import DocumentError, UserError, reading
 from tunewright.models.data_sources import chat_paths, hub_revisions
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
 from tunewright.storage import file_digest
 from tunewright.text.reasoning import strip_reasoning
-from tunewright.text.tables import TABLES, table_rows
+from tunewright.text.rows import file_rows
+from tunewright.text.tables import TABLES
 
 Parsed = TypeVar("Parsed")
 
@@ -62,6 +63,7 @@ class _Line(NamedTuple):
     position: str
     content: Any
     fault: str = ""
+    unit: str = "line"
 
 
 def _text(value: object) -> str:
@@ -246,40 +248,29 @@ def _messages(line: object, keeps_reasoning: bool = False) -> tuple[Message, ...
     return tuple(messages)
 
 
-def _decode(raw: bytes) -> tuple[Any, str]:
-    """Return the JSON value and no fault, or None and why it is not JSON."""
-    try:
-        return json.loads(raw.decode("utf-8")), ""
-    except (ValueError, RecursionError) as error:
-        return None, str(error) or type(error).__name__
-
-
 def _decoded_cells(row: Mapping[str, str | None]) -> dict[str, Any]:
     """Return a table's row; a cell with a list of turns becomes a list."""
-    lists = {name for name, cell in row.items() if cell and cell.lstrip().startswith("[{")}
-    return {name: json.loads(cell) if cell and name in lists else cell for name, cell in row.items()}
+    return {name: _decoded(cell) if cell and cell.lstrip().startswith("[{") else cell for name, cell in row.items()}
+
+
+def _decoded(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell  # text, which the row's format refuses by name
 
 
 def _lines(path: Path) -> Iterator[_Line]:
     """Yield the rows of a table, else the objects of JSON lines or of one JSON array, whatever the name ends with."""
-    if path.suffix.lower() in TABLES:
+    with reading("data", path, "correct the path, or save the file again", DocumentError):
         try:
-            yield from (_Line(f"{path}:{number}", _decoded_cells(row)) for number, row in table_rows(path))
+            rows = file_rows(path)
         except ValueError as error:
             yield _Line(str(path), None, str(error))
-        return
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
-    if content.lstrip().startswith(b"["):
-        items, fault = _decode(content)
-        if isinstance(items, list):
-            yield from (_Line(f"{path}:item {number}", item) for number, item in enumerate(items, 1))
             return
-        if _decode(content.lstrip().split(b"\n")[0])[1]:  # the first line is no JSON either, so this is a damaged array
-            yield _Line(str(path), None, fault)
-            return
-    for number, raw in enumerate(content.split(b"\n"), 1):
-        if raw.strip():
-            yield _Line(f"{path}:{number}", *_decode(raw))
+    for unit, number, content, fault in rows:
+        position = f"{path}:item {number}" if unit == "item" else f"{path}:{number}"
+        yield _Line(position, _decoded_cells(content) if unit == "row" else content, fault, unit)
 
 
 def _threads(lines: Iterator[_Line]) -> Iterator[_Line]:
@@ -314,7 +305,7 @@ def parsed_lines(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Itera
         for line in _threads(_lines(path)):
             try:
                 if line.fault:
-                    raise Malformed("not JSON", line.fault)
+                    raise Malformed("not a row of the table" if line.unit == "row" else "not JSON", line.fault)
                 yield line.position, parse(line.content)
             except Malformed as error:
                 yield line.position, error

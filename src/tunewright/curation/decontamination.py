@@ -110,9 +110,10 @@ class Leaks:
         self._unseen_documents.setdefault(question.document, question.id)
         texts = [question.passage, question.evidence.quote if question.evidence else None]
         if question.answerable and question.question not in self._instructions:
-            grams = ngrams(words(self._boilerplate.distinctive_answer(question.gold)), self._size)
-            for gram in filter(self._boilerplate.is_distinctive, grams):
-                self._unseen_grams.setdefault(gram, question.id)
+            for gold in question.golds:
+                grams = ngrams(words(self._boilerplate.distinctive_answer(gold)), self._size)
+                for gram in filter(self._boilerplate.is_distinctive, grams):
+                    self._unseen_grams.setdefault(gram, question.id)
         for text in texts:
             for gram in ngrams(words(text or ""), self._size):
                 self._unseen_grams.setdefault(gram, question.id)
@@ -168,7 +169,7 @@ def _unseen(exam: Iterable[Question], boilerplate: Boilerplate) -> tuple[set[str
     for question in exam:
         if question.ring == "unseen":
             if question.answerable and question.question not in repeated:
-                statements.add(boilerplate.distinctive_answer(question.gold))
+                statements |= set(map(boilerplate.distinctive_answer, question.golds))
             statements |= {question.evidence.quote} if question.evidence else set()
             passages |= {question.passage} if question.passage else set()
     return statements, passages

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tunewright.curation.answer_edits import EDITS, evidence_of
@@ -15,7 +17,7 @@ from tunewright.curation.sample_rules import SampleSources, teaches_refusal, tur
 from tunewright.curation.student_sampling import PairChoice, best_and_worst, student_answers, students_error
 from tunewright.errors import DocumentError, StageError
 from tunewright.metrics import is_refusal
-from tunewright.models.data_sources import local_paths
+from tunewright.models.data_sources import local_paths, renamed
 from tunewright.recipe import Recipe
 from tunewright.records import (
     OWN,
@@ -200,8 +202,9 @@ def _conversation(value: object, prompt: list[Message]) -> list[Message]:
     return [*prompt, message("assistant", value)]
 
 
-def _pair(line: object) -> PreferencePair:
-    """Return a line's pair, or raise Malformed."""
+def _pair(line: object, columns: Mapping[str, str] = MappingProxyType({})) -> PreferencePair:
+    """Return a line's pair, or raise Malformed; ``columns`` holds our names of its columns."""
+    line = renamed(line, columns) if isinstance(line, Mapping) else line
     if not isinstance(line, Mapping) or any(line.get(key) is None for key in _KEYS):
         raise Malformed("not a pair", "a line needs prompt, chosen and rejected")
     value: Any = line.get("prompt")
@@ -235,7 +238,7 @@ def read_own_pairs(recipe: Recipe) -> list[Candidate]:
         (position, Rejection(stage=STAGE, id=position, reason=pair.reason, detail=pair.detail))
         if isinstance(pair, Malformed)
         else (position, pair)
-        for position, pair in parsed_lines(_files(recipe), _pair)
+        for position, pair in parsed_lines(_files(recipe), partial(_pair, columns=recipe.synthesis.columns))
     ]
 
 
@@ -317,7 +320,8 @@ def no_pairs_error(makes: bool, rejections: Sequence[Rejection]) -> DocumentErro
 
 def pairs_digest(recipe: Recipe) -> str:
     """Return a digest of the contents of the recipe's own pairs."""
-    return digest([file_digest(path) for path in _files(recipe)])
+    columns = [recipe.synthesis.columns] if recipe.synthesis.columns else []
+    return digest([file_digest(path) for path in _files(recipe)], *columns)
 
 
 EDITED = frozenset({*EDITS, "refusal"})  # origins of the pairs of edited_pairs

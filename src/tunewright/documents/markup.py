@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from tunewright.errors import DocumentError
 from tunewright.records import Record, Section
+from tunewright.text import encoding
+from tunewright.text.encoding import without_damage
 from tunewright.text.normalization import normalize
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
@@ -19,20 +21,11 @@ _KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
 
 
 def decode_text(raw: bytes) -> str | Failure:
-    """Return the text of bytes in UTF-8, UTF-16 or Windows-1252 (a superset of Latin-1), or why they are not text."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", "replace")
-    half = max(1, len(raw) // 2)
-    for encoding, zeros in (("utf-16-le", raw[1::2]), ("utf-16-be", raw[::2])):
-        if zeros.count(0) > 0.4 * half:  # Latin text in UTF-16 has a zero in every other byte
-            return raw.decode(encoding, "replace")
+    """Return the text of bytes in any common encoding, or why they are not text."""
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", "replace")
-    # Text in any encoding has almost no control characters; in compressed or random bytes one in ten is one.
-    num_control = sum(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
-    return Failure(reason="not text", detail="binary content") if num_control > 0.05 * len(text) else text
+        return without_damage(encoding.decode_text(raw))
+    except ValueError as error:
+        return Failure(reason="not text", detail=str(error))
 
 
 def parse_front_matter(text: str) -> tuple[dict[str, str], str]:

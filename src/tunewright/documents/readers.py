@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import statistics
@@ -29,7 +28,7 @@ from tunewright.documents.markup import (
     without_comments,
 )
 from tunewright.text.normalization import normalize
-from tunewright.text.tables import delimiter_of
+from tunewright.text.tables import parse_table
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -90,14 +89,18 @@ def read_csv(path: Path) -> ReadItems:
     text = decode_text(path.read_bytes())
     if isinstance(text, Failure):
         return [text]
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # one limit for the whole process
-    delimiter = delimiter_of(text)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    with parse_errors("table"):
-        columns = rows.fieldnames or []
-        if not any(name.strip().lower() in _BODY_COLUMNS for name in columns):
-            return [_no_text_column(columns, "")]
-        return [_row(row, path.stem, number) for number, row in enumerate(rows, 1)]
+    try:
+        columns, rows = parse_table(text)
+    except csv.Error as error:
+        return [Failure(reason="not a table", detail=str(error))]
+    if not any(name.strip().lower() in _BODY_COLUMNS for name in columns):
+        return [_no_text_column(columns, "")]
+    return [
+        Failure(part=str(number), reason="not a row of the table", detail=fault)
+        if fault
+        else _row(cells, path.stem, index)
+        for index, (number, cells, fault) in enumerate(rows, 1)
+    ]
 
 
 MAX_UNPACKED_BYTES = 512 * 2**20  # of a .docx; a long book with pictures is far smaller

@@ -16,6 +16,7 @@ from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Message, Question, RetentionAnswer, RetentionItem, digest
 from tunewright.run_folder import Journal
+from tunewright.text.choices import option_text
 from tunewright.text.perturbation import false_versions
 from tunewright.text.reasoning import strip_reasoning
 
@@ -104,9 +105,12 @@ def _keyed_jobs(
 
 
 def false_gold(question: Question, seed: int) -> str | None:
-    """Return the gold answer with one number or one comparing word changed; None where there is none to change."""
+    """Return the gold answer with one number or word changed, or another option; None where that is not possible."""
     if not question.answerable:
         return None
+    if question.options:  # the next option, behind its letter
+        listed = [option_text(question.options, index) for index in range(len(question.options))]
+        return listed[(listed.index(question.gold) + 1) % len(listed)]
     quote = question.evidence.quote if question.evidence else ""
     source = f"{question.gold}\n{quote}\n{question.passage or ''}"
     return next(false_versions(question.gold, source, seed), None)

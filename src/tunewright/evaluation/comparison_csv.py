@@ -8,9 +8,11 @@ from typing import Literal
 
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
+from tunewright.text.encoding import decode_text
 from tunewright.text.tables import read_table, write_table
 
 WINNER = "winner"
+_MOST_FAULTS = 30  # that one message lists
 _START = "start from the comparison.csv of a run and fill in only its winner column"
 
 
@@ -20,7 +22,7 @@ def comparison_csv(questions: Sequence[Question], answers: Sequence[Answer], arm
     An arm without an answer to a question has an empty cell.
     """
     texts = {(answer.question, answer.arm): answer.text for answer in answers}
-    rows = [[q.question, q.gold, *(texts.get((q.id, arm), "") for arm in arms), ""] for q in questions]
+    rows = [[q.question, q.shown_gold, *(texts.get((q.id, arm), "") for arm in arms), ""] for q in questions]
     return write_table(["question", "gold", *arms, WINNER], rows)
 
 
@@ -30,12 +32,12 @@ def marks_in(existing: bytes, table: str) -> Literal["none", "on these answers",
     A table that cannot be read may hold marks: it counts as marked, on other answers.
     """
     try:
-        rows = read_comparison(existing.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
-    except (UserError, UnicodeDecodeError):
+        rows = read_comparison(decode_text(existing).replace("\r\n", "\n").replace("\r", "\n"))
+    except (UserError, ValueError):
         return "on other answers"
-    if not any(row[WINNER].strip() for row in rows):
+    if not any(row[WINNER].strip() for _, row in rows):
         return "none"
-    same = [_unmarked(row) for row in rows] == [_unmarked(row) for row in read_comparison(table)]
+    same = [_unmarked(row) for _, row in rows] == [_unmarked(row) for _, row in read_comparison(table)]
     return "on these answers" if same else "on other answers"
 
 
@@ -48,11 +50,11 @@ def plain_cell(text: str) -> str:
     return "\n".join(text.splitlines()).strip()
 
 
-def read_comparison(text: str) -> list[Mapping[str, str]]:
-    """Return the rows of a comparison table, column name to original text, marks in ``winner``.
+def read_comparison(text: str) -> list[tuple[int, Mapping[str, str]]]:
+    """Return the rows of a comparison table with their numbers, column name to original text, marks in ``winner``.
 
     Raises:
-        UserError: a column of question, gold and winner is missing, or the text is no table.
+        UserError: a column of question, gold and winner is missing, or the text or a row of it is no table.
     """
     try:
         columns, rows = read_table(text)
@@ -65,4 +67,7 @@ def read_comparison(text: str) -> list[Mapping[str, str]]:
             f"missing column(s): {', '.join(sorted(missing))}",
             _START,
         )
-    return [row for _, row in rows]
+    faults = [f"row {row.number}: {row.fault}" for row in rows if row.fault]
+    if faults:
+        raise UserError("this is not a comparison table", "\n  ".join(faults[:_MOST_FAULTS]), _START)
+    return [(row.number, row.cells) for row in rows]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tunewright import console
 from tunewright.errors import RecipeError
-from tunewright.metrics import gold_fields, is_refusal
+from tunewright.metrics import has_labels, is_refusal
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Chunk, Question, Record
 from tunewright.settings import EMBEDDED, Arm
@@ -245,7 +245,7 @@ class AnsweredExam:
 
     def checkable(self) -> list[Question]:
         """Return the questions whose answers a passage must support; a JSON answer makes no claims."""
-        return [q for q in self.questions if q.answerable and self.passages[q.id] and gold_fields(q) is None]
+        return [q for q in self.questions if q.answerable and self.passages[q.id] and not has_labels(q)]
 
     def declines(self, question: Question, arm: str) -> bool:
         """Return whether an arm's answer to a question declines to answer."""
@@ -260,7 +260,7 @@ class AnsweredExam:
         """Return an answer as the judge reads it."""
         passage = self.passages[question.id]
         if with_gold:
-            passage = f"{passage}\n\nReference answer: {question.gold}".strip()
+            passage = f"{passage}\n\nReference answer: {question.shown_gold}".strip()
         return JudgedAnswer(question.question, self.answers[question.id, arm], passage)
 
 

@@ -10,14 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunewright.errors import DocumentError
+from tunewright.errors import DocumentError, reading
 from tunewright.models import hub_errors
 from tunewright.models.source import cache_folder
 from tunewright.recipe import Recipe, at_home
 from tunewright.records import digest
 from tunewright.settings import HUB
 from tunewright.storage import file_digest, write_atomic
-from tunewright.text.tables import TABLES, table_rows
+from tunewright.text.rows import file_rows
+from tunewright.text.tables import TABLES
 
 _PARQUET = ".parquet"
 _SUFFIXES = frozenset({".jsonl", ".json", _PARQUET, *TABLES})
@@ -40,19 +41,23 @@ def chat_paths(recipe: Recipe) -> list[Path]:
 
 
 def exam_path(recipe: Recipe) -> Path:
-    """Return the local file of exam.file: a .csv or .jsonl as it is, anything else as JSON lines.
+    """Return the local file of exam.file: as it is, or as JSON lines where it is a folder, .parquet, or a part.
 
     Raises:
         DocumentError: see ``local_paths``.
     """
     name, setting = recipe.exam.file, "exam.file"
     path = recipe.resolve(name)
-    if path.suffix.lower() in (".csv", ".jsonl", ".ndjson") and not _is_converted(name):
+    if not _is_converted(name) and path.suffix.lower() != _PARQUET and not path.is_dir():
         return path
-    if not _is_converted(name) and path.suffix.lower() not in _SUFFIXES and not path.is_dir():
-        return path  # its reader says what it takes
     files = [file for part in local_paths(recipe, (name,), setting) for file in _files(part)]
     return _as_jsonl((row for file in files for row in _rows(file)), [*map(file_digest, files)], Path(name).stem)
+
+
+def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with the mapped columns that it has by our names, and all others as they are."""
+    ours = {name: row[theirs] for name, theirs in columns.items() if theirs in row}
+    return {key: value for key, value in row.items() if key not in columns.values()} | ours
 
 
 def local_paths(
@@ -128,23 +133,12 @@ def _split_range(name: str) -> tuple[str, tuple[int, int | None]]:
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    """Yield the rows of a file; a line that is no JSON as text, for its reader to count."""
-    suffix = path.suffix.lower()
-    if suffix == _PARQUET:
-        yield from _parquet_rows(path)
-    elif suffix in TABLES:
-        yield from (row for _, row in table_rows(path))
-    else:
-        text = path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("["):
-            yield from json.loads(text)
-            return
-        for line in text.split("\n"):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError):
-                    yield line
+    """Yield the rows of a file; one that cannot be read as a text, for its reader to count."""
+    with reading("data", path, "correct the path, or save the file again", DocumentError):
+        if path.suffix.lower() == _PARQUET:
+            yield from _parquet_rows(path)
+        else:
+            yield from (row.fault or row.content for row in file_rows(path))
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunewright.records import Document, Question, RetentionItem
+from tunewright.text.choices import SEVERAL, question_alone
 
 _NUM_SHOWN = 10
+
+ExamCell = str | bool | list[str]
 
 
 def count_rows(questions: Sequence[Question]) -> list[list[str]]:
@@ -35,7 +38,7 @@ def evenly_spaced(questions: Sequence[Question], number: int = _NUM_SHOWN) -> li
     return [questions[index * len(questions) // number] for index in range(number)]
 
 
-def exam_file_rows(questions: Sequence[Question], documents: Sequence[Document]) -> list[dict[str, str | bool]]:
+def exam_file_rows(questions: Sequence[Question], documents: Sequence[Document]) -> list[dict[str, ExamCell]]:
     """Return the questions as rows of a user's own exam (``exam.file``), which reads them back unchanged.
 
     ``evidence`` is the sentence with the answer; reading the file finds its position in the document again. A document
@@ -43,10 +46,12 @@ def exam_file_rows(questions: Sequence[Question], documents: Sequence[Document])
     """
     named: dict[str, str] = {name: d.id for d in documents for name in (d.title, d.source, d.id)}
     source = {d.id: d.source for d in documents if d.source and named[d.source] == d.id}
+    with_options = any(question.options for question in questions)
     return [
         {
-            "question": question.question,
-            "answer": question.gold,
+            "question": question_alone(question.question, question.options),
+            "answer": list(question.golds) if question.further_golds or SEVERAL in question.gold else question.gold,
+            **({"options": list(question.options)} if with_options else {}),
             "answerable": question.answerable,
             "ring": question.ring,
             "document": "" if question.document == question.id else source.get(question.document, question.document),

@@ -1,17 +1,12 @@
-"""The exam's questions: read from the user's own file, or written by the teacher for both sides of the split."""
+"""The exam's questions: held-out chats, or written by the teacher for both sides of the split."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_args
 
-from tunewright.errors import UserError
 from tunewright.models.chat_template import passage_text
-from tunewright.records import Document, Question, Rejection, Ring, Sample, Span, digest
+from tunewright.records import Document, Question, Rejection, Ring, Sample, digest
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
 from tunewright.synthesis.questions import (
     EvidenceSentence,
@@ -22,125 +17,6 @@ from tunewright.synthesis.questions import (
 )
 from tunewright.teacher.protocol import Reply
 from tunewright.text.normalization import normalize, question_fault
-from tunewright.text.tables import read_table
-
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_ROW_HINT = (
-    "each row needs question and answer (or gold); answerable, document (or source), passage, evidence "
-    "and ring are optional"
-)
-
-
-@dataclass(frozen=True)
-class _DocumentLookup:
-    """The documents by identifier, the identifier of each title, source and identifier, and the ring of each."""
-
-    by_id: Mapping[str, Document]
-    ids: Mapping[str, str]
-    rings: Mapping[str, Ring]
-
-
-def read_own_exam(
-    path: Path, refusal: str, documents: Mapping[str, Document], rings: Mapping[str, Ring]
-) -> list[Question]:
-    """Return the questions of a user's own exam.
-
-    A row's document may be an identifier, a source path or a title; a row without a document is a cluster of its own.
-    Its ring is the one in the row, else its document's, else learned.
-
-    Args:
-        path: a .csv file with a header line, or a .jsonl file.
-        refusal: the gold answer of unanswerable questions that have none.
-        documents: the run's documents by identifier.
-        rings: learned or unseen, by document.
-
-    Raises:
-        UserError: the file is missing or empty, or a row is wrong; its line is named.
-    """
-    ids = {name: d.id for d in documents.values() for name in (d.title, d.source, d.id)}
-    lookup = _DocumentLookup(documents, ids, rings)
-    questions: dict[str, Question] = {}
-    for number, row in _rows(path):
-        question = _question(path, number, row, refusal, lookup)
-        if question.id in questions:
-            raise _row_error(path, number, "an earlier line holds the same question")
-        questions[question.id] = question
-    if not questions:
-        raise UserError(f"the exam {path} is empty", "it holds no questions", _ROW_HINT)
-    return list(questions.values())
-
-
-def _row_error(path: Path, number: int, cause: str) -> UserError:
-    return UserError(f"{path} line {number} is not an exam question", cause, _ROW_HINT)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each row of the file with its line number."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the exam {path}", str(error), "correct exam.file in the recipe") from error
-    if path.suffix.lower() == ".csv":
-        try:
-            _, rows = read_table(text)
-        except csv.Error as error:
-            raise UserError(f"the exam {path} is not a table", str(error), _ROW_HINT) from error
-        yield from ((line, {name.strip().lower(): cell for name, cell in row.items()}) for line, row in rows)
-        return
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        raise UserError(f"the exam {path} is neither .jsonl nor .csv", f"its extension is {path.suffix!r}", _ROW_HINT)
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _row_error(path, number, f"not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise _row_error(path, number, "not a JSON object")
-        yield number, row
-
-
-def _question(path: Path, number: int, row: Mapping[str, Any], refusal: str, lookup: _DocumentLookup) -> Question:
-    """Return the question of one row."""
-
-    def text(*keys: str) -> str:
-        for key in keys:
-            value = row.get(key)
-            if value is not None and not isinstance(value, str | int | float):
-                raise _row_error(path, number, f"{key} is not text")
-            if value is not None and str(value).strip():
-                return str(value).strip()
-        return ""
-
-    question = text("question")
-    if not question:
-        raise _row_error(path, number, "question is missing or empty")
-    answerable = _BOOLEANS.get((text("answerable") or "true").lower())
-    if answerable is None:
-        raise _row_error(path, number, f"answerable is {text('answerable')!r}, not true or false")
-    gold = text("gold", "answer") or ("" if answerable else refusal)
-    if not gold:
-        raise _row_error(path, number, "answer (or gold) is missing or empty")
-    name, passage = text("document", "source"), text("passage") or None
-    document = lookup.ids.get(name, name)
-    ring = text("ring") or lookup.rings.get(document, "learned")
-    if ring not in get_args(Ring):
-        raise _row_error(path, number, f"ring is {ring!r}, not one of {', '.join(get_args(Ring))}")
-    evidence = _first_span(lookup.by_id.get(document), text("evidence"))
-    if text("evidence") and not evidence and lookup.by_id:
-        raise _row_error(path, number, f"its evidence does not occur word for word in the document {name!r}")
-    identity = digest(ring, document, question, passage)
-    content: dict[str, Any] = {"id": identity, "ring": ring, "document": document or identity, "question": question}
-    content |= {"gold": gold, "answerable": answerable, "passage": passage, "evidence": evidence}
-    return Question.model_validate(content)
-
-
-def _first_span(document: Document | None, quote: str) -> Span | None:
-    """Return the span of a quote's first occurrence in a document, or None."""
-    if document is None or not quote or (start := document.text.find(quote)) < 0:
-        return None
-    return Span(document=document.id, start=start, end=start + len(quote), quote=quote)
 
 
 def held_out_questions(samples: Sequence[Sample], refusal: str) -> list[Question]:

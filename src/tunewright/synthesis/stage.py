@@ -27,7 +27,8 @@ from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
 from tunewright.synthesis.context import EXAM_STAGE, SYNTH_STAGE, TaskContext
-from tunewright.synthesis.exam import held_out_questions, read_own_exam, write_exam
+from tunewright.synthesis.exam import held_out_questions, write_exam
+from tunewright.synthesis.own_exam import CONTRADICTED, read_own_exam
 from tunewright.synthesis.questions import chunks_by_document
 from tunewright.synthesis.tasks import TASKS, check_tasks, tasks_of
 from tunewright.teacher import Teacher, open_teacher
@@ -91,7 +92,8 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejections: list[Rejection] = []
     if recipe.exam.file:
         by_id = {document.id: document for document in documents}
-        questions = read_own_exam(exam_path(recipe), recipe.refusal, by_id, rings)
+        questions, rejections = read_own_exam(exam_path(recipe), recipe.refusal, by_id, rings, recipe.synthesis.columns)
+        _warn_of_repeats(rejections)
     else:
         questions = []
     if recipe.holds_out_data:
@@ -119,6 +121,19 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         console.line(f"  {retention_power(num_scored, recipe.evaluation.forgetting_margin)}")
     num_in = len(questions) + sum(rejected.values())  # an unseen question counts twice: without and with its passage
     return StageSummary(num_in=num_in, num_out=len(questions), rejected=rejected, figures={**counts, **figures})
+
+
+def _warn_of_repeats(rejections: Sequence[Rejection]) -> None:
+    """Show how many rows of the user's own exam repeat a question, and name those that contradict its first answer."""
+    other = [rejection.detail.partition(":")[0] for rejection in rejections if rejection.reason == CONTRADICTED]
+    if rejections:
+        console.line(f"  rows that repeat an earlier question and are left out: {len(rejections)}")
+    if other:
+        shown = ", ".join(other[:10]) + (f" and {len(other) - 10} more" if len(other) > 10 else "")
+        console.warning(
+            f"another answer than the first is given to a repeated question: {shown}; the first counts "
+            "(several right answers: one row, separated by ||)"
+        )
 
 
 def _write_and_seal(run: RunFolder, questions: Sequence[Question], items: Sequence[RetentionItem]) -> dict[str, int]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from tunewright.text.encoding import damaged_byte
 
 # The start of a text that a spreadsheet runs as a formula, full-width forms included. Leading apostrophes count as part
 # of it, so that a text that starts with our escape is escaped once more: unescape is the exact inverse of escape.
@@ -14,6 +17,7 @@ _FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]|'*[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?%?")
 TABLES = frozenset({".csv", ".tsv"})  # suffixes
 _BOM = "\ufeff"
+_SEPARATOR_LINE = re.compile(r"\s*\"?sep=([,;\t|])\"?[,;\t]*\r?\n", re.IGNORECASE)
 
 
 def _is_formula(text: str) -> bool:
@@ -42,42 +46,72 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return _BOM + table.getvalue()
 
 
-def delimiter_of(text: str) -> str:
-    """Return the delimiter of a CSV table, by its header; some countries' spreadsheets save semicolons or tabs."""
-    return max(",;\t", key=text.partition("\n")[0].count)
+class TableRow(NamedTuple):
+    """A row as a spreadsheet numbers it (the header is row 1): its cells by column, or why it cannot be read."""
+
+    number: int
+    cells: dict[str, str]
+    fault: str = ""
 
 
-def table_rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
-    """Return the rows of a .csv or .tsv file of data, each with the number of its last line; empty cells are None.
+def _delimiter(text: str) -> tuple[str, str]:
+    """Return the table's delimiter and the table: by Excel's line ``sep=;``, else by which the header has most cells.
+
+    Some countries' spreadsheets save semicolons or tabs.
+    """
+    named = _SEPARATOR_LINE.match(text)
+    if named:
+        return named[1], text[named.end() :]
+    counts = {mark: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=mark), [])) for mark in ",;\t"}
+    return max(counts, key=lambda mark: counts[mark]), text
+
+
+def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str], str]]:
+    """Yield the number, the cells and the fault of each row that holds text, or that cannot be read."""
+    for number in itertools.count(1):
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, [], f"{error}: write quotes inside of quoted text twice"
+            continue
+        if any(cell.strip() for cell in cells):
+            yield number, cells, damaged_byte("".join(cells))
+
+
+def parse_table(text: str) -> tuple[list[str], list[TableRow]]:
+    """Return the columns of a CSV table and its rows; rows without any text are left out, missing cells are empty.
+
+    A row that is no row of the table is returned with its fault, so that all faults can be listed.
 
     Raises:
-        ValueError: the file is not UTF-8 text or not a table.
+        csv.Error: the header cannot be read.
     """
-    try:
-        _, rows = read_table(path.read_text(encoding="utf-8-sig"))
-    except csv.Error as error:
-        raise ValueError(f"not a table: {error}") from error
-    return [(line, {name.strip(): cell or None for name, cell in row.items()}) for line, row in rows]
-
-
-def read_table(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the columns of a CSV table, and its rows, each with the number of its last line; missing cells are empty.
-
-    Raises:
-        csv.Error: the text is not a CSV table, or a row has more cells than the header.
-    """
-    text = text.removeprefix(_BOM)
-    delimiter = delimiter_of(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # one limit for the whole process
+    delimiter, text = _delimiter(text.removeprefix(_BOM).lstrip("\r\n"))
+    numbered = _numbered(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    _, columns, fault = next(numbered, (0, [], ""))
+    if fault:
+        raise csv.Error(f"the header: {fault}")
     rows = []
-    try:
-        columns = next(reader, [])
-        for cells in reader:
-            if len(cells) > len(columns):
-                raise csv.Error(f"more cells than columns: put text with a {delimiter!r} in quotes")
-            if cells:
-                row = dict.fromkeys(columns, "") | dict(zip(columns, map(unescape, cells), strict=False))
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise csv.Error(f"line {reader.line_num}: {error}") from error
+    for number, cells, row_fault in numbered:
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            row_fault = row_fault or f"more cells than columns: put text with a {delimiter!r} in quotes"
+        named = dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
+        other = next((name for name, cell in zip(columns, cells, strict=False) if name and named[name] != cell), None)
+        if other is not None:
+            row_fault = row_fault or f"two columns are named {other!r}"
+        rows.append(TableRow(number, {} if row_fault else named, row_fault))
     return columns, rows
+
+
+def read_table(text: str) -> tuple[list[str], list[TableRow]]:
+    """Return the columns and the rows of a CSV table as ``parse_table`` does; what ``escape`` escaped is restored.
+
+    Raises:
+        csv.Error: see ``parse_table``.
+    """
+    columns, rows = parse_table(text)
+    restored = [row._replace(cells={name: unescape(cell) for name, cell in row.cells.items()}) for row in rows]
+    return columns, restored

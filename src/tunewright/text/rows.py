@@ -1,0 +1,79 @@
+"""The rows of a user's file: a CSV table, JSON lines or a JSON array, in any common encoding."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tunewright.errors import cause_of
+from tunewright.text.encoding import damaged_byte, decode_text
+from tunewright.text.tables import read_table
+
+
+class Row(NamedTuple):
+    """A row of a file: how it is numbered, its number, its JSON value or cells, and why it has none."""
+
+    unit: Literal["row", "line", "item"]  # of a table as a spreadsheet counts, of JSON lines, of a JSON array
+    number: int
+    content: Any
+    fault: str = ""
+
+
+def file_text(path: Path) -> str:
+    """Return a file's text.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not text; it says what it is.
+    """
+    return decode_text(path.read_bytes())
+
+
+def file_rows(path: Path) -> Iterable[Row]:
+    """Return the rows of a file; whether it is a table is seen by its content, whatever its name ends with.
+
+    An empty cell of a table is None.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is neither text nor a table; it says why.
+    """
+    text = file_text(path).removeprefix("\ufeff").rstrip("\0")
+    start = text.lstrip()[:1]
+    if start and (start in "{[" or path.suffix.lower() not in (".csv", ".tsv", ".txt")):
+        return _json_rows(text)
+    try:
+        _, rows = read_table(text)
+    except csv.Error as error:
+        raise ValueError(f"not a table: {error}") from error
+    return (
+        Row("row", number, {name.strip(): cell or None for name, cell in cells.items()}, fault)
+        for number, cells, fault in rows
+    )
+
+
+def _json_rows(text: str) -> Iterable[Row]:
+    whole, fault = _decoded(text) if text.lstrip().startswith("[") else (None, "")
+    if isinstance(whole, list):
+        return [Row("item", number, item) for number, item in enumerate(whole, 1)]
+    lines = text.split("\n")
+    if _decoded(next((line for line in lines if line.strip()), "0"))[1]:  # these are no JSON lines
+        if fault and len(lines) > 1:
+            raise ValueError(f"a damaged JSON array: {fault}")
+        whole, fault = _decoded(text)  # one object over several lines
+        if not fault:
+            return [Row("item", 1, whole)]
+    return (Row("line", number, *_decoded(line)) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _decoded(text: str) -> tuple[Any, str]:
+    """Return the JSON value and no fault, or None and why it is not JSON."""
+    if fault := damaged_byte(text):
+        return None, fault
+    try:
+        return json.loads(text), ""
+    except (ValueError, RecursionError) as error:
+        return None, cause_of(error)
