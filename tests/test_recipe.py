@@ -91,6 +91,15 @@ def test_values_that_would_fail_late_fail_early(tmp_path, setting):
         parse_recipe(override({}, [setting]), tmp_path)
 
 
+def test_an_assistant_without_retention_items_is_refused_and_a_task_is_not(tmp_path):
+    content = {"exam": {"retention_items": 0}, "evaluation": {"use": "assistant"}}
+    with pytest.raises(RecipeError, match="1 wrong setting") as caught:
+        parse_recipe(content, tmp_path)
+    assert "raise exam.retention_items" in caught.value.cause
+    parse_recipe({**content, "evaluation": {"use": "task"}}, tmp_path)
+    parse_recipe({**content, "exam": {"retention_items": 1}}, tmp_path)
+
+
 def test_an_arm_twice_and_a_text_for_a_list_are_told_in_plain_words(tmp_path):
     with pytest.raises(RecipeError) as caught:
         parse_recipe({"evaluation": {"arms": ["base", "base"]}, "documents": {"paths": "docs"}, "split": 3}, tmp_path)

@@ -92,6 +92,11 @@ class Recipe(Settings):
             raise ValueError("training.text_share needs documents.paths: the text comes from them")
         if Arm.PLACEBO in self.evaluation.arms and self.training.text_share:
             raise ValueError("the placebo arm shuffles the answers of chats; raw text (training.text_share) has none")
+        if self.evaluation.use == "assistant" and not self.exam.retention_items:
+            raise ValueError(
+                'evaluation.use = "assistant" guards general ability, and exam.retention_items = 0 leaves '
+                'nothing to measure it: raise exam.retention_items, or set evaluation.use = "task"'
+            )
         built = set(self.synthesis.tasks) & set(BUILDING)
         if built and not set(self.synthesis.tasks) & set(ANSWERING):
             names = ", ".join(sorted(built))

@@ -11,13 +11,14 @@ from typing import Any
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError, command
-from tunewright.models.chat_template import encode_prompt, end_ids
+from tunewright.models.chat_template import encode_prompt, end_ids, opens_reasoning
 from tunewright.models.generation import MAX_NEW_TOKENS, stream
 from tunewright.models.loading import for_inference, is_full, load_adapter, pick_device
 from tunewright.models.student import student_base, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Message
 from tunewright.settings import Arm
+from tunewright.text.reasoning import stream_without_reasoning
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,16 @@ class ChatModels:
         )
 
     def answer(self, arm: str, prompt_ids: Sequence[int]) -> Iterator[str]:
-        """Yield a greedy answer piece by piece; another arm may answer between two pieces."""
+        """Yield a greedy answer piece by piece, without its reasoning where the recipe strips it.
+
+        Another arm may answer between two pieces.
+        """
+        pieces = self._raw_answer(arm, prompt_ids)
+        if self._recipe.training.reasoning == "keep":
+            return pieces
+        return stream_without_reasoning(pieces, opens_reasoning(self.tokenizer, prompt_ids))
+
+    def _raw_answer(self, arm: str, prompt_ids: Sequence[int]) -> Iterator[str]:
         model = self.load(arm)
         pieces = stream(model, self.tokenizer, prompt_ids, MAX_NEW_TOKENS, end_ids(self.tokenizer, model))
         while True:

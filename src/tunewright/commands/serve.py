@@ -52,7 +52,7 @@ def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None
         tokenizer = student_tokenizer(recipe)
         canaries = _canaries(run, recipe, tokenizer)
         with start_engine(run, recipe, engine, dtype, tokenizer) as started:
-            model = ServedModel(started, tokenizer, recipe.system_prompt)
+            model = ServedModel(started, tokenizer, recipe.system_prompt, recipe.training.reasoning == "strip")
             exact = "" if started.name == "transformers" else "--engine transformers rounds nothing; "
             hint = f"{exact}was the adapter changed after the evaluation? then run the recipe on this folder again"
             answers = model.canary_answers(canaries, recipe.evaluation.max_new_tokens)

@@ -65,7 +65,7 @@ def all_answers(
         for arm, jobs in jobs_by_arm.items()
         for question, (key, job) in zip(questions, jobs, strict=True)
     ]
-    return answers, retention.answers(outputs)
+    return answers, retention.answers(shown)
 
 
 def _shown(output: Mapping[str, Any], reasoning: str) -> Mapping[str, Any]:

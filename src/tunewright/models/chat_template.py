@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from tunewright import console
 from tunewright.errors import ModelError
 from tunewright.records import Chunk, Message, Question
+from tunewright.text.reasoning import ends_with_opening_tag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORED = -100  # the label without loss, as in torch's cross_entropy
+_TAG_TOKENS = 16  # at the end of a prompt: more than an opening tag has
 
 TEMPLATE_VARIABLES = {
     "enable_thinking": False,  # Qwen3 and others: no chain of thought before an answer
@@ -112,6 +114,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     """Return the token ids [tokens] of a prompt that ends where the assistant's answer begins."""
     text = render(tokenizer, messages, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def opens_reasoning(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]) -> bool:
+    """Return whether a prompt ends with the opening tag of a block of reasoning, so that the answer starts inside."""
+    return ends_with_opening_tag(tokenizer.decode(list(prompt_ids[-_TAG_TOKENS:])))
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tunewright.errors import StageError
-from tunewright.models.chat_template import encode_prompt
+from tunewright.models.chat_template import encode_prompt, opens_reasoning
 from tunewright.serving.canary import Canary
 from tunewright.serving.engine import Engine, Piece
 from tunewright.serving.requests import ChatRequest, RequestError
+from tunewright.text.reasoning import stream_without_reasoning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,11 +27,13 @@ class ServedModel:
         engine: continues token ids.
         tokenizer: the student's.
         system_prompt: of the training; added to a chat without a system turn.
+        strips_reasoning: whether the block of reasoning before an answer is removed, as in training and exam.
     """
 
     engine: Engine
     tokenizer: PreTrainedTokenizerBase
     system_prompt: str
+    strips_reasoning: bool
 
     def prompt_ids(self, request: ChatRequest) -> list[int]:
         """Return the tokens that training would make of a chat.
@@ -50,8 +54,12 @@ class ServedModel:
         first = next(pieces)
         if self.engine.keeps_first_space and first.text.startswith(" ") and self._strips_first_space:
             first = Piece(first.text[1:], first.finish, first.num_tokens)
-        yield first
-        yield from pieces
+        if self.strips_reasoning:
+            opened = opens_reasoning(self.tokenizer, prompt_ids)
+            yield from _without_reasoning(chain((first,), pieces), opened)
+        else:
+            yield first
+            yield from pieces
 
     def canary_answers(self, canaries: Sequence[Canary], max_new_tokens: int) -> Iterator[str]:
         """Yield the engine's answers to the canaries.
@@ -74,3 +82,17 @@ class ServedModel:
         tokens = self.tokenizer.get_vocab()
         with_space = next((id for token, id in tokens.items() if token[:1] == "\u2581" and token[1:].isalpha()), None)
         return with_space is not None and not self.tokenizer.decode([with_space]).startswith(" ")
+
+
+def _without_reasoning(pieces: Iterator[Piece], opened: bool) -> Iterator[Piece]:
+    """Yield an answer without its block of reasoning, then an empty piece with the reason of its end."""
+    last = Piece("")
+
+    def texts() -> Iterator[str]:
+        nonlocal last
+        for last in pieces:
+            yield last.text
+
+    for text in stream_without_reasoning(texts(), opened):
+        yield Piece(text)
+    yield Piece("", last.finish, last.num_tokens)

@@ -3,12 +3,57 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
+_TAGS = ("think", "thinking", "reasoning", "thought")
 # A prompt may end with the opening tag, so that the answer has the closing one alone.
-_BLOCK = re.compile(r"\s*(?:<(think|thinking|reasoning|thought)>.*?</\1>|(?:(?!<think>).)*?</think>)\s*", re.DOTALL)
+_BLOCK = re.compile(rf"\s*(?:<({'|'.join(_TAGS)})>.*?</\1>|(?:(?!<think>).)*?</think>)\s*", re.DOTALL)
+_OPENED = re.compile(r"<think>\s*$")
 
 
 def strip_reasoning(text: str) -> str:
     """Return an answer without the block of reasoning that it starts with."""
     block = _BLOCK.match(text)
     return text[block.end() :] if block else text
+
+
+def ends_with_opening_tag(prompt: str) -> bool:
+    """Return whether a prompt ends with the opening tag, so that its answer starts inside the block."""
+    return _OPENED.search(prompt) is not None
+
+
+def stream_without_reasoning(pieces: Iterable[str], opened: bool = False) -> Iterator[str]:
+    """Yield an answer's pieces without the block of reasoning that it starts with.
+
+    Text is held back as long as it may belong to the block. A block that never ends is yielded as it is, after the
+    last piece, as ``strip_reasoning`` leaves it.
+
+    Args:
+        pieces: of one answer.
+        opened: whether the answer starts inside the block (``ends_with_opening_tag``).
+    """
+    held, decided, started = "", False, False
+    for piece in pieces:
+        if decided:
+            text = piece if started else piece.lstrip()
+            started = started or bool(text)
+            if text:
+                yield text
+            continue
+        held += piece
+        if block := _BLOCK.match(held):
+            decided, text = True, held[block.end() :]
+            started = bool(text)
+            if text:
+                yield text
+        elif not (opened or _may_open(held)):
+            decided = started = True
+            yield held
+    if not decided and held:
+        yield held
+
+
+def _may_open(text: str) -> bool:
+    """Return whether an answer that begins with this text may begin with a block of reasoning."""
+    begun = text.lstrip()
+    return not begun or any(begun.startswith(f"<{tag}>") or f"<{tag}>".startswith(begun) for tag in _TAGS)
