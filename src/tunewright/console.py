@@ -145,6 +145,14 @@ def warning(text: str) -> None:
     line(f"warning: {text}", "yellow")
 
 
+def confirm(question: str) -> bool:
+    """Return whether the user answers yes; without a terminal there is nobody to answer, and nothing is printed."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()) or _silent:
+        return False
+    _stderr().print(Text(without_secrets(f"{question} [y/N] "), style="bold"), end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def error(failure: TunewrightError) -> None:
     """Write an error with its cause and hint to stderr, without secrets."""
     console = _stderr(quiet=False)

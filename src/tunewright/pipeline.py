@@ -16,6 +16,7 @@ from tunewright.records import StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.stages import FORMER_OUTSIDE, OUTSIDE, STAGE_NAMES, STAGES, Stage, stages_of
 from tunewright.storage import file_digest
+from tunewright.teacher.keys import recipe_keys, require_allowed
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         stages = stages_of(recipe)
         if recipe.evaluation.compare and not only:  # a wrong path is an error before the hours of training, not after
             _load(OUTSIDE["compared models"])(recipe)
+        _require_keys(opened, recipe, [s for s in stages if s.name in only] if only else stages, until)
         for number, stage in enumerate(stages, 1):
             if only and stage.name not in only:
                 continue
@@ -181,6 +183,19 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
                 break
     group.call("")
     return opened
+
+
+def _require_keys(run: RunFolder, recipe: Recipe, stages: Sequence[Stage], until: str) -> None:
+    """Ask at the start of a run, not after hours, for the keys that its stages will send.
+
+    Raises:
+        RecipeError: a key is not allowed for its server.
+    """
+    uses = [use for use in recipe_keys(recipe) if use.state not in ("allowed", "this machine", "its own service")]
+    names = [stage.name for stage in stages]
+    for stage in stages[: names.index(until) + 1 if until in names else len(names)] if uses else ():
+        if stage_state(run, recipe, stage).state != "fresh":
+            require_allowed([use for use in uses if use.section in stage.outside])
 
 
 def _resolved(recipe: Recipe) -> Recipe:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tunewright.cli.options import default_folder, folder_option, recipe_argument, set_option
+from tunewright.cli.options import allow_key_option, default_folder, folder_option, recipe_argument, set_option
 
 _COMPARE_HELP = "Also evaluate another run's adapter, an adapter's or a model's folder, or a hub name."
 
@@ -64,6 +64,7 @@ def import_config(file: Path, output: Path | None, force: bool) -> None:
 @recipe_argument
 @folder_option
 @set_option
+@allow_key_option
 @click.option("--prove", is_flag=True, help="Load the model and take real steps, for exact memory and time.")
 def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool) -> None:
     """Show what each stage will do: calls, tokens, memory and time; and what is fresh."""
@@ -79,6 +80,7 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
 @recipe_argument
 @folder_option
 @set_option
+@allow_key_option
 @click.option("--print", "shown", is_flag=True, help="Write it to stdout.")
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write it to this file.")
 @click.option(
@@ -100,6 +102,7 @@ def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, 
 @folder_option
 @click.option("--until", default="report", metavar="STAGE", help="Last stage to run: ingest, exam, synth, curate ...")
 @set_option
+@allow_key_option
 def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, ...]) -> None:
     """Run every stage that is not fresh; after any stop, the same command continues."""
     _run(recipe, folder, until, assignments)
@@ -109,6 +112,7 @@ def run(recipe: Path, folder: Path | None, until: str, assignments: tuple[str, .
 @recipe_argument
 @folder_option
 @set_option
+@allow_key_option
 def train(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
     """Run up to the trained adapter."""
     _run(recipe, folder, "train", assignments)
@@ -118,6 +122,7 @@ def train(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> No
 @recipe_argument
 @folder_option
 @set_option
+@allow_key_option
 @click.option("--compare", "others", multiple=True, metavar="RUN", help=_COMPARE_HELP)
 def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], others: tuple[str, ...]) -> None:
     """Run up to the verdict: every arm answers the exam."""
@@ -128,6 +133,7 @@ def evaluate(recipe: Path, folder: Path | None, assignments: tuple[str, ...], ot
 @recipe_argument
 @folder_option
 @set_option
+@allow_key_option
 def curve(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
     """Also train on 25 and 50 % of the data, and estimate what twice the data would bring."""
     from tunewright.commands.learning_curve import draw_curve

@@ -17,3 +17,20 @@ set_option = click.option("--set", "assignments", multiple=True, metavar="KEY=VA
 def default_folder(recipe: Path, folder: Path | None) -> Path:
     """Return the run folder that was named, or the recipe's own."""
     return folder or Path("runs") / recipe.stem
+
+
+def _allow(context: click.Context, option: click.Parameter, bindings: tuple[str, ...]) -> None:
+    from tunewright.teacher.keys import allow
+
+    for binding in bindings:
+        allow(binding)
+
+
+allow_key_option = click.option(
+    "--allow-key",
+    multiple=True,
+    metavar="NAME@ORIGIN",
+    callback=_allow,
+    expose_value=False,
+    help="Let a key go to a server; remembered.",
+)

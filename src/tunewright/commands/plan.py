@@ -27,6 +27,7 @@ from tunewright.synthesis.exam import CALLS_PER_QUESTION
 from tunewright.synthesis.own_exam import read_own_exam
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
+from tunewright.teacher.keys import recipe_keys
 from tunewright.training.dataset import num_held_out
 from tunewright.training.packing import num_steps
 
@@ -37,6 +38,10 @@ _TOKENS_PER_SAMPLE = 110
 _SAMPLES_TO_COUNT = 1000
 _YIELD = 0.75  # share of the written samples that curation keeps
 _SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the retention suite
+_KEY_STATES = {
+    "not allowed yet": "not allowed yet: run asks in a terminal, or takes --allow-key NAME@ORIGIN",
+    "never": "refused: the key of another service",
+}
 _GPU_FLOPS = 2.5e14  # sustained, one large GPU
 
 
@@ -66,6 +71,8 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
         rows.append((state.stage.name, state.state, work, console.rough_duration(seconds), state.why))
     rows.append(("all", "", "", console.rough_duration(total), ""))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
+    for use in recipe_keys(recipe):
+        console.line(f"key of the {use.section}: {use.name} → {use.origin} ({_KEY_STATES.get(use.state, use.state)})")
     for line in (*_memory(recipe, shape), *provable_effect(recipe, run, sizes)):
         console.line(line)
 

@@ -26,6 +26,7 @@ from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED, LOCAL, ModelSettings
 from tunewright.storage import write_output
+from tunewright.teacher.keys import recipe_keys
 from tunewright.training.compute_path import plain_path_reason
 
 # Advertised GB by SkyPilot's names; of two GPUs of one size, the cheaper first.
@@ -204,6 +205,12 @@ class Job:
         return tuple(dict.fromkeys(name for name in named if name))
 
     @property
+    def allowed_keys(self) -> tuple[str, ...]:
+        """The options that let keys go to the servers that the user allowed on this machine."""
+        uses = [use for use in recipe_keys(self.recipe) if use.state == "allowed"]
+        return tuple(word for use in uses for word in ("--allow-key", use.binding))
+
+    @property
     def secret_options(self) -> str:
         """The options that pass the secrets to SkyPilot."""
         return "".join(f" --secret {name}" for name in self.secrets)
@@ -247,6 +254,11 @@ def _notes(recipe: Recipe) -> Iterator[str]:
     for name, url in [*(("teacher", url) for url in recipe.teacher.urls), ("judge", recipe.judge.url)]:
         if url not in ("", EMBEDDED, LOCAL) and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
             yield f"{name}.url is {url!r}, this machine: serve it on the other machine as well, or name another server"
+    for use in recipe_keys(recipe):
+        if use.state == "not allowed yet":
+            yield f"{use.name} may not go to {use.origin} yet; if it should, launch with --allow-key {use.binding}"
+        elif use.state == "never":
+            yield f"{use.name} is the key of another service and is not sent to {use.origin}"
 
 
 def _inputs(recipe: Recipe) -> Iterator[tuple[str, list[Path | str], bool]]:
@@ -297,7 +309,7 @@ def _skypilot(job: Job) -> str:
         },
         "file_mounts": mounts,
         "setup": f"python -m pip install --quiet 'tunewright=={__version__}'\n",
-        "run": f"cd {_REMOTE_FOLDER}\n{_command('python', job.machine.count, 'recipe.toml', 'run', assignments)}\n",
+        "run": f"cd {_REMOTE_FOLDER}\n{_command(job, 'python', 'recipe.toml', 'run', assignments)}\n",
     }
     if job.secrets:
         task["secrets"] = dict.fromkeys(job.secrets)
@@ -330,7 +342,7 @@ def _slurm(job: Job) -> str:
         if machine.named
         else f"; a {machine.gpu} ({GPUS[machine.gpu]} GB) or larger: put your site's name for it before :N"
     )
-    command = _command(shlex.quote(sys.executable), machine.count, str(job.path), str(job.folder), job.assignments)
+    command = _command(job, shlex.quote(sys.executable), str(job.path), str(job.folder), job.assignments)
     secrets = "".join(f': "${{{name}:?export it before sbatch}}"\n' for name in job.secrets)
     notes = "".join(f"# Note: {note}\n" for note in _notes(job.recipe))
     return f"""\
@@ -369,15 +381,18 @@ def _notebook(job: Job) -> str:
     note = f"First copy these files to the work folder: {', '.join(files)}." if files else ""
     recipe = job.path.read_text(encoding="utf-8")
     gpu = job.machine.gpu.partition("-")[0]
-    return notebook(recipe, job.path.stem, gpu, settings=moved, note=note, secrets=job.secrets)
+    return notebook(
+        recipe, job.path.stem, gpu, settings=moved, note=note, secrets=job.secrets, options=job.allowed_keys
+    )
 
 
-def _command(python: str, count: int, recipe: str, folder: str, assignments: Sequence[str]) -> str:
+def _command(job: Job, python: str, recipe: str, folder: str, assignments: Sequence[str]) -> str:
     """Return the command that starts the run, and resumes it after any stop."""
     start = f"{python} -m tunewright"
-    if count > 1:
-        start = f"{python} -m torch.distributed.run --nproc-per-node {count} -m tunewright"
+    if job.machine.count > 1:
+        start = f"{python} -m torch.distributed.run --nproc-per-node {job.machine.count} -m tunewright"
     words = ["run", recipe, "--dir", folder, *(word for assignment in assignments for word in ("--set", assignment))]
+    words += job.allowed_keys
     return f"{start} {shlex.join(words)}"
 
 

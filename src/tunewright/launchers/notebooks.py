@@ -122,6 +122,7 @@ def notebook(
     settings: Sequence[str] = (),
     note: str = "",
     secrets: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> str:
     """Return a notebook (nbformat 4.5) that runs a recipe; the same arguments give the same bytes.
 
@@ -133,6 +134,7 @@ def notebook(
         settings: KEY=VALUE overrides.
         note: an additional paragraph at the top.
         secrets: environment variables that it needs, in addition to those of any run.
+        options: further words of the commands plan and run.
     """
     first = recipe.partition("\n")[0]
     about = (first.removeprefix("#").strip() if first.startswith("#") else "") or name
@@ -152,7 +154,9 @@ def notebook(
             "## What will happen\n\n"
             "Calls and tokens before any of them is spent; memory and time as well, once the base is downloaded.",
         ),
-        _code("plan", _COMMAND),
+        _code(
+            "plan", _COMMAND.replace("\n\n\n", f"\nchosen += {json.dumps(options)}\n\n\n", 1) if options else _COMMAND
+        ),
         _text("run-text", _RUN_TEXT),
         _code("run", _RUN),
         _text("report-text", "## The verdict, with its evidence"),

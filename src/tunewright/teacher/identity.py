@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from tunewright.errors import RecipeError
 from tunewright.models import source
 from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
+from tunewright.teacher.keys import key_uses, require_allowed
 
 
 def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
@@ -65,11 +66,15 @@ def read_api_key(settings: TeacherSettings) -> str:
     return key
 
 
-def check_teacher(settings: TeacherSettings) -> None:
+def check_teacher(settings: TeacherSettings, section: str = "teacher") -> None:
     """Refuse settings with which no call can be made, before the first call.
 
+    Args:
+        settings: the recipe's [teacher], or its [judge] as one.
+        section: "teacher" or "judge".
+
     Raises:
-        RecipeError: a URL, the model or the key's variable is missing or wrong.
+        RecipeError: a URL, the model or the key's variable is missing or wrong, or the key may not go to that server.
     """
     if settings.url == EMBEDDED:
         return
@@ -94,6 +99,7 @@ def check_teacher(settings: TeacherSettings) -> None:
             "teacher.model is empty", f"{first} needs a model's name", f"list its models: curl {first}/models"
         )
     read_api_key(settings)
+    require_allowed(list(key_uses(settings, section)))
 
 
 def _is_url(url: str) -> bool:

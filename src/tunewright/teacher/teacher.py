@@ -222,9 +222,9 @@ def open_teacher(journal: Journal, settings: TeacherSettings, stage: str) -> Ite
         stage: the stage's name in the journal; it decides which budget pays (:func:`budget_section`).
 
     Raises:
-        RecipeError: the URL, the model or the key's variable is missing or wrong.
+        RecipeError: the URL, the model or the key's variable is missing or wrong, or the key may not go there.
     """
-    check_teacher(settings)
+    check_teacher(settings, budget_section(stage))
     models = (teacher_identity(settings), *earlier_identities(settings))
     calls = CallJournal(journal)
     spending = Spending(settings, budget_section(stage))
