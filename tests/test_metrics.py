@@ -239,3 +239,22 @@ def test_the_gold_itself_is_right_in_every_field(gold: dict[str, object]) -> Non
     text = json.dumps(gold)
     result = score(question(gold=text), answer(text), REFUSAL)
     assert result.primary == result.metrics["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "cut"),
+    [
+        ("The risk was", "length", 1.0),
+        ("The risk was", "stop", 0.0),
+        ("the the the the the the the the the the the", "length", 0.0),  # twice the gold and more: rambling
+        ("", "length", 0.0),
+        ("<think>First, the risk was said to be halved, and then", "length", 1.0),  # the answer is still to come
+        ("<think>It was halved, it says, in the table on nurses.</think>It", "length", 1.0),
+        ("<think>So.</think>the the the the the the the the the the the", "length", 0.0),
+    ],
+)
+def test_an_answer_is_cut_short_where_more_tokens_could_make_it_right(text: str, finish: str, cut: float) -> None:
+    content = {"id": "q", "ring": "learned", "document": "d", "question": "What?", "answerable": True}
+    cost = {"num_prompt_tokens": 1, "num_tokens": 1, "duration_s": 0.1, "gold_nll": 1.0}
+    answer = Answer(question="q", arm="tuned", text=text, finish=finish, **cost)
+    assert score(Question(**content, gold="It was halved."), answer, "No.").metrics["cut_short"] == cut

@@ -51,7 +51,7 @@ def test_only_the_evaluation_by_a_newer_rule_is_stale_and_it_asks_no_model(
     assert {name: file_digest(run.file(name)) for name in unchanged} == answered
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     assert verdict.rule["version"] == RULE_VERSION
-    assert "The rule was changed after answers existed: version was 3 and is 4." in verdict.rule_changes
+    assert "The rule was changed after answers existed: version was 3 and is 5." in verdict.rule_changes
 
     assert stale(run) == {}  # and running it again does nothing
     before = {path: file_digest(path) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}

@@ -13,6 +13,7 @@ from rapidfuzz import fuzz
 from tunewright.records import Answer, Question, Score
 from tunewright.text.choices import chosen_option, option_text
 from tunewright.text.normalization import normalize, sentences, words
+from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -226,6 +227,18 @@ def is_structured(metric: str) -> bool:
     return metric in (FORMAT, UNPARSABLE) or metric.partition(":")[0] == LABEL_MATCH
 
 
+def _is_cut_short(question: Question, answer: Answer) -> bool:
+    """Return whether the token limit may have cost an answer its score: it may still think, or has less than two golds.
+
+    Nothing that follows makes a longer answer a good one.
+    """
+    if answer.finish != "length":
+        return False
+    return is_unfinished_reasoning(answer.text) or 0 < len(strip_reasoning(answer.text).strip()) < 2 * len(
+        question.gold
+    )
+
+
 # By its form, an object answers, whatever its values say; and its field names and labels occur in no evidence.
 _OF_OBJECTS = {"refusal": 0.0, "refusal_right": 1.0, "false_refusal": 0.0}
 _NOT_OF_OBJECTS = frozenset({"evidence_support"})
@@ -245,6 +258,7 @@ METRICS: dict[str, Metric] = {
     "truncated": lambda q, a, _: float(a.finish == "length"),
     "empty": lambda q, a, _: float(not a.text.strip()),
     "cut_or_empty": lambda q, a, _: float(a.finish == "length" or not a.text.strip()),
+    "cut_short": lambda q, a, _: float(_is_cut_short(q, a)),
     # Facts of the question, so that scores can be grouped without the exam.
     "answerable": lambda q, a, _: float(q.answerable),
     "closed_book": lambda q, a, _: float(q.passage is None),

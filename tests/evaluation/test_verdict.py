@@ -69,13 +69,34 @@ def test_ten_questions_on_five_documents_are_enough_to_be_judged() -> None:
 
 
 @pytest.mark.parametrize(("arm", "name"), [("tuned", "INVALID"), ("tuned+rag", "INVALID"), ("base", "SHIP")])
-@pytest.mark.parametrize("fault", ["cut_or_empty"])
-def test_cut_answers_invalidate_only_judged_arms(arm: str, name: str, fault: str) -> None:
-    verdict = judge(GOOD, metrics={arm: {fault: lambda i: float(i < 2)}})  # 2 of 30: 6.7 %
+def test_answers_cut_short_invalidate_only_judged_arms(arm: str, name: str) -> None:
+    cut = {fault: lambda i: float(i < 2) for fault in ("cut_short", "cut_or_empty")}
+    verdict = judge(GOOD, metrics={arm: cut})  # 2 of 30: 6.7 %
     assert verdict.name == name
     sentence = f"2 of 30 answers of {arm} (6.7%)" if name == "INVALID" else f"7% of the {arm} answers"
     assert any(sentence in reason for reason in verdict.why)
-    assert judge(GOOD, metrics={arm: {fault: lambda i: float(i < 1)}}).name == "SHIP"  # 3.3 %
+    assert judge(GOOD, metrics={arm: {"cut_short": lambda i: float(i < 1)}}).name == "SHIP"  # 3.3 %
+
+
+def test_answers_that_ramble_on_or_say_nothing_are_no_fault_of_the_exam() -> None:
+    ruined = judge({**GOOD, "tuned": 0.0}, metrics={"tuned": {"cut_or_empty": lambda i: 1.0}})
+    assert ruined.name == "WORSE"
+    assert any("100% of the tuned answers are empty or cut" in reason for reason in ruined.why)
+    before = {key: value for key, value in ruined.rule.items() if key != "cut_short"}  # as version 4 stated it
+    assert apply_rule(ruined.results, before, 0, False)[0] == "INVALID"
+
+
+def test_a_training_that_changed_next_to_nothing_settles_nothing() -> None:
+    means = {**GOOD, "tuned": 0.2, "tuned+rag": 0.4}  # as base and rag; few-shot and rag are better
+    scores, answers = answered(means)
+    texts = {(a.question, "base"): a.text for a in answers if a.arm == "base"}
+    same = [a.model_copy(update={"text": texts[a.question, "base"]}) if a.arm == "tuned" else a for a in answers]
+    verdict = decide(scores, same, rule(0.10, list(means)), 0)
+    assert verdict.name == "NOT PROVEN"
+    assert "changed next to nothing" in verdict.why[1]
+    changed = decide(scores, answers, rule(0.10, list(means)), 0)
+    assert changed.name == "USE RAG"
+    assert not any("changed next to nothing" in reason for reason in changed.why)
 
 
 def test_refusing_answerable_questions_beyond_the_margin_is_worse() -> None:

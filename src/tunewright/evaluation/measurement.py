@@ -230,6 +230,13 @@ def _structured(by_arm: Mapping[str, ScoresByQuestion], level: float) -> list[Di
     return [difference for difference in differences if difference is not None]
 
 
+def _same_as_base(answers: Sequence[Answer]) -> float | None:
+    """Return the share of the questions to which tuned gives the base's answer; None where they share no question."""
+    texts = {arm: {a.question: a.text.strip() for a in answers if a.arm == arm} for arm in (Arm.BASE, Arm.TUNED)}
+    both = texts[Arm.BASE].keys() & texts[Arm.TUNED].keys()
+    return _mean([texts[Arm.BASE][name] == texts[Arm.TUNED][name] for name in both]) if both else None
+
+
 def measure(
     scores: Sequence[Score],
     answers: Sequence[Answer],
@@ -287,4 +294,5 @@ def measure(
         compared=tuple(_compared(by_arm, compared, level)),
         nll_placebo=_nll(by_arm, answers, "learned", level, Arm.PLACEBO)
         or _nll(by_arm, answers, None, level, Arm.PLACEBO),
+        same_as_base=_same_as_base(answers),
     )

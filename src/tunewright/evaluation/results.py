@@ -93,7 +93,8 @@ class Results(Record):
     both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
     tuned minus each arm compared on request, with Holm's correction; no verdict rests on it.
     ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: the part of the
-    gold NLL that is not a matter of form.
+    gold NLL that is not a matter of form. ``same_as_base`` is the share of the questions to which tuned gives the
+    base's answer, word for word.
     """
 
     num_questions: int
@@ -109,6 +110,7 @@ class Results(Record):
     kept: RetentionResult | None = None
     compared: tuple[Difference, ...] = ()
     nll_placebo: Difference | None = None
+    same_as_base: float | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not answer the exam."""

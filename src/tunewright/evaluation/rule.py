@@ -15,15 +15,17 @@ from tunewright.run_folder import Journal
 from tunewright.settings import Arm
 from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 
-RULE_VERSION = 4
+RULE_VERSION = 5
 
 _STEPS = (
     "INVALID: a leak; fewer than min_questions or min_documents; base or tuned missing, an arm incomplete; "
-    "more than max_cut of the answers of one of max_cut_arms truncated or empty; a kept guard without its measure",
+    "more than max_cut of the answers of one of max_cut_arms cut short; a kept guard without its measure",
     "WORSE: upper(tuned - base) < 0, or the interval of a guard on tuned lies wholly beyond its margin",
     "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and every guard is measured and its interval on tuned "
     "lies inside its margin",
     "SHIP WITH RAG: the same for tuned+rag against {rivals_with_rag}; the kept guards, on tuned, count here too",
+    "NOT PROVEN: tuned gives the base's answer to at least max_same of the questions: the training changed next to "
+    "nothing",
     "USE RAG / PROMPT INSTEAD: for a cheap in {cheap} whose mean is above base's: upper(tuned - cheap) < 0, or "
     "lower(tuned - base) > 0 and upper(tuned - cheap) < margin",
     "NOT PROVEN: otherwise",
@@ -32,6 +34,9 @@ _RETENTION = (
     "general items, each its own cluster, tuned - base: a loss of accuracy (choices by log-likelihood per character of "
     "the options, formats by their checks), which decides where the adapter replaces its base, and a rise of "
     "cross-entropy (passages, nats per token), which is a drift and decides nothing"
+)
+_CUT_SHORT = (
+    "at the token limit, before the answer was twice as long as the gold answer, by which it could still be right"
 )
 _PLACEBO = "the same training on the same prompts, with their answers shuffled within each task"
 
@@ -60,8 +65,8 @@ def rule(
 ) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
-    Truncated and empty answers invalidate only the arms whose claim is judged (tuned, tuned+rag): a small base
-    model that rambles to the token limit is a weak rival, not a fault of the exam.
+    Answers that are cut short invalidate only the arms whose claim is judged (tuned, tuned+rag). An answer that rambles
+    on, or says nothing, is no fault of the exam: it counts as it is, or a ruined adapter would never be WORSE.
 
     Args:
         margin: delta, the smallest difference worth having, in primary score.
@@ -101,6 +106,8 @@ def rule(
         "min_documents": LEAST_DOCUMENTS,
         "max_cut": 0.05,
         "max_cut_arms": [Arm.TUNED, Arm.TUNED_RAG],
+        "cut_short": _CUT_SHORT,
+        "max_same": 0.95,
         "max_leaks": 0,
         "guards": guards,
         "shown": shown,

@@ -52,7 +52,8 @@ _SHOWN = {
     "increase": "This is a drift of likelihood and decides nothing; the share of general questions and formats right "
     "measures ability.",
 }
-_UNCHANGED = 0.95  # least share of equal answers for the remark; only a remark, so it is no part of the rule
+_CUT = "cut_or_empty"  # the metric
+_MAX_SAME = 0.95  # of rules before version 5, where an unchanged model was a remark alone
 
 
 class Verdict(Record):
@@ -75,9 +76,9 @@ class Verdict(Record):
     rule_changes: tuple[str, ...] = ()
 
 
-def _cut(results: Results, arm: str) -> float:
+def _share(results: Results, arm: str, metric: str) -> float:
     result = results.arm(arm)
-    return result.metrics.get("cut_or_empty", 0.0) if result else 0.0
+    return result.metrics.get(metric, 0.0) if result else 0.0
 
 
 def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[str]:
@@ -103,10 +104,12 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
         num = result.primary.num
         if result.arm in rule["arms"] and num < results.num_questions:
             faults.append(f"{result.arm} answered {num} of {results.num_questions} questions.")
-        cut = _cut(results, result.arm)
+        # Before version 5, answers that ramble on to the limit and empty answers counted too.
+        metric, what = ("cut_short", "cut short") if "cut_short" in rule else (_CUT, "empty or cut")
+        cut = _share(results, result.arm, metric)
         if result.arm in rule["max_cut_arms"] and cut > rule["max_cut"]:
             faults.append(
-                f"{round(cut * num)} of {num} answers of {result.arm} ({cut:.1%}) are empty or cut at the token limit; "
+                f"{round(cut * num)} of {num} answers of {result.arm} ({cut:.1%}) are {what} at the token limit; "
                 f"the rule allows {rule['max_cut']:.0%} (raise evaluation.max_new_tokens)."
             )
     return faults
@@ -211,22 +214,24 @@ def apply_rule(
         return "SHIP", wins, None
     if wins := _beats(results, Arm.TUNED_RAG, rivals_with_rag(rule), list(rule["guards"])):
         return "SHIP WITH RAG", wins, None
-    if cheaper := _cheaper(results, rule["margin"]):
+    # Of a training that changed nothing, a cheaper arm cannot be said to replace what training can do.
+    unchanged = "max_same" in rule and _unchanged(results, rule)
+    if not unchanged and (cheaper := _cheaper(results, rule["margin"])):
         return ("USE RAG" if cheaper[0] == Arm.RAG else "PROMPT INSTEAD"), cheaper[1], None
     why, needed = _open_questions(results, rule, promising)
     return "NOT PROVEN", why, needed
 
 
-def _remarks(results: Results, answers: Sequence[Answer], rule: dict[str, Any]) -> list[str]:
-    """Return remarks beside the rule: a tuned model that is still the base, style, cut or empty answers of rivals."""
+def _remarks(results: Results, rule: dict[str, Any]) -> list[str]:
+    """Return remarks beside the rule: impossible rivals, losses that decide nothing, style, cut or empty answers."""
     cut = [
-        f"{_cut(results, result.arm):.0%} of the {result.arm} answers are empty or cut at the token limit; "
+        f"{_share(results, result.arm, _CUT):.0%} of the {result.arm} answers are empty or cut at the token limit; "
         "they count as they are."
         for result in results.arms
-        if result.arm not in rule["max_cut_arms"] and _cut(results, result.arm) > rule["max_cut"]
+        if _share(results, result.arm, _CUT) > rule["max_cut"]
     ]
     impossible = [f"{arm} is no rival here: {reason}." for arm, reason in rule.get("impossible", {}).items()]
-    return [*impossible, *_shown_losses(results), *_unchanged(answers), *_style(results), *cut]
+    return [*impossible, *_shown_losses(results), *_style(results), *cut]
 
 
 def _shown_losses(results: Results) -> list[str]:
@@ -251,16 +256,14 @@ def _style(results: Results) -> list[str]:
     ]
 
 
-def _unchanged(answers: Sequence[Answer]) -> list[str]:
+def _unchanged(results: Results, rule: dict[str, Any]) -> list[str]:
     """Return a sentence when nearly all of the tuned model's answers are the base's, else nothing."""
-    texts = {arm: {a.question: a.text.strip() for a in answers if a.arm == arm} for arm in (Arm.BASE, Arm.TUNED)}
-    both = texts[Arm.BASE].keys() & texts[Arm.TUNED].keys()
-    same = sum(texts[Arm.BASE][question] == texts[Arm.TUNED][question] for question in both)
-    if not both or same < _UNCHANGED * len(both):
+    if results.same_as_base is None or results.same_as_base < rule.get("max_same", _MAX_SAME):
         return []
     return [
-        f"The tuned model gives the same answer as the base to {same} of {len(both)} questions: the training changed "
-        "next to nothing. Raise training.learning_rate or training.epochs."
+        f"The tuned model gives the same answer as the base to {results.same_as_base * results.num_questions:.0f} of "
+        f"{results.num_questions} questions: the training changed next to nothing. Raise training.learning_rate or "
+        "training.epochs."
     ]
 
 
@@ -322,7 +325,7 @@ def decide(
     name, why, needed = apply_rule(results, rule, leaks, promising)
     return Verdict(
         name=name,
-        why=(_ADVICE[name], *why, *rule_changes, *_remarks(results, answers, rule)),
+        why=(_ADVICE[name], *_unchanged(results, rule), *why, *rule_changes, *_remarks(results, rule)),
         results=results,
         leaks=leaks,
         promising=promising,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 _TAGS = ("think", "thinking", "reasoning", "thought")
 # A prompt may end with the opening tag, so that the answer has the closing one alone.
 _BLOCK = re.compile(rf"\s*(?:<({'|'.join(_TAGS)})>.*?</\1>|(?:(?!<think>).)*?</think>)\s*", re.DOTALL)
+_OPENING = re.compile(rf"\s*<(?:{'|'.join(_TAGS)})>")
 _OPENED = re.compile(r"<think>\s*$")
 
 
@@ -15,6 +16,11 @@ def strip_reasoning(text: str) -> str:
     """Return an answer without the block of reasoning that it starts with."""
     block = _BLOCK.match(text)
     return text[block.end() :] if block else text
+
+
+def is_unfinished_reasoning(text: str) -> bool:
+    """Return whether an answer starts with a block of reasoning that never ends."""
+    return _OPENING.match(text) is not None and _BLOCK.match(text) is None
 
 
 def ends_with_opening_tag(prompt: str) -> bool:
