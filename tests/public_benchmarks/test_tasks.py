@@ -8,7 +8,7 @@ import pytest
 from tunewright.commands.benchmark import benchmark
 from tunewright.errors import UserError
 from tunewright.models import model_pool
-from tunewright.public_benchmarks.tasks import Extent, compare_values, find_task
+from tunewright.public_benchmarks.tasks import Extent, _rows, compare_values, find_task
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.reporting.benchmarks import BenchmarkResults
 from tunewright.run_folder import RunFile, RunFolder
@@ -136,10 +136,14 @@ def test_items_are_paired_and_a_groups_tasks_are_its_clusters():
     ("content", "cause"),
     [
         ("", "holds no question"),
-        ("{", "line 1 is not JSON"),
-        ('{"question": "q", "options": ["a"], "right": 1}\n', "line 1 has another form"),
-        ('{"question": "q", "answer": "a"}\n{"question": "q", "options": ["a"], "right": 0}\n', "line 2 has another"),
-        ("[1]\n", "line 1 has another form"),
+        ("{", "not JSON.*: line 1"),
+        ('{"question": "q", "options": ["a"], "right": 1}\n', "2 to 26 are needed.*: line 1"),
+        (
+            '{"question": "q", "answer": "a"}\n{"question": "q", "options": ["a"], "right": 0}\n',
+            "another form.*: line 2",
+        ),
+        ("[1]\n", "has another form: item 1"),
+        ('{"question": "q", "answer": 1}\n' * 3, "3 of 3 lines(?s:.)*has another form: lines 1 to 3"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content, cause):
@@ -147,6 +151,28 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, cause):
     path.write_text(content)
     with pytest.raises(UserError, match=cause):
         find_task(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("letters.jsonl", '{"question": "q", "choices": ["a", "b", "c"], "answer": "B"}\n'),
+        (
+            "indexes.json",
+            '[{"question": "q", "options": ["a", "b", "c"], "answer": 1}, ' * 1
+            + '{"question": "q", "options": ["0", "1", "c"], "answer": 0}]',
+        ),
+        (
+            "arc.jsonl",
+            '{"question": "q", "choices": {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}, "answerKey": "2"}\n',
+        ),
+        ("columns.csv", "Question;A;B;C;Answer\nq;a;b;c;B\n"),
+    ],
+)
+def test_options_answered_by_a_letter_are_played_as_choices(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    assert _rows(path)[0] == {"question": "q", "options": ["a", "b", "c"], "right": 1}
 
 
 def test_a_task_that_cannot_be_played_is_an_error_with_the_reason(run, tmp_path):

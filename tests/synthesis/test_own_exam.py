@@ -241,6 +241,20 @@ def test_an_index_that_may_count_from_0_or_1_is_asked_for(tmp_path):
     assert read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))[0].gold == "A. w"
 
 
+def test_an_index_is_not_taken_for_an_option_that_is_a_number(tmp_path):
+    rows = [
+        {"question": "2 + 0?", "choices": ["0", "3", "1", "2"], "answer": 3},
+        {"question": "1 + 1?", "choices": ["2", "8", "1", "0"], "answer": 0},
+        {"question": "1 + 8?", "choices": ["1", "12", "9", "0"], "answer": 2},
+    ]
+    questions = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [q.gold for q in questions] == ["D. 2", "A. 2", "C. 9"]
+    texts = [{**row, "answer": row["choices"][int(row["answer"])]} for row in rows]  # 2, 2 and 9: no indexes from 0
+    with_names = [{"question": "Capital?", "choices": ["Rome", "Oslo"], "answer": "Rome"}] * 4
+    questions = read(tmp_path / "b.jsonl", "\n".join(map(json.dumps, [*texts, *with_names])))
+    assert [q.gold for q in questions][:3] == ["D. 2", "A. 2", "C. 9"]
+
+
 def test_an_answer_that_is_no_option_is_a_fault(tmp_path):
     rows = [MMLU[0] | {"answer": "E"}, MMLU[1] | {"answer": 9}, MMLU[1] | {"choices": ["Rome"]}]
     text = refused(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))

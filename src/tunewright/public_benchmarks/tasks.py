@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import console
-from tunewright.errors import UserError
+from tunewright.errors import UserError, reading
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.public_benchmarks import agent_database, harness
 from tunewright.recipe import at_home
@@ -20,6 +19,9 @@ from tunewright.reporting.benchmarks import BenchmarkResult
 from tunewright.run_folder import Journal
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import paired
+from tunewright.text.choice_rows import RowFault, first_index, options_of, right_option
+from tunewright.text.rows import Row, file_rows, folded, listed_faults
+from tunewright.text.tables import TABLES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Values = dict[str, dict[str, float]]
 _FORMS = '{"question": ..., "options": [...], "right": 0} or {"question": ..., "answer": ...}'
 _ANSWER_TOKENS = 64
+_OWN_FILES = frozenset({".jsonl", ".json", *TABLES})
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def find_task(name: str) -> BenchmarkTask:
     if name == agent_database.NAME:
         return BenchmarkTask(name, agent_database.content_digest(), _play_agent_database)
     path = at_home(name)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() in _OWN_FILES:
         rows = _rows(path)
         return _through_harness(path.stem, digest(rows), lambda: _config(path.stem, rows))
     if path.suffix in (".yaml", ".yml"):
@@ -92,29 +95,48 @@ def _through_harness(name: str, content: str, load: Callable[[], Any]) -> Benchm
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Return a file's questions: all with options, or all with an answer.
 
+    The right option may also be named as MMLU and ARC do: by a letter, a label, an index, or its text.
+
     Raises:
-        UserError: the file cannot be read, or a line has neither form.
+        UserError: the file cannot be read, or rows have neither form; all of them are named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}", str(error), "give a UTF-8 file with one JSON object per line") from error
+    with reading("benchmark", path, f"one JSON object per line: {_FORMS}"):
+        read = list(file_rows(path))
+    first = first_index([folded(row) for row in read])
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    faults: list[tuple[Row, str]] = []
+    for row in read:
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(
-                f"{path} line {number} is not JSON", str(error), f"write one JSON object per line: {_FORMS}"
-            ) from error
-        if not _is_choice(row) and not _is_open(row) or rows and _is_choice(row) != _is_choice(rows[0]):
-            raise UserError(f"{path} line {number} has another form", "", f"each line the same: {_FORMS}")
-        rows.append(row)
+            question = _with_right_option(row, first)
+            if rows and _is_choice(question) != _is_choice(rows[0]):
+                raise RowFault("has another form than the first row")
+            rows.append(question)
+        except RowFault as fault:
+            faults.append((row, str(fault)))
+    if faults:
+        headline = f"{len(faults)} of {len(read)} {read[0].unit}s of {path} cannot be played"
+        raise UserError(headline, "\n  ".join(listed_faults(faults)), f"each row the same: {_FORMS}")
     if not rows:
         raise UserError(f"{path} holds no question", "", f"one JSON object per line: {_FORMS}")
     return rows
+
+
+def _with_right_option(row: Row, first: int | None) -> dict[str, Any]:
+    """Return the question of a row; of one with options in another form, with ``options`` and ``right``."""
+    if row.fault:
+        raise RowFault(f"not JSON: {row.fault}" if row.unit == "line" else row.fault)
+    content: Any = folded(row).content
+    if not isinstance(content, dict) or not isinstance(content.get("question"), str):
+        raise RowFault("has another form")
+    if _is_choice(content):
+        return dict(content)
+    options, labels = options_of(content)
+    if options:
+        right = right_option(content, options, labels, first)
+        return {"question": content["question"], "options": options, "right": right}
+    if not _is_open(content):
+        raise RowFault("has another form")
+    return dict(content)
 
 
 def _is_choice(row: Any) -> bool:

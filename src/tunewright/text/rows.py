@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -77,3 +78,36 @@ def _decoded(text: str) -> tuple[Any, str]:
         return json.loads(text), ""
     except (ValueError, RecursionError) as error:
         return None, cause_of(error)
+
+
+_MOST_CAUSES, _MOST_ROWS = 12, 30  # that one message lists
+
+
+def folded(row: Row) -> Row:
+    """Return a row with the names of its columns in lower case."""
+    if not isinstance(row.content, dict):
+        return row
+    return row._replace(content={str(key).strip().lower(): value for key, value in row.content.items()})
+
+
+def listed_faults(faults: Sequence[tuple[Row, str]]) -> list[str]:
+    """Return each cause of the faults with the rows that have it, in order."""
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row, cause in faults:
+        numbers[cause, row.unit].append(row.number)
+    causes = [f"{cause}: {_listed_numbers(unit, at)}" for (cause, unit), at in list(numbers.items())[:_MOST_CAUSES]]
+    left = sum(len(at) for at in list(numbers.values())[_MOST_CAUSES:])
+    return [*causes, f"and {left} more with other causes"] if left else causes
+
+
+def _listed_numbers(unit: str, numbers: Sequence[int]) -> str:
+    """Return numbers in ascending order as "rows 2, 5 to 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    texts = [str(a) if a == b else f"{a} to {b}" for a, b in runs]
+    more = f" and {len(texts) - _MOST_ROWS} more" if len(texts) > _MOST_ROWS else ""
+    return f"{unit}{'s' if len(numbers) > 1 else ''} {', '.join(texts[:_MOST_ROWS])}{more}"
