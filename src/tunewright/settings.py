@@ -49,6 +49,7 @@ class Arm(StrEnum):
     RAG = "rag"
     TUNED = "tuned"
     TUNED_RAG = "tuned+rag"
+    MAJORITY = "majority"  # the most frequent labels as every answer: computed where there are labels
     PLACEBO = "placebo"  # an adapter trained by the same recipe on shuffled answers
 
 
@@ -326,7 +327,7 @@ class EvaluationSettings(Settings):
     """[evaluation]: the arms that answer the exam, and the margin of the verdict."""
 
     arms: tuple[Arm, ...] = Field(
-        tuple(arm for arm in Arm if arm != Arm.PLACEBO),
+        tuple(arm for arm in Arm if arm not in (Arm.MAJORITY, Arm.PLACEBO)),
         min_length=1,
         description="who answers the exam; a verdict needs base and tuned; placebo trains on shuffled answers",
     )

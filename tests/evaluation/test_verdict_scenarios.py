@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import pytest
+from verdicts import data
 
+from support.constructed_answers import Says, exam_answers, rows, trained
+from support.constructed_answers import verdict_on as verdict_on_answers
 from support.finished_run import kept_answers
 from support.verdicts import answered
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
+from tunewright.recipe import Recipe
 from tunewright.retention.suite import load_suite
+from tunewright.run_folder import RunFolder
 
 CHATS_ALONE = {"rag": "there are no documents to search"}
 LABELS = {"base": 0.0, "few-shot": 0.05, "similar-shot": 0.22, "tuned": 0.42}  # measured: labels to JSON, 70 samples
@@ -74,3 +81,68 @@ def test_similar_examples_that_do_as_well_are_the_better_choice() -> None:
 
 def test_shuffled_labels_never_ship() -> None:
     assert verdict_on({**LABELS, "tuned": 0.05}).name != "SHIP"
+
+
+# The scenarios of benchmarks/verdicts with constructed answers, through the real evaluate stage. Their data is the same.
+
+LABELED = data.labels()
+RIGHT = exam_answers(LABELED["exam.jsonl"])
+FORM_ALONE = [*RIGHT[1:], RIGHT[0]]  # each report with the labels of another
+PROSE = "This report is about an incident."
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[RunFolder, Recipe]:
+    folder = tmp_path_factory.mktemp("scenarios") / "labels"
+    return trained(folder, tiny_model, rows(LABELED["train.jsonl"], 24), LABELED["exam.jsonl"], retention_items=120)
+
+
+def tuned_says(texts: Sequence[str], prompted: Sequence[str] = (PROSE,) * 30) -> Says:
+    """Return the tuned model's answers, those of both kinds of worked examples, and prose of the base."""
+    return lambda arm, number, _: {"base": PROSE, "tuned": texts[number]}.get(arm, prompted[number])
+
+
+MOSTLY_RIGHT = [FORM_ALONE[n] if n % 4 == 0 else right for n, right in enumerate(RIGHT)]
+
+
+def test_labels_learned_ship_and_beat_the_most_frequent_labels_too(labeled: tuple[RunFolder, Recipe]) -> None:
+    verdict = verdict_on_answers(*labeled, tuned_says(MOSTLY_RIGHT, FORM_ALONE))
+    assert verdict.name == "SHIP"
+    assert any(reason.startswith("tuned beats majority by") for reason in verdict.why)
+
+
+def test_shuffled_labels_do_not_ship_although_they_beat_every_rival_that_is_prompted(
+    labeled: tuple[RunFolder, Recipe],
+) -> None:
+    verdict = verdict_on_answers(*labeled, tuned_says(FORM_ALONE))
+    assert verdict.name == "NOT PROVEN"
+    won = {d.second for d in verdict.results.differences if d.first == "tuned" and d.interval.low > 0}
+    assert won == {"base", "few-shot", "similar-shot"}
+    assert any(reason.startswith("tuned against majority") for reason in verdict.why)
+
+
+def test_answers_of_the_base_are_not_proven_and_said_to_be_so_whatever_a_prompt_can_do(
+    labeled: tuple[RunFolder, Recipe],
+) -> None:
+    verdict = verdict_on_answers(*labeled, tuned_says([PROSE] * 30, RIGHT))
+    assert verdict.name == "NOT PROVEN"
+    assert "changed next to nothing" in " ".join(verdict.why)
+
+
+def test_declining_every_report_is_worse(labeled: tuple[RunFolder, Recipe]) -> None:
+    run, recipe = labeled
+    assert verdict_on_answers(run, recipe, tuned_says([recipe.refusal] * 30)).name == "WORSE"
+
+
+def test_an_assistant_that_loses_its_general_ability_is_worse_and_the_same_task_ships(
+    labeled: tuple[RunFolder, Recipe],
+) -> None:
+    run, recipe = labeled
+
+    def keeps(arm: str, number: int) -> bool:
+        return arm == "base" or number % 2 == 0
+
+    for use, name in (("assistant", "WORSE"), ("task", "SHIP")):
+        evaluation = recipe.evaluation.model_copy(update={"use": use})
+        as_used = recipe.model_copy(update={"evaluation": evaluation})
+        assert verdict_on_answers(run, as_used, tuned_says(MOSTLY_RIGHT, FORM_ALONE), keeps).name == name

@@ -47,15 +47,7 @@ def all_answers(
         StageError: a likelihood overflowed.
     """
     pool, settings = ModelPool(), recipe.evaluation
-    retrieve = retriever(chunks if RETRIEVING & weights_by_arm.keys() else (), settings.rag_passages)
-
-    def prompt(arm: str, question: Question) -> tuple[Message, ...]:
-        return arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
-
-    jobs_by_arm = {
-        arm: _keyed_jobs(recipe, questions, partial(prompt, arm), weights, pool.tokenizer(weights))
-        for arm, weights in weights_by_arm.items()
-    }
+    jobs_by_arm = question_jobs(recipe, questions, weights_by_arm, pool, shots, chunks)
     retention = RetentionExam(items, {arm: weights_by_arm[arm] for arm in BASE_AND_TUNED} if items else {}, pool)
     plan = _plan(jobs_by_arm, weights_by_arm, pool, settings.max_new_tokens)
     outputs = answer_all(journal, [*plan, *retention.plan()], pool)
@@ -66,6 +58,26 @@ def all_answers(
         for question, (key, job) in zip(questions, jobs, strict=True)
     ]
     return answers, retention.answers(shown)
+
+
+def question_jobs(
+    recipe: Recipe,
+    questions: Sequence[Question],
+    weights_by_arm: Mapping[str, ModelWeights],
+    pool: ModelPool,
+    shots: Mapping[str, Shots] = MappingProxyType({}),
+    chunks: Sequence[Chunk] = (),
+) -> dict[str, KeyedJobs]:
+    """Return each arm's jobs, as ``all_answers`` answers them; ``pool`` gives the tokenizers."""
+    retrieve = retriever(chunks if RETRIEVING & weights_by_arm.keys() else (), recipe.evaluation.rag_passages)
+
+    def prompt(arm: str, question: Question) -> tuple[Message, ...]:
+        return arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
+
+    return {
+        arm: _keyed_jobs(recipe, questions, partial(prompt, arm), weights, pool.tokenizer(weights))
+        for arm, weights in weights_by_arm.items()
+    }
 
 
 def _shown(output: Mapping[str, Any], reasoning: str) -> Mapping[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from tunewright.metrics import read_object
 from tunewright.models.chat_template import exam_prompt, passage_text
-from tunewright.records import Chunk, Message, Question, Sample, digest
+from tunewright.records import Answer, Chunk, Message, Question, Sample, digest
 from tunewright.settings import Arm
 
 WITH_ADAPTER = frozenset({Arm.TUNED, Arm.TUNED_RAG})  # arms that answer with the adapter on
@@ -76,6 +80,28 @@ def shots_by_arm(samples: Sequence[Sample], number: int, seed: int) -> dict[str,
     if not fixed:
         return {}
     return {Arm.FEW_SHOT: lambda question: fixed, Arm.SIMILAR_SHOT: similar_shots(samples, number)}
+
+
+def majority_answer(samples: Sequence[Sample]) -> str | None:
+    """Return the answer of a model that learned how often each label occurs, and nothing else; None without labels.
+
+    Where most answers are JSON objects, it has the most frequent value of each field. Other answers are labels where
+    at most a quarter of them differ. The baseline is known as majority class, or ZeroR.
+    """
+    answers = [sample.messages[-1].content for sample in _showable(samples)]
+    objects = [fields for answer in answers if (fields := read_object(answer))]
+    if objects and 2 * len(objects) > len(answers):
+        names = Counter(tuple(fields) for fields in objects).most_common(1)[0][0]
+        values = {name: Counter(json.dumps(fields.get(name)) for fields in objects) for name in names}
+        return json.dumps({name: json.loads(counts.most_common(1)[0][0]) for name, counts in values.items()})
+    counts = Counter(answers)
+    return counts.most_common(1)[0][0] if answers and 4 * len(counts) <= len(answers) else None
+
+
+def majority_answers(questions: Sequence[Question], text: str) -> list[Answer]:
+    """Return this answer to every question; no model writes it, so that it has no tokens and no likelihood."""
+    cost: dict[str, Any] = {"num_prompt_tokens": 0, "num_tokens": 0, "duration_s": 0.0, "gold_nll": 0.0}
+    return [Answer(question=q.id, arm=Arm.MAJORITY, text=text, finish="stop", **cost) for q in questions]
 
 
 def arm_prompt(

@@ -34,9 +34,11 @@ PAIRS = (
     (Arm.TUNED, Arm.FEW_SHOT),
     (Arm.TUNED, Arm.SIMILAR_SHOT),
     (Arm.TUNED, Arm.RAG),
+    (Arm.TUNED, Arm.MAJORITY),
     (Arm.TUNED_RAG, Arm.RAG),
     (Arm.TUNED_RAG, Arm.FEW_SHOT),
     (Arm.TUNED_RAG, Arm.SIMILAR_SHOT),
+    (Arm.TUNED_RAG, Arm.MAJORITY),
     (Arm.TUNED_RAG, Arm.TUNED),
     (Arm.TUNED, Arm.PLACEBO),
     (Arm.PLACEBO, Arm.BASE),
@@ -280,7 +282,7 @@ def measure(
         num_questions=len(documents),
         num_documents=len(set(documents.values())),
         arms=tuple(
-            _arm_result(arm, own, [a for a in answers if a.arm == arm], level, has_nll=arm not in other_bases)
+            _arm_result(arm, own, [a for a in answers if a.arm == arm], level, arm not in (*other_bases, Arm.MAJORITY))
             for arm, own in by_arm.items()
         ),
         differences=tuple(difference for difference in pairs if difference is not None),

@@ -35,10 +35,18 @@ _RETENTION = (
     "the options, formats by their checks), which decides where the adapter replaces its base, and a rise of "
     "cross-entropy (passages, nats per token), which is a drift and decides nothing"
 )
+_INTERVAL = (
+    "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents; Wilson's on the "
+    "effective number of questions for a share, and where t leaves [-1, 1]"
+)
 _CUT_SHORT = (
     "at the token limit, before the answer was twice as long as the gold answer, by which it could still be right"
 )
-_PLACEBO = "the same training on the same prompts, with their answers shuffled within each task"
+# Arms that learned form and nothing else: rivals where they ran.
+_OF_FORM = {
+    Arm.MAJORITY: "the most frequent labels of the training data as every answer",
+    Arm.PLACEBO: "the same training on the same prompts, with their answers shuffled within each task",
+}
 
 CHEAP = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG)  # rivals that need no training
 
@@ -52,7 +60,8 @@ def rivals(rule: Mapping[str, Any]) -> tuple[str, ...]:
 
 def rivals_with_rag(rule: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the arms that tuned+rag has to beat."""
-    return (Arm.RAG, *(arm for arm in rivals(rule) if arm in CHEAP and arm != Arm.RAG), Arm.TUNED)
+    others = (arm for arm in rivals(rule) if arm in (*CHEAP, Arm.MAJORITY) and arm != Arm.RAG)
+    return (Arm.RAG, *others, Arm.TUNED)
 
 
 def rule(
@@ -83,8 +92,8 @@ def rule(
     if forgetting_margin is not None:
         (guards if use == "assistant" else shown)[ACCURACY] = forgetting_margin
         shown[CROSS_ENTROPY] = CROSS_ENTROPY_MARGIN
-    placebo = [Arm.PLACEBO] if Arm.PLACEBO in arms else []
-    required = [arm for arm in (Arm.BASE, *CHEAP, *placebo) if arm not in impossible]
+    of_form = {arm: text for arm, text in _OF_FORM.items() if arm in arms}
+    required = [arm for arm in (Arm.BASE, *CHEAP, *of_form) if arm not in impossible]
     named = {
         "{rivals}": required,
         "{rivals_with_rag}": rivals_with_rag({"rivals": required}),
@@ -94,8 +103,7 @@ def rule(
         "version": RULE_VERSION,
         "metrics_version": METRICS_VERSION,
         "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
-        "interval": "cluster-robust t (CR1) on G - 1 degrees of freedom; clusters are documents; Wilson's on the "
-        "effective number of questions for a share, and where t leaves [-1, 1]",
+        "interval": _INTERVAL,
         "margin": margin,
         "alpha": 0.05,
         "use": use,
@@ -113,7 +121,7 @@ def rule(
         "shown": shown,
         "kept": _RETENTION if shown else "",
         "steps": [_filled(step, named) for step in _STEPS],
-        **({Arm.PLACEBO: _PLACEBO} if placebo else {}),
+        **of_form,
         **({"compared": list(compared)} if compared else {}),
     }
 

@@ -9,7 +9,14 @@ from typing import Any
 from tunewright import console
 from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, WITH_ADAPTER, shots_by_arm
+from tunewright.evaluation.arms import (
+    BASE_AND_TUNED,
+    RETRIEVING,
+    WITH_ADAPTER,
+    majority_answer,
+    majority_answers,
+    shots_by_arm,
+)
 from tunewright.evaluation.comparison_csv import comparison_csv, marks_in
 from tunewright.evaluation.extra_arms import extra_arms, weights_of
 from tunewright.evaluation.judge import AnsweredExam, check_independent, judge_answers, summarize
@@ -42,7 +49,8 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     seal = run.json_if_any(RunFile.SEAL)
     questions = _sealed(run, seal, "exam", Question)
-    shots = shots_by_arm(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
+    samples = read_training_samples(run, recipe)
+    shots, majority = shots_by_arm(samples, recipe.evaluation.few_shot, recipe.seed), majority_answer(samples)
     impossible = _impossible_arms(can_retrieve=run.file(RunFile.SPLIT).exists(), has_shots=bool(shots))
     arms = _possible_arms(recipe.evaluation.arms, impossible)
     items = _sealed(run, seal, "kept", RetentionItem) if set(BASE_AND_TUNED) <= set(arms) else []
@@ -50,8 +58,9 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     extras = {extra.name: extra for extra in extra_arms(recipe)}
     forgetting_margin = recipe.evaluation.forgetting_margin if items else None
     absent_rivals = {arm: reason for arm, reason in impossible.items() if arm in CHEAP}
+    judged = (*arms, *([Arm.MAJORITY] if majority else []))
     the_rule = rule(
-        recipe.evaluation.margin, arms, forgetting_margin, tuple(extras), recipe.evaluation.use, absent_rivals
+        recipe.evaluation.margin, judged, forgetting_margin, tuple(extras), recipe.evaluation.use, absent_rivals
     )
     answered = run.file(RunFile.ANSWERS_JOURNAL).is_file()
     changes = note_rule(run.journal(RunFile.RULE_HISTORY), the_rule, answered)
@@ -59,6 +68,7 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     weights = weights_by_arm(run, recipe, arms) | {name: weights_of(extra, recipe) for name, extra in extras.items()}
     journal = run.journal(RunFile.ANSWERS_JOURNAL)
     answers, retention_answers = all_answers(journal, recipe, questions, weights, items, shots, chunks)
+    answers += majority_answers(questions, majority) if majority else []
     by_id = {question.id: question for question in questions}
     scores = [score(by_id[answer.question], answer, recipe.refusal) for answer in answers]
     other_bases = [name for name, extra in extras.items() if extra.base]
@@ -167,11 +177,11 @@ def _impossible_arms(can_retrieve: bool, has_shots: bool) -> dict[str, str]:
 
 
 def _possible_arms(wanted: Sequence[str], impossible: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the wanted arms without the impossible ones, with a warning for each that is left out."""
+    """Return the wanted arms that a model answers and the data allows, with a warning for each that it does not."""
     for arm in wanted:
         if arm in impossible:
             console.warning(f"the {arm} arm is left out: {impossible[arm]}")
-    return tuple(arm for arm in wanted if arm not in impossible)
+    return tuple(arm for arm in wanted if arm not in impossible and arm != Arm.MAJORITY)
 
 
 def _sealed(run: RunFolder, seal: Mapping[str, Any], key: str, kind: type[AnyRecord]) -> list[AnyRecord]:

@@ -269,7 +269,11 @@ def _unchanged(results: Results, rule: dict[str, Any]) -> list[str]:
 
 def _not_measured(results: Results, leaks: int | None, other_bases: Sequence[str]) -> tuple[str, ...]:
     return (
-        *[f"the {arm} arm did not run" for arm in Arm if arm != Arm.PLACEBO and results.arm(arm) is None],
+        *[
+            f"the {arm} arm did not run"
+            for arm in Arm
+            if arm not in (Arm.MAJORITY, Arm.PLACEBO) and results.arm(arm) is None
+        ],
         *(["leaks: no training sample was curated"] if leaks is None else []),
         _FORGETTING[results.kept is not None],
         *[

@@ -1,0 +1,71 @@
+"""The scenarios: what each is made of, the verdict that it must get, and why no other verdict would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from verdicts import data
+
+STOPPED = "STOPPED"  # the training stopped with an error, so that no adapter can do harm
+
+
+class Scenario(NamedTuple):
+    """A recipe of this folder, the data beside it, and what must come of them.
+
+    Attributes:
+        files: returns the texts to write beside the recipe.
+        expected: the verdicts that are right; ``STOPPED`` for a training that stops with an error.
+        reason: why it must be so.
+        words: what the verdict's reasons must say.
+        same_training: the scenario whose run folder this one evaluates anew; nothing is trained again.
+        settings: overrides of the recipe, as --set takes them.
+    """
+
+    files: Callable[[], data.Files]
+    expected: tuple[str, ...]
+    reason: str
+    words: str = ""
+    same_training: str = ""
+    settings: tuple[str, ...] = ()
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "labels": Scenario(
+        data.labels,
+        ("SHIP",),
+        "The base answers in prose. 70 reports show four labels and the letter-for-letter quotes that a few examples "
+        "cannot convey to a model of this size.",
+    ),
+    "labels-prefix": Scenario(
+        data.labels_with_prefix,
+        ("SHIP",),
+        "The same task with its instruction in each prompt: where the instruction is written changes no truth.",
+    ),
+    "labels-shuffled": Scenario(
+        data.shuffled_labels,
+        ("NOT PROVEN", "PROMPT INSTEAD", "WORSE"),
+        "No training answer belongs to its report, so that nothing but the form can be learned: never SHIP.",
+    ),
+    "form": Scenario(
+        data.fixed_form,
+        ("PROMPT INSTEAD",),
+        "The answer is the same line each time. Three examples in the prompt show all that training can teach.",
+    ),
+    "facts": Scenario(
+        data.facts,
+        ("USE RAG",),
+        "Each answer is a sentence of the one document that the question's name finds. Reading it is enough, and four "
+        "numbers and names per ship, read 3 times, are more than this model keeps.",
+    ),
+    "declined": Scenario(
+        data.declined,
+        ("WORSE",),
+        "The model is trained to decline questions that it can answer.",
+    ),
+    "tone": Scenario(
+        data.tone,
+        ("SHIP",),
+        "28 words and 8 turns of phrase make the tone. 110 samples show all of them, three examples a few.",
+    ),
+}
