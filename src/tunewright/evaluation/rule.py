@@ -43,7 +43,7 @@ _CUT_SHORT = (
     "at the token limit, before the answer was twice as long as the gold answer, by which it could still be right"
 )
 # Arms that learned form and nothing else: rivals where they ran.
-_OF_FORM = {
+_OF_FORM: dict[str, str] = {
     Arm.MAJORITY: "the most frequent labels of the training data as every answer",
     Arm.PLACEBO: "the same training on the same prompts, with their answers shuffled within each task",
 }
