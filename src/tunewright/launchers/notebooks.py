@@ -113,6 +113,10 @@ if COLAB:
 """
 
 
+def _command_with(options: Sequence[str]) -> str:
+    return _COMMAND.replace("\n\n\n", f"\nchosen += {json.dumps(options)}\n\n\n", 1) if options else _COMMAND
+
+
 def notebook(
     recipe: str,
     name: str,
@@ -154,9 +158,7 @@ def notebook(
             "## What will happen\n\n"
             "Calls and tokens before any of them is spent; memory and time as well, once the base is downloaded.",
         ),
-        _code(
-            "plan", _COMMAND.replace("\n\n\n", f"\nchosen += {json.dumps(options)}\n\n\n", 1) if options else _COMMAND
-        ),
+        _code("plan", _command_with(options)),
         _text("run-text", _RUN_TEXT),
         _code("run", _RUN),
         _text("report-text", "## The verdict, with its evidence"),

@@ -56,7 +56,7 @@ class KeyUse(NamedTuple):
         """Whether the key may go there, and why."""
         parts = urlsplit(self.origin)
         host = parts.hostname or ""
-        service = next((one for one in SERVICES if re.fullmatch(one.names, self.name)), None)
+        service = next((entry for entry in SERVICES if re.fullmatch(entry.names, self.name)), None)
         if service and host in service.hosts and parts.scheme == "https":
             return "its own service"
         if service and service.domains is not None and not _is_in(host, (*service.hosts, *service.domains)):
