@@ -113,6 +113,11 @@ if COLAB:
 """
 
 
+_PLAN_TEXT = """## What will happen
+
+Calls and tokens before any of them is spent; memory and time as well, once the base is downloaded."""
+
+
 def _command_with(options: Sequence[str]) -> str:
     return _COMMAND.replace("\n\n\n", f"\nchosen += {json.dumps(options)}\n\n\n", 1) if options else _COMMAND
 
@@ -153,11 +158,7 @@ def notebook(
         _code("documents", _DOCUMENTS),
         _text("recipe-text", "## The recipe\n\nAll settings; change them here."),
         _code("recipe", f'%%writefile "{{recipe}}"\n{recipe}'),
-        _text(
-            "plan-text",
-            "## What will happen\n\n"
-            "Calls and tokens before any of them is spent; memory and time as well, once the base is downloaded.",
-        ),
+        _text("plan-text", _PLAN_TEXT),
         _code("plan", _command_with(options)),
         _text("run-text", _RUN_TEXT),
         _code("run", _RUN),
