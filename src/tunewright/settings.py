@@ -142,7 +142,8 @@ class TeacherSettings(Settings):
         64, ge=1, le=1024, description="most calls under way at once; fewer while the server is busy (embedded: 1)"
     )
     temperature: float = Field(0.0, ge=0, le=2, description="0 asks for the likeliest answer")
-    timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one answer")
+    reasoning: bool = Field(True, description="false asks a server for answers without reasoning first; it is faster")
+    timeout_s: float = Field(120, gt=0, le=86400, description="longest wait for one whole answer")
     patience_s: float = Field(600, ge=0, le=604800, description="longest pause while the server says it is busy")
     price: Price = Field((0.0, 0.0), description="US dollars per million tokens: [prompt, completion]")
     budget: float = Field(0.0, ge=0, description="most US dollars that a run folder may cost; 0: no limit")

@@ -13,7 +13,7 @@ from support.faulty_server import Answer, completion, echo, fake_teacher, in_tur
 from tunewright.errors import TeacherError, UserError
 from tunewright.records import Message
 from tunewright.teacher.client import ChatClient, Retries
-from tunewright.teacher.endpoint import Fault, read_completion, retry_after_s
+from tunewright.teacher.endpoint import Fault, retry_after_s
 from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
 
 FAST = Retries(first_wait_s=0.001, longest_wait_s=0.002)
@@ -119,7 +119,8 @@ def test_a_pause_holds_back_every_request():
         shared = ChatClient(server.url, "m", 5, retries=Retries(first_wait_s=20, longest_wait_s=20))
         pace = shared._servers[0][1]
         for _ in range(2):  # two rounds of refusals, nothing answered between
-            _, sent_at = shared._take(-1, 0.0)
+            _, sent_at = shared._take("chat", -1, 0.0)
+            shared._end_first_call(0, "chat")
             shared._failed(pace, Fault("busy", "429"), sent_at, time.monotonic())
         started = threading.Event()
 
@@ -270,7 +271,7 @@ def test_a_server_without_schemas_gets_none_from_then_on():
 
 
 def test_a_400_for_another_reason_does_not_switch_schemas_off():
-    with fake_teacher(in_turn(Answer(400, {"error": "too long"}), Answer(400, {"error": "too long"}))) as server:
+    with fake_teacher(in_turn(*[Answer(400, {"error": "not today"})] * 3)) as server:
         shared = client(server.url)
         with pytest.raises(UnusableReplyError):
             shared.complete(ask(schema=SCHEMA))
@@ -285,7 +286,3 @@ def test_retry_after_in_seconds_or_as_a_date():
     assert retry_after_s("soon") is None
     in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert 50 < (retry_after_s(in_a_minute) or 0) <= 60
-
-
-def test_missing_usage_is_no_fault():
-    assert read_completion(b'{"choices": [{"message": {"content": "x"}}]}') == Reply("x", "other", 0, 0)

@@ -31,7 +31,7 @@ from tunewright.models.tensors import TokenVectors, read_token_vectors
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Chunk, Document, PreferencePair, Question, Rejection, Sample, StageSummary
 from tunewright.run_folder import RunFile, RunFolder
-from tunewright.teacher import open_teacher
+from tunewright.teacher import Teacher, open_teacher
 from tunewright.teacher.protocol import TeacherLike
 
 
@@ -69,7 +69,7 @@ def filter_samples(
 @contextmanager
 def _open_models(
     run: RunFolder, recipe: Recipe, exam: Sequence[Question]
-) -> Iterator[tuple[TokenVectors | None, TeacherLike | None]]:
+) -> Iterator[tuple[TokenVectors | None, Teacher | None]]:
     """Yield the models of the recipe's costlier filters: the student's token vectors, and the teacher."""
     check = recipe.curation.paraphrase_check and bool(exam)
     vectors = None
@@ -197,6 +197,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         console.warning("there is no exam: the training data cannot be checked for leaks")
     with _open_models(run, recipe, exam if samples else []) as (vectors, teacher):
         kept, dropped, figures = filter_samples(samples, sources, exam, vectors, teacher)
+        figures |= teacher.notes() if teacher else {}
     malformed += withheld
     num_in = len(samples) + len(malformed)
     rejected = run.reject(STAGE, [*malformed, *dropped])

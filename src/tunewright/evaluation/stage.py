@@ -106,6 +106,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         figures: dict[str, float | int | str] = {"calls": teacher.num_calls, "from_journal": teacher.num_from_journal}
         if teacher.cost:
             figures["cost_usd"] = round(teacher.cost, 6)
+        figures |= teacher.notes()
     summary = summarize(judgments, exam.answers, exam.num_declined(), recipe.judge.model, faults)
     summary = summary.model_copy(update={"answers": file_digest(run.file(RunFile.ANSWERS))})
     run.write_records(RunFile.JUDGMENTS, judgments)

@@ -15,6 +15,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.teacher.protocol import Reply, Request, TeacherLike
+from tunewright.text.normalization import replace_lone_surrogates
 from tunewright.text.prompts import fill, load_prompt
 
 PACKAGE = "tunewright.synthesis"  # of the files in prompts/
@@ -117,6 +118,8 @@ def reply_fault(reply: Reply | None) -> str | None:
         return "teacher reply cut"
     if reply.finish == "other":  # a content filter, a tool call, or no reason given: the answer may be incomplete
         return "teacher reply not finished"
+    if reply.finish == "malformed":
+        return "teacher reply holds half a character"
     return None if reply.text.strip() else "teacher reply empty"
 
 
@@ -168,15 +171,3 @@ def read_items(text: str) -> list[Any]:
     if not isinstance(items, list):
         raise ValueError("no list of items")
     return [replace_lone_surrogates(item) for item in items]
-
-
-def replace_lone_surrogates(value: Any) -> Any:
-    """Return a JSON value that can be written as UTF-8: lone surrogates, such as those of a cut emoji, are replaced."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [replace_lone_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {replace_lone_surrogates(key): replace_lone_surrogates(item) for key, item in value.items()}
-
-    return value

@@ -18,13 +18,12 @@ from tunewright.synthesis.context import (
     PACKAGE,
     TaskContext,
     TaskResult,
-    replace_lone_surrogates,
     reply_fault,
     sample_id,
 )
 from tunewright.teacher.protocol import Reply
 from tunewright.text.injection import PLANTED, injection_fault
-from tunewright.text.normalization import find_quote, words
+from tunewright.text.normalization import find_quote, replace_lone_surrogates, words
 from tunewright.text.prompts import fill, load_prompt
 
 _TASK = "extraction"

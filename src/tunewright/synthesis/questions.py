@@ -60,6 +60,7 @@ def chunks_by_document(chunks: Sequence[Chunk]) -> dict[str, list[Chunk]]:
 
 
 _LABEL = re.compile(r"^(?:[-*•]\s*|\d+[.)]\s+)?\W{0,3}(?:(?:question|q)\s*\d*\s*[:.]\s*)?", re.IGNORECASE)
+_FENCED = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
 _QUOTES = "\"'“”‘’`*_ "
 _OPENING = re.compile(
     r"^(?:What|Which|Who|Whose|Whom|When|Where|Why|How|Is|Are|Was|Were|Do|Does|Did|Can|Could|Has|Have|Had|Will|Would"
@@ -87,8 +88,9 @@ _TRAILING = re.compile(
 
 
 def clean_question(text: str) -> str:
-    """Return the first question of a reply on one line, without labels, bullets and quotes."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    """Return the first question of a reply on one line, without labels, bullets, quotes and code fence."""
+    fenced = _FENCED.search(text)
+    line = next((line.strip() for line in (fenced[1] if fenced else text).splitlines() if line.strip()), "")
     line = _LABEL.sub("", line.strip(_QUOTES)).strip(_QUOTES)
     line = " ".join(line.split())
     end = line.find("? ")

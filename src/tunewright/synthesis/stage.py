@@ -72,7 +72,7 @@ def _teacher_figures(teacher: Teacher) -> dict[str, float | int | str]:
         figures["teacher_seconds"] = round(teacher.seconds, 1)
     if teacher.cost:
         figures["cost_usd"] = round(teacher.cost, 6)
-    return figures
+    return figures | teacher.notes()
 
 
 def exam(run: RunFolder, recipe: Recipe) -> StageSummary:

@@ -6,13 +6,13 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunewright.errors import TeacherError
-from tunewright.teacher.endpoint import Endpoint, Fault
-from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
+from tunewright.teacher.endpoint import Endpoint, Fault, Form, request_form
+from tunewright.teacher.protocol import Dialect, MoreRoomError, Reply, Request, UnusableReplyError
 
 START = 8  # calls at once before the capacity of a server is known
 _SLOW = 3.0  # times the quickest window's seconds per call: the server queues, and more calls at once gain nothing
@@ -126,17 +126,20 @@ class ChatClient:
     A call goes to the server with the fewest calls under way; ``Pace`` limits the calls to each server. When a server
     is busy, all threads wait, not only the one that got its reply. A server that cannot be reached or keeps failing is
     set aside for a growing time. A wrong key or model (401, 404) at any server stops the stage: the user has to fix it.
+    The first call of each form to a server is made alone, so that what the server refuses is learned by one call.
 
     Args:
         urls: of the servers, each with its version path such as ``/v1``.
         model: the model's name at all of them.
-        timeout_s: longest wait for one answer.
-        api_key: sent as a bearer token; "" for none.
+        timeout_s: longest wait for one whole answer.
+        api_key: sent with each request; "" for none.
         extra: further fields of each request's body.
         retries: how often a request is tried.
         connections: most calls to one server at once.
         patience_s: longest time that all servers may be busy.
         show: displays why the client waits; called with "" when it no longer does.
+        dialects: how servers had to be asked before, by URL.
+        reasoning: False asks for answers without reasoning first.
     """
 
     def __init__(
@@ -150,14 +153,18 @@ class ChatClient:
         connections: int = 8,
         patience_s: float = 600.0,
         show: Callable[[str], None] = lambda text: None,
+        dialects: Mapping[str, Dialect] | None = None,
+        reasoning: bool = True,
     ) -> None:
         self._retries = retries or Retries()
         self._patience_s = patience_s
         self._show = show
         names = [urls] if isinstance(urls, str) else list(urls)
-        self._servers = [
-            (Endpoint(url, model, timeout_s, api_key, extra or {}, connections), Pace(connections)) for url in names
-        ]
+        endpoints = [Endpoint(url, model, timeout_s, api_key, extra, connections, reasoning) for url in names]
+        for endpoint in endpoints:
+            endpoint.dialect = (dialects or {}).get(endpoint.url, endpoint.dialect)
+        self._servers = [(endpoint, Pace(connections)) for endpoint in endpoints]
+        self._first_calls: set[tuple[int, Form]] = set()  # under way, each alone of its form at its server
         self._stopped = False
         self._shows_pause = False
         self._busy_since: float | None = None
@@ -169,6 +176,16 @@ class ChatClient:
         with self._turn:
             self._stopped = True
             self._turn.notify_all()
+
+    @property
+    def room(self) -> int:
+        """The tokens that reasoning may take beyond a request's own."""
+        return max(endpoint.dialect.room for endpoint, _ in self._servers)
+
+    @property
+    def dialects(self) -> dict[str, Dialect]:
+        """How each server is asked, by its URL, where that differs from the default."""
+        return {endpoint.url: endpoint.dialect for endpoint, _ in self._servers if endpoint.dialect.in_words}
 
     def close(self) -> None:
         """Close the connections."""
@@ -183,18 +200,24 @@ class ChatClient:
             UnusableReplyError: this request failed (timeouts, 4xx, 5xx, a reply that is no completion); others may not.
             TeacherError: no server can be used now; journaled replies are kept.
             UserError: the recipe's key, URL or model is wrong.
+            MoreRoomError: while the request waited, another call has shown that the model reasons.
         """
+        form = request_form(request)
         tried: Counter[str] = Counter()
         most = {"timeout": self._retries.timeout, "broken": self._retries.broken}  # _failed raises for the others
         last, not_before = -1, 0.0
         while True:
-            number, sent_at = self._take(last, not_before)
+            number, sent_at = self._take(form, last, not_before)
             endpoint, pace = self._servers[number]
             try:
+                if request.room < endpoint.dialect.room:
+                    raise MoreRoomError
                 result = endpoint.attempt(request)
             except BaseException:
+                self._end_first_call(number, form)
                 self._answered(pace, None)
                 raise
+            self._end_first_call(number, form)
             now = time.monotonic()
             if isinstance(result, Reply):
                 self._answered(pace, now - sent_at)
@@ -207,32 +230,41 @@ class ChatClient:
             if len(self._servers) == 1 and result.kind != "refused":
                 not_before += self._retries.wait_s(tried.total())
 
-    def _take(self, last: int, not_before: float) -> tuple[int, float]:
+    def _take(self, form: Form, last: int, not_before: float) -> tuple[int, float]:
         """Wait for a server that may be called; return its index and the time.
 
         Args:
+            form: of the request.
             last: index of the server that failed this request (-1: none); another server is preferred.
             not_before: when this request may be sent again.
         """
         with self._turn:
             while not self._stopped:
                 now = time.monotonic()
-                free = [
+                able = [
                     number
                     for number, (_, pace) in enumerate(self._servers)
-                    if pace.has_room() and max(pace.not_before, not_before) <= now
+                    if pace.has_room() and (number, form) not in self._first_calls
                 ]
+                times = {number: max(self._servers[number][1].not_before, not_before) for number in able}
+                free = [number for number in able if times[number] <= now]
                 if free:
                     best = min(free, key=lambda n: (n == last, self._servers[n][1].under_way))
-                    self._servers[best][1].under_way += 1
+                    endpoint, pace = self._servers[best]
+                    pace.under_way += 1
+                    if form not in endpoint.known:
+                        self._first_calls.add((best, form))
                     return best, now
-                self._turn.wait(self._time_left(now, not_before))
+                # Until a server may be called; without any, until another call ends.
+                self._turn.wait(max(0.0, min(times.values()) - now) if times else None)
         raise UnusableReplyError("stopped")
 
-    def _time_left(self, now: float, not_before: float) -> float | None:
-        """Return the seconds until a server with room may be called; None: until another call ends."""
-        times = [max(pace.not_before, not_before) for _, pace in self._servers if pace.has_room()]
-        return max(0.0, min(times) - now) if times else None
+    def _end_first_call(self, number: int, form: Form) -> None:
+        """Let other calls of a form follow the first one."""
+        with self._turn:
+            if (number, form) in self._first_calls:
+                self._first_calls.discard((number, form))
+                self._turn.notify_all()
 
     def _answered(self, pace: Pace, seconds: float | None) -> None:
         """Record that a server answered after so many seconds; None: that it rejected the request."""

@@ -1,135 +1,32 @@
-"""One server: a request sent once, and the faults that can follow, by kind."""
+"""One server: a request sent in the way that the server takes, and the faults that can follow, by kind."""
 
 from __future__ import annotations
 
 import json
-import ssl
+import re
+import threading
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit, urlunsplit
 
-import certifi
 import urllib3
-from pydantic import BaseModel, ConfigDict, ValidationError
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    LocationValueError,
-    NewConnectionError,
-    ProxyError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, ProxyError
 
-from tunewright.errors import UserError
-from tunewright.teacher.protocol import Finish, Reply, Request, UnusableReplyError
+from tunewright.errors import TeacherError, UserError
+from tunewright.teacher.completion import complaint, error_inside, error_message, read_body, read_reply
+from tunewright.teacher.connection import Answer, Connections, LateError, TooLongError
+from tunewright.teacher.dialect import AT_V1, Change, Refusals, cut_at_stop, request_body, smaller_room
+from tunewright.teacher.protocol import REASONING_TOKENS, Dialect, Reply, Request, UnusableReplyError
 
-
-class _Message(BaseModel):
-    model_config = ConfigDict(strict=True)
-    role: Literal["assistant"] = "assistant"
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    model_config = ConfigDict(strict=True)
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    model_config = ConfigDict(strict=True)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Completion(BaseModel):
-    model_config = ConfigDict(strict=True)
-    choices: list[_Choice]
-    usage: _Usage | None = None
-
-
-class _RawChoice(BaseModel):
-    model_config = ConfigDict(strict=True)
-    text: str
-    finish_reason: str | None = None
-
-
-class _RawCompletion(BaseModel):
-    model_config = ConfigDict(strict=True)
-    choices: list[_RawChoice]
-    usage: _Usage | None = None
-
-
-def request_path(request: Request) -> str:
-    """Return the path that a request is posted to, relative to the server's URL."""
-    return "/completions" if request.raw else "/chat/completions"
-
-
-def request_body(model: str, request: Request, with_schema: bool, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON body of POST /chat/completions, or of /completions for a raw text, which takes no schema."""
-    body: dict[str, Any] = {"model": model}
-    if request.raw:
-        body["prompt"] = request.raw
-    else:
-        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
-    body |= {"max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed, **extra}
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.schema is not None and with_schema and not request.raw:
-        schema = {"name": "reply", "strict": True, "schema": request.schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
-
-
-def read_completion(content: bytes, raw: bool = False) -> Reply:
-    """Return the reply in the body of a response with status 200.
-
-    Args:
-        content: the body.
-        raw: whether it comes from /completions instead of /chat/completions.
-
-    Raises:
-        ValueError: it is no completion; the message names the field.
-    """
-    completion: _Completion | _RawCompletion
-    try:
-        completion = (_RawCompletion if raw else _Completion).model_validate(json.loads(content))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error})") from None
-    if not completion.choices:
-        raise ValueError("choices: empty")
-    choice = completion.choices[0]
-    text = choice.text if isinstance(choice, _RawChoice) else choice.message.content
-    finishes: dict[str | None, Finish] = {"stop": "stop", "length": "length"}
-    finish = finishes.get(choice.finish_reason, "other")
-    if text is None and finish == "stop":
-        raise ValueError("choices.0.message.content: missing")
-    usage = completion.usage or _Usage()
-    # An empty answer is paid for as well: all tokens went into reasoning, or a filter or tool took the answer.
-    return Reply(text or "", finish, usage.prompt_tokens, usage.completion_tokens)
-
-
-def error_message(content: bytes) -> str:
-    """Return the message in an error's body, in one short line."""
-    text = content[:2000].decode("utf-8", "replace")
-    try:
-        body = json.loads(content)
-        error = body.get("error", body) if isinstance(body, dict) else body
-        message = error.get("message", error) if isinstance(error, dict) else error
-        text = message if isinstance(message, str) else json.dumps(message)
-    except (ValueError, RecursionError):
-        pass
-    return " ".join(text.split())[:200]
-
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_CONNECT_S = 10.0
+_LEAST_BYTES = 262_144  # of a reply, beside its tokens: logprobs, filters' results, reasoning that is not counted
+_BYTES_PER_TOKEN = 512  # of the event that a streamed token comes in
+_MOST_WAYS = 6  # of asking for one reply
+_BROKEN_BEFORE_KNOWN = 3  # failures, after which a form of request is no longer tried by one call alone
+Form = Literal["chat", "schema", "raw"]
+_REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = {429: "too many requests", 503: "out of service", 529: "overloaded"}
 
 
@@ -152,127 +49,214 @@ def retry_after_s(value: str | None) -> float | None:
         pass
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def _connections(url: str, number: int, timeout_s: float) -> urllib3.PoolManager | urllib3.HTTPConnectionPool:
-    """Return the connections to a server: through the environment's proxy, except to this machine."""
-    parts = urlsplit(url)
-    trusted = ssl.create_default_context()
-    trusted.load_verify_locations(certifi.where())
-    timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s)
-    if parts.hostname and parts.hostname not in _LOOPBACK and not proxy_bypass(parts.hostname):
-        proxy = getproxies().get(parts.scheme)
-        if proxy:
-            return urllib3.ProxyManager(proxy, maxsize=number, timeout=timeout, retries=False, ssl_context=trusted)
-    pool: urllib3.HTTPConnectionPool = urllib3.PoolManager(
-        maxsize=number, timeout=timeout, retries=False, ssl_context=trusted
-    ).connection_from_url(url)
-    return pool
+def request_path(request: Request) -> str:
+    """Return the path that a request is posted to, relative to the server's URL."""
+    return "/completions" if request.raw else "/chat/completions"
+
+
+def request_form(request: Request) -> Form:
+    """Return the form of a request; what a server refuses depends on it."""
+    return "raw" if request.raw else "schema" if request.schema is not None else "chat"
 
 
 class Endpoint:
     """Sends requests for one model to one URL; safe to share between threads.
 
     Redirects are not followed: the key goes to the address in the recipe and nowhere else.
+
+    Args:
+        url: with its version path such as ``/v1``; its query (Azure's ``?api-version=``) is sent with each request.
+        model: the model's name there.
+        timeout_s: longest wait for a whole answer.
+        api_key: sent as a bearer token, to Azure as ``api-key``; "" for none.
+        extra: further fields of each request's body.
+        connections: most calls at once.
+        reasoning: False asks for answers without reasoning first.
+
+    Attributes:
+        url: without its query.
+        dialect: how the server has to be asked, as far as is known; set it to what an earlier call taught.
+        known: the forms of request that the server has taken or refused.
     """
 
     def __init__(
-        self, url: str, model: str, timeout_s: float, api_key: str, extra: dict[str, Any], connections: int
+        self,
+        url: str,
+        model: str,
+        timeout_s: float,
+        api_key: str = "",
+        extra: dict[str, Any] | None = None,
+        connections: int = 1,
+        reasoning: bool = True,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._model = model
-        self._extra = extra
-        self._key = api_key
-        self._with_schema = True
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:  # "Basic ..." is a user name and password as HTTP encodes them
-            self._headers["Authorization"] = api_key if api_key.startswith("Basic ") else f"Bearer {api_key}"
-        self._http = _connections(url, connections, timeout_s)
-        direct = isinstance(self._http, urllib3.HTTPConnectionPool)
-        self._target = urlsplit(self.url).path if direct else self.url  # a proxy needs the full URL
+        parts = urlsplit(url)
+        path = re.sub("/(?:chat/)?completions/?$", "", parts.path).rstrip("/")
+        self.url = urlunsplit(parts._replace(path=path, query="", fragment=""))
+        self.dialect = Dialect()
+        self.known: set[Form] = set()
+        self._path, self._query = path, f"?{parts.query}" if parts.query else ""
+        self._model, self._extra, self._key, self._reasoning = model, extra or {}, api_key, reasoning
+        self._refusals = Refusals()
+        self._answered: set[Form] = set()
+        self._num_broken: Counter[Form] = Counter()
+        self._lock = threading.Lock()  # guards the dialect
+        self._headers = {"Content-Type": "application/json"} | _authorization(url, api_key)
+        self._http = Connections(self.url, connections, timeout_s)
 
     def close(self) -> None:
         """Close the connections."""
-        if isinstance(self._http, urllib3.HTTPConnectionPool):
-            self._http.close()
-        else:
-            self._http.clear()
+        self._http.close()
 
     def attempt(self, request: Request) -> Reply | Fault:
-        """Send the request once; return the reply, or a fault after which another attempt may succeed.
+        """Get a reply; where the server refuses a part of the request, ask otherwise, and remember what it takes.
+
+        Returns:
+            The reply, or a fault after which another attempt may succeed.
 
         Raises:
             UnusableReplyError: the server rejects this request (4xx).
             UserError: the recipe's key, URL or model is wrong.
+            TeacherError: the account has no credit.
         """
-        with_schema = self._with_schema and request.schema is not None and not request.raw
-        body = json.dumps(request_body(self._model, request, with_schema, self._extra), ensure_ascii=False)
+        form = request_form(request)
         try:
-            response = self._http.urlopen(
-                "POST",
-                self._target + request_path(request),
-                body=body.encode("utf-8", "replace"),
-                headers=self._headers,
-                redirect=False,
+            result = self._in_its_ways(request)
+        except UnusableReplyError:
+            self.known.add(form)
+            raise
+        self._num_broken[form] += isinstance(result, Fault) and result.kind == "broken"
+        # A server that is busy or away has shown nothing; one that fails may refuse something, without saying so.
+        if isinstance(result, Reply) or result.kind == "timeout" or self._num_broken[form] >= _BROKEN_BEFORE_KNOWN:
+            self.known.add(form)
+        if isinstance(result, Reply) and result.reasons and not self.dialect.room:
+            self._remember(replace(self.dialect, room=REASONING_TOKENS))
+        return result
+
+    def _in_its_ways(self, request: Request) -> Reply | Fault:
+        form, dialect = request_form(request), self.dialect
+        tried: list[Change] = []
+        change: Change | None = None
+        while True:
+            body = request_body(self._model, request, dialect.changes, self._extra, self._reasoning)
+            answer = self._send(request, body, dialect)
+            if isinstance(answer, Fault):
+                return answer
+            if isinstance(answer, Reply):
+                self._answered.add(form)
+                self._remember(dialect)
+                return answer
+            words = complaint(answer.content)
+            if change and change.is_named and not Refusals.names(change, words):
+                self._remember(dialect)  # that change helped; the server refuses something else
+            elif change:
+                self._refusals.failed(change)
+                dialect = self.dialect
+            room = smaller_room(request.room, answer.status, words)
+            if room < request.room:
+                request, change = replace(request, room=room), None
+                dialect = replace(dialect, room=room)
+                continue
+            change = self._next_change(answer, words, body, form)
+            if change is None or change in tried or len(tried) == _MOST_WAYS:
+                return self._judge(answer, bool(request.raw))
+            tried.append(change)
+            cause = f"{answer.status}: {self._message(answer)[:120]}"
+            dialect = dialect.changed(change.parts, cause)
+
+    def _next_change(self, answer: Answer, words: str, body: dict[str, Any], form: Form) -> Change | None:
+        if answer.status in (404, 405):
+            has_version = re.search("/v[0-9]+", self._path) or self._query or AT_V1 in self.dialect.changes
+            return None if has_version or self._answered else Change((AT_V1,), False)
+        return self._refusals.change(answer.status, words, body, form in self._answered)
+
+    def _remember(self, dialect: Dialect) -> None:
+        """Take over what another thread has not learned by now."""
+        with self._lock:
+            changes = {**self.dialect.changes, **dialect.changes}
+            self.dialect = Dialect(changes, dialect.room or self.dialect.room)
+
+    def _send(self, request: Request, body: dict[str, Any], dialect: Dialect) -> Reply | Fault | Answer:
+        """Send one body; return the reply, a fault, or any response that is neither."""
+        path = re.sub("/api$", "", self._path) + "/v1" if AT_V1 in dialect.changes else self._path
+        tokens = request.max_tokens + request.room
+        try:
+            answer = self._http.post(
+                f"{path}{request_path(request)}{self._query}",
+                json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"),
+                self._headers,
+                _LEAST_BYTES + _BYTES_PER_TOKEN * tokens,
             )
         except LocationValueError as error:
             raise UserError(f"{self.url} is not a URL", str(error), "correct teacher.url in the recipe") from error
+        except LateError:
+            return Fault("timeout", "no whole answer within teacher.timeout_s")
         except (ConnectTimeoutError, NewConnectionError, ProxyError) as error:  # also no name, no route
             return Fault("refused", str(error) or "connection refused")
-        except ReadTimeoutError:
-            return Fault("timeout", "no answer within teacher.timeout_s")
+        except TooLongError as error:
+            return Fault("broken", str(error))
+        except urllib3.exceptions.TimeoutError:
+            return Fault("timeout", "no whole answer within teacher.timeout_s")
         except HTTPError as error:
             return Fault("broken", f"the connection broke ({type(error).__name__}: {error})")
-        if response.status == 400 and with_schema:
-            return self._without_schema(request)
-        return self._judge(response, bool(request.raw))
+        if answer.status != 200:
+            return answer
+        try:
+            content = read_body(answer.content)
+            inside = error_inside(content)
+            if inside:
+                return replace(answer, status=inside[0])
+            reply = read_reply(content, request)
+        except ValueError as error:
+            return Fault("broken", f"a reply that is no completion: {error}")
+        if request.stop and "stop" not in body:
+            reply = replace(reply, text=cut_at_stop(reply.text, request.stop))
+        return reply
 
-    def _without_schema(self, request: Request) -> Reply | Fault:
-        """Send the request without its schema after a 400; if that succeeds, send no more schemas to this server."""
-        result = self.attempt(replace(request, schema=None))
-        if isinstance(result, Reply):
-            self._with_schema = False
-        return result
+    def _message(self, answer: Answer) -> str:
+        message = error_message(answer.content)
+        return message.replace(self._key, "…") if self._key else message  # some servers repeat it
 
-    def _judge(self, response: urllib3.BaseHTTPResponse, raw: bool) -> Reply | Fault:
-        """Return the reply of an HTTP response, or a fault worth a retry; raise any other error."""
-        status = response.status
-        if status == 200:
-            try:
-                return read_completion(response.data, raw)
-            except ValueError as error:
-                return Fault("broken", f"a reply that is no completion: {error}")
-        message = error_message(response.data)
-        if self._key:  # some servers repeat it
-            message = message.replace(self._key, "…")
-        if status in (401, 403, 404) or status in (301, 302, 303, 307, 308):
-            raise self._refusal(response, message, raw)
-        pause = retry_after_s(response.headers.get("Retry-After"))
+    def _judge(self, answer: Answer, raw: bool) -> Fault:
+        """Return a fault worth a retry; raise any other error."""
+        status, message = answer.status, self._message(answer)
+        if status in (401, 403, 404, 405) or status in _REDIRECTS:
+            raise self._refusal(answer, message, raw)
+        if status == 402 or (status == 429 and "insufficient_quota" in complaint(answer.content)):
+            raise TeacherError(
+                f"the account at {self.url} has no credit ({status})",
+                message,
+                "add credit, then run the same command again: all answers so far are kept",
+            )
+        pause = retry_after_s(answer.headers.get("Retry-After"))
         if status in _BUSY:
             return Fault("busy", f"{_BUSY[status]} ({status}): {message}", pause)
         if status in (408, 409, 425) or status >= 500:
             return Fault("broken", f"the server failed ({status}): {message}", pause)
         raise UnusableReplyError(f"the server rejects the request ({status}): {message}")
 
-    def _refusal(self, response: urllib3.BaseHTTPResponse, message: str, raw: bool) -> UserError:
+    def _refusal(self, answer: Answer, message: str, raw: bool) -> UserError:
         """Return the error for a response that no retry changes."""
-        status = response.status
-        if status in (301, 302, 303, 307, 308):
-            target = response.headers.get("Location", "nowhere")
+        status = answer.status
+        if status in _REDIRECTS:
+            target = answer.headers.get("Location", "nowhere")
             return UserError(
                 f"{self.url} redirects elsewhere ({status})",
                 f"to {target}; redirects are not followed, so that the key goes to the address in the recipe only",
                 "if you trust that address, set it as teacher.url",
             )
-        if status == 404:
+        if status in (404, 405):
+            azure = "; of Azure: https://NAME.openai.azure.com/openai/deployments/DEPLOYMENT?api-version=VERSION"
             return UserError(
-                f"{self.url} has no {'' if raw else 'chat '}completions for model {self._model!r} (404)",
+                f"{self.url} has no {'' if raw else 'chat '}completions for model {self._model!r} ({status})",
                 message,
-                "check teacher.url (it usually ends in /v1) and teacher.model",
+                f"check teacher.url (it usually ends in /v1{azure if 'azure' in self.url else ''}) and teacher.model"
+                f" (the names: curl {self.url}/models)",
             )
         sent = "the server refuses the key" if self._key else "no key was sent"
         return UserError(
@@ -280,3 +264,14 @@ class Endpoint:
             f"{sent}: {message}",
             "name the variable that holds a valid key: --set teacher.api_key_env=NAME, and export NAME=...",
         )
+
+
+def _authorization(url: str, api_key: str) -> dict[str, str]:
+    """Return the header that carries a key."""
+    if not api_key:
+        return {}
+    # Azure takes its own tokens as bearer, which are JSON web tokens, and its keys in a header of their own.
+    if "api-version=" in urlsplit(url).query and not api_key.startswith(("eyJ", "Basic ")):
+        return {"api-key": api_key}
+    # "Basic ..." is a user name and password as HTTP encodes them.
+    return {"Authorization": api_key if api_key.startswith("Basic ") else f"Bearer {api_key}"}

@@ -27,11 +27,12 @@ def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
         return source.IDENTITY
     if settings.url == LOCAL:
         return f"{LOCAL}|{source.identity(settings.model, root)}|{settings.quantization}"
-    return f"{settings.url.rstrip('/')}|{settings.model}" if isinstance(settings.url, str) else _fleet(settings)
+    return _at(settings.url, settings) if isinstance(settings.url, str) else _at("fleet", settings)
 
 
-def _fleet(settings: TeacherSettings) -> str:
-    return f"fleet|{settings.model}"
+def _at(place: str, settings: TeacherSettings) -> str:
+    """Return the identity at a URL or of a fleet; without its reasoning, a model gives other answers."""
+    return f"{place.rstrip('/')}|{settings.model}{'' if settings.reasoning else '|without reasoning'}"
 
 
 def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
@@ -39,8 +40,8 @@ def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
     if settings.url in (EMBEDDED, LOCAL):
         return ()
     if isinstance(settings.url, str):
-        return (_fleet(settings),)
-    return tuple(sorted(f"{url.rstrip('/')}|{settings.model}" for url in settings.url))
+        return (_at("fleet", settings),)
+    return tuple(sorted(_at(url, settings) for url in settings.url))
 
 
 def read_api_key(settings: TeacherSettings) -> str:

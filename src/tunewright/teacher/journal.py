@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +11,10 @@ from tunewright import console
 from tunewright.errors import RunFolderError, TeacherError, shell
 from tunewright.run_folder import Journal
 from tunewright.settings import TeacherSettings
-from tunewright.teacher.protocol import Reply, Request
+from tunewright.teacher.protocol import Dialect, Finish, Reply, Request, most_prompt_tokens
+from tunewright.text.normalization import replace_lone_surrogates
 
-_TOKENS_PER_TURN = 16  # of the chat template; an upper bound
 _MILLION = 1_000_000
-
-
-def most_prompt_tokens(request: Request) -> int:
-    """Return an upper bound of a request's prompt tokens: no token of a byte-level vocabulary is less than a byte."""
-    texts = [request.raw, *(message.content for message in request.messages)]
-    if request.schema is not None:
-        texts.append(json.dumps(request.schema))
-    num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    return num_bytes + _TOKENS_PER_TURN * (len(request.messages) + 1)
 
 
 class Spending:
@@ -54,7 +44,7 @@ class Spending:
         Raises:
             TeacherError: there is no room, and no call is under way that may cost less than reserved.
         """
-        worst = self.cost(most_prompt_tokens(request), request.max_tokens)
+        worst = self.cost(most_prompt_tokens(request), request.max_tokens + request.room)
         with self._settled:
             while self._budget and self.spent + self._under_way + worst > self._budget:
                 if not self._under_way:
@@ -75,7 +65,7 @@ class Spending:
             self._settled.notify_all()
 
 
-_FINISHES = ("stop", "length", "other")
+_FINISHES = ("stop", "length", "other", "malformed")
 _KINDS = {"text": str, "finish": str, "num_prompt_tokens": int, "num_tokens": int}
 
 
@@ -95,6 +85,18 @@ def budget_section(stage: str) -> str:
     return "judge" if stage == "judge" else "teacher"
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def read_dialect(content: Any) -> Dialect:
+    """Return how a server has to be asked, from a journal's entry; what is malformed is left out, and learned again."""
+    changes, room = _mapping(content).get("changes"), _mapping(content).get("room")
+    return Dialect(
+        {change: str(cause) for change, cause in _mapping(changes).items()}, room if type(room) is int else 0
+    )
+
+
 class CallJournal:
     """The replies of a run, by request key (:meth:`Request.key`); safe to share between threads.
 
@@ -110,6 +112,11 @@ class CallJournal:
             str(entry.get("key")): self._read(number, entry) for number, entry in enumerate(self._journal.entries, 1)
         }
         self.models = frozenset(str(entry.get("model")) for entry in self._journal.entries)  # of earlier replies
+        self.dialects = {
+            url: read_dialect(content)
+            for entry in self._journal.entries
+            for url, content in (_mapping(entry.get("servers"))).items()
+        }
         self._waiting: list[_Entry] = []
         self._is_writing = False
         self._list = threading.Lock()  # guards the two above
@@ -126,7 +133,9 @@ class CallJournal:
                 f"wrong or missing: {', '.join(wrong) or 'finish'}",
                 f"delete that line, and its call is made again ({shell('sed', '-i', f'{number}d', path)})",
             )
-        return Reply(entry["text"], entry["finish"], entry["num_prompt_tokens"], entry["num_tokens"])
+        text = replace_lone_surrogates(entry["text"])
+        finish: Finish = entry["finish"] if text == entry["text"] else "malformed"  # written by version 0.1
+        return Reply(text, finish, entry["num_prompt_tokens"], entry["num_tokens"])
 
     def get(self, key: str) -> Reply | None:
         """Return the journaled reply to a request, or None."""
@@ -144,10 +153,19 @@ class CallJournal:
                 total += price(entry["num_prompt_tokens"], entry["num_tokens"])
         return total
 
-    def put(self, key: str, stage: str, model: str, reply: Reply, cost: float = 0.0) -> bool:
+    def put(
+        self,
+        key: str,
+        stage: str,
+        model: str,
+        reply: Reply,
+        cost: float = 0.0,
+        dialects: Mapping[str, Dialect] | None = None,
+    ) -> bool:
         """Write a reply to disk and return True; after ``close``, write nothing and return False.
 
-        Replies of several threads share one write: the first thread writes all that are waiting.
+        Replies of several threads share one write: the first thread writes all that are waiting. How servers have to
+        be asked is written with the first reply after it was learned.
 
         Raises:
             DiskFullError: no space; the reply is not kept.
@@ -155,6 +173,10 @@ class CallJournal:
         entry: dict[str, Any] = {"key": key, "stage": stage, "model": model}
         entry |= {name: getattr(reply, name) for name in _KINDS} | {"seconds": round(reply.seconds, 3)}
         entry |= {"cost": cost} if cost else {}
+        learned = {url: dialect for url, dialect in (dialects or {}).items() if self.dialects.get(url) != dialect}
+        if learned:
+            entry["servers"] = {url: {"changes": dict(d.changes), "room": d.room} for url, d in learned.items()}
+            self.dialects |= learned
         mine = _Entry(entry)
         with self._list:
             self._waiting.append(mine)

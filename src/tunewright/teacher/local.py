@@ -13,7 +13,8 @@ from tunewright import console
 from tunewright.errors import TeacherError, TunewrightError
 from tunewright.models.continuous_batching import GenerationRow, RollingBatch
 from tunewright.settings import TeacherSettings
-from tunewright.teacher.protocol import Reply, Request, UnusableReplyError
+from tunewright.teacher.protocol import REASONING_TOKENS, Dialect, Reply, Request, UnusableReplyError
+from tunewright.text.reasoning import answer_after_reasoning
 
 
 @dataclass
@@ -41,6 +42,10 @@ class LocalClient:
         tokenizer: the model's tokenizer, with a chat template.
         end_ids: tokens that end an answer.
         most_rows: prompts answered at once; halved when memory runs out.
+
+    Attributes:
+        room: tokens for reasoning beyond a request's own, once an answer has begun with reasoning.
+        dialects: empty; there is no server.
     """
 
     def __init__(self, model: Any, tokenizer: Any, end_ids: list[int], most_rows: int) -> None:
@@ -49,6 +54,8 @@ class LocalClient:
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._batch = RollingBatch(model, tokenizer, end_ids)
         self._most_rows = most_rows
+        self.room = 0
+        self.dialects: dict[str, Dialect] = {}
         self._under_way: dict[int, _Call] = {}  # by id() of its row
         self._waiting: deque[_Call] = deque()
         self._stopped = False
@@ -163,7 +170,11 @@ class LocalClient:
         for row in self._batch.step() if self._batch.rows else ():
             call = self._under_way.pop(id(row))
             seconds = time.monotonic() - call.started
-            call.end(Reply(row.text, row.finish or "other", len(row.prompt_ids), row.num_tokens, seconds))
+            text, reasons = (row.text, False) if call.request.raw else answer_after_reasoning(row.text)
+            if reasons:
+                self.room = REASONING_TOKENS
+            finish = row.finish or "other"
+            call.end(Reply(text, finish, len(row.prompt_ids), row.num_tokens, seconds, reasons))
 
     def _row(self, request: Request) -> GenerationRow:
         from jinja2.exceptions import TemplateError
@@ -180,7 +191,7 @@ class LocalClient:
         room = self._context - len(ids)
         if not ids or room < 1:
             raise UnusableReplyError(f"a prompt of {len(ids)} tokens does not fit a context of {self._context}")
-        most = min(request.max_tokens, room)
+        most = min(request.max_tokens + request.room, room)
         return GenerationRow(ids, most, request.temperature, request.seed, request.stop)
 
     def _halve(self, lack: Exception) -> None:

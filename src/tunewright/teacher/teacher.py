@@ -6,8 +6,9 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tunewright import console
@@ -18,7 +19,7 @@ from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
 from tunewright.teacher.client import ChatClient
 from tunewright.teacher.identity import check_teacher, earlier_identities, read_api_key, teacher_identity
 from tunewright.teacher.journal import CallJournal, Spending, budget_section
-from tunewright.teacher.protocol import Client, Reply, Request, UnusableReplyError
+from tunewright.teacher.protocol import Client, Dialect, MoreRoomError, Reply, Request, UnusableReplyError
 
 _CONTEXT_TOKENS = 4096
 
@@ -60,6 +61,7 @@ class Teacher:
         cost: US dollars of the calls.
         seconds: sum of the calls' durations, which overlap.
         failures: number of failed calls by cause.
+        num_unmeasured: calls for which the server reports no tokens that can be true; they count at the highest cost.
     """
 
     def __init__(
@@ -80,7 +82,8 @@ class Teacher:
         self._client: Client | None = None
         self._bar: console.ProgressBar | None = None
         self.num_calls = self.num_from_journal = self.num_failed = 0
-        self.num_prompt_tokens = self.num_tokens = 0
+        self.num_prompt_tokens = self.num_tokens = self.num_unmeasured = 0
+        self._hints: dict[str, str] = {}
         self.cost = self.seconds = 0.0
         self.failures: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -156,38 +159,75 @@ class Teacher:
                 try:
                     self._answer(client, key, request)
                 except UnusableReplyError as error:
-                    self._count_failure(str(error))
+                    self._count_failure(str(error), error.hint)
                 done.put(None)
             except BaseException as error:  # raised by the thread that waits for the batch
                 self._ended = True
                 done.put(error)
 
     def _answer(self, client: Client, key: str, request: Request) -> None:
-        """Make a call within the budget, journal its reply and count it; after the stage has ended, write nothing."""
-        # A failed call, or one without token counts, may have been billed: both count as the worst case.
-        reserved = paid = self._spending.reserve(request)
-        try:
-            reply = client.complete(request)
-            if reply.num_prompt_tokens or reply.num_tokens:
-                paid = self._spending.cost(reply.num_prompt_tokens, reply.num_tokens)
-        finally:
-            self._spending.settle(reserved, paid)
-        if not self._journal.put(key, self._stage, self._models[0], reply, paid):
+        """Make a call, journal its reply and count it; after the stage has ended, write nothing.
+
+        Where the reasoning took the tokens of the answer, the call is repeated once with more room.
+        """
+        reply, paid, room = self._paid_call(client, request)
+        if reply.reasons and reply.finish == "length" and client.room > room:
+            again, more, _ = self._paid_call(client, request)
+            tokens = (reply.num_prompt_tokens + again.num_prompt_tokens, reply.num_tokens + again.num_tokens)
+            reply, paid = replace(again, num_prompt_tokens=tokens[0], num_tokens=tokens[1]), paid + more
+        if reply.reasons and not reply.text.strip():
+            raise UnusableReplyError(
+                f"the reply ends in its reasoning, after {reply.num_tokens:,} tokens, without an answer",
+                "let it answer at once: --set teacher.reasoning=false; or take a teacher that does not reason",
+            )
+        if not self._journal.put(key, self._stage, self._models[0], reply, paid, client.dialects):
             return
         with self._lock:
             self.num_calls += 1
             self.num_prompt_tokens += reply.num_prompt_tokens
             self.num_tokens += reply.num_tokens
+            self.num_unmeasured += not reply.num_tokens
             self.cost += paid
             self.seconds += reply.seconds
 
-    def _count_failure(self, cause: str) -> None:
+    def _paid_call(self, client: Client, request: Request) -> tuple[Reply, float, int]:
+        """Make a call within the budget; return its reply, its cost in US dollars, and its room for reasoning."""
+        while True:
+            asked = replace(request, room=client.room)
+            # A failed call, or one without token counts, may have been billed: both count as the worst case.
+            reserved = paid = self._spending.reserve(asked)
+            try:
+                reply = client.complete(asked)
+                if reply.num_prompt_tokens or reply.num_tokens:
+                    paid = self._spending.cost(reply.num_prompt_tokens, reply.num_tokens)
+                return reply, paid, asked.room
+            except MoreRoomError:
+                paid = 0.0
+            finally:
+                self._spending.settle(reserved, paid)
+
+    def notes(self) -> dict[str, float | int | str]:
+        """Return figures for a stage's summary that are rarely there: how servers are asked, and why calls failed."""
+        notes: dict[str, float | int | str] = {}
+        dialects = self._client.dialects if self._client else {}
+        ways = dict.fromkeys(dialect.in_words for dialect in dialects.values())
+        if ways:
+            notes["teacher_is_asked"] = "; or ".join(ways)
+        if self.num_unmeasured:
+            notes["calls_without_token_counts"] = self.num_unmeasured
+        if self.failures:
+            cause, count = self.failures.most_common(1)[0]
+            notes["most_frequent_failure"] = f"({count}) {cause}"
+        return notes
+
+    def _count_failure(self, cause: str, hint: str = "") -> None:
         """Count a failed call; raise when five or more failed, and more than succeeded."""
         with self._lock:
             if self._ended:
                 return
             self.num_failed += 1
             self.failures[cause] += 1
+            self._hints[cause] = hint
             if self.num_failed >= _LEAST_FAILURES and self.num_failed > self.num_calls + self.num_from_journal:
                 raise self._most_fail()
 
@@ -196,7 +236,7 @@ class Teacher:
         return TeacherError(
             f"{self.num_failed} of {self.num_failed + self.num_calls} calls to the teacher failed",
             f"most often ({count}): {cause}",
-            "check the server, then run the same command again: all answers so far are kept",
+            self._hints[cause] or "check the server, then run the same command again: all answers so far are kept",
         )
 
     def _end(self, workers: Sequence[threading.Thread]) -> None:
@@ -233,14 +273,16 @@ def open_teacher(journal: Journal, settings: TeacherSettings, stage: str) -> Ite
     with ExitStack() as stack:
 
         def connect(show: Callable[[str], None]) -> Client:
-            return _connect(settings, stack, show)
+            return _connect(settings, stack, show, calls.dialects)
 
         teacher = Teacher(calls, models, stage, concurrency, spending, connect)
         stack.callback(teacher.close)
         yield teacher
 
 
-def _connect(settings: TeacherSettings, stack: ExitStack, show: Callable[[str], None]) -> Client:
+def _connect(
+    settings: TeacherSettings, stack: ExitStack, show: Callable[[str], None], dialects: Mapping[str, Dialect]
+) -> Client:
     """Start or connect the teacher that the settings name; the stack closes it."""
     if settings.url == LOCAL:
         from tunewright.teacher.local import LocalClient
@@ -263,6 +305,8 @@ def _connect(settings: TeacherSettings, stack: ExitStack, show: Callable[[str], 
         connections=threads,
         patience_s=settings.patience_s,
         show=show,
+        dialects=dialects,
+        reasoning=settings.reasoning,
     )
     stack.callback(client.close)
     return client

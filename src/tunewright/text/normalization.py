@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence, Set
+from typing import Any
 
 from rapidfuzz import fuzz
 
@@ -31,6 +32,17 @@ def normalize(text: str) -> str:
     """Return the text in compatibility form (NFKC), case-folded, with single spaces, plain quotes and dashes."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(text.translate(_PLAIN).split())
+
+
+def replace_lone_surrogates(value: Any) -> Any:
+    """Return a JSON value that can be written as UTF-8: lone surrogates, such as those of a cut emoji, are replaced."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [replace_lone_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {replace_lone_surrogates(key): replace_lone_surrogates(item) for key, item in value.items()}
+    return value
 
 
 def words(text: str) -> list[str]:

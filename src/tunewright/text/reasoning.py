@@ -6,6 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 _TAGS = ("think", "thinking", "reasoning", "thought")
+_OTHER_TAGS = (
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
 # A prompt may end with the opening tag, so that the answer has the closing one alone.
 _BLOCK = re.compile(rf"\s*(?:<({'|'.join(_TAGS)})>.*?</\1>|(?:(?!<think>).)*?</think>)\s*", re.DOTALL)
 _OPENING = re.compile(rf"\s*<(?:{'|'.join(_TAGS)})>")
@@ -16,6 +22,18 @@ def strip_reasoning(text: str) -> str:
     """Return an answer without the block of reasoning that it starts with."""
     block = _BLOCK.match(text)
     return text[block.end() :] if block else text
+
+
+def answer_after_reasoning(text: str) -> tuple[str, bool]:
+    """Return a teacher's answer, and whether it reasons first; "" where the reasoning does not end.
+
+    A server may also leave the marks of other families in place: Magistral, Kimi, gpt-oss.
+    """
+    for opening, closing in _OTHER_TAGS:
+        if text.lstrip().startswith(opening):
+            return text.partition(closing)[2].lstrip(), True
+    answer = strip_reasoning(text)
+    return ("", True) if is_unfinished_reasoning(answer) else (answer, answer != text)
 
 
 def is_unfinished_reasoning(text: str) -> bool:
