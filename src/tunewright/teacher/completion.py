@@ -231,9 +231,9 @@ def complaint(content: bytes) -> str:
         body = json.loads(content)
     except (ValueError, RecursionError):
         body = None
-    places = [body.get(name) for name in ("detail", "message", "error")] if isinstance(body, dict) else [body]
-    places += [place.get("detail") for place in places if isinstance(place, dict)]
-    rows = next((place for place in places if isinstance(place, list)), None)
-    if rows:  # of FastAPI: each row has the input beside its place and message
+    nested = [body.get(name) for name in ("detail", "message", "error")] if isinstance(body, dict) else [body]
+    nested += [entry.get("detail") for entry in nested if isinstance(entry, dict)]
+    rows = next((entry for entry in nested if isinstance(entry, list)), None)
+    if rows:  # of FastAPI: each row has the input beside its field and message
         return " ".join(f"{row.get('loc')} {row.get('msg')}" for row in rows if isinstance(row, dict))[:2000]
     return content[:2000].decode("utf-8", "replace")

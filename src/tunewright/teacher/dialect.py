@@ -152,10 +152,10 @@ class Refusals:
             return None
         too_large = bool(_TOO_LARGE.search(words))
         named = [
-            (place.start(), way.change)
+            (match.start(), way.change)
             for way in _WAYS
             if way.is_sent(body)
-            and (place := way.words.search(words))
+            and (match := way.words.search(words))
             and not (too_large and way.change in (_MAX_COMPLETION, _MAX_TOKENS))
             and self._failures[(way.change,)] < _MOST_FAILURES
         ]
@@ -194,5 +194,5 @@ def smaller_room(room: int, status: int, words: str) -> int:
 
 def cut_at_stop(text: str, stop: Collection[str]) -> str:
     """Return the text before the first stop text, for servers that take none."""
-    places = [place for place in (text.find(mark) for mark in stop) if place >= 0]
-    return text[: min(places)] if places else text
+    ends = [end for end in (text.find(mark) for mark in stop) if end >= 0]
+    return text[: min(ends)] if ends else text

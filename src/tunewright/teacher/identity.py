@@ -30,9 +30,9 @@ def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
     return _at(settings.url, settings) if isinstance(settings.url, str) else _at("fleet", settings)
 
 
-def _at(place: str, settings: TeacherSettings) -> str:
+def _at(server: str, settings: TeacherSettings) -> str:
     """Return the identity at a URL or of a fleet; without its reasoning, a model gives other answers."""
-    return f"{place.rstrip('/')}|{settings.model}{'' if settings.reasoning else '|without reasoning'}"
+    return f"{server.rstrip('/')}|{settings.model}{'' if settings.reasoning else '|without reasoning'}"
 
 
 def earlier_identities(settings: TeacherSettings) -> tuple[str, ...]:
