@@ -193,14 +193,14 @@ class Teacher:
     def _paid_call(self, client: Client, request: Request) -> tuple[Reply, float, int]:
         """Make a call within the budget; return its reply, its cost in US dollars, and its room for reasoning."""
         while True:
-            asked = replace(request, room=client.room)
+            sent = replace(request, room=client.room)
             # A failed call, or one without token counts, may have been billed: both count as the worst case.
-            reserved = paid = self._spending.reserve(asked)
+            reserved = paid = self._spending.reserve(sent)
             try:
-                reply = client.complete(asked)
+                reply = client.complete(sent)
                 if reply.num_prompt_tokens or reply.num_tokens:
                     paid = self._spending.cost(reply.num_prompt_tokens, reply.num_tokens)
-                return reply, paid, asked.room
+                return reply, paid, sent.room
             except MoreRoomError:
                 paid = 0.0
             finally:
