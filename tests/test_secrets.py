@@ -7,8 +7,6 @@ import base64
 import json
 import os
 import re
-import subprocess
-import sys
 import traceback
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from support import pushable
 from support.faulty_server import Answer, fake_teacher
 from support.stand_in_hub import Fault, stand_in_hub
+from support.warm_process import WarmProcess
 from support.whole_path import asks, write_recipe
 from tunewright import console
 from tunewright.cli import main
@@ -69,16 +68,16 @@ class Watch:
             "TUNEWRIGHT_TRACEBACK": "1",
             "NO_COLOR": "1",
         }
+        self.process = WarmProcess(self.environment)
 
     def __call__(self, *arguments, code=0):
         given = [str(argument) for argument in arguments]
         for word in ("RUN", "EVALUATED"):
             given = [argument.replace(word, str(self.folder / word.lower())) for argument in given]
-        command = [sys.executable, "-m", "tunewright", *given]
-        result = subprocess.run(command, capture_output=True, env=self.environment, timeout=300, check=False)
-        assert result.returncode == code, result.stderr.decode()
-        self.output += result.stdout + result.stderr
-        return result.stderr.decode()
+        result = self.process.run(given, self.environment)
+        assert result.returncode == code, result.stderr
+        self.output += (result.stdout + result.stderr).encode()
+        return result.stderr
 
 
 def forms(secret):
@@ -126,6 +125,7 @@ def watched(tmp_path_factory, tiny_model):
         (folder / "evaluated/stages/train.json").write_text('{"outputs": []}')
         assert "Traceback" in watch("push", "EVALUATED", "me/my-model", code=3)
         yield watch, folder, hub, teacher
+        watch.process.close()
 
 
 def test_the_canaries_were_used(watched):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.faulty_server import Answer, fake_teacher
+from support.warm_process import run_command
 from support.whole_path import asks, write_recipe
 from tunewright.cli import commands
 
@@ -20,8 +21,7 @@ COMMANDS = tuple(commands.commands)
 
 def tunewright(*arguments, **options):
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **options.pop("env", {})}
-    command = [sys.executable, "-m", "tunewright", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
+    return run_command(arguments, environment, **options)
 
 
 def refused(result, code, *words):
@@ -206,9 +206,9 @@ def test_a_teacher_that_refuses_is_3_or_1_with_a_hint(tmp_path, tiny_model, abst
 def test_unknown_model_and_no_network_are_told_apart(tmp_path, abstracts):
     for base, words in (("./no-such-folder", "there is no model at"), ("someone/something", "hub")):
         recipe = write_recipe(tmp_path, tmp_path, "http://127.0.0.1:9/v1", abstracts, model={"base": base})
-        result = tunewright(
-            "run", recipe, "--dir", tmp_path / "run", env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-        )
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}  # read when a library is imported
+        command = [sys.executable, "-m", "tunewright", "run", str(recipe), "--dir", str(tmp_path / "run")]
+        result = subprocess.run(command, capture_output=True, text=True, env=offline, timeout=300)
         refused(result, 1, words, "hint:")
 
 

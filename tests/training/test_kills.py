@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from support import TESTS
 from support.bench_of_training import tasks
+from support.warm_process import run_command
 from tunewright.training import checkpoint
 from tunewright.training.metrics import read_metrics
 from tunewright.training.packing import num_steps
@@ -21,18 +19,8 @@ from tunewright.training.packing import num_steps
 
 def killed(model: Path, folder: Path, task: str, moment: str) -> int:
     """Train with kills at that moment; return how many there were."""
-    result = subprocess.run(
-        [sys.executable, "-m", "support.killed_training", str(model), str(folder), task, moment],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        },
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = run_command([model, folder, task, moment], environment, module="support.killed_training")
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)["kills"]
 

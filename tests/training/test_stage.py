@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from support import TESTS
 from support.bench_of_training import pairs, samples
+from support.warm_process import run_command
 from tunewright.errors import TrainingError
 from tunewright.models.loading import for_inference, load_adapter, pick_device
 from tunewright.models.student import student_base, student_tokenizer
@@ -252,16 +252,14 @@ def test_fp16_halves_its_loss_scale_and_loses_no_sample(tiny_model, tmp_path):
 
 
 def launch(run: RunFolder, recipe_file: Path, processes: int, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    return subprocess.run(
-        [*command, str(TESTS / "support" / "train_in_processes.py"), str(run.path), str(recipe_file), *options],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    """Train in several processes, as torchrun starts them (tests/test_training_paths.py has a real torchrun)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **meeting}
+    module = "support.train_in_processes"
+    return run_command([run.path, recipe_file, *options], environment, module=module, ranks=processes)
 
 
 def trained(run: RunFolder) -> dict[str, torch.Tensor]:
