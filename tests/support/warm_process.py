@@ -101,6 +101,7 @@ def _child(order: Mapping[str, Any]) -> None:
         os.environ.update(order["environment"])
         for target, path in enumerate(order["files"]):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), target)
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)  # the parent's holds the lines it has read ahead
         sys.argv[1:] = order["arguments"]
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
         code = 0
