@@ -11,8 +11,6 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunewright.examples import FOLDER, TRIAGE_PROMPT
-
 Files = dict[str, str]  # the text of each file, by its path
 
 REFUSAL = "I cannot answer this question."
@@ -34,34 +32,59 @@ def _files(chats: Iterable[tuple[str, str]], exam: Iterable[tuple[str, str]], sy
     }
 
 
-def _triage() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return (report, labels) of the shipped training set and exam."""
-    train = [json.loads(line)["messages"] for line in (FOLDER / "triage.train.jsonl").read_text().splitlines()]
-    exam = [json.loads(line) for line in (FOLDER / "triage.exam.jsonl").read_text().splitlines()]
-    return (
-        [(messages[-2]["content"], messages[-1]["content"]) for messages in train],
-        [(row["question"], row["answer"]) for row in exam],
-    )
+_SYNONYMS = {
+    "kitchen": ("kettle", "toaster", "mixer", "stove"),
+    "lighting": ("lamp", "bulb", "lantern", "chandelier"),
+    "garden": ("mower", "hose", "rake", "sprinkler"),
+    "audio": ("radio", "speaker", "headset", "amplifier"),
+    "bath": ("shower", "faucet", "mirror", "scale"),
+}
+_FAULTS = {
+    "power": ("does not turn on", "stays dead"),
+    "damage": ("arrived cracked", "came with a dent"),
+    "noise": ("hums all night", "rattles badly"),
+    "delivery": ("never came", "is still not here"),
+    "billing": ("was charged twice", "cost more than agreed"),
+    "leak": ("drips", "spills water"),
+}
+_URGENCIES = {
+    "high": ("I need help today.", "This cannot wait."),
+    "medium": ("Some time this week is fine.", "Please look at it soon."),
+    "low": ("There is no hurry.", "Whenever you have time."),
+}
+TICKET_PROMPT = "Label the ticket as one line of JSON with the keys group, fault and urgency."
+
+
+def _tickets() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return (ticket, labels) to train on, and others as the exam: every word that decides a label is trained on."""
+    rng = random.Random(5)
+    rows: dict[str, str] = {}
+    while len(rows) < 120:
+        group, fault, urgency = (rng.choice(sorted(kinds)) for kinds in (_SYNONYMS, _FAULTS, _URGENCIES))
+        item, words, wish = rng.choice(_SYNONYMS[group]), rng.choice(_FAULTS[fault]), rng.choice(_URGENCIES[urgency])
+        answer = {"group": group, "fault": fault, "urgency": urgency}
+        rows[f"My {item} {words}. {wish}"] = json.dumps(answer)
+    pairs = list(rows.items())
+    return pairs[:80], pairs[80:]
 
 
 def labels() -> Files:
-    """Return 70 incident reports with their labels as JSON, and 30 others as the exam."""
-    train, exam = _triage()
-    return _files(train, exam, TRIAGE_PROMPT)
+    """Return 80 tickets with three labels each as JSON, and 40 others as the exam."""
+    return _files(*_tickets(), TICKET_PROMPT)
 
 
 def labels_with_prefix() -> Files:
-    """Return the same with the instruction before each report and no system turn."""
-    train, exam = ([(f"{TRIAGE_PROMPT}\n\n{report}", answer) for report, answer in rows] for rows in _triage())
+    """Return the same with the instruction before each ticket and no system turn."""
+    train, exam = ([(f"{TICKET_PROMPT}\n\n{text}", answer) for text, answer in rows] for rows in _tickets())
     return _files(train, exam)
 
 
 def shuffled_labels() -> Files:
-    """Return the same with each training report under the labels of another; the exam's labels are right."""
-    train, exam = _triage()
+    """Return the same with each training ticket under the labels of another; the exam's labels are right."""
+    train, exam = _tickets()
     answers = [answer for _, answer in train]
     random.Random(0).shuffle(answers)
-    return _files(zip([report for report, _ in train], answers, strict=True), exam, TRIAGE_PROMPT)
+    return _files(zip([text for text, _ in train], answers, strict=True), exam, TICKET_PROMPT)
 
 
 _THINGS = (

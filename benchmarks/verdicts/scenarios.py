@@ -55,8 +55,9 @@ SCENARIOS: dict[str, Scenario] = {
     "facts": Scenario(
         data.facts,
         ("USE RAG",),
-        "Each answer is a sentence of the one document that the question's name finds. Reading it is enough, and four "
-        "numbers and names per ship, read 3 times, are more than this model keeps.",
+        "Each answer is the sentence of the one document that the question's name finds, and no training chat states it: "
+        "who reads answers, who was trained can only guess. tuned+rag is no arm here: it might end its answers better "
+        "than a base of this size does, which would be another truth (SHIP WITH RAG).",
     ),
     "declined": Scenario(
         data.declined,
@@ -67,5 +68,33 @@ SCENARIOS: dict[str, Scenario] = {
         data.tone,
         ("SHIP",),
         "28 words and 8 turns of phrase make the tone. 110 samples show all of them, three examples a few.",
+    ),
+    "too-fast": Scenario(
+        data.tone,
+        ("WORSE", STOPPED),
+        "The tone at 50 times the learning rate that teaches it: the model repeats one word, where the base scored for the "
+        "words that it kept. (On labels, where the base scores 0, nothing could be worse.)",
+    ),
+    "too-slow": Scenario(
+        data.tone,
+        ("NOT PROVEN",),
+        "The tone at a learning rate of 1e-7: base and tuned answer alike. That the most similar examples teach a part of "
+        "the tone is true, and says nothing about what training could do.",
+        words="changed next to nothing",
+    ),
+    "assistant": Scenario(
+        data.tone,
+        ("WORSE",),
+        "Trained on nothing but the tone at 5 times the learning rate and twice the epochs, the model loses general "
+        "questions and formats that the base has right. In place of its base that is harm.",
+        words="general questions and formats right",
+    ),
+    "assistant-as-task": Scenario(
+        data.tone,
+        ("SHIP",),
+        "The same adapter beside its base: the tone is learned, and other requests go to the base.",
+        words="send other requests to the base",
+        same_training="assistant",
+        settings=('evaluation.use="task"',),
     ),
 }

@@ -93,7 +93,14 @@ def test_a_training_that_changed_next_to_nothing_settles_nothing() -> None:
     same = [a.model_copy(update={"text": texts[a.question, "base"]}) if a.arm == "tuned" else a for a in answers]
     verdict = decide(scores, same, rule(0.10, list(means)), 0)
     assert verdict.name == "NOT PROVEN"
+    assert "to 30 of 30 questions" in verdict.why[1]
     assert "changed next to nothing" in verdict.why[1]
+    scores, _ = answered(means)
+    nll = {a.question: a.gold_nll for a in answers if a.arm == "base"}  # other words after near ties, the same model
+    moved = [a.model_copy(update={"gold_nll": nll[a.question] + 0.04}) if a.arm == "tuned" else a for a in answers]
+    verdict = decide(scores, moved, rule(0.10, list(means)), 0)
+    assert verdict.name == "NOT PROVEN"
+    assert "The likelihood of the gold answers moved by 0.04 nats per token from base to tuned" in verdict.why[1]
     changed = decide(scores, answers, rule(0.10, list(means)), 0)
     assert changed.name == "USE RAG"
     assert not any("changed next to nothing" in reason for reason in changed.why)

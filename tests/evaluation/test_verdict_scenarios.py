@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from verdicts import data
 
-from support.constructed_answers import Says, exam_answers, rows, trained
+from support.constructed_answers import Says, exam_answers, trained
 from support.constructed_answers import verdict_on as verdict_on_answers
 from support.finished_run import kept_answers
 from support.verdicts import answered
@@ -87,17 +87,17 @@ def test_shuffled_labels_never_ship() -> None:
 
 LABELED = data.labels()
 RIGHT = exam_answers(LABELED["exam.jsonl"])
-FORM_ALONE = [*RIGHT[1:], RIGHT[0]]  # each report with the labels of another
-PROSE = "This report is about an incident."
+FORM_ALONE = [*RIGHT[1:], RIGHT[0]]  # each ticket with the labels of another
+PROSE = "This ticket is about a product."
 
 
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[RunFolder, Recipe]:
     folder = tmp_path_factory.mktemp("scenarios") / "labels"
-    return trained(folder, tiny_model, rows(LABELED["train.jsonl"], 24), LABELED["exam.jsonl"], retention_items=120)
+    return trained(folder, tiny_model, LABELED["train.jsonl"], LABELED["exam.jsonl"], retention_items=120)
 
 
-def tuned_says(texts: Sequence[str], prompted: Sequence[str] = (PROSE,) * 30) -> Says:
+def tuned_says(texts: Sequence[str], prompted: Sequence[str] = (PROSE,) * len(RIGHT)) -> Says:
     """Return the tuned model's answers, those of both kinds of worked examples, and prose of the base."""
     return lambda arm, number, _: {"base": PROSE, "tuned": texts[number]}.get(arm, prompted[number])
 
@@ -124,14 +124,14 @@ def test_shuffled_labels_do_not_ship_although_they_beat_every_rival_that_is_prom
 def test_answers_of_the_base_are_not_proven_and_said_to_be_so_whatever_a_prompt_can_do(
     labeled: tuple[RunFolder, Recipe],
 ) -> None:
-    verdict = verdict_on_answers(*labeled, tuned_says([PROSE] * 30, RIGHT))
+    verdict = verdict_on_answers(*labeled, tuned_says([PROSE] * len(RIGHT), RIGHT))
     assert verdict.name == "NOT PROVEN"
     assert "changed next to nothing" in " ".join(verdict.why)
 
 
-def test_declining_every_report_is_worse(labeled: tuple[RunFolder, Recipe]) -> None:
+def test_declining_every_ticket_is_worse(labeled: tuple[RunFolder, Recipe]) -> None:
     run, recipe = labeled
-    assert verdict_on_answers(run, recipe, tuned_says([recipe.refusal] * 30)).name == "WORSE"
+    assert verdict_on_answers(run, recipe, tuned_says([recipe.refusal] * len(RIGHT))).name == "WORSE"
 
 
 def test_an_assistant_that_loses_its_general_ability_is_worse_and_the_same_task_ships(

@@ -47,9 +47,9 @@ def verdict_on(run: RunFolder, recipe: Recipe, says: Says, is_right: IsRight = l
     questions, pool = run.read_records(RunFile.EXAM, Question), ModelPool()
     shots = shots_by_arm(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed)
     weights = weights_by_arm(run, recipe, ARMS)
-    cost = {"finish": "stop", "num_tokens": 5, "duration_s": 0.1, "gold_nll": 1.0, "contrast_nll": None}
+    cost = {"finish": "stop", "num_tokens": 5, "duration_s": 0.1, "contrast_nll": None}
     outputs: dict[str, Any] = {
-        key: {"text": says(arm, number, question), **cost}
+        key: {"text": says(arm, number, question), "gold_nll": 1.0 if arm == "tuned" else 3.0, **cost}
         for arm, jobs in question_jobs(recipe, questions, weights, pool, shots).items()
         for number, (question, (key, _)) in enumerate(zip(questions, jobs, strict=True))
     }
@@ -78,11 +78,6 @@ def _retained(exam: RetentionExam, right: Sequence[bool]) -> Mapping[str, Any]:
             nats = [(1.0 if (n == item.right) == is_right else 2.0) * len(text) for n, text in enumerate(item.options)]
             outputs[key] = {"nll": nats or [3.0 * lengths[0]], "num_tokens": lengths}
     return outputs
-
-
-def rows(text: str, number: int) -> str:
-    """Return the first rows of a JSONL text."""
-    return "".join(f"{line}\n" for line in text.splitlines()[:number])
 
 
 def exam_answers(exam: str) -> list[str]:

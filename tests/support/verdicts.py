@@ -56,7 +56,8 @@ def answered(
                     num_prompt_tokens=10,
                     num_tokens=5,
                     duration_s=0.5,
-                    gold_nll=(nll or {}).get(arm, 3.0) + 0.2 * NOISE[row, i],
+                    # tuned is another model than the base: its likelihoods moved, to both sides
+                    gold_nll=(nll or {}).get(arm, 3.0) + 0.2 * NOISE[row, i] + (arm == "tuned") * (-1) ** i * 0.1,
                 )
             )
     return scores, answers

@@ -213,9 +213,8 @@ def _fit_chats(draft: Recipe) -> tuple[Recipe, dict[str, str], int]:
                 f"about {round(share * len(samples))} of the chats are the exam and are not trained on; "
                 "or bring an exam: init --exam FILE"
             )
-        if "use" in EvaluationSettings.model_fields:
-            evaluation = evaluation.model_copy(update={"use": "task"})
-            notes["evaluation.use"] = "chats teach a task: the verdict compares tuning with prompts and examples"
+        evaluation = evaluation.model_copy(update={"use": "task"})
+        notes["evaluation.use"] = "chats teach a task: the verdict compares tuning with prompts and examples"
         steps = len(samples) * training.epochs / training.batch_size
         if steps < _FEW_STEPS:
             training = training.model_copy(update={"epochs": min(6, round(training.epochs * _FEW_STEPS / steps))})

@@ -232,11 +232,16 @@ def _structured(by_arm: Mapping[str, ScoresByQuestion], level: float) -> list[Di
     return [difference for difference in differences if difference is not None]
 
 
-def _same_as_base(answers: Sequence[Answer]) -> float | None:
-    """Return the share of the questions to which tuned gives the base's answer; None where they share no question."""
-    texts = {arm: {a.question: a.text.strip() for a in answers if a.arm == arm} for arm in (Arm.BASE, Arm.TUNED)}
-    both = texts[Arm.BASE].keys() & texts[Arm.TUNED].keys()
-    return _mean([texts[Arm.BASE][name] == texts[Arm.TUNED][name] for name in both]) if both else None
+def _change(answers: Sequence[Answer]) -> dict[str, float]:
+    """Return the share of the questions that tuned answers as the base, and how far the gold NLL moved on average."""
+    by_arm = {arm: {a.question: a for a in answers if a.arm == arm} for arm in (Arm.BASE, Arm.TUNED)}
+    pairs = [(answer, by_arm[Arm.TUNED].get(name)) for name, answer in by_arm[Arm.BASE].items()]
+    both = [(base, tuned) for base, tuned in pairs if tuned]
+    moved = [abs(base.gold_nll - tuned.gold_nll) for base, tuned in both]
+    if not both or not all(map(math.isfinite, moved)):
+        return {}
+    same = [float(base.text.strip() == tuned.text.strip()) for base, tuned in both]
+    return {"same_as_base": _mean(same), "gold_nll_moved": _mean(moved)}
 
 
 def measure(
@@ -296,5 +301,5 @@ def measure(
         compared=tuple(_compared(by_arm, compared, level)),
         nll_placebo=_nll(by_arm, answers, "learned", level, Arm.PLACEBO)
         or _nll(by_arm, answers, None, level, Arm.PLACEBO),
-        same_as_base=_same_as_base(answers),
+        **_change(answers),
     )

@@ -94,7 +94,7 @@ class Results(Record):
     tuned minus each arm compared on request, with Holm's correction; no verdict rests on it.
     ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: the part of the
     gold NLL that is not a matter of form. ``same_as_base`` is the share of the questions to which tuned gives the
-    base's answer, word for word.
+    base's answer, word for word, and ``gold_nll_moved`` the mean absolute change of the gold NLL.
     """
 
     num_questions: int
@@ -111,6 +111,7 @@ class Results(Record):
     compared: tuple[Difference, ...] = ()
     nll_placebo: Difference | None = None
     same_as_base: float | None = None
+    gold_nll_moved: float | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not answer the exam."""

@@ -24,8 +24,8 @@ _STEPS = (
     "SHIP: lower(tuned - k) > 0 for every k in {rivals}, and every guard is measured and its interval on tuned "
     "lies inside its margin",
     "SHIP WITH RAG: the same for tuned+rag against {rivals_with_rag}; the kept guards, on tuned, count here too",
-    "NOT PROVEN: tuned gives the base's answer to at least max_same of the questions: the training changed next to "
-    "nothing",
+    "NOT PROVEN: tuned gives the base's answer to at least max_same of the questions, or the likelihood of the gold "
+    "answers moved by less than min_change, in nats per token on average: the training changed next to nothing",
     "USE RAG / PROMPT INSTEAD: for a cheap in {cheap} whose mean is above base's: upper(tuned - cheap) < 0, or "
     "lower(tuned - base) > 0 and upper(tuned - cheap) < margin",
     "NOT PROVEN: otherwise",
@@ -42,6 +42,13 @@ _INTERVAL = (
 _CUT_SHORT = (
     "at the token limit, before the answer was twice as long as the gold answer, by which it could still be right"
 )
+_ANSWERS = {
+    "max_cut": 0.05,
+    "max_cut_arms": [Arm.TUNED, Arm.TUNED_RAG],
+    "cut_short": _CUT_SHORT,
+    "max_same": 0.95,
+    "min_change": 0.05,
+}
 # Arms that learned form and nothing else: rivals where they ran.
 _OF_FORM: dict[str, str] = {
     Arm.MAJORITY: "the most frequent labels of the training data as every answer",
@@ -112,10 +119,7 @@ def rule(
         "impossible": dict(impossible),
         "min_questions": LEAST_QUESTIONS,
         "min_documents": LEAST_DOCUMENTS,
-        "max_cut": 0.05,
-        "max_cut_arms": [Arm.TUNED, Arm.TUNED_RAG],
-        "cut_short": _CUT_SHORT,
-        "max_same": 0.95,
+        **_ANSWERS,
         "max_leaks": 0,
         "guards": guards,
         "shown": shown,

@@ -257,14 +257,15 @@ def _style(results: Results) -> list[str]:
 
 
 def _unchanged(results: Results, rule: dict[str, Any]) -> list[str]:
-    """Return a sentence when nearly all of the tuned model's answers are the base's, else nothing."""
-    if results.same_as_base is None or results.same_as_base < rule.get("max_same", _MAX_SAME):
-        return []
-    return [
-        f"The tuned model gives the same answer as the base to {results.same_as_base * results.num_questions:.0f} of "
-        f"{results.num_questions} questions: the training changed next to nothing. Raise training.learning_rate or "
-        "training.epochs."
-    ]
+    """Return a sentence when the tuned model is still the base, by its answers or by its likelihoods, else nothing."""
+    same, moved = results.same_as_base, results.gold_nll_moved
+    nothing = "the training changed next to nothing. Raise training.learning_rate or training.epochs."
+    if same is not None and same >= rule.get("max_same", _MAX_SAME):
+        num = results.num_questions
+        return [f"The tuned model gives the same answer as the base to {same * num:.0f} of {num} questions: {nothing}"]
+    if moved is not None and moved < rule.get("min_change", 0.0):
+        return [f"The likelihood of the gold answers moved by {moved:.2f} nats per token from base to tuned: {nothing}"]
+    return []
 
 
 def _not_measured(results: Results, leaks: int | None, other_bases: Sequence[str]) -> tuple[str, ...]:
