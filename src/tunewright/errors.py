@@ -101,6 +101,11 @@ def cause_of(error: BaseException) -> str:
     return first or type(error).__name__
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether a GPU's memory was full, which says nothing of the file that was being loaded."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 @contextmanager
 def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = UserError) -> Iterator[None]:
     """Make every error of a block that loads a user's file name this file: whatever it holds, it is no defect of ours.
@@ -116,7 +121,7 @@ def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = Us
     except TunewrightError:
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
+        if is_lack_of_memory(error):
             raise
         raise kind(f"cannot read the {what} {path}", cause_of(error), hint) from error
 

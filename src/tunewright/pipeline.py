@@ -74,7 +74,7 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
     if not run.file(_state_file(stage)).exists():
         return StageState(stage, "new", "never finished")
     try:
-        record = run.read_json(_state_file(stage))
+        record = run.stage_record(stage.name)
         summary = StageSummary.model_validate(record["summary"])
         duration_s, before = float(record["duration_s"]), _recorded(record["ingredients"])
         outputs = dict(record["outputs"])

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, reading
 
 Side = Literal["train", "exam"]
 Ring = Literal["learned", "unseen"]
@@ -287,7 +287,9 @@ def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
     Raises:
         RunFolderError: a line is not a record of this kind; the file and the line number are named.
     """
-    with path.open(encoding="utf-8") as lines:
+    with reading("records", path, "restore the file from a copy, or run again: its stage writes it", RunFolderError):
+        lines = path.open("rb")
+    with lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

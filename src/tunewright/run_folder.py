@@ -14,9 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import RunFolderError, command, shell
+from tunewright.errors import RunFolderError, cause_of, command, reading, shell
 from tunewright.recipe import RUN_MARKER
-from tunewright.records import AnyRecord, Record, Rejection, dump_jsonl, read_jsonl
+from tunewright.records import AnyRecord, Record, Rejection, StageSummary, dump_jsonl, read_jsonl
 from tunewright.storage import disk_errors, write_atomic
 
 
@@ -68,6 +68,7 @@ class RunFile(StrEnum):
 
 
 _ELSEWHERE = "name another folder with --dir"
+_REWRITE = "restore it from a copy, or delete it and run again: it is written again"
 
 
 class Journal:
@@ -209,26 +210,50 @@ class RunFolder:
         """Write a JSON file atomically."""
         self.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file of this run."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object of this run.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        with reading("file", self.file(name), _REWRITE, RunFolderError):
+            raw = self.file(name).read_bytes()
         try:
-            return json.loads(self.file(name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunFolderError(
-                f"{self.file(name)} is not valid JSON", str(error), "delete it and run again: it is written again"
-            ) from error
+            content = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise RunFolderError(f"{self.file(name)} is not valid JSON", cause_of(error), _REWRITE) from error
+        if not isinstance(content, dict):
+            raise RunFolderError(f"{self.file(name)} is not a JSON object", "", _REWRITE)
+        return content
+
+    def read_record(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
+        """Read a JSON file that holds one record.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        content = self.read_json(name)
+        with reading(kind.__name__.lower(), self.file(name), _REWRITE, RunFolderError):
+            return kind.model_validate(content)
 
     def json_if_any(self, name: str) -> dict[str, Any]:
         """Read a JSON object of this run; empty where the file is missing or holds none."""
         try:
-            content = self.read_json(name) if self.file(name).is_file() else {}
+            return self.read_json(name) if self.file(name).is_file() else {}
         except RunFolderError:
-            content = {}
-        return content if isinstance(content, dict) else {}
+            return {}
 
     def stage_record(self, stage: str) -> dict[str, Any]:
         """Return what a stage noted when it finished; empty where that is missing or damaged."""
-        return self.json_if_any(f"stages/{stage}.json")
+        record = self.json_if_any(f"stages/{stage}.json")
+        try:
+            StageSummary.model_validate(record.get("summary"))
+        except ValueError:
+            return {}
+        is_sound = all(
+            isinstance(record.get(key, {}), dict) for key in ("ingredients", "outputs", "versions", "machine")
+        )
+        return record if is_sound else {}
 
     def write_records(self, name: str, records: Iterable[Record]) -> None:
         """Write a file of records atomically."""

@@ -88,7 +88,7 @@ def test_no_step_taken_is_no_training(tmp_path: Path, rows: list[dict[str, Any]]
 def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str) -> None:
     run = RunFolder.create(tmp_path / "run")
     run.write("metrics.jsonl", line + "\n")
-    with pytest.raises(RunFolderError, match="not a training step"):
+    with pytest.raises(RunFolderError, match="no training step"):
         read_metrics_rows(run)
 
 

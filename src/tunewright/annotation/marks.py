@@ -125,7 +125,7 @@ def table_marks(
         waiting[plain_cell(question.question), plain_cell(question.shown_gold)].append(question)
     texts = {(answer.question, answer.arm): answer.text for answer in answers}
     marks, num_others, faults = [], 0, []
-    for number, row in read_comparison(text):
+    for number, row in read_comparison(text, str(path)):
         winner = _folded(row[WINNER])
         same = waiting.get((plain_cell(row["question"]), plain_cell(row["gold"])))
         if not winner:
@@ -172,5 +172,5 @@ def is_download(text: str) -> bool:
     """Return whether a text is meant to be a download from the page rather than a table."""
     try:
         return isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.lstrip().startswith("{")

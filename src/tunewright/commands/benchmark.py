@@ -52,7 +52,7 @@ def _with_earlier(run: RunFolder, new: BenchmarkResults) -> BenchmarkResults:
     """Return the new results with earlier ones of other tasks, if adapter and extent are the same."""
     if not run.file(RunFile.BENCHMARKS).is_file():
         return new
-    old = BenchmarkResults.model_validate(run.read_json(RunFile.BENCHMARKS))
+    old = run.read_record(RunFile.BENCHMARKS, BenchmarkResults)
     if (old.limit, old.shots, old.adapter) != (new.limit, new.shots, new.adapter):
         return new
     played = {row.task for row in new.results}

@@ -87,7 +87,7 @@ def _read_entry(run: RunFolder, name: str) -> LeaderboardEntry:
     return LeaderboardEntry(
         name=name,
         base=recipe.model.base,
-        verdict=Verdict.model_validate(run.read_json(RunFile.VERDICT)),
+        verdict=run.read_record(RunFile.VERDICT, Verdict),
         scores=run.read_records(RunFile.SCORES, Score),
         plans=run.read_json(RunFile.PLAN) if run.file(RunFile.PLAN).is_file() else {},
         marked=_read_marked(run, name),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tunewright.synthesis.own_exam import read_own_exam
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
 from tunewright.teacher.keys import recipe_keys
+from tunewright.text.rows import file_rows
 from tunewright.training.dataset import num_held_out
 from tunewright.training.packing import num_steps
 
@@ -254,9 +254,8 @@ def teacher_work(stage: str, recipe: Recipe, run: RunFolder, least: int, most: i
     """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
     teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
     journal = run.file(RunFile.TEACHER_JOURNAL)
-    # Read line by line, not as a Journal: another process may be writing to it.
-    lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
-    entries = [json.loads(line) for line in lines]
+    # Read line by line, not as a Journal: another process may be writing to it. A damaged line is the run's to report.
+    entries = [row.content for row in file_rows(journal) if isinstance(row.content, dict)] if journal.is_file() else []
     done = sum(entry.get("stage") == stage for entry in entries)
     low, high = max(0, least - done), most  # what is on record may be of other settings, and then counts for nothing
     prompt, written = (

@@ -154,7 +154,7 @@ def _verdict(run: RunFolder, recipe: Recipe) -> dict[str, object]:
             "; ".join(faults),
             f"undo the change, or rebuild the run: {run.again()}",
         )
-    verdict = Verdict.model_validate(run.read_json(RunFile.VERDICT))
+    verdict = run.read_record(RunFile.VERDICT, Verdict)
     if verdict.name == "INVALID":
         raise RunFolderError(
             "the verdict is INVALID, so nothing is pushed: the exam does not show what the model is worth",

@@ -28,7 +28,7 @@ def show(run: RunFolder, until: str) -> None:
     from tunewright.reporting.report import summary_table
     from tunewright.reporting.sections import retention_line, structured_table
 
-    verdict = Verdict.model_validate_json(run.file(RunFile.VERDICT).read_text(encoding="utf-8"))
+    verdict = run.read_record(RunFile.VERDICT, Verdict)
     columns, rows = summary_table(verdict)
     console.table("", columns, rows)
     if fields := structured_table(verdict):

@@ -50,8 +50,12 @@ def plain_cell(text: str) -> str:
     return "\n".join(text.splitlines()).strip()
 
 
-def read_comparison(text: str) -> list[tuple[int, Mapping[str, str]]]:
+def read_comparison(text: str, name: str = "this") -> list[tuple[int, Mapping[str, str]]]:
     """Return the rows of a comparison table with their numbers, column name to original text, marks in ``winner``.
+
+    Args:
+        text: the table.
+        name: of its file, for messages.
 
     Raises:
         UserError: a column of question, gold and winner is missing, or the text or a row of it is no table.
@@ -59,15 +63,15 @@ def read_comparison(text: str) -> list[tuple[int, Mapping[str, str]]]:
     try:
         columns, rows = read_table(text)
     except csv.Error as error:
-        raise UserError("this is not a comparison table", str(error), _START) from error
+        raise UserError(f"{name} is not a comparison table", str(error), _START) from error
     missing = {"question", "gold", WINNER} - set(columns)
     if missing:
         raise UserError(
-            "this is not a comparison table",
+            f"{name} is not a comparison table",
             f"missing column(s): {', '.join(sorted(missing))}",
             _START,
         )
     faults = [f"row {row.number}: {row.fault}" for row in rows if row.fault]
     if faults:
-        raise UserError("this is not a comparison table", "\n  ".join(faults[:_MOST_FAULTS]), _START)
+        raise UserError(f"{name} is not a comparison table", "\n  ".join(faults[:_MOST_FAULTS]), _START)
     return [(row.number, row.cells) for row in rows]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tunewright.errors import UserError, command, shell
+from tunewright.errors import UserError, command, reading, shell
 from tunewright.evaluation.results import Difference
 from tunewright.evaluation.verdict import Verdict
 from tunewright.models.loading import is_full
@@ -150,11 +150,9 @@ def _adapter(folder: Path, name: str, recipe: Recipe, base: str | None = None) -
         UserError: the config cannot be read, or the adapter belongs to another base than the recipe's.
     """
     if base is None:
-        try:
+        with reading("file", folder / "adapter_config.json", _HINT):
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             base = str(config.get("base_model_name_or_path") or "")
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"cannot read {folder / 'adapter_config.json'}", str(error), _HINT) from error
     if base and not _same_base(base, recipe):
         raise UserError(
             f"the adapter in {folder} belongs to another base model",

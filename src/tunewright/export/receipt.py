@@ -163,7 +163,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(raw)
         signed = {key: value for key, value in content.items() if key != "digest"}
         sound = digest(signed) == content["digest"] and _text(content) == raw
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         sound = False
     if not sound:
         raise ExportError(f"{path} was changed after it was written", "its digest does not match", _EXPORT_AGAIN)

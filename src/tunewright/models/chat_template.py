@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import console
-from tunewright.errors import ModelError
+from tunewright.errors import ModelError, cause_of
+from tunewright.models.model_files import reading_model
 from tunewright.records import Chunk, Message, Question
 from tunewright.text.reasoning import ends_with_opening_tag
 
@@ -61,12 +62,8 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrained
     """
     from transformers import AddedToken, AutoTokenizer
 
-    try:
+    with reading_model("tokenizer", folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"cannot load the tokenizer in {folder}", str(error).splitlines()[0], "download the model again"
-        ) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} has no character offsets",
@@ -89,17 +86,27 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_
     """Return the conversation as the template writes it.
 
     If the template refuses a system turn, its text goes before that of the first user turn.
+
+    Raises:
+        ModelError: the template is damaged, or refuses the conversation.
     """
     from jinja2.exceptions import TemplateError
 
     turns: list[dict[str, Any]] = [message.as_turn() for message in messages]
     try:
-        return _apply(tokenizer, turns, add_generation_prompt)
-    except TemplateError:
-        if len(turns) < 2 or turns[0]["role"] != "system":
-            raise
+        try:
+            return _apply(tokenizer, turns, add_generation_prompt)
+        except TemplateError:
+            if len(turns) < 2 or turns[0]["role"] != "system":
+                raise
         merged = {"role": turns[1]["role"], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
         return _apply(tokenizer, [merged, *turns[2:]], add_generation_prompt)
+    except Exception as error:  # a template is a program: it can raise anything
+        raise ModelError(
+            f"the chat template in {tokenizer.name_or_path} cannot write a conversation of {len(turns)} turns",
+            cause_of(error),
+            "check chat_template.jinja there, or chat_template in tokenizer_config.json",
+        ) from error
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
@@ -144,7 +151,7 @@ def _answer_start(
     start += len(text[start:]) - len(text[start:].lstrip())
     if not text.startswith(content, start):
         raise ModelError(
-            "the chat template changes an assistant turn's text",
+            f"the chat template in {tokenizer.name_or_path} changes an assistant turn's text",
             f"{content[:80]!r} does not occur at its position in the rendered conversation",
             "fix the template: the loss mask would be wrong",
         )

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright import distributed
-from tunewright.errors import ModelError
+from tunewright.errors import ModelError, cause_of, is_lack_of_memory
 from tunewright.models.families import family_of
+from tunewright.models.model_files import folder_fault, reading_model
 from tunewright.models.source import read_config
 from tunewright.settings import TrainingSettings
 
@@ -30,8 +33,8 @@ def quantized_layers(folder: Path, quantization: str, dtype: torch.dtype) -> fro
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.quantizers import AutoHfQuantizer
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
+    with reading_model("base model", folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_config(config)
     quantizer = AutoHfQuantizer.from_config(quantization_config(quantization, dtype), pre_quantized=False)
     quantizer.preprocess_model(model, device_map={"": "cpu"}, dtype=dtype)
@@ -123,23 +126,17 @@ def load_base(
 
     dtype = dtype or compute_dtype(device)
     extra = {} if quantization == "none" else {"quantization_config": quantization_config(quantization, dtype)}
-    family = family_of(read_config(folder))
-    try:
+    with reading_model("base model", folder, "download the model again, or check the installation: tunewright doctor"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation=family.attention,
+            attn_implementation=family_of(read_config(folder)).attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             **extra,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            f"cannot load the base model in {folder}", reason[0], "check the installation: tunewright doctor"
-        ) from error
     _grow_embedding(model, num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
@@ -233,6 +230,17 @@ def is_full(folder: Path) -> bool:
     return not (folder / "adapter_config.json").exists() and (folder / "config.json").exists()
 
 
+@contextmanager
+def _fitting(folder: Path, hint: str) -> Iterator[None]:
+    """Make what peft says of an adapter whose files are sound an error of the adapter and its base."""
+    try:
+        yield
+    except (ValueError, RuntimeError, KeyError) as error:
+        if folder_fault(folder) or is_lack_of_memory(error):
+            raise
+        raise ModelError(f"the adapter in {folder} does not fit the base model", cause_of(error), hint) from error
+
+
 def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") -> PreTrainedModel:
     """Put a saved adapter on the base, for inference; a whole tuned model replaces the base.
 
@@ -243,23 +251,17 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
         ModelError: the adapter belongs to another base.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     if is_full(folder):
         return load_base(folder, "none", str(model.device), model.dtype).eval()
     adapted = model
-    try:
+    hint = "run the recipe on this run folder again: a damaged adapter is trained again"
+    with reading_model("adapter", folder, hint), _fitting(folder, hint):
         if isinstance(model, PeftModel):
             model.load_adapter(folder, name, is_trainable=False)
             model.set_adapter(name)
         else:
             adapted = PeftModel.from_pretrained(model, folder, name, is_trainable=False)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"the adapter in {folder} does not fit the base model",
-            str(error).splitlines()[0],
-            "run the recipe on this run folder again: a damaged adapter is trained again",
-        ) from error
     adapted.eval()
     return adapted
 

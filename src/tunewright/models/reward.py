@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunewright.errors import ModelError
 from tunewright.models.loading import quiet_libraries
+from tunewright.models.model_files import reading_model
 from tunewright.models.source import read_config
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def load_reward(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedT
     kinds = read_config(folder).get("architectures") or []
     if not any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
         raise _no_reward_model(folder, f"its architecture is {', '.join(map(str, kinds)) or 'unknown'}")
-    try:
+    hint = "name a model with model.safetensors in curation.reward; loading a pickle (.bin) can run code"
+    with reading_model("reward model", folder, hint):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,  # DeBERTa overflows in fp16, and bf16 makes similar scores equal
@@ -55,13 +57,6 @@ def load_reward(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedT
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            f"cannot load the reward model in {folder}",
-            reason[0],
-            "name a model with model.safetensors in curation.reward; loading a pickle (.bin) can run code",
-        ) from error
     if info["missing_keys"]:  # their weights would be random
         raise _no_reward_model(folder, f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
     if model.config.num_labels != 1:

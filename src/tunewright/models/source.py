@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import ModelError
+from tunewright.errors import ModelError, reading
 from tunewright.models import hub_errors
+from tunewright.models.model_files import reading_model
 from tunewright.recipe import at_home
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED
@@ -196,11 +197,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file is missing or damaged.
     """
-    try:
-        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with reading("file", folder / "config.json", "download the model again", ModelError):
+        content: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
         return content
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {folder / 'config.json'}", str(error), "download the model again") from error
 
 
 def token_counter(base: str, root: Path = Path()) -> Callable[[str], int]:
@@ -210,9 +211,11 @@ def token_counter(base: str, root: Path = Path()) -> Callable[[str], int]:
     folder = locate(base, root)
     file = folder / "tokenizer.json"
     if file.is_file():
-        fast = Tokenizer.from_file(str(file))
+        with reading_model("tokenizer", folder):
+            fast = Tokenizer.from_file(str(file))
         return lambda text: len(fast.encode(text, add_special_tokens=False).ids)
     from transformers import AutoTokenizer
 
-    slow = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with reading_model("tokenizer", folder):
+        slow = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return lambda text: len(slow(text, add_special_tokens=False)["input_ids"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
+from tunewright.models.model_files import reading_model
 from tunewright.models.source import locate
 
 
@@ -18,14 +19,8 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
     Raises:
         ModelError: the folder holds no safetensors, or damaged ones.
     """
-    from safetensors import SafetensorError
-
-    try:
+    with reading_model("weights", folder, "download or export the model again"):
         files = _files(folder)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"cannot read the weights in {folder}", str(error), "download or export the model again"
-        ) from error
     if not files:
         raise ModelError(
             f"{folder} holds no weights", "there is no .safetensors file in it", "download the model again"
@@ -90,7 +85,9 @@ def read_token_vectors(base: str, root: Path = Path()) -> TokenVectors:
         ModelError: the model is missing, or its weights hold no embedding under a known name.
     """
     folder = locate(base, root)
-    return TokenVectors(_table(*_embedding_tensor(folder)), _tokenizer(folder))
+    file, name = _embedding_tensor(folder)
+    with reading_model("embedding and tokenizer", folder):
+        return TokenVectors(_table(file, name), _tokenizer(folder))
 
 
 def _tokenizer(folder: Path) -> Any:

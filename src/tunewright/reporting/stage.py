@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tunewright.annotation.plan import answer_pairs_digest, pairs
 from tunewright.annotation.summary import MarkingSummary
-from tunewright.errors import RunFolderError, command
+from tunewright.errors import RunFolderError, cause_of, command
 from tunewright.evaluation.judge import JudgeSummary, Judgment
 from tunewright.evaluation.results import Results
 from tunewright.evaluation.seal import seal_faults
@@ -113,12 +113,7 @@ def _read_report(run: RunFolder, recipe: Recipe, verdict: Verdict) -> ReportReco
 
 
 def _read_verdict(run: RunFolder) -> Verdict:
-    try:
-        return Verdict.model_validate(run.read_json(RunFile.VERDICT))
-    except ValidationError as error:
-        raise RunFolderError(
-            f"{run.file(RunFile.VERDICT)} is not a verdict", _cause(error), "delete it and evaluate again"
-        ) from error
+    return run.read_record(RunFile.VERDICT, Verdict)
 
 
 def read_stages(run: RunFolder) -> list[dict[str, Any]]:
@@ -127,7 +122,7 @@ def read_stages(run: RunFolder) -> list[dict[str, Any]]:
     for path in run.file("stages").glob("*.json"):
         record = run.stage_record(path.stem)
         if record and path.stem != "report":
-            summary = StageSummary.model_validate(record["summary"])
+            summary = StageSummary.model_validate(record["summary"])  # as stage_record checked
             records.append({**record, "stage": path.stem, "summary": summary})
     return sorted(records, key=_stage_position)
 
@@ -170,7 +165,7 @@ def _read_teacher_use(run: RunFolder) -> dict[str, dict[str, float]] | None:
     if not path.is_file():
         return None
     with path.open("rb") as lines:
-        return teacher_use(lines)
+        return teacher_use(lines) or None
 
 
 def read_metrics_rows(run: RunFolder) -> list[dict[str, Any]]:
@@ -182,8 +177,8 @@ def read_metrics_rows(run: RunFolder) -> list[dict[str, Any]]:
     path = run.file(RunFile.METRICS)
     try:
         return parse_metrics(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except ValueError as error:
-        raise RunFolderError(f"{path} has a line that is not a training step", str(error), "train again") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunFolderError(f"{path} has a line that is no training step", cause_of(error), "train again") from error
 
 
 def read_plans(run: RunFolder) -> dict[str, Any] | None:
@@ -197,8 +192,8 @@ def read_plans(run: RunFolder) -> dict[str, Any] | None:
         return None
     try:
         return plan_views(run.read_json(RunFile.PLAN))
-    except ValueError as error:
-        raise RunFolderError(f"{path} does not hold the plan of a training", str(error), "train again") from error
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise RunFolderError(f"{path} does not hold the plan of a training", cause_of(error), "train again") from error
 
 
 def _read_curve(run: RunFolder, results: Results, adapter: str) -> LearningCurve | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes
-from tunewright.errors import TrainingError, shell
+from tunewright.errors import TrainingError, cause_of, shell
 from tunewright.records import digest
 from tunewright.storage import atomic_folder, disk_errors, file_digest
 from tunewright.training.step_plan import Capacity
@@ -159,8 +159,8 @@ def latest(folder: Path) -> Checkpoint | None:
             dict(state["numbers"]),
         )
         digests = dict(state["digests"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path / _STATE} is damaged", str(error), hint) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TrainingError(f"{path / _STATE} is damaged", cause_of(error), hint) from error
     for name in _TENSORS:
         file = path / name
         if not file.is_file():

@@ -138,10 +138,9 @@ def gpu_peak_bytes() -> int:
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Return the lines of a metrics file, up to the first line that a crash cut short; empty without a file."""
     rows: list[dict[str, Any]] = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
-            row = json.loads(text)
-        except ValueError:
+            rows.append({"phase": "sft", **json.loads(text)})
+        except (ValueError, TypeError, RecursionError):
             break
-        rows.append({"phase": "sft", **row})
     return rows

@@ -237,7 +237,7 @@ def _earlier_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
     try:
         content = json.loads((folder / RunFile.PLAN).read_text(encoding="utf-8"))
         return Plan.from_dict(content["plan"]) if content["identity"] == digest(identity) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -250,7 +250,7 @@ def _reference(
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["identity"] == digest(identity):
             return {name: (float(chosen), float(rejected)) for name, (chosen, rejected) in content["logps"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     path = session.path
     without_adapter: AbstractContextManager[None] = nullcontext()
