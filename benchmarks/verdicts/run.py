@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "verdicts.json"
 sys.path.insert(0, str(HERE.parent))
 
 from verdicts.scenarios import SCENARIOS, STOPPED, Scenario  # noqa: E402
@@ -82,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*SCENARIOS, []])
     parser.add_argument("--work", type=Path, default=Path("build/verdicts"), help="folder of the runs")
-    parser.add_argument("-o", "--output", type=Path, default=HERE.parent / "results" / "verdicts.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     quiet_libraries()
     record = json.loads(options.output.read_text(encoding="utf-8")) if options.output.is_file() else {}

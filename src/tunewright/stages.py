@@ -182,7 +182,7 @@ STAGES = (
             RunFile.RULE_HISTORY,
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("base model", "compared models"),
-        version=11,
+        version=12,
     ),
     Stage(
         "judge",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from verdicts import data
+from verdicts.run import RESULTS, prepare
+from verdicts.scenarios import SCENARIOS
 
 from support.constructed_answers import Says, exam_answers, trained
 from support.constructed_answers import verdict_on as verdict_on_answers
@@ -15,7 +18,7 @@ from support.finished_run import kept_answers
 from support.verdicts import answered
 from tunewright.evaluation.rule import rule
 from tunewright.evaluation.verdict import Verdict, decide
-from tunewright.recipe import Recipe
+from tunewright.recipe import Recipe, load_recipe
 from tunewright.retention.suite import load_suite
 from tunewright.run_folder import RunFolder
 
@@ -146,3 +149,20 @@ def test_an_assistant_that_loses_its_general_ability_is_worse_and_the_same_task_
         evaluation = recipe.evaluation.model_copy(update={"use": use})
         as_used = recipe.model_copy(update={"evaluation": evaluation})
         assert verdict_on_answers(run, as_used, tuned_says(MOSTLY_RIGHT, FORM_ALONE), keeps).name == name
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_has_a_recipe_and_data_that_it_names(name: str, tmp_path: Path) -> None:
+    scenario = SCENARIOS[name]
+    recipe = load_recipe(prepare(name, scenario, tmp_path), scenario.settings)
+    assert recipe.resolve(recipe.exam.file).is_file()
+    assert all(recipe.resolve(path).is_file() for path in recipe.synthesis.data)
+    assert all(recipe.resolve(path).is_dir() for path in recipe.documents.paths)
+
+
+def test_every_recorded_scenario_got_the_right_verdict() -> None:
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8"))["scenarios"]
+    assert recorded.keys() <= SCENARIOS.keys()
+    for name, outcome in recorded.items():
+        assert outcome["verdict"] in SCENARIOS[name].expected
+        assert outcome["right"]
