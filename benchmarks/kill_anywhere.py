@@ -50,8 +50,9 @@ epochs = 1
 batch_size = 8
 learning_rate = 1e-3
 checkpoint_steps = 5
+[retrieval]
+passages = 1
 [evaluation]
-rag_passages = 1
 few_shot = 1
 max_new_tokens = 24
 """

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rapidfuzz import fuzz
 
 from tunewright.records import Answer, Question, Score
+from tunewright.text.blanks import gives_value, holds_value
 from tunewright.text.choices import chosen_option, option_text
 from tunewright.text.normalization import normalize, sentences, words
 from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning
@@ -21,6 +22,8 @@ _APOLOGY = re.compile(
     r"(?:(?:i am|i'm|we are|we're)\s+(?:very\s+)?sorry|sorry|i apologi[sz]e|unfortunately)[^.!?]*[.!?]+"
 )
 _NEGATION = re.compile(r"\b(?:not|no|cannot|never|none|nothing|unable|without|unknown)\b|n't\b")
+_ITEM_BORDERS = re.compile(r"\n+|[;,](?!\d{3}\b)\s*(?:and\s+)?|\s+and\s+")
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.M)
 _REFUSAL_BOUND = 85.0  # of 100: room for a changed word or two in the recipe's own sentence
 
 _SOURCE = (
@@ -101,7 +104,7 @@ def _first_sentence(plain: str) -> str:
     return plain[start:end]
 
 
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 
 FORMAT, LABEL_MATCH, UNPARSABLE = "format", "label_match", "unparsable"
 
@@ -268,14 +271,36 @@ METRICS: dict[str, Metric] = {
 def primary(question: Question, text: str, refusal: str) -> float:
     """Return the primary score in [0, 1].
 
-    Unanswerable: 1 when the text declines, else 0. Answerable: 0 when it declines or is empty, else token-F1
-    with the right answer that is nearest (as SQuAD's script does). Where the gold is a JSON object or one of several
+    Unanswerable: 1 when the text declines, else 0. Answerable: 0 when it declines or is empty, else by the question's
+    kind: whether it gives the value (short), F1 over the items (list), or token-F1 with the right answer that is
+    nearest, as SQuAD's script does (free). Where the gold is a JSON object or one of several
     options, ``score`` uses the label match instead.
     """
     declines = is_refusal(text, refusal)
     if not question.answerable:
         return float(declines)
-    return 0.0 if declines or not text.strip() else max(token_f1(text, gold) for gold in question.golds)
+    return 0.0 if declines or not text.strip() else _SCORERS.get(question.kind, _SCORERS["free"])(question, text)
+
+
+def items_f1(text: str, items: Sequence[str]) -> float:
+    """Return the F1 of the items of a list; an item is right where it holds one of the right items, or the reverse.
+
+    Items stand in lines, or between commas, semicolons and a last "and".
+    """
+    listed = [item for item in _ITEM_BORDERS.split(_BULLET.sub("", text)) if words(item)]
+    right = [item for item in items if any(holds_value(entry, item) or holds_value(item, entry) for entry in listed)]
+    matched = [e for e in listed if any(holds_value(e, item) or holds_value(item, e) for item in items)]
+    if not right:
+        return 0.0
+    precision, share = len(matched) / len(listed), len(right) / len(items)
+    return 2 * precision * share / (precision + share)
+
+
+_SCORERS: dict[str, Callable[[Question, str], float]] = {
+    "free": lambda q, text: max(token_f1(text, gold) for gold in q.golds),
+    "short": lambda q, text: float(gives_value(text, q.golds, q.question)),
+    "list": lambda q, text: items_f1(text, q.golds),
+}
 
 
 def score(question: Question, answer: Answer, refusal: str) -> Score:

@@ -32,6 +32,7 @@ from tunewright.settings import (
     JudgeSettings,
     ModelSettings,
     PreferenceSettings,
+    RetrievalSettings,
     Settings,
     SplitSettings,
     SynthesisSettings,
@@ -63,6 +64,7 @@ class Recipe(Settings):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     preference: PreferenceSettings = PreferenceSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     judge: JudgeSettings = JudgeSettings()
     folder: Path = Field(Path(), exclude=True)
@@ -172,7 +174,11 @@ _MESSAGES = {
 
 
 # Settings of version 0.1 that have another name now, and those that are gone: what took their place.
-_MOVED = {"exam.kept": "exam.retention_items", "split.near_duplicate": "curation.near_duplicate"}
+_MOVED = {
+    "exam.kept": "exam.retention_items",
+    "split.near_duplicate": "curation.near_duplicate",
+    "evaluation.rag_passages": "retrieval.passages",
+}
 _GONE = {
     "documents.timeout_s": "every file may take 60 s; remove the line",
     "documents.memory_mb": "every file may take 1 GiB of memory; remove the line",

@@ -20,6 +20,7 @@ Side = Literal["train", "exam"]
 Ring = Literal["learned", "unseen"]
 Role = Literal["system", "user", "assistant"]
 RetentionKind = Literal["choice", "format", "passage"]
+QuestionKind = Literal["free", "short", "choice", "list"]
 
 # Tasks that later stages treat differently: own data, general instructions, and rewrites trained on as raw text.
 OWN, GENERAL, VIEW = "own", "general", "view"
@@ -148,7 +149,9 @@ class Question(Record):
 
     ``passage``, if any, is part of the prompt. The right answer to an unanswerable question is to decline; its
     ``gold`` is the recipe's refusal sentence. ``further_golds`` are as right as ``gold``. A question with ``options``
-    lists them, and its ``gold`` is one of them behind its letter. ``document`` is the cluster for the statistics.
+    lists them, and its ``gold`` is one of them behind its letter. The ``kind`` of an answerable question decides how an
+    answer is scored: "short" by its value, "choice" by the option, "list" by its items, "free" by shared words, or by
+    fields where the gold is a JSON object. ``document`` is the cluster for the statistics.
     """
 
     id: str
@@ -161,6 +164,7 @@ class Question(Record):
     evidence: Span | None = None
     further_golds: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    kind: QuestionKind = "free"
 
     @property
     def golds(self) -> tuple[str, ...]:

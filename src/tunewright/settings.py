@@ -20,6 +20,7 @@ Kind = Literal["factual", "numeric", "comparative", "methodological", "limitatio
 TeacherCheck = Literal["answerable", "judge"]
 Make = Literal["edits", "student", "best-of-n"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+WrittenKind = Literal["free", "short", "choice"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Dollars = Annotated[float, Field(ge=0)]
 Price = tuple[Dollars, Dollars]
@@ -47,6 +48,7 @@ class Arm(StrEnum):
     FEW_SHOT = "few-shot"
     SIMILAR_SHOT = "similar-shot"  # few-shot with the training samples most similar to the question
     RAG = "rag"
+    ORACLE = "oracle"  # base with the passage that holds the answer: the most that retrieval could bring
     TUNED = "tuned"
     TUNED_RAG = "tuned+rag"
     MAJORITY = "majority"  # the most frequent labels as every answer: computed where there are labels
@@ -123,6 +125,11 @@ class ExamSettings(Settings):
         0.0, ge=0, lt=1, description="share of synthesis.data that becomes the exam and is not trained on"
     )
     learned_per_document: int = Field(2, ge=0, description="questions on each training document")
+    kinds: tuple[WrittenKind, ...] = Field(
+        ("free", "short", "choice"),
+        min_length=1,
+        description="kinds of question in equal shares: free (by the teacher); short, choice (rules blank a value)",
+    )
     unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
     retention_items: int = Field(
         400, ge=0, description="of the 480 bundled items of general ability, which show forgetting; 0: none"
@@ -324,6 +331,16 @@ class PreferenceSettings(Settings):
         return make
 
 
+class RetrievalSettings(Settings):
+    """[retrieval]: the search behind the rag arms, the similar-shot arm and /why."""
+
+    model: ModelName = Field(
+        EMBEDDED,
+        description='vectors beside words: "embedded" (all-MiniLM-L6-v2), a folder or a hub name; empty: words alone',
+    )
+    passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
+
+
 class EvaluationSettings(Settings):
     """[evaluation]: the arms that answer the exam, and the margin of the verdict."""
 
@@ -338,7 +355,6 @@ class EvaluationSettings(Settings):
         "assistant: in place of the base, so general ability is guarded",
     )
     few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot and similar-shot arms")
-    rag_passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")
     margin: float = Field(0.10, gt=0, lt=1, description="smallest difference worth having (the verdict's delta)")
     forgetting_margin: float = Field(

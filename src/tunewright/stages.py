@@ -34,6 +34,7 @@ OUTSIDE = {
     "chat data": "tunewright.curation.chat_formats:data_digest",
     "preference data": "tunewright.curation.preference_pairs:pairs_digest",
     "compared models": "tunewright.evaluation.extra_arms:compared_digest",
+    "sentence model": "tunewright.stages:sentence_model_identity",
 }
 
 # What version 0.1 called them in its records: by the function's name.
@@ -174,15 +175,15 @@ STAGES = (
     Stage(
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
-        (*_PROMPT, *_STUDENT, "evaluation"),
+        (*_PROMPT, *_STUDENT, "evaluation", "retrieval.passages"),
         (*_DOCUMENTS, RunFile.EXAM, RunFile.RETENTION, RunFile.SEAL, RunFile.TRAIN, RunFile.ADAPTER),
         (
             *_RESULTS,
             RunFile.RULE,
             RunFile.RULE_HISTORY,
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
-        ("base model", "compared models"),
-        version=12,
+        ("base model", "compared models", "sentence model"),
+        version=13,
     ),
     Stage(
         "judge",
@@ -324,6 +325,13 @@ def judge_name(recipe: Recipe) -> str:
 def reward_identity(recipe: Recipe) -> str:
     """Return a digest of the reward model's files, or its hub name."""
     return identity(recipe.curation.reward, recipe.folder)
+
+
+def sentence_model_identity(recipe: Recipe) -> str:
+    """Return what names the vectors that the index compares, or nothing where it searches by words alone."""
+    from tunewright.retrieval.sentence_model import sentence_model_identity as identity_of
+
+    return identity_of(recipe.retrieval.model, recipe.folder) if recipe.retrieval.model else ""
 
 
 def retention_digest(recipe: Recipe) -> str:

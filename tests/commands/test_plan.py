@@ -73,12 +73,12 @@ def test_the_exam_that_is_there_counts_and_not_the_one_that_would_be_written(tmp
     sizes = count_sizes(own, RunFolder(tmp_path / "run"))
     assert sizes.num_questions == 30
     told, seconds = stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
-    assert told == "180 answers, 200 of general ability"
+    assert told == "210 answers, 200 of general ability"
     compared = own.model_copy(update={"evaluation": own.evaluation.model_copy(update={"compare": ("other",)})})
     more, longer = stage_work("evaluate", compared, RunFolder(tmp_path / "run"), sizes, SHAPE)
-    assert more.startswith("210 answers") and longer > seconds
+    assert more.startswith("240 answers") and longer > seconds
     assert console.rough_duration(stage_work("evaluate", own, RunFolder(tmp_path / "run"), sizes, None)[1]) == "?"
-    assert call_range("judge", compared, sizes) == (0, 30 * (7 + 2 * 4))
+    assert call_range("judge", compared, sizes) == (0, 30 * (8 + 2 * 4))
 
 
 def test_a_judge_has_calls_and_prices_of_its_own(tmp_path):

@@ -15,16 +15,16 @@ def sample(text: str, task: str = "own", turns: int = 1) -> Sample:
 
 def test_the_most_similar_sample_stands_last_before_the_question() -> None:
     samples = [sample(text) for text in TEXTS]
-    chosen = similar_shots(samples, 2)("The login service timed out again")
+    chosen = similar_shots(samples, 2, None)("The login service timed out again")
     assert [s.id for s in chosen] == [TEXTS[0], TEXTS[2]]
     shots = shots_by_arm(samples, 2, 0)
     assert set(shots) == {"few-shot", "similar-shot"}
     question = Question(
         id="q", ring="learned", document="d", question="A login service timed out", gold="x", answerable=True
     )
-    prompt = arm_prompt("similar-shot", question, "Be brief.", shots, lambda _: ())
+    prompt = arm_prompt("similar-shot", question, "Be brief.", shots, {})
     assert [m.content for m in prompt if m.role == "user"][-2:] == [TEXTS[2], "A login service timed out"]
-    assert len(arm_prompt("base", question, "Be brief.", shots, lambda _: ())) == 2
+    assert len(arm_prompt("base", question, "Be brief.", shots, {})) == 2
 
 
 def test_where_no_sample_can_be_shown_neither_arm_has_examples() -> None:

@@ -63,4 +63,4 @@ def test_the_prompts_of_the_canaries_are_those_of_the_exam(passage):
     words = {"ring": "learned", "document": "d", "gold": "426", "answerable": True, "passage": passage}
     question = Question(id="q", question="How many?", **words)
     for arm in ("base", "tuned"):
-        assert exam_prompt("Be brief.", question) == arm_prompt(arm, question, "Be brief.", {}, lambda _: ())
+        assert exam_prompt("Be brief.", question) == arm_prompt(arm, question, "Be brief.", {}, {})

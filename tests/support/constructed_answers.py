@@ -34,6 +34,7 @@ def trained(folder: Path, model: Path, chats: str, exam: str, retention_items: i
         "curation": {"near_duplicate": 1.0, "embedding_duplicate": 0.0},
         "model": {"base": str(model), "quantization": "none", "compute": "fp32"},
         "training": {"epochs": 1, "batch_size": 64, "rank": 1, "held_out_share": 0.0, "max_tokens": 4096},
+        "retrieval": {"model": ""},
         "evaluation": {"arms": list(ARMS), "few_shot": 1},
     }
     recipe = parse_recipe(content, folder)

@@ -39,6 +39,7 @@ def own_recipe(folder: Path, student: Path, **sections: Mapping[str, Any]) -> Re
         "synthesis": {"samples_per_document": 0, "data": [str(data)]},
         "model": {"base": str(student), "quantization": "none", "compute": "fp32"},
         "training": dict(_TRAINING),
+        "retrieval": {"model": ""},
         "evaluation": {"arms": ["base", "few-shot", "tuned"], "max_new_tokens": 6, "few_shot": 2},
     }
     for name, values in sections.items():

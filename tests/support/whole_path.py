@@ -29,7 +29,8 @@ def write_recipe(folder: Path, student: Path, url: str, sources: Path, **section
         "synthesis": {"samples_per_document": 4},
         "model": {"base": str(student), "quantization": "none"},
         "training": {"epochs": 2, "rank": 4, "learning_rate": 0.01, "checkpoint_steps": 2},
-        "evaluation": {"max_new_tokens": 8, "rag_passages": 1, "few_shot": 2},
+        "retrieval": {"model": "", "passages": 1},
+        "evaluation": {"max_new_tokens": 8, "few_shot": 2},
     }
     for name, values in sections.items():
         content[name] = content.get(name, {}) | values

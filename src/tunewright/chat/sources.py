@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tunewright.errors import command
-from tunewright.evaluation.arms import bm25_ranker
 from tunewright.models.chat_template import passage_text
 from tunewright.records import Chunk, Sample
+from tunewright.retrieval.index import word_ranker
 
 _SHOWN = 3
 _LONGEST = 300
@@ -28,8 +28,8 @@ class Sources:
         self, samples: Sequence[Sample], chunks: Sequence[Chunk], titles: Mapping[str, str], folder: Path
     ) -> None:
         self._samples, self._chunks, self._titles, self._folder = samples, chunks, titles, folder
-        self._rank_samples = bm25_ranker([f"{sample.question}\n{sample.answer}" for sample in self._samples])
-        self._rank_chunks = bm25_ranker([passage_text(chunk) for chunk in self._chunks])
+        self._rank_samples = word_ranker([f"{sample.question}\n{sample.answer}" for sample in self._samples])
+        self._rank_chunks = word_ranker([passage_text(chunk) for chunk in self._chunks])
 
     def nearest(self, text: str) -> Iterator[str]:
         """Yield lines about the samples and passages with the highest BM25 score for a text, samples first."""

@@ -8,10 +8,10 @@ from tunewright.chat.loop import Chat, converse
 from tunewright.chat.models import ChatModels
 from tunewright.chat.sources import Sources
 from tunewright.chat.terminal import at_keyboard
-from tunewright.evaluation.stage import read_training_chunks, read_training_samples
+from tunewright.evaluation.stage import read_training_samples
 from tunewright.pipeline import require
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import Document
+from tunewright.records import Chunk, Document, SplitEntry
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 
@@ -42,4 +42,6 @@ def chat(run: RunFolder, arms: Sequence[str], prompt: str | None) -> None:
 def _sources(run: RunFolder, recipe: Recipe) -> Sources:
     documents = run.records_if_any(RunFile.DOCUMENTS, Document)
     titles = {document.id: document.title for document in documents}
-    return Sources(read_training_samples(run, recipe), read_training_chunks(run), titles, run.path)
+    train_side = {e.document for e in run.records_if_any(RunFile.SPLIT, SplitEntry) if e.side == "train"}
+    chunks = [chunk for chunk in run.records_if_any(RunFile.CHUNKS, Chunk) if chunk.document in train_side]
+    return Sources(read_training_samples(run, recipe), chunks, titles, run.path)

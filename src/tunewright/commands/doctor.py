@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from tunewright import console
 from tunewright.errors import UserError
 from tunewright.models import source
+from tunewright.retrieval import sentence_model
 
 _LEAST_FREE_BYTES = 3_000_000_000
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "xllamacpp")
@@ -42,13 +43,14 @@ def examine(fetch: bool) -> None:
     """Print one line per check.
 
     Args:
-        fetch: fetch and convert the embedded model when the cache lacks it.
+        fetch: fetch the embedded models, and convert the first, when the cache lacks them.
 
     Raises:
         UserError: a check failed.
     """
     if fetch:
         source.model_folder()
+        sentence_model.embedded_folder()
     failed = []
     for name, check in CHECKS.items():
         passed, text = check()
@@ -115,8 +117,11 @@ def _existing_cache() -> str:
 
 
 def _model_cache() -> tuple[bool, str]:
-    ready = (source.cache_folder() / source.NAME / "config.json").is_file()
-    state = "the embedded model is there" if ready else "no embedded model yet; tunewright doctor --fetch gets it"
+    names = (source.NAME, sentence_model.NAME)
+    missing = [name for name in names if not (source.cache_folder() / name / "config.json").is_file()]
+    state = "the embedded models are there"
+    if missing:
+        state = f"no {' and no '.join(missing)} yet; tunewright doctor --fetch gets what is missing"
     return True, f"{source.cache_folder()}: {state}"
 
 

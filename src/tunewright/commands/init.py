@@ -16,6 +16,7 @@ from tunewright.settings import (
     EvaluationSettings,
     ExamSettings,
     ModelSettings,
+    RetrievalSettings,
     SynthesisSettings,
     TrainingSettings,
 )
@@ -57,7 +58,8 @@ def papers_demo() -> Recipe:
         exam=ExamSettings(learned_per_document=1, unseen_per_document=2),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
         training=TrainingSettings(epochs=4, batch_size=8, learning_rate=7e-4, checkpoint_steps=10),
-        evaluation=EvaluationSettings(rag_passages=1, few_shot=2, max_new_tokens=_ANSWER_TOKENS),
+        retrieval=RetrievalSettings(passages=1),
+        evaluation=EvaluationSettings(few_shot=2, max_new_tokens=_ANSWER_TOKENS),
     )
 
 

@@ -176,8 +176,8 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
 
 
 def _arms(recipe: Recipe) -> list[Arm]:
-    """Return the arms that can run: RAG needs documents, worked examples need training chats."""
-    without = set() if recipe.documents.paths else {Arm.RAG, Arm.TUNED_RAG}
+    """Return the arms that can run: RAG and oracle need documents, worked examples need training chats."""
+    without = set() if recipe.documents.paths else {Arm.RAG, Arm.TUNED_RAG, Arm.ORACLE}
     if not recipe.needs_samples:
         without |= {Arm.FEW_SHOT, Arm.SIMILAR_SHOT}
     return [arm for arm in recipe.evaluation.arms if arm not in without]

@@ -7,14 +7,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from tunewright.evaluation.arms import BASE_AND_TUNED, RETRIEVING, Shots, arm_prompt, retriever
+from tunewright.evaluation.arms import BASE_AND_TUNED, Passages, Shots, arm_prompt
 from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_all, batch_size
 from tunewright.evaluation.retention import RetentionExam
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
-from tunewright.records import Answer, Chunk, Message, Question, RetentionAnswer, RetentionItem, digest
+from tunewright.records import Answer, Message, Question, RetentionAnswer, RetentionItem, digest
 from tunewright.run_folder import Journal
 from tunewright.text.choices import option_text
 from tunewright.text.perturbation import false_versions
@@ -30,7 +30,7 @@ def all_answers(
     weights_by_arm: Mapping[str, ModelWeights],
     items: Sequence[RetentionItem] = (),
     shots: Mapping[str, Shots] = MappingProxyType({}),
-    chunks: Sequence[Chunk] = (),
+    passages: Mapping[str, Passages] = MappingProxyType({}),
 ) -> tuple[list[Answer], list[RetentionAnswer]]:
     """Return every arm's answer to every question, by arm and in the exam's order, and the retention answers.
 
@@ -41,13 +41,13 @@ def all_answers(
         weights_by_arm: the weights that answer for each arm.
         items: the retention items, which base and tuned answer; empty where either arm is missing.
         shots: the examples of each arm that shows some, as ``shots_by_arm`` returns them.
-        chunks: what the retrieving arms search.
+        passages: the passages of each arm that shows some, as ``passages_by_arm`` returns them.
 
     Raises:
         StageError: a likelihood overflowed.
     """
     pool, settings = ModelPool(), recipe.evaluation
-    jobs_by_arm = question_jobs(recipe, questions, weights_by_arm, pool, shots, chunks)
+    jobs_by_arm = question_jobs(recipe, questions, weights_by_arm, pool, shots, passages)
     retention = RetentionExam(items, {arm: weights_by_arm[arm] for arm in BASE_AND_TUNED} if items else {}, pool)
     plan = _plan(jobs_by_arm, weights_by_arm, pool, settings.max_new_tokens)
     outputs = answer_all(journal, [*plan, *retention.plan()], pool)
@@ -66,13 +66,12 @@ def question_jobs(
     weights_by_arm: Mapping[str, ModelWeights],
     pool: ModelPool,
     shots: Mapping[str, Shots] = MappingProxyType({}),
-    chunks: Sequence[Chunk] = (),
+    passages: Mapping[str, Passages] = MappingProxyType({}),
 ) -> dict[str, KeyedJobs]:
     """Return each arm's jobs, as ``all_answers`` answers them; ``pool`` gives the tokenizers."""
-    retrieve = retriever(chunks if RETRIEVING & weights_by_arm.keys() else (), recipe.evaluation.rag_passages)
 
     def prompt(arm: str, question: Question) -> tuple[Message, ...]:
-        return arm_prompt(arm, question, recipe.system_prompt, shots, retrieve)
+        return arm_prompt(arm, question, recipe.system_prompt, shots, passages)
 
     return {
         arm: _keyed_jobs(recipe, questions, partial(prompt, arm), weights, pool.tokenizer(weights))

@@ -10,39 +10,97 @@ from typing import Any
 from tunewright.metrics import read_object
 from tunewright.models.chat_template import exam_prompt, passage_text
 from tunewright.records import Answer, Chunk, Message, Question, Sample, digest
+from tunewright.retrieval.index import Index
+from tunewright.retrieval.sentence_model import SentenceModel
 from tunewright.settings import Arm
 
 WITH_ADAPTER = frozenset({Arm.TUNED, Arm.TUNED_RAG})  # arms that answer with the adapter on
 BASE_AND_TUNED = (Arm.BASE, Arm.TUNED)  # the arms that answer the retention items
 RETRIEVING = frozenset({Arm.RAG, Arm.TUNED_RAG})
+SEARCHING = RETRIEVING | {Arm.SIMILAR_SHOT}  # arms that need an index
 
-Retrieve = Callable[[str], Sequence[str]]
+RECALL_DEPTHS = (1, 2, 3, 5, 10)
+_MOST_PASSAGES = 32  # that a recipe may ask for
+
+Passages = Callable[[Question], Sequence[str]]  # from a question to the passages in its prompt
 Shots = Callable[[str], Sequence[Sample]]  # from a question to the worked examples in its prompt
-Rank = Callable[[str, int], list[tuple[int, float]]]
 
 
-def bm25_ranker(texts: Sequence[str]) -> Rank:
-    """Return a function from (query, number) to (index, score) of the best texts by BM25 (Lù 2024), best first."""
-    import bm25s
+class Library:
+    """The passages of all documents, held-out ones too, as a user's own retrieval would have them.
 
-    if not texts:
-        return lambda query, number: []
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(texts), stopwords="en", show_progress=False), show_progress=False)
+    Args:
+        chunks: of all documents.
+        index: over their texts, in the same order.
+        groups: the near-duplicate group of each document, as the split found them.
+    """
 
-    def rank(query: str, number: int) -> list[tuple[int, float]]:
-        tokens = bm25s.tokenize(query, stopwords="en", show_progress=False)
-        indices, scores = index.retrieve(tokens, k=min(number, len(texts)), show_progress=False)
-        return [(int(i), float(score)) for i, score in zip(indices[0], scores[0], strict=True)]
+    def __init__(self, chunks: Sequence[Chunk], index: Index, groups: Mapping[str, str]) -> None:
+        self.chunks, self._index, self._groups = chunks, index, groups
+        self._ranked_by_question: dict[
+            str, list[Chunk]
+        ] = {}  # by question: several arms, and the recall, ask for the same
+        self._of_group: dict[str, set[int]] = {}
+        for number, chunk in enumerate(chunks):
+            self._of_group.setdefault(groups.get(chunk.document, chunk.document), set()).add(number)
 
-    return rank
+    def retrieved(self, question: Question, number: int) -> list[Chunk]:
+        """Return the best passages for a question.
+
+        A question on an unseen document whose right answer is to decline asks what happens without that document: the
+        document, and its near-duplicates, are hidden from it.
+        """
+        if question.id not in self._ranked_by_question:
+            ranked = self._index.search(question.question, _MOST_PASSAGES, self._hidden_from(question))
+            self._ranked_by_question[question.id] = [self.chunks[index] for index, _ in ranked]
+        return self._ranked_by_question[question.id][:number]
+
+    def _hidden_from(self, question: Question) -> frozenset[int]:
+        if question.ring == "unseen" and not question.answerable:
+            group = self._groups.get(question.document, question.document)
+            return frozenset(self._of_group.get(group, ()))
+        return frozenset()
+
+    def evidence(self, question: Question) -> Chunk | None:
+        """Return the passage that holds the most of a question's evidence; None where the question names none."""
+        span = question.evidence
+        if span is None or not question.answerable:
+            return None
+
+        def overlap(chunk: Chunk) -> int:
+            return min(chunk.end, span.end) - max(chunk.start, span.start) if chunk.document == span.document else 0
+
+        best = max(self.chunks, key=overlap, default=None)
+        return best if best is not None and overlap(best) > 0 else None
 
 
-def retriever(chunks: Sequence[Chunk], num_passages: int) -> Retrieve:
-    """Return a function from a question to the best passages by BM25, of the given chunks."""
-    texts = [passage_text(chunk) for chunk in chunks]
-    rank = bm25_ranker(texts)
-    return lambda question: [texts[index] for index, _ in rank(question, num_passages)]
+def recall(library: Library, questions: Sequence[Question]) -> tuple[int, dict[int, float]]:
+    """Return how many closed-book questions name their evidence, and the share found by number of passages.
+
+    A question counts as found where its evidence's own passage is among those retrieved.
+    """
+    ranks: list[int] = []
+    for question in questions:
+        evidence = library.evidence(question) if question.passage is None else None
+        if evidence is None:
+            continue
+        retrieved = [chunk.id for chunk in library.retrieved(question, max(RECALL_DEPTHS))]
+        ranks.append(retrieved.index(evidence.id) if evidence.id in retrieved else max(RECALL_DEPTHS))
+    shares = {depth: sum(rank < depth for rank in ranks) / len(ranks) for depth in RECALL_DEPTHS} if ranks else {}
+    return len(ranks), shares
+
+
+def passages_by_arm(library: Library, num_passages: int) -> dict[str, Passages]:
+    """Return the passages of each arm that shows some: what a search returns, or the evidence's own passage."""
+
+    def retrieved(question: Question) -> Sequence[str]:
+        return [passage_text(chunk) for chunk in library.retrieved(question, num_passages)]
+
+    def evidence(question: Question) -> Sequence[str]:
+        chunk = library.evidence(question)
+        return [passage_text(chunk)] if chunk else []
+
+    return {**dict.fromkeys(RETRIEVING, retrieved), Arm.ORACLE: evidence}
 
 
 def few_shot_examples(samples: Sequence[Sample], number: int, seed: int) -> list[Sample]:
@@ -62,24 +120,26 @@ def _showable(samples: Sequence[Sample]) -> list[Sample]:
     return [s for s in samples if s.task != "grounded" and sum(m.role == "user" for m in s.messages) == 1]
 
 
-def similar_shots(samples: Sequence[Sample], number: int) -> Shots:
+def similar_shots(samples: Sequence[Sample], number: int, model: SentenceModel | None) -> Shots:
     """Return a function from a question to the similar-shot arm's examples, the most similar last.
 
-    Similarity is BM25 of the question over the samples' prompts. Examples chosen for each question are a stronger
-    rival than fixed ones (Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?"), and the example next to
-    the question weighs most. Training samples are decontaminated, so none is a near-duplicate of the exam.
+    Similarity is the index's, of the question over the samples' prompts. Examples chosen for each question are a
+    stronger rival than fixed ones (Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?"), and the example
+    next to the question weighs most. Training samples are decontaminated, so none is a near-duplicate of the exam.
     """
     pool = _showable(samples)
-    rank = bm25_ranker([next(m.content for m in sample.messages if m.role == "user") for sample in pool])
-    return lambda question: [pool[index] for index, _ in reversed(rank(question, number))]
+    index = Index([next(m.content for m in sample.messages if m.role == "user") for sample in pool], model)
+    return lambda question: [pool[number] for number, _ in reversed(index.search(question, number))]
 
 
-def shots_by_arm(samples: Sequence[Sample], number: int, seed: int) -> dict[str, Shots]:
+def shots_by_arm(
+    samples: Sequence[Sample], number: int, seed: int, model: SentenceModel | None = None
+) -> dict[str, Shots]:
     """Return the examples of each arm that shows some; empty where no sample can be shown."""
     fixed = few_shot_examples(samples, number, seed)
     if not fixed:
         return {}
-    return {Arm.FEW_SHOT: lambda question: fixed, Arm.SIMILAR_SHOT: similar_shots(samples, number)}
+    return {Arm.FEW_SHOT: lambda question: fixed, Arm.SIMILAR_SHOT: similar_shots(samples, number, model)}
 
 
 def majority_answer(samples: Sequence[Sample]) -> str | None:
@@ -105,10 +165,10 @@ def majority_answers(questions: Sequence[Question], text: str) -> list[Answer]:
 
 
 def arm_prompt(
-    arm: str, question: Question, system_prompt: str, shots: Mapping[str, Shots], retrieve: Retrieve
+    arm: str, question: Question, system_prompt: str, shots: Mapping[str, Shots], passages: Mapping[str, Passages]
 ) -> tuple[Message, ...]:
     """Return the conversation that an arm continues."""
-    passages = retrieve(question.question) if arm in RETRIEVING and question.passage is None else ()
+    context = passages[arm](question) if arm in passages and question.passage is None else ()
     shown = shots[arm](question.question) if arm in shots else ()
     examples = [m for sample in shown for m in sample.messages if m.role != "system"]
-    return exam_prompt(system_prompt, question, passages, examples)
+    return exam_prompt(system_prompt, question, context, examples)

@@ -86,6 +86,20 @@ class RetentionResult(Record):
     num_gained: int
 
 
+class RetrievalResult(Record):
+    """How often the search returns the passage that holds the answer.
+
+    ``recall`` is the share of the ``num_questions`` closed-book questions with evidence whose passage is among the
+    first so many, by that number; ``passages`` of them are in the prompt of the rag arms.
+    """
+
+    num_questions: int
+    num_passages: int
+    passages: int
+    model: str
+    recall: dict[int, float]
+
+
 class Results(Record):
     """Everything measured on one exam; NLL differences are base minus tuned, so that above zero is better.
 
@@ -112,6 +126,7 @@ class Results(Record):
     nll_placebo: Difference | None = None
     same_as_base: float | None = None
     gold_nll_moved: float | None = None
+    retrieval: RetrievalResult | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not answer the exam."""

@@ -54,6 +54,10 @@ _OF_FORM: dict[str, str] = {
     Arm.MAJORITY: "the most frequent labels of the training data as every answer",
     Arm.PLACEBO: "the same training on the same prompts, with their answers shuffled within each task",
 }
+_PRIMARY = (
+    "by the kind of question: label match (JSON gold, options), 1 for the right value (short), F1 over items (list), "
+    "token-F1 (free) if answered; 1 for declining the unanswerable; else 0"
+)
 
 CHEAP = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG)  # rivals that need no training
 
@@ -109,7 +113,7 @@ def rule(
     return {
         "version": RULE_VERSION,
         "metrics_version": METRICS_VERSION,
-        "primary": "label match (JSON gold) or token-F1 if answered; 1 for declining the unanswerable; else 0",
+        "primary": _PRIMARY,
         "interval": _INTERVAL,
         "margin": margin,
         "alpha": 0.05,

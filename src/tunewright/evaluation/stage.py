@@ -11,22 +11,29 @@ from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.arms import (
     BASE_AND_TUNED,
-    RETRIEVING,
+    SEARCHING,
     WITH_ADAPTER,
+    Library,
     majority_answer,
     majority_answers,
+    passages_by_arm,
+    recall,
     shots_by_arm,
 )
 from tunewright.evaluation.comparison_csv import comparison_csv, marks_in
 from tunewright.evaluation.extra_arms import extra_arms, weights_of
 from tunewright.evaluation.judge import AnsweredExam, check_independent, judge_answers, summarize
+from tunewright.evaluation.results import RetrievalResult
 from tunewright.evaluation.rule import CHEAP, note_rule, rule
 from tunewright.evaluation.seal import CHECKED, SEALED, SealState
-from tunewright.evaluation.verdict import decide
+from tunewright.evaluation.verdict import Verdict, decide
 from tunewright.metrics import score
+from tunewright.models.chat_template import passage_text
 from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, AnyRecord, Chunk, Question, RetentionItem, Sample, SplitEntry, StageSummary
+from tunewright.retrieval.index import Index
+from tunewright.retrieval.sentence_model import SentenceModel, open_sentence_model
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 from tunewright.storage import file_digest
@@ -49,12 +56,12 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     seal = run.json_if_any(RunFile.SEAL)
     questions = _sealed(run, seal, "exam", Question)
-    samples = read_training_samples(run, recipe)
-    shots, majority = shots_by_arm(samples, recipe.evaluation.few_shot, recipe.seed), majority_answer(samples)
-    impossible = _impossible_arms(can_retrieve=run.file(RunFile.SPLIT).exists(), has_shots=bool(shots))
+    samples, model = read_training_samples(run, recipe), sentence_model(recipe)
+    shots = shots_by_arm(samples, recipe.evaluation.few_shot, recipe.seed, model)
+    majority, library = majority_answer(samples), read_library(run, model)
+    impossible = _impossible_arms(library, questions, has_shots=bool(shots))
     arms = _possible_arms(recipe.evaluation.arms, impossible)
     items = _sealed(run, seal, "kept", RetentionItem) if set(BASE_AND_TUNED) <= set(arms) else []
-    chunks = read_training_chunks(run) if RETRIEVING & set(arms) else []
     extras = {extra.name: extra for extra in extra_arms(recipe)}
     forgetting_margin = recipe.evaluation.forgetting_margin if items else None
     absent_rivals = {arm: reason for arm, reason in impossible.items() if arm in CHEAP}
@@ -67,12 +74,14 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     run.write_json(RunFile.RULE, the_rule)
     weights = weights_by_arm(run, recipe, arms) | {name: weights_of(extra, recipe) for name, extra in extras.items()}
     journal = run.journal(RunFile.ANSWERS_JOURNAL)
-    answers, retention_answers = all_answers(journal, recipe, questions, weights, items, shots, chunks)
+    passages = passages_by_arm(library, recipe.retrieval.passages) if library else {}
+    answers, retention_answers = all_answers(journal, recipe, questions, weights, items, shots, passages)
     answers += majority_answers(questions, majority) if majority else []
     by_id = {question.id: question for question in questions}
     scores = [score(by_id[answer.question], answer, recipe.refusal) for answer in answers]
     other_bases = [name for name, extra in extras.items() if extra.base]
     verdict = decide(scores, answers, the_rule, _leaks(run, recipe), retention_answers, changes, other_bases)
+    verdict = _with_retrieval(verdict, library, questions, recipe)
     run.write_records(RunFile.ANSWERS, answers)
     run.write_records(RunFile.RETENTION_ANSWERS, retention_answers)
     run.write_records(RunFile.SCORES, scores)
@@ -123,11 +132,37 @@ def read_training_samples(run: RunFolder, recipe: Recipe) -> list[Sample]:
     return run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else []
 
 
-def read_training_chunks(run: RunFolder) -> list[Chunk]:
-    """Return the chunks of the training documents; none where a run has only the user's own data."""
+def sentence_model(recipe: Recipe) -> SentenceModel | None:
+    """Return the recipe's sentence model; None where an index searches by words alone, or no arm searches."""
+    searching = SEARCHING & set(recipe.evaluation.arms)
+    return open_sentence_model(recipe.retrieval.model, recipe.folder) if recipe.retrieval.model and searching else None
+
+
+def read_library(run: RunFolder, model: SentenceModel | None) -> Library | None:
+    """Return the passages of all documents with their index; None where a run has only the user's own data."""
     split = run.records_if_any(RunFile.SPLIT, SplitEntry)
-    train_side = {entry.document for entry in split if entry.side == "train"}
-    return [c for c in run.read_records(RunFile.CHUNKS, Chunk) if c.document in train_side] if split else []
+    chunks = run.read_records(RunFile.CHUNKS, Chunk) if split else []
+    if not chunks:
+        return None
+    index = Index([passage_text(chunk) for chunk in chunks], model, [chunk.title for chunk in chunks])
+    return Library(chunks, index, {entry.document: entry.group for entry in split})
+
+
+def _with_retrieval(
+    verdict: Verdict, library: Library | None, questions: Sequence[Question], recipe: Recipe
+) -> Verdict:
+    """Return the verdict with the recall of the search behind the rag arms, where they ran."""
+    if library is None or verdict.results.arm(Arm.RAG) is None:
+        return verdict
+    num_questions, shares = recall(library, questions)
+    result = RetrievalResult(
+        num_questions=num_questions,
+        num_passages=len(library.chunks),
+        passages=recipe.retrieval.passages,
+        model=recipe.retrieval.model,
+        recall=shares,
+    )
+    return verdict.model_copy(update={"results": verdict.results.model_copy(update={"retrieval": result})})
 
 
 def read_seal_state(run: RunFolder) -> SealState:
@@ -169,9 +204,13 @@ def weights_by_arm(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[
     return {arm: weights.get(arm, weights[Arm.BASE]) for arm in arms}
 
 
-def _impossible_arms(can_retrieve: bool, has_shots: bool) -> dict[str, str]:
+def _impossible_arms(library: Library | None, questions: Sequence[Question], has_shots: bool) -> dict[str, str]:
     """Return the arms that have no context to show, with the reason: they would only repeat base or tuned."""
-    reasons = {} if can_retrieve else dict.fromkeys((Arm.RAG, Arm.TUNED_RAG), "there are no documents to search")
+    reasons: dict[str, str] = {}
+    if library is None:
+        reasons = dict.fromkeys((Arm.RAG, Arm.TUNED_RAG, Arm.ORACLE), "there are no documents to search")
+    elif not any(question.passage is None and library.evidence(question) for question in questions):
+        reasons = {Arm.ORACLE: "no question without a passage names its evidence"}
     if not has_shots:
         reasons |= dict.fromkeys((Arm.FEW_SHOT, Arm.SIMILAR_SHOT), "there is no training chat to show")
     return {str(arm): reason for arm, reason in reasons.items()}

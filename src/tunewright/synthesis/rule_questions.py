@@ -1,0 +1,93 @@
+"""Exam questions that rules write without a teacher: a value of an evidence sentence is blanked out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tunewright.records import Document, digest
+from tunewright.synthesis.questions import EvidenceSentence, short_title
+from tunewright.text.blanks import Blank, ValueKind, blanks, holds_value
+from tunewright.text.choices import listed, option_text
+from tunewright.text.normalization import normalize
+
+RuleKind = Literal["short", "choice"]
+_VALUE_NAMES: dict[ValueKind, str] = {
+    "percentage": "percentage",
+    "year": "year",
+    "decimal": "number",
+    "count": "number",
+    "name": "name",
+}
+_NUM_WRONG = 3  # options beside the right one
+
+
+@dataclass(frozen=True)
+class RuleQuestion:
+    """A question with its right answer; ``options`` of a choice, the right one among them."""
+
+    kind: RuleKind
+    question: str
+    gold: str
+    evidence: EvidenceSentence
+    options: tuple[str, ...] = ()
+
+
+class RuleWriter:
+    """Writes questions on evidence sentences, and checks them against all other documents.
+
+    Args:
+        evidence: the evidence sentences of each document, by its identifier.
+        seed: decides which value of a sentence is asked for, and the order of the options.
+    """
+
+    def __init__(self, evidence: Mapping[str, Sequence[EvidenceSentence]], seed: int) -> None:
+        self._seed = seed
+        self._by_kind: dict[ValueKind, dict[str, list[str]]] = {}  # kind → value → documents
+        self._by_context: dict[str, set[str]] = {}
+        for document, sentences in evidence.items():
+            for blank in (blank for item in sentences for blank in blanks(item.sentence)):
+                self._by_kind.setdefault(blank.kind, {}).setdefault(blank.value, []).append(document)
+                self._by_context.setdefault(blank.context, set()).add(normalize(blank.value))
+
+    def write(self, kind: RuleKind, document: Document, evidence: EvidenceSentence) -> RuleQuestion | None:
+        """Return a question on one sentence; None where it states no value that can be asked for.
+
+        The value stands in the sentence, and so in its passage. It is not asked for where the same words stand around
+        another value elsewhere: two passages would answer the question differently.
+        """
+        candidates = [blank for blank in blanks(evidence.sentence) if len(self._by_context[blank.context]) == 1]
+        candidates = [blank for blank in candidates if not holds_value(document.title, blank.value)]
+        for blank in sorted(candidates, key=lambda item: digest(self._seed, document.source, item.text, item.value)):
+            name = short_title(document.title, 8)
+            source = f', according to "{name}"' if name else ""
+            question = f'Which {_VALUE_NAMES[blank.kind]} belongs in the blank of "{blank.text}"{source}?'
+            if kind == "short":
+                return RuleQuestion(kind, question, blank.value, evidence)
+            options = self._options(blank, document.id)
+            if options:
+                gold = option_text(options, options.index(blank.value))
+                return RuleQuestion(kind, listed(question, options), gold, evidence, options)
+        return None
+
+    def _options(self, blank: Blank, document: str) -> tuple[str, ...]:
+        """Return the value among three of its kind from other documents, shuffled; none where there are too few."""
+        own = self._by_kind[blank.kind]
+        others = [value for value, documents in own.items() if document not in documents]
+        ranked = sorted(_distinct(others, blank.value), key=lambda value: digest(self._seed, blank.text, value))
+        if len(ranked) < _NUM_WRONG:
+            return ()
+        options = [blank.value, *ranked[:_NUM_WRONG]]
+        return tuple(sorted(options, key=lambda value: digest(self._seed, "options", blank.text, value)))
+
+
+def _distinct(values: Iterable[str], right: str) -> list[str]:
+    """Return the values that differ from the right one and from each other by more than their form."""
+    kept: list[str] = []
+    for value in values:
+        if not any(holds_value(value, other) or holds_value(other, value) for other in (right, *kept)):
+            kept.append(value)
+            if len(kept) == 50:  # enough to draw from: a corpus has thousands
+                break
+    return kept

@@ -1,0 +1,75 @@
+"""Questions that rules write: right by construction, with wrong options of the same kind from other documents."""
+
+from itertools import pairwise
+
+from tunewright.metrics import score
+from tunewright.records import Answer, Chunk, Document, Question
+from tunewright.synthesis.questions import ranked_evidence
+from tunewright.synthesis.rule_questions import RuleWriter
+from tunewright.text.blanks import holds_value
+from tunewright.text.normalization import ngrams, words
+
+FACTS = [("nurses", 120, "hospitals"), ("farmers", 348, "valleys"), ("pupils", 77, "schools"), ("miners", 915, "towns"),
+         ("divers", 64, "harbours"), ("weavers", 233, "villages")]  # fmt: skip
+
+
+def corpus(sentence="The survey of {0} in the northern {2} reached {1} people during the first winter of the study."):
+    documents = [
+        Document(id=f"d{n}", title=f"A winter survey of {fact[0]}", source=f"{n}.md", text=sentence.format(*fact))
+        for n, fact in enumerate(FACTS)
+    ]
+    evidence = {}
+    for document in documents:
+        chunk = Chunk(id=f"c{document.id}", document=document.id, title=document.title, section=(), start=0,
+                      end=len(document.text), text=document.text, num_tokens=20)  # fmt: skip
+        evidence[document.id] = ranked_evidence(document, [chunk], 0)
+    return documents, evidence
+
+
+def test_a_short_question_has_its_value_as_gold_and_no_run_of_thirteen_words_of_its_sentence():
+    documents, evidence = corpus()
+    writer = RuleWriter(evidence, 0)
+    for document, fact in zip(documents, FACTS, strict=True):
+        one = writer.write("short", document, evidence[document.id][0])
+        assert one.gold == str(fact[1])
+        assert document.title in one.question and not holds_value(one.question, one.gold)
+        assert not ngrams(words(one.question), 13) & ngrams(words(document.text), 13)
+
+
+def test_a_choice_lists_the_value_among_three_of_other_documents_and_is_scored_by_it():
+    documents, evidence = corpus()
+    writer = RuleWriter(evidence, 0)
+    letters = set()
+    for document, fact in zip(documents, FACTS, strict=True):
+        one = writer.write("choice", document, evidence[document.id][0])
+        assert len(one.options) == len(set(one.options)) == 4 and str(fact[1]) in one.options
+        assert set(one.options) <= {str(other[1]) for other in FACTS}
+        question = Question(id="q", ring="learned", document=document.id, question=one.question, gold=one.gold,
+                            answerable=True, options=one.options, kind="choice")  # fmt: skip
+
+        def scored(text, question=question):
+            answer = Answer(question="q", arm="base", text=text, finish="stop", num_prompt_tokens=1, num_tokens=1,
+                            duration_s=1, gold_nll=1)  # fmt: skip
+            return score(question, answer, "I cannot say.").primary
+
+        assert scored(one.gold[0]) == scored(one.gold) == scored(f"It is {fact[1]}.") == 1
+        wrong = next(option for option in one.options if option != str(fact[1]))
+        assert scored(wrong) == scored("I cannot say.") == 0
+        letters.add(one.gold[0])
+    assert len(letters) > 1  # the right one does not always stand in the same place
+
+
+def test_words_that_stand_around_different_values_in_two_documents_are_not_asked():
+    documents, evidence = corpus(
+        "In this part of the survey of the winter, people reached {1} points of the scale at most times."
+    )
+    writer = RuleWriter(evidence, 0)
+    assert [writer.write("short", document, evidence[document.id][0]) for document in documents] == [None] * len(FACTS)
+
+
+def test_the_seed_alone_decides():
+    documents, evidence = corpus()
+    first, same = (RuleWriter(evidence, 3).write("choice", documents[0], evidence["d0"][0]) for _ in range(2))
+    assert first == same
+    orders = [RuleWriter(evidence, seed).write("choice", documents[0], evidence["d0"][0]).options for seed in range(8)]
+    assert any(a != b for a, b in pairwise(orders))
