@@ -7,6 +7,7 @@ import pytest
 from support.able_teacher import able
 from support.faulty_server import Answer, fake_teacher, in_turn
 from support.quirky_server import QUIRKS, Respond, rewords
+from support.stand_in_servers import SERVERS
 from support.synthesis_run import SUBJECTS, make_run, recipe_for
 from tunewright.errors import TeacherError
 from tunewright.records import Question, Sample, StageSummary
@@ -53,6 +54,16 @@ def test_every_quirk_gives_the_same_samples(tmp_path, plain, name):
     assert questions_and_samples(run) == (questions, samples)
     assert num_calls <= len(bodies) <= num_calls + most_wasted
     assert bool(most_wasted) <= ("teacher_is_asked" in summary.figures)  # and its reason: see test_dialect
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_each_of_six_servers_gives_the_same_samples(tmp_path, plain, name, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sesame")
+    questions, samples, num_calls = plain
+    path, quirk = SERVERS[name]
+    run, _, bodies = write_all(tmp_path / "run", quirk(able), {"api_key_env": "SOME_KEY"}, version=path)
+    assert questions_and_samples(run) == (questions, samples)
+    assert len(bodies) <= num_calls + 2
 
 
 def test_a_thinking_teacher_gets_room_and_its_tokens_are_paid(tmp_path):

@@ -271,7 +271,7 @@ def test_a_server_without_schemas_gets_none_from_then_on():
 
 
 def test_a_400_for_another_reason_does_not_switch_schemas_off():
-    with fake_teacher(in_turn(*[Answer(400, {"error": "not today"})] * 3)) as server:
+    with fake_teacher(in_turn(*[Answer(400, {"error": "not today"})] * 2)) as server:
         shared = client(server.url)
         with pytest.raises(UnusableReplyError):
             shared.complete(ask(schema=SCHEMA))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tunewright.cli.options import folder_argument
+from tunewright.cli.options import allow_key_option, folder_argument, set_option
 
 
 @click.command()
@@ -123,11 +123,25 @@ def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | Non
 
 @click.command()
 @click.option("--fetch", is_flag=True, help="Fetch the embedded model as well.")
-def doctor(fetch: bool) -> None:
+@click.option(
+    "--teacher",
+    "recipe",
+    metavar="RECIPE",
+    type=click.Path(path_type=Path),
+    help="Check a recipe's teacher and judge instead: one cheap call of each form.",
+)
+@set_option
+@allow_key_option
+def doctor(fetch: bool, recipe: Path | None, assignments: tuple[str, ...]) -> None:
     """Check Python, torch, GPU, bitsandbytes (a real quantized step), disk and model cache."""
     from tunewright.commands.doctor import examine
+    from tunewright.commands.teacher_check import examine_teacher
+    from tunewright.recipe import load_recipe
 
-    examine(fetch)
+    if recipe:
+        examine_teacher(load_recipe(recipe, assignments))
+    else:
+        examine(fetch)
 
 
 COMMANDS = (

@@ -157,10 +157,10 @@ class Refusals:
             if way.is_sent(body)
             and (match := way.words.search(words))
             and not (too_large and way.change in (_MAX_COMPLETION, _MAX_TOKENS))
-            and self._failures[(way.change,)] < _MOST_FAILURES
         ]
         if named:  # the first that is named: some servers go on to advise
-            return Change((min(named)[1],), True)
+            change = Change((min(named)[1],), True)
+            return change if self._failures[change.parts] < _MOST_FAILURES else None
         if too_large or is_proven:
             return None
         return self._guess(status, body)
@@ -183,8 +183,10 @@ class Refusals:
 
     @staticmethod
     def names(change: Change, words: str) -> bool:
-        """Return whether a refusal still names the cause of a change."""
-        return any(way.change in change.parts and way.words.search(words) for way in _WAYS)
+        """Return whether a refusal still names the cause of a change; a low effort is one step of two."""
+        return any(
+            way.change in change.parts and way.change != _LOW_EFFORT and way.words.search(words) for way in _WAYS
+        )
 
 
 def smaller_room(room: int, status: int, words: str) -> int:

@@ -157,6 +157,7 @@ class Endpoint:
             elif change:
                 self._refusals.failed(change)
                 dialect = self.dialect
+                body = request_body(self._model, request, dialect.changes, self._extra, self._reasoning)
             room = smaller_room(request.room, answer.status, words)
             if room < request.room:
                 request, change = replace(request, room=room), None
