@@ -84,3 +84,11 @@ def test_public_names_exist_and_are_sorted():
 
 def test_version_is_the_changelogs():
     assert f"## {tunewright.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_tests_of_the_page_on_reliability_exist():
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) >= page.count("\n| ") - 2 * page.count("\n|---")
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"

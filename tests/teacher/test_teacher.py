@@ -113,6 +113,13 @@ def test_a_damaged_entry_is_named(run):
         pass
 
 
+def test_half_a_character_in_an_earlier_journal_is_a_malformed_reply(run):
+    entry = {"key": ask("a").key("http://x/v1|m"), "stage": "synth", "model": "http://x/v1|m", "text": "a \ud800 b"}
+    run.journal("teacher.jsonl").append(entry | {"finish": "stop", "num_prompt_tokens": 1, "num_tokens": 1})
+    with open_teacher(run.journal("teacher.jsonl"), settings_for("http://x/v1"), "synth") as teacher:
+        assert teacher.ask_all([ask("a")], "asking") == [Reply("a \ufffd b", "malformed", 1, 1)]
+
+
 def test_a_few_failed_calls_are_counted_and_not_journalled(run):
     def respond(seen):
         bad = seen.body["messages"][0]["content"].endswith(("3", "4"))
