@@ -134,8 +134,7 @@ def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | Non
 @allow_key_option
 def doctor(fetch: bool, recipe: Path | None, assignments: tuple[str, ...]) -> None:
     """Check Python, torch, GPU, bitsandbytes (a real quantized step), disk and model cache."""
-    from tunewright.commands.doctor import examine
-    from tunewright.commands.teacher_check import examine_teacher
+    from tunewright.commands.doctor import examine, examine_teacher
     from tunewright.recipe import load_recipe
 
     if recipe:

@@ -9,7 +9,7 @@ import pytest
 from support.faulty_server import Answer, Seen, completion, fake_teacher, raw_completion
 from support.quirky_server import QUIRKS, refuses, rewords, sends
 from support.stand_in_servers import SERVERS
-from tunewright.commands.teacher_check import examine_teacher
+from tunewright.commands.doctor import examine_teacher
 from tunewright.errors import UserError
 from tunewright.recipe import Recipe
 from tunewright.settings import JudgeSettings, SynthesisSettings, TeacherSettings
