@@ -247,7 +247,7 @@ class RunFolder:
         """Return what a stage noted when it finished; empty where that is missing or damaged."""
         record = self.json_if_any(f"stages/{stage}.json")
         try:
-            StageSummary.model_validate(record.get("summary"))
+            StageSummary.model_validate(record.get("summary", {"num_in": 0, "num_out": 0}))
         except ValueError:
             return {}
         is_sound = all(

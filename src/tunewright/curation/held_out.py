@@ -63,8 +63,10 @@ def held_out(
     if len(groups) < 2:
         raise DocumentError(
             f"the {len(samples)} chats cannot be split into training and exam",
-            "they are one group: their prompts are near-duplicates, or their rows name the same group",
-            'add different chats, name groups in a column "group", or bring an exam of your own: exam.file',
+            "all rows name the same group" if any(named) else "they are one group: their prompts are near-duplicates",
+            'name more groups in the column "group", or bring an exam of your own: exam.file'
+            if any(named)
+            else 'raise curation.near_duplicate, name groups in a column "group", or bring an exam: exam.file',
         )
     labels, label_name = _labels([sample.answer for sample in samples])
 

@@ -31,6 +31,7 @@ from tunewright.run_folder import Journal
 from tunewright.storage import file_digest
 from tunewright.text.normalization import normalize
 from tunewright.text.prompts import split_prompt
+from tunewright.text.remedies import WRONG_DATA, reasons_text, remedy
 
 STAGE = "pairs"
 # One sample with a dozen pairs would train its question alone; two keep the number of pairs near that of samples.
@@ -306,16 +307,16 @@ def no_pairs_error(makes: bool, rejections: Sequence[Rejection]) -> DocumentErro
     """Return the error for a stage without any pair; ``makes``: whether the recipe makes pairs."""
     headline = "there is no preference pair to train on"
     if makes:
-        top = Counter(rejection.reason for rejection in rejections).most_common(3)
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in top)
-        hint = "name other ways in preference.make, or remove it"
-        return StageError(headline, f"dropped because: {reasons}", hint)
-    first = rejections[0] if rejections else None
-    return DocumentError(
-        headline,
-        f"the first line: {first.id}: {first.reason} {first.detail}".rstrip() if first else "the files are empty",
-        'one JSON object per line: {"prompt": "...", "chosen": "...", "rejected": "..."}',
-    )
+        if not rejections:
+            return StageError(headline, "the training set gives none", "name other ways in preference.make")
+        return StageError(headline, f"dropped because: {reasons_text(rejections)}", remedy(rejections))
+    form = 'one JSON object per line: {"prompt": "...", "chosen": "...", "rejected": "..."}'
+    if not rejections:
+        return DocumentError(headline, "the files are empty", form)
+    first = rejections[0]
+    cause = f"{reasons_text(rejections)}; the first: {first.id}: {first.reason} {first.detail}".rstrip()
+    known = remedy(rejections)
+    return DocumentError(headline, cause, form if known == WRONG_DATA else known)
 
 
 def pairs_digest(recipe: Recipe) -> str:

@@ -33,6 +33,7 @@ from tunewright.records import OWN, Chunk, Document, PreferencePair, Question, R
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.teacher import Teacher, open_teacher
 from tunewright.teacher.protocol import TeacherLike
+from tunewright.text.remedies import reasons_text, remedy
 
 
 def filter_samples(
@@ -91,27 +92,11 @@ def _nothing_kept(num_in: int, rejections: Sequence[Rejection], run: RunFolder) 
             "the teacher wrote none, and the recipe names no chat data of your own",
             "raise synthesis.samples_per_document, or name your data in synthesis.data",
         )
-    counts = Counter(rejection.reason for rejection in rejections)
-    top = counts.most_common(3)
     return StageError(
         f"all {num_in} samples were rejected: the training set would be empty",
-        "dropped because: " + "; ".join(f"{reason} ({count})" for reason, count in top),
-        f"read them in '{run.file(RunFile.REJECTED)}'; then {_remedy(top[0][0], rejections)}",
+        f"dropped because: {reasons_text(rejections)}",
+        f"read them in '{run.file(RunFile.REJECTED)}'; then {remedy(rejections)}",
     )
-
-
-def _remedy(reason: str, rejections: Sequence[Rejection]) -> str:
-    """Return what helps against the most frequent reason of the rejections."""
-    if reason.startswith("personal data"):
-        return "mask what is personal (--set curation.privacy=mask), or keep it (--set curation.privacy=keep)"
-    if "exam" in reason:
-        return "bring an exam that asks something else than the samples (exam.file), or other samples"
-    if reason.startswith("own data: "):
-        return "correct the format of your data: docs/data.md lists the formats"
-    if "duplicate" in reason:
-        return "raise curation.near_duplicate, or bring samples that differ"
-    written = [rejection for rejection in rejections if rejection.reason == reason and rejection.task != OWN]
-    return "loosen [curation], or use a stronger teacher" if written else "correct your data"
 
 
 def _print_funnel(num_in: int, rejected: dict[str, int], num_out: int) -> None:

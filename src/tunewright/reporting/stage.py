@@ -121,7 +121,7 @@ def read_stages(run: RunFolder) -> list[dict[str, Any]]:
     records = []
     for path in run.file("stages").glob("*.json"):
         record = run.stage_record(path.stem)
-        if record and path.stem != "report":
+        if "summary" in record and path.stem != "report":
             summary = StageSummary.model_validate(record["summary"])  # as stage_record checked
             records.append({**record, "stage": path.stem, "summary": summary})
     return sorted(records, key=_stage_position)

@@ -33,6 +33,7 @@ from tunewright.synthesis.questions import chunks_by_document
 from tunewright.synthesis.tasks import TASKS, check_tasks, tasks_of
 from tunewright.teacher import Teacher, open_teacher
 from tunewright.text.injection import PLANTED, injection_fault
+from tunewright.text.remedies import reasons_text, remedy
 
 _RINGS: dict[Side, Ring] = {"train": "learned", "exam": "unseen"}
 
@@ -109,7 +110,7 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejected = run.reject(EXAM_STAGE, rejections)
     if not questions:
         num_per_document = recipe.exam.learned_per_document + recipe.exam.unseen_per_document
-        raise _nothing_written("exam question", rejected, num_per_document)
+        raise _nothing_written("exam question", rejections, num_per_document, documents)
     items = draw(load_suite(), recipe.exam.retention_items, recipe.seed)
     counts = _write_and_seal(run, questions, items)
     sizes = question_counts(question.document for question in questions)
@@ -179,7 +180,7 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
             figures |= _teacher_figures(teacher)
     rejected = run.reject(SYNTH_STAGE, rejections)
     if not samples and not recipe.synthesis.data:
-        raise _nothing_written("training sample", rejected, len(names))
+        raise _nothing_written("training sample", rejections, len(names), train_documents)
     if not samples:
         console.line("  no samples written: training uses your own data")
     run.write_records(RunFile.SAMPLES, samples.values())
@@ -201,17 +202,24 @@ def _add_new(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Reje
     return repeated
 
 
-def _nothing_written(what: str, rejected: dict[str, int], num_requested: int) -> StageError | RecipeError:
-    """Return the error of a stage that wrote nothing."""
+def _nothing_written(
+    what: str, rejections: Sequence[Rejection], num_requested: int, documents: Sequence[Document]
+) -> StageError | RecipeError:
+    """Return the error of a stage that wrote nothing; the hint follows from the reasons."""
     if not num_requested:
         return RecipeError(
             f"the recipe requests no {what}",
             "its counts per document are 0, and it names no file of your own",
             "raise exam.unseen_per_document and synthesis.samples_per_document, or set exam.file and synthesis.data",
         )
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in rejected.items())
+    if not rejections:
+        return StageError(
+            f"no {what} was written",
+            f"{len(documents)} documents are on its side of the split, and none of them was asked about",
+            "add documents, change split.exam_share, or raise the counts per document",
+        )
     return StageError(
-        f"the teacher wrote no usable {what}",
-        reasons or "no document has a sentence that can answer a question",
-        f"look at {RunFile.REJECTED} in the run folder, then use a stronger teacher (teacher.url) or other documents",
+        f"no usable {what} was written: all {len(rejections)} attempts were rejected",
+        reasons_text(rejections),
+        f"read them in {RunFile.REJECTED} in the run folder; then {remedy(rejections, [d.text for d in documents])}",
     )

@@ -9,6 +9,7 @@ from tunewright import console
 from tunewright.errors import TrainingError
 from tunewright.models.chat_template import IGNORED
 from tunewright.records import Rejection
+from tunewright.text.remedies import reasons_text, remedy
 from tunewright.training.dataset import FORGED, TOO_LONG
 from tunewright.training.packing import Example
 
@@ -98,8 +99,10 @@ def check_examples(examples: Sequence[Example], rejections: Sequence[Rejection],
     if not examples:
         raise TrainingError(
             "there is nothing to train on",
-            f"all {len(rejections)} samples were left out" if rejections else "the training set is empty",
-            "read rejected.jsonl in the run folder; then: tunewright run RECIPE --until curate",
+            f"all {len(rejections)} samples were left out: {reasons_text(rejections)}"
+            if rejections
+            else "the training set is empty",
+            remedy(rejections) if rejections else "tunewright run RECIPE --until curate",
         )
     for example in examples:
         if example.num_supervised == 0:
