@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
+from support.stand_in_hub import Repo, stand_in_hub
 from tunewright.commands.init import write_recipe
 from tunewright.errors import DocumentError
 from tunewright.recipe import load_recipe
@@ -61,3 +65,22 @@ def test_documents_beside_chats_give_both(tmp_path):
 def test_what_does_not_exist_is_refused(tmp_path):
     with pytest.raises(DocumentError, match="does not exist"):
         write_recipe([write(tmp_path / "a.jsonl", ROWS)], tmp_path / "r.toml", force=False, exam=tmp_path / "no.csv")
+
+
+def test_parquet_and_data_sets_of_the_hub_are_chats(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("datasets")
+    rows = pytest.importorskip("pyarrow").Table.from_pylist(ROWS)
+    (tmp_path / "folder").mkdir()
+    for name in ("chats.parquet", "folder/more.parquet"):
+        parquet.write_table(rows, tmp_path / name)
+    with stand_in_hub() as hub:
+        hub.repos["datasets/me/chats"] = Repo(False, {"data/train.jsonl": json.dumps(ROWS[0]).encode() + b"\n"})
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        environment |= {"TUNEWRIGHT_CACHE": str(tmp_path / "cache")}
+        command = [sys.executable, "-m", "tunewright", "init", "chats.parquet", "folder", "hub:me/chats"]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "401 chats, recognized" in " ".join(result.stderr.split())
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert recipe.synthesis.data == ("chats.parquet", "folder", "hub:me/chats") and not recipe.documents.paths

@@ -10,6 +10,7 @@ from tunewright.curation.chat_formats import is_chat_file, read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.environment import __version__
 from tunewright.errors import DocumentError, command
+from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
     DocumentSettings,
@@ -76,7 +77,7 @@ def write_recipe(
     """Write an annotated recipe for these documents and chats; ``full`` writes every setting.
 
     Args:
-        documents: files and folders; files of chats become synthesis.data.
+        documents: files, folders and names of the hub's data sets; those of chats become synthesis.data.
         output: where to write it.
         force: replace an existing file.
         full: write every setting.
@@ -87,7 +88,7 @@ def write_recipe(
         DocumentError: no documents or chats at these paths.
     """
     named = [*documents, exam] if exam else documents
-    if missing := [str(path) for path in named if not at_home(path).exists()]:
+    if missing := [str(path) for path in named if not is_hub(str(path)) and not at_home(path).exists()]:
         raise DocumentError(f"{missing[0]} does not exist", "", "name documents, or a folder with documents")
     folder = output.parent.absolute()
     texts, chats = _texts_and_chats([at_home(path) for path in documents])
@@ -135,11 +136,14 @@ def _texts_and_chats(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     texts: list[Path] = []
     chats: list[Path] = []
     for path in paths:
+        if is_hub(str(path)) or path.suffix.lower() == PARQUET:  # no documents: what is no chat is counted
+            chats.append(path)
+            continue
         if path.is_file():
             (chats if is_chat_file(path) else texts).append(path)
             continue
         files = [file for _, file in source_files(Recipe(documents=DocumentSettings(paths=(str(path.absolute()),))))]
-        of_chats = [file for file in files if is_chat_file(file)]
+        of_chats = [file for file in files if file.suffix.lower() == PARQUET or is_chat_file(file)]
         if not of_chats:
             texts.append(path)
         elif len(of_chats) == len(files):
@@ -151,6 +155,8 @@ def _texts_and_chats(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _relative(path: Path, folder: Path) -> str:
+    if is_hub(str(path)):
+        return str(path)
     absolute = at_home(path).absolute()
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
 
@@ -194,7 +200,7 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
 
 def _fit_chats(draft: Recipe) -> tuple[Recipe, dict[str, str], int]:
     """Return the recipe with the values that follow from the chats, the reason of each, and the number of chats."""
-    samples, malformed = read_own_data([draft.resolve(path) for path in draft.synthesis.data])
+    samples, malformed = read_own_data(chat_paths(draft))
     notes = {"synthesis.data": f"{len(samples)} chats, recognized by their format"}
     if malformed:
         notes["synthesis.data"] += f"; {len(malformed)} rows are no chats"

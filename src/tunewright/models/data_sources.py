@@ -20,8 +20,8 @@ from tunewright.storage import file_digest, write_atomic
 from tunewright.text.rows import file_rows
 from tunewright.text.tables import TABLES
 
-_PARQUET = ".parquet"
-_SUFFIXES = frozenset({".jsonl", ".json", _PARQUET, *TABLES})
+PARQUET = ".parquet"
+_SUFFIXES = frozenset({".jsonl", ".json", PARQUET, *TABLES})
 _RANGE = re.compile(r"(.+?)(?:\[(\d*):(\d*)\])?", re.DOTALL)
 _HUB_NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?:@([\w./-]+))?(?::([\w.-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -48,7 +48,7 @@ def exam_path(recipe: Recipe) -> Path:
     """
     name, setting = recipe.exam.file, "exam.file"
     path = recipe.resolve(name)
-    if not _is_converted(name) and path.suffix.lower() != _PARQUET and not path.is_dir():
+    if not _is_converted(name) and path.suffix.lower() != PARQUET and not path.is_dir():
         return path
     files = [file for part in local_paths(recipe, (name,), setting) for file in _files(part)]
     return _as_jsonl((row for file in files for row in _rows(file)), [*map(file_digest, files)], Path(name).stem)
@@ -101,7 +101,7 @@ def _local(recipe: Recipe, name: str, setting: str, columns: dict[str, str]) -> 
     bare, rows = (name, (0, None)) if path.exists() else _split_range(name)
     path = recipe.folder / at_home(bare)
     files = _files(path)
-    if rows == (0, None) and not columns and not any(file.suffix.lower() == _PARQUET for file in files):
+    if rows == (0, None) and not columns and not any(file.suffix.lower() == PARQUET for file in files):
         return [path]  # its reader says what is missing
     if not files:
         raise DocumentError(f"there is no data at {path}", "", f"correct {setting} in the recipe")
@@ -111,7 +111,7 @@ def _local(recipe: Recipe, name: str, setting: str, columns: dict[str, str]) -> 
         return [_as_jsonl(_renamed(islice(every, *rows), columns, name), key, path.stem)]
     return [
         _as_jsonl(_renamed(_rows(file), columns, str(file)), [file_digest(file), columns], file.stem)
-        if columns or file.suffix.lower() == _PARQUET
+        if columns or file.suffix.lower() == PARQUET
         else file
         for file in files
     ]
@@ -135,7 +135,7 @@ def _split_range(name: str) -> tuple[str, tuple[int, int | None]]:
 def _rows(path: Path) -> Iterator[Any]:
     """Yield the rows of a file; one that cannot be read as a text, for its reader to count."""
     with reading("data", path, "correct the path, or save the file again", DocumentError):
-        if path.suffix.lower() == _PARQUET:
+        if path.suffix.lower() == PARQUET:
             yield from _parquet_rows(path)
         else:
             yield from (row.fault or row.content for row in file_rows(path))
