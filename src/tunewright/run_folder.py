@@ -56,6 +56,7 @@ class RunFile(StrEnum):
     MARKS = "marks.jsonl"
     CURVE = "curve.json"
     BENCHMARKS = "benchmarks.json"
+    PREVIEW = "preview.json"
     REPORT = "report.html"
     DATA_REPORT = "data.html"
     EXPORTS = "exports"
@@ -64,6 +65,7 @@ class RunFile(StrEnum):
     TEACHER_JOURNAL = "teacher.jsonl"
     STUDENT_JOURNAL = "student-answers.jsonl"
     ANSWERS_JOURNAL = "answers-journal.jsonl"
+    PREVIEW_JOURNAL = "preview-journal.jsonl"
     BENCHMARKS_JOURNAL = "benchmarks-journal.jsonl"
 
 

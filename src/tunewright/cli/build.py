@@ -81,6 +81,19 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
 @folder_option
 @set_option
 @allow_key_option
+def preview(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+    """Answer questions beside the exam without any training: what can a fine-tune bring at most?"""
+    from tunewright.commands.preview import preview as show_preview
+    from tunewright.recipe import load_recipe
+
+    show_preview(load_recipe(recipe, assignments), default_folder(recipe, folder))
+
+
+@click.command()
+@recipe_argument
+@folder_option
+@set_option
+@allow_key_option
 @click.option("--print", "shown", is_flag=True, help="Write it to stdout.")
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write it to this file.")
 @click.option(
@@ -147,6 +160,7 @@ COMMANDS = (
     init,
     import_config,
     plan,
+    preview,
     run,
     train,
     evaluate,

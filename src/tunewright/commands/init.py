@@ -56,7 +56,7 @@ def papers_demo() -> Recipe:
 
     return Recipe(
         documents=DocumentSettings(paths=(str(abstracts_folder()),), chunk_tokens=128),
-        exam=ExamSettings(learned_per_document=1, unseen_per_document=2),
+        exam=ExamSettings(learned_per_document=2, unseen_per_document=3),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
         training=TrainingSettings(epochs=4, batch_size=8, learning_rate=7e-4, checkpoint_steps=10),
         retrieval=RetrievalSettings(passages=1),
@@ -129,6 +129,7 @@ def write_recipe(
             f"anything, and with fewer than {LEAST_DOCUMENTS} it gives no verdict"
         )
     console.line(f"next: {command('plan', output)}")
+    console.line(f"then: {command('preview', output)}  (what a fine-tune can bring at most, in minutes)")
 
 
 def _texts_and_chats(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

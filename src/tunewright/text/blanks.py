@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,14 @@ def holds_value(text: str, value: str) -> bool:
     if (wanted := _value(value)) is not None:
         return any(_value(match) == wanted for match in _MENTION.findall(text))
     return f" {' '.join(words(value))} " in f" {' '.join(words(text))} "
+
+
+def value_distance(first: str, second: str) -> float:
+    """Return how far apart two numbers are, as the absolute logarithm of their ratio; 0 for texts."""
+    left, right = _value(first), _value(second)
+    if left is None or right is None or left <= 0 or right <= 0:
+        return 0.0
+    return abs(math.log(left / right))
 
 
 def gives_value(answer: str, golds: Sequence[str], question: str) -> bool:

@@ -1,0 +1,73 @@
+"""The preview: its sentence follows from what the arms reach, and its questions are no part of the exam."""
+
+import pytest
+
+from support.faulty_server import fake_teacher
+from support.finished_training import own_recipe
+from support.whole_path import asks, write_recipe
+from tunewright.commands.preview import Preview, preview, summarize
+from tunewright.evaluation import answering
+from tunewright.recipe import load_recipe
+from tunewright.records import Answer, Question, Score
+from tunewright.run_folder import RunFolder
+
+
+def scores(num=30, documents=10, **by_arm):
+    """Scores by arm: the share of questions that it has right, the first ones."""
+    rows, answers = [], []
+    for arm, share in by_arm.items():
+        for n in range(num):
+            value = float(n % 10 < 10 * share)
+            rows.append(Score(question=f"q{n}", arm=arm, ring="learned", document=f"d{n % documents}",
+                              primary=value, metrics={}))  # fmt: skip
+            answers.append(Answer(question=f"q{n}", arm=arm, text="", finish="stop", num_prompt_tokens=9, num_tokens=1,
+                                  duration_s=0.5, gold_nll=1))  # fmt: skip
+    return rows, answers
+
+
+@pytest.mark.parametrize(
+    ("by_arm", "size", "expected"),
+    [
+        ({"base": 0.1, "rag": 0.3, "oracle": 0.9}, {}, "Worth trying"),
+        ({"base": 0.1, "rag": 0.8, "oracle": 0.8}, {"num": 300, "documents": 100}, "Retrieval already does it"),
+        ({"base": 0.1, "similar-shot": 1.0}, {"num": 300, "documents": 100}, "A prompt already does it"),
+        ({"base": 1.0, "few-shot": 0.2}, {"num": 300, "documents": 100}, "The base already does it"),
+        ({"base": 0.1, "rag": 0.8, "oracle": 0.8}, {"num": 10, "documents": 3}, "Too few documents"),
+    ],
+)
+def test_the_sentence_follows_from_the_figures(by_arm, size, expected):
+    result = summarize(*scores(**size, **by_arm), margin=0.10)
+    assert result.advice.startswith(expected)
+    best = max(value for arm, value in by_arm.items() if arm != "oracle")
+    assert result.left.mean == pytest.approx(1 - best)
+    assert 0 <= result.left.low <= result.left.mean <= result.left.high <= 1
+    assert (result.gap is None) == ("oracle" not in by_arm)
+
+
+def test_documents_are_previewed_apart_from_the_exam_and_resumed(tmp_path, tiny_model, abstracts, monkeypatch):
+    asked, answer = [], answering.answer_or_halve
+
+    def counting(model, jobs, *rest):
+        asked.append(len(jobs))
+        return answer(model, jobs, *rest)
+
+    monkeypatch.setattr(answering, "answer_or_halve", counting)
+    with fake_teacher(asks) as teacher:
+        recipe = load_recipe(write_recipe(tmp_path, tiny_model, teacher.url, abstracts))
+        result = preview(recipe, tmp_path / "run")
+        assert {arm.arm for arm in result.arms} == {"base", "few-shot", "similar-shot", "rag", "oracle"}
+        run, first = RunFolder.open(tmp_path / "run"), sum(asked)
+        assert 0 < first <= 5 * result.num_questions
+        exam = {q.evidence.quote for q in run.read_records("exam.jsonl", Question) if q.evidence}
+        before = run.file("exam.jsonl").read_bytes()
+        assert preview(recipe, tmp_path / "run") == result
+        assert sum(asked) == first and run.file("exam.jsonl").read_bytes() == before
+    entries = run.journal("preview-journal.jsonl").entries
+    assert entries and not run.file("adapter").exists() and exam
+    assert Preview.model_validate(run.read_json("preview.json")) == result
+
+
+def test_chats_are_previewed_with_the_others_as_examples(tmp_path, tiny_model):
+    result = preview(own_recipe(tmp_path, tiny_model), tmp_path / "run")
+    assert {arm.arm for arm in result.arms} == {"base", "few-shot"}  # the arms of this recipe
+    assert result.num_questions == 4 and result.gap is None
