@@ -284,5 +284,10 @@ def test_retry_after_in_seconds_or_as_a_date():
     assert retry_after_s("-3") == 0
     assert retry_after_s(None) is None
     assert retry_after_s("soon") is None
+    assert retry_after_s("nan") == 0
+    assert (
+        retry_after_s("inf") == retry_after_s("1e300") == retry_after_s("Fri, 31 Dec 9999 23:59:59 GMT") == 31_536_000
+    )
+    assert retry_after_s("Mon, 99 Foo 99999999999 99:99:99 +9999999999") is None
     in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert 50 < (retry_after_s(in_a_minute) or 0) <= 60

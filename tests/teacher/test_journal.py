@@ -165,3 +165,22 @@ def test_an_answer_that_is_all_thought_is_paid_once_and_is_no_sample(run):
             (reply,) = teacher.ask_all(asks(1), "asking")
         assert (reply.text, reply.finish, len(server.seen)) == ("", "length", 1)
     assert [entry["cost"] for entry in run.journal("teacher.jsonl").entries] == [COST]
+
+
+def test_a_budget_that_is_used_up_ends_the_stage_whatever_sums_round_to():
+    """0.1 + 0.2 + 0.3 less each of them is no zero: a call that waits for the others would wait for ever."""
+    settings = TeacherSettings(url="http://x/v1", model="m", price=(0.0, 1e5), budget=0.65)
+    spending = Spending(settings)
+    sizes = [replace(asks(1)[0], max_tokens=number) for number in (1, 2, 3)]
+    reserved = [spending.reserve(request) for request in sizes]
+    for amount in reserved:
+        spending.settle(amount, amount)
+    ended = threading.Event()
+
+    def reserve() -> None:
+        with pytest.raises(TeacherError, match="exceed the budget"):
+            spending.reserve(sizes[0])
+        ended.set()
+
+    threading.Thread(target=reserve, daemon=True).start()
+    assert ended.wait(10)

@@ -23,6 +23,7 @@ from tunewright.teacher.protocol import REASONING_TOKENS, Dialect, Reply, Reques
 
 _LEAST_BYTES = 262_144  # of a reply, beside its tokens: logprobs, filters' results, reasoning that is not counted
 _BYTES_PER_TOKEN = 512  # of the event that a streamed token comes in
+_YEAR_S = 31_536_000.0
 _MOST_WAYS = 6  # of asking for one reply
 _BROKEN_BEFORE_KNOWN = 3  # failures, after which a form of request is no longer tried by one call alone
 Form = Literal["chat", "schema", "raw"]
@@ -40,11 +41,14 @@ class Fault:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or an HTTP date; None without a valid one."""
+    """Return the seconds of a Retry-After header, which holds seconds or an HTTP date; None without a valid one.
+
+    At most a year: more is no time that anybody waits.
+    """
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        return max(0.0, min(float(value), _YEAR_S))
     except ValueError:
         pass
     try:
@@ -52,7 +56,7 @@ def retry_after_s(value: str | None) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    return max(0.0, min((date - datetime.now(UTC)).total_seconds(), _YEAR_S))
 
 
 def request_path(request: Request) -> str:

@@ -32,6 +32,7 @@ class Spending:
         self._budget = settings.budget
         self.spent = spent
         self._under_way = 0.0
+        self._num_under_way = 0  # the sum above may leave a rest of rounding when no call is
         self._settled = threading.Condition()
 
     def cost(self, num_prompt_tokens: int, num_tokens: int) -> float:
@@ -47,7 +48,7 @@ class Spending:
         worst = self.cost(most_prompt_tokens(request), request.max_tokens + request.room)
         with self._settled:
             while self._budget and self.spent + self._under_way + worst > self._budget:
-                if not self._under_way:
+                if not self._num_under_way:
                     raise TeacherError(
                         f"the next call may exceed the budget of ${self._budget:,.2f}",
                         f"${self.spent:,.4f} have been spent in this run folder; the call may cost ${worst:,.4f}",
@@ -55,12 +56,14 @@ class Spending:
                     )
                 self._settled.wait()
             self._under_way += worst
+            self._num_under_way += 1
         return worst
 
     def settle(self, reserved: float, paid: float) -> None:
         """Replace a call's reserved cost by its real one."""
         with self._settled:
-            self._under_way = max(0.0, self._under_way - reserved)
+            self._num_under_way -= 1
+            self._under_way = max(0.0, self._under_way - reserved) if self._num_under_way else 0.0
             self.spent += paid
             self._settled.notify_all()
 
