@@ -44,7 +44,7 @@ def triage_demo() -> Recipe:
         exam=ExamSettings(file=str(FOLDER / "triage.exam.jsonl"), retention_items=24),
         synthesis=SynthesisSettings(data=(str(FOLDER / "triage.train.jsonl"),)),
         training=TrainingSettings(
-            epochs=3, batch_size=8, learning_rate=1e-3, held_out_share=0.0, max_tokens=512, checkpoint_steps=10
+            epochs=3, batch_size=4, learning_rate=1e-3, held_out_share=0.0, max_tokens=512, checkpoint_steps=10
         ),
         evaluation=EvaluationSettings(max_new_tokens=96),
     )

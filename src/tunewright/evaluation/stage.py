@@ -107,7 +107,7 @@ def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     exam = AnsweredExam.of(
         run.read_records(RunFile.EXAM, Question),
         run.records_if_any(RunFile.CHUNKS, Chunk),
-        run.read_records(RunFile.ANSWERS, Answer),
+        [answer for answer in run.read_records(RunFile.ANSWERS, Answer) if answer.arm != Arm.MAJORITY],  # no model's
         recipe.refusal,
     )
     with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.judge.as_teacher, "judge") as teacher:
