@@ -5,6 +5,7 @@ benchmarks/corrupted_inputs.py does the same with 2,000 corruptions.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 
 from support.user_files import KINDS, READERS, Reader, corrupted, fault, written
 from tunewright.cli import report_error
-from tunewright.errors import DocumentError, StageError, UserError, reading
+from tunewright.errors import DocumentError, ModelError, StageError, UserError, reading
+from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.model_files import folder_fault, reading_model
+from tunewright.models.source import token_counter
 
 ROUNDS = 3
 
@@ -70,3 +73,13 @@ def test_the_damaged_file_of_a_model_folder_is_named(tiny_model: Path, tmp_path:
     (folder / "generation_config.json").write_text("[]")
     assert folder_fault(folder) == "generation_config.json: it holds no JSON object"
     assert folder_fault(tmp_path / "none") == "the folder does not exist"
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "base")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "Qwen2Tokenizer"}))
+    (folder / "tokenizer.json").unlink()
+    for load in (lambda: load_tokenizer(folder), lambda: token_counter(str(folder))("one two")):
+        with pytest.raises(ModelError, match="cannot load the tokenizer in .*base"):
+            load()

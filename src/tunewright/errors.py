@@ -95,7 +95,8 @@ def cause_of(error: BaseException) -> str:
         return "it is nested too deep"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
     if isinstance(error, KeyError | AttributeError | TypeError | IndexError | AssertionError | MemoryError):
         return f"{type(error).__name__}: {first}".rstrip(": ")  # says little without the name
     return first or type(error).__name__

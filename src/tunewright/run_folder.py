@@ -85,11 +85,13 @@ class Journal:
         self.num_torn = 0
         self.entries: list[dict[str, Any]] = []
         end = 0
-        content = path.read_bytes() if path.exists() else b""
+        away = f"restore it from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}"
+        with reading("journal", path, away, RunFolderError):
+            content = path.read_bytes() if path.exists() else b""
         for raw in content.splitlines(keepends=True):
             try:
                 entry = json.loads(raw) if raw.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 entry = None
             if not isinstance(entry, dict):
                 self.num_torn += 1

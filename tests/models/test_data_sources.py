@@ -10,8 +10,8 @@ import pytest
 from support.stand_in_hub import SHA, Repo, stand_in_hub
 from tunewright.curation.chat_formats import data_digest, read_own_data
 from tunewright.curation.preference_pairs import pairs_digest, read_own_pairs
-from tunewright.errors import DocumentError
-from tunewright.models.data_sources import chat_paths, exam_path
+from tunewright.errors import DocumentError, UserError
+from tunewright.models.data_sources import chat_paths, exam_name, exam_path
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import PreferencePair
 from tunewright.settings import ExamSettings, PreferenceSettings, SynthesisSettings
@@ -157,3 +157,16 @@ def test_columns_also_rename_those_of_the_exam_and_of_pairs(tmp_path):
     assert isinstance(pair, PreferencePair) and (pair.chosen, pair.rejected) == ("Darum.", "Nein.")
     other = own.model_copy(update={"synthesis": SynthesisSettings(columns={})})
     assert pairs_digest(own) != pairs_digest(other)
+
+
+def test_an_exam_that_is_a_folder_or_a_part_is_called_by_its_own_name(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.json").write_text('[{"question": "Why?"}]')
+    for name in ("parts", "parts/a.json[0:1]"):
+        own = recipe(tmp_path, columns={}, exam=name)
+        with pytest.raises(UserError) as error:
+            read_own_exam(exam_path(own), "No.", {}, {}, {}, exam_name(own))
+        assert str(tmp_path / name) in error.value.headline and "cache" not in str(error.value)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DocumentError, match="there is no exam at .*empty"):
+        exam_path(recipe(tmp_path, columns={}, exam="empty"))

@@ -13,7 +13,7 @@ from tunewright.curation.chat_formats import read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
-from tunewright.models.data_sources import chat_paths, exam_path
+from tunewright.models.data_sources import chat_paths, exam_name, exam_path
 from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
 from tunewright.models.memory_plan import choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
@@ -290,7 +290,7 @@ def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[st
 def _questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
     """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
     if recipe.exam.file:
-        own, _ = read_own_exam(exam_path(recipe), recipe.refusal, {}, {}, recipe.synthesis.columns)
+        own, _ = read_own_exam(exam_path(recipe), recipe.refusal, {}, {}, recipe.synthesis.columns, exam_name(recipe))
         return question_counts(question.document for question in own)
     if run.file(RunFile.EXAM).exists():
         return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))

@@ -7,8 +7,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from tunewright.errors import RunFolderError, reading
 from tunewright.evaluation.arms import BASE_AND_TUNED, Passages, Shots, arm_prompt
-from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_all, batch_size
+from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_again, answer_all, batch_size
 from tunewright.evaluation.retention import RetentionExam
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
@@ -51,13 +52,14 @@ def all_answers(
     retention = RetentionExam(items, {arm: weights_by_arm[arm] for arm in BASE_AND_TUNED} if items else {}, pool)
     plan = _plan(jobs_by_arm, weights_by_arm, pool, settings.max_new_tokens)
     outputs = answer_all(journal, [*plan, *retention.plan()], pool)
-    shown = {key: _shown(output, recipe.training.reasoning) for key, output in outputs.items()}
-    answers = [
-        Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **shown[key])
-        for arm, jobs in jobs_by_arm.items()
-        for question, (key, job) in zip(questions, jobs, strict=True)
-    ]
-    return answers, retention.answers(shown)
+    with reading("answers", journal.path, answer_again(journal), RunFolderError):
+        shown = {key: _shown(output, recipe.training.reasoning) for key, output in outputs.items()}
+        answers = [
+            Answer(question=question.id, arm=arm, num_prompt_tokens=len(job.prompt_ids), **shown[key])
+            for arm, jobs in jobs_by_arm.items()
+            for question, (key, job) in zip(questions, jobs, strict=True)
+        ]
+        return answers, retention.answers(shown)
 
 
 def question_jobs(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import StageError
+from tunewright.errors import RunFolderError, StageError, reading, shell
 from tunewright.models.chat_template import end_ids
 from tunewright.models.loading import pick_device
 from tunewright.models.model_pool import ModelPool, ModelWeights
@@ -61,6 +61,12 @@ def require_finite(outputs: Iterable[dict[str, Any]]) -> None:
         )
 
 
+def answer_again(journal: Journal) -> str:
+    """Return the hint for a damaged journal of answers."""
+    move = shell("mv", journal.path, f"{journal.path}.damaged")
+    return f"restore it from a copy, or move it away, and all are given again: {move}"
+
+
 def answer_all(journal: Journal, planned: Sequence[AnswerBatch], pool: ModelPool) -> dict[str, Any]:
     """Return all outputs by key: those in the journal, and those of the missing batches, answered now.
 
@@ -68,8 +74,9 @@ def answer_all(journal: Journal, planned: Sequence[AnswerBatch], pool: ModelPool
         StageError: a likelihood overflowed.
     """
     answered: dict[str, Any] = {}
-    for entry in journal.entries:
-        answered |= entry.get("outputs", {})  # a line of another kind holds no answers: they are generated again
+    with reading("answers", journal.path, answer_again(journal), RunFolderError):
+        for entry in journal.entries:
+            answered |= entry.get("outputs", {})  # a line of another kind holds no answers: they are generated again
     missing = [batch for batch in _in_order(planned) if any(key not in answered for key in batch.keys)]
     if not missing:
         return answered

@@ -54,6 +54,9 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels)
 
 
+_SOME_TEXT = "the 1"
+
+
 def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase:
     """Load a tokenizer; add the tokens, and DEFAULT_TEMPLATE if it has no chat template.
 
@@ -64,6 +67,8 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrained
 
     with reading_model("tokenizer", folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if not tokenizer(_SOME_TEXT, add_special_tokens=False)["input_ids"]:
+            raise ValueError("it has no vocabulary: tokenizer.json is missing")
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} has no character offsets",

@@ -51,7 +51,17 @@ def exam_path(recipe: Recipe) -> Path:
     if not _is_converted(name) and path.suffix.lower() != PARQUET and not path.is_dir():
         return path
     files = [file for part in local_paths(recipe, (name,), setting) for file in _files(part)]
+    if not files:
+        raise DocumentError(
+            f"there is no exam at {path}", "the folder holds no rows", "correct exam.file in the recipe"
+        )
     return _as_jsonl((row for file in files for row in _rows(file)), [*map(file_digest, files)], Path(name).stem)
+
+
+def exam_name(recipe: Recipe) -> str:
+    """Return what messages call the exam: its path, or its name where ``exam_path`` is a file of the cache."""
+    name = recipe.exam.file
+    return name if is_hub(name) else str(recipe.resolve(name))
 
 
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

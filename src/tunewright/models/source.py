@@ -192,4 +192,6 @@ def token_counter(base: str, root: Path = Path()) -> Callable[[str], int]:
 
     with reading_model("tokenizer", folder):
         slow = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if not slow("the 1", add_special_tokens=False)["input_ids"]:
+            raise ValueError("it has no vocabulary: tokenizer.json is missing")
     return lambda text: len(slow(text, add_special_tokens=False)["input_ids"])

@@ -50,6 +50,7 @@ def read_own_exam(
     documents: Mapping[str, Document],
     rings: Mapping[str, Ring],
     columns: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> tuple[list[Question], list[Rejection]]:
     """Return the questions of a user's own exam, and a rejection of each row that repeats an earlier question.
 
@@ -62,14 +63,16 @@ def read_own_exam(
         documents: the run's documents by identifier.
         rings: learned or unseen, by document.
         columns: our name of a column → its name in the file, where the file has it.
+        name: of the exam in messages; the path where it is empty.
 
     Raises:
         UserError: the file is missing or empty, or rows are wrong; all of them are named.
     """
-    with reading("exam", path, "correct exam.file in the recipe; in a spreadsheet, save as CSV UTF-8"):
+    name = name or str(path)
+    with reading("exam", name, "correct exam.file in the recipe; in a spreadsheet, save as CSV UTF-8"):
         rows = [folded(_renamed(row, columns or {})) for row in file_rows(path)]
     if not rows:
-        raise UserError(f"the exam {path} is empty", "it holds no questions", _ROW_HINT)
+        raise UserError(f"the exam {name} is empty", "it holds no questions", _ROW_HINT)
     ids = {name: d.id for d in documents.values() for name in (d.title, d.source, d.id)}
     sources = _Sources(refusal, documents, ids, rings, first_index(rows))
     result = _Rows()
@@ -79,7 +82,7 @@ def read_own_exam(
         except RowFault as fault:
             result.faults.append((row, str(fault)))
     if result.faults:
-        raise _rows_error(path, result.faults, rows)
+        raise _rows_error(name, result.faults, rows)
     return list(result.questions.values()), result.rejections
 
 
@@ -96,7 +99,7 @@ def _add(result: _Rows, row: Row, question: Question) -> None:
         result.rejections.append(Rejection(stage=EXAM_STAGE, id=question.id, reason=reason, detail=detail))
 
 
-def _rows_error(path: Path, faults: Sequence[tuple[Row, str]], rows: Sequence[Row]) -> UserError:
+def _rows_error(path: str, faults: Sequence[tuple[Row, str]], rows: Sequence[Row]) -> UserError:
     """Return the error that lists every row with a fault, by cause."""
     row, cause = faults[0]
     keys = next((list(row.content) for row in rows if isinstance(row.content, dict)), [])

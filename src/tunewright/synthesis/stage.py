@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tunewright import console
 from tunewright.errors import RecipeError, StageError
-from tunewright.models.data_sources import exam_path
+from tunewright.models.data_sources import exam_name, exam_path
 from tunewright.recipe import Recipe
 from tunewright.records import (
     Chunk,
@@ -93,7 +93,9 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
     rejections: list[Rejection] = []
     if recipe.exam.file:
         by_id = {document.id: document for document in documents}
-        questions, rejections = read_own_exam(exam_path(recipe), recipe.refusal, by_id, rings, recipe.synthesis.columns)
+        questions, rejections = read_own_exam(
+            exam_path(recipe), recipe.refusal, by_id, rings, recipe.synthesis.columns, exam_name(recipe)
+        )
         _warn_of_repeats(rejections)
     else:
         questions = []
