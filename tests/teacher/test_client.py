@@ -187,6 +187,17 @@ def test_the_key_is_neither_printed_nor_sent_elsewhere():
     assert "sesame" not in str(caught.value)
 
 
+def test_a_server_elsewhere_is_called_through_the_proxy_of_the_environment(monkeypatch):
+    with fake_teacher() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert client("http://models.example/v1?a=b", api_key="sesame").complete(ask()).text == "HELLO"
+        seen = proxy.seen[0]
+    assert seen.path == "http://models.example/v1/chat/completions?a=b"
+    assert (seen.headers["Host"], seen.headers["Authorization"]) == ("models.example", "Bearer sesame")
+
+
 def test_a_refused_connection_ends_in_a_single_error():
     with socket.socket() as taken:  # bound, not listening
         taken.bind(("127.0.0.1", 0))

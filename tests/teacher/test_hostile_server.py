@@ -101,6 +101,13 @@ def test_the_deadline_is_of_the_whole_answer(start, piece):
             client.complete(REQUEST)
 
 
+def test_the_deadline_holds_in_the_handshake():
+    with raw_server(drip(b"\x16\x03\x03\x40\x00\x02", b"\x00")) as (url, _):
+        client = ChatClient(url.replace("http:", "https:"), "m", 0.3, retries=FAST)
+        with pytest.raises(UnusableReplyError, match=r"teacher\.timeout_s"):
+            client.complete(REQUEST)
+
+
 def test_a_connection_is_ended_at_the_deadline():
     with raw_server(drip(OK + CHUNKED, b"1\r\n \r\n")) as (url, ended):
         with pytest.raises(LateError):
