@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from support.families import make_family
+from support.reciting_model import make_reciting_model
 from support.tiny import make_model
 from tunewright.errors import RecipeError, TeacherError
 from tunewright.models.chat_template import end_ids, load_tokenizer
@@ -207,6 +208,16 @@ def test_a_stage_asks_a_local_teacher(folder, tmp_path):
             assert teacher.seconds > 0
     assert replies[0] == replies[1]
     assert None not in replies[0]
+
+
+def test_the_reasoning_of_a_local_teacher_is_no_part_of_its_answer(tmp_path):
+    text = "<think>hm</think>yes"
+    folder = make_reciting_model(tmp_path / "thinks", text, ("<think>", "</think>"))
+    settings = TeacherSettings(url="local", model=str(folder))
+    run = RunFolder.create(tmp_path / "run")
+    with open_teacher(run.journal("teacher.jsonl"), settings, "synth") as teacher:
+        request = Request((Message(role="user", content="Why?"),), 2, 0.0, 0)  # the first try ends in the reasoning
+        assert [reply.text for reply in teacher.ask_all([request], "asking") if reply] == ["yes"]
 
 
 def test_what_names_a_local_teacher(folder):

@@ -155,10 +155,12 @@ def examine_teacher(recipe: Recipe) -> None:
         for url in settings.urls:
             console.data(f"{section} {settings.model or url} at {url}".replace(f"{url} at {url}", url))
             single = settings.model_copy(update={"url": url, "patience_s": min(settings.patience_s, _PATIENCE_S)})
-            for form in forms:
-                passed, text = _call(single, section, form, _request(form, settings, recipe.seed))
-                console.data(f"{'ok  ' if passed else 'FAIL'}  {form.ljust(16)} {text}")
-                num_failed += not passed
+            with tempfile.TemporaryDirectory() as folder:  # its journal remembers how the server is asked
+                run = RunFolder.create(Path(folder) / "run")
+                for form in forms:
+                    passed, text = _call(run, single, section, form, _request(form, settings, recipe.seed))
+                    console.data(f"{'ok  ' if passed else 'FAIL'}  {form.ljust(16)} {text}")
+                    num_failed += not passed
     if num_failed:
         raise UserError(f"{num_failed} call(s) failed", "", "fix what the lines above name, then run it again")
 
@@ -184,16 +186,14 @@ def _request(form: str, settings: TeacherSettings, seed: int) -> Request:
     return Request(messages, _TOKENS, settings.temperature, seed, schema)
 
 
-def _call(settings: TeacherSettings, section: str, form: str, request: Request) -> tuple[bool, str]:
+def _call(run: RunFolder, settings: TeacherSettings, section: str, form: str, request: Request) -> tuple[bool, str]:
     """Make one call; return whether its reply is of use, and a line on it."""
-    with tempfile.TemporaryDirectory() as folder:
-        journal = RunFolder.create(Path(folder) / "run").journal(RunFile.TEACHER_JOURNAL)
-        try:
-            with open_teacher(journal, settings, section) as teacher:
-                reply = teacher.ask_all([request], form)[0]
-                notes = {name: value for name, value in teacher.notes().items() if name != "most_frequent_failure"}
-        except TunewrightError as error:
-            return False, "; ".join(filter(None, (error.headline, error.cause, error.hint)))
+    try:
+        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), settings, section) as teacher:
+            reply = teacher.ask_all([request], form)[0]
+            notes = {name: value for name, value in teacher.notes().items() if name != "most_frequent_failure"}
+    except TunewrightError as error:
+        return False, "; ".join(filter(None, (error.headline, error.cause, error.hint)))
     if reply is None:
         return False, "no reply"
     parts = [f"{reply.seconds:.1f} s, {reply.num_tokens} tokens: {' '.join(reply.text.split())[:60]!r}"]
