@@ -23,7 +23,6 @@ import numpy as np
 
 from tunewright import console
 from tunewright.curation.grounding import Claim, claim_fault
-from tunewright.curation.quantities import quantities
 from tunewright.curation.sample_rules import SampleSources, anchor_evidence, claims_of
 from tunewright.curation.teacher_checks import judged_claim
 from tunewright.errors import RunFolderError, TunewrightError, command
@@ -36,6 +35,7 @@ from tunewright.teacher import open_teacher
 from tunewright.teacher.llm_judge import judge_support
 from tunewright.text.normalization import find_quote
 from tunewright.text.perturbation import other_number
+from tunewright.text.quantities import quantities
 
 LABELED_CLAIMS = Path(__file__).parent / "labeled_claims.jsonl"
 _STAGE = "verify-the-verifier"  # of the judge's calls in a run's journal

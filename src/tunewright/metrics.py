@@ -11,10 +11,10 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from tunewright.records import Answer, Question, Score
-from tunewright.text.blanks import gives_value, holds_value
 from tunewright.text.choices import chosen_option, option_text
 from tunewright.text.normalization import normalize, sentences, words
 from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning
+from tunewright.text.values import gives_value, holds_value
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")

@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.curation.answer_edits import EDITS, lost_citation, swapped_name, swapped_number
-from tunewright.curation.quantities import (
+from tunewright.curation.sample_rules import SampleSources
+from tunewright.recipe import Recipe
+from tunewright.records import Chunk, Document, Message, Sample, Span
+from tunewright.text.quantities import (
     name_facts,
     name_words,
     number_facts,
@@ -13,9 +16,6 @@ from tunewright.curation.quantities import (
     plain_number,
     states_unknown_facts,
 )
-from tunewright.curation.sample_rules import SampleSources
-from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Message, Sample, Span
 
 TEXT = (
     "# Fever in Keri\n\nThe World Health Organization (WHO) counted 3,440 people in Ghana and 1,210 in Benin in 2016. "

@@ -266,3 +266,38 @@ def test_an_exam_with_options_and_several_answers_is_exported_as_it_was_read(tmp
     questions = read(tmp_path / "a.jsonl", content)
     again = read(tmp_path / "b.jsonl", "\n".join(map(json.dumps, exam_file_rows(questions, []))))
     assert again == questions
+
+
+def test_a_kind_decides_how_an_answer_is_scored_and_survives_the_export(tmp_path):
+    rows = [
+        {"question": "How many people took part in it?", "answer": "3,440", "kind": "short"},
+        {"question": "Which colours does the flag have?", "answer": ["red", "white", "blue"], "kind": "list"},
+        {"question": "What did the survey find in the north?", "answer": "It found that fewer people fell ill."},
+    ]
+    path = tmp_path / "exam.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = read_own_exam(path, REFUSAL, {}, {})[0]
+    assert [question.kind for question in questions] == ["short", "list", "free"]
+    again = tmp_path / "again.jsonl"
+    again.write_text("".join(json.dumps(row) + "\n" for row in exam_file_rows(questions, [])))
+    assert read_own_exam(again, REFUSAL, {}, {})[0] == questions
+
+    def scored(question, text):
+        answer = Answer(question=question.id, arm="base", text=text, finish="stop", num_prompt_tokens=1, num_tokens=1,
+                        duration_s=1, gold_nll=1)  # fmt: skip
+        return score(question, answer, REFUSAL).primary
+
+    short, items, free = questions
+    assert scored(short, "In all, 3440 people took part.") == 1 and scored(short, "3,441") == 0
+    assert scored(items, "Red, white and blue.") == scored(items, "- blue\n- red\n- white") == 1
+    assert scored(items, "red and green") == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+    assert scored(items, "green") == 0
+    assert 0 < scored(free, "Fewer people fell ill.") < 1
+
+
+def test_a_kind_that_does_not_fit_its_row_is_a_fault(tmp_path):
+    path = tmp_path / "exam.jsonl"
+    path.write_text(json.dumps({"question": "What is the capital of it?", "answer": "Paris", "kind": "choice"}) + "\n")
+    with pytest.raises(UserError, match="is not an exam question") as caught:
+        read_own_exam(path, REFUSAL, {}, {})
+    assert "kind is 'choice'" in caught.value.cause

@@ -6,8 +6,8 @@ from tunewright.metrics import score
 from tunewright.records import Answer, Chunk, Document, Question
 from tunewright.synthesis.questions import ranked_evidence
 from tunewright.synthesis.rule_questions import RuleWriter
-from tunewright.text.blanks import holds_value
 from tunewright.text.normalization import ngrams, words
+from tunewright.text.values import holds_value
 
 FACTS = [("nurses", 120, "hospitals"), ("farmers", 348, "valleys"), ("pupils", 77, "schools"), ("miners", 915, "towns"),
          ("divers", 64, "harbours"), ("weavers", 233, "villages")]  # fmt: skip

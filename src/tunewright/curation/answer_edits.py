@@ -6,12 +6,12 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from tunewright.curation.quantities import Fact, name_facts, name_words, number_facts, number_values, plain_number
 from tunewright.curation.sample_rules import SampleSources
 from tunewright.records import Sample, digest
 from tunewright.text.normalization import words
 from tunewright.text.perturbation import is_bound, other_number
 from tunewright.text.prompts import split_prompt
+from tunewright.text.quantities import Fact, name_facts, name_words, number_facts, number_values, plain_number
 
 _LEAST_CHANGE = 0.1  # of the number: 12.3 and 12 may be the same figure, rounded
 _CITATION = re.compile(r"\s*(?:\[\d+(?:\s*[,;-]\s*\d+)*\]|\(\s*[\"“][^\"”]{10,}[\"”]\s*\))")

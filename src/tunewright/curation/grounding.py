@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunewright.curation.quantities import quantities, quantity_fault
 from tunewright.text.normalization import normalize, words
+from tunewright.text.quantities import quantities, quantity_fault
 
 _TOKEN = re.compile(r"(?<!\w)[^\W\d_][\w-]+")
 _CODE = re.compile(r"(?<![a-z0-9])[a-z]{1,8}-?\d+[a-z0-9]*\b")

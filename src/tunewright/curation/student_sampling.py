@@ -9,7 +9,6 @@ from typing import Any
 
 from tunewright import console
 from tunewright.curation.answer_edits import evidence_of
-from tunewright.curation.quantities import number_values, states_unknown_facts
 from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.metrics import is_refusal, token_f1, tokens
 from tunewright.models.chat_template import encode_prompt, end_ids
@@ -22,6 +21,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Record, Sample, digest
 from tunewright.run_folder import Journal
 from tunewright.text.prompts import split_prompt
+from tunewright.text.quantities import number_values, states_unknown_facts
 
 
 class Reward(Record):

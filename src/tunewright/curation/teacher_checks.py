@@ -13,7 +13,6 @@ from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.decontamination import questions_of
 from tunewright.curation.deduplication import sif_vectors
 from tunewright.curation.grounding import NEGATORS, Claim, stems
-from tunewright.curation.quantities import quantities
 from tunewright.curation.sample_rules import SampleSources, claims_of
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import VIEW, Message, Question, Rejection, Sample
@@ -21,6 +20,7 @@ from tunewright.teacher.llm_judge import JudgedAnswer, judge_support
 from tunewright.teacher.protocol import Reply, Request, TeacherLike
 from tunewright.text.normalization import normalize, words
 from tunewright.text.prompts import fill, load_prompt
+from tunewright.text.quantities import quantities
 
 _STAGE = "curate"
 _PACKAGE = "tunewright.curation"

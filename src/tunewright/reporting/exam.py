@@ -47,12 +47,14 @@ def exam_file_rows(questions: Sequence[Question], documents: Sequence[Document])
     named: dict[str, str] = {name: d.id for d in documents for name in (d.title, d.source, d.id)}
     source = {d.id: d.source for d in documents if d.source and named[d.source] == d.id}
     with_options = any(question.options for question in questions)
+    with_kinds = any(question.kind != "free" for question in questions)
     return [
         {
             "question": question_alone(question.question, question.options),
             "answer": list(question.golds) if question.further_golds or SEVERAL in question.gold else question.gold,
             **({"options": list(question.options)} if with_options else {}),
             "answerable": question.answerable,
+            **({"kind": question.kind} if with_kinds else {}),
             "ring": question.ring,
             "document": "" if question.document == question.id else source.get(question.document, question.document),
             "passage": question.passage or "",

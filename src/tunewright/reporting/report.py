@@ -144,6 +144,7 @@ def report_view(records: ReportRecords) -> dict[str, Any]:
         "structured": sections.structured_table(verdict),
         "benchmarks": (extent_label(benchmarks), *benchmark_table(benchmarks)) if benchmarks else None,
         "reading_and_retrieval": sections.reading_and_retrieval(records.exam, records.scores),
+        "short": any(question.kind == "short" for question in records.exam),
         "types": sections.scores_by_type(records.exam, records.scores, arms),
         "costs": training.costs(verdict.results, durations_s, records.metrics, records.teacher_use),
         "compared": compared_table(verdict),

@@ -181,10 +181,11 @@ def _most_changed(scores: Sequence[Score], exam: Sequence[Question]) -> list[str
 
 
 def scores_by_type(exam: Sequence[Question], scores: Sequence[Score], arms: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the number and each arm's mean score by type of question (ring, passage shown, answerable or not)."""
+    """Return the number and each arm's mean score by type of question: ring, kind, passage shown, answerable or not."""
     by_type: dict[str, list[str]] = {}
     for question in exam:
-        name = question.ring + (", passage shown" if question.passage is not None else "")
+        name = question.ring + (f", {question.kind}" if question.kind != "free" else "")
+        name += ", passage shown" if question.passage is not None else ""
         by_type.setdefault(name + ("" if question.answerable else ", not answerable"), []).append(question.id)
     primary = {(score.question, score.arm): score.primary for score in scores}
 

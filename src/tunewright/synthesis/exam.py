@@ -158,7 +158,7 @@ def _rule_variants(state: _DocumentProgress, written: RuleQuestion, refusal: str
             passage=shown,
             evidence=written.evidence.span,
             options=written.options,
-            kind=written.kind,
+            kind=written.kind if answerable else "free",
         )
         for answerable, gold, shown in variants
     ]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from tunewright.errors import UserError, reading
 from tunewright.models.data_sources import renamed
-from tunewright.records import Document, Question, Rejection, Ring, Span, digest
+from tunewright.records import Document, Question, QuestionKind, Rejection, Ring, Span, digest
 from tunewright.synthesis.context import EXAM_STAGE
 from tunewright.text.choice_rows import RowFault, answer_of, first_index, options_of, right_option, sound, texts_of
 from tunewright.text.choices import listed, option_text
@@ -19,7 +19,7 @@ REPEATED, CONTRADICTED = "repeated question", "repeated question with another an
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _QUESTION = ("question", "prompt")
 _ROW_HINT = (
-    "each row needs question and answer (or gold); answerable, options, document (or source), passage, evidence "
+    "each row needs question and answer (or gold); answerable, kind, options, document (or source), passage, evidence "
     "and ring are optional: docs/exam.md"
 )
 
@@ -166,6 +166,9 @@ def _record(
     ring = _text(row, "ring") or sources.rings.get(document, "learned")
     if ring not in get_args(Ring):
         raise RowFault(f"ring is {ring!r}, not one of {', '.join(get_args(Ring))}")
+    kind = _text(row, "kind").lower() or ("choice" if options else "free")
+    if kind not in get_args(QuestionKind) or (kind == "choice") != bool(options):
+        raise RowFault(f"kind is {kind!r}: short, list and free go without options, choice with them")
     quote = _text(row, "evidence")
     evidence = _first_span(sources.by_id.get(document), quote)
     if quote and not evidence and sources.by_id:
@@ -173,6 +176,7 @@ def _record(
     identity = digest(ring, document, question, passage)
     content: dict[str, Any] = {"id": identity, "ring": ring, "document": document or identity, "question": question}
     content |= {"gold": golds[0], "further_golds": golds[1:], "answerable": answerable, "options": options}
+    content["kind"] = kind if answerable else "free"
     return Question.model_validate(content | {"passage": passage, "evidence": evidence})
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 from tunewright.records import Document, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
-from tunewright.text.blanks import Blank, ValueKind, blanks, holds_value, value_distance
+from tunewright.text.blanks import Blank, ValueKind, blanks
 from tunewright.text.choices import listed, option_text
 from tunewright.text.normalization import normalize
+from tunewright.text.values import holds_value, value_distance
 
 RuleKind = Literal["short", "choice"]
 _VALUE_NAMES: dict[ValueKind, str] = {

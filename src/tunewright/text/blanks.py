@@ -1,16 +1,15 @@
-"""Values that a sentence states (a quantity, a year, a name), and whether an answer gives such a value."""
+"""Values that a sentence states (a quantity, a year, a name), each with its context and a blank in its place."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-from tunewright.text.normalization import normalize, words
+from tunewright.text.normalization import words
 from tunewright.text.perturbation import is_bound
+from tunewright.text.values import holds_value, number_value
 
 ValueKind = Literal["percentage", "year", "decimal", "count", "name"]
 
@@ -33,7 +32,6 @@ _NAME = re.compile(
 )
 _MOST_BEFORE, _MOST_AFTER = 10, 8  # words of context: together with the blank no run of 13 words of the sentence
 _LEAST_CONTEXT = 6
-_MENTION = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _numbers(sentence: str) -> Iterator[tuple[ValueKind, int, int]]:
             continue
         if _in_brackets(head) or start == 0:
             continue  # beside the statement, as a sample size or an interval; or its first word
-        plain = _value(match.group())
+        plain = number_value(match.group())
         if plain is None or re.fullmatch(r"\d+,\d{1,2}|\d+,\d{4,}", match.group()):  # "4,4'-bis" is no quantity
             continue
         if _PERCENT.match(tail):
@@ -112,47 +110,3 @@ def _names(sentence: str) -> Iterator[tuple[ValueKind, int, int]]:
 
 def _in_brackets(head: str) -> bool:
     return any(head.count(left) > head.count(right) for left, right in ("()", "[]"))
-
-
-def _value(number: str) -> Decimal | None:
-    """Return a number's value: commas between groups of three part thousands, any other comma is a decimal point."""
-    plain = number.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number) else number
-    try:
-        return Decimal(plain.replace(",", ".")).normalize()
-    except InvalidOperation:
-        return None
-
-
-def holds_value(text: str, value: str) -> bool:
-    """Return whether a text holds a value: a number by its size, anything else word for word after normalization."""
-    if (wanted := _value(value)) is not None:
-        return any(_value(match) == wanted for match in _MENTION.findall(text))
-    return f" {' '.join(words(value))} " in f" {' '.join(words(text))} "
-
-
-def value_distance(first: str, second: str) -> float:
-    """Return how far apart two numbers are, as the absolute logarithm of their ratio; 0 for texts."""
-    left, right = _value(first), _value(second)
-    if left is None or right is None or left <= 0 or right <= 0:
-        return 0.0
-    return abs(math.log(left / right))
-
-
-def gives_value(answer: str, golds: Sequence[str], question: str) -> bool:
-    """Return whether an answer gives one of the right values.
-
-    Of a number: the first one in the answer that the question does not hold has the value of a gold ("3,440" for 3440).
-    Of any other text: the words of a gold occur in the answer in a row, and the question does not hold them already.
-    Articles, case and punctuation do not count.
-    """
-    for gold in golds:
-        number = _value(gold.strip(" .%"))
-        if number is None:
-            if normalize(gold) and holds_value(answer, gold):
-                return True
-            continue
-        excluded = {_value(match) for match in _MENTION.findall(question)}
-        values = [value for match in _MENTION.findall(answer) if (value := _value(match)) not in excluded]
-        if values and values[0] == number:
-            return True
-    return False

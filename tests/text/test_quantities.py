@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.curation.quantities import quantities, quantity_fault
+from tunewright.text.quantities import quantities, quantity_fault
 
 
 def values(text: str) -> list[str]:
