@@ -84,3 +84,9 @@ def test_parquet_and_data_sets_of_the_hub_are_chats(tmp_path):
     assert "401 chats, recognized" in " ".join(result.stderr.split())
     recipe = load_recipe(tmp_path / "recipe.toml")
     assert recipe.synthesis.data == ("chats.parquet", "folder", "hub:me/chats") and not recipe.documents.paths
+
+
+def test_where_a_gpu_trains_the_placebo_arm_runs_too(abstracts, tmp_path, monkeypatch):
+    monkeypatch.setattr("tunewright.commands.init._gpu_memory_gib", lambda: 24.0)
+    write_recipe([abstracts], tmp_path / "recipe.toml", force=False)
+    assert "placebo" in load_recipe(tmp_path / "recipe.toml").evaluation.arms

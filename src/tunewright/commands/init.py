@@ -13,6 +13,7 @@ from tunewright.errors import DocumentError, command
 from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
+    Arm,
     DocumentSettings,
     EvaluationSettings,
     ExamSettings,
@@ -173,11 +174,14 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     notes["exam.unseen_per_document"] = f"about {_WANTED_QUESTIONS} questions over {held_out} held-out document(s)"
     notes["exam.learned_per_document"] = f"about {_WANTED_QUESTIONS} questions over {num_files - held_out} document(s)"
     model, training = draft.model, draft.training
+    evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS)
     memory_gib = _gpu_memory_gib()
     if memory_gib >= 12:
         model = ModelSettings(base=_GPU_BASE)
         training = TrainingSettings()
         notes["model.base"] = f"this machine has a GPU with {memory_gib:.0f} GiB; any hub name or folder will do"
+        evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS, arms=(*evaluation.arms, Arm.PLACEBO))
+        notes["evaluation.arms"] = "all; placebo costs one more training, and tells knowledge from form"
     else:
         training = TrainingSettings(batch_size=8, learning_rate=5e-4)
         notes["model.base"] = "no GPU of 12 GiB or more here: the embedded 135M model; on one, a hub name of a 7B model"
@@ -193,7 +197,7 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
             "synthesis": SynthesisSettings(samples_per_document=samples, data=draft.synthesis.data),
             "model": model,
             "training": training,
-            "evaluation": EvaluationSettings(max_new_tokens=_ANSWER_TOKENS),
+            "evaluation": evaluation,
         }
     )
     return fitted, notes

@@ -73,8 +73,19 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
     for use in recipe_keys(recipe):
         console.line(f"key of the {use.section}: {use.name} → {use.origin} ({_KEY_STATES.get(use.state, use.state)})")
-    for line in (*_memory(recipe, shape), *provable_effect(recipe, run, sizes)):
+    for line in (*_memory(recipe, shape), *provable_effect(recipe, run, sizes), *_without_placebo(recipe, run, sizes)):
         console.line(line)
+
+
+def _without_placebo(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+    """Yield what the placebo arm would cost where it is not asked for and could run."""
+    if Arm.PLACEBO in recipe.evaluation.arms or not recipe.needs_samples or recipe.training.text_share:
+        return
+    seconds = stage_work("train", recipe, run, sizes, _shape(recipe))[1]
+    yield (
+        "without the placebo arm, the verdict does not tell knowledge from form; it would cost one more training, about "
+        f'{console.rough_duration(seconds)}, and one more arm: add "placebo" to evaluation.arms'
+    )
 
 
 def stand_ins(number: int, num_tokens: int) -> list[Any]:
