@@ -83,8 +83,8 @@ def _without_placebo(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[s
         return
     seconds = stage_work("train", recipe, run, sizes, _shape(recipe))[1]
     yield (
-        "without the placebo arm, the verdict does not tell knowledge from form; it would cost one more training, about "
-        f'{console.rough_duration(seconds)}, and one more arm: add "placebo" to evaluation.arms'
+        "without the placebo arm, the verdict does not tell knowledge from form; it would cost one more training, "
+        f'about {console.rough_duration(seconds)}, and one more arm: add "placebo" to evaluation.arms'
     )
 
 
