@@ -109,10 +109,15 @@ def difference_interval(differences: Sequence[float], clusters: Sequence[Hashabl
     Differences outside of [-1, 1] are of no such scores, and keep the t interval.
     """
     interval = paired(differences, clusters, level)
-    is_inside = interval.low >= -1 and interval.high <= 1 and abs(interval.mean) < _NEAR_THE_END
-    if is_inside or any(abs(d) > 1 for d in differences):
+    if any(abs(d) > 1 for d in differences):
         return interval
-    error = standard_error(differences, clusters)
+    return in_range(interval, standard_error(differences, clusters), level)
+
+
+def in_range(interval: Interval, error: float, level: float) -> Interval:
+    """Return a t interval of a mean in [-1, 1] with this standard error, corrected as ``difference_interval`` says."""
+    if interval.low >= -1 and interval.high <= 1 and abs(interval.mean) < _NEAR_THE_END:
+        return interval
     if interval.num_clusters == 1 or (error <= 1e-12 and abs(interval.mean) < 1):
         return interval.model_copy(update={"low": max(-1.0, interval.low), "high": min(1.0, interval.high)})
     low, high = _wilson((1 + interval.mean) / 2, error / 2, interval, level)
