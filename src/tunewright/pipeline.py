@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 from tunewright import console, distributed, environment
-from tunewright.errors import RecipeError, RunFolderError, command
+from tunewright.errors import ExportError, RecipeError, RunFolderError, command
+from tunewright.export.receipt import exports_in, verify
 from tunewright.recipe import Recipe, dump_recipe, load_recipe, upgraded
 from tunewright.records import StageSummary, digest
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import JOURNALS, Change, RunFile, RunFolder
 from tunewright.stages import FORMER_OUTSIDE, OUTSIDE, STAGE_NAMES, STAGES, Stage, stages_of
 from tunewright.storage import file_digest
 from tunewright.teacher.keys import recipe_keys, require_allowed
@@ -99,6 +100,8 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
 def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> StageSummary:
     console.heading(f"{position} {stage.name}")
     ingredients = _ingredients(run, recipe, stage)
+    files = (*stage.writes, _state_file(stage), *((RunFile.CHECKPOINTS,) if stage.name == "train" else ()))
+    run.unnote(*files)
     run.log("start", stage=stage.name, fingerprint=digest(ingredients))
     start = time.monotonic()
     if stage.shared:
@@ -121,6 +124,7 @@ def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> S
         },
     )
     run.log("finish", stage=stage.name, fingerprint=digest(ingredients), duration_s=duration_s)
+    run.note(*files)
     console.line(f"  {summary_line(summary)}  ({duration_s:.1f} s)")
     return summary
 
@@ -171,6 +175,8 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         recipe = recipe.with_absolute_paths()
         if not _is_recorded(opened, recipe):
             opened.write(RunFile.RECIPE, dump_recipe(recipe))
+        if not only:
+            opened.note(RunFile.RECIPE)
         stages = stages_of(recipe)
         if recipe.evaluation.compare and not only:  # a wrong path is an error before the hours of training, not after
             _load(OUTSIDE["compared models"])(recipe)
@@ -255,6 +261,38 @@ def require(run: RunFolder, *names: str) -> None:
                 "the stage that writes it has not finished",
                 command("run", "RECIPE", "--dir", run.path),
             )
+
+
+# Changes of these change no result: pages are written again, comparison.csv is the user's to fill in, and lines of a
+# journal that were changed are not used.
+_WITHOUT_EFFECT = (RunFile.REPORT, RunFile.DATA_REPORT, RunFile.COMPARISON, *JOURNALS, RunFile.FILES)
+
+
+def warn_of_changes(run: RunFolder) -> list[Change]:
+    """Print each file of a run and of its exports that is not as it was written; return those that matter."""
+    changes = run.changes()
+    for folder in exports_in(run.file(RunFile.EXPORTS)):
+        try:
+            verify(folder)
+        except ExportError as error:
+            console.warning(f"{error.headline}: {error.cause}")
+    for change in changes:
+        console.warning(f"{run.path}/{change}")
+    return [change for change in changes if change.file not in _WITHOUT_EFFECT]
+
+
+def require_unchanged(run: RunFolder) -> None:
+    """Print what is not as it was written, and refuse where it matters.
+
+    Raises:
+        RunFolderError: a file that matters was changed or is missing.
+    """
+    if changes := warn_of_changes(run):
+        raise RunFolderError(
+            f"files of {run.path} are not as they were written",
+            "; ".join(map(str, changes)),
+            f"undo the change, or rebuild them: {run.again()}",
+        )
 
 
 def require_untouched(run: RunFolder) -> None:

@@ -8,16 +8,27 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tunewright import console
 from tunewright.errors import RunFolderError, cause_of, command, reading, shell
 from tunewright.recipe import RUN_MARKER
 from tunewright.records import AnyRecord, Record, Rejection, StageSummary, dump_jsonl, read_jsonl
-from tunewright.storage import disk_errors, write_atomic
+from tunewright.storage import (
+    ChainedLines,
+    chained_line,
+    disk_errors,
+    file_digest,
+    first_changed_line,
+    line_digests,
+    read_chain,
+    read_noted_chain,
+    write_atomic,
+)
 
 
 class RunFile(StrEnum):
@@ -67,8 +78,20 @@ class RunFile(StrEnum):
     ANSWERS_JOURNAL = "answers-journal.jsonl"
     PREVIEW_JOURNAL = "preview-journal.jsonl"
     BENCHMARKS_JOURNAL = "benchmarks-journal.jsonl"
+    FILES = "files.jsonl"
 
 
+JOURNALS = (
+    RunFile.JOURNAL,
+    RunFile.TEACHER_JOURNAL,
+    RunFile.STUDENT_JOURNAL,
+    RunFile.ANSWERS_JOURNAL,
+    RunFile.PREVIEW_JOURNAL,
+    RunFile.BENCHMARKS_JOURNAL,
+    RunFile.RULE_HISTORY,
+)
+_ALL_LINKED = {"num_old": 0, "num_lines": 0}
+_MARKER = b'{"format": 1}\n'
 _ELSEWHERE = "name another folder with --dir"
 _REWRITE = "restore it from a copy, or delete it and run again: it is written again"
 
@@ -76,50 +99,95 @@ _REWRITE = "restore it from a copy, or delete it and run again: it is written ag
 class Journal:
     """An append-only file of JSON lines; each line is on disk before ``append`` returns.
 
-    A torn last line (a crash in mid-write) is dropped when the journal is opened; ``num_torn`` counts it.
+    Each line ends in a link, a digest over the line and the link before it. A line that does not fit its link is left
+    out and named in ``changed``. A torn last line (a crash in mid-write) is dropped when the journal is opened;
+    ``num_torn`` counts it. Several processes may append.
+
+    Args:
+        path: of the file.
+        noted: what a run's folder noted of it; None: nothing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, noted: Mapping[str, Any] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.num_torn = 0
-        self.entries: list[dict[str, Any]] = []
-        end = 0
+        self._noted = noted
         away = f"restore it from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}"
         with reading("journal", path, away, RunFolderError):
             content = path.read_bytes() if path.exists() else b""
-        for raw in content.splitlines(keepends=True):
-            try:
-                entry = json.loads(raw) if raw.endswith(b"\n") else None
-            except (ValueError, RecursionError):
-                entry = None
-            if not isinstance(entry, dict):
-                self.num_torn += 1
-                break
-            self.entries.append(entry)
-            end += len(raw)
-        if end < len(content):
-            if content.count(b"\n", end) > 1:
-                raise RunFolderError(
-                    f"{path} is damaged in line {len(self.entries) + 1}",
-                    "a line before the last is not JSON: not the result of an interrupted write",
-                    f"restore the file from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}",
-                )
-            os.truncate(path, end)
+        chain = self._read(content)
+        self.entries = chain.entries
+        self.changed = chain.changed
+        self.num_torn = int(chain.torn)
+        if chain.torn:
+            with path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # else another process may be writing that line
+                self._read(file.read())
+                file.truncate(self._end)
+
+    def _read(self, content: bytes) -> ChainedLines:
+        chain = read_noted_chain(content, self._noted)
+        if chain.not_json:
+            raise RunFolderError(
+                f"{self.path} is damaged in line {chain.not_json}",
+                "a line before the last is not JSON: not the result of an interrupted write",
+                f"restore the file from a copy, or move it away: {shell('mv', self.path, f'{self.path}.damaged')}",
+            )
+        self._end, self._head = chain.size, chain.head
+        return chain
 
     def append(self, *entries: dict[str, Any]) -> None:
         """Add a line for each entry and wait until all are on disk; on an error none is."""
-        raw = b"".join(json.dumps(e, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" for e in entries)
-        with disk_errors(self.path, len(raw)), self.path.open("ab") as file:
-            size = file.tell()
-            try:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(self.path, size)
-                raise
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if file.seek(0, os.SEEK_END) != self._end:  # another process has written, or was killed in mid-write
+                file.seek(0)
+                self._read(file.read())
+                file.truncate(self._end)
+            raw, head = b"", self._head
+            for entry in entries:
+                line, head = chained_line(entry, head)
+                raw += line
+            with disk_errors(self.path, len(raw)):
+                try:
+                    file.write(raw)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(self.path, self._end)
+                    raise
+        self._end, self._head = self._end + len(raw), head
         self.entries += entries
+
+
+class Change(NamedTuple):
+    """A file of a run that is not as it was written; ``line`` is the first such line, 0 where it is not known."""
+
+    file: str
+    what: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}{f' line {self.line}' if self.line else ''} {self.what}"
+
+
+_CHANGED = "is not as it was written"
+
+
+def _journal_changes(name: str, content: bytes, noted: Mapping[str, Any] | None) -> list[Change]:
+    """Return the lines of a journal that are changed, cut off or missing."""
+    chain = read_noted_chain(content, noted)
+    changes = [
+        Change(name, _CHANGED if a == b else f"to {b}: at least one is not as it was written", a)
+        for a, b in chain.changed
+    ]
+    if chain.not_json:
+        changes.append(Change(name, _CHANGED, chain.not_json))
+    if chain.torn:
+        changes.append(Change(name, "is cut off", len(chain.links) + 1))
+    elif noted and len(chain.links) < noted["num_lines"]:
+        changes.append(Change(name, "and those after it are missing", len(chain.links) + 1))
+    return changes
 
 
 def _near(path: Path) -> Path | None:
@@ -134,6 +202,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._written: set[str] = set()  # since their digests were noted
+        self._warned: set[str] = set()
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -150,7 +220,7 @@ class RunFolder:
                 if strange and not (path / RunFile.RECIPE).exists():
                     headline = f"{path} is not empty and is not a run folder"
                     raise RunFolderError(headline, f"it has no {RUN_MARKER}", _ELSEWHERE)
-                write_atomic(marker, b'{"format": 1}\n')
+                write_atomic(marker, _MARKER)
         except OSError as error:
             raise RunFolderError(f"cannot write to {path}", str(error), _ELSEWHERE) from error
         return cls(path)
@@ -196,7 +266,10 @@ class RunFolder:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                self.note()
 
     def file(self, name: str) -> Path:
         """Return the path of a file of this run."""
@@ -206,9 +279,11 @@ class RunFolder:
         """Return the command that runs this recipe again, as far as something changed."""
         return command("run", self.file(RunFile.RECIPE), "--dir", self.path)
 
-    def write(self, name: str, content: str | bytes) -> None:
-        """Write a whole file atomically."""
-        write_atomic(self.file(name), content.encode() if isinstance(content, str) else content)
+    def write(self, name: str, content: str | bytes, private: bool = False) -> None:
+        """Write a whole file atomically; only its owner may read a private one."""
+        self.unnote(name)
+        write_atomic(self.file(name), content.encode() if isinstance(content, str) else content, private)
+        self._written.add(name)
 
     def write_json(self, name: str, content: object) -> None:
         """Write a JSON file atomically."""
@@ -279,8 +354,86 @@ class RunFolder:
         return dict(Counter(rejection.reason for rejection in own))
 
     def journal(self, name: str = RunFile.JOURNAL) -> Journal:
-        """Open an append-only journal of this run."""
-        return Journal(self.file(name))
+        """Open an append-only journal of this run; warn of the lines that are not as they were written."""
+        journal = Journal(self.file(name), self._noted().get(name))
+        if journal.changed and name not in self._warned:
+            self._warned.add(name)
+            lines = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in journal.changed[:5])
+            console.warning(
+                f"{journal.path}: not as written, and not used: line {lines}{' …' * (len(journal.changed) > 5)}"
+            )
+        return journal
+
+    def journal_entries(self, name: str) -> list[dict[str, Any]]:
+        """Return the entries of a journal that another process may be writing; none where there is no such file."""
+        return read_chain(self.file(name).read_bytes()).entries if self.file(name).is_file() else []
+
+    def _noted(self) -> dict[str, dict[str, Any]]:
+        """Return what was noted last of each file."""
+        path = self.file(RunFile.FILES)
+        entries = read_chain(path.read_bytes(), 0).entries if path.is_file() else ()
+        latest = {str(entry.get("file")): entry for entry in entries}
+        return {name: entry for name, entry in latest.items() if len(entry) > 1}
+
+    def note(self, *names: str) -> None:
+        """Note the digests of these files and folders and of all that was written since; ``changes`` compares them."""
+        noted = self._noted()
+        names = tuple(name for name in dict.fromkeys([*names, *sorted(self._written)]) if self.file(name).exists())
+        files = [file for name in names for file in self._files_in(name) if file not in JOURNALS]
+        entries: list[dict[str, Any]] = []
+        for file in dict.fromkeys(files):
+            path = self.file(file)
+            lines = line_digests(path)
+            entries.append({"file": file, "sha256": file_digest(path), **({"lines": lines} if lines else {})})
+        for journal in JOURNALS:
+            if self.file(journal).is_file():
+                chain = read_noted_chain(self.file(journal).read_bytes(), noted.get(journal))
+                counts = {"num_lines": len(chain.links), "num_old": chain.num_old, "head": chain.head}
+                entries.append({"file": str(journal), **counts})
+        if fresh := [entry for entry in entries if entry != noted.get(entry["file"])]:
+            Journal(self.file(RunFile.FILES), _ALL_LINKED).append(*fresh)
+        self._written.clear()
+
+    def unnote(self, *names: str) -> None:
+        """Forget the digests of files and folders that are about to be written again: a kill may leave either."""
+        noted = self._noted()
+        gone = [file for file in noted if any(file == name or file.startswith(f"{name}/") for name in names)]
+        if gone := [file for file in gone if file not in JOURNALS]:
+            Journal(self.file(RunFile.FILES), _ALL_LINKED).append(*({"file": file} for file in gone))
+
+    def _files_in(self, name: str) -> list[str]:
+        path = self.file(name)
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        return [file.relative_to(self.path).as_posix() for file in inside]
+
+    def changes(self) -> list[Change]:
+        """Return the files that are not as they were written, those of runs inside this one included."""
+        path, noted = self.file(RunFile.FILES), self._noted()
+        changes = _journal_changes(RunFile.FILES, path.read_bytes(), _ALL_LINKED) if path.is_file() else []
+        marker = self.file(RUN_MARKER)
+        if marker.is_file() and marker.read_bytes() != _MARKER:
+            changes.append(Change(RUN_MARKER, _CHANGED, 1))
+        for journal in JOURNALS:
+            if self.file(journal).is_file():
+                changes += _journal_changes(journal, self.file(journal).read_bytes(), noted.get(journal))
+        for name, entry in noted.items():
+            file = self.file(name)
+            if not file.is_file():
+                changes.append(Change(name, "is missing"))
+            elif "sha256" in entry and file_digest(file) != entry["sha256"]:
+                changes.append(Change(name, _CHANGED, first_changed_line(file, entry.get("lines", ""))))
+        for inner in sorted({p.parent for p in self.path.rglob(str(RunFile.FILES))} - {self.path}):
+            prefix = inner.relative_to(self.path).as_posix()
+            changes += [change._replace(file=f"{prefix}/{change.file}") for change in RunFolder(inner).changes()]
+        return changes
+
+    def uncovered(self) -> list[str]:
+        """Return the files of this run of which no digest was noted, and the journals with lines without a link."""
+        noted = self._noted()
+        names = [str(name) for name in RunFile if name not in (RunFile.FILES, RunFile.REPORT, RunFile.DATA_REPORT)]
+        names += [f"stages/{path.name}" for path in sorted(self.file("stages").glob("*.json")) if path.stem != "report"]
+        unknown = [name for name in names if self.file(name).is_file() and name not in noted]
+        return unknown + [str(name) for name in JOURNALS if noted.get(name, {}).get("num_old")]
 
     def log(self, event: str, **fields: object) -> None:
         """Append an event, with the time, to the run's journal."""

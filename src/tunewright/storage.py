@@ -1,15 +1,18 @@
-"""Files and folders written whole or not at all; digests; output files named with ``-o``."""
+"""Files and folders written whole or not at all; digests; the linked lines of journals; files named with ``-o``."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tunewright.errors import DiskFullError, RecipeError, shell
 
@@ -183,6 +186,139 @@ def file_digest(path: Path) -> str:
         return total.hexdigest()
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+_LINK = re.compile(rb', "chain": "[0-9a-f]{32}"\}')
+_LINK_BYTES = 46  # of a link at the end of a line, brace included
+
+
+def _link(previous: str, body: bytes) -> str:
+    return hashlib.sha256(previous.encode() + body).hexdigest()[:32]
+
+
+def chained_line(entry: dict[str, Any], previous: str) -> tuple[bytes, str]:
+    """Return an entry as a line of a journal, and its link: a digest over the line and the link of the line before."""
+    body = json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    link = _link(previous, body)
+    return body[:-1] + f', "chain": "{link}"}}\n'.encode(), link
+
+
+@dataclass
+class ChainedLines:
+    """What a journal holds, each line checked against its link.
+
+    Attributes:
+        entries: of the lines that are as they were written, in order.
+        changed: (first, last) line numbers where a line is not as it was written.
+        num_old: lines at the start that have no link: an earlier version wrote them.
+        not_json: number of an old line that is not JSON; 0: none.
+        links: of each line.
+        size: bytes up to the end of the last whole line.
+        torn: whether bytes follow it: an interrupted write.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    changed: list[tuple[int, int]] = field(default_factory=list)
+    num_old: int = 0
+    not_json: int = 0
+    links: list[str] = field(default_factory=list)
+    size: int = 0
+    torn: bool = False
+
+    @property
+    def head(self) -> str:
+        """The last link; "" of an empty journal."""
+        return self.links[-1] if self.links else ""
+
+
+def read_chain(content: bytes, most_old: int | None = None) -> ChainedLines:
+    """Return the lines of a journal.
+
+    A line counts as changed where its link is not the digest of what stands there. Of a changed line, both the link
+    that it holds and the one that it should hold are tried for the next line, so that the next line is not blamed.
+
+    Args:
+        content: of the file.
+        most_old: how many lines at the start may lack a link; None: any number.
+    """
+    *lines, rest = content.split(b"\n")
+    result = ChainedLines(size=len(content) - len(rest), torn=bool(rest))
+    before, all_old = [""], hashlib.sha256()
+    for number, raw in enumerate(lines, 1):
+        body, held = raw[:-_LINK_BYTES] + b"}", raw[-_LINK_BYTES:]
+        has_link, link = bool(_LINK.fullmatch(held)), held[-34:-2].decode("latin-1")
+        fits = [_link(previous, body) == link for previous in before] if has_link else []
+        after_old = number == result.num_old + 1
+        if any(fits):
+            if after_old and number > 1 and not fits[0]:  # the line before had a link, which is no longer readable
+                result.entries.pop()
+                result.num_old -= 1
+                result.changed.append((number - 1, number - 1))
+            result.entries.append({name: value for name, value in json.loads(raw).items() if name != "chain"})
+            before = [link]
+        elif not has_link and after_old and (most_old is None or number <= most_old):
+            all_old.update(raw + b"\n")
+            result.num_old += 1
+            entry = _json_object(raw)
+            result.not_json = result.not_json or (0 if entry is not None else number)
+            result.entries.append(entry or {})
+            before = [all_old.hexdigest()[:32], *(_link(previous, body) for previous in before[:2])]
+        else:
+            result.changed.append((1 if after_old else number, number))
+            before = [link, *(_link(previous, body) for previous in before)][:4]
+        result.links.append(before[0])
+    if result.not_json == len(lines) > 0:  # the end of an old journal: an interrupted write
+        result.entries.pop()
+        result.links.pop()
+        result.torn, result.not_json = True, 0
+        result.num_old, result.size = result.num_old - 1, result.size - len(lines[-1]) - 1
+    return result
+
+
+def read_noted_chain(content: bytes, noted: Mapping[str, Any] | None) -> ChainedLines:
+    """Return the lines of a journal, compared with what was noted of it: lines, old lines, and the last link.
+
+    Where all links fit, but the last noted link is another, the lines up to there were written by someone else.
+    """
+    if noted is None:
+        return read_chain(content)
+    chain = read_chain(content, noted["num_old"])
+    num = noted["num_lines"]
+    if not chain.changed and 0 < num <= len(chain.links) and chain.links[num - 1] != noted["head"]:
+        chain.changed, chain.entries = [(1, num)], chain.entries[num:]
+    return chain
+
+
+_TEXT_SUFFIXES = (".jsonl", ".json", ".toml", ".csv", ".html", ".md")
+_MOST_LINES = 20_000  # whose digests are noted: enough to find the changed line of a usual file
+_LINE_DIGEST = 4  # hexadecimal digits: they locate a change, the digest of the whole file finds it
+
+
+def line_digests(path: Path) -> str:
+    """Return the short digests of a text file's lines, joined; "" for other files and very long ones."""
+    if path.suffix not in _TEXT_SUFFIXES:
+        return ""
+    lines = path.read_bytes().split(b"\n")
+    if len(lines) > _MOST_LINES:
+        return ""
+    return "".join(hashlib.sha256(line).hexdigest()[:_LINE_DIGEST] for line in lines)
+
+
+def first_changed_line(path: Path, noted: str) -> int:
+    """Return the number of the first line whose digest is not the noted one; 0 where no lines were noted."""
+    now = line_digests(path) if noted else ""
+    for start in range(0, max(len(now), len(noted)), _LINE_DIGEST):
+        if now[start : start + _LINE_DIGEST] != noted[start : start + _LINE_DIGEST]:
+            return start // _LINE_DIGEST + 1
+    return 0
+
+
+def _json_object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def write_output(path: Path, text: str, force: bool) -> None:

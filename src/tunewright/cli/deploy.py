@@ -76,9 +76,12 @@ def export(folder: Path, target: str, dtype: str, base: Any, output: Path | None
     """Export the tuned model, with a certificate that it is the model that was evaluated."""
     from tunewright.export.certificate import show_certificate
     from tunewright.export.stage import export as write
+    from tunewright.pipeline import require_unchanged
     from tunewright.run_folder import RunFolder
 
-    show_certificate(write(RunFolder.open(folder), target, output, dtype, base))
+    run = RunFolder.open(folder)
+    require_unchanged(run)
+    show_certificate(write(run, target, output, dtype, base))
 
 
 @click.command()

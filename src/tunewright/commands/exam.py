@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tunewright import console
 from tunewright.errors import RunFolderError, UserError, command
-from tunewright.evaluation.seal import exam_faults
+from tunewright.evaluation.seal import SEALED, exam_faults
 from tunewright.evaluation.stage import read_seal_state
+from tunewright.pipeline import warn_of_changes
 from tunewright.records import Document, Question, RetentionItem
 from tunewright.reporting.exam import ExamCell, count_rows, evenly_spaced, exam_file_rows, retention_rows
 from tunewright.run_folder import RunFile, RunFolder
@@ -26,6 +27,7 @@ def export_exam(run: RunFolder, path: Path) -> None:
         UserError: the file exists, or ends in neither .csv nor .jsonl.
         RunFolderError: there is no exam yet.
     """
+    _require_unchanged(run)
     questions = _read_questions(run)
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"{path} is neither .csv nor .jsonl", "", "tunewright exam DIR --export my-exam.csv")
@@ -55,6 +57,7 @@ def show_exam(run: RunFolder) -> None:
     Raises:
         RunFolderError: there is no exam yet, or its seal is broken.
     """
+    _require_unchanged(run)
     questions = _read_questions(run)
     columns = ("ring", "questions", "answerable", "with passage", "documents")
     console.table(str(run.path), columns, count_rows(questions))
@@ -90,6 +93,17 @@ def check_exam(run: RunFolder) -> None:
     console.line(f"the seal holds: {exam.name} has the sealed SHA-256 {file_digest(exam)}")
     if "kept" in run.read_json(RunFile.SEAL):
         console.line(f"                {retention.name} has the sealed SHA-256 {file_digest(retention)}")
+
+
+def _require_unchanged(run: RunFolder) -> None:
+    """Print what of the run is not as it was written; refuse a changed exam before it is read."""
+    sealed = (*SEALED.values(), RunFile.SEAL)
+    changes = [change for change in warn_of_changes(run) if change.file in sealed]
+    if changes and run.file(RunFile.EXAM).is_file():
+        check_exam(run)
+        raise RunFolderError(
+            f"the exam of {run.path} is not as it was written", "; ".join(map(str, changes)), run.again()
+        )
 
 
 def _read_questions(run: RunFolder) -> list[Question]:

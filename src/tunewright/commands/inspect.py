@@ -30,6 +30,7 @@ def inspect_run(run: RunFolder) -> None:
             f"write some: {command('run', 'RECIPE', '--dir', run.path, '--until', 'synth')}",
         )
     run.write(RunFile.DATA_REPORT, data_page(data.title, view))
+    run.note()
     _print_funnel(view)
     state = "kept" if view["curated"] else "written"
     console.table(f"of the {count(view['num_samples'])} samples {state}", ("measure", "value"), measure_rows(view))

@@ -60,6 +60,8 @@ def _train_parts(run: RunFolder, recipe: Recipe) -> dict[int, int]:
     stage = next(stage for stage in stages_of(recipe) if stage.name == "train")
     folders = {percent: _folder(run, percent) for percent in PARTS}
     sizes = dict(zip((*PARTS, WHOLE), write_subsets(run, recipe, folders), strict=True))
+    for folder in folders.values():
+        folder.note()
     if len(set(sizes.values())) < len(sizes):
         raise UserError(
             "there is too little training data for a learning curve",

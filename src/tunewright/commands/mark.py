@@ -19,7 +19,7 @@ from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.statistics.intervals import number
-from tunewright.storage import file_digest, write_atomic
+from tunewright.storage import file_digest
 
 
 def _check_arms(answers: Sequence[Answer], arms: tuple[str, str]) -> None:
@@ -90,7 +90,7 @@ def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
         key = key or make_key(answer_pairs, arms, digest, recipe.seed, secrets.token_hex(16))
         if not key.items:
             raise UserError("there is nothing to mark", "both arms gave the same answer to every question", "")
-        write_atomic(run.file(RunFile.MARKING_KEY), (key.model_dump_json(indent=1) + "\n").encode(), private=True)
+        run.write(RunFile.MARKING_KEY, key.model_dump_json(indent=1) + "\n", private=True)
         run.write(RunFile.MARKING_PAGE, page.marking_page(key, answer_pairs))
     repeats = sum(item.repeat for item in key.items)
     console.line(

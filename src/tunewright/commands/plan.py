@@ -27,7 +27,6 @@ from tunewright.synthesis.own_exam import read_own_exam
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
 from tunewright.teacher.keys import recipe_keys
-from tunewright.text.rows import file_rows
 from tunewright.training.dataset import num_held_out
 from tunewright.training.packing import num_steps
 
@@ -264,9 +263,7 @@ _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
 def teacher_work(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
     """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
     teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
-    journal = run.file(RunFile.TEACHER_JOURNAL)
-    # Read line by line, not as a Journal: another process may be writing to it. A damaged line is the run's to report.
-    entries = [row.content for row in file_rows(journal) if isinstance(row.content, dict)] if journal.is_file() else []
+    entries = run.journal_entries(RunFile.TEACHER_JOURNAL)
     done = sum(entry.get("stage") == stage for entry in entries)
     low, high = max(0, least - done), most  # what is on record may be of other settings, and then counts for nothing
     prompt, written = (

@@ -65,6 +65,9 @@ def show_report(run: RunFolder) -> None:
         RunFolderError: the seal is broken (the report then says INVALID), or another file is not as its stage left it.
     """
     pipeline.require(run, RunFile.RECIPE, RunFile.VERDICT)
+    pipeline.warn_of_changes(run)
+    if unknown := run.uncovered():
+        console.line(f"no digests were noted of {', '.join(unknown)}: a change of these files would not be seen", "dim")
     faults = broken(run)
     if not faults:
         pipeline.require_untouched(run)

@@ -44,6 +44,8 @@ class ReportRecords:
         samples: view of the data report.
         teacher_use: as ``data_statistics.teacher_use`` returns it.
         seal: the sealed digests.
+        changes: the files that are not as they were written, a sentence each.
+        uncovered: the files of which no digest was noted.
         curve: the learning curve, where it is of this exam and adapter.
         has_curve: whether there is a curve.json at all.
         benchmarks: results of public benchmarks, where they are of this adapter.
@@ -65,6 +67,8 @@ class ReportRecords:
     samples: Mapping[str, Any] | None
     teacher_use: Mapping[str, Mapping[str, float]]
     seal: Mapping[str, Any] | None
+    changes: Sequence[str]
+    uncovered: Sequence[str]
     curve: LearningCurve | None
     has_curve: bool
     benchmarks: BenchmarkResults | None
@@ -100,6 +104,8 @@ def _optional_parts(records: ReportRecords) -> tuple[dict[str, Any], list[str]]:
         "samples": records.samples,
         "stages": records.stages or None,
         "seal": records.seal,
+        "changes": records.changes,
+        "uncovered": records.uncovered,
         "curve": None if records.curve is None else learning_curve.curve_view(records.curve),
     }
     labels = {

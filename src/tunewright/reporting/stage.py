@@ -105,6 +105,8 @@ def _read_report(run: RunFolder, recipe: Recipe, verdict: Verdict) -> ReportReco
         samples=data_view(data, recipe),
         teacher_use=data.teacher_use or {},
         seal=run.read_json(RunFile.SEAL) if run.file(RunFile.SEAL).is_file() else None,
+        changes=[str(change) for change in run.changes()],
+        uncovered=run.uncovered(),
         curve=_read_curve(run, verdict.results, adapter),
         has_curve=curve_file.is_file(),
         benchmarks=_read_benchmarks(run, adapter),

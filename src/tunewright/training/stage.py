@@ -329,4 +329,7 @@ def train_placebo(run: RunFolder, recipe: Recipe) -> StageSummary:
     group.wait()
     # A long question may get a long answer. Both fitted before, so twice the limit holds any two of them.
     training = recipe.training.model_copy(update={"max_tokens": 2 * recipe.training.max_tokens})
-    return train_adapter(own, recipe.model_copy(update={"training": training}))
+    summary = train_adapter(own, recipe.model_copy(update={"training": training}))
+    if group.is_first:
+        own.note(RunFile.METRICS, RunFile.CHECKPOINTS)
+    return summary
