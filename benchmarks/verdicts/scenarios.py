@@ -34,8 +34,7 @@ SCENARIOS: dict[str, Scenario] = {
     "labels": Scenario(
         data.labels,
         ("SHIP",),
-        "The base answers in prose. 70 reports show four labels and the letter-for-letter quotes that a few examples "
-        "cannot convey to a model of this size.",
+        "The base answers in prose. Every word that decides a label is in the 80 tickets, and few of them in three examples.",
     ),
     "labels-prefix": Scenario(
         data.labels_with_prefix,
@@ -45,7 +44,9 @@ SCENARIOS: dict[str, Scenario] = {
     "labels-shuffled": Scenario(
         data.shuffled_labels,
         ("NOT PROVEN", "PROMPT INSTEAD", "WORSE"),
-        "No training answer belongs to its report, so that nothing but the form can be learned: never SHIP.",
+        "No training answer belongs to its ticket, so that nothing but the form can be learned: never SHIP. The placebo is "
+        "an arm here. Without it this recipe shipped (tuned 0.35, majority 0.25): the base knows what the labels' words mean, "
+        "and form was all that it lacked.",
     ),
     "form": Scenario(
         data.fixed_form,
@@ -85,7 +86,7 @@ SCENARIOS: dict[str, Scenario] = {
     "assistant": Scenario(
         data.tone,
         ("WORSE",),
-        "Trained on nothing but the tone at 5 times the learning rate and twice the epochs, the model loses general "
+        "Trained on nothing but the tone at 5 times the learning rate and one epoch more, the model loses general "
         "questions and formats that the base has right. In place of its base that is harm.",
         words="general questions and formats right",
     ),
