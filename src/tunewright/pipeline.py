@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunewright import console, distributed, environment
 from tunewright.errors import ExportError, RecipeError, RunFolderError, command
-from tunewright.export.receipt import exports_in, verify
+from tunewright.export.receipt import RECEIPT, exports_in, verify
 from tunewright.recipe import Recipe, dump_recipe, load_recipe, upgraded
 from tunewright.records import StageSummary, digest
 from tunewright.run_folder import JOURNALS, Change, RunFile, RunFolder
@@ -274,8 +274,10 @@ def warn_of_changes(run: RunFolder) -> list[Change]:
     for folder in exports_in(run.file(RunFile.EXPORTS)):
         try:
             verify(folder)
-        except ExportError as error:
-            console.warning(f"{error.headline}: {error.cause}")
+        except ExportError as error:  # a sentence per file, or one of the receipt
+            of_receipt = RECEIPT in error.headline
+            for fault in [f"{error.headline}: {error.cause}"] if of_receipt else error.cause.split("; "):
+                console.warning(fault if of_receipt else f"{folder}/{fault}")
     for change in changes:
         console.warning(f"{run.path}/{change}")
     return [change for change in changes if change.file not in _WITHOUT_EFFECT]

@@ -124,6 +124,79 @@ def test_html_drops_what_is_not_read(tmp_path: Path) -> None:
         assert unseen not in document.text
 
 
+HIDING = [
+    "color:white",
+    "color: #ffffff",
+    "color:rgb(255, 255, 255)",
+    "color:red; background:red",
+    "color:transparent",
+    "font-size:0",
+    "font-size: 0px;",
+    "font-size:1px",
+    "opacity: 0.0;",
+    "position:absolute; left:-9999px",
+    "text-indent:-5000px",
+    "transform:translateX(-9999px)",
+    "clip:rect(0,0,0,0)",
+    "height:0;overflow:hidden",
+    "visibility:hidden",
+]
+SHOWING = [
+    "color:#333",
+    "background-color:navy;color:white",
+    "font-size:1em",
+    "font-size:1.5rem;",
+    "font-size:10px",
+    "opacity:0.8",
+    "margin-left:-10px",
+    "height:100px;overflow:hidden",
+    "background-color:white",
+    "border-color:white",
+]
+
+
+def page_text(folder: Path, body: str, sheet: str = "") -> str:
+    path = folder / "page.html"
+    path.write_text(f"<html><head><style>{sheet}</style></head><body><p>Seen.</p>{body}<p>Seen too.</p></body></html>")
+    return read_document(path).text
+
+
+@pytest.mark.parametrize("style", HIDING)
+def test_text_that_a_page_makes_invisible_is_not_read(tmp_path: Path, style: str) -> None:
+    assert page_text(tmp_path, f"<div style='{style}'><p>secret</p></div>") == "Seen.\n\nSeen too."
+    if "height" not in style and "visibility" not in style and "opacity" not in style:
+        assert page_text(tmp_path, "<p class='x'>secret</p>", f"/* c */ .y, .x {{ {style} }}") == "Seen.\n\nSeen too."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<div aria-hidden='true'>secret</div>",
+        "<font color='white'>secret</font>",
+        "<font size='0'>secret</font>",
+        "<p hidden>secret</p>",
+    ],
+)
+def test_text_that_an_attribute_makes_invisible_is_not_read(tmp_path: Path, body: str) -> None:
+    assert page_text(tmp_path, body) == "Seen.\n\nSeen too."
+
+
+@pytest.mark.parametrize("style", SHOWING)
+def test_text_that_a_page_shows_is_read(tmp_path: Path, style: str) -> None:
+    assert "shown" in page_text(tmp_path, f"<p style='{style}'>shown</p>")
+    assert "shown" in page_text(tmp_path, "<p class='x'>shown</p>", f".x {{ {style} }}")
+
+
+def test_white_on_a_dark_ground_and_what_a_reader_may_open_is_read(tmp_path: Path) -> None:
+    assert "shown" in page_text(tmp_path, "<div style='background:#000'><p style='color:white'>shown</p></div>")
+    for sheet in (
+        ".x{display:none}",
+        "@media print{.x{font-size:0}}",
+        "@media (max-width:9px){.y{a:b}.x{color:white}}",
+    ):
+        assert "shown" in page_text(tmp_path, "<p class='x'>shown</p>", sheet)
+
+
 def test_html_title_and_declared_encoding(tmp_path: Path) -> None:
     path = tmp_path / "page.htm"
     path.write_bytes("<meta charset='iso-8859-2'><title>Łódź</title><p>Zażółć gęślą jaźń".encode("iso-8859-2"))

@@ -130,16 +130,76 @@ def read_plain(path: Path) -> ReadItems:
     return [text if isinstance(text, Failure) else assemble([(0, text)], path.stem)]
 
 
+# What a reader of the page cannot see: not displayed, outside of the page, clipped away, without size or ink.
+_HIDING = re.compile(
+    r"display:none|visibility:(?:hidden|collapse)|content-visibility:hidden|scale\(0\)|clip-path:inset\((?:50|100)%"
+    r"|(?:left|right|top|bottom|text-indent|margin-left|margin-top):-\d{3,}|translate[xy]?\(-\d{3,}|color:transparent"
+    r"|clip:rect\([01](?:px)?,?[01]|(?=.*overflow:hidden)(?=(?:.*;)?(?:max-)?(?:height|width):[01](?:px)?(?:;|$))"
+)
+_SIZE = re.compile(r"(?:^|;)(font-size|opacity):(\d*\.?\d+)(px|pt|em|rem|%)?")
+_SMALLEST = {"px": 2.0, "pt": 2.0, "em": 0.1, "rem": 0.1, "%": 10.0}  # visible font sizes are larger
+_INK = re.compile(r"(?:^|;)color:(#[0-9a-f]+|rgba?\([^)]*\)|[a-z]+)")
+_PAPER = re.compile(r"(?:^|;)background(?:-color)?:([^;]*)")
+_WHITE = re.compile(
+    r"white|#fff(?:f|fff|fffff)?|#fefefe|rgba?\(25[45],25[45],25[45](?:,[\d.]+)?\)|rgba\([^)]*,0(?:\.0+)?\)"
+)
+_AT_RULE = re.compile(r"/\*.*?\*/|@[^{};]{0,400}(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
+_OPENS = re.compile(r"display:none|visibility:|(?:height|opacity):0")
+_SIMPLE = re.compile(r"[\w-]*[.#]?[\w-]+")
+_RULE = re.compile(r"([^{}]{1,400})\{([^{}]{0,2000})\}")
+
+
+def _hiding_rules(soup: BeautifulSoup) -> Iterator[str]:
+    """Yield the simple selectors (tag, .class, #id) under which the page's own style sheets hide text for good.
+
+    What a sheet does not display, or only on some screens, a reader may open: a tab, a menu, an answer.
+    """
+    for sheet in soup.find_all("style"):
+        for selectors, style in _RULE.findall(_AT_RULE.sub("", sheet.get_text())):
+            if not _OPENS.search(_compact(style)) and _hides(_compact(style), ()):
+                yield from (name for name in map(str.strip, selectors.split(",")) if _SIMPLE.fullmatch(name))
+
+
+def _compact(style: str) -> str:
+    return re.sub(r"\s+", "", style).lower()
+
+
+def _hides(style: str, around: Iterable[Tag]) -> bool:
+    """Return whether a style hides its text; ``around`` are the tags that may color the ground."""
+    for name, number, unit in _SIZE.findall(style):
+        least = 0.1 if name == "opacity" and unit != "%" else _SMALLEST.get(unit, 2.0)
+        if float(number) <= least:
+            return True
+    return bool(_HIDING.search(style)) or _is_white_on_white(style, around)
+
+
+def _is_white_on_white(style: str, around: Iterable[Tag]) -> bool:
+    """Return whether the text has the color of its page: that of its background, or white where none is set."""
+    ink = _INK.search(style)
+    if not ink:
+        return False
+    papers = [_PAPER.search(style), *(_PAPER.search(_compact(str(tag.get("style") or ""))) for tag in around)]
+    paper = next((match[1] for match in papers if match), "")
+    return ink[1] == paper or bool(_WHITE.fullmatch(ink[1])) and (not paper or bool(_WHITE.fullmatch(paper)))
+
+
 def _is_hidden(tag: Tag) -> bool:
-    style = str(tag.get("style") or "").replace(" ", "").lower()
-    return tag.has_attr("hidden") or "display:none" in style or "visibility:hidden" in style
+    style = _compact(str(tag.get("style") or ""))
+    font = tag.name == "font" and (str(tag.get("size")) == "0" or _WHITE.fullmatch(str(tag.get("color") or "").lower()))
+    return (
+        tag.has_attr("hidden")
+        or str(tag.get("aria-hidden")).lower() == "true"
+        or bool(font)
+        or bool(style and _hides(style, tag.parents))
+    )
 
 
 def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
     """Yield the visible text of each block element; bars separate the cells of a table row."""
     from bs4.element import CData, NavigableString
 
-    for tag in [*soup.find_all(_INVISIBLE_TAGS), *soup.find_all(_is_hidden)]:
+    hidden = [tag for rule in dict.fromkeys(_hiding_rules(soup)) for tag in soup.select(rule)]
+    for tag in [*hidden, *soup.find_all(_INVISIBLE_TAGS), *soup.find_all(_is_hidden)]:
         if not tag.decomposed:
             tag.decompose()
     for tag in soup.find_all("br"):

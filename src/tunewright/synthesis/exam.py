@@ -17,7 +17,26 @@ from tunewright.synthesis.questions import (
 )
 from tunewright.synthesis.rule_questions import RuleQuestion, RuleWriter
 from tunewright.teacher.protocol import Reply
+from tunewright.text.injection import PLANTED, control_token, injection_fault
 from tunewright.text.normalization import normalize, question_fault
+
+
+def without_planted(questions: Sequence[Question], own: bool) -> tuple[list[Question], list[Rejection]]:
+    """Return the questions that address no model, and a rejection of each other: the exam's filter is the samples'.
+
+    Args:
+        questions: of the exam.
+        own: whether they are the user's: of these, only control tokens count, which would break the template.
+    """
+    kept, rejections = [], []
+    for question in questions:
+        texts = [question.question, *question.golds, *question.options, question.passage or ""]
+        fault = next(filter(None, map(control_token if own else injection_fault, texts)), None)
+        if fault:
+            rejections.append(Rejection(stage=EXAM_STAGE, id=question.id, reason=PLANTED, detail=fault))
+        else:
+            kept.append(question)
+    return kept, rejections
 
 
 def held_out_questions(samples: Sequence[Sample], refusal: str) -> list[Question]:
@@ -130,6 +149,8 @@ def _accept_or_reject(
     fault = reply_fault(reply) or sentence_fault(bare, title, gold)
     question = stand_alone(bare, title, at_end=True)
     fault = fault or question_fault(question, gold)
+    if not fault and (injection_fault(question) or injection_fault(gold)):
+        fault = PLANTED
     if not fault and normalize(question) in seen:
         fault = "duplicate question"
     if fault:

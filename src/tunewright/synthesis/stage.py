@@ -27,7 +27,7 @@ from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
 from tunewright.synthesis.context import EXAM_STAGE, SYNTH_STAGE, TaskContext
-from tunewright.synthesis.exam import held_out_questions, write_exam
+from tunewright.synthesis.exam import held_out_questions, without_planted, write_exam
 from tunewright.synthesis.own_exam import CONTRADICTED, read_own_exam
 from tunewright.synthesis.questions import chunks_by_document
 from tunewright.synthesis.tasks import TASKS, check_tasks, tasks_of
@@ -101,13 +101,18 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         questions = []
     if recipe.holds_out_data:
         questions = held_out_questions(run.read_records(RunFile.HELD_OUT, Sample), recipe.refusal)
+    questions, planted = without_planted(questions, own=True)
+    rejections = [*rejections, *planted]
+    if planted:
+        console.warning(f"{len(planted)} questions of yours hold control tokens of chat templates and are left out")
     if documents and not recipe.exam.file:
         chunks, harmful = _without_injections(chunks, EXAM_STAGE)
         with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, EXAM_STAGE) as teacher:
             context = TaskContext(recipe, teacher, documents, chunks_by_document(chunks))
-            written, rejections = write_exam(context, rings)
+            written, faulty = write_exam(context, rings)
+            written, planted = without_planted(written, own=False)
             questions += written
-            rejections += harmful
+            rejections = [*rejections, *faulty, *harmful, *planted]
             figures = _teacher_figures(teacher)
     rejected = run.reject(EXAM_STAGE, rejections)
     if not questions:

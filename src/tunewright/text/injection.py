@@ -11,7 +11,12 @@ import re
 import unicodedata
 
 PLANTED = "text that addresses a model"  # the rejection reason
-_PLAIN = str.maketrans({"’": "'", "‘": "'", **dict.fromkeys("\u200b\u200c\u200d\u2060\u00ad")})
+_ZERO_WIDTH = "\u200b-\u200f\u2060-\u2064\ufeff\u180e"
+_PLAIN = {
+    0x2019: "'",
+    0x2018: "'",
+    **dict.fromkeys([0xAD, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x2060, 0x2065)]),
+}
 _TOKENS = re.compile(
     r"<\|\s*(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|system"
     r"|user|assistant|end|channel|message|return|fim_\w+)\s*\|>"
@@ -36,6 +41,11 @@ _OVERRIDE = (
     r"|\b(?:ignore|disregard|forget)\W+(?:all|everything|anything)\W+(?:\w+\W+){0,2}(?:above|before|previously"
     r"|prior|you (?:were|have been|know))\b"
     rf"|\b(?:do not|don't|stop) (?:follow|obey)\w*{_GAP}{_BEFORE}\W+{_ORDERS}\b"
+    r"|\b(?:ignore|disregard|forget) (?:all |everything |anything )?(?:of )?(?:the |what is "
+    r"|what was )?(?:(?:text|content"
+    r"|context|document|passage|said|written) )?(?:above|foregoing|preceding)(?: (?:text|content|context|document"
+    r"|passage)"
+    r")?(?: and (?!below)\w+|, (?:and )?(?:instead|just|only|now)|\s*[.!;:](?!\w)|$)"
 )
 _ROLE = (
     rf"\byou are (?:now |from now on |actually )?(?:an?|the|my) (?:\w+[ -]){{0,3}}?{_MODEL}"
@@ -62,20 +72,130 @@ _DICTATED = (
     r"|\b(?:do not|don't|never) (?:tell|mention|reveal|inform)\b[^.\n]{0,40}\b(?:user|these instructions"
     r"|this instruction|this prompt)\b"
 )
+# By language: giving up what came before, a new role, the system prompt, a dictated answer.
 _OTHER_LANGUAGES = (
-    r"\b(?:ignorier\w*|missachte\w*|vergiss|vergessen sie)\b[^.\n]{0,30}\b(?:anweisung|instruktion|vorgabe|befehl)\w*"
-    r"|\b(?:ignore[zrs]?|oublie[zrs]?|ne tiens? pas compte)\b[^.\n]{0,30}\b(?:instructions?"
-    r"|consignes?)\b[^.\n]{0,15}\b(?:pr[ée]c[ée]dent|ant[ée]rieur|ci-dessus|donn[ée])"
-    r"|\b(?:ignor[ae]|ignore[ns]?|olvid[ae]|olvide[ns]?|desconsider[ea])\b[^.\n]{0,30}\b(?:instru(?:cc|ç)(?:iones"
-    r"|ión|ões|ão)|[óo]rdenes|indicaciones)\b[^.\n]{0,15}\b(?:anterior|previ|acima|arriba)"
-    r"|\b(?:ignora|dimentica)(?:te|re)?\b[^.\n]{0,30}\b(?:istruzioni)\b[^.\n]{0,15}\b(?:precedent|sopra)"
-    r"|игнорируй\w*[^.\n]{0,30}(?:инструкци|указани)|忽略[^。\n]{0,8}(?:之前|以上|前面|先前)[^。\n]{0,8}(?:指令|指示|说明|提示)"
-    r"|(?:以前|前|上記)の(?:指示|命令)[^。\n]{0,6}無視"
+    # German
+    r"\b(?:ignorier\w*|missachte\w*|vergiss|vergessen sie)\b[^.\n]{0,30}\b(?:anweisung|instruktion|vorgabe|befehl"
+    r"|regel)\w*"
+    r"|\b(?:ignoriere?n?|missachten?|vergiss|vergessen)(?: sie)? (?:das|alles|den)\b[^.\n]{0,12}\b(?:obige|oben"
+    r"|bisherige"
+    r"|vorherige|vorstehende|davor)\w*"
+    r"|\b(?:du bist|sie sind) (?:jetzt|nun|ab jetzt|ab sofort) (?:ein\w* )?(?:\w+ )?(?:ki|assistent\w*"
+    r"|sprachmodell|chatbot|dan)\b"
+    r"|\b(?:zeig\w*|verrate?\w*|gib|geben sie|nenne?\w*|wiederhol\w*)\b[^.\n]{0,30}\bsystem-?\s?(?:prompt"
+    r"|anweisung)\w*"
+    r"|\bneue (?:system)?anweisung(?:en)?\s*:|\bantworte(?:n sie)? (?:nur|ausschließlich|immer) mit\b"
+    # French
+    r"|\b(?:ignore[zrs]?|oublie[zrs]?|ne tiens? pas compte|ne tenez pas compte)\b[^.\n]{0,30}\b(?:instructions?"
+    r"|consignes?|règles)\b[^.\n]{0,15}\b(?:pr[ée]c[ée]dent|ant[ée]rieur|ci-dessus|donn[ée])"
+    r"|\b(?:ignore[zrs]?|oublie[zrs]?)\b[^.\n]{0,20}\b(?:ce qui précède|le texte ci-dessus|tout ce qui est ci-dessus)"
+    r"|\b(?:tu es|vous êtes) (?:maintenant|désormais) (?:une? )?(?:\w+ )?(?:ia\b|assistante?\b|modèle de langage"
+    r"|chatbot)"
+    r"|\b(?:révèle[zr]?|affiche[zr]?|montre[zr]?|répète[zr]?|donne[zr]?)\b[^.\n]{0,30}\b(?:prompt|invite"
+    r"|message) syst[èe]me"
+    r"|\bnouvelles (?:instructions|consignes)\s*:|\bréponde?[zs] (?:uniquement|seulement|toujours) (?:par|avec)\b"
+    # Spanish and Portuguese
+    r"|\b(?:ignor[ae]|ignore[ns]?|olvid[ae]|olvide[ns]?|esque[çc]a|desconsider[ea])\b[^.\n]{0,30}\b(?:instru(?:cc"
+    r"|ç)(?:iones"
+    r"|ión|ões|ão)|[óo]rdenes|ordens|indicaciones|reglas|regras)\b[^.\n]{0,15}\b(?:anterior|previ|acima|arriba)"
+    r"|\b(?:ignor[ae]|olvid[ae]|esque[çc]a|desconsidere)\b[^.\n]{0,16}\b(?:lo anterior|todo lo de arriba"
+    r"|texto anterior"
+    r"|o texto acima|tudo acima|tudo o que está acima|o que foi dito acima)"
+    r"|\b(?:ahora eres|agora você é|a partir de ahora eres|a partir de agora você é) (?:una? |uma? )?(?:\w+ )?(?:ia\b"
+    r"|asistente|assistente|modelo de (?:lenguaje|linguagem)|chatbot)"
+    r"|\b(?:revela|muestra|imprime|repite|revele|mostre|imprima|repita|exiba)\b[^.\n]{0,30}\b(?:prompt|mensaje"
+    r"|mensagem"
+    r"|instrucciones|instruções) d(?:el|o) sistema"
+    r"|\b(?:nuevas instrucciones|novas instruções)\s*:"
+    r"|(?:^|[.!?:;] )(?:responde|responda) (?:s[óo]lo|solamente|únicamente"
+    r"|somente"
+    r"|apenas|siempre|sempre) con?m?\b"
+    # Italian
+    r"|\b(?:ignora|dimentica)(?:te|re)?\b[^.\n]{0,30}\b(?:istruzioni|regole)\b[^.\n]{0,15}\b(?:precedent|sopra)"
+    r"|\b(?:ignora|dimentica)(?:te)?\b[^.\n]{0,16}\b(?:quanto sopra|il testo precedente|tutto ciò che precede)"
+    r"|\bora sei (?:un['’]? ?|una )?(?:\w+ )?(?:ia\b|assistente|modello linguistico|chatbot)"
+    r"|\b(?:rivela|mostra|stampa|ripeti)(?:te)?\b[^.\n]{0,30}\b(?:prompt|messaggio|istruzioni) (?:di|del) sistema"
+    r"|\bnuove istruzioni\s*:|\brispondi(?:te)? (?:solo|soltanto|sempre) con\b"
+    # Dutch and Polish
+    r"|\b(?:negeer|vergeet)\b[^.\n]{0,30}\b(?:instructies|aanwijzingen|regels)\b|\bnegeer (?:het|al het) bovenstaande"
+    r"|\b(?:zignoruj|ignoruj|zapomnij)\w*[^.\n]{0,30}\b(?:instrukcj|polece|zasad)\w*|\bzignoruj (?:powyższe"
+    r"|wszystko powyżej)"
+    # Russian
+    r"|игнорируй\w*[^.\n]{0,30}(?:инструкци|указани|вышесказанн|вышеизложенн|предыдущ|текст выше)"
+    r"|забудь\w*[^.\n]{0,20}(?:инструкци|указани|всё,? что (?:было )?(?:выше|раньше))"
+    r"|теперь ты[^.\n]{0,20}(?:ии\b|ассистент|помощник|языковая модель|чат-?бот)"
+    r"|(?:покажи|раскрой|выведи|повтори)\w*[^.\n]{0,30}системн\w+ (?:промпт|сообщени|инструкци|подсказк)"
+    r"|новые (?:инструкции|указания)\s*:|отвечай(?:те)? только\b"
+    # Chinese and Japanese
+    r"|(?:忽略|无视|忘记)[^。\n]{0,8}(?:之前|以上|前面|先前|上述|上面)[^。\n]{0,8}(?:指令|指示|说明|提示|内容|规则|所有)"
+    r"|(?:忽略|无视|忘记)(?:以上|上述|上面)(?:内容|全部|一切)?(?:[。！,，]|$)|你现在是[^。\n]{0,10}(?:助手|人工智能|模型|ai)"
+    r"|(?:显示|输出|透露|重复|告诉我)[^。\n]{0,10}(?:系统提示|系统指令|系统消息)|新(?:的)?指令[:：]|只(?:能)?(?:回答|回复|输出)[“\"「:：]"
+    r"|(?:以前|前|上記|これまで)の(?:すべての)?(?:指示|命令|内容|文章|ルール)[^。\n]{0,6}(?:無視|忘れ)"
+    r"|上記を?(?:すべて)?無視|あなたは今から[^。\n]{0,14}(?:アシスタント|ai|モデル|です)"
+    r"|システムプロンプトを[^。\n]{0,8}(?:表示|出力|教え|公開)|新しい(?:指示|命令)[:：]|[」』\"]とだけ(?:答え|回答|出力)"
+    # Arabic and Hindi
+    r"|تجاهل[^.\n]{0,20}(?:التعليمات|الأوامر|ما سبق|ما ورد أعلاه)|أنت الآن[^.\n]{0,15}(?:مساعد|ذكاء اصطناعي|نموذج)"
+    r"|पिछले[^।\n]{0,12}(?:निर्देश|आदेश)\w*[^।\n]{0,12}(?:अनदेखा|नज़रअंदाज़|भूल)"
+    r"|(?:निर्देशों|आदेशों)[^।\n]{0,12}(?:अनदेखा|नज़रअंदाज़)"
 )
 _VERBS = ("ignore", "disregard", "forget", "override", "overrule", "bypass", "discard", "neglect", "obey", "not follow")
 _MODELS = (" ai ", " ai:", " ai,", "a.i.", "artificial intell", "language model", "llm", "chatbot", "chat-bot", "gpt")
 _PROMPTS = ("prompt", "instruct", "message")
-_FOREIGN = ("missacht", "vergiss", "vergessen", "ignorier", "oubli", "tiens", "olvid", "desconsid", "dimentic", "ignor")
+_FOREIGN = (
+    *(
+        "missacht",
+        "vergiss",
+        "vergessen",
+        "ignor",
+        "oubli",
+        "tiens",
+        "tenez",
+        "olvid",
+        "esque",
+        "desconsid",
+        "dimentic",
+    ),
+    *(
+        "negeer",
+        "vergeet",
+        "zapomnij",
+        "du bist",
+        "sie sind",
+        "tu es",
+        "vous êtes",
+        "ahora eres",
+        "agora você",
+        "ora sei",
+    ),
+    *(
+        "system",
+        "systè",
+        "sistema",
+        "anweisung",
+        "instructions",
+        "consignes",
+        "instrucciones",
+        "instruções",
+        "istruzioni",
+    ),
+    *("antworte", "répond", "responde", "responda", "rispondi"),
+    *(
+        "игнорир",
+        "забудь",
+        "теперь ты",
+        "системн",
+        "новые ",
+        "отвечай",
+        "忽略",
+        "无视",
+        "忘记",
+        "你现在",
+        "系统",
+        "指令",
+        "只",
+    ),
+    *("無視", "忘れ", "今から", "システム", "新しい", "とだけ", "تجاهل", "أنت الآن", "अनदेखा", "नज़रअंदाज़", "भूल"),
+)
 # The pattern of each kind, with words of which a matching text holds at least one: they are far cheaper to search for.
 _KINDS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
     "overrides instructions": ((*_VERBS, "n't follow", "stop follow"), re.compile(_OVERRIDE)),
@@ -86,12 +206,23 @@ _KINDS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
         re.compile(_DICTATED),
     ),
     "overrides instructions in another language": (
-        (*_FOREIGN, "игнорир", "忽略", "無視"),
+        _FOREIGN,
         re.compile(_OTHER_LANGUAGES),
     ),
 }
-# Invisible characters that prose does not need: tags (from U+E0000) can carry hidden sentences.
-_INVISIBLE = re.compile("[\U000e0001-\U000e007f]{3,}|[\u200b\u2060\ufeff]{8,}")
+# Invisible characters in numbers that prose does not need: tags (from U+E0000), variation selectors and zero-width
+# characters can carry hidden sentences.
+_INVISIBLE = re.compile(
+    f"[\U000e0001-\U000e007f]{{3,}}|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{{4,}}|[{_ZERO_WIDTH}]{{6,}}"
+)
+# A line or sentence that pretends to come from the system.
+_SYSTEM_LINE = re.compile(
+    r"(?:^|[.!?。]\s*|[\n\"'“(\[*_>-]\s*)(?:SYSTEM|SYSTÈME|SISTEMA|СИСТЕМА)(?: [A-ZÀ-ÜА-Я]{4,14})?[*_]*\s*[:\]：]"
+    r"|(?:^\W{0,3}|[.!?]\s+)[Ss]ystem(?: (?:message|prompt|note|override|notice|update|command|instruction))?"
+    r"\s?[*_]*:[^\n]{0,80}?\b(?:you|your|ignore|disregard|forget|respond|reply|answer|output|print|reveal|always|never)\b"
+    r"|(?:^\W{0,3}|[.!?。]\s*)(?:系统(?:提示|消息|指令)?|システム(?:メッセージ|プロンプト)?)\s?[:：]",
+    re.MULTILINE,
+)
 
 
 def control_token(text: str) -> str | None:
@@ -111,6 +242,9 @@ def injection_fault(text: str) -> str | None:
         return f"control token: {token}"
     if not text.isascii() and _INVISIBLE.search(text):
         return "hidden characters"
+    may_be_system = "yst" in text or "YST" in text or "SISTEMA" in text or not text.isascii()
+    if match := _SYSTEM_LINE.search(text) if may_be_system else None:
+        return f"pretends to be the system: {match.group().strip()[:80]}"
     plain = " ".join(unicodedata.normalize("NFKC", text).translate(_PLAIN).lower().split())
     for kind, (hints, pattern) in _KINDS.items():
         match = pattern.search(plain) if any(hint in plain for hint in hints) else None
