@@ -154,8 +154,8 @@ def _hiding_rules(soup: BeautifulSoup) -> Iterator[str]:
 
     What a sheet does not display, or only on some screens, a reader may open: a tab, a menu, an answer.
     """
-    for sheet in soup.find_all("style"):
-        for selectors, style in _RULE.findall(_AT_RULE.sub("", sheet.get_text())):
+    for css in soup.find_all("style"):
+        for selectors, style in _RULE.findall(_AT_RULE.sub("", css.get_text())):
             if not _OPENS.search(_compact(style)) and _hides(_compact(style), ()):
                 yield from (name for name in map(str.strip, selectors.split(",")) if _SIMPLE.fullmatch(name))
 
