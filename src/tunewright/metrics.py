@@ -12,6 +12,7 @@ from rapidfuzz import fuzz
 
 from tunewright.records import Answer, Question, Score
 from tunewright.text.choices import chosen_option, option_text
+from tunewright.text.languages import ENGLISH, LANGUAGES
 from tunewright.text.normalization import normalize, sentences, words
 from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning
 from tunewright.text.values import gives_value, holds_value
@@ -56,6 +57,15 @@ _DECLINES = re.compile(
 )
 
 
+# In other languages: phrases of people, and each language's own refusal sentence.
+_DECLINES_ELSEWHERE = tuple(
+    normalize(phrase).replace("’", "'")
+    for language in LANGUAGES.values()
+    if language is not ENGLISH
+    for phrase in (language.refusal, *language.declines)
+)
+
+
 def plain_text(text: str) -> str:
     """Return the normalized text with one kind of apostrophe."""
     return normalize(text).replace("’", "'")
@@ -94,7 +104,8 @@ def is_refusal(text: str, refusal: str) -> bool:
     same_sense = bool(_NEGATION.search(start)) == bool(_NEGATION.search(sentence))
     if comparable and same_sense and fuzz.partial_ratio(sentence, start) >= _REFUSAL_BOUND:
         return True
-    return _DECLINES.search(_first_sentence(plain)) is not None
+    first = _first_sentence(plain)
+    return _DECLINES.search(first) is not None or any(phrase in first for phrase in _DECLINES_ELSEWHERE)
 
 
 def _first_sentence(plain: str) -> str:

@@ -13,6 +13,7 @@ from tunewright.errors import DocumentError, command
 from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
+    EMBEDDED,
     Arm,
     DocumentSettings,
     EvaluationSettings,
@@ -24,6 +25,8 @@ from tunewright.settings import (
 )
 from tunewright.statistics.power import LEAST_DOCUMENTS
 from tunewright.storage import write_output
+from tunewright.text.encoding import decode_text
+from tunewright.text.languages import ENGLISH, LANGUAGES, main_language
 
 _BYTES_PER_SAMPLE = 200  # of source text: about one fact in two sentences
 _WANTED_QUESTIONS = 60  # per ring: enough to see a difference of about a quarter
@@ -69,6 +72,7 @@ def papers_demo() -> Recipe:
 _OFTEN_CHANGED = ("documents.paths", "teacher.url", "teacher.model", "teacher.api_key_env", "synthesis.tasks")
 
 
+_LANGUAGE_FILES, _LANGUAGE_BYTES = 20, 8000  # that tell the documents' language
 _CHATS_OFTEN_CHANGED = ("synthesis.data", "exam.file", "evaluation.few_shot", "training.epochs")
 
 
@@ -107,6 +111,9 @@ def write_recipe(
     recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files))
     often = set(_OFTEN_CHANGED) if files else set()
     what = [f"{len(files)} file(s)"] if files else []
+    if (code := _documents_language([path for _, path in files])) != ENGLISH.code:
+        recipe, spoken = _in_language(recipe, code)
+        notes |= spoken
     if chats:
         recipe, more, num_chats = _fit_chats(recipe)
         notes = notes | more if files else {key: notes[key] for key in notes if key in _FOR_ALL} | more
@@ -131,6 +138,28 @@ def write_recipe(
         )
     console.line(f"next: {command('plan', output)}")
     console.line(f"then: {command('preview', output)}  (what a fine-tune can bring at most, in minutes)")
+
+
+def _documents_language(paths: Sequence[Path]) -> str:
+    """Return the code of the language of the text files among the documents; English where there are none."""
+    texts = [path for path in paths if path.suffix.lower() in (".md", ".txt")][:_LANGUAGE_FILES]
+    return main_language(decode_text(path.read_bytes()[:_LANGUAGE_BYTES]) for path in texts)
+
+
+def _in_language(recipe: Recipe, code: str) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe with the system prompt and the refusal of this language, and why."""
+    language = LANGUAGES.get(code)
+    if language is None:
+        reason = f"the documents' language ({code}) is none that tunewright speaks: write it in that language"
+        return recipe, {"system_prompt": reason, "refusal": reason}
+    reason = f"in the documents' language, {language.name}"
+    spoken = {"system_prompt": language.system_prompt, "refusal": language.refusal}
+    if recipe.teacher.url == EMBEDDED:
+        console.warning(
+            f"the embedded teacher writes English only: on documents in {language.name}, rules write the exam and the "
+            "samples; a stronger teacher (teacher.url) writes them in that language"
+        )
+    return recipe.model_copy(update=spoken), dict.fromkeys(spoken, reason)
 
 
 def _texts_and_chats(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -13,8 +13,10 @@ from typing import Any
 from tunewright.models.chat_template import chat
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
+from tunewright.settings import EMBEDDED
 from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.teacher.protocol import Reply, Request, TeacherLike
+from tunewright.text.languages import ENGLISH, LANGUAGES, document_languages
 from tunewright.text.normalization import replace_lone_surrogates
 from tunewright.text.prompts import fill, load_prompt
 
@@ -44,6 +46,15 @@ class TaskContext:
         """Return a request with the recipe's seed, and with the recipe's temperature unless another is given."""
         temperature = self.recipe.teacher.temperature if temperature is None else temperature
         return Request(messages, max_tokens, temperature, self.recipe.seed, schema)
+
+    @cached_property
+    def languages(self) -> dict[str, str]:
+        """The code of each document's language."""
+        return document_languages({document.id: document.text for document in self.documents})
+
+    def is_ruled(self, document: str) -> bool:
+        """Return whether rules write all questions on a document: the embedded teacher writes English alone."""
+        return self.languages[document] != ENGLISH.code and self.recipe.teacher.url == EMBEDDED
 
     @cached_property
     def chunk_by_id(self) -> dict[str, Chunk]:
@@ -105,9 +116,22 @@ def ask_questions(
     """
     turns = load_prompt(prompt, PACKAGE)
     filled = [
-        fill(turns, title=short_title(document.title), sentence=evidence.sentence) for document, evidence in pairs
+        in_language(
+            fill(turns, title=short_title(document.title), sentence=evidence.sentence), context.languages[document.id]
+        )
+        for document, evidence in pairs
     ]
     return context.teacher.ask_all([context.request(messages, QUESTION_TOKENS) for messages in filled], label)
+
+
+def in_language(prompt: tuple[Message, ...], code: str) -> tuple[Message, ...]:
+    """Return a prompt that asks for a text in this language; in English, the prompt itself."""
+    if code == ENGLISH.code:
+        return prompt
+    name = LANGUAGES[code].name if code in LANGUAGES else f"the language with the code {code}"
+    last = prompt[-1]
+    content = f"{last.content}\nWrite in {name}, the language of the text."
+    return (*prompt[:-1], last.model_copy(update={"content": content}))
 
 
 def reply_fault(reply: Reply | None) -> str | None:

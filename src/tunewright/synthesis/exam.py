@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tunewright.models.chat_template import passage_text
 from tunewright.records import Document, Question, QuestionKind, Rejection, Ring, Sample, digest
+from tunewright.settings import WrittenKind
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
 from tunewright.synthesis.questions import (
     EvidenceSentence,
@@ -60,6 +61,7 @@ def held_out_questions(samples: Sequence[Sample], refusal: str) -> list[Question
     return list(questions.values())
 
 
+_BY_RULES: tuple[WrittenKind, ...] = ("short", "choice")
 CALLS_PER_QUESTION = 3  # at most, per document
 
 
@@ -81,7 +83,9 @@ class _DocumentProgress:
     num_accepted: int = 0
     questions: list[Question] = field(default_factory=list)
 
-    def write_by_rules(self, wanted: Sequence[QuestionKind], writer: RuleWriter, refusal: str) -> None:
+    def write_by_rules(
+        self, wanted: Sequence[QuestionKind], writer: RuleWriter, refusal: str, only_rules: bool = False
+    ) -> None:
         """Write the wanted questions that rules can write; the teacher is to write the others.
 
         A sentence without a value to ask for is left to the teacher, as is a question for which no sentence is left.
@@ -92,7 +96,7 @@ class _DocumentProgress:
                 drafts = (writer.write(kind, self.document, evidence) for evidence in self.ranked)
                 written = next((draft for draft in drafts if draft), None)
             if written is None:
-                self.num_needed += 1
+                self.num_needed += not only_rules
                 continue
             self.ranked.remove(written.evidence)
             self.questions += _rule_variants(self, written, refusal)
@@ -126,10 +130,14 @@ def write_exam(context: TaskContext, rings: dict[str, Ring]) -> tuple[list[Quest
         for s in states
         if wanted[s.ring] and not s.ranked
     ]
-    writer = RuleWriter(evidence_of, seed)
+    ruled = {d.id for d in context.documents if context.is_ruled(d.id)}
+    writer = RuleWriter(evidence_of, seed, context.languages, ruled)
     for number, state in enumerate(sorted(states, key=lambda state: digest(seed, state.document.source))):
-        kinds = [settings.kinds[(number + slot) % len(settings.kinds)] for slot in range(wanted[state.ring])]
-        state.write_by_rules(kinds, writer, context.recipe.refusal)
+        own = settings.kinds
+        if state.document.id in ruled:
+            own = tuple(kind for kind in own if kind != "free") or _BY_RULES
+        kinds = [own[(number + slot) % len(own)] for slot in range(wanted[state.ring])]
+        state.write_by_rules(kinds, writer, context.recipe.refusal, state.document.id in ruled)
     seen: set[str] = set()
     while round_ := [(state, evidence) for state in states for evidence in state.next_sentences()]:
         pairs = [(state.document, evidence) for state, evidence in round_]

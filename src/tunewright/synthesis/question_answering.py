@@ -18,6 +18,7 @@ from tunewright.synthesis.context import (
     TaskContext,
     TaskResult,
     ask_questions,
+    in_language,
     plain_sample,
     read_items,
     reply_fault,
@@ -30,6 +31,7 @@ from tunewright.synthesis.questions import (
     sentence_fault,
     stand_alone,
 )
+from tunewright.synthesis.rule_questions import RuleWriter
 from tunewright.synthesis.taxonomy import MULTI_HOP, QUESTION_KINDS, allocate, kind_of, read_quotas
 from tunewright.teacher.protocol import Request
 from tunewright.text.normalization import find_quote
@@ -59,12 +61,14 @@ def answer_first(context: TaskContext, answered: Sequence[Sample]) -> TaskResult
     del answered
     result = TaskResult("answer-first")
     pairs: list[tuple[Document, EvidenceSentence]] = []
+    ruled: list[tuple[Document, EvidenceSentence]] = []
     for document in context.documents:
         chosen = chosen_evidence(context, document)
         if not chosen:
             result.reject(document.id, NO_SENTENCE, document.source)
         result.num_tried += len(chosen) or 1
-        pairs += [(document, evidence) for evidence in chosen]
+        (ruled if context.is_ruled(document.id) else pairs).extend((document, evidence) for evidence in chosen)
+    _answer_by_rules(context, ruled, result)
     replies = ask_questions(context, "answer-first", pairs, "writing questions")
     for (document, evidence), reply in zip(pairs, replies, strict=True):
         answer = evidence.sentence
@@ -81,6 +85,28 @@ def answer_first(context: TaskContext, answered: Sequence[Sample]) -> TaskResult
             plain_sample(context, "answer-first", document.id, question, answer, evidence.chunk.id, span, kind)
         )
     return result
+
+
+def _answer_by_rules(
+    context: TaskContext, pairs: Sequence[tuple[Document, EvidenceSentence]], result: TaskResult
+) -> None:
+    """Add questions that rules write where the teacher cannot write the document's language.
+
+    They ask for another value of the sentence than the exam does, or curation drops them as leaks.
+    """
+    evidence_of: dict[str, list[EvidenceSentence]] = {}
+    for document, evidence in pairs:
+        evidence_of.setdefault(document.id, []).append(evidence)
+    writer = RuleWriter(evidence_of, context.recipe.seed + 1, context.languages, set(evidence_of))
+    for document, evidence in pairs:
+        written, answer = writer.write("short", document, evidence), evidence.sentence
+        if written is None:
+            result.reject(sample_id("answer-first", document.id, "", answer), "sentence states no value", answer)
+            continue
+        span = (evidence.span,)
+        result.samples.append(
+            plain_sample(context, "answer-first", document.id, written.question, answer, evidence.chunk.id, span)
+        )
 
 
 _ITEM_TOKENS = 200  # room for one question, answer and quote as JSON
@@ -184,6 +210,7 @@ def _request(context: TaskContext, call: QuestionCall) -> Request:
         count=str(len(call.kinds)),
         kinds="".join(f"{line}\n" for line in lines),
     )
+    messages = in_language(messages, context.languages[call.document.id])
     return context.request(messages, len(call.kinds) * _ITEM_TOKENS, _reply_schema())
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tunewright.records import Chunk, Document, Span, digest
-from tunewright.text.normalization import is_evidence, normalize, sentences, words
+from tunewright.text.normalization import is_evidence, is_unspaced, normalize, sentences, words
 
 # A sentence that starts with one of these refers to the one before it; its question comes last.
 _BACK_REFERENCE = re.compile(
@@ -106,7 +107,9 @@ def short_title(title: str, max_words: int = _MAX_TITLE_WORDS) -> str:
 
 
 def subjects(text: str) -> set[str]:
-    """Return the stems of the words that name what a text is about."""
+    """Return the stems of the words that name what a text is about; of scripts without spaces, pairs of characters."""
+    if is_unspaced(text):
+        return {first + second for first, second in pairwise(words(text)) if not (first + second).isdigit()}
     return {
         word[:_STEM_LETTERS] for word in words(text) if len(word) > 2 and word not in _GENERIC and not word.isdigit()
     }

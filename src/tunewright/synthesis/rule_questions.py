@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from tunewright.records import Document, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
-from tunewright.text.blanks import Blank, ValueKind, blanks
+from tunewright.text.blanks import Blank, ValueKind, blanks, word_blanks
 from tunewright.text.choices import listed, option_text
+from tunewright.text.languages import ENGLISH, LANGUAGES
 from tunewright.text.normalization import normalize
 from tunewright.text.values import holds_value, value_distance
 
@@ -20,6 +22,7 @@ _VALUE_NAMES: dict[ValueKind, str] = {
     "decimal": "number",
     "count": "number",
     "name": "name",
+    "word": "word",
 }
 _NUM_WRONG = 3  # options beside the right one
 
@@ -36,19 +39,27 @@ class RuleQuestion:
 
 
 class RuleWriter:
-    """Writes questions on evidence sentences, and checks them against all other documents.
+    """Writes questions on evidence sentences, in their language, and checks them against all other documents.
 
     Args:
         evidence: the evidence sentences of each document, by its identifier.
         seed: decides which value of a sentence is asked for, and the order of the options.
+        languages: the code of each document's language; English where it names none.
+        with_words: documents in which a word is asked for where a sentence states no quantity and no name.
     """
 
-    def __init__(self, evidence: Mapping[str, Sequence[EvidenceSentence]], seed: int) -> None:
-        self._seed = seed
+    def __init__(
+        self,
+        evidence: Mapping[str, Sequence[EvidenceSentence]],
+        seed: int,
+        languages: Mapping[str, str] = MappingProxyType({}),
+        with_words: Container[str] = frozenset(),
+    ) -> None:
+        self._seed, self._languages, self._with_words = seed, languages, with_words
         self._by_kind: dict[ValueKind, dict[str, list[str]]] = {}  # kind → value → documents
         self._by_context: dict[str, set[str]] = {}
         for document, sentences in evidence.items():
-            for blank in (blank for item in sentences for blank in blanks(item.sentence)):
+            for blank in (blank for item in sentences for blank in self._blanks(document, item.sentence)):
                 self._by_kind.setdefault(blank.kind, {}).setdefault(blank.value, []).append(document)
                 self._by_context.setdefault(blank.context, set()).add(normalize(blank.value))
 
@@ -58,12 +69,11 @@ class RuleWriter:
         The value stands in the sentence, and so in its passage. It is not asked for where the same words stand around
         another value elsewhere: two passages would answer the question differently.
         """
-        candidates = [blank for blank in blanks(evidence.sentence) if len(self._by_context[blank.context]) == 1]
+        values = self._blanks(document.id, evidence.sentence)
+        candidates = [blank for blank in values if len(self._by_context[blank.context]) == 1 and self._is_fact(blank)]
         candidates = [blank for blank in candidates if not holds_value(document.title, blank.value)]
         for blank in sorted(candidates, key=lambda item: digest(self._seed, document.source, item.text, item.value)):
-            name = short_title(document.title, 8)
-            source = f', according to "{name}"' if name else ""
-            question = f'Which {_VALUE_NAMES[blank.kind]} belongs in the blank of "{blank.text}"{source}?'
+            question = self._question(document, blank)
             if kind == "short":
                 return RuleQuestion(kind, question, blank.value, evidence)
             options = self._options(blank, document.id)
@@ -71,6 +81,20 @@ class RuleWriter:
                 gold = option_text(options, options.index(blank.value))
                 return RuleQuestion(kind, listed(question, options), gold, evidence, options)
         return None
+
+    def _blanks(self, document: str, sentence: str) -> list[Blank]:
+        values = blanks(sentence)
+        return values if values or document not in self._with_words else word_blanks(sentence)
+
+    def _is_fact(self, blank: Blank) -> bool:
+        """Return whether a value says something of its document; a word that many documents use does not."""
+        return blank.kind != "word" or len(set(self._by_kind["word"][blank.value])) == 1
+
+    def _question(self, document: Document, blank: Blank) -> str:
+        language = LANGUAGES.get(self._languages.get(document.id, ""), ENGLISH)
+        asked = language.blank.format(value=_VALUE_NAMES[blank.kind], text=blank.text)
+        name = short_title(document.title, 8)
+        return asked + (language.source.format(title=name) if name else "") + language.mark
 
     def _options(self, blank: Blank, document: str) -> tuple[str, ...]:
         """Return the value among three of its kind from other documents, shuffled; none where there are too few.

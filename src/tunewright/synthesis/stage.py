@@ -228,5 +228,5 @@ def _nothing_written(
     return StageError(
         f"no usable {what} was written: all {len(rejections)} attempts were rejected",
         reasons_text(rejections),
-        f"read them in {RunFile.REJECTED} in the run folder; then {remedy(rejections, [d.text for d in documents])}",
+        f"read them in {RunFile.REJECTED} in the run folder; then {remedy(rejections)}",
     )

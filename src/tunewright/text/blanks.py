@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.text.normalization import words
+import regex
+
+from tunewright.text.normalization import is_unspaced, words
 from tunewright.text.perturbation import is_bound
 from tunewright.text.values import holds_value, number_value
 
-ValueKind = Literal["percentage", "year", "decimal", "count", "name"]
+ValueKind = Literal["percentage", "year", "decimal", "count", "name", "word"]
 
 BLANK = "____"
-_NUMBER = re.compile(r"(?<![\w.,/–−-])\d+(?:[.,]\d+)*(?![\w/–−-]|[.,]\d)")
-_PERCENT = re.compile(r"\s?(?:%|percent\b|per cent\b)")
+_LETTER = r"(?![\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])\w"  # of a script with spaces: it would belong to the number
+_NUMBER = regex.compile(rf"(?<!{_LETTER}|[.,/–−-])\d+(?:[.,]\d+)*(?!{_LETTER}|[/–−-]|[.,]\d)")
+_PERCENT = re.compile(r"\s?(?:%|٪|percent\b|per cent\b|Prozent\b|por ciento\b|процент)")
 # A number of the statistics around a result ("p < 0.05", "95% CI", "n = 12") is no fact to ask for.
 _BEFORE_STATISTIC = re.compile(
     r"(?:\b(?:p|n|r|t|f|z|d|OR|HR|RR|CI|SD|SE|IQR|alpha|kappa|beta)|[αβκχη]²?)\s?[=<>≤≥:]\s?$|±\s?$", re.I
@@ -32,6 +35,14 @@ _NAME = re.compile(
 )
 _MOST_BEFORE, _MOST_AFTER = 10, 8  # words of context: together with the blank no run of 13 words of the sentence
 _LEAST_CONTEXT = 6
+_CHARACTERS_BEFORE, _CHARACTERS_AFTER = 12, 10  # of scripts without spaces, where a character counts as a word
+# Words that name something: long ones, or runs between the characters that most sentences have.
+_WORD = regex.compile(r"(?<=\s[«„“\"'(]*)[\p{L}\p{M}]{5,}(?=[\s,.;:!?،؛।)»“”\"]|$)")
+_RUN = regex.compile(r"(?<!\p{Katakana})\p{Katakana}{3,}(?!\p{Katakana})|(?<!\p{Han})\p{Han}{2,4}(?!\p{Han})")
+_FUNCTION = (
+    "的了在和与或及对不是有为以于其之者所而且并由被把从到等中上下都也就"
+    "要会可能应任何人个这那一各凡该此无论若如因使得地过着与"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,8 @@ class Blank:
     @property
     def text(self) -> str:
         """The context with the value blanked out."""
+        if is_unspaced(self.before + self.after):
+            return f"{self.before}{BLANK}{self.after}".strip("，、；：。 ")
         joined = "" if self.after[:1] in "%,.;:)" else " "
         return f"{self.before} {BLANK}{joined}{self.after}".strip(" ,;:")
 
@@ -65,15 +78,38 @@ class Blank:
 def blanks(sentence: str) -> list[Blank]:
     """Return the values of a sentence that a reader of the rest could be asked for, in the order of the text."""
     spans = [*_numbers(sentence), *_names(sentence)]
+    return _of_spans(sentence, sorted(spans, key=lambda item: item[1]))
+
+
+def word_blanks(sentence: str) -> list[Blank]:
+    """Return the words of a sentence that name something, for texts that state few values: laws, letters, rules.
+
+    Of scripts with spaces, words of five letters or more, not the first. Of others, runs of two to four characters
+    between those of grammar.
+    """
+    if is_unspaced(sentence):
+        plain = sentence.translate(dict.fromkeys(map(ord, _FUNCTION), "，"))
+        spans = [match.span() for match in _RUN.finditer(plain)]
+    else:
+        spans = [match.span() for match in _WORD.finditer(sentence)]
+    return _of_spans(sentence, [("word", start, end) for start, end in spans])
+
+
+def _of_spans(sentence: str, spans: Iterable[tuple[ValueKind, int, int]]) -> list[Blank]:
     result = []
-    for kind, start, end in sorted(spans, key=lambda item: item[1]):
+    for kind, start, end in spans:
         value = sentence[start:end]
-        before = " ".join(sentence[:start].split()[-_MOST_BEFORE:])
-        after_words = sentence[end:].rstrip(".!? ").split()[:_MOST_AFTER]
-        blank = Blank(kind, value, before, " ".join(after_words))
-        enough = len(words(before)) + len(words(blank.after)) >= _LEAST_CONTEXT
-        if enough and not holds_value(f"{before} {blank.after}", value):
-            result.append(blank)
+        if is_unspaced(sentence):
+            before, after = (
+                sentence[max(0, start - _CHARACTERS_BEFORE) : start],
+                sentence[end : end + _CHARACTERS_AFTER],
+            )
+        else:
+            before = " ".join(sentence[:start].split()[-_MOST_BEFORE:])
+            after = " ".join(sentence[end:].rstrip(".!? ।۔").split()[:_MOST_AFTER])
+        enough = len(words(before)) + len(words(after)) >= _LEAST_CONTEXT
+        if enough and not holds_value(f"{before} {after}", value):
+            result.append(Blank(kind, value, before, after))
     return result
 
 

@@ -7,19 +7,37 @@ import unicodedata
 from collections.abc import Sequence, Set
 from typing import Any
 
+import regex
 from rapidfuzz import fuzz
 
-_WORD = re.compile(r"\w+(?:[.,]\d+)*", re.UNICODE)
+from tunewright.text.languages import script_language
+
+# A word has letters with their marks, and digits; where a script has no spaces, each character is one. Numbers keep
+# their inner points and commas.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}_])+(?:[.,]\p{{Nd}}+)*")
+_ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")  # the same, five times faster
 _PLAIN = str.maketrans("‘’“”–—−", "''\"\"---")
+_UNSPACED_CHARACTER = regex.compile(rf"[{_UNSPACED}]")
+_DIGIT = regex.compile(r"(?![0-9])\p{Nd}")  # of other scripts
 # A sentence ends at . ! or ? before white space and something that can start a sentence.
-_END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]?[A-Z0-9])|\n\s*\n")
+_END = regex.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+(?:«\s)?[\"'“‘«„¿¡(\[]*[\p{Lu}\p{Lt}\p{Nd}])|\n\s*\n")
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|ca|approx|Fig|Figs|Eq|Dr|Mr|Mrs|Ms|Prof|No|Nos|St|Chr|spp?|pv|var|resp)|\b[A-Z])\.$"
+    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|ca|approx|Fig|Figs|Eq|Dr|Mr|Mrs|Ms|Prof|No|Nos|St|Chr|spp?|pv|var|resp|Mio|Mrd|Tsd"
+    r"|bzw|Nr|Abs|Art|Bd|Hrsg|vgl|usw|Sr|Sra|Dra|págs?|núm|art|Mme|av|dott|sig|pag|[zuid]\. ?[BaAhd]|p\. ?ej)"
+    r"|\b[A-Z])\.$"
+)
+# "z. B.", "3. März": a full stop behind which the sentence goes on.
+_GOES_ON = re.compile(
+    r".{0,2}?(?:\b[a-z]\.\s[A-Za-z]\.|\b\d{1,2}\.\s(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober"
+    r"|November|Dezember)\b)"
 )
 # The length and the form of a sentence that can be evidence.
 _MIN_WORDS, _MAX_WORDS = 8, 60
-_START = re.compile(r"[\"'“‘(\[]?[A-Z0-9À-Þ]")
-_STOP = re.compile(r"[.!][\"'”’)\]]*$")
+_START = regex.compile(r"[\"'“‘«„¿¡(\[]*[\p{Lu}\p{Lt}\p{Lo}\p{Nd}]")
+_STOP = regex.compile(r"[.!。！।॥؟۔…][\"'”’»)\]」』]*$")
+_CASED = regex.compile(r"[\p{Lu}\p{Ll}]")
+_CHARACTERS_PER_WORD = 2  # of scripts without spaces
 _CAPTION = re.compile(r"(?:fig(?:ure)?|table|key\s?words?|abbreviations|trial registration|©|copyright)\b", re.I)
 _REFERS_TO_TEXT = re.compile(
     r"\b(?:the|this|that|given|above|following|provided)\s+(?:given\s+)?"
@@ -29,9 +47,11 @@ _REFERS_TO_TEXT = re.compile(
 
 
 def normalize(text: str) -> str:
-    """Return the text in compatibility form (NFKC), case-folded, with single spaces, plain quotes and dashes."""
+    """Return the text in compatibility form (NFKC), case-folded, with single spaces, plain quotes and digits."""
     text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(text.translate(_PLAIN).split())
+    if not text.isascii():
+        text = _DIGIT.sub(lambda match: str(unicodedata.digit(match[0])), text.translate(_PLAIN))
+    return " ".join(text.split())
 
 
 def replace_lone_surrogates(value: Any) -> Any:
@@ -46,8 +66,9 @@ def replace_lone_surrogates(value: Any) -> Any:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of the normalized text; numbers keep their inner points and commas."""
-    return _WORD.findall(normalize(text))
+    """Return the words of the normalized text; of scripts without spaces, the characters."""
+    plain = normalize(text)
+    return list((_ASCII_WORD if plain.isascii() else _WORD).findall(plain))
 
 
 def ngrams(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
@@ -67,14 +88,27 @@ def jaccard(a: Set[tuple[str, ...]], b: Set[tuple[str, ...]]) -> float:
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Return the (start, end) offsets of the sentences of a text, in order, without outer white space."""
+    """Return the (start, end) offsets of the sentences of a text, in order, without outer white space.
+
+    Texts of other scripts than Latin are cut by sentencex, by the rules of their script's largest language.
+    """
+    code = script_language(text)
     bounds = []
     start = 0
-    for match in _END.finditer(text):
-        if _ABBREVIATION.search(text[start : match.end()]):
-            continue
-        bounds.append((start, match.end()))
-        start = match.end()
+    if code == "en":
+        for match in _END.finditer(text):
+            if _ABBREVIATION.search(text[start : match.end()]) or _GOES_ON.match(text, max(start, match.start() - 3)):
+                continue
+            bounds.append((start, match.end()))
+            start = match.end()
+    else:
+        from sentencex import segment
+
+        for piece in segment(code, text):
+            at = text.find(piece.strip(), start) + len(piece.strip()) if piece.strip() else start
+            if at > start:
+                bounds.append((start, at))
+                start = at
     bounds.append((start, len(text)))
     spans = []
     for low, high in bounds:
@@ -84,17 +118,33 @@ def sentences(text: str) -> list[tuple[int, int]]:
     return spans
 
 
+def is_unspaced(text: str) -> bool:
+    """Return whether a third of the text or more is in a script without spaces between words."""
+    return len(_UNSPACED_CHARACTER.findall(text)) >= len(text) / 3 > 0
+
+
+def num_words(text: str) -> int:
+    """Return how many words a text has; of scripts without spaces, two characters count as one."""
+    if is_unspaced(text):
+        return len(_UNSPACED_CHARACTER.findall(text)) // _CHARACTERS_PER_WORD
+    return len(text.split())
+
+
 def is_evidence(sentence: str) -> bool:
     """Return whether a sentence is a statement: not a heading, list of keywords, caption, question or fragment."""
     tokens = sentence.split()
-    if not _MIN_WORDS <= len(tokens) <= _MAX_WORDS:
+    if not _MIN_WORDS <= num_words(sentence) <= _MAX_WORDS:
         return False
     if not _START.match(sentence) or not _STOP.search(sentence) or _CAPTION.match(sentence):
         return False
-    letters = sum(map(str.isalpha, sentence))
+    letters = sum(character.isalpha() or unicodedata.category(character)[0] == "M" for character in sentence)
+    if letters < 0.6 * sum(map(len, tokens)):
+        return False
+    if 2 * len(_CASED.findall(sentence)) < letters:  # a script without capitals
+        return True
     lower = sum(token[:1].islower() for token in tokens)
     separators = sum(token.endswith((",", ";")) for token in tokens)
-    return letters >= 0.6 * sum(map(len, tokens)) and lower >= 0.4 * len(tokens) and separators <= 0.35 * len(tokens)
+    return lower >= 0.4 * len(tokens) and separators <= 0.35 * len(tokens)
 
 
 def find_quote(quote: str, text: str, bound: float) -> tuple[int, int, float] | None:
@@ -160,9 +210,9 @@ def question_fault(question: str, answer: str) -> str | None:
     question_words, answer_words = words(question), words(answer)
     if len(question_words) < 4:
         return "question too short"
-    if len(question_words) > 60:
+    if num_words(question) > 60:
         return "question too long"
-    if not question.strip().endswith("?"):
+    if not question.strip().endswith(("?", "？", "؟", "\u037e")):
         return "not a question"
     if _REFERS_TO_TEXT.search(question):
         return "question refers to the text"

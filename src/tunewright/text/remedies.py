@@ -7,17 +7,13 @@ limit of ours is called one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tunewright.records import OWN, Rejection
 from tunewright.text.injection import PLANTED
 
 _TEACHER = "use a stronger teacher (teacher.url, teacher.model)"
 WRONG_DATA = "correct your data"
-_LANGUAGE = (
-    "this is a limit of tunewright, not of the teacher: it makes questions only in languages with spaces between words "
-    "and capital letters; bring your own exam (exam.file) and chats (synthesis.data)"
-)
 
 
 def reasons_text(rejections: Sequence[Rejection], most: int = 3) -> str:
@@ -26,16 +22,13 @@ def reasons_text(rejections: Sequence[Rejection], most: int = 3) -> str:
     return "; ".join(f"{reason} ({count})" for reason, count in counts.most_common(most))
 
 
-def remedy(rejections: Sequence[Rejection], documents: Iterable[str] = ()) -> str:
+def remedy(rejections: Sequence[Rejection]) -> str:
     """Return what helps against the most frequent reason of the rejections.
 
     Args:
         rejections: at least one.
-        documents: the texts that questions were to be made of.
     """
     [(top, _)] = Counter(rejection.reason for rejection in rejections).most_common(1)
-    if top.startswith(_BY_WORDS) and _is_caseless("".join(text[:2000] for text in documents)):
-        return _LANGUAGE
     hint = next((hint for start, hint in _REMEDIES if top.startswith(start)), "")
     if hint:
         return hint
@@ -45,16 +38,6 @@ def remedy(rejections: Sequence[Rejection], documents: Iterable[str] = ()) -> st
     return _TEACHER if written else WRONG_DATA
 
 
-def _is_caseless(text: str) -> bool:
-    letters = [character for character in text if character.isalpha()]
-    return sum(character.lower() == character.upper() for character in letters) > len(letters) / 2
-
-
-# Reasons of rules that count words or look for capital letters.
-_BY_WORDS = (
-    *("document has no sentence", "question too short", "not a question", "question is not about"),
-    *("question holds", "question copies"),
-)
 _NO_REASONING = "let the teacher answer without reasoning first (teacher.reasoning = false), or use another one"
 _OTHER_PAIRS = "name another way in preference.make (student), or bring pairs (preference.data)"
 _PRESENT = "lower curation.evidence_match, or write the samples again from the present documents: run the recipe"

@@ -56,10 +56,10 @@ def holds_value(text: str, value: str) -> bool:
 
 
 def value_distance(first: str, second: str) -> float:
-    """Return how far apart two numbers are, as the absolute logarithm of their ratio; 0 for other text."""
+    """Return how far apart two values are: numbers by the logarithm of their ratio, other text by its length."""
     left, right = number_value(first), number_value(second)
     if left is None or right is None or left <= 0 or right <= 0:
-        return 0.0
+        return float(abs(len(first) - len(second)))
     return abs(math.log(left / right))
 
 
