@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
@@ -128,12 +128,17 @@ def write_recipe(
     )
     text = dump_recipe(recipe, notes) if full else dump_recipe(recipe, notes, {*notes, *often})
     write_output(output, header + text, force)
+    _report(output, what, notes, len(files))
+
+
+def _report(output: Path, what: Sequence[str], notes: Mapping[str, str], num_files: int) -> None:
+    """Print what was decided and why, and what to type next."""
     console.line(f"wrote {output} for {' and '.join(what)}")
     for key, note in notes.items():
         console.line(f"  {key}: {note}")
-    if files and len(files) < _FEW_DOCUMENTS:
+    if 0 < num_files < _FEW_DOCUMENTS:
         console.warning(
-            f"{len(files)} file(s): with fewer than about {_FEW_DOCUMENTS} documents an exam can hardly prove "
+            f"{num_files} file(s): with fewer than about {_FEW_DOCUMENTS} documents an exam can hardly prove "
             f"anything, and with fewer than {LEAST_DOCUMENTS} it gives no verdict"
         )
     console.line(f"next: {command('plan', output)}")

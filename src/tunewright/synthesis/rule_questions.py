@@ -92,9 +92,9 @@ class RuleWriter:
 
     def _question(self, document: Document, blank: Blank) -> str:
         language = LANGUAGES.get(self._languages.get(document.id, ""), ENGLISH)
-        asked = language.blank.format(value=_VALUE_NAMES[blank.kind], text=blank.text)
+        question = language.blank.format(value=_VALUE_NAMES[blank.kind], text=blank.text)
         name = short_title(document.title, 8)
-        return asked + (language.source.format(title=name) if name else "") + language.mark
+        return question + (language.source.format(title=name) if name else "") + language.mark
 
     def _options(self, blank: Blank, document: str) -> tuple[str, ...]:
         """Return the value among three of its kind from other documents, shuffled; none where there are too few.

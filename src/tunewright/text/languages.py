@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import regex
 
-_SURE = 400  # characters from which a language is told from its neighbors
+_SURE = 400  # characters that are enough to tell a language from its neighbors
 _SAMPLE = 2000  # characters of a text that tell its language
 
 
