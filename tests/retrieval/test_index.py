@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from support.sentence_models import make_sentence_model
 from tunewright.errors import ModelError
-from tunewright.retrieval.index import Index, fuse
+from tunewright.retrieval.index import Index, WordIndex
 from tunewright.retrieval.sentence_model import SentenceModel
 
 TEXTS = [
@@ -30,12 +30,30 @@ class OneHot:
     queries = passages
 
 
-@given(st.lists(st.lists(st.integers(0, 20), unique=True), max_size=3))
-def test_fusion_is_the_sum_of_reciprocal_ranks(rankings):
-    fused = fuse(rankings)
-    expected = {i: sum(1 / (61 + r.index(i)) for r in rankings if i in r) for r in rankings for i in r}
-    assert dict(fused) == pytest.approx(expected)
-    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
+WORDS = st.sampled_from(["nurse", "copper", "ice", "zebra", "hospital", "the", "norway"])
+
+
+@given(st.lists(st.lists(WORDS, max_size=6).map(" ".join), min_size=1, max_size=8), st.lists(WORDS, max_size=5))
+def test_scores_by_words_are_a_share_of_the_most_that_a_text_could_score(texts, query):
+    index = WordIndex([f"text {text}" for text in texts])
+    scores = index.scores(" ".join(query))
+    assert ((scores >= 0) & (scores < 1)).all()
+    # A word that no text holds lowers the share of every text, and changes no order.
+    foreign = index.scores(" ".join([*query, "quagga"]))
+    assert (foreign <= scores).all() and ((foreign < scores) == (scores > 0)).all()
+    assert [i for i, _ in index.rank(" ".join(query), 3)] == list(
+        np.argsort(-scores, kind="stable")[: min(3, sum(scores > 0))]
+    )
+
+
+def test_a_bad_match_by_words_gives_way_to_meaning_and_a_good_one_does_not():
+    index = Index(TEXTS, OneHot())
+    # One rare word of many matches the glacier; the meaning is the metal's.
+    query = "during nine long weeks, which quotation rose at the metal exchange?"
+    assert WordIndex(TEXTS).rank(query, 1)[0][0] == 2
+    assert index.search(query, 1)[0][0] == 1
+    # All words match one text; the nearest vector is another's.
+    assert index.search("glacier Norway lost nine metres, frozen copper", 1)[0][0] == 2
 
 
 def test_words_alone_return_only_texts_that_share_one():
@@ -66,8 +84,22 @@ def test_a_named_title_brings_its_document_and_does_not_hide_the_question():
     assert index.search('How many metres of ice were lost, as in "Nurses and workload"?', 4)[0][0] == 2
 
 
+def test_a_title_is_named_in_quotes_by_its_first_words():
+    titles = ["Nurses and workload", 'The "stuck" market: a survey of metals, 2001 to 2020.', "Ice loss in Norway", ""]
+    index = Index(TEXTS, titles=titles)
+    named = 'What fell, according to "The "stuck" market"?'
+    assert index.search(named, 1)[0][0] == 1
+    assert index.search("What did it cover, according to “Ice loss in Norway”?", 4)[0][0] == 2
+    # Without quotes, or cut within a word, the first words of a title are words like any other.
+    assert index.search("the stuck market", 1) == [] == index.search('What, in "The "stuck" mark"?', 1)
+    longer = Index(TEXTS, titles=["Copper in Chile", "Copper in Chile and Peru", "", ""])
+    assert longer.search('How many nurses, according to "Copper in Chile and Peru"?', 4)[0][0] in (0, 1)
+    assert {number for number, _ in longer.search("nurses in Copper in Chile and Peru", 4)} == {0, 1, 3}
+
+
 def test_an_empty_index_returns_nothing():
     assert Index([]).search("anything", 3) == [] == Index([], OneHot()).search("anything", 3)
+    assert Index(["", "the"]).search("the", 3) == []
 
 
 def test_a_sentence_model_pools_as_its_folder_says_and_loses_no_word_of_a_long_text(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunewright.errors import command
 from tunewright.models.chat_template import passage_text
 from tunewright.records import Chunk, Sample
-from tunewright.retrieval.index import word_ranker
+from tunewright.retrieval.index import WordIndex
 
 _SHOWN = 3
 _LONGEST = 300
@@ -28,13 +28,13 @@ class Sources:
         self, samples: Sequence[Sample], chunks: Sequence[Chunk], titles: Mapping[str, str], folder: Path
     ) -> None:
         self._samples, self._chunks, self._titles, self._folder = samples, chunks, titles, folder
-        self._rank_samples = word_ranker([f"{sample.question}\n{sample.answer}" for sample in self._samples])
-        self._rank_chunks = word_ranker([passage_text(chunk) for chunk in self._chunks])
+        self._samples_by_words = WordIndex([f"{sample.question}\n{sample.answer}" for sample in self._samples])
+        self._chunks_by_words = WordIndex([passage_text(chunk) for chunk in self._chunks])
 
     def nearest(self, text: str) -> Iterator[str]:
         """Yield lines about the samples and passages with the highest BM25 score for a text, samples first."""
-        samples = self._best(self._rank_samples(text, _SHOWN))
-        chunks = self._best(self._rank_chunks(text, _SHOWN))
+        samples = self._samples_by_words.rank(text, _SHOWN)
+        chunks = self._chunks_by_words.rank(text, _SHOWN)
         if not samples and not chunks:
             yield "no training data shares a word with the last answer"
             return
@@ -45,10 +45,6 @@ class Sources:
             yield f"passage {chunk.id}  BM25 {score:.1f}  {self._title(chunk.document)}"
             yield f"  {_short(chunk.text)}"
         yield f"trace one to its source: {command('trace', self._folder, 'ID')}"
-
-    @staticmethod
-    def _best(ranked: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        return [(index, score) for index, score in ranked if score > 0]
 
     def _sample(self, sample: Sample, score: float) -> Iterator[str]:
         yield f"sample {sample.id}  BM25 {score:.1f}  {self._title(sample.document)}"

@@ -1,1 +1,1 @@
-"""One index for everything that is searched: words (BM25) and meaning (sentence vectors), fused."""
+"""One index for everything that is searched: words (BM25), meaning (sentence vectors) and named titles."""

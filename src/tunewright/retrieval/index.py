@@ -1,19 +1,20 @@
-"""The index: texts ranked for a query by words, by meaning and by the titles that it names, fused by rank."""
+"""The index: texts scored for a query by words, by meaning and by the titles that it names."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunewright.retrieval.sentence_model import SentenceModel
-from tunewright.text.normalization import normalize
+from tunewright.text.normalization import find_quote, normalize
 
 Ranked = list[tuple[int, float]]  # (index, score) of texts, best first
+Scores = NDArray[np.float32]  # (texts,)
 
-_FUSION = 60  # k of reciprocal rank fusion, as in Cormack, Clarke & Buettcher 2009
-_DEPTH = 100  # texts of each ranking that are fused
+_WORDS = 0.75  # weight of words, the rest is meaning's: chosen on half of benchmarks/retrieval.py, flat from 0.7 to 0.8
 _SHORTEST_TITLE = 12  # characters: "Results" in a question names no document
 
 
@@ -22,76 +23,126 @@ class Index:
 
     Args:
         texts: what is searched.
-        model: gives the vectors of texts and queries; None ranks by words (and titles) alone.
-        titles: the title of each text's document, empty where it has none; a query that quotes one also ranks that
-            document's texts, and the title's words do not hide the query's own.
+        model: gives the vectors of texts and queries; None scores by words (and titles) alone.
+        titles: the title of each text's document, empty where it has none. A query that names one, in full or in
+            quotation marks by its first words, prefers that document's texts; the title's words are then no part of
+            the query, which would drown its own.
     """
 
     def __init__(self, texts: Sequence[str], model: SentenceModel | None = None, titles: Sequence[str] = ()) -> None:
-        self._rank_words = word_ranker(texts)
-        self._model, self._num = model, len(texts)
+        self._words, self._model = WordIndex(texts), model
         self._vectors = model.passages(texts) if model and texts else None
         self._by_title: dict[str, list[int]] = {}
         for number, title in enumerate(titles):
-            if len(title) >= _SHORTEST_TITLE:
-                self._by_title.setdefault(normalize(title), []).append(number)
+            name = normalize(title).rstrip(" .")
+            if len(name) >= _SHORTEST_TITLE:
+                self._by_title.setdefault(name, []).append(number)
 
     def search(self, query: str, number: int, hidden: frozenset[int] = frozenset()) -> Ranked:
-        """Return up to ``number`` texts and their scores, best first; ``hidden`` are left out.
+        """Return up to ``number`` texts and their scores, best first; ``hidden`` are left out, and scores of 0.
 
-        The score is the sum of 1 / (60 + rank) over the rankings that hold the text (reciprocal rank fusion, Cormack,
-        Clarke & Buettcher 2009); with words alone it is BM25's, and only texts that share a word are returned.
+        The score is a weighted sum, 0.75 and 0.25, of the share of the query's words that the text holds (BM25 over
+        the most that any text could score) and of the cosine of the vectors, scaled to 0 for the farthest and 1 for
+        the nearest text. So a query without common words is decided by meaning. Ranks alone, as in reciprocal rank
+        fusion, would let the best of bad matches by words weigh as much as a good one (Bruch, Gai & Ingber 2023, "An
+        Analysis of Fusion Functions for Hybrid Retrieval"). A named title adds 0.25, as much as the nearest vector.
         """
         named, bare = self._named_titles(query)
-        depth = min(self._num, max(_DEPTH, number) + len(hidden))
-        by_words = [(i, s) for i, s in self._rank_words(bare, depth) if s > 0 and i not in hidden]
-        if self._vectors is None and not named:
-            return by_words[:number]
-        rankings = [[index for index, _ in by_words]]
-        if self._vectors is not None and self._model is not None:
-            similarity = self._vectors @ self._model.queries([bare])[0]
-            best = np.argpartition(-similarity, depth - 1)[:depth]
-            ordered = best[np.argsort(-similarity[best], kind="stable")]
-            rankings.append([int(index) for index in ordered if int(index) not in hidden])
-        fused = fuse(rankings)
-        if named:
-            rank_of = {index: rank for rank, (index, _) in enumerate(fused)}
-            texts = [i for title in named for i in self._by_title[title] if i not in hidden]
-            rankings.append(sorted(texts, key=lambda index: rank_of.get(index, len(rank_of))))
-            fused = fuse(rankings)
-        return fused[:number]
+        scores = _WORDS * self._words.scores(bare)
+        shown = np.ones(len(scores), dtype=bool)
+        shown[list(hidden)] = False
+        if self._vectors is not None and self._model is not None and shown.any():
+            cosines = self._vectors @ self._model.queries([bare])[0]
+            low, high = cosines[shown].min(), cosines[shown].max()
+            scores += (1 - _WORDS) * (cosines - low) / max(high - low, 1e-6)
+        for title in named:
+            scores[self._by_title[title]] += 1 - _WORDS
+        scores[~shown] = 0
+        return _best(scores, number)
 
     def _named_titles(self, query: str) -> tuple[list[str], str]:
         """Return the titles that the query names, and the query without them."""
-        plain = normalize(query)
-        named = [title for title in self._by_title if title in plain]
-        bare = query
-        for title in named:
-            bare = re.sub(re.escape(title).replace(r"\ ", r"\s+"), " ", bare, flags=re.IGNORECASE)
-        return named, bare if bare.strip() else query
+        plain, bare = normalize(query), query
+        quotes = list(_quotes(plain))
+        named: dict[str, str] = {}  # by title: as the query writes it
+        for title in self._by_title:
+            if title in plain:
+                named[title] = title
+            elif quotes and (quote := next((q for q in quotes if _starts(title, q)), "")):
+                named[title] = quote
+        for name in sorted(set(named.values()), key=lambda name: (-len(name), name)):
+            match = find_quote(name, bare, 100)
+            if match is not None:
+                bare = f"{bare[: match[0]]} {bare[match[1] :]}"
+        return list(named), bare if any(letter.isalnum() for letter in bare) else query
 
 
-def fuse(rankings: Sequence[Sequence[int]]) -> Ranked:
-    """Return the texts of all rankings with their summed reciprocal ranks, best first; ties by index."""
-    scores: dict[int, float] = {}
-    for ranking in rankings:
-        for rank, index in enumerate(ranking, 1):
-            scores[index] = scores.get(index, 0.0) + 1 / (_FUSION + rank)
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+class WordIndex:
+    """BM25 over texts (Robertson & Zaragoza 2009; bm25s, Lù 2024)."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        import bm25s
+
+        self._num, tokens = len(texts), _tokens(texts)
+        self._bm25 = bm25s.BM25() if tokens.vocab else None  # bm25s refuses texts without any word
+        if self._bm25 is not None:
+            self._bm25.index(tokens, show_progress=False)
+
+    def scores(self, query: str) -> Scores:
+        """Return each text's BM25 score over the most that a text could score: 0 for no common word, always below 1.
+
+        Words that no text holds count in that most: a query that is mostly foreign to the texts scores low everywhere.
+        """
+        total, most = self._sums(query)
+        return total / np.float32(most or 1)
+
+    def rank(self, query: str, number: int) -> Ranked:
+        """Return the best texts that share a word with the query, with their BM25 scores."""
+        return _best(self._sums(query)[0], number)
+
+    def _sums(self, query: str) -> tuple[Scores, float]:
+        """Return each text's BM25 score, and the sum of the inverse document frequencies of the query's words."""
+        total, most = np.zeros(self._num, dtype=np.float32), 0.0
+        if self._bm25 is None:
+            return total, most
+        starts = self._bm25.scores["indptr"]
+        ids = [self._bm25.vocab_dict.get(token) for token in _tokens([query]).vocab]
+        known = [token for token in ids if token is not None]
+        if known:
+            total += self._bm25.get_scores_from_ids(known)
+        for token in ids:
+            holding = 0 if token is None else int(starts[token + 1] - starts[token])
+            most += float(np.log1p((self._num - holding + 0.5) / (holding + 0.5)))
+        return total, most
 
 
-def word_ranker(texts: Sequence[str]) -> Callable[[str, int], Ranked]:
-    """Return a function from (query, number) to the best texts by BM25 (Robertson & Zaragoza 2009; bm25s, Lù 2024)."""
+def _tokens(texts: Sequence[str]) -> Any:
+    """Return the words of each text, without English stop words, as bm25s counts them."""
     import bm25s
 
-    if not texts:
-        return lambda query, number: []
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(texts), stopwords="en", show_progress=False), show_progress=False)
+    return bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
 
-    def rank(query: str, number: int) -> Ranked:
-        tokens = bm25s.tokenize(query, stopwords="en", show_progress=False)
-        indices, scores = index.retrieve(tokens, k=min(number, len(texts)), show_progress=False)
-        return [(int(i), float(score)) for i, score in zip(indices[0], scores[0], strict=True)]
 
-    return rank
+def _best(scores: Scores, number: int) -> Ranked:
+    """Return the highest scores above 0 with their indices; ties by index."""
+    number = min(number, len(scores))
+    chosen = np.flatnonzero(scores > 0)
+    if number < len(chosen):
+        least = np.partition(scores, len(scores) - number)[len(scores) - number]
+        chosen = np.flatnonzero((scores > 0) & (scores >= least))
+    ordered = chosen[np.argsort(-scores[chosen], kind="stable")][:number]
+    return [(int(index), float(scores[index])) for index in ordered]
+
+
+def _quotes(plain: str) -> Iterator[str]:
+    """Yield what stands between two quotation marks next to each other, and between each and the last one."""
+    marks = [at for at, letter in enumerate(plain) if letter in "\"'«»„“”"]
+    for first, second in {*zip(marks, marks[1:], strict=False), *((mark, marks[-1]) for mark in marks[:-1])}:
+        quote = plain[first + 1 : second].strip(" .,;:!?")
+        if len(quote) >= _SHORTEST_TITLE:
+            yield quote
+
+
+def _starts(title: str, quote: str) -> bool:
+    """Return whether a title begins with the words of a quote."""
+    return title.startswith(quote) and not title[len(quote) : len(quote) + 1].isalnum()
