@@ -17,8 +17,10 @@ TunewrightError            exit code
 from __future__ import annotations
 
 import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class TunewrightError(Exception):
@@ -107,6 +109,23 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError"
 
 
+_SPECIAL = {
+    stat.S_ISFIFO: "a FIFO (a named pipe)",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+    stat.S_ISSOCK: "a socket",
+}
+
+
+def special_file(path: object) -> str:
+    """Return what a path is, in words, where it is neither a file nor a folder: opening it could wait for ever."""
+    try:
+        mode = Path(str(path)).stat().st_mode
+    except (OSError, ValueError):
+        return ""  # whoever opens it says what is missing
+    return next((f"it is {words}, not a file" for is_kind, words in _SPECIAL.items() if is_kind(mode)), "")
+
+
 @contextmanager
 def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = UserError) -> Iterator[None]:
     """Make every error of a block that loads a user's file name this file: whatever it holds, it is no defect of ours.
@@ -117,6 +136,8 @@ def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = Us
         hint: the next thing to type.
         kind: of the error. Ours pass unchanged, as does a lack of memory on the GPU, which says nothing of the file.
     """
+    if fault := special_file(path):
+        raise kind(f"cannot read the {what} {path}", fault, hint)
     try:
         yield
     except TunewrightError:

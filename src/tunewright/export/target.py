@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from tunewright.models.chat_template import end_ids
+from tunewright.models.chat_template import apply, end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches, next_log_probs
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question
@@ -71,8 +71,8 @@ class HFRunner:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt of the tokenizer's template, rendered without variables."""
-        turns = [message.as_turn() for message in messages]
-        return list(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        text = apply(self.tokenizer, [message.as_turn() for message in messages], True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def log_probs(self, prompts: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
         """Yield the log-probabilities of the next token, [vocabulary], fp32, in the order of the prompts."""

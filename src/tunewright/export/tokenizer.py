@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tunewright.models.chat_template import TEMPLATE_VARIABLES, end_ids
+from tunewright.models.capped_programs import RefusedError
+from tunewright.models.chat_template import TEMPLATE_VARIABLES, apply, end_ids
 from tunewright.models.families import FAMILIES
 from tunewright.models.source import read_config
 from tunewright.models.student import student_tokenizer
@@ -51,12 +52,10 @@ def with_variables(template: str, statement: str) -> str:
 
 def _refuses_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether the template raises an error on a system turn."""
-    from jinja2.exceptions import TemplateError
-
     turns = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
     try:
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_VARIABLES)
-    except TemplateError:
+        apply(tokenizer, turns, True, **TEMPLATE_VARIABLES)
+    except RefusedError:
         return True
     return False
 

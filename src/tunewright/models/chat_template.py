@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.errors import ModelError, cause_of
+from tunewright.models.capped_programs import ProgramError, RefusedError, rendered
 from tunewright.models.model_files import reading_model
 from tunewright.records import Chunk, Message, Question
 from tunewright.text.reasoning import ends_with_opening_tag
@@ -95,30 +96,51 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_
     Raises:
         ModelError: the template is damaged, or refuses the conversation.
     """
-    from jinja2.exceptions import TemplateError
-
     turns: list[dict[str, Any]] = [message.as_turn() for message in messages]
     try:
         try:
-            return _apply(tokenizer, turns, add_generation_prompt)
-        except TemplateError:
+            return apply(tokenizer, turns, add_generation_prompt, **TEMPLATE_VARIABLES)
+        except RefusedError:
             if len(turns) < 2 or turns[0]["role"] != "system":
                 raise
         merged = {"role": turns[1]["role"], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-        return _apply(tokenizer, [merged, *turns[2:]], add_generation_prompt)
-    except Exception as error:  # a template is a program: it can raise anything
-        raise ModelError(
-            f"the chat template in {tokenizer.name_or_path} cannot write a conversation of {len(turns)} turns",
-            cause_of(error),
-            "check chat_template.jinja there, or chat_template in tokenizer_config.json",
-        ) from error
+        return apply(tokenizer, [merged, *turns[2:]], add_generation_prompt, **TEMPLATE_VARIABLES)
+    except RefusedError as error:
+        raise _cannot_write(tokenizer, turns, error) from error
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-    return str(
-        tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_VARIABLES
-        )
+def apply(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool,
+    **variables: Any,
+) -> str:
+    """Return what the tokenizer's own ``apply_chat_template`` would, but within limits: a template is a program.
+
+    Raises:
+        RefusedError: the template refuses the turns.
+        ModelError: it is damaged, or exceeds a limit of time, memory or length.
+    """
+    names: dict[str, Any] = {
+        **tokenizer.special_tokens_map,
+        **variables,
+        "add_generation_prompt": add_generation_prompt,
+    }
+    try:
+        return rendered(str(tokenizer.get_chat_template()), turns, names)
+    except RefusedError:
+        raise
+    except ProgramError as error:
+        raise _cannot_write(tokenizer, turns, error) from error
+
+
+def _cannot_write(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, Any]], error: ProgramError
+) -> ModelError:
+    return ModelError(
+        f"the chat template in {tokenizer.name_or_path} cannot write a conversation of {len(turns)} turns",
+        cause_of(error),
+        "check chat_template.jinja there, or chat_template in tokenizer_config.json",
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tunewright import distributed
 from tunewright.errors import ModelError, cause_of, is_lack_of_memory
+from tunewright.models.adapter_files import check_adapter
 from tunewright.models.families import family_of
 from tunewright.models.model_files import folder_fault, reading_model
 from tunewright.models.source import read_config
@@ -126,6 +127,9 @@ def load_base(
 
     dtype = dtype or compute_dtype(device)
     extra = {} if quantization == "none" else {"quantization_config": quantization_config(quantization, dtype)}
+    if (folder / "adapter_config.json").exists():  # transformers would load another base, and the adapter on it
+        hint = "name the base, or merge the adapter into it first"
+        raise ModelError(f"{folder} is an adapter, not a base model", "it holds adapter_config.json", hint)
     with reading_model("base model", folder, "download the model again, or check the installation: tunewright doctor"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -248,12 +252,13 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
     ``set_adapter`` names another.
 
     Raises:
-        ModelError: the adapter belongs to another base.
+        ModelError: the adapter belongs to another base, or could run code or hang in the library that loads it.
     """
     from peft import PeftModel
 
     if is_full(folder):
         return load_base(folder, "none", str(model.device), model.dtype).eval()
+    check_adapter(folder, [name for name, _ in model.named_modules()])
     adapted = model
     hint = "run the recipe on this run folder again: a damaged adapter is trained again"
     with reading_model("adapter", folder, hint), _fitting(folder, hint):

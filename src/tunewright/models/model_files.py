@@ -1,14 +1,17 @@
-"""The files of a model folder: whatever they hold, an error in loading them names the folder and the damaged file."""
+"""The files of a model folder: checked before a library opens them; an error in loading names the damaged file."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunewright.errors import ModelError, TunewrightError, cause_of, is_lack_of_memory
+from tunewright.errors import ModelError, TunewrightError, cause_of, is_lack_of_memory, special_file
 
+_PART = re.compile(r"[^/\\]+\.safetensors")
 _INDEX = "model.safetensors.index.json"
 
 
@@ -21,6 +24,8 @@ def reading_model(what: str, folder: Path, hint: str = "download the model again
         folder: of the model.
         hint: the next thing to type.
     """
+    if fault := unsafe_file(folder):
+        raise ModelError(f"cannot load the {what} in {folder}", fault, hint)
     try:
         yield
     except TunewrightError:
@@ -30,6 +35,31 @@ def reading_model(what: str, folder: Path, hint: str = "download the model again
             raise
         cause = folder_fault(folder) or cause_of(error)
         raise ModelError(f"cannot load the {what} in {folder}", cause, hint) from error
+
+
+def unsafe_file(folder: Path) -> str:
+    """Return the first file of a model folder that no library may open, and why; empty where there is none.
+
+    That is a file that is none (a FIFO, a device), and an index of weights that names anything but safetensors in the
+    same folder: a pickle could run code.
+    """
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if fault := special_file(Path(parent, name)):
+                return f"{Path(parent, name).relative_to(folder)}: {fault}"
+            if name.endswith(".safetensors.index.json") and (fault := _index_fault(Path(parent, name))):
+                return f"{name}: {fault}"
+    return ""
+
+
+def _index_fault(index: Path) -> str:
+    try:
+        parts = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return ""  # folder_fault says what is wrong with it
+    strange = sorted(str(part) for part in parts if not (isinstance(part, str) and _PART.fullmatch(part)))
+    return f"it names {strange[0]}, and only .safetensors files beside it are loaded" if strange else ""
 
 
 def folder_fault(folder: Path) -> str:

@@ -11,10 +11,13 @@ import importlib.metadata
 import math
 import numbers
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import TunewrightError, UserError
+from tunewright.models.capped_programs import RefusedError
+from tunewright.models.chat_template import apply
 from tunewright.records import digest
 from tunewright.storage import file_digest
 
@@ -140,6 +143,7 @@ def play(
         batch_size=_BATCH["cpu" if model.device.type == "cpu" else "cuda"],
         device=str(model.device),
     )
+    wrapped.apply_chat_template = partial(_written, tokenizer)  # its own would run the template without limits
     try:
         results = simple_evaluate(
             model=wrapped,
@@ -161,6 +165,15 @@ def play(
     if not values:
         raise UserError(f"{_name(spec)} gives no values by item", "base and tuned cannot be compared in pairs", "")
     return values
+
+
+def _written(tokenizer: Any, turns: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """Return a chat as lm-eval writes it: a template that refuses a system turn gets none."""
+    options = {} if add_generation_prompt else {"continue_final_message": True}
+    try:
+        return apply(tokenizer, turns, add_generation_prompt, **options)
+    except RefusedError:
+        return apply(tokenizer, [t for t in turns if t["role"] != "system"], add_generation_prompt, **options)
 
 
 def _name(spec: Any) -> str:

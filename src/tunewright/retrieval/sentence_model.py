@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tunewright import console
 from tunewright.errors import ModelError
+from tunewright.models.model_files import unsafe_file
 from tunewright.models.pinned_wheel import PinnedWheel
 from tunewright.models.source import cache_folder, identity, locate
 from tunewright.settings import EMBEDDED
@@ -96,16 +97,15 @@ class SentenceModel:
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # a pooler that is not used, and so missing, is no news
+        if fault := unsafe_file(folder):
+            raise _no_sentence_model(folder, fault)
         self._pooling = _pooling(folder)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{folder} is not a sentence-embedding model",
-                str(error).splitlines()[0] if str(error) else type(error).__name__,
-                'name another in retrieval.model: "embedded", a folder or a hub name; "" searches by words alone',
-            ) from error
+            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise _no_sentence_model(folder, cause) from error
         from tunewright.models.loading import pick_device
 
         self._device = pick_device()
@@ -160,6 +160,14 @@ class SentenceModel:
             pooled = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         for (number, _), vector in zip(windows, pooled, strict=True):
             total[number] += vector
+
+
+def _no_sentence_model(folder: Path, cause: str) -> ModelError:
+    return ModelError(
+        f"{folder} is not a sentence-embedding model",
+        cause,
+        'name another in retrieval.model: "embedded", a folder or a hub name; "" searches by words alone',
+    )
 
 
 def _pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from tunewright.errors import StageError
+from tunewright.errors import ModelError, StageError
 from tunewright.models.chat_template import encode_prompt, opens_reasoning
 from tunewright.serving.canary import Canary
 from tunewright.serving.engine import Engine, Piece
@@ -41,12 +41,12 @@ class ServedModel:
         Raises:
             RequestError: the model's template refuses the turns.
         """
-        from jinja2.exceptions import TemplateError
-
         try:
             return encode_prompt(self.tokenizer, request.conversation(self.system_prompt))
-        except TemplateError as error:
-            raise RequestError(400, "invalid_request", f"the model's template refuses the turns: {error}") from error
+        except ModelError as error:
+            raise RequestError(
+                400, "invalid_request", f"the model's template refuses the turns: {error.cause}"
+            ) from error
 
     def answer(self, prompt_ids: list[int], request: ChatRequest) -> Iterator[Piece]:
         """Yield an answer as ``chat`` would print it."""

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from tunewright import console
 from tunewright.errors import StageError, shell
+from tunewright.models.adapter_files import check_adapter
 from tunewright.models.families import shape_of
 from tunewright.models.loading import compute_dtype, is_full
 from tunewright.models.source import locate, read_config
@@ -82,6 +83,8 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    if not is_full(adapter):
+        check_adapter(adapter)
     arguments = command(recipe, adapter.resolve(), port)
     console.line("starting " + shell(*arguments))
     with tempfile.TemporaryFile() as log:

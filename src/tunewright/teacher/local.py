@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import TeacherError, TunewrightError
+from tunewright.errors import ModelError, TeacherError, TunewrightError
 from tunewright.models.continuous_batching import GenerationRow, RollingBatch
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import REASONING_TOKENS, Dialect, Reply, Request, UnusableReplyError
@@ -177,8 +177,6 @@ class LocalClient:
             call.end(Reply(text, finish, len(row.prompt_ids), row.num_tokens, seconds, reasons))
 
     def _row(self, request: Request) -> GenerationRow:
-        from jinja2.exceptions import TemplateError
-
         from tunewright.models.chat_template import encode_prompt
 
         try:
@@ -186,8 +184,8 @@ class LocalClient:
                 ids = list(self._tokenizer(request.raw, add_special_tokens=False)["input_ids"])
             else:
                 ids = encode_prompt(self._tokenizer, request.messages)
-        except (TemplateError, ValueError) as error:
-            raise UnusableReplyError(f"the model's chat template refuses the prompt: {error}") from error
+        except ModelError as error:
+            raise UnusableReplyError(f"the model's chat template refuses the prompt: {error.cause}") from error
         room = self._context - len(ids)
         if not ids or room < 1:
             raise UnusableReplyError(f"a prompt of {len(ids)} tokens does not fit a context of {self._context}")
