@@ -115,3 +115,9 @@ def test_training_again_gives_the_same_adapter(tmp_path: Path) -> None:
     assert trained.keys() == recorded.keys()
     for name, weights in trained.items():  # bit for bit on the machine that recorded it; elsewhere sums differ
         assert (weights - recorded[name]).norm() < 0.1 * recorded[name].norm(), name
+
+
+def test_its_recipe_opens_although_a_section_of_today_is_missing(tmp_path: Path) -> None:
+    run = recorded_run.unpack(tmp_path)
+    assert "[retrieval]" not in run.file("recipe.toml").read_text(encoding="utf-8")
+    assert load_recipe(run.file("recipe.toml")).retrieval.passages == 1

@@ -216,6 +216,16 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _in_sections(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with each "section.key" in its section, which an earlier version may not have had."""
+    result = {name: value for name, value in values.items() if "." not in name}
+    for name, value in values.items():
+        section, dot, key = name.partition(".")
+        if dot:
+            result.setdefault(section, {}).setdefault(key, value)
+    return result
+
+
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
     """Return parsed TOML with the settings that have a new name under it, and warn of each."""
     result = {name: dict(value) if isinstance(value, dict) else value for name, value in content.items()}
@@ -317,7 +327,7 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError(f"cannot read {path}", str(error), "check the path and its permissions") from error
     if (path.parent / RUN_MARKER).is_file():
-        content = upgraded(content)
+        content = _in_sections(upgraded(content))
     content = _renamed(override(content, assignments))
     return parse_recipe(content, path.parent.absolute(), str(path))
 
