@@ -68,6 +68,7 @@ class RunFile(StrEnum):
     CURVE = "curve.json"
     BENCHMARKS = "benchmarks.json"
     PREVIEW = "preview.json"
+    VECTORS = "vectors.safetensors"
     REPORT = "report.html"
     DATA_REPORT = "data.html"
     EXPORTS = "exports"

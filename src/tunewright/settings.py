@@ -338,6 +338,9 @@ class RetrievalSettings(Settings):
         EMBEDDED,
         description='vectors beside words: "embedded" (all-MiniLM-L6-v2), a folder or a hub name; empty: words alone',
     )
+    reranker: ModelName = Field(
+        "", description="cross-encoder that reorders the first 20 passages: a folder or a hub name; empty: none"
+    )
     passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
 
 

@@ -328,10 +328,12 @@ def reward_identity(recipe: Recipe) -> str:
 
 
 def sentence_model_identity(recipe: Recipe) -> str:
-    """Return what names the vectors that the index compares, or nothing where it searches by words alone."""
+    """Return what names the models of the index, or nothing where it searches by words alone."""
     from tunewright.retrieval.sentence_model import sentence_model_identity as identity_of
 
-    return identity_of(recipe.retrieval.model, recipe.folder) if recipe.retrieval.model else ""
+    vectors = identity_of(recipe.retrieval.model, recipe.folder) if recipe.retrieval.model else ""
+    reranker = identity(recipe.retrieval.reranker, recipe.folder) if recipe.retrieval.reranker else ""
+    return f"{vectors} + {reranker}" if reranker else vectors
 
 
 def retention_digest(recipe: Recipe) -> str:

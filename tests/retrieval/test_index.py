@@ -62,6 +62,12 @@ def test_words_alone_return_only_texts_that_share_one():
     assert index.search("metal quotations", 4) == []
 
 
+def test_texts_without_spaces_are_ranked_by_words_too():
+    index = Index(["日本の首都は東京です。", "富士山の高さは3776メートルです。", "กรุงเทพเป็นเมืองหลวง"])
+    assert index.search("富士山の高さは?", 1)[0][0] == 1
+    assert index.search("เมืองหลวง", 3)[0][0] == 2
+
+
 def test_meaning_finds_what_no_word_does():
     index = Index(TEXTS, OneHot())
     assert index.search("what did the metal cost?", 1)[0][0] == 1
@@ -112,12 +118,13 @@ def test_a_sentence_model_pools_as_its_folder_says_and_loses_no_word_of_a_long_t
     with torch.no_grad():
         states = plain(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
     expected = torch.nn.functional.normalize(states.mean(0), dim=0).numpy()
-    assert model.passages([text])[0] == pytest.approx(expected, abs=1e-5)
+    rounding = 0.01  # of bf16, on a CPU that has it
+    assert model.passages([text])[0] == pytest.approx(expected, abs=rounding)
     together = model.passages([text, "short", f"{text} " * 9])
-    assert together[0] == pytest.approx(expected, abs=1e-5)
+    assert together[0] == pytest.approx(expected, abs=rounding)
     assert np.linalg.norm(together, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     changed = model.passages([f"{text} " * 9 + "glacier"])
-    assert np.abs(changed[0] - together[2]).max() > 1e-4
+    assert np.abs(changed[0] - together[2]).max() > 2 * rounding
 
 
 def test_prefixes_of_questions_are_the_models_own(tmp_path):

@@ -67,8 +67,8 @@ def preview(recipe: Recipe, folder: Path) -> Preview:
     run = pipeline.run(recipe, folder, until="curate" if own else "exam")
     recipe = load_recipe(run.file(RunFile.RECIPE))
     with run.lock():
-        model = sentence_model(recipe)
-        library = read_library(run, model)
+        model = sentence_model(run, recipe)
+        library = read_library(run, recipe, model)
         questions, pool = _of_chats(run, recipe) if own else _of_documents(run, recipe)
         if not questions:
             raise UserError(

@@ -10,8 +10,7 @@ from typing import Any
 from tunewright.metrics import read_object
 from tunewright.models.chat_template import exam_prompt, passage_text
 from tunewright.records import Answer, Chunk, Message, Question, Sample, digest
-from tunewright.retrieval.index import Index
-from tunewright.retrieval.sentence_model import SentenceModel
+from tunewright.retrieval.index import Embeds, Index
 from tunewright.settings import Arm
 
 WITH_ADAPTER = frozenset({Arm.TUNED, Arm.TUNED_RAG})  # arms that answer with the adapter on
@@ -120,7 +119,7 @@ def _showable(samples: Sequence[Sample]) -> list[Sample]:
     return [s for s in samples if s.task != "grounded" and sum(m.role == "user" for m in s.messages) == 1]
 
 
-def similar_shots(samples: Sequence[Sample], number: int, model: SentenceModel | None) -> Shots:
+def similar_shots(samples: Sequence[Sample], number: int, model: Embeds | None) -> Shots:
     """Return a function from a question to the similar-shot arm's examples, the most similar last.
 
     Similarity is the index's, of the question over the samples' prompts. Examples chosen for each question are a
@@ -132,9 +131,7 @@ def similar_shots(samples: Sequence[Sample], number: int, model: SentenceModel |
     return lambda question: [pool[number] for number, _ in reversed(index.search(question, number))]
 
 
-def shots_by_arm(
-    samples: Sequence[Sample], number: int, seed: int, model: SentenceModel | None = None
-) -> dict[str, Shots]:
+def shots_by_arm(samples: Sequence[Sample], number: int, seed: int, model: Embeds | None = None) -> dict[str, Shots]:
     """Return the examples of each arm that shows some; empty where no sample can be shown."""
     fixed = few_shot_examples(samples, number, seed)
     if not fixed:

@@ -11,6 +11,7 @@ from tunewright.errors import StageError
 from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.arms import (
     BASE_AND_TUNED,
+    RETRIEVING,
     SEARCHING,
     WITH_ADAPTER,
     Library,
@@ -33,7 +34,9 @@ from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, AnyRecord, Chunk, Question, RetentionItem, Sample, SplitEntry, StageSummary
 from tunewright.retrieval.index import Index
-from tunewright.retrieval.sentence_model import SentenceModel, open_sentence_model
+from tunewright.retrieval.reranker import open_reranker
+from tunewright.retrieval.sentence_model import open_sentence_model, sentence_model_identity
+from tunewright.retrieval.stored_vectors import StoredVectors
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 from tunewright.storage import file_digest
@@ -56,9 +59,9 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     seal = run.json_if_any(RunFile.SEAL)
     questions = _sealed(run, seal, "exam", Question)
-    samples, model = read_training_samples(run, recipe), sentence_model(recipe)
+    samples, model = read_training_samples(run, recipe), sentence_model(run, recipe)
     shots = shots_by_arm(samples, recipe.evaluation.few_shot, recipe.seed, model)
-    majority, library = majority_answer(samples), read_library(run, model)
+    majority, library = majority_answer(samples), read_library(run, recipe, model)
     impossible = _impossible_arms(library, questions, has_shots=bool(shots))
     arms = _possible_arms(recipe.evaluation.arms, impossible)
     items = _sealed(run, seal, "kept", RetentionItem) if set(BASE_AND_TUNED) <= set(arms) else []
@@ -132,19 +135,24 @@ def read_training_samples(run: RunFolder, recipe: Recipe) -> list[Sample]:
     return run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else []
 
 
-def sentence_model(recipe: Recipe) -> SentenceModel | None:
+def sentence_model(run: RunFolder, recipe: Recipe) -> StoredVectors | None:
     """Return the recipe's sentence model; None where an index searches by words alone, or no arm searches."""
-    searching = SEARCHING & set(recipe.evaluation.arms)
-    return open_sentence_model(recipe.retrieval.model, recipe.folder) if recipe.retrieval.model and searching else None
+    name = recipe.retrieval.model
+    if not name or not SEARCHING & set(recipe.evaluation.arms):
+        return None
+    model, known_as = open_sentence_model(name, recipe.folder), sentence_model_identity(name, recipe.folder)
+    return StoredVectors(model, run.file(RunFile.VECTORS), known_as)
 
 
-def read_library(run: RunFolder, model: SentenceModel | None) -> Library | None:
+def read_library(run: RunFolder, recipe: Recipe, model: StoredVectors | None) -> Library | None:
     """Return the passages of all documents with their index; None where a run has only the user's own data."""
     split = run.records_if_any(RunFile.SPLIT, SplitEntry)
     chunks = run.read_records(RunFile.CHUNKS, Chunk) if split else []
     if not chunks:
         return None
-    index = Index([passage_text(chunk) for chunk in chunks], model, [chunk.title for chunk in chunks])
+    used = recipe.retrieval.reranker if RETRIEVING & set(recipe.evaluation.arms) else ""
+    reranker = open_reranker(used, recipe.folder) if used else None
+    index = Index([passage_text(chunk) for chunk in chunks], model, [chunk.title for chunk in chunks], reranker)
     return Library(chunks, index, {entry.document: entry.group for entry in split})
 
 

@@ -1,4 +1,4 @@
-"""Reward models: sequence classifiers with a single output that score an answer to a prompt."""
+"""Reward models and rerankers: sequence classifiers with a single output that score an answer to a prompt."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ class ExchangeScores:
     limit: int
 
 
-def load_reward(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_reward(
+    folder: Path, device: str, kind: str = "reward model", setting: str = "curation.reward"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a reward model and its tokenizer.
 
     Args:
         folder: a local model folder; its weights must be safetensors.
         device: "cpu" or "cuda:0".
+        kind: what it is to be, for messages.
+        setting: that names it, for messages.
 
     Raises:
         ModelError: it is no sequence classifier with a single output and a trained head, or its files are damaged.
@@ -42,11 +46,15 @@ def load_reward(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedT
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    kinds = read_config(folder).get("architectures") or []
-    if not any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
-        raise _no_reward_model(folder, f"its architecture is {', '.join(map(str, kinds)) or 'unknown'}")
-    hint = "name a model with model.safetensors in curation.reward; loading a pickle (.bin) can run code"
-    with reading_model("reward model", folder, hint):
+    def refused(cause: str) -> ModelError:
+        hint = f"name a sequence classifier with a single output, trained to score an answer to a prompt, in {setting}"
+        return ModelError(f"{folder} is not a {kind}", cause, hint)
+
+    names = [str(name) for name in read_config(folder).get("architectures") or []]
+    if not any(name.endswith("ForSequenceClassification") for name in names):
+        raise refused(f"its architecture is {', '.join(names) or 'unknown'}")
+    hint = f"name a model with model.safetensors in {setting}; loading a pickle (.bin) can run code"
+    with reading_model(kind, folder, hint):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,  # DeBERTa overflows in fp16, and bf16 makes similar scores equal
@@ -58,20 +66,12 @@ def load_reward(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedT
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if info["missing_keys"]:  # their weights would be random
-        raise _no_reward_model(folder, f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
+        raise refused(f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
     if model.config.num_labels != 1:
-        raise _no_reward_model(folder, f"it has {model.config.num_labels} outputs, and the reward is a single number")
+        raise refused(f"it has {model.config.num_labels} outputs, and the score is a single number")
     if tokenizer.chat_template:
-        raise _no_reward_model(folder, "it scores whole chats, not a pair of prompt and answer")
+        raise refused("it scores whole chats, not a pair of prompt and answer")
     return model.eval(), tokenizer
-
-
-def _no_reward_model(folder: Path, cause: str) -> ModelError:
-    return ModelError(
-        f"{folder} is not a reward model",
-        cause,
-        "name a sequence classifier with a single output, trained to score an answer to a prompt, in curation.reward",
-    )
 
 
 def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.retrieval.sentence_model import SentenceModel
-from tunewright.text.normalization import find_quote, normalize
+from tunewright.retrieval.sentence_model import Vectors
+from tunewright.text.normalization import find_quote, normalize, words
 
 Ranked = list[tuple[int, float]]  # (index, score) of texts, best first
 Scores = NDArray[np.float32]  # (texts,)
 
 _WORDS = 0.75  # weight of words, the rest is meaning's: chosen on half of benchmarks/retrieval.py, flat from 0.7 to 0.8
+_RERANKED = 20  # best texts that a reranker reads
 _SHORTEST_TITLE = 12  # characters: "Results" in a question names no document
+
+
+class Embeds(Protocol):
+    """What gives vectors, shape (texts, dimensions), each row of length 1: a sentence model, or its stored vectors."""
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of texts to be found."""
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of questions."""
+
+
+class Reranks(Protocol):
+    """What scores texts for a query, by reading both together."""
+
+    def scores(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        """Return the score of each text."""
 
 
 class Index:
@@ -27,10 +45,17 @@ class Index:
         titles: the title of each text's document, empty where it has none. A query that names one, in full or in
             quotation marks by its first words, prefers that document's texts; the title's words are then no part of
             the query, which would drown its own.
+        reranker: reorders the first 20 texts.
     """
 
-    def __init__(self, texts: Sequence[str], model: SentenceModel | None = None, titles: Sequence[str] = ()) -> None:
-        self._words, self._model = WordIndex(texts), model
+    def __init__(
+        self,
+        texts: Sequence[str],
+        model: Embeds | None = None,
+        titles: Sequence[str] = (),
+        reranker: Reranks | None = None,
+    ) -> None:
+        self._texts, self._words, self._model, self._reranker = texts, WordIndex(texts), model, reranker
         self._vectors = model.passages(texts) if model and texts else None
         self._by_title: dict[str, list[int]] = {}
         for number, title in enumerate(titles):
@@ -46,6 +71,7 @@ class Index:
         the nearest text. So a query without common words is decided by meaning. Ranks alone, as in reciprocal rank
         fusion, would let the best of bad matches by words weigh as much as a good one (Bruch, Gai & Ingber 2023, "An
         Analysis of Fusion Functions for Hybrid Retrieval"). A named title adds 0.25, as much as the nearest vector.
+        A reranker changes the order alone.
         """
         named, bare = self._named_titles(query)
         scores = _WORDS * self._words.scores(bare)
@@ -58,7 +84,13 @@ class Index:
         for title in named:
             scores[self._by_title[title]] += 1 - _WORDS
         scores[~shown] = 0
-        return _best(scores, number)
+        if self._reranker is None:
+            return _best(scores, number)
+        ranked = _best(scores, max(number, _RERANKED))
+        first, rest = ranked[:_RERANKED], ranked[_RERANKED:]
+        by_reader = self._reranker.scores(query, [self._texts[index] for index, _ in first])
+        order = sorted(range(len(first)), key=lambda rank: -by_reader[rank])
+        return [*(first[rank] for rank in order), *rest][:number]
 
     def _named_titles(self, query: str) -> tuple[list[str], str]:
         """Return the titles that the query names, and the query without them."""
@@ -83,8 +115,8 @@ class WordIndex:
     def __init__(self, texts: Sequence[str]) -> None:
         import bm25s
 
-        self._num, tokens = len(texts), _tokens(texts)
-        self._bm25 = bm25s.BM25() if tokens.vocab else None  # bm25s refuses texts without any word
+        self._num, tokens = len(texts), [_tokens(text) for text in texts]
+        self._bm25 = bm25s.BM25() if any(tokens) else None  # bm25s refuses texts without any word
         if self._bm25 is not None:
             self._bm25.index(tokens, show_progress=False)
 
@@ -106,7 +138,7 @@ class WordIndex:
         if self._bm25 is None:
             return total, most
         starts = self._bm25.scores["indptr"]
-        ids = [self._bm25.vocab_dict.get(token) for token in _tokens([query]).vocab]
+        ids = [self._bm25.vocab_dict.get(token) for token in dict.fromkeys(_tokens(query))]
         known = [token for token in ids if token is not None]
         if known:
             total += self._bm25.get_scores_from_ids(known)
@@ -116,11 +148,11 @@ class WordIndex:
         return total, most
 
 
-def _tokens(texts: Sequence[str]) -> Any:
-    """Return the words of each text, without English stop words, as bm25s counts them."""
-    import bm25s
+def _tokens(text: str) -> list[str]:
+    """Return the words of a text, of any script, without the most common English ones."""
+    from bm25s.stopwords import STOPWORDS_EN
 
-    return bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+    return [word for word in words(text) if word not in STOPWORDS_EN]
 
 
 def _best(scores: Scores, number: int) -> Ranked:

@@ -47,7 +47,7 @@ _FILES = (
 _NUM_BYTES = 92_000_000
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
 _DEFAULT_TOKENS = 512  # of a model that states no limit
-_BATCH_TOKENS = 8192  # at once, padding included
+_BATCH_TOKENS = 2048  # at once, padding included: on a CPU half as fast again as 8192, whose states leave its caches
 
 
 def embedded_folder() -> Path:
@@ -106,10 +106,12 @@ class SentenceModel:
         except (OSError, ValueError, KeyError, TypeError) as error:
             cause = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise _no_sentence_model(folder, cause) from error
-        from tunewright.models.loading import pick_device
+        from tunewright.models.loading import compute_dtype, pick_device
 
         self._device = pick_device()
         self._model = self._model.float().eval().to(self._device)
+        # A CPU is 2.5 times faster in bf16, if it has it; the cosines of equal vectors stay above 0.9999.
+        self._in_bf16 = self._device == "cpu" and compute_dtype("cpu").itemsize == 2
         limit = getattr(self._model.config, "max_position_embeddings", _DEFAULT_TOKENS)
         self._max_tokens = min(_json(folder / "sentence_bert_config.json").get("max_seq_length") or limit, limit)
         self._prefixes = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
@@ -154,9 +156,9 @@ class SentenceModel:
         for row, (_, window) in enumerate(windows):
             ids[row, : len(window)] = torch.tensor(window)
             mask[row, : len(window)] = 1
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._in_bf16):
             states = self._model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device)).last_hidden_state
-            pooled = _pool(states, mask.to(self._device), self._pooling)
+            pooled = _pool(states.float(), mask.to(self._device), self._pooling)
             pooled = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         for (number, _), vector in zip(windows, pooled, strict=True):
             total[number] += vector
