@@ -134,6 +134,17 @@ def test_sampling_stop_and_the_list_of_models(client):
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, 400, "messages: tool_calls"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"temperature": 3}, 400, "temperature"),
+        ({"extra_body": {"seed": 10**23}}, 400, "seed"),
+        ({"extra_body": {"max_tokens": 10**30}}, 400, "max_tokens"),
+        ({"extra_body": {"max_completion_tokens": -1}}, 400, "max_completion_tokens"),
+        ({"stop": "x" * 7_000_000}, 400, "stop"),
+        ({"stop": ["x"] * 1000}, 400, "stop"),
+        ({"stop": [""]}, 400, "stop"),
+        ({"stream_options": {str(n): n for n in range(100)}}, 400, "stream_options"),
+        ({"model": "x" * 7_000_000}, 400, "model"),
+        ({"messages": [{"role": "user", "content": "a"}] * 5000}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "a" * 3_000_000}]}, 400, "content"),
+        ({"extra_body": {"temperature": "1e999"}}, 400, "temperature"),
         ({"model": "base"}, 404, "there is 'tuned'"),
     ],
 )
@@ -149,6 +160,12 @@ def test_odd_requests_get_an_answer_that_names_the_fault(server):
     good = {"messages": [{"role": "user", "content": "Which ?"}], "max_tokens": 2}
     assert post(address, good).status == 200
     assert post(address, b"{").status == 400
+    digits = b"1" * 5000
+    assert post(address, json.dumps(good).encode()[:-1] + b', "seed": ' + digits + b"}").status == 400
+    assert post(address, json.dumps(good).encode()[:-1] + b', "user": ' + digits + b"}").status == 400
+    assert (
+        post(address, json.dumps(good).encode()[:-1] + b', "user": ' + b"[" * 5000 + b"]" * 5000 + b"}").status == 400
+    )
     assert post(address, {"messages": []}).status == 400
     assert post(address, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}).status == 400
     long = post(address, {"messages": [{"role": "user", "content": "found " * 5000}]})
@@ -157,10 +174,21 @@ def test_odd_requests_get_an_answer_that_names_the_fault(server):
     assert post(address, good, Content_Type="text/plain").status == 415
     assert post(address, good, Host="evil.example").status == 403
     assert post(address, good, Host="localhost:1").status == 200
-    reply = post(address, good, Origin="http://evil.example")
-    assert not any("access-control" in name.lower() for name in reply.headers)
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://localhost.evil.example",
+        "http://evil.example:80",
+        "file://",
+        "",
+    ):
+        reply = post(address, good, Origin=origin)
+        assert (reply.status, reply.json()["error"]["code"]) == (403, "wrong_origin")
+        assert not any("access-control" in name.lower() for name in reply.headers)
+    for origin in ("http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080"):
+        assert post(address, good, Origin=origin).status == 200
     asked = urllib3.request("OPTIONS", f"{address}/chat/completions", headers={"Origin": "http://evil.example"})
-    assert asked.status == 405
+    assert asked.status == 403
     missing = urllib3.request("GET", f"{address}/embeddings")
     assert (missing.status, "there is GET /health" in missing.json()["error"]["message"]) == (404, True)
     health = urllib3.request("GET", f"{address.removesuffix('/v1')}/health")

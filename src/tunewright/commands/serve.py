@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -29,6 +32,8 @@ from tunewright.serving.listen import TOKEN, start_listening, take_port, token_f
 from tunewright.serving.llama_cpp import finished_gguf, llama_engine, write_gguf
 from tunewright.serving.served_model import ServedModel
 from tunewright.serving.transformers_engine import transformers_engine
+
+_END_S = 2.5  # from the signal to the end
 
 
 def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None:
@@ -70,16 +75,32 @@ def serve(run: RunFolder, host: str, port: int, engine: str, dtype: str) -> None
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Make a SIGTERM end the block as Ctrl-C does, so that child processes end too."""
+    """Make a SIGTERM end the block as Ctrl-C does, so that child processes end too.
+
+    A library that computes may hold the main thread for longer than whoever stops the server waits: then this process
+    ends as it is. Its children end with it.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def end_in_time() -> None:  # the system writes a signal's number into the pipe, whatever the main thread does
+        while number := os.read(reader, 1):
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                time.sleep(_END_S)
+                os._exit(0)
+        os.close(reader)
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before, pipe_before = signal.signal(signal.SIGTERM, stop), signal.set_wakeup_fd(writer)
+    threading.Thread(target=end_in_time, daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(pipe_before)
         signal.signal(signal.SIGTERM, before)
+        os.close(writer)
 
 
 def _canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:

@@ -19,13 +19,13 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewright import console
-from tunewright.serving.engine import WAITING, Engine, Piece
+from tunewright.serving.engine import MAX_REQUEST_S, WAITING, Engine, Piece
 from tunewright.serving.requests import MODEL, ChatRequest, RequestError, read_request
 from tunewright.serving.served_model import ServedModel
 
@@ -73,15 +73,16 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 _MAX_BODY_BYTES = 8 << 20
-_GRACE_S = 3  # for answers in progress when the server is stopped
+_MAX_STALL_S = 30.0  # that a client may take to read a piece of its answer
+_GRACE_S = 1  # for answers in progress when the server is stopped
 
 AnswerChat = Callable[[ChatRequest], tuple[int, Iterator[Piece]]]  # → (number of prompt tokens, the pieces)
 
 
 class AccessCheck:
-    """Passes requests on that have the token; without a token, those that name this machine as their host.
+    """Passes requests on that have the token; without a token, those that name this machine as their host and origin.
 
-    The latter stops web pages whose domain points to the loopback (DNS rebinding).
+    The latter stops web pages, and those whose domain points to the loopback (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str]) -> None:
@@ -100,13 +101,42 @@ class AccessCheck:
             if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
                 return RequestError(401, "invalid_api_key", "a request needs the server's token as its API key")
             return None
-        host = headers.get(b"host", b"").decode("latin-1")
-        name = host[: host.index("]") + 1] if "]" in host else host.partition(":")[0]
-        if name not in self._hosts:
-            return RequestError(
-                403, "wrong_host", "the server accepts only the names of this machine's loopback as host"
-            )
+        own = "the server accepts only the names of this machine's loopback as"
+        if _host_name(headers.get(b"host", b"")) not in self._hosts:
+            return RequestError(403, "wrong_host", f"{own} host")
+        origin = headers.get(b"origin")  # which browsers send with every request of a page to another server
+        if origin is not None and _host_name(origin.partition(b"://")[2]) not in self._hosts:
+            return RequestError(403, "wrong_origin", f"{own} origin")
         return None
+
+
+def _host_name(host: bytes) -> str:
+    """Return a host without its port."""
+    text = host.decode("latin-1")
+    return text[: text.index("]") + 1] if "]" in text else text.partition(":")[0]
+
+
+class Deadline:
+    """Ends a request that takes too long as a whole, or whose client does not read: both would keep the engine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer 504 if nothing was sent by the deadline."""
+        started = False
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal started
+            started = True
+            with anyio.fail_after(_MAX_STALL_S):
+                await send(message)
+
+        with anyio.move_on_after(MAX_REQUEST_S) as limit, suppress(ClientDisconnect, TimeoutError, OSError):
+            await self._app(scope, receive, send_in_time)
+        if limit.cancelled_caught and not started:
+            error = RequestError(504, "deadline_exceeded", f"the answer took more than {MAX_REQUEST_S:g} s")
+            await _refused(error)(scope, receive, send)
 
 
 def application(engine: Engine, answer: AnswerChat, token: str, host: str) -> ASGIApp:
@@ -141,9 +171,8 @@ def application(engine: Engine, answer: AnswerChat, token: str, host: str) -> AS
             chat_request = read_request(await _body(request))
             num_prompt, pieces = await run_sync(answer, chat_request, limiter=answering)
             if not chat_request.stream:
-                name = f"chatcmpl-{uuid.uuid4().hex}"
-                reply = await run_sync(lambda: completion(name, num_prompt, list(pieces)), limiter=answering)
-                return JSONResponse(reply)
+                whole = await _whole(request, pieces, answering)
+                return JSONResponse(completion(f"chatcmpl-{uuid.uuid4().hex}", num_prompt, whole))
             first = await run_sync(
                 next, pieces, limiter=answering
             )  # before the reply begins, so that a failure has its own status
@@ -159,7 +188,21 @@ def application(engine: Engine, answer: AnswerChat, token: str, host: str) -> AS
         Route("/v1/chat/completions", chat, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_address, Exception: _defect})
-    return AccessCheck(app, token, frozenset({"localhost", "127.0.0.1", "[::1]", host}))
+    return AccessCheck(Deadline(app), token, frozenset({"localhost", "127.0.0.1", "[::1]", host}))
+
+
+async def _whole(request: Request, pieces: Iterator[Piece], answering: anyio.CapacityLimiter) -> list[Piece]:
+    """Return all pieces of an answer; a client that disconnects stops the engine."""
+    whole: list[Piece] = []
+    try:
+        while (piece := await run_sync(next, pieces, None, limiter=answering)) is not None:
+            whole.append(piece)
+            if await request.is_disconnected():
+                raise ClientDisconnect
+    finally:
+        with suppress(ValueError):  # as in _stream
+            pieces.close() if isinstance(pieces, Generator) else None
+    return whole
 
 
 async def _stream(chunks: Generator[bytes, None, None], answering: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
@@ -199,6 +242,8 @@ async def _unknown_address(request: Request, error: Any) -> Response:
 
 
 async def _defect(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect | TimeoutError | OSError):  # the client went away, or does not read
+        return Response(status_code=400)  # which nobody gets
     message = f"unexpected {type(error).__name__}: {error}"
     console.warning(f"{request.method} {request.url.path}: {message}")
     return JSONResponse(RequestError(500, "defect", message).body(), 500)

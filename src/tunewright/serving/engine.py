@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tunewright.serving.requests import ChatRequest, RequestError
 from tunewright.settings import Arm
 
-_READ_TIMEOUT_S = 3600.0  # a request waits for those before it, and a large model on a CPU is slow
+MAX_REQUEST_S = 900.0  # with the wait for those before it; a large model on a CPU is slow
 WAITING = 64  # requests in progress or waiting
 
 
@@ -81,7 +81,7 @@ class Completions:
     def __post_init__(self) -> None:
         import urllib3
 
-        timeout = urllib3.Timeout(connect=10.0, read=_READ_TIMEOUT_S)
+        timeout = urllib3.Timeout(connect=10.0, read=MAX_REQUEST_S)
         self._http = urllib3.connection_from_url(self.address, maxsize=WAITING, timeout=timeout, retries=False)
 
     def is_healthy(self) -> bool:

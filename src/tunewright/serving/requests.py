@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from tunewright.models.generation import MAX_NEW_TOKENS
 from tunewright.records import Message
@@ -35,9 +35,15 @@ def _joined(content: Any) -> Any:
     return content
 
 
+_MAX_TURNS = 2048
+_MAX_CONTENT_CHARS = 2_000_000
+_MAX_STOPS, _MAX_STOP_CHARS = 16, 256  # each stop is searched for behind every token
+_INT64 = 2**63  # what engines take as a seed
+
+
 class _Turn(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_joined)]
+    content: Annotated[str, BeforeValidator(_joined), Field(max_length=_MAX_CONTENT_CHARS)]
 
 
 def _or(default: Any) -> BeforeValidator:
@@ -46,20 +52,26 @@ def _or(default: Any) -> BeforeValidator:
 
 
 class ChatRequest(BaseModel):
-    """A chat to continue; greedy by default."""
+    """A chat to continue; greedy by default. Every field has a limit, so that it costs no more than its answer."""
 
-    messages: list[_Turn] = Field(min_length=1)
-    model: str = MODEL
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    messages: list[_Turn] = Field(min_length=1, max_length=_MAX_TURNS)
+    model: str = Field(MODEL, max_length=256)
     stream: Annotated[bool, _or(False)] = False
-    stream_options: Annotated[dict[str, Any], _or({})] = {}
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    stream_options: Annotated[dict[str, Any], _or({}), Field(max_length=16)] = {}
+    max_tokens: int | None = Field(None, ge=1, lt=_INT64)
+    max_completion_tokens: int | None = Field(None, ge=1, lt=_INT64)
     temperature: Annotated[float, _or(0.0)] = Field(0.0, ge=0, le=2)
     top_p: Annotated[float, _or(1.0)] = Field(1.0, gt=0, le=1)
     presence_penalty: Annotated[float, _or(0.0)] = Field(0.0, ge=-2, le=2)
     frequency_penalty: Annotated[float, _or(0.0)] = Field(0.0, ge=-2, le=2)
-    seed: int | None = None
-    stop: Annotated[list[str], BeforeValidator(lambda s: [s] if isinstance(s, str) else s or [])] = []
+    seed: int | None = Field(None, ge=-_INT64, lt=_INT64)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARS)]],
+        BeforeValidator(lambda s: [s] if isinstance(s, str) else s or []),
+        Field(max_length=_MAX_STOPS),
+    ] = []
 
     @property
     def max_new_tokens(self) -> int:
@@ -88,7 +100,7 @@ def read_request(content: bytes) -> ChatRequest:
         raise RequestError(400, "invalid_request", f"{field or 'body'}: {first['msg']}") from error
     if request.model != MODEL:
         raise RequestError(404, "model_not_found", f"there is no model {request.model!r}; there is {MODEL!r}")
-    fields = json.loads(content)
+    fields = from_json(content)  # as pydantic reads it: Python's own refuses numbers of 4,300 digits
     _refuse_unsupported(fields, ChatRequest, _IDLE, _HARMLESS)
     for turn in fields["messages"]:
         _refuse_unsupported(turn, _Turn, frozenset({"name"}), {}, "messages: ")

@@ -13,8 +13,8 @@ from tunewright.models.chat_template import end_ids
 from tunewright.models.generation import Sampling, argmax, decode_stream, draw_tokens, generate_tokens
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.recipe import Recipe
-from tunewright.serving.engine import Piece, room_for
-from tunewright.serving.requests import ChatRequest
+from tunewright.serving.engine import MAX_REQUEST_S, Piece, room_for
+from tunewright.serving.requests import ChatRequest, RequestError
 
 if TYPE_CHECKING:
     import torch
@@ -58,15 +58,19 @@ class TransformersEngine:
         """Yield an answer piece by piece, after the answers before it.
 
         Raises:
-            RequestError: the prompt does not fit.
+            RequestError: the prompt does not fit, or the engine is not free in time.
         """
         most = min(request.max_new_tokens, room_for(prompt_ids, self._context))
         ids: list[int] = []
-        with self._turn:
+        if not self._turn.acquire(timeout=MAX_REQUEST_S):
+            raise RequestError(503, "engine_busy", f"no answer before this one ended within {MAX_REQUEST_S:g} s")
+        try:
             tokens = generate_tokens(
                 self._model, prompt_ids, most, self._ends, self._tokenizer.pad_token_id, token_chooser(request)
             )
             stopped = yield from cut_at_stops(decode_stream(self._tokenizer, _recorded(tokens, ids)), request.stop)
+        finally:
+            self._turn.release()
         yield Piece("", "stop" if stopped or len(ids) < most else "length", len(ids))
 
 
