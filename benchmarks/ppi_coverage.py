@@ -6,7 +6,8 @@ Each document has its own chances of a win, a tie and a loss, drawn from a Diric
 and intraclass correlation. A judge agrees with people on a share of the questions. Where it does not, it gives one of the
 other two choices at random, or ("else ties") the neighboring one, as this project's judge does where its two orders
 disagree. A useless judge does not look, and one favors the first arm. The marked questions are drawn in rounds over the documents,
-as the marking page does. The intervals are the project's own ``prediction_powered``. Documents of very different sizes
+as the marking page does. The intervals are the project's own ``prediction_powered``; beside them is the plain formula,
+with all questions in the first mean, the two cluster-robust variances added, and t on the documents less 1. Documents of very different sizes
 are recorded beside the bar: few of them hold most of the questions, so the effective number of documents is small, and
 t on so few degrees of freedom holds the truth too often rather than too rarely.
 """
@@ -22,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from tunewright.statistics.intervals import standard_error
+from tunewright.statistics.power import t_quantile
 from tunewright.statistics.prediction_powered import prediction_powered
 
 RESULTS = Path(__file__).parent / "results" / "ppi_coverage.json"
@@ -94,6 +97,18 @@ def marked(documents: np.ndarray, num: int, draw: np.random.Generator) -> np.nda
     return np.isin(np.arange(len(documents)), np.lexsort((rank, seen))[:num])
 
 
+def plain_formula(y: np.ndarray, f: np.ndarray, chosen: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """Return mean_all(lambda f) + mean_marked(y - lambda f) and half its interval, without any correction."""
+    on_marked, marks = f[chosen], y[chosen]
+    covariance = float(((marks - marks.mean()) * (on_marked - on_marked.mean())).mean())
+    weight = min(1.0, max(0.0, covariance / (f.var(ddof=1) or 1.0) / (1 + len(marks) / len(f))))
+    rest = marks - weight * on_marked
+    error = np.hypot(
+        weight * standard_error(f.tolist(), clusters.tolist()), standard_error(rest.tolist(), clusters[chosen].tolist())
+    )
+    return weight * f.mean() + rest.mean(), t_quantile(0.95, len(set(clusters[chosen].tolist())) - 1) * float(error)
+
+
 def coverage(
     name: str,
     shape: tuple[int, int, int],
@@ -105,7 +120,7 @@ def coverage(
 ) -> dict[str, Any]:
     """Return the percentage of intervals that hold the truth, and how much narrower they are than with marks alone."""
     questions, documents, num = shape
-    held = alone = 0
+    held = alone = plain = 0
     widths: list[tuple[float, float]] = []
     for _ in range(runs):
         clusters = documents_of(questions, documents, even, draw)
@@ -115,6 +130,8 @@ def coverage(
         result = prediction_powered(marks, f, clusters.tolist())
         held += result.interval.low <= truth <= result.interval.high
         alone += result.alone.low <= truth <= result.alone.high
+        theta, half = plain_formula(y, f, chosen, clusters)
+        plain += int(abs(theta - truth) <= half)
         widths.append((result.interval.high - result.interval.low, result.alone.high - result.alone.low))
     width, width_alone = np.mean(widths, axis=0)
     return {
@@ -127,13 +144,14 @@ def coverage(
         "even_documents": even,
         "coverage_percent": round(100 * held / runs, 2),
         "marks_alone_percent": round(100 * alone / runs, 2),
+        "plain_formula_percent": round(100 * plain / runs, 2),
         "narrower_percent": round(100 * (1 - float(width / width_alone)), 1),
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the ends of the coverage over these rows, and how many lie within the bar."""
-    percents = [row["coverage_percent"] for row in rows]
+def summary(rows: list[dict[str, Any]], of: str = "coverage_percent") -> dict[str, Any]:
+    """Return the ends of the coverage over these rows, and how many lie outside of the bar."""
+    percents = [row[of] for row in rows]
     return {
         "settings": len(rows),
         "lowest_percent": min(percents),
@@ -174,6 +192,7 @@ def main() -> None:
         "monte_carlo_error_percent": round(100 * (0.95 * 0.05 / options.runs) ** 0.5, 2),
         "even_documents": summary(rows),
         "uneven_documents": summary(uneven),
+        "plain_formula": summary(rows, "plain_formula_percent"),
         "narrower_at_85_percent": {
             f"{name}, ICC {icc}": narrower([row for row in rows if row["judge"] == name and row["icc"] == icc])
             for name in JUDGES

@@ -19,7 +19,7 @@ from tunewright.records import PreferencePair, Question, Sample
 from tunewright.run_folder import RunFolder
 
 STAGES = [
-    name for name in pipeline.STAGE_NAMES if name not in ("hold-out", "placebo", "judge")
+    name for name in pipeline.STAGE_NAMES if name not in ("hold-out", "placebo", "judge", "verdict")
 ]  # nobody asks for them here
 
 

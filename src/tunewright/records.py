@@ -244,7 +244,7 @@ class Mark(Record):
 
     ``winner`` is an arm, None without a preference. ``left`` is the arm on the left, None where the marker saw the
     arms by name (a spreadsheet). A hidden ``repeat`` shows the same question to the same marker again. ``seconds`` is
-    the time from display to mark.
+    the time from display to mark. ``answers`` is the digest of all that its page or table shows.
     """
 
     question: str
@@ -256,6 +256,7 @@ class Mark(Record):
     repeat: bool = False
     at: str = ""
     seconds: float | None = None
+    answers: str = ""
 
 
 class Rejection(Record):

@@ -175,7 +175,7 @@ class TeacherSettings(Settings):
 
 
 class JudgeSettings(Settings):
-    """[judge]: a model that reads the exam's answers beside the metrics; it never decides the verdict."""
+    """[judge]: a model that reads the exam's answers beside the metrics; alone it never decides the verdict."""
 
     url: str = Field("", description='OpenAI-compatible URL, or "local" (in this process); empty: no judge')
     model: ModelName = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
@@ -356,6 +356,9 @@ class EvaluationSettings(Settings):
         "task",
         description="task: the adapter serves beside its base for this task; "
         "assistant: in place of the base, so general ability is guarded",
+    )
+    primary: Literal["score", "marks"] = Field(
+        "score", description="what compares tuned with a rival: the score, or blind marks by people with a judge's help"
     )
     few_shot: int = Field(3, ge=1, le=32, description="examples in the few-shot and similar-shot arms")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; longer ones are cut and counted")

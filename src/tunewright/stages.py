@@ -194,6 +194,23 @@ STAGES = (
         ("judge",),
     ),
     Stage(
+        "verdict",
+        "tunewright.annotation.stage:verdict",
+        (),
+        (
+            RunFile.EXAM,
+            RunFile.ANSWERS,
+            RunFile.RETENTION_ANSWERS,
+            RunFile.SCORES,
+            RunFile.RULE,
+            RunFile.RULE_HISTORY,
+            RunFile.JUDGMENTS,
+            RunFile.MARKS,
+        ),
+        (RunFile.VERDICT,),
+        ("compared models",),
+    ),
+    Stage(
         "report",
         "tunewright.reporting.stage:report",
         (),
@@ -245,6 +262,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without.add("judge")
     if Arm.PLACEBO not in recipe.evaluation.arms:
         without.add("placebo")
+    if recipe.evaluation.primary == "score":
+        without.add("verdict")
     more: tuple[str, ...] = (RunFile.PAIRS,) if recipe.preference.wanted else ()
     more += (RunFile.DOCUMENTS, RunFile.SPLIT) if recipe.training.text_share else ()
     stages = (_with_needs(stage, recipe, more) for stage in STAGES)
@@ -253,6 +272,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
     """Return the stage with the inputs that it has under this recipe."""
+    if stage.name == "evaluate" and recipe.evaluation.primary == "marks":  # the stage "verdict" writes it last
+        stage = replace(stage, writes=tuple(name for name in stage.writes if name != RunFile.VERDICT))
     if stage.name == "evaluate" and recipe.training.reasoning == "keep":
         stage = replace(stage, settings=(*stage.settings, "training.reasoning"))
     if stage.name == "evaluate" and Arm.PLACEBO in recipe.evaluation.arms:

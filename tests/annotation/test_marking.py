@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import finished_run
 from support.marked_run import ARMS, key_of, page_content
 from tunewright.annotation.page import page_server
-from tunewright.annotation.plan import MarkingPair, make_key, pairs
+from tunewright.annotation.plan import MarkingKey, MarkingPair, make_key, pairs
 from tunewright.commands.mark import write_page
 from tunewright.errors import UserError
 from tunewright.records import Answer, Question
@@ -145,8 +145,15 @@ def test_a_second_call_keeps_key_order_and_sides(run: RunFolder) -> None:
     before = run.file(RunFile.MARKING_KEY).read_bytes(), run.file(RunFile.MARKING_PAGE).read_bytes()
     write_page(run, ("tuned", "base"))
     assert (run.file(RunFile.MARKING_KEY).read_bytes(), run.file(RunFile.MARKING_PAGE).read_bytes()) == before
-    with pytest.raises(UserError, match="made for base and tuned"):
-        write_page(run, ("base", "rag"))
+
+
+def test_other_arms_have_a_page_and_a_key_of_their_own(run: RunFolder) -> None:
+    before = run.file(RunFile.MARKING_KEY).read_bytes(), run.file(RunFile.MARKING_PAGE).read_bytes()
+    write_page(run, ("base", "rag"))
+    assert (run.file(RunFile.MARKING_KEY).read_bytes(), run.file(RunFile.MARKING_PAGE).read_bytes()) == before
+    key = MarkingKey.model_validate_json(run.file("marking-base-rag.key.json").read_bytes())
+    assert set(key.arms) == {"base", "rag"} and run.file("marking-base-rag.html").is_file()
+    assert run.file("marking-base-rag.key.json").stat().st_mode & 0o077 == 0
 
 
 def test_an_arm_without_answers_is_refused(run: RunFolder) -> None:

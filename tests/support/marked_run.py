@@ -18,8 +18,8 @@ ARMS = ("base", "tuned")
 Chooser = Callable[[dict[str, Any]], str]
 
 
-def page_content(run: RunFolder) -> dict:
-    html = run.file(RunFile.MARKING_PAGE).read_text(encoding="utf-8")
+def page_content(run: RunFolder, page: str = RunFile.MARKING_PAGE) -> dict:
+    html = run.file(page).read_text(encoding="utf-8")
     match = re.search(r'<script type="application/json" id="content">(.*?)</script>', html, re.S)
     assert match
     return json.loads(match[1])
@@ -29,9 +29,16 @@ def key_of(run: RunFolder) -> MarkingKey:
     return MarkingKey.model_validate_json(run.file(RunFile.MARKING_KEY).read_text())
 
 
-def downloaded(run: RunFolder, path: Path, choose: Chooser, marker: str = "Ann", num: int | None = None) -> Path:
+def downloaded(
+    run: RunFolder,
+    path: Path,
+    choose: Chooser,
+    marker: str = "Ann",
+    num: int | None = None,
+    page: str = RunFile.MARKING_PAGE,
+) -> Path:
     """Write what the page would download; ``choose`` sees an item as it is in the page, and returns a mark."""
-    content = page_content(run)
+    content = page_content(run, page)
     marks = [
         {
             "item": item["item"],

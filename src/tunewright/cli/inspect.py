@@ -104,7 +104,7 @@ def mark(folder: Path, files: tuple[Path, ...], arms: tuple[str, str], read: boo
         return
     mark.write_page(opened, arms)
     if serve:
-        mark.serve_page(opened, port)
+        mark.serve_page(opened, arms, port)
 
 
 @click.command()

@@ -105,7 +105,8 @@ def _read_marked(run: RunFolder, name: str) -> MarkedRun | None:
     if marking.get("answers") != answer_pairs_digest(answer_pairs):
         console.warning(f"the marks of {name} are of earlier answers and are left out")
         return None
-    return MarkedRun((first, second), run.read_records(RunFile.MARKS, Mark), answers)
+    marks = [mark for mark in run.read_records(RunFile.MARKS, Mark) if mark.answers in ("", marking["answers"])]
+    return MarkedRun((first, second), marks, answers)
 
 
 def _require_same_exam(first_run: RunFolder, run: RunFolder, first: LeaderboardEntry, entry: LeaderboardEntry) -> None:

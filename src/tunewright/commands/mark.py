@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from tunewright import console
+from tunewright import console, pipeline
 from tunewright.annotation import page
+from tunewright.annotation.decision import marks_plan
 from tunewright.annotation.marks import is_download, latest_marks, page_marks, read_text, table_marks
 from tunewright.annotation.plan import MarkingKey, MarkingPair, answer_pairs_digest, make_key, pairs
+from tunewright.annotation.stage import read_ballot
 from tunewright.annotation.summary import Agreement, MarkingSummary, metric_differences, summarize_marks
 from tunewright.errors import RunFolderError, UserError, command, shell
 from tunewright.evaluation.judge import Judgment, judge_differences
+from tunewright.evaluation.rule import LEAST_MARKS
+from tunewright.evaluation.verdict import Verdict
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Answer, Mark, Question, Score
 from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.intervals import number
 from tunewright.storage import file_digest
 
@@ -40,8 +46,21 @@ def _read_pairs(run: RunFolder, arms: tuple[str, str]) -> tuple[list[Question], 
     return questions, answers, answer_pairs, answer_pairs_digest(answer_pairs)
 
 
-def _read_key(run: RunFolder) -> MarkingKey | None:
-    path = run.file(RunFile.MARKING_KEY)
+def _read_recipe(run: RunFolder) -> Recipe:
+    path = run.file(RunFile.RECIPE)
+    return load_recipe(path) if path.is_file() else Recipe()
+
+
+def _files(run: RunFolder, arms: tuple[str, str]) -> tuple[Path, Path]:
+    """Return the paths of key and page of two arms; the first two that are marked have the plain names."""
+    key = _read_key(run.file(RunFile.MARKING_KEY))
+    if key is None or set(key.arms) == set(arms):
+        return run.file(RunFile.MARKING_KEY), run.file(RunFile.MARKING_PAGE)
+    name = re.sub(r"[^\w.+-]+", "-", f"marking-{'-'.join(sorted(arms))}")
+    return run.file(f"{name}.key.json"), run.file(f"{name}.html")
+
+
+def _read_key(path: Path) -> MarkingKey | None:
     if not path.is_file():
         return None
     try:
@@ -56,63 +75,80 @@ def _current_key(run: RunFolder, arms: tuple[str, str], digest: str, must_exist:
     """Return the key of the existing page; None when there is none.
 
     Raises:
-        UserError: the key belongs to other answers or arms, or must exist and does not.
+        UserError: the key belongs to other answers, or must exist and does not.
     """
-    key = _read_key(run)
+    path, page_path = _files(run, arms)
+    key = _read_key(path)
     if key is None and must_exist:
         raise UserError(
-            f"{run.file(RunFile.MARKING_KEY)} is missing",
+            f"{path} is missing",
             "without it the sides cannot be mapped to the arms",
-            f"restore it from a copy, or start over: {command('mark', run.path)}",
+            f"restore it from a copy, name the arms of the page (--arms A B), or start over: {_command(run, arms)}",
         )
-    if key is not None and (key.answers != digest or set(key.arms) != set(arms)):
-        start_over, arms_of_key = shell("rm", run.file(RunFile.MARKING_KEY)), shell("--arms", *key.arms)
+    if key is not None and key.answers != digest:
         raise UserError(
-            f"{run.file(RunFile.MARKING_PAGE)} was made for {key.arms[0]} and {key.arms[1]}, "
-            "and not for the present answers and arms",
-            "this command names other arms" if set(key.arms) != set(arms) else "the answers or the exam changed since",
-            f"to discard its marks and start over: {start_over}; to read its marks: {arms_of_key}",
+            f"{page_path} was made for {key.arms[0]} and {key.arms[1]}, and not for the present answers",
+            "the answers or the exam changed since",
+            f"to discard its marks and start over: {shell('rm', path)}",
         )
     return key
+
+
+def _command(run: RunFolder, arms: tuple[str, str], *more: str) -> str:
+    """Return the command that marks these arms."""
+    named = () if set(arms) == {Arm.BASE, Arm.TUNED} else ("--arms", *arms)
+    return command("mark", run.path, *named, *more)
+
+
+def _print_plan(
+    run: RunFolder, arms: tuple[str, str], questions: Sequence[Question], answers: Sequence[Answer]
+) -> None:
+    """Print how many marks the plan needs, where they can decide between these arms."""
+    if Arm.TUNED in arms:
+        rival = next(arm for arm in arms if arm != Arm.TUNED)
+        console.line(marks_plan(read_ballot(run, rival, questions, answers), LEAST_MARKS))
 
 
 def write_page(run: RunFolder, arms: tuple[str, str]) -> None:
     """Write marking.html and its key; a second call for the same answers keeps key, order and sides.
 
     Raises:
-        UserError: an arm has no answers, all answers are the same, or the existing page is for other answers or arms.
+        UserError: an arm has no answers, all answers are the same, or the existing page is for other answers.
     """
-    _, _, answer_pairs, digest = _read_pairs(run, arms)
-    recipe_file = run.file(RunFile.RECIPE)
-    recipe = load_recipe(recipe_file) if recipe_file.is_file() else Recipe()
+    questions, answers, answer_pairs, digest = _read_pairs(run, arms)
+    recipe, (key_path, page_path) = _read_recipe(run), _files(run, arms)
     with run.lock():
         key = _current_key(run, arms, digest, must_exist=False)
         key = key or make_key(answer_pairs, arms, digest, recipe.seed, secrets.token_hex(16))
         if not key.items:
             raise UserError("there is nothing to mark", "both arms gave the same answer to every question", "")
-        run.write(RunFile.MARKING_KEY, key.model_dump_json(indent=1) + "\n", private=True)
-        run.write(RunFile.MARKING_PAGE, page.marking_page(key, answer_pairs))
+        run.write(key_path.name, key.model_dump_json(indent=1) + "\n", private=True)
+        run.write(page_path.name, page.marking_page(key, answer_pairs))
     repeats = sum(item.repeat for item in key.items)
     console.line(
         f"{len(key.items)} to mark: {len(key.items) - repeats} questions and {repeats} hidden repeats"
         + (f"; {len(key.same)} questions with the same answer from both are left out" if key.same else "")
     )
-    console.line(f"open it, or hand it to markers: {run.file(RunFile.MARKING_PAGE).absolute()}")
-    console.line(f"keep secret until the marks are in: {RunFile.MARKING_KEY}")
-    console.line(f"then: {command('mark', run.path, '--read', 'marks-NAME.json')}")
+    if recipe.evaluation.primary == "marks":
+        _print_plan(run, arms, questions, answers)
+    console.line(f"open it, or hand it to markers: {page_path.absolute()}")
+    console.line(f"keep secret until the marks are in: {key_path.name}")
+    console.line(f"then: {_command(run, arms, '--read', 'marks-NAME.json')}")
 
 
-def serve_page(run: RunFolder, port: int) -> None:
-    """Serve marking.html until Ctrl-C.
+def serve_page(run: RunFolder, arms: tuple[str, str], port: int) -> None:
+    """Serve the page of two arms until Ctrl-C.
 
     Raises:
         UserError: the port is taken.
     """
-    page.serve_page(run.file(RunFile.MARKING_PAGE).read_bytes(), port)
+    page.serve_page(_files(run, arms)[1].read_bytes(), port)
 
 
 def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> MarkingSummary:
-    """Read, unseal and summarize the marks; write marks.jsonl and marking.json.
+    """Read, unseal and summarize the marks of two arms; write marks.jsonl and marking.json.
+
+    Where marks decide, the verdict and the report follow at once. Marks of other arms stay in marks.jsonl.
 
     Raises:
         UserError: a file holds no marks of this run, or its key is missing.
@@ -134,7 +170,7 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
         else:
             own, num = table_marks(path, text, questions, answers, arms)
             marks, num_others = marks + own, num_others + num
-    marks = latest_marks(marks)
+    marks = [mark.model_copy(update={"answers": digest}) for mark in latest_marks(marks)]
     if not marks:
         raise UserError("there is no mark in the files", f"files: {', '.join(map(str, files))}", "mark at least one")
     differences = metric_differences(run.read_records(RunFile.SCORES, Score), answers, arms)
@@ -144,11 +180,24 @@ def read_marks(run: RunFolder, files: Sequence[Path], arms: tuple[str, str]) -> 
     summary = summarize_marks(marks, arms, answer_pairs, differences, num_others)
     summary = summary.model_copy(update={"answers": digest})
     with run.lock():
-        run.write_records(RunFile.MARKS, marks)
+        others = [mark for mark in run.records_if_any(RunFile.MARKS, Mark) if mark.answers not in ("", digest)]
+        run.write_records(RunFile.MARKS, [*others, *marks])
         run.write(RunFile.MARKING_PLAN, summary.model_dump_json(indent=2) + "\n")
     _print_summary(summary)
     console.line(f"all figures: {run.file(RunFile.MARKING_PLAN).absolute()}")
+    if _read_recipe(run).evaluation.primary == "marks":
+        _print_plan(run, arms, questions, answers)
+        _decide_again(run)
     return summary
+
+
+def _decide_again(run: RunFolder) -> None:
+    """Give the verdict again with the marks, rewrite the report, and print the verdict."""
+    pipeline.run(_read_recipe(run), run.path, only=("verdict", "report"))
+    verdict = run.read_record(RunFile.VERDICT, Verdict)
+    console.heading(f"verdict: {verdict.name}")
+    for sentence in verdict.why:
+        console.line(f"  {sentence}")
 
 
 def _percent(agreement: Agreement) -> str:

@@ -1,4 +1,4 @@
-"""A judge model's judgments of the exam's answers, claim by claim and in pairs; they decide no verdict."""
+"""A judge model's judgments of the exam's answers, claim by claim and in pairs; alone they decide no verdict."""
 
 from __future__ import annotations
 
@@ -84,7 +84,6 @@ def check_independent(recipe: Recipe) -> tuple[str, ...]:
 
 
 PREFERENCES = tuple((Arm.TUNED, rival) for rival in (Arm.BASE, Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG))
-LEAST_MARKS = 30  # decided by people; below, agreement with them says too little (shared practice: 30 and more)
 
 
 class Judgment(Record):

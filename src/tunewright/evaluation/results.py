@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from tunewright.records import Record, RetentionKind
 from tunewright.settings import Arm
+from tunewright.statistics.agreement import ExactShare
 from tunewright.statistics.intervals import Interval, plain
 
 RETENTION_PREFIX = "kept_"  # of the names of the retention suite's measures
@@ -42,6 +43,26 @@ class Difference(Record):
     interval: Interval
     sign_flip_p: float
     p_holm: float | None = None
+
+
+class MarkedDifference(Record):
+    """Tuned against a rival by blind marks of a random sample and a judge's preferences: a preference in [-1, 1].
+
+    Over all ``num_questions``: the ``num_same`` to which both arms gave the same answer are ties. ``alone`` is the
+    interval of the marks without the judge, ``weight`` the judge's weight (lambda), ``agreed`` how often it agrees with
+    the marks. ``num_missing``: the marks that the rule still asks for.
+    """
+
+    first: str
+    second: str
+    interval: Interval
+    alone: Interval
+    weight: float
+    num_marks: int
+    num_same: int
+    num_questions: int
+    num_missing: int
+    agreed: ExactShare
 
 
 class GuardResult(Record):
@@ -105,7 +126,8 @@ class Results(Record):
 
     ``contrast`` is tuned minus base on the contrast margin, NLL(gold with one fact changed) - NLL(gold): style moves
     both alike. ``structured`` is tuned minus base on the metrics of gold answers that are JSON objects. ``compared`` is
-    tuned minus each arm compared on request, with Holm's correction; no verdict rests on it.
+    tuned minus each arm compared on request, with Holm's correction; no verdict rests on it. ``marked`` is tuned
+    against its rivals by marks, where they decide.
     ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: the part of the
     gold NLL that is not a matter of form. ``same_as_base`` is the share of the questions to which tuned gives the
     base's answer, word for word, and ``gold_nll_moved`` the mean absolute change of the gold NLL.
@@ -127,6 +149,7 @@ class Results(Record):
     same_as_base: float | None = None
     gold_nll_moved: float | None = None
     retrieval: RetrievalResult | None = None
+    marked: tuple[MarkedDifference, ...] = ()
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not answer the exam."""
@@ -135,6 +158,15 @@ class Results(Record):
     def difference(self, first: str, second: str) -> Difference | None:
         """Return the difference of two arms' primary scores, or None when either did not answer the exam."""
         return next((d for d in self.differences if (d.first, d.second) == (first, second)), None)
+
+    def marks_against(self, second: str) -> MarkedDifference | None:
+        """Return tuned against a rival by marks; None without any mark."""
+        return next((marked for marked in self.marked if marked.second == second), None)
+
+    def deciding(self, first: str, second: str) -> Difference | MarkedDifference | None:
+        """Return the difference that decides between two arms: by marks where they are enough, else by score."""
+        marked = self.marks_against(second) if first == Arm.TUNED else None
+        return marked if marked and not marked.num_missing else self.difference(first, second)
 
     def guards_of(self, first: str) -> list[GuardResult]:
         """Return the deciding guards over an arm; forgetting counts against tuned+rag as it does against tuned."""

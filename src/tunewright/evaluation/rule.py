@@ -59,6 +59,17 @@ _PRIMARY = (
     "token-F1 (free) if answered; 1 for declining the unanswerable; else 0"
 )
 
+LEAST_MARKS = 30  # shared practice; below, marks and a judge's agreement with them say too little
+_MARKS = {
+    "min_marks": LEAST_MARKS,
+    "preference": "mean over the questions of 1 where people prefer tuned, -1 the rival, 0 neither, from blind marks "
+    "of a random sample and the judge's preferences on all questions (prediction-powered; without a judge, or where "
+    "lambda is 0, the marks alone); jackknife over documents, t on their effective number - 1",
+    "steps": "tuned - k is this preference for every rival k with min_marks marks, or with all questions marked where "
+    "fewer have different answers, and the score for the others; NOT PROVEN, after the harms of the guards, while the "
+    "rival with the highest score has fewer; SHIP WITH RAG is out of reach",
+}
+
 CHEAP = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG)  # rivals that need no training
 
 
@@ -82,6 +93,7 @@ def rule(
     compared: Sequence[str] = (),
     use: Literal["task", "assistant"] = "task",
     impossible: Mapping[str, str] = MappingProxyType({}),
+    primary: Literal["score", "marks"] = "score",
 ) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
@@ -97,6 +109,7 @@ def rule(
         use: "task": the adapter serves beside its base, and a loss of general ability is shown; "assistant": in place
             of its base, and the loss decides.
         impossible: the rivals that this data cannot have, each with the reason. All others have to be beaten.
+        primary: what compares tuned with a rival: the score, or marks by people.
     """
     guards = {"false_refusal": 0.10}
     shown: dict[str, float] = {}
@@ -131,6 +144,7 @@ def rule(
         "steps": [_filled(step, named) for step in _STEPS],
         **of_form,
         **({"compared": list(compared)} if compared else {}),
+        **({"marks": _MARKS} if primary == "marks" else {}),
     }
 
 

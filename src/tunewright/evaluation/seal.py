@@ -23,6 +23,7 @@ CHECKED = {  # stage → those of its outputs whose digests are compared with it
         RunFile.VERDICT,
     ),
     "judge": (RunFile.JUDGMENTS, RunFile.JUDGE),
+    "verdict": (RunFile.VERDICT,),  # where marks decide, and not in "evaluate" then
 }
 _SETTINGS = ("seed", "system_prompt", "refusal", "evaluation")
 _MARGIN = "evaluation.margin"
@@ -78,6 +79,8 @@ def seal_faults(state: SealState, recipe: Recipe) -> list[str]:
     ]
     named = " ".join(faults)
     changed = [*_changed_outputs(state, "evaluate"), *_changed_outputs(state, "judge")]
+    if "marks" in state.rule:
+        changed += _changed_outputs(state, "verdict")
     return faults + [fault for fault in changed if fault.split()[0] not in named]
 
 

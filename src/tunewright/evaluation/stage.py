@@ -52,7 +52,7 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Answer the exam with every arm, score the answers, apply the rule that was written before.
 
     Writes rules.jsonl and rule.json (before the first answer), answers.jsonl, kept-answers.jsonl, scores.jsonl,
-    comparison.csv and verdict.json.
+    comparison.csv and verdict.json, which the stage "verdict" writes again where marks decide.
 
     Raises:
         StageError: the exam is not the one that was sealed, or a likelihood overflowed.
@@ -69,8 +69,9 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     forgetting_margin = recipe.evaluation.forgetting_margin if items else None
     absent_rivals = {arm: reason for arm, reason in impossible.items() if arm in CHEAP}
     judged = (*arms, *([Arm.MAJORITY] if majority else []))
+    settings = recipe.evaluation
     the_rule = rule(
-        recipe.evaluation.margin, judged, forgetting_margin, tuple(extras), recipe.evaluation.use, absent_rivals
+        settings.margin, judged, forgetting_margin, tuple(extras), settings.use, absent_rivals, settings.primary
     )
     answered = run.file(RunFile.ANSWERS_JOURNAL).is_file()
     changes = note_rule(run.journal(RunFile.RULE_HISTORY), the_rule, answered)
@@ -83,7 +84,7 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     by_id = {question.id: question for question in questions}
     scores = [score(by_id[answer.question], answer, recipe.refusal) for answer in answers]
     other_bases = [name for name, extra in extras.items() if extra.base]
-    verdict = decide(scores, answers, the_rule, _leaks(run, recipe), retention_answers, changes, other_bases)
+    verdict = decide(scores, answers, the_rule, leaks(run, recipe), retention_answers, changes, other_bases)
     verdict = _with_retrieval(verdict, library, questions, recipe)
     run.write_records(RunFile.ANSWERS, answers)
     run.write_records(RunFile.RETENTION_ANSWERS, retention_answers)
@@ -248,7 +249,7 @@ def _sealed(run: RunFolder, seal: Mapping[str, Any], key: str, kind: type[AnyRec
     return run.read_records(SEALED[key], kind)
 
 
-def _leaks(run: RunFolder, recipe: Recipe) -> int | None:
+def leaks(run: RunFolder, recipe: Recipe) -> int | None:
     """Return how many training samples leak the unseen ring, as curation counted them; None where none was curated.
 
     A record of earlier settings, under which samples were trained on, does not apply to this run.

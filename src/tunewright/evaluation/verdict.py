@@ -10,6 +10,7 @@ from tunewright.evaluation.measurement import measure
 from tunewright.evaluation.results import (
     RETENTION_PREFIX,
     Difference,
+    MarkedDifference,
     Results,
     guard_name,
     guard_sentence,
@@ -115,18 +116,40 @@ def _faults(results: Results, rule: dict[str, Any], leaks: int | None) -> list[s
     return faults
 
 
-def _harms(results: Results) -> list[str]:
-    """Step 2: worse than the base, or a guard beyond its margin."""
+def _harms(results: Results, compares: bool) -> list[str]:
+    """Step 2: worse than the base, where the arms can be compared yet, or a guard beyond its margin."""
     harms = []
-    against = results.difference(Arm.TUNED, Arm.BASE)
+    against = results.deciding(Arm.TUNED, Arm.BASE) if compares else None
     if against and against.interval.high < 0:
-        harms.append(f"The tuned model scores lower than the base: {plain(against.interval)}.")
+        if isinstance(against, MarkedDifference):
+            harms.append(f"People prefer the base to the tuned model: {plain(against.interval)}.")
+        else:
+            harms.append(f"The tuned model scores lower than the base: {plain(against.interval)}.")
     return harms + [guard_sentence(guard) for guard in results.guards_of(Arm.TUNED) if guard.state == "beyond"]
 
 
-def _against(results: Results, first: str, rivals: Sequence[str]) -> tuple[list[Difference], list[str]]:
+def _missing_marks(results: Results, rule: dict[str, Any]) -> list[str]:
+    """Return what is missing where marks decide: marks of tuned and the rival with the highest score."""
+    ran = [result for rival in rivals(rule) if (result := results.arm(rival))]
+    if "marks" not in rule or not ran or results.arm(Arm.TUNED) is None:
+        return []
+    best = max(ran, key=lambda result: result.primary.mean).arm
+    marked = results.marks_against(best)
+    missing, has = (marked.num_missing, marked.num_marks) if marked else (rule["marks"]["min_marks"], 0)
+    if not missing:
+        return []
+    return [
+        f'Marks by people decide (evaluation.primary = "marks"), first against {best}, the rival with the highest '
+        f"score: {has + missing} blind marks are needed, {has} {'is' if has == 1 else 'are'} there, {missing} "
+        f"{'is' if missing == 1 else 'are'} missing. Next: tunewright mark DIR --arms {best} {Arm.TUNED}"
+    ]
+
+
+def _against(
+    results: Results, first: str, rivals: Sequence[str]
+) -> tuple[list[Difference | MarkedDifference], list[str]]:
     """Return the differences to the rivals that ran, and the names of those that did not."""
-    by_rival = {rival: results.difference(first, rival) for rival in rivals}
+    by_rival = {rival: results.deciding(first, rival) for rival in rivals}
     return [d for d in by_rival.values() if d], [rival for rival, d in by_rival.items() if d is None]
 
 
@@ -138,21 +161,26 @@ def _beats(results: Results, first: str, rivals: Sequence[str], guarded: Sequenc
     unguarded = set(guarded) - {guard.measure for guard in guards}
     if missing or unguarded or not won:
         return []
-    return [f"{first} beats {d.second} by {plain(d.interval)}." for d in differences] + [
+    return [f"{first} beats {d.second} by {plain(d.interval)}{_by_marks(d)}." for d in differences] + [
         guard_sentence(g) for g in guards
     ]
 
 
+def _by_marks(difference: Difference | MarkedDifference) -> str:
+    return f", by {difference.num_marks} marks" if isinstance(difference, MarkedDifference) else ""
+
+
 def _cheaper(results: Results, margin: float) -> tuple[str, list[str]] | None:
     """Step 5: the cheap arm to use instead of tuning, the higher-scoring arm first, and why."""
-    gain = results.difference(Arm.TUNED, Arm.BASE)
+    gain = results.deciding(Arm.TUNED, Arm.BASE)
     cheap, _ = _against(results, Arm.TUNED, CHEAP)
     for difference in sorted(cheap, key=lambda d: d.interval.mean):
         if gain and gain.interval.mean <= difference.interval.mean:
             continue  # no better than the base: nothing to use instead of tuning
         interval = plain(difference.interval)
         if difference.interval.high < 0:
-            return difference.second, [f"tuned scores lower than {difference.second}: {interval}."]
+            what = "is preferred less" if _by_marks(difference) else "scores lower"
+            return difference.second, [f"tuned {what} than {difference.second}: {interval}."]
         if gain and gain.interval.low > 0 and difference.interval.high < margin:
             return difference.second, [
                 f"tuned beats base by {plain(gain.interval)}, but over {difference.second} it gains "
@@ -168,9 +196,13 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
     for difference in differences:
         settled = difference.interval.low > 0
         why.append(
-            f"tuned against {difference.second}: {plain(difference.interval)}" + (", ahead." if settled else ".")
+            f"tuned against {difference.second}: {plain(difference.interval)}{_by_marks(difference)}"
+            + (", ahead." if settled else ".")
         )
-        if not settled:
+        if isinstance(difference, MarkedDifference):
+            if not settled and difference.num_marks + difference.num_same < difference.num_questions:
+                why.append(f"More marks narrow it: tunewright mark DIR --arms {difference.second} {Arm.TUNED}")
+        elif not settled:
             needs.append(questions_needed(difference.interval, rule["margin"], 1 - rule["alpha"]))
     for guard in results.guards_of(Arm.TUNED):
         if guard.state == "unclear":
@@ -208,11 +240,15 @@ def apply_rule(
     """Return the verdict of the first step of the rule that holds, why, and the questions needed."""
     if faults := _faults(results, rule, leaks):
         return "INVALID", faults, None
-    if harms := _harms(results):
+    missing_marks = _missing_marks(results, rule)
+    if harms := _harms(results, compares=not missing_marks):
         return "WORSE", harms, None
+    if missing_marks:
+        return "NOT PROVEN", missing_marks, None
     if wins := _beats(results, Arm.TUNED, rivals(rule), list(rule["guards"])):
         return "SHIP", wins, None
-    if wins := _beats(results, Arm.TUNED_RAG, rivals_with_rag(rule), list(rule["guards"])):
+    by_score = "marks" not in rule  # no marks compare tuned+rag
+    if by_score and (wins := _beats(results, Arm.TUNED_RAG, rivals_with_rag(rule), list(rule["guards"]))):
         return "SHIP WITH RAG", wins, None
     # Of a training that changed nothing, a cheaper arm cannot be said to replace what training can do.
     unchanged = "max_same" in rule and _unchanged(results, rule)
@@ -294,6 +330,7 @@ def decide(
     retention_answers: Sequence[RetentionAnswer] = (),
     rule_changes: Sequence[str] = (),
     other_bases: Sequence[str] = (),
+    marked: Sequence[MarkedDifference] = (),
 ) -> Verdict:
     """Return the verdict that the rule gives.
 
@@ -308,6 +345,7 @@ def decide(
         retention_answers: of base and tuned to the retention items, where the rule guards them.
         rule_changes: how the rule was changed after answers existed.
         other_bases: compared arms with another base, whose likelihoods are of other tokens.
+        marked: tuned against its rivals by marks, where the rule lets them decide.
 
     Raises:
         StageError: there are no scores.
@@ -325,6 +363,7 @@ def decide(
         other_bases,
         rule.get("shown", {}),
     )
+    results = results.model_copy(update={"marked": tuple(marked)})
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]
     promising = results.nll_learned is not None and all(d.interval.low > 0 for d in likelier)
     name, why, needed = apply_rule(results, rule, leaks, promising)

@@ -8,8 +8,9 @@ from typing import Any
 
 from tunewright.annotation.plan import MarkingPair
 from tunewright.annotation.summary import Agreement, MarkingSummary, agreement, consensus, length_differences
-from tunewright.evaluation.judge import LEAST_MARKS, Judgment, judge_differences
+from tunewright.evaluation.judge import Judgment, judge_differences
 from tunewright.evaluation.results import Results
+from tunewright.evaluation.rule import LEAST_MARKS
 from tunewright.records import Mark
 from tunewright.statistics.agreement import exact_share
 from tunewright.statistics.intervals import Interval

@@ -238,7 +238,8 @@ def _opinions(run: RunFolder, results: Results, exam: Sequence[Question], answer
         marking = None
     trial = None
     if judge and marking and run.file(RunFile.JUDGMENTS).is_file() and run.file(RunFile.MARKS).is_file():
-        marks, judgments = run.read_records(RunFile.MARKS, Mark), run.read_records(RunFile.JUDGMENTS, Judgment)
+        marks = [mark for mark in run.read_records(RunFile.MARKS, Mark) if mark.answers in ("", marking.answers)]
+        judgments = run.read_records(RunFile.JUDGMENTS, Judgment)
         trial = judge_trial(marking, answer_pairs, marks, judgments)
     judged = {"summary": judge, "trial": trial} if judge else None
     return Opinions(judged, marking, disagreement(marking, results))

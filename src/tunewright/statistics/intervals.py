@@ -11,7 +11,7 @@ from tunewright.statistics.power import EXPECTED_ICC, noncentrality, t_quantile
 
 _EXACT_CLUSTERS = 16  # up to 2^16 sign patterns are enumerated; above, patterns are drawn
 _NUM_DRAWS = 9999
-_NEAR_THE_END = 0.7  # a mean difference from which the t interval is too short
+NEAR_THE_END = 0.7  # a mean difference from which the t interval is too short
 _SPARSE = 10  # items right, or wrong, below which a design effect is not estimated
 
 
@@ -116,7 +116,7 @@ def difference_interval(differences: Sequence[float], clusters: Sequence[Hashabl
 
 def in_range(interval: Interval, error: float, level: float) -> Interval:
     """Return a t interval of a mean in [-1, 1] with this standard error, corrected as ``difference_interval`` says."""
-    if interval.low >= -1 and interval.high <= 1 and abs(interval.mean) < _NEAR_THE_END:
+    if interval.low >= -1 and interval.high <= 1 and abs(interval.mean) < NEAR_THE_END:
         return interval
     if interval.num_clusters == 1 or (error <= 1e-12 and abs(interval.mean) < 1):
         return interval.model_copy(update={"low": max(-1.0, interval.low), "high": min(1.0, interval.high)})

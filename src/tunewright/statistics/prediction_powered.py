@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunewright.records import Record
-from tunewright.statistics.intervals import Interval, difference_interval, in_range
+from tunewright.statistics.intervals import NEAR_THE_END, Interval, difference_interval, in_range
 from tunewright.statistics.power import EXPECTED_ICC, POWER, noncentrality, t_quantile
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def prediction_powered(
     documents (benchmarks/ppi_coverage.py). Marks are drawn in rounds over the documents, so each counts for its share
     of its document's questions. The quantile is of t on the effective number of documents with a mark, less 1, by
     Satterthwaite's formula with the squares of these weights (Bell & McCaffrey 2002); of documents of one size that is
-    their number. One document gives the full range; an interval that leaves [-1, 1], or lies near its ends, is
-    treated as in ``difference_interval``.
+    their number. One document gives the full range. An interval is cut to [-1, 1]; near the ends it is that of
+    ``difference_interval``.
 
     Args:
         marks: one per question, in [-1, 1]; None for a question without a mark.
@@ -135,10 +135,12 @@ def _clustered(by_document: Totals, level: float) -> tuple[float, Interval | Non
     if error <= 1e-9:
         return weight, None
     shares = (by_document["w"] / totals["w"]) ** 2
-    effective = max(2, math.floor(float(shares.sum() ** 2 / (shares**2).sum()) + 1e-6))
+    effective = max(2.0, float(shares.sum() ** 2 / (shares**2).sum()))
     half = t_quantile(level, effective - 1) * error
     p = float(2 * stdtr(effective - 1, -abs(theta) / error))
-    interval = Interval(mean=theta, low=theta - half, high=theta + half, p=p, num=num, num_clusters=effective)
+    interval = Interval(mean=theta, low=theta - half, high=theta + half, p=p, num=num, num_clusters=round(effective))
+    if abs(theta) < NEAR_THE_END:
+        return weight, interval.model_copy(update={"low": max(-1.0, interval.low), "high": min(1.0, interval.high)})
     return weight, in_range(interval, error, level)
 
 
