@@ -93,9 +93,9 @@ def test_a_named_title_brings_its_document_and_does_not_hide_the_question():
 def test_a_title_is_named_in_quotes_by_its_first_words():
     titles = ["Nurses and workload", 'The "stuck" market: a survey of metals, 2001 to 2020.', "Ice loss in Norway", ""]
     index = Index(TEXTS, titles=titles)
-    named = 'What fell, according to "The "stuck" market"?'
-    assert index.search(named, 1)[0][0] == 1
-    assert index.search("What did it cover, according to “Ice loss in Norway”?", 4)[0][0] == 2
+    named = 'What happened, according to "The "stuck" market"?'
+    assert [number for number, _ in index.search(named, 4)] == [1]
+    assert [number for number, _ in index.search("What happened, according to “Nurses and workload”?", 4)] == [0]
     # Without quotes, or cut within a word, the first words of a title are words like any other.
     assert index.search("the stuck market", 1) == [] == index.search('What, in "The "stuck" mark"?', 1)
     longer = Index(TEXTS, titles=["Copper in Chile", "Copper in Chile and Peru", "", ""])
