@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.document_files import write_package, write_pdf
-from tunewright.documents import readers
+from tunewright.documents import package
 from tunewright.documents.markup import Failure, ReadDocument, assemble, clean_text
 from tunewright.documents.readers import READERS
 
@@ -231,7 +231,7 @@ def test_docx_headings_tables_and_hidden_text(tmp_path: Path) -> None:
 
 
 def test_docx_that_would_unpack_too_far_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "MAX_UNPACKED_BYTES", 2**20)
+    monkeypatch.setattr(package, "MAX_UNPACKED_BYTES", 2**20)
     path = write_package(tmp_path / "bomb.docx", {"word/document.xml": bytes(2**21)})
     assert path.stat().st_size < 10_000
     failure = read_failure(path)

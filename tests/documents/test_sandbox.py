@@ -67,15 +67,22 @@ def test_garbage_is_reported_and_the_rest_is_read(tmp_path: Path, capfd: pytest.
     assert capfd.readouterr() == ("", "")
 
 
-def test_zip_bomb_runs_out_of_its_memory_and_not_of_ours(tmp_path: Path) -> None:
-    docx.Document().save(str(tmp_path / "plain.docx"))
-    members = docx_members(tmp_path / "plain.docx")
-    members["word/document.xml"] += b" " * (400 * 2**20)  # below the cap on unpacked bytes
-    bomb = write_package(tmp_path / "bomb.docx", members)
-    assert bomb.stat().st_size < 2**20
-    first, second = read_all([bomb, good(tmp_path)], memory_mb=128)
+def test_a_large_file_runs_out_of_its_memory_and_not_of_ours(tmp_path: Path) -> None:
+    large = tmp_path / "large.txt"
+    large.write_bytes(b"word " * (20 * 2**20))
+    first, second = read_all([large, good(tmp_path)], memory_mb=128)
     assert reasons(first) == ["too much memory"]
     assert second.documents[0].title == "Good"
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    docx.Document().save(str(tmp_path / "plain.docx"))
+    members = docx_members(tmp_path / "plain.docx")
+    members["word/document.xml"] += b" " * (40 * 2**20)
+    bomb = write_package(tmp_path / "bomb.docx", members)
+    assert bomb.stat().st_size < 2**20
+    (reading,) = read_all([bomb], memory_mb=128)
+    assert reasons(reading) == ["too large"]
 
 
 def test_huge_text_is_refused(tmp_path: Path) -> None:

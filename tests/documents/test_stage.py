@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.document_files import write_pdf
 from tunewright.documents.stage import ingest, source_digest, source_files, split
 from tunewright.errors import DocumentError
 from tunewright.recipe import Recipe
@@ -210,3 +211,30 @@ def test_closed_files_and_folders_are_counted(docs: Path, base: str, tmp_path: P
     run = RunFolder.create(tmp_path / "run")
     assert source_digest(recipe(tmp_path, "docs"))
     assert ingest(run, recipe(tmp_path, "docs", base=base)).rejected["unreadable"] == 2
+
+
+def test_parts_that_are_not_read_and_encodings_are_counted_and_shown(
+    base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    write_pdf(docs / "scans.pdf", [["Some words stand on this page."], [], []])
+    (docs / "page.html").write_text("<nav>Home</nav><p>The pier is 40 m long.</p><footer>Elm 1999</footer>")
+    (docs / "russian.txt").write_bytes("Портовый сбор составляет триста крон в день. Капитан платит.".encode("cp1251"))
+    (docs / "short.txt").write_bytes("Grüße aus Köln".encode("cp1252"))
+    run = RunFolder.create(tmp_path / "run")
+    summary = ingest(run, recipe(tmp_path, "docs", base=base))
+    assert (summary.num_in, summary.num_out, summary.rejected) == (4, 4, {})
+    assert summary.figures["parts left out"] == "2 boilerplate, 1 no text"
+    assert summary.figures["encodings"] == "1 windows-1251, 1 windows-1252"
+    rejected = {(r.id, r.reason) for r in run.read_records("rejected.jsonl", Rejection)}
+    assert rejected == {
+        ("scans.pdf#pages 2-3", "no text"),
+        ("page.html#navigation", "boilerplate"),
+        ("page.html#footer", "boilerplate"),
+    }
+    shown = " ".join(capfd.readouterr().err.split())
+    assert "scans.pdf#pages 2-3: no text (2 of 3 pages" in shown
+    assert "short.txt: its encoding is not sure (read as windows-1252): save it as UTF-8" in shown
+    assert "boilerplate left out of 1 document(s): 1 navigation, 1 footer" in shown
+    assert "russian.txt" not in shown

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from support.faulty_server import Answer, Seen, completion
+from tunewright.documents.markdown import read_markdown
 from tunewright.documents.markup import ReadDocument
-from tunewright.documents.readers import read_markdown
 from tunewright.examples import abstracts_folder
 
 EXAMPLES = abstracts_folder().parent

@@ -2,100 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tunewright.errors import DocumentError
 from tunewright.records import Record, Section
 from tunewright.text import encoding
-from tunewright.text.encoding import without_damage
+from tunewright.text.encoding import DecodedText, without_damage
 from tunewright.text.normalization import normalize
 
-_FENCE = re.compile(r" {0,3}(```|~~~)")
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
-_KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
+ENCODING = "encoding"  # the metadata of a file that is not UTF-8
 
 
-def decode_text(raw: bytes) -> str | Failure:
+def decode_text(raw: bytes) -> DecodedText | Failure:
     """Return the text of bytes in any common encoding, or why they are not text."""
     try:
-        return without_damage(encoding.decode_text(raw))
+        decoded = encoding.decode(raw)
     except ValueError as error:
         return Failure(reason="not text", detail=str(error))
+    return replace(decoded, text=without_damage(decoded.text))
 
 
-def parse_front_matter(text: str) -> tuple[dict[str, str], str]:
-    """Return the ``key: value`` lines between two lines of three dashes, and the text after them."""
-    match = re.match(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|$)", text, re.DOTALL)
-    lines = [line for line in match[1].split("\n") if line.strip() and not line.startswith("#")] if match else []
-    if not match or not lines or not _KEY.match(lines[0]):
-        return {}, text
-    metadata: dict[str, list[str]] = {}
-    key = ""
-    for line in lines:
-        if pair := _KEY.match(line):
-            key, value = pair[1], (pair[2] or "").strip()
-            metadata[key] = ["" if value in ("|", ">", "|-", ">-") else _unquote(value)]
-        else:  # an item of a list, or a continued text
-            item = line.strip()
-            more = _unquote(item.removeprefix("- "))
-            separator = ", " if item.startswith("- ") else " "
-            metadata[key].append((separator if any(metadata[key]) else "") + more if more else "")
-    return {key: "".join(parts) for key, parts in metadata.items()}, text[match.end() :]
-
-
-def _unquote(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] == "'":
-        return value[1:-1].replace("''", "'")
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        try:
-            return str(json.loads(value))
-        except ValueError:
-            return value[1:-1]
-    return value
-
-
-def without_comments(text: str) -> str:
-    """Return the text without ``<!-- comments -->``; an unclosed comment is text."""
-    kept, at = [], 0
-    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
-        kept.append(text[at:start])
-        at = end + 3
-    return "".join(kept) + text[at:]
-
-
-def _without_closing(heading: str) -> str:
-    """Return a heading's text without closing ``#`` signs."""
-    heading = heading.rstrip(" \t")
-    bare = heading.rstrip("#")
-    return bare.rstrip(" \t") if bare.endswith((" ", "\t")) else heading
-
-
-def markdown_blocks(text: str) -> Iterator[Block]:
-    """Yield the headings (``#`` or underlined, not inside code fences) and the text between them."""
-    body: list[str] = []
-    fence = ""
-    for line in text.split("\n"):
-        mark = _FENCE.match(line)
-        if mark and (not fence or mark[1] == fence):
-            fence = "" if fence else mark[1]
-        heading = None if fence else _HEADING.match(line)
-        underlined = not fence and re.fullmatch(r"={2,}|-{2,}", line.rstrip())
-        if heading:
-            yield 0, "\n".join(body)
-            yield len(heading[1]), _without_closing(heading[2])
-            body = []
-        elif underlined and body and body[-1].strip() and (len(body) == 1 or not body[-2].strip()):
-            yield 0, "\n".join(body[:-1])
-            yield (1 if line.startswith("=") else 2), body[-1]
-            body = []
-        else:
-            body.append(line)
-    yield 0, "\n".join(body)
+def in_encoding(document: ReadDocument, decoded: DecodedText) -> ReadDocument:
+    """Return a document with the encoding of its file, unless it is UTF-8, and with what is not sure about it."""
+    if decoded.encoding == "UTF-8" and not decoded.doubt:
+        return document
+    metadata = document.metadata if decoded.encoding == "UTF-8" else document.metadata | {ENCODING: decoded.encoding}
+    doubts = (decoded.doubt, *document.doubts) if decoded.doubt else document.doubts
+    return document.model_copy(update={"metadata": metadata, "doubts": doubts})
 
 
 # A piece of a document in reading order: (heading level, text); level 0 is body text.
@@ -105,17 +43,13 @@ _LINE_END = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _INVISIBLE_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Cn"))
 _MEANINGFUL = frozenset("\n\t\u200c\u200d")  # the two joiners carry meaning in Persian, Indic scripts and emoji
+_LIGATURES = {  # letters that a font joins; Unicode Standard, Alphabetic Presentation Forms
+    ord(ligature): letters
+    for ligature, letters in zip("ﬀﬁﬂﬃﬄﬅﬆĳĲ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st", "ij", "IJ"), strict=True)
+}
+BOILERPLATE = "boilerplate"  # the reason of text that many pages or files share
+NO_TEXT = "no text"  # the reason of pages, slides and sheets without any
 _MAX_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
-
-
-class ReadDocument(Record):
-    """One document of a file; ``part`` names its row if the file holds several documents."""
-
-    title: str
-    text: str
-    sections: tuple[Section, ...]
-    metadata: dict[str, str] = {}
-    part: str = ""
 
 
 class Failure(Record):
@@ -124,6 +58,24 @@ class Failure(Record):
     reason: str
     detail: str = ""
     part: str = ""
+
+
+class ReadDocument(Record):
+    """One document of a file.
+
+    Attributes:
+        part: names its row if the file holds several documents.
+        left_out: the parts of it that were not read, each with its reason.
+        doubts: why its text may be wrong.
+    """
+
+    title: str
+    text: str
+    sections: tuple[Section, ...]
+    metadata: dict[str, str] = {}
+    part: str = ""
+    left_out: tuple[Failure, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 ReadItems = list[ReadDocument | Failure]
@@ -165,12 +117,13 @@ def _limit_marks(text: str) -> str:
 def clean_text(text: str) -> str:
     r"""Return the text in composed form (NFC), with ``\n`` line ends and without invisible characters.
 
-    Removed are control, surrogate, unassigned and invisible format characters (NUL, byte order marks, soft hyphens, the
-    tag characters that can hide instructions), trailing blanks, and all but one of consecutive empty lines.
+    Ligatures become their letters. Removed are control, surrogate, unassigned and invisible format characters (NUL,
+    byte order marks, soft hyphens, the tag characters that can hide instructions), trailing blanks, and all but one of
+    consecutive empty lines.
     """
     text = _LINE_END.sub("\n", text)
     invisible = {c for c in set(text) if unicodedata.category(c) in _INVISIBLE_CATEGORIES and c not in _MEANINGFUL}
-    text = text.translate({ord(c): None for c in invisible})
+    text = text.translate({**dict.fromkeys(map(ord, invisible)), **_LIGATURES})
     text = unicodedata.normalize("NFC", _limit_marks(text))
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", text).strip()
@@ -188,6 +141,7 @@ def assemble(
     fallback_title: str = "",
     metadata: dict[str, str] | None = None,
     part: str = "",
+    left_out: Iterable[Failure] = (),
 ) -> ReadDocument:
     """Return the document that the blocks form; a section extends from one heading to the next.
 
@@ -198,6 +152,7 @@ def assemble(
         fallback_title: the title of a document without a declared title and without headings.
         metadata: other declared properties; empty values are dropped.
         part: the row of the file that this document is.
+        left_out: the parts that were not read.
     """
     cleaned = [(level, single_line(text) if level else clean_text(text)) for level, text in blocks]
     cleaned = [(level, text) for level, text in cleaned if text]
@@ -219,10 +174,64 @@ def assemble(
         else:
             sections[-1] = sections[-1].model_copy(update={"end": end})
         start = end + 2
+    text = "\n\n".join(text for _, text in cleaned)
     return ReadDocument(
         title=title,
-        text="\n\n".join(text for _, text in cleaned),
+        text=text,
         sections=tuple(sections),
         metadata={key: value for key, value in (metadata or {}).items() if value},
         part=part,
+        left_out=tuple(left_out),
+        doubts=tuple(_doubts(text)),
     )
+
+
+def _doubts(text: str) -> Iterator[str]:
+    """Yield what is not sure about a text: characters that only one font gives a meaning."""
+    private = [c for c in text if "\ue000" <= c <= "\uf8ff" or c > "\U000effff"]
+    if private:
+        codes = " ".join(f"U+{ord(c):04X}" for c in sorted(set(private))[:5])
+        yield f"{len(private)} character(s) have a meaning in their own font alone, and are kept as they are: {codes}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return ascending numbers as "2-4, 7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def without_text(unit: str, numbers: list[int], total: int) -> list[Failure]:
+    """Return the failure of the pages, slides or sheets that hold no text, if there are any."""
+    if not numbers:
+        return []
+    named = f"{unit}{'s' * (len(numbers) > 1)} {ranges(numbers)}"
+    hint = ": run text recognition (OCR) first if they show any" if unit != "sheet" else ""
+    return [Failure(part=named, reason=NO_TEXT, detail=f"{len(numbers)} of {total} {unit}s{hint}")]
+
+
+_DATA_URI = re.compile(
+    r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,[A-Za-z0-9+/=]{16,}(?:\n[A-Za-z0-9+/=]{40,}(?=\n|[)\"'\s]))*"
+)
+_BASE64_RUN = re.compile(
+    r"(?:^[ \t]*[A-Za-z0-9+/]{60,}={0,2}[ \t]*$\n?){4,}|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{400,}={0,2}", re.MULTILINE
+)
+
+
+def without_base64(text: str) -> tuple[str, list[Failure]]:
+    """Return the text without embedded images and files, and what was left out."""
+    text, num_uris = _DATA_URI.subn("", text)
+    found = [match for match in _BASE64_RUN.finditer(text) if _is_base64(match[0])]
+    for match in reversed(found):
+        text = text[: match.start()] + text[match.end() :]
+    count = num_uris + len(found)
+    return text, [Failure(reason="embedded data", detail=f"{count} image(s) or file(s) in base64")] if count else []
+
+
+def _is_base64(run: str) -> bool:
+    """Return whether a run is encoded bytes, not a long word or a line of one letter."""
+    return len(set(run)) > 30 and any(c.isdigit() for c in run) and any(c.isupper() for c in run)

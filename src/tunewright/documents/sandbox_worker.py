@@ -36,6 +36,8 @@ def read_file(path: Path) -> Reading:
         return Reading(failures=(Failure(reason="unreadable", detail=error.strerror or str(error)),))
     except DocumentError as error:
         return Reading(failures=(Failure(reason="unreadable", detail=f"{error.headline} ({error.cause})"),))
+    except RecursionError:
+        return Reading(failures=(Failure(reason="unreadable", detail="nested too deep"),))
     except Exception as error:  # an error in the reader itself must not end the run
         detail = single_line(f"{type(error).__name__}: {error}")[:200]
         return Reading(failures=(Failure(reason=CRASHED, detail=detail),))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunewright import console
 from tunewright.documents.chunking import chunk_document
-from tunewright.documents.markup import ReadDocument
+from tunewright.documents.markup import BOILERPLATE, ENCODING, ReadDocument
 from tunewright.documents.readers import READERS
 from tunewright.documents.sandbox import read_files
 from tunewright.documents.split import split_documents
@@ -147,8 +147,8 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
             f"add documents; readable formats: {_formats()}",
         )
     count_tokens = token_counter(recipe.model.base, recipe.folder)
-    documents, rejections = _read_documents(files)
-    rejected = run.reject("ingest", rejections)
+    documents, rejections, parts = _read_documents(files)
+    run.reject("ingest", [*rejections, *parts])
     if not documents:
         raise DocumentError(
             f"none of {len(files)} file(s) could be read",
@@ -156,6 +156,7 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
             f"all reasons are in {run.file(RunFile.REJECTED)}; readable formats: {_formats()}",
         )
     _warn_of_failures(rejections)
+    _warn_of_parts(parts)
     chunks: list[Chunk] = []
     with console.progress("chunking", len(documents)) as bar:
         for document in documents:
@@ -166,19 +167,25 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
     return StageSummary(
         num_in=len(documents) + len(rejections),
         num_out=len(documents),
-        rejected=rejected,
+        rejected=dict(Counter(rejection.reason for rejection in rejections)),
         figures={
             "files": len(files),
             "chunks": len(chunks),
             "tokens": sum(chunk.num_tokens for chunk in chunks),
+            **_noted(documents, parts),
         },
     )
 
 
-def _read_documents(files: list[tuple[str, Path]]) -> tuple[list[Document], list[Rejection]]:
-    """Return the files' documents without empty documents and exact duplicates, and the rejections."""
+def _read_documents(files: list[tuple[str, Path]]) -> tuple[list[Document], list[Rejection], list[Rejection]]:
+    """Return the files' documents without empty documents and exact duplicates, the rejections, and the parts left out.
+
+    Documents that may not be read right are named in warnings.
+    """
     readable: list[tuple[str, Path]] = []
     rejections: list[Rejection] = []
+    parts: list[Rejection] = []
+    doubts: list[str] = []
     for name, file in files:
         if reason := _skip_reason(file):
             rejections.append(_rejection(name, reason))
@@ -201,8 +208,11 @@ def _read_documents(files: list[tuple[str, Path]]) -> tuple[list[Document], list
                 else:
                     first_source[read.text] = source
                     documents[source] = _document(read, source)
+                    parts += [_rejection(_source(source, p.part), p.reason, p.detail) for p in read.left_out]
+                    doubts += [f"{source}: {doubt}" for doubt in read.doubts]
             bar.advance()
-    return list(documents.values()), rejections
+    _warn(doubts, "more documents may not be read right: look at documents.jsonl")
+    return list(documents.values()), rejections, parts
 
 
 def _source(name: str, part: str) -> str:
@@ -236,14 +246,40 @@ def _describe(rejection: Rejection) -> str:
 def _warn_of_failures(rejections: list[Rejection]) -> None:
     """Print the first files that could not be read; files of unknown formats are only counted."""
     failed = [rejection for rejection in rejections if rejection.reason != _UNKNOWN_FORMAT]
-    for rejection in failed[:_MAX_WARNINGS]:
-        console.warning(_describe(rejection))
-    if len(failed) > _MAX_WARNINGS:
-        console.warning(f"{len(failed) - _MAX_WARNINGS} more were left out: see {RunFile.REJECTED}")
+    _warn([_describe(rejection) for rejection in failed], f"more were left out: see {RunFile.REJECTED}")
     unknown = Counter(Path(r.id).suffix or "no extension" for r in rejections if r.reason == _UNKNOWN_FORMAT)
     if unknown:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in unknown.most_common(_MAX_WARNINGS))
         console.warning(f"{unknown.total()} file(s) of unknown format were left out: {counts}")
+
+
+def _warn(messages: list[str], more: str) -> None:
+    """Print the first messages, and how many more there are."""
+    for message in messages[:_MAX_WARNINGS]:
+        console.warning(message)
+    if len(messages) > _MAX_WARNINGS:
+        console.warning(f"{len(messages) - _MAX_WARNINGS} {more}")
+
+
+def _warn_of_parts(parts: list[Rejection]) -> None:
+    """Print the parts of documents that were not read; boilerplate is only counted."""
+    lost = [_describe(part) for part in parts if part.reason != BOILERPLATE]
+    _warn(lost, f"more parts were left out: see {RunFile.REJECTED}")
+    kinds = Counter(part.id.rpartition("#")[2] for part in parts if part.reason == BOILERPLATE)
+    if kinds:
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_MAX_WARNINGS))
+        num_documents = len({part.id.rpartition("#")[0] for part in parts if part.reason == BOILERPLATE})
+        console.line(f"boilerplate left out of {num_documents} document(s): {counts}")
+
+
+def _noted(documents: list[Document], parts: list[Rejection]) -> dict[str, str]:
+    """Return the counts of parts that were not read, by reason, and of encodings other than UTF-8."""
+    reasons = Counter(part.reason for part in parts)
+    encodings = Counter(d.metadata[ENCODING] for d in documents if ENCODING in d.metadata)
+    counts = {"parts left out": reasons, "encodings": encodings}
+    return {
+        name: ", ".join(f"{n} {what}" for what, n in found.most_common()) for name, found in counts.items() if found
+    }
 
 
 def split(run: RunFolder, recipe: Recipe) -> StageSummary:

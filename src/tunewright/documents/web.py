@@ -1,0 +1,217 @@
+"""Web pages: the text that a reader of the page sees, without what frames every page."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewright.documents.markup import (
+    BOILERPLATE,
+    Block,
+    Failure,
+    ReadDocument,
+    ReadItems,
+    assemble,
+    decode_text,
+    in_encoding,
+    parse_errors,
+    single_line,
+)
+from tunewright.text.encoding import DecodedText
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+
+_BLOCK_TAG = re.compile(
+    "h[1-6]|p|div|section|article|main|header|footer|aside|address|blockquote|pre|ul|ol|li|dl|dt|dd|table|caption"
+    "|thead|tbody|tr|figure|figcaption|details|summary|form|fieldset|body|html|title"
+)
+_INVISIBLE_TAGS = ["script", "style", "template", "noscript", "iframe", "svg", "button", "select"]
+_CHARSET = re.compile(
+    rb"""(?i)<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w.:-]{1,40})"""
+)
+_COOKIES = re.compile(
+    r"(?i)(?:^|[-_])(?:cookies?|gdpr|ccpa)(?:[-_]?(?:banner|consent|notice|bar|popup|law|info|modal|dialog|overlay|message|policy|wall))?$|consent[-_](?:banner|popup|modal|overlay)|cookie[-_]?(?:banner|consent|notice|bar)"
+)
+_MENU = re.compile(
+    r"(?i)(?:site|main|top|page|global)?[-_]?(?:nav(?:bar|igation)?|menu|breadcrumbs?|footer|skip-?link|skip-to-content)"
+)
+
+# What a reader of the page cannot see: not displayed, outside of the page, clipped away, without size or ink.
+_HIDING = re.compile(
+    r"display:none|visibility:(?:hidden|collapse)|content-visibility:hidden|scale\(0\)|clip-path:inset\((?:50|100)%"
+    r"|(?:left|right|top|bottom|text-indent|margin-left|margin-top):-\d{3,}|translate[xy]?\(-\d{3,}|color:transparent"
+    r"|clip:rect\([01](?:px)?,?[01]|(?=.*overflow:hidden)(?=(?:.*;)?(?:max-)?(?:height|width):[01](?:px)?(?:;|$))"
+)
+_SIZE = re.compile(r"(?:^|;)(font-size|opacity):(\d*\.?\d+)(px|pt|em|rem|%)?")
+_SMALLEST = {"px": 2.0, "pt": 2.0, "em": 0.1, "rem": 0.1, "%": 10.0}  # visible font sizes are larger
+_INK = re.compile(r"(?:^|;)color:(#[0-9a-f]+|rgba?\([^)]*\)|[a-z]+)")
+_PAPER = re.compile(r"(?:^|;)background(?:-color)?:([^;]*)")
+_WHITE = re.compile(
+    r"white|#fff(?:f|fff|fffff)?|#fefefe|rgba?\(25[45],25[45],25[45](?:,[\d.]+)?\)|rgba\([^)]*,0(?:\.0+)?\)"
+)
+_AT_RULE = re.compile(r"/\*.*?\*/|@[^{};]{0,400}(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
+_OPENS = re.compile(r"display:none|visibility:|(?:height|opacity):0")
+_SIMPLE = re.compile(r"[\w-]*[.#]?[\w-]+")
+_RULE = re.compile(r"([^{}]{1,400})\{([^{}]{0,2000})\}")
+
+
+def _hiding_rules(soup: BeautifulSoup) -> Iterator[str]:
+    """Yield the simple selectors (tag, .class, #id) under which the page's own style sheets hide text for good.
+
+    What a sheet does not display, or only on some screens, a reader may open: a tab, a menu, an answer.
+    """
+    for css in soup.find_all("style"):
+        for selectors, style in _RULE.findall(_AT_RULE.sub("", css.get_text())):
+            if not _OPENS.search(_compact(style)) and _hides(_compact(style), ()):
+                yield from (name for name in map(str.strip, selectors.split(",")) if _SIMPLE.fullmatch(name))
+
+
+def _compact(style: str) -> str:
+    return re.sub(r"\s+", "", style).lower()
+
+
+def _hides(style: str, around: Iterable[Tag]) -> bool:
+    """Return whether a style hides its text; ``around`` are the tags that may color the ground."""
+    for name, number, unit in _SIZE.findall(style):
+        least = 0.1 if name == "opacity" and unit != "%" else _SMALLEST.get(unit, 2.0)
+        if float(number) <= least:
+            return True
+    return bool(_HIDING.search(style)) or _is_white_on_white(style, around)
+
+
+def _is_white_on_white(style: str, around: Iterable[Tag]) -> bool:
+    """Return whether the text has the color of its page: that of its background, or white where none is set."""
+    ink = _INK.search(style)
+    if not ink:
+        return False
+    papers = [_PAPER.search(style), *(_PAPER.search(_compact(str(tag.get("style") or ""))) for tag in around)]
+    paper = next((match[1] for match in papers if match), "")
+    return ink[1] == paper or bool(_WHITE.fullmatch(ink[1])) and (not paper or bool(_WHITE.fullmatch(paper)))
+
+
+def _is_hidden(tag: Tag) -> bool:
+    style = _compact(str(tag.get("style") or ""))
+    font = tag.name == "font" and (str(tag.get("size")) == "0" or _WHITE.fullmatch(str(tag.get("color") or "").lower()))
+    return (
+        tag.has_attr("hidden")
+        or str(tag.get("aria-hidden")).lower() == "true"
+        or bool(font)
+        or bool(style and _hides(style, tag.parents))
+    )
+
+
+def read_html(path: Path) -> ReadItems:
+    """Read a web page; scripts, styles, hidden elements, and what frames every page of a site are left out."""
+    raw = path.read_bytes()
+    decoded = decode_page(raw)
+    return [decoded] if isinstance(decoded, Failure) else [in_encoding(read_page(decoded.text, path.stem), decoded)]
+
+
+def decode_page(raw: bytes) -> DecodedText | Failure:
+    """Return the text of a page: in UTF-8, else as the page declares itself, else as its bytes suggest."""
+    decoded = decode_text(raw)
+    if isinstance(decoded, Failure) or (decoded.encoding.upper().startswith("UTF") and not decoded.doubt):
+        return decoded
+    declared = _CHARSET.search(raw[:2048])
+    try:
+        if declared:
+            name = codecs.lookup(declared[1].decode("ascii")).name
+            return DecodedText(raw.decode(name), name)
+    except (LookupError, ValueError):  # what it declares it is not
+        pass
+    return decoded
+
+
+def read_page(text: str, name: str) -> ReadDocument:
+    """Return the document of a page's markup; ``name`` is its title if it has neither a heading nor a title."""
+    from bs4 import BeautifulSoup
+
+    with parse_errors("page"):
+        soup = BeautifulSoup(text, "html.parser")
+        title = soup.title.get_text() if soup.title else ""
+        left_out = list(_remove_frame(soup))
+        blocks = list(_html_blocks(soup))
+    return assemble(blocks, name, fallback_title=title, left_out=left_out)
+
+
+def _remove_frame(soup: BeautifulSoup) -> Iterator[Failure]:
+    """Remove navigation, footers and notices about cookies, by element, role and name; yield what they were.
+
+    A page that would lose more than nine tenths of its text keeps all: there, the names mean something else.
+    """
+    frames = [(tag, kind) for tag in soup.find_all(True) if (kind := _frame(tag))]
+    outermost = [(tag, kind) for tag, kind in frames if not any(_frame(parent) for parent in tag.parents)]
+    total = len(soup.get_text())
+    texts: dict[str, list[str]] = defaultdict(list)
+    if sum(len(tag.get_text()) for tag, kind in outermost if kind != "navigation") > 0.9 * total:
+        outermost = [(tag, kind) for tag, kind in outermost if kind == "navigation"]
+    for tag, kind in outermost:
+        texts[kind].append(single_line(tag.get_text(" ")))
+        tag.decompose()
+    for kind, shown in texts.items():
+        if any(shown):
+            yield Failure(part=kind, reason=BOILERPLATE, detail=" / ".join(filter(None, shown))[:200])
+
+
+def _frame(tag: Tag) -> str:
+    """Return which frame of a page an element is; empty if it is content."""
+    role = str(tag.get("role") or "").lower()
+    if tag.name == "nav" or role in ("navigation", "menu", "menubar", "search", "tree"):
+        return "navigation"
+    is_of_page = not any(parent.name in ("article", "main", "section", "blockquote") for parent in tag.parents)
+    if role == "contentinfo" or tag.name == "footer" and is_of_page:
+        return "footer"
+    if role == "banner" and not tag.find("h1"):
+        return "banner"
+    if tag.name not in ("body", "html", "main", "article", "p", "a", "td", "li") and not tag.name.startswith("h"):
+        classes = tag.get("class")
+        names = [str(tag.get("id") or ""), *(classes if isinstance(classes, list) else [])]
+        if any(_COOKIES.search(name) for name in names):
+            return "cookie notice"
+        if any(_MENU.fullmatch(name) for name in names):
+            return "navigation"
+    return ""
+
+
+def _formula(tag: Tag) -> str:
+    """Return a formula as the LaTeX that it carries, else as its characters."""
+    note = tag.find("annotation", attrs={"encoding": re.compile("tex", re.IGNORECASE)})
+    return str(tag.get("alttext") or "") or (note.get_text() if note else "") or tag.get_text()
+
+
+def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
+    """Yield the visible text of each block element; bars separate the cells of a table row."""
+    from bs4.element import CData, NavigableString
+
+    for script in soup.find_all("script", attrs={"type": re.compile("^math/tex")}):
+        script.replace_with(script.get_text())
+    for image in soup.find_all("img", attrs={"class": re.compile("(?i)math|latex|tex$")}):
+        image.replace_with(str(image.get("alt") or ""))
+    hidden = [tag for rule in dict.fromkeys(_hiding_rules(soup)) for tag in soup.select(rule)]
+    for tag in [*hidden, *soup.find_all(_INVISIBLE_TAGS), *soup.find_all(_is_hidden)]:
+        if not tag.decomposed:
+            tag.decompose()
+    for formula in soup.find_all("math"):
+        formula.replace_with(_formula(formula))
+    for tag in soup.find_all("br"):
+        tag.replace_with("\v")
+    for tag in soup.find_all(["td", "th"]):
+        if tag.find_previous_sibling(["td", "th"]):
+            tag.insert_before(" | ")
+    # Comments, doctypes and declarations are subclasses.
+    nodes = [node for node in soup.find_all(string=True) if type(node) in (NavigableString, CData)]
+    blocks = [next((tag for tag in node.parents if _BLOCK_TAG.fullmatch(tag.name)), None) for node in nodes]
+    for _, group in groupby(zip(blocks, nodes, strict=True), key=lambda pair: id(pair[0])):
+        pairs = list(group)
+        name = pairs[0][0].name if pairs[0][0] else ""
+        text = "".join(node for _, node in pairs)
+        if name != "pre":
+            text = "\n".join(" ".join(line.split()).strip(" |") for line in text.split("\v"))
+        if name != "title":
+            yield (int(name[1]) if re.fullmatch("h[1-6]", name) else 0), text
