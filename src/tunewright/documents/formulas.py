@@ -80,8 +80,8 @@ def _n_ary(element: Element, parts: list[Element], texts: list[str]) -> str:
 
 def _value(element: Element, name: str, default: str) -> str:
     """Return the value of a property of an element of Office MathML."""
-    for found in element.iterfind(f"./{{*}}*/{{*}}{name}"):
-        for key, value in found.attrib.items():
+    for match in element.iterfind(f"./{{*}}*/{{*}}{name}"):
+        for key, value in match.attrib.items():
             if str(key).rpartition("}")[2] == "val":
                 return str(value)
     return default

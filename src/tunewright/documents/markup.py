@@ -225,10 +225,10 @@ _BASE64_RUN = re.compile(
 def without_base64(text: str) -> tuple[str, list[Failure]]:
     """Return the text without embedded images and files, and what was left out."""
     text, num_uris = _DATA_URI.subn("", text)
-    found = [match for match in _BASE64_RUN.finditer(text) if _is_base64(match[0])]
-    for match in reversed(found):
+    matches = [match for match in _BASE64_RUN.finditer(text) if _is_base64(match[0])]
+    for match in reversed(matches):
         text = text[: match.start()] + text[match.end() :]
-    count = num_uris + len(found)
+    count = num_uris + len(matches)
     return text, [Failure(reason="embedded data", detail=f"{count} image(s) or file(s) in base64")] if count else []
 
 

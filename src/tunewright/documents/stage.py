@@ -277,9 +277,7 @@ def _noted(documents: list[Document], parts: list[Rejection]) -> dict[str, str]:
     reasons = Counter(part.reason for part in parts)
     encodings = Counter(d.metadata[ENCODING] for d in documents if ENCODING in d.metadata)
     counts = {"parts left out": reasons, "encodings": encodings}
-    return {
-        name: ", ".join(f"{n} {what}" for what, n in found.most_common()) for name, found in counts.items() if found
-    }
+    return {name: ", ".join(f"{n} {what}" for what, n in c.most_common()) for name, c in counts.items() if c}
 
 
 def split(run: RunFolder, recipe: Recipe) -> StageSummary:

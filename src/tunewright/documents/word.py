@@ -90,8 +90,8 @@ def _attribute(element: Element | None, name: str = "val") -> str:
 
 
 def _is_on(properties: Element | None, name: str) -> bool:
-    found = properties.find(f"{{*}}{name}") if properties is not None else None
-    return found is not None and _attribute(found) not in _OFF
+    item = properties.find(f"{{*}}{name}") if properties is not None else None
+    return item is not None and _attribute(item) not in _OFF
 
 
 def _heading_levels(styles: Element | None) -> dict[str, int]:
