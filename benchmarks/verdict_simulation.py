@@ -9,6 +9,10 @@ False positives do not depend on it. No arm declines an answerable question, so 
 three; there are no retention answers, so that the guards on forgetting are absent. Intervals are computed for all runs at
 once by ``intervals``, which tests hold against the project's own ``paired``; the verdict of each run is the project's
 own ``apply_rule`` on the project's own records.
+
+Where marks decide, people prefer the arm with the higher score, and neither where scores differ by less than 0.1; a judge
+agrees with people on 85 % of the questions and guesses on the rest. The rival with the highest score is marked, drawn in
+rounds over the documents; the others are compared by score. Marks are read at each look, and any look may ship.
 """
 
 from __future__ import annotations
@@ -28,10 +32,12 @@ import numpy as np
 import scipy
 from scipy.special import ndtr, stdtr
 
+from tunewright.annotation.decision import Ballot, marked_difference
 from tunewright.evaluation.measurement import PAIRS
 from tunewright.evaluation.results import ArmResult, Difference, GuardResult, Results
-from tunewright.evaluation.rule import rule
+from tunewright.evaluation.rule import rivals, rule
 from tunewright.evaluation.verdict import apply_rule
+from tunewright.statistics.agreement import exact_share
 from tunewright.statistics.intervals import Interval, paired, sign_flip
 from tunewright.statistics.power import t_quantile
 
@@ -40,6 +46,7 @@ ARMS = ("base", "few-shot", "similar-shot", "rag", "tuned", "tuned+rag")
 BASE, TUNED = ARMS.index("base"), ARMS.index("tuned")
 WITH_DOCUMENTS = frozenset({"rag", "tuned+rag"})
 SD, ICC, BATCH = 0.383, 0.3, 5000
+LOOKS, TIE, AGREEMENT = (30, 60, 100), 0.1, 0.85  # numbers of marks that are looked at; of people and judge
 DESIGNS = ((30, 5), (30, 10), (100, 20))  # questions, documents
 
 
@@ -52,6 +59,7 @@ class Truth:
     num_documents: int = 10
     binary: bool = False  # right or wrong, above or below one half, in place of a score
     documents: bool = True
+    marks: bool = False  # they decide in place of the score
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -65,7 +73,7 @@ class Truth:
     @property
     def rule(self) -> dict[str, Any]:
         impossible = {} if self.documents else {"rag": "there are no documents to search"}
-        return rule(0.10, self.arms, impossible=impossible)
+        return rule(0.10, self.arms, impossible=impossible, primary="marks" if self.marks else "score")
 
 
 def clusters_of(num_questions: int, num_documents: int) -> np.ndarray:
@@ -162,6 +170,35 @@ def results_of(truth: Truth, scores: np.ndarray) -> Iterator[Results]:
         )
 
 
+def by_marks(
+    results: Results, scores: np.ndarray, written: dict[str, Any], draw: np.random.Generator
+) -> Iterator[Results]:
+    """Yield what one run measured with the marks of each look.
+
+    Args:
+        results: of the run, by score.
+        scores: of the run, by arm and question.
+        written: the rule.
+        draw: of marks and judge.
+    """
+    means = {arm.arm: float(scores[ARMS.index(arm.arm)].mean()) for arm in results.arms}
+    arms = [a.model_copy(update={"primary": a.primary.model_copy(update={"mean": means[a.arm]})}) for a in results.arms]
+    rival = max(rivals(written), key=lambda arm: means[arm])
+    difference = scores[TUNED] - scores[ARMS.index(rival)]
+    people = np.where(np.abs(difference) < TIE, 0.0, np.sign(difference))
+    judge = np.where(draw.random(len(people)) < AGREEMENT, people, draw.choice([-1.0, 0.0, 1.0], len(people)))
+    documents = clusters_of(results.num_questions, results.num_documents).tolist()
+    order = np.argsort(
+        np.arange(len(people)) // results.num_documents + draw.random(len(people))
+    )  # a round per document
+    for num in LOOKS:
+        marked = set(order[:num].tolist())
+        seen = [float(value) if at in marked else None for at, value in enumerate(people)]
+        votes = Ballot(seen, order[:num].tolist(), judge.tolist(), documents, exact_share(0, 0), 0)
+        against = marked_difference(rival, votes, LOOKS[0], written["alpha"])
+        yield results.model_copy(update={"arms": tuple(arms), "marked": (against,)})
+
+
 def verdicts(truth: Truth, runs: int, draw: np.random.Generator) -> dict[str, Any]:
     """Return the share of each verdict, in percent, and how often simpler rules announce a win."""
     written = truth.rule
@@ -170,8 +207,10 @@ def verdicts(truth: Truth, runs: int, draw: np.random.Generator) -> dict[str, An
     rivals = TUNED if truth.documents else TUNED - 1
     for start in range(0, runs, BATCH):
         scores = draw_scores(truth, min(BATCH, runs - start), draw)
-        for results in results_of(truth, scores):
-            names[apply_rule(results, written, 0, False)[0]] += 1
+        for run, results in enumerate(results_of(truth, scores)):
+            looks = by_marks(results, scores[run], written, draw) if truth.marks else [results]
+            given = [apply_rule(seen, written, 0, False)[0] for seen in looks]
+            names["SHIP" if "SHIP" in given else given[-1]] += 1
             against = results.difference("tuned", "base")
             assert against is not None
             plain += against.interval.low > 0
@@ -243,6 +282,28 @@ WORLDS = {
 }
 
 
+MARKED_WORLDS = {
+    "no effect, by marks": Truth((0.5, 0.5, 0.5, 0.5, 0.5, 0.5), 100, 20, marks=True),
+    "RAG equals tuned, both +0.3, by marks": Truth((0.3, 0.3, 0.3, 0.6, 0.6, 0.6), 100, 20, marks=True),
+    "RAG equals tuned, far above the others, by marks": Truth((0.0, 0.0, 0.0, 0.9, 0.9, 0.9), 100, 20, marks=True),
+    "+0.3 over all rivals, by marks": Truth((0.3, 0.3, 0.3, 0.3, 0.6, 0.6), 100, 20, marks=True),
+}
+
+
+def marked_bars(worlds: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the bars of the worlds where marks decide; all looks share the 3 %."""
+    return [
+        {
+            "bar": f"false SHIP: {name}",
+            "percent": (percent := worlds[name]["ship_percent"]),
+            "from": 0,
+            "to": most,
+            "passed": percent <= most,
+        }
+        for name, most in zip(list(MARKED_WORLDS)[:3], (1, 3, 3), strict=True)
+    ]
+
+
 def bars(worlds: dict[str, Any], tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each bar with its percentage, and the lowest and highest percentage that passes."""
     wanted = []
@@ -286,6 +347,9 @@ def simulate(runs: int, seed: int) -> dict[str, Any]:
     draw = np.random.default_rng(seed)
     worlds = {name: verdicts(truth, runs, draw) for name, truth in WORLDS.items()}
     tests = [false_positives(questions, documents, 5 * runs, draw) for questions, documents in DESIGNS]
+    by_people = {
+        name: verdicts(truth, runs // 4, np.random.default_rng(seed + 1)) for name, truth in MARKED_WORLDS.items()
+    }
     coins = [false_positives(questions, documents, 5 * runs, draw, binary=True) for questions, documents in DESIGNS]
     return {
         "runs_of_each_world": runs,
@@ -293,8 +357,10 @@ def simulate(runs: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "sd_of_a_difference": SD,
         "icc": ICC,
-        "bars": bars(worlds, tests),
+        "bars": [*bars(worlds, tests), *marked_bars(by_people)],
         "worlds": worlds,
+        "runs_of_each_world_by_marks": runs // 4,
+        "worlds_by_marks": by_people,
         "false_positives_at_5_percent": tests,
         "false_positives_at_5_percent_right_or_wrong": coins,
         "cpu_s": round(time.process_time() - start, 1),

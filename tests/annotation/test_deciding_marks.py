@@ -9,7 +9,7 @@ import pytest
 
 from support import finished_run
 from support.marked_run import downloaded, filled, prefers
-from tunewright.annotation.decision import Ballot, ballot, marked_difference, marks_plan
+from tunewright.annotation.decision import Ballot, ballot, look, marked_difference, marks_plan
 from tunewright.annotation.plan import pairs
 from tunewright.commands.mark import read_marks, write_page
 from tunewright.commands.status import broken
@@ -180,7 +180,7 @@ def test_a_ballot_counts_ties_and_cannot_tell_and_leaves_out_who_saw_the_arms(ru
     marks = [mark(0, "better", "tuned"), mark(1, "cannot tell"), mark(2, "better", "rag"), mark(3, "tie")]
     votes = ballot("rag", answer_pairs, [*marks, mark(4, "better", "tuned", left=None)], {shown[0].id: 1.0})
     assert votes.people[:5] == [1.0, 0.0, -1.0, 0.0, None]
-    assert votes.judge[:2] == [1.0, 0.0] and votes.agreed.of == 1
+    assert votes.order == [0, 1, 2, 3] and votes.judge[:2] == [1.0, 0.0] and votes.agreed.of == 1
     assert len(votes.people) + votes.num_same == len(answer_pairs)
 
 
@@ -190,22 +190,36 @@ def made(num: int, marked: int, wrong: float, same: int = 0, tuned: float = 0.6)
     f = [-value if draw.random() < wrong else value for value in people]
     agreed = exact_share(sum(a == b for a, b in zip(people[:marked], f, strict=False)), marked)
     documents = [f"d{n % 20}" for n in range(num)]
-    return Ballot([v if n < marked else None for n, v in enumerate(people)], f, documents, agreed, same)
+    seen = [v if n < marked else None for n, v in enumerate(people)]
+    return Ballot(seen, list(range(marked)), f, documents, agreed, same)
 
 
 def test_questions_with_the_same_answer_are_ties() -> None:
     votes = made(100, 40, 0.1, same=100)
-    result = marked_difference("rag", votes, 30, 0.95)
-    powered = prediction_powered(votes.people, votes.judge, votes.documents)
-    assert result and result.num_questions == 200
+    result = marked_difference("rag", votes, 30, 0.05)
+    first = [v if n < 30 else None for n, v in enumerate(votes.people)]  # the marks of the first look
+    powered = prediction_powered(first, votes.judge, votes.documents, 0.975)
+    assert result and result.num_questions == 200 and result.num_marks == 30 and result.next_look == 60
     assert result.interval.mean == pytest.approx(powered.interval.mean / 2)
     assert (result.interval.low > 0) == (powered.interval.low > 0)
 
 
+def test_marks_count_at_looks_that_share_the_error() -> None:
+    assert look(12, 300, 30, 0.05) == (12, 0.025, 30)
+    assert look(30, 300, 30, 0.05) == (30, 0.025, 60)
+    assert look(59, 300, 30, 0.05) == (30, 0.025, 60)
+    assert look(130, 300, 30, 0.05) == (120, 0.00625, 240)
+    assert look(40, 40, 30, 0.05) == (40, 0.025, None)
+    assert look(20, 20, 30, 0.05) == (20, 0.05, None)
+    for num in (20, 31, 60, 61, 500):
+        looks = {look(marks, num, 30, 0.05)[:2] for marks in range(min(30, num), num + 1)}
+        assert sum(spent for _, spent in looks) == pytest.approx(0.05)
+
+
 def test_fewer_different_answers_than_marks_asked_for_are_enough() -> None:
-    result = marked_difference("rag", made(20, 20, 0.1), 30, 0.95)
+    result = marked_difference("rag", made(20, 20, 0.1), 30, 0.05)
     assert result and result.num_missing == 0
-    short = marked_difference("rag", made(20, 19, 0.1), 30, 0.95)
+    short = marked_difference("rag", made(20, 19, 0.1), 30, 0.05)
     assert short and short.num_missing == 1
 
 

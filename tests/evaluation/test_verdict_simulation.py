@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from verdict_simulation import (  # noqa: E402
     ARMS,
     BASE,
+    MARKED_WORLDS,
     RESULTS,
     TUNED,
     WORLDS,
@@ -86,6 +87,12 @@ def test_false_ship_is_rare() -> None:
     assert 1 < equal <= 2.5 + 3 * 0.35  # 2.5 % is what the rule allows; one standard error of 2,000 runs is 0.35 %
 
 
+def test_false_ship_is_rare_where_marks_decide() -> None:
+    draw = np.random.default_rng(5)
+    assert verdicts(MARKED_WORLDS["no effect, by marks"], 300, draw)["ship_percent"] <= 1
+    assert verdicts(MARKED_WORLDS["+0.3 over all rivals, by marks"], 100, draw)["ship_percent"] > 60
+
+
 def test_the_difference_test_holds_its_level_where_the_item_t_test_does_not() -> None:
     rates = false_positives(30, 10, 10_000, np.random.default_rng(4))
     assert 4.2 < rates["cluster_t_percent"] < 5.8
@@ -95,7 +102,7 @@ def test_the_difference_test_holds_its_level_where_the_item_t_test_does_not() ->
 def test_the_record_has_enough_runs_and_passed_every_bar() -> None:
     record = json.loads(RESULTS.read_text(encoding="utf-8"))
     assert min(record["runs_of_each_world"], record["runs_of_each_test"]) >= 20_000
-    assert set(record["worlds"]) == set(WORLDS)
+    assert set(record["worlds"]) == set(WORLDS) and set(record["worlds_by_marks"]) == set(MARKED_WORLDS)
     for bar in record["bars"]:
         assert bar["from"] <= bar["percent"] <= bar["to"], bar
         assert bar["passed"]

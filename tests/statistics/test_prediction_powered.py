@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -5,6 +6,7 @@ import ppi_py
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ppi_coverage import RESULTS, coverage
 
 from tunewright.statistics.intervals import difference_interval
 from tunewright.statistics.prediction_powered import detectable_by_marks, prediction_powered
@@ -129,3 +131,16 @@ def test_more_marks_and_a_better_judge_detect_less() -> None:
     # All questions marked: the judge adds nothing.
     assert detectable_by_marks(200, 200, 20, 0.8, 0.8) == detectable_by_marks(200, 200, 20, 0.8, 0.0)
     assert math.isfinite(few)
+
+
+def test_coverage_is_not_too_low_where_the_plain_formula_is() -> None:
+    row = coverage("perfect", (100, 10, 60), 0.0, 0.4, 300, np.random.default_rng(1))
+    assert row["coverage_percent"] >= 95 - 3 * 1.26 > row["plain_formula_percent"]  # three standard errors of 300 runs
+
+
+def test_the_record_holds_every_setting_and_none_is_far_too_low() -> None:
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert record["even_documents"]["settings"] == 336 and record["runs_of_each"] >= 1500
+    assert record["even_documents"]["lowest_percent"] >= 92.5 and record["even_documents"]["below_the_bar"] <= 2
+    assert record["uneven_documents"]["lowest_percent"] >= 93
+    assert record["narrower_at_85_percent"]["85 %, else ties, ICC 0.0"]["median"] >= 20

@@ -16,6 +16,7 @@ from tunewright.statistics.power import POWER
 from tunewright.statistics.prediction_powered import detectable_by_marks, prediction_powered
 
 _LEAST_TO_ESTIMATE = 10  # marks from which spread and correlation are taken; below, they are guessed
+_ALPHA = 0.05
 _EXPECTED_SD = 0.85  # of a preference, in {-1, 0, 1}: a guess; with a fifth of ties it is 0.89 where arms are equal
 _EXPECTED_CORRELATION = 0.7  # of marks and judge: a guess; an agreement of 85 % without ties
 
@@ -26,7 +27,8 @@ class Ballot(NamedTuple):
     A preference is 1 for tuned, -1 for the rival, 0 for neither; of people it is None where there is no mark.
     """
 
-    people: list[float | None]
+    people: list[float | None]  # in the order of the questions
+    order: list[int]  # the positions of the marked questions, in order of time, which is that of the page
     judge: list[float]
     documents: list[str]
     agreed: ExactShare
@@ -51,9 +53,11 @@ def ballot(
     blind = [mark for mark in marks if mark.left is not None and not mark.repeat]
     people = {mark.question: 0.0 for mark in blind} | consensus(blind, (rival, Arm.TUNED))
     shown = [pair.question for pair in answer_pairs if len(set(pair.texts.values())) > 1]
+    at = {question.id: position for position, question in enumerate(shown)}
     both = [q.id for q in shown if q.id in people and q.id in judged]
     return Ballot(
         people=[people.get(question.id) for question in shown],
+        order=[at[q] for q in dict.fromkeys(mark.question for mark in blind) if q in at],
         judge=[judged.get(question.id, 0.0) for question in shown],
         documents=[question.document for question in shown],
         agreed=exact_share(sum(people[q] == judged[q] for q in both), len(both)),
@@ -61,20 +65,45 @@ def ballot(
     )
 
 
-def marked_difference(rival: str, votes: Ballot, least: int, level: float) -> MarkedDifference | None:
+def look(num_marks: int, num_questions: int, least: int, alpha: float) -> tuple[int, float, int | None]:
+    """Return how many marks count, the part of alpha that their interval may spend, and the number of the next look.
+
+    Whoever reads marks after each one, and stops at a verdict that pleases, is wrong more often than alpha. So marks
+    count at least, 2 least, 4 least and so on, and when all questions are marked: each look spends one half of what is
+    left of alpha, the last one all, and so all intervals together miss with a chance of at most alpha (Bonferroni).
+
+    Args:
+        num_marks: so far.
+        num_questions: that can be marked.
+        least: the first look.
+        alpha: to spend.
+    """
+    sizes: list[int] = []
+    while least * 2 ** len(sizes) < num_questions:
+        sizes.append(least * 2 ** len(sizes))
+    sizes.append(num_questions)
+    reached = sum(size <= num_marks for size in sizes)
+    halvings = min(max(reached, 1), len(sizes) - 1)
+    counted = sizes[reached - 1] if reached else num_marks
+    return counted, alpha / 2**halvings, sizes[reached] if reached < len(sizes) else None
+
+
+def marked_difference(rival: str, votes: Ballot, least: int, alpha: float) -> MarkedDifference | None:
     """Return tuned against a rival by marks and judge; None without a mark.
 
     Args:
         rival: the arm that tuned is compared with.
         votes: as ``ballot`` returns them.
         least: the marks that the rule asks for.
-        level: confidence level of the interval.
+        alpha: the chance that any of the intervals over all looks misses.
     """
-    num_marks = sum(mark is not None for mark in votes.people)
-    if not num_marks:
+    if not votes.order:
         return None
-    powered = prediction_powered(votes.people, votes.judge, votes.documents, level)
     num_shown = len(votes.people)
+    num_marks, spent, next_look = look(len(votes.order), num_shown, least, alpha)
+    counted = set(votes.order[:num_marks])
+    people = [mark if at in counted else None for at, mark in enumerate(votes.people)]
+    powered = prediction_powered(people, votes.judge, votes.documents, 1 - spent)
     # The questions with the same answer from both are ties: they move the preference towards 0, and its bounds alike.
     share = num_shown / (num_shown + votes.num_same)
 
@@ -91,6 +120,7 @@ def marked_difference(rival: str, votes: Ballot, least: int, level: float) -> Ma
         num_same=votes.num_same,
         num_questions=num_shown + votes.num_same,
         num_missing=max(0, min(least, num_shown) - num_marks),
+        next_look=next_look,
         agreed=votes.agreed,
     )
 
@@ -112,10 +142,11 @@ def marks_plan(votes: Ballot, least: int) -> str:
     sd, correlation, predicted, source = _expected(votes)
 
     def shows(num_marks: int) -> float:
-        return detectable_by_marks(num_marks, num, num_documents, sd, correlation)
+        _, spent, _ = look(num_marks, num, least, _ALPHA)
+        return detectable_by_marks(num_marks, num, num_documents, sd, correlation, level=1 - spent)
 
-    enough = [n for n in range(max(least, 2), num + 1) if shows(n) <= abs(predicted)]
-    sizes = [n for n in dict.fromkeys((least, 2 * least, num)) if 2 <= n <= num]
+    sizes = [n for n in range(max(least, 2), num + 1) if look(n, num, least, _ALPHA)[0] == n]  # the looks
+    enough = [n for n in sizes if shows(n) <= abs(predicted)]
     reach = ", ".join(f"{n} marks {number(shows(n))}" for n in sizes)
     if not any(votes.judge):
         need = f"the plan needs at least {least} marks"

@@ -36,9 +36,8 @@ def verdict(run: RunFolder, recipe: Recipe) -> StageSummary:
             f"evaluate again; the verdict will say that the rule was changed after answers existed: {run.again()}",
         )
     questions, answers = run.read_records(RunFile.EXAM, Question), run.read_records(RunFile.ANSWERS, Answer)
-    level = 1 - rule["alpha"]
     possible = [
-        marked_difference(rival, read_ballot(run, rival, questions, answers), rule["marks"]["min_marks"], level)
+        marked_difference(rival, read_ballot(run, rival, questions, answers), rule["marks"]["min_marks"], rule["alpha"])
         for rival in rivals(rule)
     ]
     marked = [difference for difference in possible if difference]

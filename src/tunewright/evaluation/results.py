@@ -50,7 +50,8 @@ class MarkedDifference(Record):
 
     Over all ``num_questions``: the ``num_same`` to which both arms gave the same answer are ties. ``alone`` is the
     interval of the marks without the judge, ``weight`` the judge's weight (lambda), ``agreed`` how often it agrees with
-    the marks. ``num_missing``: the marks that the rule still asks for.
+    the marks. ``num_missing``: the marks that the rule still asks for. ``num_marks`` are those that count so far;
+    ``next_look`` is the number at which more of them will, None where all questions are marked.
     """
 
     first: str
@@ -62,6 +63,7 @@ class MarkedDifference(Record):
     num_same: int
     num_questions: int
     num_missing: int
+    next_look: int | None
     agreed: ExactShare
 
 

@@ -65,6 +65,8 @@ _MARKS = {
     "preference": "mean over the questions of 1 where people prefer tuned, -1 the rival, 0 neither, from blind marks "
     "of a random sample and the judge's preferences on all questions (prediction-powered; without a judge, or where "
     "lambda is 0, the marks alone); jackknife over documents, t on their effective number - 1",
+    "looks": "marks count in their order at min_marks, at each doubling, and when all are made; each look has one half "
+    "of what is left of alpha, the last one all of it",
     "steps": "tuned - k is this preference for every rival k with min_marks marks, or with all questions marked where "
     "fewer have different answers, and the score for the others; NOT PROVEN, after the harms of the guards, while the "
     "rival with the highest score has fewer; SHIP WITH RAG is out of reach",

@@ -200,8 +200,11 @@ def _open_questions(results: Results, rule: dict[str, Any], promising: bool) -> 
             + (", ahead." if settled else ".")
         )
         if isinstance(difference, MarkedDifference):
-            if not settled and difference.num_marks + difference.num_same < difference.num_questions:
-                why.append(f"More marks narrow it: tunewright mark DIR --arms {difference.second} {Arm.TUNED}")
+            if not settled and difference.next_look:
+                why.append(
+                    f"More marks narrow it, and count again at {difference.next_look}: "
+                    f"tunewright mark DIR --arms {difference.second} {Arm.TUNED}"
+                )
         elif not settled:
             needs.append(questions_needed(difference.interval, rule["margin"], 1 - rule["alpha"]))
     for guard in results.guards_of(Arm.TUNED):
