@@ -27,7 +27,9 @@ from tunewright.documents.markup import Reading, clean_text
 from tunewright.documents.sandbox import MEMORY_MB, TIMEOUT_S, read_files
 from tunewright.documents.sandbox_worker import CRASHED
 
-FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
+FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv") + (
+    *(".pptx", ".xlsx", ".odt", ".rtf", ".epub", ".eml", ".mbox", ".ipynb", ".tex", ".json", ".py"),
+)
 BATCH = 250  # files that lie on the disk at once
 
 

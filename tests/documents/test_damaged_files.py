@@ -15,7 +15,8 @@ from tunewright.documents.markup import Failure, Reading, clean_text
 from tunewright.documents.sandbox import read_files
 from tunewright.documents.sandbox_worker import CRASHED, read_file
 
-FORMATS = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
+FIRST = (".md", ".txt", ".html", ".docx", ".pdf", ".jsonl", ".csv")
+LATER = (".pptx", ".xlsx", ".odt", ".rtf", ".epub", ".eml", ".mbox", ".ipynb", ".tex", ".json", ".py")
 
 
 def read_content(path: Path, content: str | bytes) -> Reading:
@@ -27,8 +28,8 @@ def read_content(path: Path, content: str | bytes) -> Reading:
 
 def test_damaged_files_of_every_format_are_read_or_refused(tmp_path: Path) -> None:
     files = []
-    for extension in FORMATS:
-        for number in range(1000, 1030):
+    for extension in FIRST + LATER:
+        for number in range(1000, 1030 if extension in FIRST else 1012):
             files.append(tmp_path / f"{number}{extension}")
             files[-1].write_bytes(damaged(extension, 1, number))
     outcomes = dict(read_files(files, 60, 1024))

@@ -14,7 +14,7 @@ import re
 import zipfile
 from collections.abc import Callable
 
-from support.whole_files import CONTENT, PROSE, TO_UNICODE, bombs, docx_originals, originals, packed_pdf
+from support.whole_files import CONTENT, PROSE, TO_UNICODE, bombs, originals, package_originals, packed_pdf
 
 _NUMBERS = [b"0", b"-1", b"1e999", b"NaN", b"65536", b"2147483648", b"-9223372036854775809", b"9" * 5000]
 _WORDS: dict[str, list[bytes]] = {
@@ -51,6 +51,83 @@ _WORDS: dict[str, list[bytes]] = {
         *[b"/Count -5", b"/Index [0 999999999]", b"/Size 99999999999", b"/Type /ObjStm", b"/Contents 4 0 R", b"'"],
     ],
 }
+_MARKUP = [
+    b"<",
+    b"</",
+    b"&e;",
+    b"<!DOCTYPE x [<!ENTITY e 'x'>]>",
+    b"<![CDATA[",
+    b'Target="../../../etc/passwd"',
+    b"<x/>",
+]
+_JSON = [*[b'"', b"{", b"[", b"}", b"]", b"null", b"\\ud800", b'{"cells":', b'"cells": 3,', b'"source": {}', b"1e999"]]
+_WORDS |= {
+    ".pptx": [*_MARKUP, b"<p:sp>", b"<a:p>", b"<p:grpSp>", b"<a:tbl><a:tr><a:tc>", b"<c:ser>", b"<m:oMath>"],
+    ".xlsx": [*_MARKUP, b"<row r='99999999'>", b"<c r='XFD1048576' t='s'><v>9</v></c>", b"<v>1e999</v>", b"<c t='d'/>"],
+    ".odt": [
+        *_MARKUP,
+        b"<text:p>",
+        b"<text:s text:c='999999999'/>",
+        b"<table:table><table:table-row>",
+        b"<draw:object/>",
+    ],
+    ".epub": [*_MARKUP, b"<itemref idref='p0'/>", b"<p hidden>", b"<table><tr><td>", b'href="../../x"'],
+    ".eml": [
+        *[
+            b"\n\n",
+            b'Content-Type: multipart/mixed; boundary=""\n',
+            b"Content-Transfer-Encoding: base64\n",
+            b"=?utf-8?Q?",
+        ],
+        *[
+            b"Content-Type: message/rfc822\n",
+            b"charset=utf-7",
+            b"From: <<<@\n",
+            b"Date: x\n",
+            b"Subject: =?x?B?\xff?=\n",
+        ],
+    ],
+    ".mbox": [
+        b"From ",
+        b"\n\nFrom x\n",
+        b">From ",
+        b"\n\n",
+        b"Content-Type: multipart/alternative; boundary=x\n",
+        b"--x\n",
+    ],
+    ".ipynb": _JSON,
+    ".json": _JSON,
+    ".tex": [
+        *[
+            b"\\",
+            b"{",
+            b"}",
+            b"$",
+            b"$$",
+            b"%",
+            b"&",
+            b"\\begin{tabular}{l",
+            b"\\end{tabular}",
+            b"\\begin{verbatim}",
+            b"\\[",
+        ],
+        *[b"\\section{", b"\\footnote{", b"\\title{", b"\\cite[", b"\xee\x80\x80999\xee\x80\x81", b"\\'"],
+    ],
+    ".rtf": [
+        b"{",
+        b"}",
+        b"\\u-99999?",
+        b"\\'ff",
+        b"\\bin9999 ",
+        b"\\ansicpg99999",
+        b"{\\pict ",
+        b"\\cell",
+        b"\\row",
+        b"\\uc9",
+    ],
+    ".py": [b"#", b'"""', b"\x00", b"\t", b"\xff"],
+}
+PACKAGES = (".docx", ".pptx", ".xlsx", ".odt", ".epub")
 _OPENERS = {
     ".md": [b"> ", b"- ", b"#"],
     ".txt": [b"(", b"\t"],
@@ -59,6 +136,17 @@ _OPENERS = {
     ".jsonl": [b"[", b'{"text":', b'{"a":[', b'{"text":"x","a":' + b"[" * 480 + b"]" * 480 + b"}\n"],
     ".docx": [b"<w:p>", b"<w:tbl><w:tr><w:tc>", b"<w:sdt><w:sdtContent>", b"<w:r>", b"<x>"],
     ".pdf": [b"[", b"<<", b"<< /Kids [", b"q ", b"(", b"BT "],
+    ".pptx": [b"<p:grpSp>", b"<a:p>", b"<x>"],
+    ".xlsx": [b"<row>", b"<c><is>", b"<x>"],
+    ".odt": [b"<text:span>", b"<text:list><text:list-item>", b"<table:table><table:table-row><table:table-cell>"],
+    ".epub": [b"<div>", b"<b>", b"<table><tr><td>"],
+    ".eml": [b"Content-Type: message/rfc822\n\n", b">", b"("],
+    ".mbox": [b"From x\n\n", b">"],
+    ".ipynb": [b"[", b'{"cells":['],
+    ".json": [b"[", b'{"a":'],
+    ".tex": [b"{", b"\\begin{x}", b"$", b"\\footnote{", b"\\section{"],
+    ".rtf": [b"{", b"{\\*\\x"],
+    ".py": [b"(", b"#"],
 }
 
 
@@ -68,8 +156,8 @@ def damaged(extension: str, seed: int, number: int) -> bytes:
     intact = originals(extension)
     if number % 50 == 0:
         return rng.choice(intact)
-    if extension == ".docx" and rng.random() < 0.75:
-        return _damaged_package(rng)
+    if extension in PACKAGES and rng.random() < 0.75:
+        return _damaged_package(extension, rng)
     if extension == ".pdf" and rng.random() < 0.6:
         return _damaged_pdf(rng)
     return _mutated(rng.choice(intact), extension, rng)
@@ -186,23 +274,26 @@ def _reshaped(content: bytes, rng: random.Random) -> bytes:
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8", standalone=True)
 
 
-def _damaged_package(rng: random.Random) -> bytes:
-    """Return a .docx with members damaged, missing, doubled, blown up or of a wrong size."""
-    if rng.random() < 0.002:
+def _damaged_package(extension: str, rng: random.Random) -> bytes:
+    """Return a package with members damaged, missing, doubled, blown up or of a wrong size."""
+    if extension == ".docx" and rng.random() < 0.002:
         return rng.choice(bombs())
-    members = dict(docx_originals()[rng.randrange(len(docx_originals()))])
+    whole = package_originals(extension)
+    members = dict(whole[rng.randrange(len(whole))])
+    main = {".docx": "word/document.xml"}.get(extension) or max(members, key=lambda name: len(members[name]))
     for _ in range(rng.choice((1, 1, 2, 4))):
-        name = "word/document.xml" if rng.random() < 0.7 else rng.choice(sorted(members))
+        name = main if rng.random() < 0.7 else rng.choice(sorted(members) or [main])
         content = members.pop(name, b"")
         chance = rng.random()
         if chance < 0.6:
             members[name] = _reshaped(content, rng)
         elif chance < 0.8:
-            members[name] = _mutated(content, ".docx", rng)
+            members[name] = _mutated(content, extension, rng)
         elif chance < 0.9:  # gone, or under another name
-            members[rng.choice(("word/other.xml", "/", "../up.xml", "word/document.xml", "a" * 300))] = content
+            members[rng.choice(("word/other.xml", "/", "../up.xml", main, "a" * 300))] = content
         else:
-            members[name] = content.replace(b"<w:p>", b"<w:p>" + rng.choice(_WORDS[".docx"]))
+            start = b"<w:p>" if extension == ".docx" else b"<"
+            members[name] = content.replace(start, rng.choice(_WORDS[extension]) + start, 50)
     packed = io.BytesIO()
     method = rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA))
     with zipfile.ZipFile(packed, "w", method) as package:

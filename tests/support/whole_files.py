@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from support import office_files as office
 from support.document_files import docx_members, write_pdf
 
 PROSE = "The pump failed at 09:14. Two of five valves stayed open; nobody was hurt.\nÉlan, naïve, 東京, \U0001f600."
@@ -116,15 +117,38 @@ def docx_originals() -> tuple[dict[str, bytes], ...]:
         return small, docx_members(path)
 
 
-def _docx(folder: Path) -> list[bytes]:
-    made = []
-    for members in docx_originals():
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as package:
-            for name, content in members.items():
-                package.writestr(name, content)
-        made.append(packed.getvalue())
-    return made
+@cache
+def package_originals(extension: str) -> tuple[dict[str, bytes], ...]:
+    """Return the members of whole packages of a format."""
+    if extension == ".docx":
+        return docx_originals()
+    shapes = office.shape("Loads", "title") + office.shape(PROSE) + office.slide_table(("Ship", "Fee"), ("Brig", "90"))
+    chart = office.chart_of("Ships", "1871", {"May": "4.70"})
+    sheet = office.workbook([["Ship", "Fee"], ["Brig", 90.5], [PROSE, True]], [["=1+1"]])
+    body = (
+        f'<text:h text:outline-level="1">One</text:h><text:p>{PROSE}<text:s text:c="3"/><text:note><text:note-body><text:p>N'
+        "</text:p></text:note-body></text:note></text:p><table:table><table:table-row><table:table-cell><text:p>a</text:p>"
+        '</table:table-cell><table:table-cell table:number-columns-repeated="9"/></table:table-row></table:table>'
+    )
+    with zipfile.ZipFile(io.BytesIO(sheet)) as package:
+        members = {name: package.read(name) for name in package.namelist()}
+    made: dict[str, list[dict[str, str | bytes]]] = {
+        ".pptx": [
+            office.presentation(office.shape("Words.")),
+            office.presentation(shapes + office.CHART_FRAME, office.shape(""), notes="Notes.", chart=chart),
+        ],
+        ".xlsx": [dict(members)],
+        ".odt": [office.open_text("<text:p>Words.</text:p>"), office.open_text(body)],
+        ".epub": [office.book(f"<h1>One</h1><p>{PROSE}</p>", "<p>Two</p>")],
+    }
+    return tuple(
+        {name: content.encode() if isinstance(content, str) else content for name, content in one.items()}
+        for one in made[extension]
+    )
+
+
+def _packages(extension: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [office.packed(dict(members)) for members in package_originals(extension)]
 
 
 @cache
@@ -162,6 +186,16 @@ _ORIGINALS: dict[str, Callable[[Path], list[bytes]]] = {
         f'body\tid\n"{PROSE}"\t7\n',
     ),
     ".jsonl": _jsonl,
-    ".docx": _docx,
+    **{extension: _packages(extension) for extension in (".docx", ".pptx", ".xlsx", ".odt", ".epub")},
+    ".eml": lambda folder: [
+        office.message(PROSE, f"<p>{PROSE}</p>", "a.pdf").as_bytes(),
+        office.message("", "<h1>One</h1><p>Two</p>").as_bytes(),
+    ],
+    ".mbox": lambda folder: [office.mailbox(office.message(PROSE), office.message("x", "<p>y</p>"))],
+    ".ipynb": _texts(json.dumps(office.NOTEBOOK)),
+    ".tex": _texts(office.TEX),
+    ".rtf": _texts(office.RTF),
+    ".json": _texts('{"title": "H", "a": {"b": 4.70, "c": [1, null, {"d": [true]}]}}', json.dumps([{"text": PROSE}])),
+    ".py": _texts(f"# {PROSE.splitlines()[0]}\ndef f(x):\n    return x  # one\n"),
     ".pdf": _pdf,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from tunewright.documents.markup import Failure, single_line
+from tunewright.documents.markup import Failure, parse_errors, single_line
 from tunewright.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ def check_package(path: Path) -> Failure | None:
     """Return why a package must not be opened (not a zip, encrypted, too many or too large parts), or None."""
     kind = path.suffix.lower()
     try:
-        with zipfile.ZipFile(path) as package:
+        with parse_errors(kind), zipfile.ZipFile(path) as package:
             members = package.infolist()
-    except zipfile.BadZipFile:
+    except DocumentError as error:
+        if not isinstance(error.__cause__, zipfile.BadZipFile):
+            raise
         return Failure(reason="unreadable", detail=f"not a {kind}: an older format, or protected by a password?")
     if any(member.flag_bits & 1 for member in members):
         return Failure(reason="encrypted", detail="protected by a password")
@@ -88,6 +90,19 @@ class Package:
                 target = target.lstrip("/") if target.startswith("/") else posixpath.join(folder, target)
                 kind = (link.get("Type") or "").rpartition("/")[2]
                 yield link.get("Id") or "", kind, posixpath.normpath(target)
+
+
+def main_part(package: Package, default: str) -> str:
+    """Return the name of the part that holds an office document's text."""
+    return next((name for _, kind, name in package.related("") if kind == "officeDocument"), default)
+
+
+def core_properties(package: Package) -> tuple[str, str]:
+    """Return an office document's declared title and author."""
+    name = next((name for _, kind, name in package.related("") if kind == "core-properties"), "")
+    root = package.xml(name) if name in package.names else None
+    texts = {local_name(item): item.text or "" for item in root} if root is not None else {}
+    return texts.get("title", ""), single_line(texts.get("creator", ""))
 
 
 def parse_xml(raw: bytes) -> Element:

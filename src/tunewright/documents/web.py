@@ -130,14 +130,19 @@ def decode_page(raw: bytes) -> DecodedText | Failure:
 
 def read_page(text: str, name: str) -> ReadDocument:
     """Return the document of a page's markup; ``name`` is its title if it has neither a heading nor a title."""
+    title, blocks, left_out = page_blocks(text)
+    return assemble(blocks, name, fallback_title=title, left_out=left_out)
+
+
+def page_blocks(text: str) -> tuple[str, list[Block], list[Failure]]:
+    """Return the title and the blocks of a page's markup, and what was left out."""
     from bs4 import BeautifulSoup
 
     with parse_errors("page"):
         soup = BeautifulSoup(text, "html.parser")
         title = soup.title.get_text() if soup.title else ""
         left_out = list(_remove_frame(soup))
-        blocks = list(_html_blocks(soup))
-    return assemble(blocks, name, fallback_title=title, left_out=left_out)
+        return title, list(_html_blocks(soup)), left_out
 
 
 def _remove_frame(soup: BeautifulSoup) -> Iterator[Failure]:
@@ -202,7 +207,8 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
     for tag in soup.find_all("br"):
         tag.replace_with("\v")
     for tag in soup.find_all(["td", "th"]):
-        if tag.find_previous_sibling(["td", "th"]):
+        # A cell without its end tag holds the next one.
+        if tag.find_previous_sibling(["td", "th"]) or (tag.parent is not None and tag.parent.name in ("td", "th")):
             tag.insert_before(" | ")
     # Comments, doctypes and declarations are subclasses.
     nodes = [node for node in soup.find_all(string=True) if type(node) in (NavigableString, CData)]

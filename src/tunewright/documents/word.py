@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunewright.documents.formulas import latex
 from tunewright.documents.markup import BOILERPLATE, Block, Failure, ReadItems, assemble, parse_errors, single_line
-from tunewright.documents.package import Package, check_package, local_name
+from tunewright.documents.package import Package, check_package, core_properties, local_name, main_part
 from tunewright.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -52,23 +52,15 @@ def read_docx(path: Path) -> ReadItems:
         return [failure]
     with parse_errors(".docx"), zipfile.ZipFile(path) as opened:
         package = Package(opened)
-        main = next((name for _, kind, name in package.related("") if kind == "officeDocument"), "word/document.xml")
+        main = main_part(package, "word/document.xml")
         reading = _WordReading(package, main)
         body = package.xml(main).find("{*}body")
         if body is None:
             raise DocumentError("damaged .docx", "it has no body")
         blocks = list(reading.blocks(body))
-        title, author = _properties(package)
+        title, author = core_properties(package)
         left_out = [*reading.left_out(), *_running(package, main)]
     return [assemble(blocks, path.stem, fallback_title=title, metadata={"author": author}, left_out=left_out)]
-
-
-def _properties(package: Package) -> tuple[str, str]:
-    """Return the declared title and author."""
-    name = next((name for _, kind, name in package.related("") if kind == "core-properties"), "")
-    root = package.xml(name) if name in package.names else None
-    texts = {local_name(item): item.text or "" for item in root} if root is not None else {}
-    return texts.get("title", ""), single_line(texts.get("creator", ""))
 
 
 def _running(package: Package, main: str) -> list[Failure]:

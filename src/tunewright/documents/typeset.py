@@ -1,0 +1,173 @@
+"""LaTeX sources (.tex) and rich text (.rtf)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunewright.documents.markup import (
+    Block,
+    Failure,
+    ReadItems,
+    assemble,
+    decode_text,
+    in_encoding,
+    parse_errors,
+    single_line,
+)
+
+_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*(?:\n[ \t]*)?")
+_LEVELS = {
+    "part": 1,
+    "chapter": 1,
+    "section": 2,
+    "subsection": 3,
+    "subsubsection": 4,
+    "paragraph": 5,
+    "subparagraph": 6,
+}
+_HEADING = re.compile(rf"\\({'|'.join(_LEVELS)})\*?\s*(?:\[[^\]\n]*\])?\s*\{{")
+_VERBATIM = re.compile(r"\\begin\{(verbatim|lstlisting|minted)\*?\}.*?\\end\{\1\*?\}", re.DOTALL)
+_MATH = re.compile(
+    r"(?<!\\)\$\$.+?\$\$|(?<![\\$])\$[^$\n]+(?:\n[^$\n]+)*\$|\\\[.+?\\\]|\\\(.+?\\\)"
+    r"|\\begin\{(equation|align|gather|multline|eqnarray|displaymath|math|flalign|alignat)(\*?)\}.*?\\end\{\1\2\}",
+    re.DOTALL,
+)
+_TABLE = re.compile(r"\\begin\{(tabular[x*]?|longtable|array)\}(.*?)\\end\{\1\}", re.DOTALL)
+# Commands whose argument no reader sees, or sees in another way.
+_UNSEEN = re.compile(
+    r"\\(?:label|bibliography|bibliographystyle|usepackage|documentclass|input|include"
+    r"|includegraphics|vspace|hspace|setlength|setcounter|bibliographystyle|pagestyle|thispagestyle|newcommand|renewcommand|index|hypersetup)"
+    r"\*?\s*(?:\[[^\]]*\]\s*)*(?:\{[^{}]*\}\s*)?"
+)
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}(?:\[[^\]\n]*\])?")
+_COMMAND = re.compile(r"\\([a-zA-Z]+)\*?[ \t]*")
+_ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304", ".": "\u0307"}
+_ACCENTS |= {"c": "\u0327", "v": "\u030c", "u": "\u0306", "H": "\u030b", "r": "\u030a", "k": "\u0328"}
+_ACCENT = re.compile(r"""\\(?:(['`^"~=.])\s*|([cvuHrk])(?:\s+|(?=\{)))(?:\{\\?([A-Za-z])\}|\\?([A-Za-z]))""")
+_LETTERS = {"ss": "ß", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "aa": "å"}
+_LETTERS |= {"AA": "Å", "i": "ı", "S": "§", "dots": "…", "ldots": "…", "euro": "€", "pounds": "£", "copyright": "©"}
+_LETTERS |= {"textdegree": "°", "textbackslash": "\\", "item": "\n- ", "par": "\n\n", "newline": "\n", "TeX": "TeX"}
+_LETTERS |= {"LaTeX": "LaTeX", "textemdash": "—", "textendash": "–", "quad": " ", "qquad": " "}
+
+
+def read_tex(path: Path) -> ReadItems:
+    """Read a LaTeX source: sections, text, formulas as they are written, and the rows of tables."""
+    decoded = decode_text(path.read_bytes())
+    if isinstance(decoded, Failure):
+        return [decoded]
+    text = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
+    literal: list[str] = []
+
+    def hold(content: str) -> str:
+        """Put what is not to be read as markup aside; a mark of two private characters remains."""
+        literal.append(content)
+        return f"\ue000{len(literal) - 1}\ue001"
+
+    text = text.replace("\ue000", "").replace("\ue001", "")
+    left_out = list(_left_out(_COMMENT.sub("", text)))
+    text = _VERBATIM.sub(lambda match: hold(match[0].partition("}")[2].rpartition("\\end")[0].strip("\n")), text)
+    text = _COMMENT.sub(r"\1", text)
+    title, author = (_bare(_argument(text, name)) for name in ("title", "author"))
+    before, start, body = text.partition(r"\begin{document}")
+    body = body.partition(r"\end{document}")[0] if start else before
+    for name in ("title", "author", "date"):
+        body = body.replace(f"\\{name}{{{_argument(body, name)}}}", "")
+    body = _MATH.sub(lambda match: hold(_formula(match)), body)
+    body = _TABLE.sub(lambda match: "\n\n" + _rows(match[2]) + "\n\n", body)
+
+    def whole(part: str) -> str:
+        return re.sub("\ue000(\\d+)\ue001", lambda match: literal[int(match[1])], _bare(part))
+
+    metadata = {"author": single_line(author)}
+    blocks: list[Block] = [(level, whole(part)) for level, part in _sections(body)]
+    return [in_encoding(assemble(blocks, path.stem, title, metadata=metadata, left_out=left_out), decoded)]
+
+
+def _left_out(text: str) -> Iterator[Failure]:
+    """Yield the pictures and files that a source includes, which are not read with it."""
+    for part, commands in (("figures", "includegraphics"), ("included files", "input|include|subfile|bibliography")):
+        names = re.findall(rf"\\(?:{commands})\s*(?:\[[^\]]*\])?\{{([^{{}}]+)\}}", text)
+        if names:
+            yield Failure(part=part, reason="not read", detail=single_line(", ".join(names))[:200])
+
+
+def _formula(match: re.Match[str]) -> str:
+    return re.sub(r"\\label\{[^{}]*\}", "", match[0])
+
+
+def _argument(text: str, command: str) -> str:
+    """Return the argument of a command in braces; empty if there is none."""
+    start = re.search(rf"\\{command}\s*(?:\[[^\]]*\])?\{{", text)
+    return text[start.end() : _closing(text, start.end())] if start else ""
+
+
+def _closing(text: str, start: int) -> int:
+    """Return where the brace closes that opens before ``start``."""
+    depth = 1
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if not depth:
+            return match.start()
+    return len(text)
+
+
+def _sections(body: str) -> Iterator[Block]:
+    at = 0
+    while match := _HEADING.search(body, at):
+        end = _closing(body, match.end())
+        yield 0, body[at : match.start()]
+        yield _LEVELS[match[1]], body[match.end() : end]
+        at = end + 1
+    yield 0, body[at:]
+
+
+def _rows(content: str) -> str:
+    """Return the rows of a table as lines with bars."""
+    content = re.sub(r"^\s*(?:\[[^\]]*\])?(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*)+", "", content)
+    content = re.sub(
+        r"\\(?:hline|toprule|midrule|bottomrule|cline\{[^{}]*\}|cmidrule(?:\([^)]*\))?\{[^{}]*\})", "", content
+    )
+    content = re.sub(r"\\multi(?:column|row)\{[^{}]*\}\{[^{}]*\}", "", content)
+    rows = [
+        " | ".join(cell.strip() for cell in re.split(r"(?<!\\)&", row))
+        for row in re.split(r"\\\\(?:\[[^\]]*\])?", content)
+    ]
+    return "\n".join(" ".join(row.split()) for row in rows if row.strip(" |\n"))
+
+
+def _bare(text: str) -> str:
+    """Return text without its commands; their arguments are text, notes stand in brackets."""
+    text = _UNSEEN.sub("", text)
+    text = re.sub(
+        r"\\(?:ref|eqref|pageref|autoref|[Cc]ref|cite[a-z]*)\*?\s*(?:\[[^\]]*\]\s*)*\{([^{}]*)\}", r"[\1]", text
+    )
+    text = _ENVIRONMENT.sub("\n\n", text)
+    text = _ACCENT.sub(lambda match: (match[3] or match[4]) + _ACCENTS[match[1] or match[2]], text)
+    text = re.sub(r"\\footnote\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" (\1)", text)
+    text = re.sub(r"\\href\s*\{[^{}]*\}", "", text)
+    text = re.sub(r"\\\\(?:\[[^\]\n]*\])?", "\n", text)
+    text = _COMMAND.sub(lambda match: _LETTERS.get(match[1], ""), text)
+    text = re.sub(r"\\([%&$#_{} ])", lambda match: {"{": "\x01", "}": "\x02"}.get(match[1], match[1]), text)
+    text = (
+        re.sub(r"\\[!/>@-]", "", re.sub(r"\\[,;:]", " ", text)).replace("~", " ").replace("---", "—").replace("--", "–")
+    )
+    text = text.replace("``", "“").replace("''", "”").replace("{", "").replace("}", "")
+    return text.replace("\x01", "{").replace("\x02", "}")
+
+
+def read_rtf(path: Path) -> ReadItems:
+    """Read rich text; the cells of a table row are one line with bars, pictures are left out and counted."""
+    from striprtf.striprtf import rtf_to_text
+
+    raw = path.read_bytes()
+    if not raw.lstrip().startswith(b"{\\rtf"):
+        return [Failure(reason="unreadable", detail=r"not rich text: it does not start with {\rtf")]
+    source = raw.decode("latin-1")
+    pictures = source.count("\\pict")
+    with parse_errors(".rtf"):
+        text = rtf_to_text(source, errors="replace")
+    text = "\n".join(line.strip().rstrip("|").replace("|", " | ") if "|" in line else line for line in text.split("\n"))
+    left_out = [Failure(part="pictures", reason="not read", detail=f"{pictures} picture(s)")] if pictures else []
+    return [assemble([(0, text)], path.stem, left_out=left_out)]

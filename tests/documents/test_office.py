@@ -1,0 +1,159 @@
+"""Slides, workbooks, OpenDocument texts and books: text in order, tables as rows, numbers untouched, loss counted."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from support.office_files import (
+    CHART_FRAME,
+    book,
+    chart_of,
+    open_text,
+    packed,
+    presentation,
+    shape,
+    slide_table,
+    workbook,
+)
+from tunewright.documents import package, workbooks
+from tunewright.documents.markup import Failure, ReadDocument
+from tunewright.documents.readers import READERS
+
+
+def read_item(folder: Path, name: str, raw: bytes) -> ReadDocument | Failure:
+    (folder / name).write_bytes(raw)
+    (item,) = READERS[Path(name).suffix](folder / name)
+    return item
+
+
+def read(folder: Path, name: str, raw: bytes) -> ReadDocument:
+    item = read_item(folder, name, raw)
+    assert isinstance(item, ReadDocument), item
+    return item
+
+
+def test_slides_in_order_with_tables_charts_and_notes(tmp_path: Path) -> None:
+    first = shape("Loads", "title") + shape("One\nTwo") + slide_table(("Ship", "Fee"), ("Brig", "4.70")) + CHART_FRAME
+    grouped = f"<p:grpSp>{shape('In a group')}</p:grpSp>" + shape("7", "sldNum") + shape("Board", "ftr")
+    chart = chart_of("Ships", "1871", {"May": "4.70", "June": "12"})
+    raw = packed(presentation(first, grouped, shape(""), shape("Gone"), hidden=(4,), notes="Say so.", chart=chart))
+    document = read(tmp_path, "a.pptx", raw)
+    assert document.text == (
+        "Loads\n\nOne\nTwo\n\nShip | Fee\nBrig | 4.70\n\nShips\n| 1871\nMay | 4.70\nJune | 12\n\nSay so.\n\nSlide 2\n\nIn a group"
+    )
+    assert [section.path for section in document.sections] == [(), ("Slide 2",)]
+    assert [(part.part, part.reason) for part in document.left_out] == [
+        ("slide 3", "no text"),
+        ("hidden slides", "hidden"),
+    ]
+
+
+def test_slides_without_any_text_are_refused(tmp_path: Path) -> None:
+    item = read_item(tmp_path, "a.pptx", packed(presentation(shape(""), shape(""))))
+    assert isinstance(item, Failure)
+    assert (item.reason, item.detail) == ("no text", "2 slide(s) without text that is shown")
+
+
+def test_a_workbook_as_rows_with_their_header(tmp_path: Path) -> None:
+    fees = [
+        ["Fees of the harbor"],
+        ["Ship", "Fee", "Share", "Day", "Paid"],
+        ["Brig", 90.5, (0.07, "0%"), datetime.date(2021, 5, 3), True],
+        ["Yawl", (4.7, "0.00"), (0.125, "0.0%"), datetime.datetime(2021, 5, 3, 9, 14), False],
+        ["Sloop", 0.1 + 0.2, None, None, (1234567890123456, "0")],
+        ["Ketch", (55, "[$€-407]#,##0.00"), None, None, (12, '#,##0 "$"')],
+    ]
+    document = read(tmp_path, "fees.xlsx", workbook(fees, [], [[1, 2], [3, 4]], titles=("Fees", "Empty", "Bare")))
+    assert document.text == (
+        "Fees\n\nFees of the harbor\n"
+        "Ship: Brig | Fee: 90.5 | Share: 7% | Day: 2021-05-03 | Paid: TRUE\n"
+        "Ship: Yawl | Fee: 4.70 | Share: 12.5% | Day: 2021-05-03 09:14:00 | Paid: FALSE\n"
+        "Ship: Sloop | Fee: 0.3 | Paid: 1234567890123456\n"
+        "Ship: Ketch | Fee: €55.00 | Paid: 12 $\n\nBare\n\n1 | 2\n3 | 4"
+    )
+    assert [(part.part, part.reason) for part in document.left_out] == [("sheet 2", "no text")]
+
+
+def test_formulas_without_a_value_are_counted(tmp_path: Path) -> None:
+    document = read(tmp_path, "a.xlsx", workbook([["Sum", "=1+1"], ["x", "=2+2"]]))
+    assert [(part.part, part.detail[:12]) for part in document.left_out] == [("formulas", "2 formula(s)")]
+
+
+def test_a_workbook_of_too_many_cells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbooks, "MAX_CELLS", 10)
+    item = read_item(tmp_path, "a.xlsx", workbook([[1, 2, 3]] * 5))
+    assert isinstance(item, Failure)
+    assert item.reason == "too large"
+
+
+def test_an_open_document_text(tmp_path: Path) -> None:
+    body = (
+        '<text:h text:outline-level="1">The pier</text:h><text:tracked-changes><text:p>deleted</text:p></text:tracked-changes>'
+        '<text:p>It is<text:s text:c="2"/>40<text:tab/>m<text:note><text:note-body><text:p>Since 1871.</text:p></text:note-body>'
+        "</text:note> <text:span>long</text:span>.</text:p><text:table-of-content><text:p>Fees 2</text:p></text:table-of-content>"
+        '<text:h text:outline-level="2">Fees</text:h><text:list><text:list-item><text:p>Item.</text:p></text:list-item></text:list>'
+        "<table:table><table:table-row><table:table-cell><text:p>Ship</text:p></table:table-cell><table:table-cell><text:p>Fee"
+        "</text:p></table:table-cell></table:table-row><table:table-row><table:table-cell><text:p>Brig</text:p></table:table-cell>"
+        '<table:table-cell><text:p>4.70</text:p></table:table-cell><table:table-cell table:number-columns-repeated="16000"/>'
+        "</table:table-row></table:table><text:p><draw:frame><draw:text-box><text:p>Boxed.</text:p></draw:text-box></draw:frame>"
+        '<draw:frame><draw:object xlink:href="./F"/></draw:frame><draw:frame><draw:object xlink:href="./Chart"/></draw:frame></text:p>'
+    )
+    formula = '<math xmlns="http://www.w3.org/1998/Math/MathML"><mfrac><mi>m</mi><mn>2</mn></mfrac></math>'
+    document = read(tmp_path, "a.odt", packed(open_text(body, **{"F/content.xml": formula})))
+    assert document.text == (
+        "The pier\n\nIt is  40\tm[^1] long.\n\n[^1]: Since 1871.\n\nFees\n\nItem.\n\nShip | Fee\nBrig | 4.70\n\n"
+        "\\frac{m}{2}\n\nBoxed."
+    )
+    assert [section.path for section in document.sections] == [(), ("Fees",)]
+    assert [part.detail for part in document.left_out] == ["1 object(s)"]
+
+
+def test_a_book_in_reading_order(tmp_path: Path) -> None:
+    document = read(
+        tmp_path, "a.epub", packed(book("<h1>One</h1><p>First.</p>", "<img/>", "<h1>Two</h1><p>Last <b>x</b>.</p>"))
+    )
+    assert (document.title, document.metadata) == ("The book", {"author": "Ada"})
+    assert document.text == "One\n\nFirst.\n\nTwo\n\nLast x."
+    assert [part.part for part in document.left_out] == ["page 2"]
+
+
+WRITERS = {
+    ".pptx": lambda: presentation(shape("Words.")),
+    ".odt": lambda: open_text("<text:p>Words.</text:p>"),
+    ".epub": lambda: book("<p>Words.</p>"),
+}
+MAIN = {".pptx": "ppt/slides/slide1.xml", ".odt": "content.xml", ".epub": "OEBPS/text/p 0.xhtml"}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_bombs_of_size_members_and_entities_are_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = WRITERS[kind]()
+    large = members | {MAIN[kind]: bytes(members[MAIN[kind]], "utf-8") + b" " * 2**23}
+    item = read_item(tmp_path, f"a{kind}", packed(large))
+    assert isinstance(item, Failure)
+    assert item.reason == "too large"
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    doctype = f'<!DOCTYPE x [<!ENTITY e0 "lol">{entities}]>'
+    body = str(members[MAIN[kind]]).replace("Words.", "Words.&e11;")
+    try:
+        item = read_item(tmp_path, f"b{kind}", packed(members | {MAIN[kind]: doctype + body}))
+        assert isinstance(item, ReadDocument)
+        assert "lollol" not in item.text
+    except package.DocumentError:  # as good
+        pass
+    monkeypatch.setattr(package, "MAX_MEMBERS", 2)
+    item = read_item(tmp_path, f"c{kind}", packed(members | {"x": "", "y": ""}))
+    assert isinstance(item, Failure)
+    assert item.reason == "too large"
+
+
+@pytest.mark.parametrize("kind", [".pptx", ".xlsx", ".odt", ".epub", ".docx"])
+def test_what_is_no_package_is_refused(tmp_path: Path, kind: str) -> None:
+    item = read_item(tmp_path, f"a{kind}", b"\xd0\xcf\x11\xe0 an old file")
+    assert isinstance(item, Failure)
+    assert item.detail == f"not a {kind}: an older format, or protected by a password?"

@@ -1,0 +1,102 @@
+"""Mail, notebooks, JSON, LaTeX, rich text and source code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.office_files import NOTEBOOK, RTF, TEX, mailbox, message
+from tunewright.documents.markup import Failure, ReadDocument
+from tunewright.documents.readers import CODE, READERS
+
+
+def read_all(folder: Path, name: str, content: str | bytes) -> list[ReadDocument | Failure]:
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return READERS[Path(name).suffix](folder / name)
+
+
+def read(folder: Path, name: str, content: str | bytes) -> ReadDocument:
+    (item,) = read_all(folder, name, content)
+    assert isinstance(item, ReadDocument), item
+    return item
+
+
+def test_a_message_with_alternatives_and_an_attachment(tmp_path: Path) -> None:
+    document = read(tmp_path, "a.eml", message("Grüße: 4.70 m", "<p>Page</p>", "plan.pdf").as_bytes())
+    assert (document.title, document.text) == ("The pier", "Grüße: 4.70 m")
+    assert document.metadata["from"] == "Ada <ada@elm.example>"
+    assert [(part.part, part.reason) for part in document.left_out] == [("attachment plan.pdf", "attachment")]
+
+
+def test_a_message_that_is_a_page_alone(tmp_path: Path) -> None:
+    page = "<p>The <b>pier</b>.</p><table><tr><td>Brig<td>4.70</table>"
+    assert read(tmp_path, "a.eml", message("", page).as_bytes()).text == "The pier.\n\nBrig | 4.70"
+
+
+@pytest.mark.parametrize("declared", ["windows-1251", "us-ascii", "nonsense", "utf-8"])
+def test_a_message_whatever_encoding_it_declares(tmp_path: Path, declared: str) -> None:
+    text = "Портовый сбор составляет триста крон в день. Капитан платит утром."
+    head = f"Subject: x\nContent-Type: text/plain; charset={declared}\nContent-Transfer-Encoding: 8bit\n\n"
+    assert read(tmp_path, "a.eml", head.encode() + text.encode("cp1251")).text == text
+
+
+def test_a_message_without_text_is_refused(tmp_path: Path) -> None:
+    (item,) = read_all(tmp_path, "a.eml", message("\n", "", "plan.pdf").as_bytes())
+    assert isinstance(item, Failure)
+    assert (item.reason, item.detail) == ("no text", "attachment plan.pdf")
+
+
+def test_a_mailbox_is_a_document_a_message(tmp_path: Path) -> None:
+    items = read_all(tmp_path, "a.mbox", mailbox(message("First"), message("Second\n\n>From here on")))
+    assert [(item.text, item.part) for item in items if isinstance(item, ReadDocument)] == [
+        ("First", "1"),
+        ("Second\n\nFrom here on", "2"),
+    ]
+    (refused,) = read_all(tmp_path, "b.mbox", b"no mailbox")
+    assert isinstance(refused, Failure)
+
+
+def test_a_notebook(tmp_path: Path) -> None:
+    document = read(tmp_path, "a.ipynb", json.dumps(NOTEBOOK))
+    assert document.text == (
+        "The pier\n\nIt is **40 m** long.\n\n```\n# length\nprint(40)\n```\n\n```\n40\n```\n\nLoads\n\nNone."
+    )
+    assert [part.detail for part in document.left_out] == ["1 figure(s)"]
+
+
+def test_json_as_lines_and_rows(tmp_path: Path) -> None:
+    content = (
+        '{"title": "Harbor", "pier": {"m": 4.70, "ok": true, "of": ["a", 1e3]}, "ships": [{"name": "Brig", "fee": 90}]}'
+    )
+    document = read(tmp_path, "a.json", content)
+    assert document.title == "Harbor"
+    assert document.text == "title: Harbor\npier.m: 4.70\npier.ok: true\npier.of: a, 1e3\nships: name: Brig | fee: 90"
+    items = read_all(tmp_path, "b.json", '[{"text": "One"}, {"text": "Two", "id": "x"}, {"no": 1}]')
+    assert [(item.part, isinstance(item, ReadDocument)) for item in items] == [("1", True), ("x", True), ("3", False)]
+
+
+def test_a_latex_source(tmp_path: Path) -> None:
+    document = read(tmp_path, "a.tex", TEX)
+    assert (document.title, document.metadata) == ("The pier of Elm", {"author": "Ada"})
+    assert {section.path: document.text[section.start : section.end] for section in document.sections} == {
+        ("Loads",): (
+            "The pier carries 4.7 t, or 12 % more (Measured in May.) than in 1871, see [x].\n"
+            "\\[ F = \\frac{m}{s^2} \\]\n\nShip | Fee\nBrig | 90\nYawl | 55"
+        ),
+        ("Loads", "Café"): "Energy $E=mc^2$ and Öl.\n% kept \\x",
+    }
+
+
+def test_rich_text(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.rtf", RTF).text == "The pier is 40 m long.\nFee: € 12 р.\nShip | Fee\nBrig | 90"
+    (refused,) = read_all(tmp_path, "b.rtf", b"no rich text")
+    assert isinstance(refused, Failure)
+
+
+def test_source_code_keeps_its_lines(tmp_path: Path) -> None:
+    code = "# A comment: 4.70\ndef f(x):\n    return x + 1"
+    document = read(tmp_path, "a.py", code)
+    assert (document.title, document.text) == ("a.py", code)
+    assert {".py", ".java", ".rs", ".sql"} < set(CODE)
