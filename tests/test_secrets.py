@@ -113,7 +113,7 @@ def watched(tmp_path_factory, tiny_model):
         assert "Traceback" in watch(*start, code=1)
         watch(*start)
         assert not faults
-        assert "INVALID" in watch("push", "RUN", "me/my-model", code=1)
+        watch("push", "RUN", "no model of anyone", code=1)
         pushable.write(folder / "evaluated")
         hub.faults = [Fault("whoami", 401, message=f"{HUB_TOKEN} is revoked", times=1)]
         assert "Traceback" in watch("push", "EVALUATED", "me/my-model", "--yes", code=1)
@@ -123,7 +123,7 @@ def watched(tmp_path_factory, tiny_model):
         for step in STEPS:
             watch(*step)
         (folder / "evaluated/stages/train.json").write_text('{"outputs": []}')
-        assert "Traceback" in watch("push", "EVALUATED", "me/my-model", code=3)
+        assert "Traceback" in watch("push", "EVALUATED", "me/my-model", code=1)
         yield watch, folder, hub, teacher
         watch.process.close()
 
