@@ -6,7 +6,11 @@ benchmarks/corrupted_inputs.py does the same with 2,000 corruptions.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,37 @@ def test_a_corrupted_file_is_read_or_refused_by_name(reader: Reader, tmp_path: P
     for number, kind in enumerate(("missing", "cut", "swapped", "foreign") * ROUNDS):
         what = corrupted(reader, good, tmp_path / str(number), 100_000 + number, kind)
         assert not (problem := fault(reader, tmp_path / str(number))), (number, what, problem)
+
+
+class WaitsForEverError(BaseException):
+    """No reader takes it for an error of a file."""
+
+
+@contextmanager
+def no_longer_than(seconds: int) -> Iterator[None]:
+    """Raise WaitsForEverError in the block instead of waiting for ever."""
+
+    def stop(number: int, frame: object) -> None:
+        raise WaitsForEverError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_a_fifo_in_place_of_any_file_is_refused_at_once(reader: Reader, tmp_path: Path) -> None:
+    good = written(reader, tmp_path / "good")
+    for number, file in enumerate(sorted(path.relative_to(good) for path in good.rglob("*") if path.is_file())):
+        folder = shutil.copytree(good, tmp_path / str(number))
+        (folder / file).unlink()
+        os.mkfifo(folder / file)
+        with no_longer_than(60):
+            assert not (problem := fault(reader, folder)), (file, problem)
 
 
 def test_the_corruptions_are_of_every_kind_and_the_same_each_time(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def special_file(path: object) -> str:
     return next((f"it is {words}, not a file" for is_kind, words in _SPECIAL.items() if is_kind(mode)), "")
 
 
+def regular(path: Path) -> Path:
+    """Return the path of a file that a user names.
+
+    Raises:
+        OSError: it is a FIFO, a device or a socket, whose opening could wait for ever.
+    """
+    if fault := special_file(path):
+        raise OSError(fault)
+    return path
+
+
 @contextmanager
 def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = UserError) -> Iterator[None]:
     """Make every error of a block that loads a user's file name this file: whatever it holds, it is no defect of ours.

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tunewright import console
 from tunewright.console import without_secrets
-from tunewright.errors import RecipeError, command
+from tunewright.errors import RecipeError, command, regular
 from tunewright.settings import (
     ANSWERING,
     BUILDING,
@@ -316,7 +316,7 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(regular(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         words = (path, "-o", "recipe.toml") if path.is_dir() else ("DOCS", "-o", path)
         raise RecipeError(f"there is no recipe at {path}", "", f"write one: {command('init', *words)}") from error

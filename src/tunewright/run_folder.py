@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunewright import console
-from tunewright.errors import RunFolderError, cause_of, command, reading, shell
+from tunewright.errors import RunFolderError, cause_of, command, reading, shell, special_file
 from tunewright.recipe import RUN_MARKER
 from tunewright.records import AnyRecord, Record, Rejection, StageSummary, dump_jsonl, read_jsonl
 from tunewright.storage import (
@@ -241,6 +241,9 @@ class RunFolder:
             elif near := _near(path):
                 hint = f"did you mean {near}?"
             raise RunFolderError(f"{path} is not a run folder", cause, hint)
+        for file in path.rglob("*"):
+            if fault := special_file(file):
+                raise RunFolderError(f"cannot read {file}", fault, f"remove it: {shell('rm', file)}")
         return cls(path)
 
     @contextmanager

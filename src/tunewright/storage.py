@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +175,12 @@ def _discard_aside(path: Path) -> None:
     with suppress(OSError):
         folder_aside(path).rename(fresh)
         shutil.rmtree(fresh)
+
+
+def leaves(path: Path, folders: Sequence[Path]) -> bool:
+    """Return whether a path is a link, or lies behind one, to a target in none of the folders (given without links)."""
+    target = Path(os.path.realpath(path))
+    return not any(target.is_relative_to(folder) for folder in folders)
 
 
 def file_digest(path: Path) -> str:

@@ -133,7 +133,7 @@ def test_links_are_followed_once_and_broken_links_are_counted(docs: Path, base: 
     (docs / "self.md").symlink_to(docs / "self.md")
     (docs / "twin.md").symlink_to(docs / "a.md")
     os.mkfifo(docs / "pipe.md")
-    names = [name for name, _ in source_files(recipe(tmp_path, "docs"))]
+    names = [name for name, _ in source_files(recipe(tmp_path, "docs", "outside"))]
     assert names == [
         "a.md",
         "away/d.md",
@@ -147,6 +147,45 @@ def test_links_are_followed_once_and_broken_links_are_counted(docs: Path, base: 
     assert source_digest(recipe(tmp_path, "docs"))
     run = RunFolder.create(tmp_path / "run")
     assert ingest(run, recipe(tmp_path, "docs", base=base)).rejected["not a regular file"] == 2
+
+
+def test_a_link_that_leaves_the_named_folders_is_counted_and_not_read(docs: Path, base: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    (secret / "deep").mkdir(parents=True)
+    (secret / "deep" / "password.txt").write_text("Tuna is the word that opens it.")
+    (docs / "etc").symlink_to(secret, target_is_directory=True)
+    (docs / "password.txt").symlink_to(secret / "deep" / "password.txt")
+    (docs / "sub" / "dots.txt").symlink_to("../../secret/deep/password.txt")
+    (docs / "chain.txt").symlink_to(docs / "password.txt")
+    (docs / "up").symlink_to("..", target_is_directory=True)
+    before = source_digest(recipe(tmp_path, "docs"))
+    run = RunFolder.create(tmp_path / "run")
+    assert (
+        ingest(run, recipe(tmp_path, "docs", base=base)).rejected["a link out of the named folders"] == 3
+    )  # each target once
+    assert "Tuna" not in run.file("documents.jsonl").read_text() + run.file("chunks.jsonl").read_text()
+    (secret / "deep" / "password.txt").write_text("Another word.")
+    assert source_digest(recipe(tmp_path, "docs")) == before
+    asked = RunFolder.create(tmp_path / "asked")
+    ingest(asked, recipe(tmp_path, "docs", "secret", base=base))
+    assert "Another word." in asked.file("documents.jsonl").read_text()
+
+
+def test_a_link_that_is_named_itself_is_followed(docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(docs, target_is_directory=True)
+    assert [name for name, _ in source_files(recipe(tmp_path, "link"))] == [
+        name for name, _ in source_files(recipe(tmp_path, "docs"))
+    ]
+    assert source_digest(recipe(tmp_path, "link")) == source_digest(recipe(tmp_path, "docs"))
+
+
+def test_a_document_whose_chunking_takes_too_long_is_counted(
+    docs: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewright.documents.stage.TIMEOUT_S", -1.0)
+    with pytest.raises(DocumentError, match="no document is left") as caught:
+        ingest(RunFolder.create(tmp_path / "run"), recipe(tmp_path, "docs", base=base))
+    assert "characters: chunking took longer than" in caught.value.cause
 
 
 def test_names_that_are_not_unicode_get_through(base: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.sample_rules import turn_fault
 from tunewright.errors import DocumentError, UserError, reading
-from tunewright.models.data_sources import chat_paths, hub_revisions
+from tunewright.models.data_sources import chat_paths, hub_revisions, inner_files
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
 from tunewright.storage import file_digest
@@ -319,7 +319,7 @@ def data_files(paths: Sequence[Path], setting: str = "synthesis.data") -> list[P
     """
     files: list[Path] = []
     for path in paths:
-        inner = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file()) if path.is_dir() else [path]
+        inner = inner_files(path, _SUFFIXES) if path.is_dir() else [path]
         if not path.exists() or not inner:
             raise DocumentError(
                 f"there is no data at {path}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 
@@ -12,17 +14,18 @@ from tunewright import console
 from tunewright.documents.chunking import chunk_document
 from tunewright.documents.markup import BOILERPLATE, ENCODING, ReadDocument
 from tunewright.documents.readers import READERS
-from tunewright.documents.sandbox import read_files
+from tunewright.documents.sandbox import TIMEOUT_S, read_files
 from tunewright.documents.split import split_documents
 from tunewright.errors import DocumentError
 from tunewright.models.source import token_counter
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
-from tunewright.storage import file_digest
+from tunewright.storage import file_digest, leaves
 
 _UNKNOWN_FORMAT = "unknown format"
 _UNREADABLE = "unreadable"
+_LINK_AWAY = "a link out of the named folders"
 _MAX_WARNINGS = 5  # failed files named on the screen; rejected.jsonl has all of them
 
 
@@ -30,8 +33,8 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
     """Return every file under the recipe's paths, readable or not, with a unique name, sorted by name.
 
     A name is relative to the folder that the recipe names. If two folders hold the same name, the later file's name
-    starts with its folder. Hidden files and folders are skipped unless the recipe names them; links to folders are
-    followed, each folder once.
+    starts with its folder. Hidden files and folders are skipped unless the recipe names them. Links are followed, each
+    folder once, as far as they stay in a folder that the recipe names: one that leaves it is counted and not read.
 
     Raises:
         DocumentError: the recipe names no paths, or one does not exist.
@@ -47,6 +50,7 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
         )
     files: dict[str, Path] = {}
     seen: set[str] = set()
+    named = _named(recipe)
     for path in recipe.documents.paths:
         root = recipe.resolve(path)
         try:
@@ -60,7 +64,7 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
             ) from error
         target = root.resolve()
         folder = target.name if target.is_dir() else target.parent.name
-        for name, file in _walk(root) if root.is_dir() else [(root.name, root)]:
+        for name, file in _walk(root, named) if root.is_dir() else [(root.name, root)]:
             real = os.path.realpath(file)
             if real not in seen:
                 seen.add(real)
@@ -68,10 +72,19 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
     return sorted(files.items())
 
 
-def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+def _named(recipe: Recipe) -> list[Path]:
+    """Return the folders and files that the recipe names, without links: naming a link's target asks for it."""
+    named: list[Path] = []
+    for path in recipe.documents.paths:
+        with suppress(ValueError):  # a zero byte in the path: source_files refuses it
+            named.append(Path(os.path.realpath(recipe.resolve(path))))
+    return named
+
+
+def _walk(root: Path, named: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Yield the files under a folder with their relative names; a loop of links is entered once.
 
-    A folder that cannot be listed is yielded too, so that it is counted.
+    A folder that cannot be listed, or whose link leaves the named folders, is yielded too, so that it is counted.
     """
     entered: set[str] = set()
     unlisted: list[OSError] = []
@@ -82,6 +95,10 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
             continue
         entered.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        away = [name for name in subfolders if leaves(Path(folder) / name, named)]
+        for name in away:
+            subfolders.remove(name)
+            yield (Path(folder) / name).relative_to(root).as_posix(), Path(folder) / name
         for name in sorted(names):
             if not name.startswith("."):
                 file = Path(folder) / name
@@ -107,11 +124,12 @@ def source_digest(recipe: Recipe) -> str:
     Raises:
         DocumentError: the recipe names no paths, or one does not exist.
     """
-    return digest(*[(name, _content_digest(file)) for name, file in source_files(recipe)])
+    named = _named(recipe)
+    return digest(*[(name, _content_digest(file, named)) for name, file in source_files(recipe)])
 
 
-def _content_digest(file: Path) -> str:
-    if _skip_reason(file):
+def _content_digest(file: Path, named: Sequence[Path]) -> str:
+    if _skip_reason(file, named):
         return ""
     try:
         return file_digest(file)
@@ -119,9 +137,11 @@ def _content_digest(file: Path) -> str:
         return f"unreadable: {error.errno}"
 
 
-def _skip_reason(file: Path) -> str:
+def _skip_reason(file: Path, named: Sequence[Path]) -> str:
     """Return why no reader gets a file; empty if one does."""
     try:
+        if leaves(file, named):
+            return _LINK_AWAY
         if file.is_dir():
             return _UNREADABLE
         if file.suffix.lower() not in READERS:
@@ -147,7 +167,7 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
             f"add documents; readable formats: {_formats()}",
         )
     count_tokens = token_counter(recipe.model.base, recipe.folder)
-    documents, rejections, parts = _read_documents(files)
+    documents, rejections, parts = _read_documents(files, _named(recipe))
     run.reject("ingest", [*rejections, *parts])
     if not documents:
         raise DocumentError(
@@ -157,11 +177,10 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
         )
     _warn_of_failures(rejections)
     _warn_of_parts(parts)
-    chunks: list[Chunk] = []
-    with console.progress("chunking", len(documents)) as bar:
-        for document in documents:
-            chunks += chunk_document(document, count_tokens, recipe.documents.chunk_tokens)
-            bar.advance()
+    documents, chunks, late = _chunked(documents, count_tokens, recipe.documents.chunk_tokens)
+    if late:
+        rejections += late
+        run.reject("ingest", [*rejections, *parts])
     run.write_records(RunFile.DOCUMENTS, documents)
     run.write_records(RunFile.CHUNKS, chunks)
     return StageSummary(
@@ -177,7 +196,43 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
     )
 
 
-def _read_documents(files: list[tuple[str, Path]]) -> tuple[list[Document], list[Rejection], list[Rejection]]:
+def _chunked(
+    documents: Sequence[Document], count_tokens: Callable[[str], int], max_tokens: int
+) -> tuple[list[Document], list[Chunk], list[Rejection]]:
+    """Return the documents with their chunks, and those whose chunking takes longer than a reading may."""
+    done: list[Document] = []
+    chunks: list[Chunk] = []
+    late: list[Rejection] = []
+    with console.progress("chunking", len(documents)) as bar:
+        for document in documents:
+            try:
+                chunks += chunk_document(document, _within(TIMEOUT_S, count_tokens), max_tokens)
+                done.append(document)
+            except TimeoutError:
+                detail = f"{len(document.text):,} characters: chunking took longer than {TIMEOUT_S:g} s; split the file"
+                late.append(_rejection(document.source, "timed out", detail))
+                console.warning(_describe(late[-1]))
+            bar.advance()
+    if not done:
+        raise DocumentError("no document is left", _describe(late[0]), "split the files")
+    return done, chunks, late
+
+
+def _within(seconds: float, count_tokens: Callable[[str], int]) -> Callable[[str], int]:
+    """Return the function that raises TimeoutError once this thread has computed for so long."""
+    end = time.thread_time() + seconds
+
+    def count(text: str) -> int:
+        if time.thread_time() > end:
+            raise TimeoutError
+        return count_tokens(text)
+
+    return count
+
+
+def _read_documents(
+    files: list[tuple[str, Path]], named: Sequence[Path]
+) -> tuple[list[Document], list[Rejection], list[Rejection]]:
     """Return the files' documents without empty documents and exact duplicates, the rejections, and the parts left out.
 
     Documents that may not be read right are named in warnings.
@@ -187,7 +242,7 @@ def _read_documents(files: list[tuple[str, Path]]) -> tuple[list[Document], list
     parts: list[Rejection] = []
     doubts: list[str] = []
     for name, file in files:
-        if reason := _skip_reason(file):
+        if reason := _skip_reason(file, named):
             rejections.append(_rejection(name, reason))
         else:
             readable.append((name, file))

@@ -11,7 +11,7 @@ from typing import Any
 from tunewright import console
 from tunewright.console import without_secrets
 from tunewright.environment import __version__
-from tunewright.errors import RecipeError
+from tunewright.errors import RecipeError, regular
 from tunewright.importers.axolotl import AXOLOTL
 from tunewright.importers.llama_factory import LLAMA_FACTORY
 from tunewright.importers.rules import Conversion, Listed, Tool, convert, is_secret
@@ -55,7 +55,7 @@ def read_config(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(regular(file).read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

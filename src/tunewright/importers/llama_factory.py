@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunewright.errors import regular
 from tunewright.importers import values
 from tunewright.importers.rules import Decision, Group, NoCounterpart, Rule, Tool
 
@@ -71,7 +72,7 @@ def _scale(given: Mapping[str, Any]) -> Decision:
 def _registered(folder: Path) -> Mapping[str, Any]:
     """Return the entries of dataset_info.json in a data folder; empty if it cannot be read."""
     try:
-        content = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        content = json.loads(regular(folder / "dataset_info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, Mapping) else {}

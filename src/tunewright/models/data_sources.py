@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tunewright import console
 from tunewright.errors import DocumentError, reading
 from tunewright.models import hub_errors
 from tunewright.models.source import cache_folder
 from tunewright.recipe import Recipe, at_home
 from tunewright.records import digest
 from tunewright.settings import HUB
-from tunewright.storage import file_digest, write_atomic
+from tunewright.storage import file_digest, leaves, write_atomic
 from tunewright.text.rows import file_rows
 from tunewright.text.tables import TABLES
 
@@ -129,8 +130,17 @@ def _local(recipe: Recipe, name: str, setting: str, columns: dict[str, str]) -> 
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+        return inner_files(path, _SUFFIXES)
     return [path] if path.is_file() else []
+
+
+def inner_files(folder: Path, suffixes: Container[str]) -> list[Path]:
+    """Return the files under a folder with these endings; a link that leaves the folder is warned of and left out."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    away = [file for file in files if leaves(file, [folder.resolve()])]
+    if away:
+        console.warning(f"{len(away)} link(s) out of {folder} are not followed, such as {away[0].name}")
+    return [file for file in files if file not in away]
 
 
 def _split_range(name: str) -> tuple[str, tuple[int, int | None]]:

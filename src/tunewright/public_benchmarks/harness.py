@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright.errors import TunewrightError, UserError
+from tunewright.errors import TunewrightError, UserError, regular
 from tunewright.models.capped_programs import RefusedError
 from tunewright.models.chat_template import apply
 from tunewright.records import digest
@@ -88,8 +88,8 @@ def _data_files(path: Path) -> list[Path]:
 
     Loader.add_multi_constructor("!", lambda *_: None)
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError):
+        config = yaml.load(regular(path).read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
         return []  # lm-eval reports the error
     kwargs = config.get("dataset_kwargs") if isinstance(config, dict) else None
     named = kwargs.get("data_files") if isinstance(kwargs, dict) else None

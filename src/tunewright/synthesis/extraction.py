@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 from referencing.exceptions import Unresolvable
 
-from tunewright.errors import RecipeError
+from tunewright.errors import RecipeError, regular
 from tunewright.models.chat_template import chat
 from tunewright.records import Document, Sample, Span
 from tunewright.synthesis.context import (
@@ -39,7 +39,7 @@ def read_schema(path: Path) -> dict[str, Any]:
     """
     hint = 'a JSON schema: {"type": "object", "properties": {"severity": {"enum": ["high", "low", null]}, ...}}'
     try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
+        schema = json.loads(regular(path).read_text(encoding="utf-8"))
         jsonschema.Draft202012Validator.check_schema(schema)
         fields = schema["properties"]
         if not fields or not all(isinstance(field, dict) for field in fields.values()):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tunewright.errors import cause_of
+from tunewright.errors import cause_of, regular
 from tunewright.text.encoding import damaged_byte, decode_text
 from tunewright.text.tables import read_table
 
@@ -30,7 +30,7 @@ def file_text(path: Path) -> str:
         OSError: it cannot be read.
         ValueError: it is not text; it says what it is.
     """
-    return decode_text(path.read_bytes())
+    return decode_text(regular(path).read_bytes())
 
 
 def file_rows(path: Path) -> Iterable[Row]:
