@@ -15,11 +15,10 @@ import numpy as np
 
 from tunewright.records import OWN, Question, Sample
 from tunewright.text.normalization import normalize, words
+from tunewright.text.repeated_text import LEAST, SHARE
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
-SHARE = 0.1  # of the prompts: up to ten instructions in one data set
-LEAST = 5  # prompts: fewer may be copies of one question
 _WORDS = 5  # of an n-gram
 _MOST_PROMPTS = 10_000  # read: the error of a share of 10 % is then 0.3 %
 _BUCKETS = 1 << 22  # of the first count, which bounds the memory of the second

@@ -22,6 +22,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, leaves
+from tunewright.text.repeated_text import without_repeated_text
 
 _UNKNOWN_FORMAT = "unknown format"
 _UNREADABLE = "unreadable"
@@ -168,6 +169,8 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
         )
     count_tokens = token_counter(recipe.model.base, recipe.folder)
     documents, rejections, parts = _read_documents(files, _named(recipe))
+    documents, repeated = without_repeated_text(documents)
+    parts += [_rejection(f"{source}#repeated text", BOILERPLATE, what) for source, what in repeated.items()]
     run.reject("ingest", [*rejections, *parts])
     if not documents:
         raise DocumentError(
