@@ -14,8 +14,8 @@ from tunewright.errors import RecipeError
 from tunewright.evaluation.rule import RULE_VERSION
 from tunewright.evaluation.verdict import Verdict
 from tunewright.export.receipt import verify
-from tunewright.models import model_pool
 from tunewright.recipe import load_recipe
+from tunewright.records import Answer
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
 from tunewright.training.stage import train_adapter
@@ -37,18 +37,23 @@ def stale(run: RunFolder) -> dict[str, str]:
     return {state.stage.name: state.why for state in pipeline.states(run, recipe) if state.state != "fresh"}
 
 
-def test_only_the_evaluation_by_a_newer_rule_is_stale_and_it_asks_no_model(
+def test_only_the_evaluation_by_a_newer_rule_is_stale_and_it_asks_again_where_the_search_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = recorded_run.unpack(tmp_path)
     recipe = load_recipe(run.file("recipe.toml"))
     recorded_run.answer_as_recorded(run, monkeypatch)
-    assert stale(run) == {"evaluate": "version changed", "report": "version changed"}
-    monkeypatch.setattr(model_pool, "student_base", lambda *_: pytest.fail("the base was loaded to answer again"))
-    unchanged = ("answers-journal.jsonl", "answers.jsonl", "kept-answers.jsonl", "adapter", "train.jsonl")
+    assert stale(run) == {"evaluate": "sentence model, version changed", "report": "version changed"}
+
+    def kept() -> list[Answer]:
+        """The answers whose prompts no search shapes: the index of today ranks other passages."""
+        return [a for a in run.read_records("answers.jsonl", Answer) if a.arm not in ("rag", "tuned+rag")]
+
+    before, unchanged = kept(), ("kept-answers.jsonl", "adapter", "train.jsonl")
     answered = {name: file_digest(run.file(name)) for name in unchanged}
     pipeline.run(recipe, run.path)
     assert {name: file_digest(run.file(name)) for name in unchanged} == answered
+    assert kept() == before
     verdict = Verdict.model_validate_json(run.file("verdict.json").read_text(encoding="utf-8"))
     assert verdict.rule["version"] == RULE_VERSION
     assert "The rule was changed after answers existed: version was 3 and is 5." in verdict.rule_changes

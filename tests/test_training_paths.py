@@ -53,7 +53,7 @@ def test_raw_text_alone_needs_no_samples(tmp_path, tiny_model, teacher, abstract
     assert started(run) == ["ingest", "split", "exam", "train", "evaluate", "report"]
     assert [p.name for p in sorted(run.file("checkpoints/sft").glob("epoch-*"))] == ["epoch-1", "epoch-2"]
     verdict = run.read_json("verdict.json")
-    assert {arm["arm"] for arm in verdict["results"]["arms"]} == {"base", "rag", "tuned", "tuned+rag"}
+    assert {arm["arm"] for arm in verdict["results"]["arms"]} == {"base", "rag", "oracle", "tuned", "tuned+rag"}
     pipeline.run(load_recipe(path), tmp_path / "run")
     assert len(started(run)) == 6
 
@@ -76,6 +76,7 @@ def test_pairs_made_by_edits_train_after_the_samples(tmp_path, tiny_model, teach
     """Documents to preferences without a pair of the user's own; other settings of [preference] make no pair again."""
     sections = {
         "preference": {"make": ["edits"], "learning_rate": 0.003},
+        "synthesis": {"samples_per_document": 4},
         "training": {"epochs": 1, "batch_size": 24},
         "evaluation": {"arms": ["base", "tuned"]},
     }

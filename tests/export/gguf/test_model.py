@@ -144,7 +144,7 @@ def _rewrite_text(folder):
         (lambda folder: _edit(folder, model_type="mamba"), "kind 'mamba'"),
         (lambda folder: _edit(folder, rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "dynamic"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
-        (_cut, "cannot read the weights"),
+        (_cut, "cannot load the weights"),
         (_lose_a_tensor, "incomplete"),
         (_overflow, "do not fit f16"),
         (_rewrite_text, "rewrites text"),
