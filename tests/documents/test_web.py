@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tunewright.documents import web
 from tunewright.documents.markup import ReadDocument
 from tunewright.documents.readers import READERS
 
@@ -93,3 +94,11 @@ def test_formulas_are_read(tmp_path: Path) -> None:
 
 def test_cells_without_end_tags_are_not_glued(tmp_path: Path) -> None:
     assert read(tmp_path, "<table><tr><td>Brig<td>4.70<tr><td>Yawl<td>55</table>").text == "Brig | 4.70\n\nYawl | 55"
+
+
+def test_each_element_is_seen_once_however_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    frame = web._frame
+    monkeypatch.setattr(web, "_frame", lambda tag, is_of_page: seen.append(tag) or frame(tag, is_of_page))
+    assert read(tmp_path, "<div>" * 500 + PROSE + "<footer>Frame").text.endswith(PROSE[3:-4])
+    assert len(seen) < 600

@@ -64,5 +64,6 @@ READERS: dict[str, Callable[[Path], ReadItems]] = {
     ".jsonl": read_json_lines,
     ".json": read_json,
     ".csv": read_csv,
+    ".tsv": read_csv,
     **dict.fromkeys(CODE, read_code),
 }

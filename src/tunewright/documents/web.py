@@ -150,8 +150,7 @@ def _remove_frame(soup: BeautifulSoup) -> Iterator[Failure]:
 
     A page that would lose more than nine tenths of its text keeps all: there, the names mean something else.
     """
-    frames = [(tag, kind) for tag in soup.find_all(True) if (kind := _frame(tag))]
-    outermost = [(tag, kind) for tag, kind in frames if not any(_frame(parent) for parent in tag.parents)]
+    outermost = list(_frames(soup))
     total = len(soup.get_text())
     texts: dict[str, list[str]] = defaultdict(list)
     if sum(len(tag.get_text()) for tag, kind in outermost if kind != "navigation") > 0.9 * total:
@@ -164,12 +163,25 @@ def _remove_frame(soup: BeautifulSoup) -> Iterator[Failure]:
             yield Failure(part=kind, reason=BOILERPLATE, detail=" / ".join(filter(None, shown))[:200])
 
 
-def _frame(tag: Tag) -> str:
-    """Return which frame of a page an element is; empty if it is content."""
+def _frames(soup: BeautifulSoup) -> Iterator[tuple[Tag, str]]:
+    """Yield the outermost frames of a page in order; each element is seen once, however deep it is nested."""
+    from bs4.element import Tag
+
+    waiting: list[tuple[Tag, bool]] = [(soup, True)]
+    while waiting:
+        tag, is_of_page = waiting.pop()
+        if kind := _frame(tag, is_of_page):
+            yield tag, kind
+        else:
+            is_of_page = is_of_page and tag.name not in ("article", "main", "section", "blockquote")
+            waiting += [(child, is_of_page) for child in reversed(tag.contents) if isinstance(child, Tag)]
+
+
+def _frame(tag: Tag, is_of_page: bool) -> str:
+    """Return which frame an element is; empty if it is content. A footer may be that of an article, not of the page."""
     role = str(tag.get("role") or "").lower()
     if tag.name == "nav" or role in ("navigation", "menu", "menubar", "search", "tree"):
         return "navigation"
-    is_of_page = not any(parent.name in ("article", "main", "section", "blockquote") for parent in tag.parents)
     if role == "contentinfo" or tag.name == "footer" and is_of_page:
         return "footer"
     if role == "banner" and not tag.find("h1"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tunewright.errors import cause_of, regular
-from tunewright.text.encoding import damaged_byte, decode_text
+from tunewright.text.encoding import damaged_byte
 from tunewright.text.tables import read_table
 
 
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 
 def file_text(path: Path) -> str:
-    """Return a file's text.
+    """Return a file's text; a warning names a file whose encoding is not sure.
 
     Raises:
         OSError: it cannot be read.
