@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tunewright import console
 from tunewright.errors import cause_of, regular
 from tunewright.text.encoding import damaged_byte
 from tunewright.text.tables import read_table
@@ -30,7 +31,10 @@ def file_text(path: Path) -> str:
         OSError: it cannot be read.
         ValueError: it is not text; it says what it is.
     """
-    return decode_text(regular(path).read_bytes())
+    decoded = decode(regular(path).read_bytes())
+    if decoded.doubt and decoded.encoding != "UTF-8":  # damaged UTF-8 is named by its row
+        console.warning(f"{path}: {decoded.doubt}")
+    return decoded.text
 
 
 def file_rows(path: Path) -> Iterable[Row]:
