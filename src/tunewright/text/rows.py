@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from tunewright import console
 from tunewright.errors import cause_of, regular
-from tunewright.text.encoding import damaged_byte
+from tunewright.text.encoding import damaged_byte, decode
 from tunewright.text.tables import read_table
 
 
