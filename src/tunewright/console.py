@@ -102,12 +102,32 @@ def without_secrets(text: str) -> str:
     return _KEY.sub("…", _URL.sub(_bare_url, text))
 
 
+# Control characters as symbols: sent to a terminal, those of a foreign text could move its cursor, set its title or
+# write into its input. Marks that reverse the direction of a line are among them.
+_SYMBOLS: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
+    0x7F: 0x2421,
+    **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+
+
+def visible(text: str) -> str:
+    """Return the text with its control characters, except line ends and tabs, as symbols."""
+    return text.replace("\r\n", "\n").translate(_SYMBOLS)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return a text as every message is printed: without secrets, and without control characters."""
+    return Text(visible(without_secrets(text)), style=style)
+
+
 def _stderr(quiet: bool = True) -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, quiet=bool(_silent) and quiet)
 
 
 def data(text: str) -> None:
-    """Write program output to stdout, unchanged."""
+    """Write program output to stdout; only control characters change, see ``visible``."""
     stream(text if text.endswith("\n") else text + "\n")
 
 
@@ -120,7 +140,7 @@ def stream(text: str) -> None:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -132,7 +152,7 @@ def stream(text: str) -> None:
 
 def line(text: str = "", style: str = "") -> None:
     """Write one line to stderr, without secrets: a server or a library may have repeated one."""
-    _stderr().print(Text(without_secrets(text), style=style))
+    _stderr().print(_text(text, style))
 
 
 def heading(text: str) -> None:
@@ -149,18 +169,18 @@ def confirm(question: str) -> bool:
     """Return whether the user answers yes; without a terminal there is nobody to answer, and nothing is printed."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()) or _silent:
         return False
-    _stderr().print(Text(without_secrets(f"{question} [y/N] "), style="bold"), end="")
+    _stderr().print(_text(f"{question} [y/N] ", "bold"), end="")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def error(failure: TunewrightError) -> None:
     """Write an error with its cause and hint to stderr, without secrets."""
     console = _stderr(quiet=False)
-    console.print(Text(without_secrets(f"error: {failure.headline}"), style="bold red"))
+    console.print(_text(f"error: {failure.headline}", "bold red"))
     if failure.cause:
-        console.print(Text(without_secrets(f"  {failure.cause}")))
+        console.print(_text(f"  {failure.cause}"))
     if failure.hint:
-        console.print(Text(without_secrets(f"\n  hint: {failure.hint}"), style="cyan"))
+        console.print(_text(f"\n  hint: {failure.hint}", "cyan"))
 
 
 def rough_duration(seconds: float) -> str:
@@ -174,16 +194,16 @@ def rough_duration(seconds: float) -> str:
 
 def segments(parts: Sequence[tuple[str, str]]) -> None:
     """Write pieces of text to stderr as one block, each piece with its rich style."""
-    _stderr().print(Text.assemble(*parts))
+    _stderr().print(Text.assemble(*[(visible(text), style) for text, style in parts]))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stderr; columns after the first are right-aligned."""
-    grid = Table(title=title or None, title_justify="left", header_style="bold")
+    grid = Table(title=_text(title) if title else None, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        grid.add_column(_text(column), justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*[Text(cell) for cell in row])
+        grid.add_row(*[_text(cell) for cell in row])
     _stderr().print(grid)
 
 
@@ -211,25 +231,25 @@ class ProgressBar:
         console = _stderr()
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("  {task.description}"),
+                TextColumn("  {task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 _RateColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 console=console,
             )
             self._bar.start()
-            self._bar.add_task(self.label, total=self.total, note="")
+            self._bar.add_task(visible(self.label), total=self.total, note="")
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count finished units; ``note`` is shown beside the bar."""
         self._count += count
         if self._bar is not None:
-            self._note = note or self._note
+            self._note = visible(note) or self._note
             self._bar.update(self._bar.task_ids[0], advance=count, note=self._note)
         elif time.monotonic() - self._last_line > _LINE_INTERVAL_S:
             self._last_line = time.monotonic()
@@ -240,9 +260,9 @@ class ProgressBar:
 
     def note(self, text: str) -> None:
         """Show a text beside the bar until the next note; without a terminal, on a line of its own."""
-        self._note = text
+        self._note = visible(text)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], note=text)
+            self._bar.update(self._bar.task_ids[0], note=self._note)
         elif text:
             line(f"  {self.label} {self._count}/{self.total} {text}")
 
@@ -277,7 +297,7 @@ class Columns:
 
     def add(self, name: str, piece: str) -> None:
         """Append to the text of that name."""
-        self._texts[name] += piece
+        self._texts[name] += visible(piece)
 
     def _latest(self) -> Table:
         return self._grid(max(1, self._console.height - 3))
@@ -287,7 +307,7 @@ class Columns:
         grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
         cells = []
         for name, text in self._texts.items():
-            grid.add_column(name, width=width, overflow="fold")
+            grid.add_column(_text(name), width=width, overflow="fold")
             lines = Text(text).wrap(self._console, width, overflow="fold")
             cells.append(Text("\n").join(lines if max_lines is None else lines[-max_lines:]))
         grid.add_row(*cells)

@@ -71,7 +71,7 @@ for _, _listed in _SECTIONS:
 def report_error(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
-    from tunewright.console import without_secrets
+    from tunewright.console import visible, without_secrets
     from tunewright.errors import TunewrightError, command
 
     if isinstance(error, KeyboardInterrupt):
@@ -80,7 +80,7 @@ def report_error(error: BaseException) -> int:
     if os.environ.get("TUNEWRIGHT_TRACEBACK"):
         import traceback
 
-        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
+        click.echo(visible(without_secrets("".join(traceback.format_exception(error)))), err=True, nl=False)
     if isinstance(error, TunewrightError):
         console.error(error)
         return error.exit_code
@@ -100,11 +100,11 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         commands.main(args=arguments, prog_name="tunewright", standalone_mode=False)
     except click.ClickException as error:
-        from tunewright.console import without_secrets
+        from tunewright.console import visible, without_secrets
 
         shown = io.StringIO()
         error.show(shown)
-        click.echo(without_secrets(shown.getvalue()), err=True, nl=False)
+        click.echo(visible(without_secrets(shown.getvalue())), err=True, nl=False)
         sys.exit(error.exit_code)
     except (Exception, KeyboardInterrupt, click.Abort) as error:
         sys.exit(report_error(KeyboardInterrupt() if isinstance(error, click.Abort) else error))
