@@ -10,6 +10,7 @@ import pytest
 from support.office_files import NOTEBOOK, RTF, TEX, mailbox, message
 from tunewright.documents.markup import Failure, ReadDocument
 from tunewright.documents.readers import CODE, READERS
+from tunewright.documents.sandbox import read_files
 
 
 def read_all(folder: Path, name: str, content: str | bytes) -> list[ReadDocument | Failure]:
@@ -100,3 +101,24 @@ def test_source_code_keeps_its_lines(tmp_path: Path) -> None:
     document = read(tmp_path, "a.py", code)
     assert (document.title, document.text) == ("a.py", code)
     assert {".py", ".java", ".rs", ".sql"} < set(CODE)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "$",
+        "\\section{",
+        "\\begin{equation}",
+        "\\begin{verbatim}x",
+        "\\begin{tabular}{l",
+        "\\footnote{",
+        "\\cite[a",
+        "\\title{",
+        "\\[",
+    ],
+)
+def test_markup_that_never_closes_takes_linear_time(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "a.tex"
+    path.write_text(part * 20_000 + "The end.")  # in quadratic time, a minute
+    ((_, reading),) = read_files([path], timeout_s=30)
+    assert not reading.failures or reading.failures[0].reason != "timed out"

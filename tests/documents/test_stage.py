@@ -258,17 +258,20 @@ def test_parts_that_are_not_read_and_encodings_are_counted_and_shown(
     docs = tmp_path / "docs"
     docs.mkdir()
     write_pdf(docs / "scans.pdf", [["Some words stand on this page."], [], []])
+    write_pdf(docs / "scans2.pdf", [["Some words stand on this page."], []])  # a duplicate, but for its scan
     (docs / "page.html").write_text("<nav>Home</nav><p>The pier is 40 m long.</p><footer>Elm 1999</footer>")
     (docs / "russian.txt").write_bytes("Портовый сбор составляет триста крон в день. Капитан платит.".encode("cp1251"))
     (docs / "short.txt").write_bytes("Grüße aus Köln".encode("cp1252"))
     run = RunFolder.create(tmp_path / "run")
     summary = ingest(run, recipe(tmp_path, "docs", base=base))
-    assert (summary.num_in, summary.num_out, summary.rejected) == (4, 4, {})
-    assert summary.figures["parts left out"] == "2 boilerplate, 1 no text"
+    assert (summary.num_in, summary.num_out, summary.rejected) == (5, 4, {"duplicate document": 1})
+    assert summary.figures["parts left out"] == "2 boilerplate, 2 no text"
     assert summary.figures["encodings"] == "1 windows-1251, 1 windows-1252"
     rejected = {(r.id, r.reason) for r in run.read_records("rejected.jsonl", Rejection)}
     assert rejected == {
         ("scans.pdf#pages 2-3", "no text"),
+        ("scans2.pdf#page 2", "no text"),
+        ("scans2.pdf", "duplicate document"),
         ("page.html#navigation", "boilerplate"),
         ("page.html#footer", "boilerplate"),
     }

@@ -258,6 +258,8 @@ def _read_documents(
                 rejections.append(_rejection(_source(name, failure.part), failure.reason, failure.detail))
             for read in reading.documents:
                 source = _unique(_source(name, read.part), documents)
+                parts += [_rejection(_source(source, p.part), p.reason, p.detail) for p in read.left_out]
+                doubts += [f"{source}: {doubt}" for doubt in read.doubts]
                 if not read.sections:
                     rejections.append(_rejection(source, "empty document"))
                 elif read.text in first_source:
@@ -266,8 +268,6 @@ def _read_documents(
                 else:
                     first_source[read.text] = source
                     documents[source] = _document(read, source)
-                    parts += [_rejection(_source(source, p.part), p.reason, p.detail) for p in read.left_out]
-                    doubts += [f"{source}: {doubt}" for doubt in read.doubts]
             bar.advance()
     _warn(doubts, "more documents may not be read right: look at documents.jsonl")
     return list(documents.values()), rejections, parts

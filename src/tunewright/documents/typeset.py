@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunewright.documents.markup import (
@@ -28,18 +28,19 @@ _LEVELS = {
     "subparagraph": 6,
 }
 _HEADING = re.compile(rf"\\({'|'.join(_LEVELS)})\*?\s*(?:\[[^\]\n]*\])?\s*\{{")
-_VERBATIM = re.compile(r"\\begin\{(verbatim|lstlisting|minted)\*?\}.*?\\end\{\1\*?\}", re.DOTALL)
+_VERBATIM = re.compile(r"\\begin\{(?:verbatim|lstlisting|minted)\*?\}")
 _MATH = re.compile(
-    r"(?<!\\)\$\$.+?\$\$|(?<![\\$])\$[^$\n]+(?:\n[^$\n]+)*\$|\\\[.+?\\\]|\\\(.+?\\\)"
-    r"|\\begin\{(equation|align|gather|multline|eqnarray|displaymath|math|flalign|alignat)(\*?)\}.*?\\end\{\1\2\}",
-    re.DOTALL,
+    r"(?<!\\)\$\$|\\\[|\\\("
+    r"|\\begin\{(?:equation|align|gather|multline|eqnarray|displaymath|math|flalign|alignat)\*?\}"
 )
-_TABLE = re.compile(r"\\begin\{(tabular[x*]?|longtable|array)\}(.*?)\\end\{\1\}", re.DOTALL)
+_INLINE = re.compile(r"(?<![\\$])\$[^$\n]+(?:\n[^$\n]+)*\$")
+_TABLE = re.compile(r"\\begin\{(?:tabular[x*]?|longtable|array)\}")
+_CLOSING = {"$$": "$$", r"\[": r"\]", r"\(": r"\)"}
 # Commands whose argument no reader sees, or sees in another way.
 _UNSEEN = re.compile(
     r"\\(?:label|bibliography|bibliographystyle|usepackage|documentclass|input|include"
     r"|includegraphics|vspace|hspace|setlength|setcounter|bibliographystyle|pagestyle|thispagestyle|newcommand|renewcommand|index|hypersetup)"
-    r"\*?\s*(?:\[[^\]]*\]\s*)*(?:\{[^{}]*\}\s*)?"
+    r"\*?\s*(?:\[[^\]]{0,500}\]\s*)*(?:\{[^{}]*\}\s*)?"
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}(?:\[[^\]\n]*\])?")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?[ \t]*")
@@ -67,15 +68,16 @@ def read_tex(path: Path) -> ReadItems:
 
     text = text.replace("\ue000", "").replace("\ue001", "")
     left_out = list(_left_out(_COMMENT.sub("", text)))
-    text = _VERBATIM.sub(lambda match: hold(match[0].partition("}")[2].rpartition("\\end")[0].strip("\n")), text)
+    text = _replaced(text, _VERBATIM, lambda piece, inner: hold(inner.strip("\n")))
     text = _COMMENT.sub(r"\1", text)
     title, author = (_bare(_argument(text, name)) for name in ("title", "author"))
     before, start, body = text.partition(r"\begin{document}")
     body = body.partition(r"\end{document}")[0] if start else before
     for name in ("title", "author", "date"):
         body = body.replace(f"\\{name}{{{_argument(body, name)}}}", "")
-    body = _MATH.sub(lambda match: hold(_formula(match)), body)
-    body = _TABLE.sub(lambda match: "\n\n" + _rows(match[2]) + "\n\n", body)
+    body = _replaced(body, _MATH, lambda piece, inner: hold(_formula(piece)))
+    body = _INLINE.sub(lambda match: hold(match[0]), body)
+    body = _replaced(body, _TABLE, lambda piece, inner: f"\n\n{_rows(inner)}\n\n")
 
     def whole(part: str) -> str:
         return re.sub("\ue000(\\d+)\ue001", lambda match: literal[int(match[1])], _bare(part))
@@ -88,18 +90,39 @@ def read_tex(path: Path) -> ReadItems:
 def _left_out(text: str) -> Iterator[Failure]:
     """Yield the pictures and files that a source includes, which are not read with it."""
     for part, commands in (("figures", "includegraphics"), ("included files", "input|include|subfile|bibliography")):
-        names = re.findall(rf"\\(?:{commands})\s*(?:\[[^\]]*\])?\{{([^{{}}]+)\}}", text)
+        names = re.findall(rf"\\(?:{commands})\s*(?:\[[^\]]{0, 500}\])?\{{([^{{}}]+)\}}", text)
         if names:
             yield Failure(part=part, reason="not read", detail=single_line(", ".join(names))[:200])
 
 
-def _formula(match: re.Match[str]) -> str:
-    return re.sub(r"\\label\{[^{}]*\}", "", match[0])
+def _replaced(text: str, opening: re.Pattern[str], replacement: Callable[[str, str], str]) -> str:
+    """Return the text with each stretch from an opening to its closing replaced, by the stretch and what is inside it.
+
+    The time is linear: a closing that is missing once is not searched again.
+    """
+    pieces: list[str] = []
+    missing: set[str] = set()
+    at = kept = 0
+    while match := opening.search(text, at):
+        closing = _CLOSING.get(match[0]) or match[0].replace("begin", "end", 1)
+        end = -1 if closing in missing else text.find(closing, match.end())
+        if end < 0:
+            missing.add(closing)
+            at = match.end()
+            continue
+        at = end + len(closing)
+        pieces += [text[kept : match.start()], replacement(text[match.start() : at], text[match.end() : end])]
+        kept = at
+    return "".join(pieces) + text[kept:]
+
+
+def _formula(text: str) -> str:
+    return re.sub(r"\\label\{[^{}]*\}", "", text)
 
 
 def _argument(text: str, command: str) -> str:
     """Return the argument of a command in braces; empty if there is none."""
-    start = re.search(rf"\\{command}\s*(?:\[[^\]]*\])?\{{", text)
+    start = re.search(rf"\\{command}\s*(?:\[[^\]]{0, 500}\])?\{{", text)
     return text[start.end() : _closing(text, start.end())] if start else ""
 
 
@@ -125,14 +148,14 @@ def _sections(body: str) -> Iterator[Block]:
 
 def _rows(content: str) -> str:
     """Return the rows of a table as lines with bars."""
-    content = re.sub(r"^\s*(?:\[[^\]]*\])?(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*)+", "", content)
+    content = re.sub(r"^\s*(?:\[[^\]]{0,500}\])?(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*)+", "", content)
     content = re.sub(
         r"\\(?:hline|toprule|midrule|bottomrule|cline\{[^{}]*\}|cmidrule(?:\([^)]*\))?\{[^{}]*\})", "", content
     )
     content = re.sub(r"\\multi(?:column|row)\{[^{}]*\}\{[^{}]*\}", "", content)
     rows = [
         " | ".join(cell.strip() for cell in re.split(r"(?<!\\)&", row))
-        for row in re.split(r"\\\\(?:\[[^\]]*\])?", content)
+        for row in re.split(r"\\\\(?:\[[^\]]{0,500}\])?", content)
     ]
     return "\n".join(" ".join(row.split()) for row in rows if row.strip(" |\n"))
 
@@ -141,7 +164,7 @@ def _bare(text: str) -> str:
     """Return text without its commands; their arguments are text, notes stand in brackets."""
     text = _UNSEEN.sub("", text)
     text = re.sub(
-        r"\\(?:ref|eqref|pageref|autoref|[Cc]ref|cite[a-z]*)\*?\s*(?:\[[^\]]*\]\s*)*\{([^{}]*)\}", r"[\1]", text
+        r"\\(?:ref|eqref|pageref|autoref|[Cc]ref|cite[a-z]*)\*?\s*(?:\[[^\]]{0,500}\]\s*)*\{([^{}]*)\}", r"[\1]", text
     )
     text = _ENVIRONMENT.sub("\n\n", text)
     text = _ACCENT.sub(lambda match: (match[3] or match[4]) + _ACCENTS[match[1] or match[2]], text)
