@@ -183,7 +183,7 @@ STAGES = (
             RunFile.RULE_HISTORY,
         ),  # comparison.csv is the user's to fill in, and so no part of what must not change
         ("base model", "compared models", "sentence model"),
-        version=14,
+        version=15,
     ),
     Stage(
         "judge",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.evaluation.arms import arm_prompt, majority_answer, shots_by_arm, similar_shots
+from tunewright.evaluation.arms import arm_prompts, majority_answer, shots_by_arm, similar_shots
 from tunewright.records import Message, Question, Sample
 
 TEXTS = ("The cache of the login service was full", "Rain on the roof", "The login service timed out")
@@ -22,9 +22,9 @@ def test_the_most_similar_sample_stands_last_before_the_question() -> None:
     question = Question(
         id="q", ring="learned", document="d", question="A login service timed out", gold="x", answerable=True
     )
-    prompt = arm_prompt("similar-shot", question, "Be brief.", shots, {})
+    prompt = next(arm_prompts("similar-shot", question, "Be brief.", shots, {}))
     assert [m.content for m in prompt if m.role == "user"][-2:] == [TEXTS[2], "A login service timed out"]
-    assert len(arm_prompt("base", question, "Be brief.", shots, {})) == 2
+    assert len(next(arm_prompts("base", question, "Be brief.", shots, {}))) == 2
 
 
 def test_where_no_sample_can_be_shown_neither_arm_has_examples() -> None:

@@ -79,6 +79,17 @@ def test_batches_hold_every_job_once_longest_first():
     assert planned[0] == [1, 3]
 
 
+def test_long_jobs_get_smaller_batches():
+    """The tokens of a batch, padding and answers included, have a limit: a few long prompts took all memory."""
+    lengths = [2000, 1900, 1500, 700, 600, *[50] * 40]
+    planned = batches([AnswerJob([0] * length, [0] * 5) for length in lengths], 8)
+    assert [len(batch) for batch in planned] == [2, 2, 6, 8, 8, 8, 8, 3]
+    assert all(len(batch) * lengths[batch[0]] <= 8 * 512 for batch in planned)
+    golds = batches([AnswerJob([0] * 9, [0] * 300, contrast_ids=[0] * 400) for _ in range(8)], 8)
+    assert [len(batch) for batch in golds] == [1] * 8
+    assert batches([AnswerJob([0] * 99_999, []), AnswerJob([0], [])], 8) == [[0], [1]]
+
+
 def test_end_ids_hold_the_turn_end(loaded):
     model, tokenizer = loaded
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_ids(tokenizer, model)

@@ -9,7 +9,7 @@ import pytest
 from support.families import make_family
 from tunewright.commands.serve import rebuild_hint, serve, tuned_gguf
 from tunewright.errors import StageError
-from tunewright.evaluation.arms import arm_prompt
+from tunewright.evaluation.arms import arm_prompts
 from tunewright.models.chat_template import exam_prompt
 from tunewright.models.source import read_config
 from tunewright.recipe import load_recipe, parse_recipe
@@ -63,4 +63,4 @@ def test_the_prompts_of_the_canaries_are_those_of_the_exam(passage):
     words = {"ring": "learned", "document": "d", "gold": "426", "answerable": True, "passage": passage}
     question = Question(id="q", question="How many?", **words)
     for arm in ("base", "tuned"):
-        assert exam_prompt("Be brief.", question) == arm_prompt(arm, question, "Be brief.", {}, {})
+        assert exam_prompt("Be brief.", question) == next(arm_prompts(arm, question, "Be brief.", {}, {}))

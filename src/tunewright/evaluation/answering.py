@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from tunewright.errors import RunFolderError, reading
-from tunewright.evaluation.arms import BASE_AND_TUNED, Passages, Shots, arm_prompt
+from tunewright import console
+from tunewright.errors import RunFolderError, StageError, reading
+from tunewright.evaluation.arms import BASE_AND_TUNED, Passages, Shots, arm_prompts
 from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_again, answer_all, batch_size
 from tunewright.evaluation.retention import RetentionExam
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
 from tunewright.models.model_pool import ModelPool, ModelWeights
+from tunewright.models.student import context_tokens
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Message, Question, RetentionAnswer, RetentionItem, digest
 from tunewright.run_folder import Journal
@@ -70,13 +72,17 @@ def question_jobs(
     shots: Mapping[str, Shots] = MappingProxyType({}),
     passages: Mapping[str, Passages] = MappingProxyType({}),
 ) -> dict[str, KeyedJobs]:
-    """Return each arm's jobs, as ``all_answers`` answers them; ``pool`` gives the tokenizers."""
+    """Return each arm's jobs, as ``all_answers`` answers them; ``pool`` gives the tokenizers.
 
-    def prompt(arm: str, question: Question) -> tuple[Message, ...]:
-        return arm_prompt(arm, question, recipe.system_prompt, shots, passages)
+    Raises:
+        StageError: a question alone does not fit the context of the model that answers it.
+    """
+
+    def prompts(arm: str, question: Question) -> Iterator[tuple[Message, ...]]:
+        return arm_prompts(arm, question, recipe.system_prompt, shots, passages)
 
     return {
-        arm: _keyed_jobs(recipe, questions, partial(prompt, arm), weights, pool.tokenizer(weights))
+        arm: _keyed_jobs(recipe, questions, arm, partial(prompts, arm), weights, pool.tokenizer(weights))
         for arm, weights in weights_by_arm.items()
     }
 
@@ -89,32 +95,57 @@ def _shown(output: Mapping[str, Any], reasoning: str) -> Mapping[str, Any]:
 def _keyed_jobs(
     recipe: Recipe,
     questions: Sequence[Question],
-    prompt_of: Callable[[Question], Sequence[Message]],
+    arm: str,
+    prompts_of: Callable[[Question], Iterable[Sequence[Message]]],
     weights: ModelWeights,
     tokenizer: Any,
 ) -> KeyedJobs:
     """Return an arm's jobs: prompt and gold tokens in the tokens of its own base, each with its answer's key.
 
-    The key is a digest of all that the answer depends on.
+    The key is a digest of all that the answer depends on. A prompt that leaves no room for an answer in the base's
+    context is replaced by the first shorter one that does, and counted.
     """
-    max_new_tokens = recipe.evaluation.max_new_tokens
+    max_new_tokens, context = recipe.evaluation.max_new_tokens, context_tokens(weights.recipe)
+    num_shortened = 0
 
     def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
         conversation = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
         return [label for label in conversation.labels[skip:] if label != IGNORED]
 
     def job(question: Question) -> AnswerJob:
-        prompt = prompt_of(question)
-        prompt_ids = encode_prompt(tokenizer, prompt)
+        nonlocal num_shortened
         changed = false_gold(question, recipe.seed)
-        contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else ()
-        return AnswerJob(prompt_ids, answer_ids(prompt, len(prompt_ids), question.gold), contrast_ids=contrast)
+        for number, prompt in enumerate(prompts_of(question)):
+            prompt_ids = encode_prompt(tokenizer, prompt)
+            if len(prompt_ids) + max_new_tokens > context:
+                continue
+            gold = answer_ids(prompt, len(prompt_ids), question.gold)
+            contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else []
+            if len(prompt_ids) + max(len(gold), len(contrast)) <= context:
+                num_shortened += number > 0
+                return AnswerJob(prompt_ids, gold, contrast_ids=contrast)
+        raise _does_not_fit(question, arm, len(prompt_ids), max_new_tokens, context)
 
     def key(job: AnswerJob) -> str:
         contrast = [list(job.contrast_ids)] if job.contrast_ids else []
         return digest(weights.identity, max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast)
 
-    return [(key(job), job) for job in map(job, questions)]
+    jobs = [(key(job), job) for job in map(job, questions)]
+    if num_shortened:
+        console.warning(
+            f"{arm}: {num_shortened} of {len(questions)} prompts show fewer examples or passages than the recipe asks "
+            f"for: the model's context of {context:,} tokens holds no more"
+        )
+    return jobs
+
+
+def _does_not_fit(question: Question, arm: str, num_tokens: int, max_new_tokens: int, context: int) -> StageError:
+    return StageError(
+        f"a question does not fit the context of the model that answers for {arm}",
+        f"question {question.id} ({question.question[:60]!r}) has {num_tokens:,} tokens alone, and with an answer of "
+        f"{max_new_tokens} only {context:,} fit",
+        "shorten it in the exam, or lower evaluation.max_new_tokens; of a compared base: leave that base out",
+    )
 
 
 def false_gold(question: Question, seed: int) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tunewright.metrics import read_object
@@ -161,11 +161,22 @@ def majority_answers(questions: Sequence[Question], text: str) -> list[Answer]:
     return [Answer(question=q.id, arm=Arm.MAJORITY, text=text, finish="stop", **cost) for q in questions]
 
 
-def arm_prompt(
+def arm_prompts(
     arm: str, question: Question, system_prompt: str, shots: Mapping[str, Shots], passages: Mapping[str, Passages]
-) -> tuple[Message, ...]:
-    """Return the conversation that an arm continues."""
-    context = passages[arm](question) if arm in passages and question.passage is None else ()
-    shown = shots[arm](question.question) if arm in shots else ()
-    examples = [m for sample in shown for m in sample.messages if m.role != "system"]
-    return exam_prompt(system_prompt, question, context, examples)
+) -> Iterator[tuple[Message, ...]]:
+    """Yield the conversation that an arm continues, then shorter ones, for a model whose context it does not fit.
+
+    Examples give way first, the first of them (the least similar) before the others; then retrieved passages, the last
+    (the least relevant) before the others. The system prompt, the question and its own passage never do.
+    """
+    context = list(passages[arm](question)) if arm in passages and question.passage is None else []
+    shown = list(shots[arm](question.question)) if arm in shots else []
+    while True:
+        examples = [m for sample in shown for m in sample.messages if m.role != "system"]
+        yield exam_prompt(system_prompt, question, context, examples)
+        if shown:
+            shown = shown[1:]
+        elif context:
+            context = context[:-1]
+        else:
+            return

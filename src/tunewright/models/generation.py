@@ -66,13 +66,32 @@ class Output:
     contrast_nll: float | None = None
 
 
+_PROMPT_TOKENS, _GOLD_TOKENS = 512, 64  # of a usual job: a batch has no more in all than ``batch_size`` of these
+
+
 def batches(jobs: Sequence[AnswerJob], batch_size: int) -> list[list[int]]:
     """Return the jobs' indices in batches of similar length, longest first, so that a lack of memory shows at once.
 
-    A pure function of all jobs: a resumed run forms the same batches, and so gets the same answers.
+    A batch has at most ``batch_size`` jobs, and fewer where they are long: its memory grows with its tokens, padding
+    included. A pure function of all jobs: a resumed run forms the same batches, and so gets the same answers.
     """
     order = sorted(range(len(jobs)), key=lambda number: (-len(jobs[number].prompt_ids), number))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    planned: list[list[int]] = []
+    longest_gold = 0
+    for number in order:
+        job = jobs[number]
+        num_gold = max(len(job.gold_ids), len(job.contrast_ids))
+        num_rows, longest_gold = len(planned[-1]) + 1 if planned else 0, max(longest_gold, num_gold)
+        fits = planned and (
+            num_rows <= batch_size
+            and num_rows * len(jobs[planned[-1][0]].prompt_ids) <= batch_size * _PROMPT_TOKENS
+            and num_rows * longest_gold <= batch_size * _GOLD_TOKENS
+        )
+        if not fits:
+            planned.append([])
+            longest_gold = num_gold
+        planned[-1].append(number)
+    return planned
 
 
 def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:

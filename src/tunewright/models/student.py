@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunewright.models.chat_template import load_tokenizer
+from tunewright.models.families import shape_of
 from tunewright.models.loading import compute_dtype, load_base
-from tunewright.models.source import identity, locate
+from tunewright.models.source import identity, locate, read_config
 from tunewright.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def lora_rank(rank: int) -> int:
 def student_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """Load the tokenizer with the recipe's added tokens."""
     return load_tokenizer(locate(recipe.model.base, recipe.folder), recipe.model.added_tokens)
+
+
+def context_tokens(recipe: Recipe) -> int:
+    """Return the most tokens of prompt and answer together that the base was made for; very many if it states none."""
+    shape = shape_of(read_config(locate(recipe.model.base, recipe.folder)))
+    return int(shape.get("max_position_embeddings") or shape.get("n_positions") or 1 << 30)
 
 
 def student_base(

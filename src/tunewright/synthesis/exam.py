@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tunewright.models.chat_template import passage_text
+from tunewright import console
+from tunewright.models.chat_template import encode_prompt, exam_prompt, passage_text
+from tunewright.models.student import context_tokens, student_tokenizer
+from tunewright.recipe import Recipe
 from tunewright.records import Document, Question, QuestionKind, Rejection, Ring, Sample, digest
 from tunewright.settings import WrittenKind
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
@@ -37,6 +40,31 @@ def without_planted(questions: Sequence[Question], own: bool) -> tuple[list[Ques
             rejections.append(Rejection(stage=EXAM_STAGE, id=question.id, reason=PLANTED, detail=fault))
         else:
             kept.append(question)
+    return kept, rejections
+
+
+TOO_LONG = "longer than the model's context"
+_TEMPLATE_TOKENS = 512  # more than any template adds to a question
+
+
+def without_too_long(questions: Sequence[Question], recipe: Recipe) -> tuple[list[Question], list[Rejection]]:
+    """Return the questions that fit the student's context with their own passage and an answer, and the others."""
+    context, room = context_tokens(recipe), recipe.evaluation.max_new_tokens
+    tokenizer = None
+    kept, rejections = [], []
+    for question in questions:
+        prompt = exam_prompt(recipe.system_prompt, question)
+        num_bytes = sum(len(text.encode()) for text in (*(turn.content for turn in prompt), *question.golds))
+        if num_bytes + room + _TEMPLATE_TOKENS > context:  # a token has at least a byte
+            tokenizer = tokenizer or student_tokenizer(recipe)
+            num_tokens = len(encode_prompt(tokenizer, prompt))
+            num_gold = len(tokenizer(question.gold, add_special_tokens=False)["input_ids"]) + 1
+            if num_tokens + max(room, num_gold) > context:
+                detail = f"{num_tokens:,} tokens and an answer of {max(room, num_gold):,}, in a context of {context:,}"
+                rejections.append(Rejection(stage=EXAM_STAGE, id=question.id, reason=TOO_LONG, detail=detail))
+                console.warning(f"the question {question.question[:60]!r} is left out: {TOO_LONG} ({detail})")
+                continue
+        kept.append(question)
     return kept, rejections
 
 

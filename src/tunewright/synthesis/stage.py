@@ -27,7 +27,7 @@ from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
 from tunewright.synthesis.context import EXAM_STAGE, SYNTH_STAGE, TaskContext
-from tunewright.synthesis.exam import held_out_questions, without_planted, write_exam
+from tunewright.synthesis.exam import held_out_questions, without_planted, without_too_long, write_exam
 from tunewright.synthesis.own_exam import CONTRADICTED, read_own_exam
 from tunewright.synthesis.questions import chunks_by_document
 from tunewright.synthesis.tasks import TASKS, check_tasks, tasks_of
@@ -114,6 +114,8 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
             questions += written
             rejections = [*rejections, *faulty, *harmful, *planted]
             figures = _teacher_figures(teacher)
+    questions, too_long = without_too_long(questions, recipe)
+    rejections = [*rejections, *too_long]
     rejected = run.reject(EXAM_STAGE, rejections)
     if not questions:
         num_per_document = recipe.exam.learned_per_document + recipe.exam.unseen_per_document

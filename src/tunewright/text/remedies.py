@@ -52,6 +52,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "the server stopped its replies, as content filters do: use another server",
     ),
     (
+        "longer than the model's context",
+        "shorten the questions and their passages, or take a base with a longer context (model.base)",
+    ),
+    (
         "document has no sentence",
         "a question needs a full sentence of running text: bring longer documents (scans need text recognition, OCR), "
         "or your own exam.file and synthesis.data",
