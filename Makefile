@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check bench format docs clean
+.PHONY: demo test check check-floors bench format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed"; echo; echo "  hint: make PYTHON=python3.12"; exit 1; }
@@ -27,6 +27,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Long (it downloads the oldest versions that pyproject.toml allows), so it is run by hand before a release.
+FLOORS := build/floors
+check-floors:
+	mkdir -p build
+	sed -nE 's/^    "([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+)",$$/\1==\3/p' pyproject.toml | sort -u > $(FLOORS).txt
+	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(FLOORS).txt --editable . pytest hypothesis
+	$(FLOORS)/bin/python -m pytest -q tests/documents tests/models tests/text tests/training/test_loop.py
 
 # On a GPU also: gpu.py (speed, memory), equality.py (losses), generation.py; each says in its head what it measures.
 bench: $(STAMP)

@@ -16,6 +16,8 @@ TunewrightError            exit code
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import stat
 from collections.abc import Iterator
@@ -102,6 +104,28 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, KeyError | AttributeError | TypeError | IndexError | AssertionError | MemoryError):
         return f"{type(error).__name__}: {first}".rstrip(": ")  # says little without the name
     return first or type(error).__name__
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, then run the same command again: it resumes",
+    errno.EDQUOT: "free some of your quota, then run the same command again: it resumes",
+    errno.EMFILE: "allow more open files (ulimit -n 4096), then run the same command again",
+}
+
+
+def trouble(error: BaseException) -> StageError | None:
+    """Return what the system says where a file, the disk, a connection or the memory failed: no defect of a program."""
+    if isinstance(error, MemoryError):
+        hint = "close other programs, or take a smaller model or smaller files"
+        return StageError("the memory of this machine is used up", str(error), hint)
+    if not isinstance(error, OSError) or not (error.errno or isinstance(error, TimeoutError)):
+        return None
+    name = error.filename if error.filename is not None else ""
+    name = os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+    hint = _REMEDIES.get(error.errno or 0, "check that file or folder, its permissions and its disk, then run again")
+    return StageError(
+        f"cannot use {name}" if name else "the system refuses a file or a connection", cause_of(error), hint
+    )
 
 
 def is_lack_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """The commands as a user types them: exit codes, hints, no torch in --help."""
 
+import errno
 import json
 import os
 import shlex
@@ -14,7 +15,7 @@ import pytest
 from support.faulty_server import Answer, fake_teacher
 from support.warm_process import run_command
 from support.whole_path import asks, write_recipe
-from tunewright.cli import commands
+from tunewright.cli import commands, report_error
 
 COMMANDS = tuple(commands.commands)
 
@@ -314,3 +315,31 @@ def test_closed_or_odd_input_and_output(finished):
         trace = [*command[:-2], "trace", str(run), document]
         result = subprocess.run(trace, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     refused(result, 1, "cannot write to standard output")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.EROFS, os.strerror(errno.EROFS), "/run/report.html"),
+            ("cannot use /run/report.html", "Read-only"),
+        ),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), b"/a"), ("cannot use /a", "Permission denied")),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ("No space left", "free some space")),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "x"), ("Too many open files", "ulimit")),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "gone"), ("cannot use gone", "No such file")),
+        (ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)), ("Connection reset",)),
+        (MemoryError(), ("the memory of this machine is used up",)),
+    ],
+)
+def test_ordinary_trouble_is_an_error_with_its_cause_and_no_defect(error, words, capsys):
+    assert report_error(error) == 3
+    shown = capsys.readouterr().err
+    assert "defect" not in shown and "hint" in shown
+    assert all(word in shown for word in words)
+
+
+def test_an_error_of_the_program_is_a_defect(capsys):
+    for error in (ValueError("x"), KeyError("x"), OSError("a library's own words"), AssertionError()):
+        assert report_error(error) == 3
+        assert "defect" in capsys.readouterr().err

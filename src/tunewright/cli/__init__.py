@@ -72,7 +72,7 @@ def report_error(error: BaseException) -> int:
     """Print an error; return its exit code."""
     from tunewright import console
     from tunewright.console import visible, without_secrets
-    from tunewright.errors import TunewrightError, command
+    from tunewright.errors import TunewrightError, command, trouble
 
     if isinstance(error, KeyboardInterrupt):
         console.line("\ninterrupted; a run keeps its finished work, and the same command continues it")
@@ -81,6 +81,7 @@ def report_error(error: BaseException) -> int:
         import traceback
 
         click.echo(visible(without_secrets("".join(traceback.format_exception(error)))), err=True, nl=False)
+    error = trouble(error) or error
     if isinstance(error, TunewrightError):
         console.error(error)
         return error.exit_code
