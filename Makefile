@@ -32,7 +32,7 @@ check: $(STAMP)
 FLOORS := build/floors
 check-floors:
 	mkdir -p build
-	sed -nE 's/^    "([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+)",$$/\1==\3/p' pyproject.toml | sort -u > $(FLOORS).txt
+	sed -nE 's/^    "([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+)",$$/\1==\3.*/p' pyproject.toml | sort -u > $(FLOORS).txt
 	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(FLOORS).txt --editable . pytest hypothesis
 	$(FLOORS)/bin/python -m pytest -q tests/documents tests/models tests/text tests/training/test_loop.py
