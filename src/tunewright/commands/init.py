@@ -60,7 +60,7 @@ def papers_demo() -> Recipe:
 
     return Recipe(
         documents=DocumentSettings(paths=(str(abstracts_folder()),), chunk_tokens=128),
-        exam=ExamSettings(learned_per_document=2, unseen_per_document=3),
+        exam=ExamSettings(learned_per_document=2, unseen_per_document=3, retention_items=100),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
         training=TrainingSettings(epochs=4, batch_size=8, learning_rate=7e-4, checkpoint_steps=10),
         retrieval=RetrievalSettings(passages=1),
