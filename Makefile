@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check check-floors bench format docs clean
+.PHONY: demo test test-all check check-floors bench format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed"; echo; echo "  hint: make PYTHON=python3.12"; exit 1; }
@@ -21,6 +21,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
+
+# The slow tests too; the tests of a GPU run apart (pytest -m gpu).
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -n auto -m 'not gpu'
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

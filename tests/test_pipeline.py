@@ -99,6 +99,7 @@ def test_a_changed_setting_reaches_only_the_stages_that_read_it(tmp_path, recipe
     assert [state.stage.name for state in states if state.state != "fresh"] == ["evaluate", "report"]
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_same_recipe_are_the_same(tmp_path, recipe_file):
     runs = [pipeline.run(load(recipe_file), tmp_path / name) for name in ("one", "two")]
     for name in ("exam.jsonl", "samples.jsonl", "train.jsonl", "adapter"):
@@ -187,6 +188,7 @@ def test_own_chat_data_alone_trains(tmp_path, tiny_model, teacher):
     assert len(run.read_records("train.jsonl", Sample)) == 20
 
 
+@pytest.mark.slow
 def test_a_judge_added_later_reads_the_answers_that_stand(tmp_path, recipe_file, tiny_model, teacher, abstracts):
     run = pipeline.run(load(recipe_file), tmp_path / "run")
     before, verdict = len(started(run)), run.file("verdict.json").read_bytes()

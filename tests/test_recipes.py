@@ -123,7 +123,11 @@ def _runs() -> list[tuple[Path, tuple[str, ...]]]:
 
 
 def runs() -> list[Any]:
-    return [pytest.param(path, more, id=f"{path.stem}-{n}") for n, (path, more) in enumerate(_runs())]
+    first = {path: number for number, (path, _) in reversed(list(enumerate(_runs())))}  # one way of each by default
+    return [
+        pytest.param(path, more, id=f"{path.stem}-{n}", marks=[pytest.mark.slow] if n != first[path] else [])
+        for n, (path, more) in enumerate(_runs())
+    ]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

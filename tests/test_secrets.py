@@ -128,12 +128,14 @@ def watched(tmp_path_factory, tiny_model):
         watch.process.close()
 
 
+@pytest.mark.slow
 def test_the_canaries_were_used(watched):
     _, _, hub, teacher = watched
     assert {seen.headers["Authorization"] for seen in teacher.seen} == {f"Bearer {TEACHER_KEY}"}
     assert hub.authorizations == {f"Bearer {HUB_TOKEN}"}
 
 
+@pytest.mark.slow
 def test_no_key_is_in_any_file(watched):
     _, folder, _, _ = watched
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -141,6 +143,7 @@ def test_no_key_is_in_any_file(watched):
     assert {str(path): found(path.read_bytes()) for path in files if found(path.read_bytes())} == {}
 
 
+@pytest.mark.slow
 def test_no_key_is_printed_not_even_by_a_traceback_or_a_server_that_repeats_it(watched):
     watch, _, _, _ = watched
     assert b"Traceback" in watch.output
@@ -148,6 +151,7 @@ def test_no_key_is_printed_not_even_by_a_traceback_or_a_server_that_repeats_it(w
     assert lines == []
 
 
+@pytest.mark.slow
 def test_no_key_is_pushed_and_each_server_gets_its_own_alone(watched):
     _, _, hub, teacher = watched
     pushed = [content for repo in hub.repos.values() for content in repo.files.values()]

@@ -72,6 +72,7 @@ def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path
     assert run.file("metrics.jsonl").read_text().splitlines()[:3] == sft
 
 
+@pytest.mark.slow
 def test_pairs_made_by_edits_train_after_the_samples(tmp_path, tiny_model, teacher, abstracts):
     """Documents to preferences without a pair of the user's own; other settings of [preference] make no pair again."""
     sections = {
@@ -160,6 +161,7 @@ def test_plan_proves_itself_before_there_is_data(tmp_path, tiny_model, teacher, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_launch_of_two_processes_runs_the_whole_path(tmp_path, tiny_model, teacher, abstracts):
     """The first process runs every stage, the second one takes part in training; run again, nothing is done."""
     path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts)

@@ -199,6 +199,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_at_a_terminal_two_columns_grow_ctrl_c_keeps_the_conversation_and_ctrl_d_leaves(run, tmp_path):
     terminal = Terminal("chat", str(run.path), "--side-by-side")
     terminal.until("> ")

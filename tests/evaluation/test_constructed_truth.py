@@ -17,6 +17,7 @@ def test_a_model_that_learned_the_facts_ships(student, tmp_path):
     assert knowledge.interval.low > 0.2
 
 
+@pytest.mark.slow
 def test_a_model_that_learned_their_form_alone_does_not_although_it_beats_every_rival_but_the_placebo(
     student, tmp_path
 ):

@@ -35,6 +35,7 @@ def verdict_of(run):
     return Verdict.model_validate(run.read_json("verdict.json"))
 
 
+@pytest.mark.slow
 def test_each_gets_its_row_and_difference_and_none_changes_the_verdict(home, tiny_model, tmp_path, monkeypatch):
     alone = verdict_of(pipeline.run(with_compared(home, tiny_model), home / "one/run"))
     num_jobs = []

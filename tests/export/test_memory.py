@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -55,6 +56,7 @@ def peak_of_merge(source: Path, folder: Path, shard_bytes: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_model_of_twelve_shards_is_merged_in_the_room_of_two(tmp_path):
     source = tmp_path / "model"
     source.mkdir()

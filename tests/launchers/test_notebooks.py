@@ -59,6 +59,7 @@ def _executed(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, 
     }
 
 
+@pytest.mark.slow
 def test_a_notebook_goes_from_documents_to_adapter_and_run_again_does_nothing_twice(
     tiny_model: Path, tmp_path: Path
 ) -> None:

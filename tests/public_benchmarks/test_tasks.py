@@ -80,6 +80,7 @@ def test_a_file_is_played_on_both_and_a_new_adapter_is_never_given_old_scores(ru
     assert arms == ["base", "tuned", "tuned"]
 
 
+@pytest.mark.slow
 def test_open_questions_a_yaml_task_and_the_environment_are_in_one_table(run, tmp_path, capsys):
     (tmp_path / "open.jsonl").write_text(json.dumps({"question": "Who?", "answer": "Ada"}) + "\n")
     (tmp_path / "data.jsonl").write_text(json.dumps({"q": "two and two", "a": "four"}) + "\n")

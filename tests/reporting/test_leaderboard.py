@@ -92,6 +92,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path):
         read_entries([run.path, twin.path])
 
 
+@pytest.mark.slow
 def test_two_bases_on_one_exam_are_in_one_table(tiny_model, tmp_path):
     from support.finished_training import own_recipe
     from support.tiny import make_model

@@ -249,6 +249,7 @@ def test_the_file_is_written_once_and_again_for_another_adapter(run, server, mon
     assert {path.name for path in copy.file("serving").rglob("*")} == {"f32", "model.gguf", "made-from"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_however_it_ends_no_child_is_left(run, number):
     with served(run.path, "--dtype", "f32") as (address, process):
@@ -266,6 +267,7 @@ def test_however_it_ends_no_child_is_left(run, number):
         assert "Traceback" not in reply
 
 
+@pytest.mark.slow
 def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -378,6 +380,7 @@ def test_vllm_serves_where_it_is_and_ends_with_us(run, vllm):
         assert all_gone(engine)
 
 
+@pytest.mark.slow
 def test_vllm_without_the_adapter_is_refused_and_one_that_fails_gives_its_reason(run, vllm):
     code, reply = refused(run.path, cuda=True, PATH=vllm, WITHHOLD_THE_ADAPTER="1")
     assert (code, "the adapter is not applied" in reply) == (3, True)
@@ -438,6 +441,7 @@ def test_health_answers_while_many_wait_for_the_engine():
     asyncio.run(go())
 
 
+@pytest.mark.slow
 def test_vllm_takes_no_sampling_settings_from_the_base(run):
     words = command(load_recipe(run.file("recipe.toml")), run.file("adapter"), 1)
     assert words[words.index("--generation-config") + 1] == "vllm"

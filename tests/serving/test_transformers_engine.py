@@ -47,6 +47,7 @@ def test_every_served_answer_on_200_prompts_is_chats(run, client):
     assert len(answers) > NUM_PROMPTS // 2
 
 
+@pytest.mark.slow
 def test_with_the_adapter_withheld_it_does_not_start(run, tmp_path):
     copy = tmp_path / "other adapter"
     shutil.copytree(run.path, copy)
@@ -85,6 +86,7 @@ def test_penalties_are_openais():
     assert token_chooser(request(temperature=1.0, top_p=0.01))(logits, ids) == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("abc", max_size=4)), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
 def test_a_text_ends_before_the_first_stop_however_it_is_cut_into_pieces(pieces, stops):
     written, text = "", "".join(pieces)

@@ -40,7 +40,9 @@ def same(ours, reference) -> bool:
     )
 
 
-@pytest.mark.parametrize("task", ["sft", "text", "dpo"])
+@pytest.mark.parametrize(
+    "task", ["sft", pytest.param("text", marks=pytest.mark.slow), pytest.param("dpo", marks=pytest.mark.slow)]
+)
 def test_a_kill_at_every_step_changes_no_bit(tiny_model, tmp_path, task):
     killed(tiny_model, tmp_path / "whole", task, "none")
     kills = killed(tiny_model, tmp_path / "killed", task, "steps")

@@ -23,6 +23,7 @@ def runner(tmp_path_factory):
         yield opened
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_transformers(runner):
     import torch
     from transformers import AutoModelForCausalLM
