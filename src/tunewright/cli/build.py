@@ -27,7 +27,7 @@ def _run(
 @click.argument("name", type=click.Choice(["triage", "papers"]), default="triage")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Run folder (default: demo, demo-papers).")
 def demo(name: str, folder: Path | None) -> None:
-    """Run a demo: triage (labeled reports to JSON, five minutes) or papers (24 abstracts, nine minutes)."""
+    """Run a demo: triage (labeled reports to JSON, five minutes) or papers (24 abstracts, longer)."""
     from tunewright import pipeline
     from tunewright.commands import status
     from tunewright.commands.init import DEMOS

@@ -55,7 +55,7 @@ def triage_demo() -> Recipe:
 
 
 def papers_demo() -> Recipe:
-    """Return the recipe of ``tunewright demo papers``: 24 abstracts, written samples, nine minutes on two CPU cores."""
+    """Return the recipe of ``tunewright demo papers``: 24 abstracts, written exam and samples."""
     from tunewright.examples import abstracts_folder
 
     return Recipe(
