@@ -267,7 +267,6 @@ def test_however_it_ends_no_child_is_left(run, number):
         assert "Traceback" not in reply
 
 
-@pytest.mark.slow
 def test_with_the_adapter_withheld_it_refuses_to_start(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
