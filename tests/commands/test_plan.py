@@ -37,7 +37,7 @@ def recipe(**teacher: object) -> Recipe:
 
 
 def test_calls_are_a_range():
-    assert call_range("exam", recipe(), SIZES) == (40, 120)
+    assert call_range("exam", recipe(), SIZES) == (13, 120)
     assert call_range("synth", recipe(), SIZES) == (20, 10 * (8 + 4))
     assert call_range("curate", recipe(), SIZES) == (0, 0)
     own = recipe().model_copy(update={"exam": ExamSettings(file="exam.csv")})

@@ -5,9 +5,9 @@ import pytest
 from support.faulty_server import fake_teacher
 from support.finished_training import own_recipe
 from support.whole_path import asks, write_recipe
-from tunewright.commands.preview import Preview, preview, summarize
+from tunewright.commands.preview import Preview, _of_documents, preview, summarize
 from tunewright.evaluation import answering
-from tunewright.recipe import load_recipe
+from tunewright.recipe import load_recipe, parse_recipe
 from tunewright.records import Answer, Question, Score
 from tunewright.run_folder import RunFolder
 
@@ -71,3 +71,27 @@ def test_chats_are_previewed_with_the_others_as_examples(tmp_path, tiny_model):
     result = preview(own_recipe(tmp_path, tiny_model), tmp_path / "run")
     assert {arm.arm for arm in result.arms} == {"base", "few-shot"}  # the arms of this recipe
     assert result.num_questions == 4 and result.gap is None
+
+
+def test_documents_of_another_language_are_asked_in_it(tmp_path, tiny_model):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    places = ("Ярославле", "Казани", "Самаре", "Рязани", "Туле", "Твери", "Пскове", "Вологде", "Калуге", "Орле")
+    months = ("январе", "феврале", "марте", "апреле", "мае", "июне", "июле", "августе", "сентябре", "октябре")
+    for n, (place, month) in enumerate(zip(places, months, strict=True)):
+        text = f"Опрос жителей проводился в городе {place} в {month} и охватил {120 + 37 * n} семей из разных районов."
+        more = f"Все участники этого опроса в {place} работали {3 + n} месяцев на одном и том же предприятии города."
+        (folder / f"{n}.md").write_text(f"# Опрос номер {n}\n\n{text} {more}\n", encoding="utf-8")
+    recipe = parse_recipe(
+        {
+            "documents": {"paths": [str(folder)]},
+            "exam": {"learned_per_document": 1, "unseen_per_document": 1, "retention_items": 0},
+            "model": {"base": str(tiny_model), "quantization": "none", "compute": "fp32"},
+            "retrieval": {"model": ""},
+            "evaluation": {"max_new_tokens": 4, "few_shot": 1},
+        },
+        tmp_path,
+    )
+    preview(recipe, tmp_path / "run")
+    asked = _of_documents(RunFolder.open(tmp_path / "run"), recipe)[0]
+    assert asked and all(q.question.startswith("Что пропущено") and "Which" not in q.question for q in asked)

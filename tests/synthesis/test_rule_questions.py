@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from tunewright.metrics import score
 from tunewright.records import Answer, Chunk, Document, Question
+from tunewright.synthesis.exam import NO_VALUE, _DocumentProgress
 from tunewright.synthesis.questions import ranked_evidence
 from tunewright.synthesis.rule_questions import RuleWriter
 from tunewright.text.normalization import ngrams, words
@@ -73,3 +74,17 @@ def test_the_seed_alone_decides():
     assert first == same
     orders = [RuleWriter(evidence, seed).write("choice", documents[0], evidence["d0"][0]).options for seed in range(8)]
     assert any(a != b for a, b in pairwise(orders))
+
+
+def test_a_question_that_no_rule_can_write_is_counted_where_the_teacher_cannot_either():
+    text = "Все люди имеют право на отдых и досуг, и никто из них не должен быть лишён его."
+    document = Document(id="d", title="", source="d.md", text=text)
+    chunk = Chunk(id="c", document="d", title="", section=(), start=0, end=len(text), text=text, num_tokens=20)
+    evidence = ranked_evidence(document, [chunk], 0)
+    state = _DocumentProgress(document, "learned", list(evidence))
+    missing = state.write_by_rules(["short", "choice"], RuleWriter({"d": evidence}, 0), "Нет ответа.", only_rules=True)
+    assert [rejection.reason for rejection in missing] == [NO_VALUE] * 2 and not state.questions
+    assert state.num_needed == 0
+    assert (
+        state.write_by_rules(["short"], RuleWriter({"d": evidence}, 0), "Нет ответа.") == [] and state.num_needed == 1
+    )

@@ -133,3 +133,17 @@ def test_blanks_of_other_scripts_leave_a_context_and_no_answer():
         assert found
         for blank in found:
             assert blank.value in sentence and blank.value not in blank.text.replace(BLANK, "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "لا يوجد فرق بين المجموعتين في السنة الأولى.",
+        "Los documentos no clasificados se guardan diez años.",
+        "I documenti non archiviati sono 120.",
+        "В документах нет ошибок.",
+        "Dokumenty nejsou staré.",
+    ],
+)
+def test_an_answer_that_denies_something_is_no_refusal(answer):
+    assert not is_refusal(answer, LANGUAGES["en"].refusal)

@@ -209,7 +209,8 @@ def _training_flops(recipe: Recipe) -> float:
 def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
     """Return (least, most) teacher calls of a stage, as if nothing were journaled.
 
-    The exam asks again for a question that is no good, at most three times per question. Curation asks twice per
+    The exam asks for its free questions, and again for one that is no good, at most three times per question; also for
+    those that rules find no value for. Curation asks twice per
     sample for its round trip and once for the judge, where the recipe wants them and the free rules left the sample.
     """
     if stage == "exam" and not recipe.exam.file:
@@ -217,7 +218,8 @@ def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
             sizes.num_train_documents * recipe.exam.learned_per_document
             + sizes.num_exam_documents * recipe.exam.unseen_per_document
         )
-        return wanted, CALLS_PER_QUESTION * wanted
+        kinds = recipe.exam.kinds
+        return wanted * kinds.count("free") // len(kinds), CALLS_PER_QUESTION * wanted
     if stage == "synth":
         ranges = [_CALLS_OF_TASK[task](recipe, sizes) for task in tasks_of(recipe) if task in _CALLS_OF_TASK]
         return sum(least for least, _ in ranges), sum(most for _, most in ranges)

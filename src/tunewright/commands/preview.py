@@ -23,6 +23,7 @@ from tunewright.statistics.intervals import Interval, mean_interval, number, pla
 from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 from tunewright.synthesis.questions import chunks_by_document, ranked_evidence
 from tunewright.synthesis.rule_questions import RuleWriter
+from tunewright.text.languages import ENGLISH, document_languages
 
 _MOST_QUESTIONS = 40
 _PROMPTED = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT)
@@ -100,7 +101,9 @@ def _of_documents(run: RunFolder, recipe: Recipe) -> tuple[list[Question], list[
         d.id: [e for e in ranked_evidence(d, chunks.get(d.id, ()), recipe.seed + 1) if e.span.quote not in used]
         for d in documents
     }
-    writer = RuleWriter(evidence, recipe.seed + 1)
+    languages = document_languages({document.id: document.text for document in documents})
+    other = {identity for identity, code in languages.items() if code != ENGLISH.code}
+    writer = RuleWriter(evidence, recipe.seed + 1, languages, with_words=other)
     written: list[Question] = []
     for document in documents:
         for index, item in enumerate(evidence[document.id]):

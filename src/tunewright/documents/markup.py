@@ -14,6 +14,7 @@ from tunewright.records import Record, Section
 from tunewright.text import encoding
 from tunewright.text.encoding import DecodedText, without_damage
 from tunewright.text.normalization import normalize
+from tunewright.text.rows import ranges
 
 ENCODING = "encoding"  # the metadata of a file that is not UTF-8
 
@@ -194,22 +195,11 @@ def _doubts(text: str) -> Iterator[str]:
         yield f"{len(private)} character(s) have a meaning in their own font alone, and are kept as they are: {codes}"
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Return ascending numbers as "2-4, 7"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
 def without_text(unit: str, numbers: list[int], total: int) -> list[Failure]:
     """Return the failure of the pages, slides or sheets that hold no text, if there are any."""
     if not numbers:
         return []
-    named = f"{unit}{'s' * (len(numbers) > 1)} {ranges(numbers)}"
+    named = f"{unit}{'s' * (len(numbers) > 1)} {', '.join(ranges(numbers))}"
     hint = ": run text recognition (OCR) first if they show any" if unit != "sheet" else ""
     return [Failure(part=named, reason=NO_TEXT, detail=f"{len(numbers)} of {total} {unit}s{hint}")]
 

@@ -18,11 +18,11 @@ from tunewright.documents.markup import (
     assemble,
     clean_text,
     parse_errors,
-    ranges,
     single_line,
     without_text,
 )
 from tunewright.text.normalization import normalize
+from tunewright.text.rows import ranges
 
 if TYPE_CHECKING:
     from pypdf import PageObject, PdfReader
@@ -147,7 +147,8 @@ def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:
             if not enough or not all(common) or not (is_apart or is_short):
                 continue
             numbers = [number for number, page in enumerate(pages, 1) if any(page is other for other in sharing)]
-            detail = f"on {num_pages} pages ({ranges(numbers)}): {' / '.join(sharing[0].lines[::edge][:count][::edge])}"
+            lines = " / ".join(sharing[0].lines[::edge][:count][::edge])
+            detail = f"on {num_pages} pages ({', '.join(ranges(numbers))}): {lines}"
             for page in sharing:
                 for index in range(count):
                     page.lines[index if edge == 1 else -1 - index] = ""

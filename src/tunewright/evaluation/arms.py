@@ -36,9 +36,7 @@ class Library:
 
     def __init__(self, chunks: Sequence[Chunk], index: Index, groups: Mapping[str, str]) -> None:
         self.chunks, self._index, self._groups = chunks, index, groups
-        self._ranked_by_question: dict[
-            str, list[Chunk]
-        ] = {}  # by question: several arms, and the recall, ask for the same
+        self._ranked_by_question: dict[str, list[Chunk]] = {}  # several arms, and the recall, ask for the same
         self._of_group: dict[str, set[int]] = {}
         for number, chunk in enumerate(chunks):
             self._of_group.setdefault(groups.get(chunk.document, chunk.document), set()).add(number)

@@ -89,6 +89,7 @@ def held_out_questions(samples: Sequence[Sample], refusal: str) -> list[Question
     return list(questions.values())
 
 
+NO_VALUE = "no value that rules can ask for"
 _BY_RULES: tuple[WrittenKind, ...] = ("short", "choice")
 CALLS_PER_QUESTION = 3  # at most, per document
 
@@ -113,21 +114,29 @@ class _DocumentProgress:
 
     def write_by_rules(
         self, wanted: Sequence[QuestionKind], writer: RuleWriter, refusal: str, only_rules: bool = False
-    ) -> None:
+    ) -> list[Rejection]:
         """Write the wanted questions that rules can write; the teacher is to write the others.
 
         A sentence without a value to ask for is left to the teacher, as is a question for which no sentence is left.
+        With ``only_rules`` there is no such teacher, and each missing question is a rejection.
         """
+        missing: list[Rejection] = []
         for kind in wanted:
             written = None
             if kind in ("short", "choice"):
                 drafts = (writer.write(kind, self.document, evidence) for evidence in self.ranked)
                 written = next((draft for draft in drafts if draft), None)
             if written is None:
-                self.num_needed += not only_rules
+                if only_rules:
+                    missing.append(
+                        Rejection(stage=EXAM_STAGE, id=self.document.id, reason=NO_VALUE, detail=self.document.source)
+                    )
+                else:
+                    self.num_needed += 1
                 continue
             self.ranked.remove(written.evidence)
             self.questions += _rule_variants(self, written, refusal)
+        return missing
 
     def next_sentences(self) -> list[EvidenceSentence]:
         """Return the sentences of the next round, and count them as used."""
@@ -165,7 +174,8 @@ def write_exam(context: TaskContext, rings: dict[str, Ring]) -> tuple[list[Quest
         if state.document.id in ruled:
             own = tuple(kind for kind in own if kind != "free") or _BY_RULES
         kinds = [own[(number + slot) % len(own)] for slot in range(wanted[state.ring])]
-        state.write_by_rules(kinds, writer, context.recipe.refusal, state.document.id in ruled)
+        if state.ranked:  # a document without a sentence is rejected as a whole
+            rejections += state.write_by_rules(kinds, writer, context.recipe.refusal, state.document.id in ruled)
     seen: set[str] = set()
     while round_ := [(state, evidence) for state in states for evidence in state.next_sentences()]:
         pairs = [(state.document, evidence) for state, evidence in round_]

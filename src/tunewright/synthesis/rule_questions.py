@@ -45,7 +45,7 @@ class RuleWriter:
         evidence: the evidence sentences of each document, by its identifier.
         seed: decides which value of a sentence is asked for, and the order of the options.
         languages: the code of each document's language; English where it names none.
-        with_words: documents in which a word is asked for where a sentence states no quantity and no name.
+        with_words: documents in which a word is asked for where a sentence states no other value that can be.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RuleWriter:
         values = self._blanks(document.id, evidence.sentence)
         candidates = [blank for blank in values if len(self._by_context[blank.context]) == 1 and self._is_fact(blank)]
         candidates = [blank for blank in candidates if not holds_value(document.title, blank.value)]
-        for blank in sorted(candidates, key=lambda item: digest(self._seed, document.source, item.text, item.value)):
+        for blank in sorted(candidates, key=lambda item: self._order(document, item)):
             question = self._question(document, blank)
             if kind == "short":
                 return RuleQuestion(kind, question, blank.value, evidence)
@@ -83,8 +83,11 @@ class RuleWriter:
         return None
 
     def _blanks(self, document: str, sentence: str) -> list[Blank]:
-        values = blanks(sentence)
-        return values if values or document not in self._with_words else word_blanks(sentence)
+        return [*blanks(sentence), *(word_blanks(sentence) if document in self._with_words else ())]
+
+    def _order(self, document: Document, blank: Blank) -> tuple[bool, str]:
+        """Words come after the values of a sentence; otherwise the seed decides."""
+        return blank.kind == "word", digest(self._seed, document.source, blank.text, blank.value)
 
     def _is_fact(self, blank: Blank) -> bool:
         """Return whether a value says something of its document; a word that many documents use does not."""

@@ -94,6 +94,17 @@ def folded(row: Row) -> Row:
     return row._replace(content={str(key).strip().lower(): value for key, value in row.content.items()})
 
 
+def ranges(numbers: Iterable[int], to: str = "-") -> list[str]:
+    """Return ascending numbers as "2-4" and "7", with ``to`` between the ends of a run."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [str(first) if first == last else f"{first}{to}{last}" for first, last in runs]
+
+
 def listed_faults(faults: Sequence[tuple[Row, str]]) -> list[str]:
     """Return each cause of the faults with the rows that have it, in order."""
     numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -106,12 +117,6 @@ def listed_faults(faults: Sequence[tuple[Row, str]]) -> list[str]:
 
 def _listed_numbers(unit: str, numbers: Sequence[int]) -> str:
     """Return numbers in ascending order as "rows 2, 5 to 9"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    texts = [str(a) if a == b else f"{a} to {b}" for a, b in runs]
+    texts = ranges(numbers, " to ")
     more = f" and {len(texts) - _MOST_ROWS} more" if len(texts) > _MOST_ROWS else ""
     return f"{unit}{'s' if len(numbers) > 1 else ''} {', '.join(texts[:_MOST_ROWS])}{more}"
