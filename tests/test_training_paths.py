@@ -58,6 +58,24 @@ def test_raw_text_alone_needs_no_samples(tmp_path, tiny_model, teacher, abstract
     assert len(started(run)) == 6
 
 
+@pytest.mark.slow
+def test_distillation_reads_passages_and_is_trained_again_when_its_settings_change(
+    tmp_path, tiny_model, teacher, abstracts
+):
+    sections = {"training": {"objective": "distillation"}, "distillation": {"distractors": 1}}
+    path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, **sections)
+    run = pipeline.run(load_recipe(path), tmp_path / "run", until="train")
+    rows = [json.loads(line) for line in run.file("metrics.jsonl").read_text().splitlines()]
+    assert all(row["divergence"] >= 0 for row in rows if row["step"])
+    pipeline.run(load_recipe(path), tmp_path / "run", until="train")
+    assert started(run) == ["ingest", "split", "exam", "synth", "curate", "train"]
+    pipeline.run(load_recipe(path, ["distillation.temperature=2.0"]), tmp_path / "run", until="train")
+    pipeline.run(
+        load_recipe(path, ["distillation.distractors=0", 'training.objective="sft"']), tmp_path / "run", until="train"
+    )
+    assert started(run)[6:] == ["train", "train"]
+
+
 def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path, tiny_model, teacher, abstracts):
     sections = {"preference": {"data": [str(write_pairs(tmp_path))], "learning_rate": 0.003}}
     path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, **sections)

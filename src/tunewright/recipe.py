@@ -26,6 +26,7 @@ from tunewright.settings import (
     SYSTEM_PROMPT,
     Arm,
     CurationSettings,
+    DistillationSettings,
     DocumentSettings,
     EvaluationSettings,
     ExamSettings,
@@ -63,6 +64,7 @@ class Recipe(Settings):
     curation: CurationSettings = CurationSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    distillation: DistillationSettings = DistillationSettings()
     preference: PreferenceSettings = PreferenceSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -108,6 +110,47 @@ class Recipe(Settings):
         if self.synthesis.views and not self.training.text_share:
             raise ValueError("synthesis.views are trained on as raw text: set training.text_share above 0")
         return self
+
+    @model_validator(mode="after")
+    def _can_distill(self) -> Recipe:
+        training = self.training
+        if training.objective != "distillation":
+            if self.distillation != DistillationSettings():
+                raise ValueError('[distillation] is of training.objective = "distillation": set it, or remove them')
+            return self
+        if not self.documents.paths:
+            raise ValueError(
+                'training.objective = "distillation" needs documents.paths: the teacher reads the passage of each '
+                'question, and chats of your own have none; train on those with training.objective = "sft"'
+            )
+        if training.method == "full":
+            raise ValueError(
+                'training.objective = "distillation" needs an adapter: the teacher is the base, and '
+                'training.method = "full" moves it'
+            )
+        if not training.epochs or training.text_share == 1:
+            raise ValueError(
+                'training.objective = "distillation" learns from chats: raise training.epochs above 0 and keep '
+                "training.text_share below 1"
+            )
+        if self.model.sharded:
+            raise ValueError(
+                'training.objective = "distillation" cannot share out the base (model.sharded): processes would wait '
+                "for each other's teachers; several GPUs train with the base on each"
+            )
+        if Arm.PLACEBO in self.evaluation.arms:
+            raise ValueError("the placebo arm shuffles answers; distillation would learn the right ones from passages")
+        return self
+
+    @property
+    def distills(self) -> bool:
+        """Whether the base with passages teaches the adapter."""
+        return self.training.objective == "distillation"
+
+    @property
+    def teacher_passage_tokens(self) -> int:
+        """About the most tokens of passages in the prompt of a teacher of distillation; 0 without."""
+        return (1 + self.distillation.distractors) * (self.documents.chunk_tokens + 64) if self.distills else 0
 
     @property
     def needs_samples(self) -> bool:

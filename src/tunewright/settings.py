@@ -271,6 +271,9 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """[training]: the adapter."""
 
+    objective: Literal["sft", "distillation"] = Field(
+        "sft", description="sft: the answers; distillation: what the base predicts with the passage in its prompt"
+    )
     method: Literal["lora", "rslora", "dora", "full"] = Field("lora", description="full trains every weight")
     rank: int = Field(16, ge=1, le=1024, description="LoRA rank: more learns more, takes more memory")
     alpha: float = Field(32, gt=0, description="LoRA scale; alpha / rank multiplies the adapter")
@@ -296,6 +299,14 @@ class TrainingSettings(Settings):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     checkpoint_steps: int = Field(50, ge=1, description="optimizer steps between checkpoints")
     tracker: Literal["", "tensorboard", "wandb", "mlflow", "trackio"] = Field("", description="also log there")
+
+
+class DistillationSettings(Settings):
+    """[distillation]: the base with the passage teaches the adapter without it; of training.objective."""
+
+    temperature: float = Field(1.0, gt=0, le=10, description="divides the logits of teacher and student")
+    cross_entropy: Share = Field(0.0, description="share of the loss that is the answer's own cross-entropy")
+    distractors: int = Field(0, ge=0, le=8, description="passages beside the right one, as RAG would retrieve them")
 
 
 # Of [training]: what decides how a step is computed or watched, or what is in the training set already.

@@ -80,7 +80,9 @@ class Stage:
 
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
-_TRAINING = tuple(f"training.{key}" for key in TrainingSettings.model_fields if key not in NO_PART_OF_RESULT)
+_TRAINING = tuple(
+    f"training.{key}" for key in TrainingSettings.model_fields if key not in {*NO_PART_OF_RESULT, "objective"}
+)
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
@@ -278,8 +280,10 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
         stage = replace(stage, settings=(*stage.settings, "training.reasoning"))
     if stage.name == "evaluate" and Arm.PLACEBO in recipe.evaluation.arms:
         return replace(stage, reads=(*stage.reads, RunFile.PLACEBO))
+    if stage.name == "train" and recipe.distills:
+        stage = _distilling(stage, recipe)
     if stage.name in ("train", "placebo"):
-        return replace(stage, reads=stage.reads + files_of_training)
+        return replace(stage, reads=tuple(dict.fromkeys(stage.reads + files_of_training)))
     if stage.name == "pairs" and recipe.preference.make:
         return _making(stage, recipe)
     if stage.name in ("exam", "curate") and recipe.holds_out_data:
@@ -289,6 +293,17 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
     if stage.name == "synth" and recipe.training.text_share == 1:
         return replace(stage, settings=(*stage.settings, "training.text_share", "preference.make"))
     return stage
+
+
+def _distilling(stage: Stage, recipe: Recipe) -> Stage:
+    """Return the stage "train" with the passages of its teacher, and the search that brings further ones."""
+    stage = replace(
+        stage,
+        settings=(*stage.settings, "training.objective", "distillation"),
+        reads=(*stage.reads, RunFile.CHUNKS, RunFile.SPLIT),
+    )
+    searches = recipe.distillation.distractors > 0
+    return replace(stage, outside=(*stage.outside, "sentence model")) if searches else stage
 
 
 def _curating(stage: Stage, recipe: Recipe) -> Stage:

@@ -14,11 +14,13 @@ from tunewright.records import Document, Message, PreferencePair, Sample
 from tunewright.settings import TrainingSettings
 from tunewright.training.compute_path import PlainPath
 from tunewright.training.dataset import encode_pairs, encode_samples, encode_texts
+from tunewright.training.kernels.distillation import Mixture
 from tunewright.training.loop import LoopSettings, TrainingTask, train
 from tunewright.training.metrics import MetricsLog
-from tunewright.training.objectives import NEXT_TOKEN, Objective, dpo, reference_logps
+from tunewright.training.objectives import NEXT_TOKEN, Objective, distillation, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
 from tunewright.training.step_plan import Capacity
+from tunewright.training.teacher_prompts import with_teachers
 
 ANSWERS = ["The treated group.", "426 patients in three hospitals.", "It had.", "The documents do not give the answer."]
 FIRST = Capacity(micro_batch_tokens=96)
@@ -57,6 +59,23 @@ def tiny_pairs(folder: Path, number: int = 20) -> list[Example]:
     return encode_pairs(pairs(number), load_tokenizer(folder), 512)[0]
 
 
+PASSAGES = [
+    "A trial of 426 patients in three hospitals. The treated group had the lower risk.",
+    "Boats lie in the harbor. " * 6,
+    "The mill grinds barley by night, and the miller sleeps by day.",
+]
+
+
+def tiny_distilled(folder: Path, number: int = 20) -> list[Example]:
+    """Every third sample has no passage; the others have one or two."""
+    passages = {sample.id: PASSAGES[n % 3 : n % 3 + 2] for n, sample in enumerate(samples(number)) if n % 3}
+    examples, rejections = with_teachers(
+        tiny_examples(folder, number), samples(number), passages, load_tokenizer(folder), 512
+    )
+    assert not rejections
+    return examples
+
+
 def tiny_texts(folder: Path, number: int = 6) -> list[Example]:
     texts = [" ".join(f"{ANSWERS[(n + k) % 4]} {k}" for k in range(20)) for n in range(number)]
     documents = [Document(id=f"d{n}", title="", source="", text=text) for n, text in enumerate(texts)]
@@ -75,6 +94,7 @@ def tasks(folder: Path) -> dict[str, TrainingTask]:
     return {
         "sft": TrainingTask(tiny_examples(folder), NEXT_TOKEN),
         "text": TrainingTask(tiny_texts(folder), NEXT_TOKEN),
+        "distillation": TrainingTask(tiny_distilled(folder), distillation(Mixture(1.5, 0.25))),
         "dpo": TrainingTask(preferred, dpo_objective(folder, preferred)),
     }
 

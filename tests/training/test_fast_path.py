@@ -62,7 +62,7 @@ def test_loss_and_gradients_are_those_of_the_reference(tiny_model, quantization,
     assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["text", "dpo"])
+@pytest.mark.parametrize("name", ["text", "distillation", "dpo"])
 def test_other_objectives(tiny_model, name):
     model, task = wake(tiny_adapted(tiny_model)), tasks(tiny_model)[name]
     reference = gradients(PlainPath(model), task.objective, task.examples)

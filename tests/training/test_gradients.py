@@ -45,7 +45,7 @@ def assert_close(ours, reference, tolerance=1e-5):
         assert (reference[name] - gradient).norm() <= tolerance * gradient.norm(), name
 
 
-@pytest.mark.parametrize("name", ["sft", "text", "dpo"])
+@pytest.mark.parametrize("name", ["sft", "text", "distillation", "dpo"])
 @pytest.mark.parametrize("budget", [1, 120])
 def test_a_packed_row_equals_many_smaller_rows(tiny_model, name, budget):
     model, task = wake(tiny_adapted(tiny_model)), tasks(tiny_model)[name]

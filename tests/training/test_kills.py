@@ -41,7 +41,7 @@ def same(ours, reference) -> bool:
 
 
 @pytest.mark.parametrize(
-    "task", ["sft", pytest.param("text", marks=pytest.mark.slow), pytest.param("dpo", marks=pytest.mark.slow)]
+    "task", ["sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("text", "distillation", "dpo"))]
 )
 def test_a_kill_at_every_step_changes_no_bit(tiny_model, tmp_path, task):
     killed(tiny_model, tmp_path / "whole", task, "none")

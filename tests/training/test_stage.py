@@ -18,9 +18,15 @@ from tunewright.errors import TrainingError
 from tunewright.models.loading import for_inference, load_adapter, pick_device
 from tunewright.models.student import student_base, student_tokenizer
 from tunewright.recipe import Recipe, dump_recipe
-from tunewright.records import Document, SplitEntry
+from tunewright.records import Chunk, Document, SplitEntry
 from tunewright.run_folder import RunFolder
-from tunewright.settings import DocumentSettings, ModelSettings, PreferenceSettings, TrainingSettings
+from tunewright.settings import (
+    DistillationSettings,
+    DocumentSettings,
+    ModelSettings,
+    PreferenceSettings,
+    TrainingSettings,
+)
 from tunewright.storage import file_digest
 from tunewright.training.metrics import read_metrics
 from tunewright.training.stage import train_adapter
@@ -105,6 +111,38 @@ def test_preferences_follow_the_training(tiny_model, tmp_path):
     assert rows[7]["held_out_loss"] == pytest.approx(0.6931, abs=1e-3)  # log 2: the reference is where it starts
     assert dpo[-1]["margin"] > dpo[0]["margin"]
     assert set(json.loads(run.file("plan.json").read_text())) == {"sft", "dpo"}
+
+
+def with_passages(run: RunFolder) -> None:
+    """Give the samples passages: document n's are those of the training side, the last four have none."""
+    chunks = [
+        Chunk(id=f"c{n}", document=f"d{n}", title="", section=(), start=0, end=9, text=f"{n} {TEXT}", num_tokens=90)
+        for n in range(6)
+    ]
+    run.write_records("chunks.jsonl", chunks)
+    update = [{"document": f"d{n % 4}", "chunk": f"c{n % 4}"} if n < 20 else {} for n in range(24)]
+    own = [sample.model_copy(update=values) for sample, values in zip(samples(24), update, strict=True)]
+    run.write_records("train.jsonl", own)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_distillation_trains_on_passages_and_on_answers_without_one(tiny_model, tmp_path, kernels, capsys):
+    recipe = make_recipe(tiny_model, {"objective": "distillation", "kernels": kernels})
+    recipe = recipe.model_copy(update={"distillation": DistillationSettings(cross_entropy=0.5)})
+    run = make_run(tmp_path / "run")
+    with_passages(run)
+    summary = train_adapter(run, recipe)
+    assert summary.num_in == summary.num_out == 24
+    assert "4 of 24 samples have no passage" in capsys.readouterr().err
+    rows = [row for row in read_metrics(run.file("metrics.jsonl")) if row["step"]]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.1
+    assert all(row["divergence"] > 0 for row in rows)
+    assert rows[0]["cross_entropy"] > rows[-1]["cross_entropy"] > 0
+    plan = json.loads(run.file("plan.json").read_text())["sft"]
+    assert plan["planned_s"] > 0
+    run.write_records("train.jsonl", samples(24))
+    with pytest.raises(TrainingError, match="no sample has a passage"):
+        train_adapter(run, recipe)
 
 
 def test_preferences_alone_start_from_the_base(tiny_model, tmp_path):

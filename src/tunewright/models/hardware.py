@@ -90,14 +90,14 @@ class Shape:
         attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
         return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
 
-    def flops_per_token(self, full: bool, checkpointing: bool) -> float:
+    def flops_per_token(self, full: bool, checkpointing: bool, teacher: float = 0.0) -> float:
         """Return the operations per trained token, without attention's scores (Kaplan et al. 2020, sec. 2.1).
 
         Per weight: 2 forward, 2 for the gradient of the inputs, 2 more if the weights themselves are trained, and 2
-        more if the forward pass is recomputed.
+        more if the forward pass is recomputed. For each of the ``teacher`` tokens beside it: 2 forward.
         """
         weights = self.block_weights + self.vocabulary * self.hidden
-        return float(weights * (4 + 2 * full + 2 * checkpointing))
+        return float(weights * (4 + 2 * full + 2 * checkpointing + 2 * teacher))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -27,6 +27,7 @@ _VALUES = (
     "rejected_reward",
     "margin",
     "accuracy",
+    "divergence",
 )
 _TIMES = {1: "once", 2: "twice"}
 _ADVICE_NAME = re.compile(r"advice_(\d+)")
@@ -66,7 +67,7 @@ def _points(rows: Sequence[MetricsRow], name: str) -> list[tuple[float, float]]:
 
 def _phase(phase: str, rows: Sequence[MetricsRow]) -> dict[str, Any]:
     steps = [row for row in rows if row["step"]]
-    title = _TITLES.get(phase, phase)
+    title = "Distillation from passages" if any("divergence" in row for row in rows) else _TITLES.get(phase, phase)
     loss, held_out = _points(steps, "loss"), _points(rows, "held_out_loss")
     lines = [figures.Line("training", loss)]
     label = f"{title}: training loss over {len(steps)} steps, from {loss[0][1]:.2f} to {loss[-1][1]:.2f}"

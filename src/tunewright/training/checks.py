@@ -10,8 +10,9 @@ from tunewright.errors import TrainingError
 from tunewright.models.chat_template import IGNORED
 from tunewright.records import Rejection
 from tunewright.text.remedies import reasons_text, remedy
-from tunewright.training.dataset import FORGED, TOO_LONG
+from tunewright.training.dataset import TOO_LONG
 from tunewright.training.packing import Example
+from tunewright.training.teacher_prompts import FORGED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunewright.training.kernels.decoder import FastPath
+    from tunewright.training.kernels.distillation import Mixture
     from tunewright.training.packing import PackedRow
 
 
@@ -34,6 +35,23 @@ class ComputePath(Protocol):
 
     def token_logps(self, row: PackedRow) -> Tensor:
         """Return the log-probability in nats of each supervised token: [n], float32, differentiable."""
+        ...
+
+    def predictions(self, row: PackedRow) -> Tensor:
+        """Return what the model predicts for each supervised token, in the form that ``distilled`` takes.
+
+        That is [n, h] before the head where the head is a plain product, else the logits, [n, vocabulary].
+        """
+        ...
+
+    def distilled(self, row: PackedRow, teacher: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each supervised token's loss, divergence and cross-entropy in nats: [n] each, float32.
+
+        Args:
+            row: n supervised tokens; ``row.taught`` marks those that the teacher predicts.
+            teacher: the teacher's ``predictions`` of the marked tokens.
+            mixture: what the loss is made of; it alone is differentiable.
+        """
         ...
 
     def configure(self, kept: int, cached: bool) -> None:
@@ -57,13 +75,23 @@ class PlainPath:
         """
         import torch
 
-        logits = self.model(
+        return -torch.nn.functional.cross_entropy(self.predictions(row).float(), row.targets, reduction="none")
+
+    def predictions(self, row: PackedRow) -> Tensor:
+        """Return the logits at the positions that predict a supervised token, [n, vocabulary]."""
+        logits: Tensor = self.model(
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             logits_to_keep=row.logit_positions,
             use_cache=False,
         ).logits[0]
-        return -torch.nn.functional.cross_entropy(logits.float(), row.targets, reduction="none")
+        return logits
+
+    def distilled(self, row: PackedRow, teacher: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each supervised token's loss, divergence and cross-entropy; see ``ComputePath.distilled``."""
+        from tunewright.training.kernels.distillation import distilled
+
+        return distilled(self.predictions(row), None, teacher, row, mixture)
 
     def configure(self, kept: int, cached: bool) -> None:
         """Recompute all activations unless ``kept`` is EVERYTHING; there are no levels between, and no way back."""
@@ -89,8 +117,10 @@ def plain_path_reason(recipe: Recipe) -> str:
     if kind not in FAMILIES or not FAMILIES[kind].like_llama:
         return f"models of the kind {kind!r} have layers of their own"
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    if window is not None and window < training.max_tokens:
-        return f"attention looks back {window} tokens, less far than training.max_tokens ({training.max_tokens})"
+    longest = training.max_tokens + recipe.teacher_passage_tokens
+    if window is not None and window < longest:
+        beside = " and the teacher's passages" if longest > training.max_tokens else ""
+        return f"attention looks back {window} tokens, less far than training.max_tokens{beside} ({longest})"
     if config.get("hidden_act", "silu") != "silu":
         return f"the MLP uses {config['hidden_act']}, not SiLU"
     return "attention_dropout is not 0" if config.get("attention_dropout") else ""

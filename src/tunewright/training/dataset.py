@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from tunewright import console
 from tunewright.errors import ModelError
 from tunewright.models.chat_template import IGNORED, Encoded, encode, special_ids
+from tunewright.models.student import context_tokens
 from tunewright.recipe import Recipe
-from tunewright.records import VIEW, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
+from tunewright.records import VIEW, Chunk, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
 from tunewright.text.injection import PLANTED, injection_fault
 from tunewright.training.packing import Example
+from tunewright.training.teacher_prompts import FORGED, with_teachers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOO_LONG = "longer than max_tokens"
 CHANGED = "the chat template changes its text"
-FORGED = "holds a control token of the template"
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class TrainingRecords:
         pairs: preference pairs.
         split: the side of each document; empty without raw text.
         documents: of both sides; empty without raw text.
+        chunks: the passages of the training side; empty without distillation.
     """
 
     samples: Sequence[Sample] = ()
     pairs: Sequence[PreferencePair] = ()
     split: Sequence[SplitEntry] = ()
     documents: Sequence[Document] = ()
+    chunks: Sequence[Chunk] = ()
 
     @property
     def size(self) -> int:
@@ -204,10 +208,21 @@ def _as_text(view: Sample) -> Document:
     return Document(id=view.id, title="", source=view.id, text=view.answer)
 
 
-def encode_records(records: TrainingRecords, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
+def encode_records(
+    records: TrainingRecords,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> TrainingData:
     """Encode all that the recipe trains on.
 
     Raw text comes from the documents of the split's training side alone, and from the rewrites of their passages.
+
+    Args:
+        records: what is trained on.
+        recipe: its [training].
+        tokenizer: the student's.
+        passages: for distillation, what the teacher reads with each sample; see ``teacher_prompts.passages_of``.
     """
     settings, seed = recipe.training, recipe.seed
     chats: list[Example] = []
@@ -218,6 +233,9 @@ def encode_records(records: TrainingRecords, recipe: Recipe, tokenizer: PreTrain
         samples = [sample for sample in records.samples if sample.task != VIEW]
         num_in += len(samples)
         chats, rejections = encode_samples(samples, tokenizer, settings.max_tokens)
+        if passages:
+            chats, untaught = with_teachers(chats, samples, passages, tokenizer, context_tokens(recipe))
+            rejections += untaught
     if settings.epochs and settings.text_share:
         documents, planted = _raw_texts(records)
         rejections += planted
@@ -279,9 +297,11 @@ def nested(
 def subset(records: TrainingRecords, percent: int, seed: int) -> TrainingRecords:
     """Return a share of the samples, pairs and training documents, for a learning curve; see ``nested``."""
     training_side = [entry for entry in records.split if entry.side == "train"]
+    if records.documents:  # without raw text, the split only says whose passages a teacher may read
+        training_side = nested(training_side, percent, seed, lambda entry: entry.document, lambda entry: entry.side)
     return replace(
         records,
         samples=nested(records.samples, percent, seed, lambda sample: sample.id, lambda sample: sample.task),
         pairs=nested(records.pairs, percent, seed, lambda pair: pair.id, lambda pair: pair.origin),
-        split=nested(training_side, percent, seed, lambda entry: entry.document, lambda entry: entry.side),
+        split=training_side,
     )

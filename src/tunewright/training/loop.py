@@ -105,7 +105,7 @@ def accumulate(
     totals: dict[str, Any] = dict.fromkeys(("loss", *objective.figures), 0.0)
     for row, weight in rows_of(examples, capacity, settings):
         with autocast(settings):
-            loss, figures = objective.loss(path, collate(row, settings.device), row)
+            loss, figures = objective.loss(path, collate(row, settings.device, capacity.micro_batch_tokens), row)
         (loss * (weight * capacity.loss_scale / divisor)).backward()
         for name, value in {"loss": loss.detach(), **figures}.items():
             totals[name] += weight * value
@@ -125,7 +125,8 @@ def held_out_loss(
         # In batches like those of training, so that no row is larger than a row that training has held.
         for start in range(0, len(task.held_out), size):
             for row, weight in rows_of(task.held_out[start : start + size], capacity, settings):
-                total += weight * float(task.objective.loss(path, collate(row, settings.device), row)[0])
+                tensors = collate(row, settings.device, capacity.micro_batch_tokens)
+                total += weight * float(task.objective.loss(path, tensors, row)[0])
     divisor = sum(task.objective.count(example) for example in task.held_out)
     return {"held_out_loss": group.sum([total], settings.device)[0] / divisor}
 

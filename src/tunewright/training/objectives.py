@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunewright.training.compute_path import ComputePath
+    from tunewright.training.kernels.distillation import Mixture
 
 DpoLoss = Literal["sigmoid", "normalized", "ipo"]
+DISTILLATION_FIGURES = ("divergence", "cross_entropy")
 DPO_FIGURES = ("chosen_reward", "rejected_reward", "margin", "accuracy")
 
 
@@ -51,6 +53,30 @@ def _next_token_loss(
 
 
 NEXT_TOKEN = Objective(count=lambda example: example.num_supervised, loss=_next_token_loss)
+
+
+def distillation(mixture: Mixture) -> Objective:
+    """Return prompt distillation: the adapter without the passage imitates the base with it, token by token.
+
+    Both read the same answer. The teacher is the same model with its adapter off and passages in its prompt, so that
+    one model is in memory; the student is the model with its adapter on. The loss of an answer's token is the forward
+    KL divergence from the teacher's to the student's distribution over the whole vocabulary (Kujanpää, Marttinen,
+    Valpola & Ilin 2024, arXiv 2412.14964, sec. 3), mixed with cross-entropy as ``mixture`` says. Nothing of the
+    teacher is stored beyond the row. An example without a teacher (a refusal, raw text) has cross-entropy.
+    """
+
+    def loss(path: ComputePath, row: PackedRow, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Tensor]]:
+        import torch
+
+        if not row.teacher:
+            entropy = -path.token_logps(row).sum()
+            return entropy, {"divergence": torch.zeros_like(entropy), "cross_entropy": entropy.detach()}
+        with without_dropout(path.model), torch.no_grad(), path.model.disable_adapter():
+            teacher = torch.cat([path.predictions(part) for part in row.teacher])
+        losses, divergences, entropies = path.distilled(row, teacher, mixture)
+        return losses.sum(), {"divergence": divergences.sum(), "cross_entropy": entropies.sum()}
+
+    return Objective(count=lambda example: example.num_supervised, loss=loss, figures=DISTILLATION_FIGURES)
 
 
 def dpo(kind: DpoLoss, beta: float, label_smoothing: float, reference: Mapping[str, tuple[float, float]]) -> Objective:

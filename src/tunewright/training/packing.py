@@ -6,7 +6,7 @@ import hashlib
 import random
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,15 +19,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """The unit of training: one token sequence (a chat, a piece of text), or two (a preference pair)."""
+    """The unit of training: one token sequence (a chat, a piece of text), or two (a preference pair).
+
+    ``teacher``, for distillation alone, is the chat as the teacher reads it: with passages in its prompt, and the same
+    supervised tokens.
+    """
 
     sample: str
     sequences: tuple[Encoded, ...]
+    teacher: Encoded | None = None
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens of all its sequences."""
         return sum(len(sequence.input_ids) for sequence in self.sequences)
+
+    @property
+    def num_teacher_tokens(self) -> int:
+        """Number of tokens that the teacher reads; 0 without a teacher."""
+        return len(self.teacher.input_ids) if self.teacher else 0
 
     @property
     def num_supervised(self) -> int:
@@ -46,6 +56,8 @@ class PackedRow:
         logit_positions: [n], the columns that predict a supervised token; never across a border.
         targets: [n], the supervised tokens.
         owner: [n], the index of the sequence that each belongs to.
+        taught: [n], bool: whether a teacher reads the token too. The rows of ``teacher`` hold these tokens in the same
+            order. Both are empty without a teacher.
     """
 
     input_ids: Tensor
@@ -54,6 +66,8 @@ class PackedRow:
     logit_positions: Tensor
     targets: Tensor
     owner: Tensor
+    teacher: tuple[PackedRow, ...] = ()
+    taught: Tensor | None = None
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
@@ -97,12 +111,40 @@ def pack(examples: Sequence[Example], budget: int) -> list[list[Example]]:
     return rows
 
 
-def collate(examples: Sequence[Example], device: str) -> PackedRow:
-    """Return a row of examples as tensors."""
+def collate(examples: Sequence[Example], device: str, budget: int = 0) -> PackedRow:
+    """Return a row of examples as tensors; their teacher's sequences in rows of at most ``budget`` tokens.
+
+    A budget of 0 takes all of the teacher's sequences into a single row.
+    """
+    import torch
+
+    row = _row([sequence for example in examples for sequence in example.sequences], device)
+    if all(example.teacher is None for example in examples):
+        return row
+    taught = [example.teacher is not None for example in examples for _ in example.sequences]
+    sequences = [example.teacher for example in examples if example.teacher is not None]
+    teacher = tuple(_row(group, device) for group in _in_order(sequences, budget))
+    return replace(row, teacher=teacher, taught=torch.tensor(taught, device=row.owner.device)[row.owner])
+
+
+def _in_order(sequences: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
+    """Return the sequences in groups of at most ``budget`` tokens, or of a single longer sequence, in their order."""
+    groups: list[list[Encoded]] = []
+    room = -1
+    for sequence in sequences:
+        size = len(sequence.input_ids)
+        if not groups or (budget and size > room):
+            groups.append([])
+            room = budget
+        groups[-1].append(sequence)
+        room -= size
+    return groups
+
+
+def _row(sequences: Sequence[Encoded], device: str) -> PackedRow:
     import numpy as np
     import torch
 
-    sequences = [sequence for example in examples for sequence in example.sequences]
     lengths = [len(sequence.input_ids) for sequence in sequences]
     labels = np.concatenate([np.asarray(sequence.labels) for sequence in sequences])
     labels[np.cumsum([0, *lengths[:-1]])] = IGNORED

@@ -120,6 +120,15 @@ def _tokens(row: Sequence[Example]) -> int:
     return sum(example.num_tokens for example in row)
 
 
+def _teacher_tokens(row: Sequence[Example]) -> int:
+    return sum(example.num_teacher_tokens for example in row)
+
+
+def _work(row: Sequence[Example]) -> float:
+    """Return what a row costs, in trained tokens: the teacher's tokens have a forward pass alone, half of the work."""
+    return _tokens(row) + _teacher_tokens(row) / 2
+
+
 def _supervised(row: Sequence[Example]) -> int:
     return sum(example.num_supervised for example in row)
 
@@ -127,10 +136,13 @@ def _supervised(row: Sequence[Example]) -> int:
 def largest_rows(rows: Sequence[list[Example]]) -> list[list[Example]]:
     """Return the rows that may take the most memory: the longest and the most supervised, of all and of mixed rows.
 
+    Where a teacher reads, that with the most for it to read is among them.
+
     A row of several examples takes more memory than a single example: it needs a mask between them.
     """
     mixed = [row for row in rows if len(row) > 1]
-    return [max(group, key=size) for group in (rows, mixed) if group for size in (_tokens, _supervised)]
+    sizes = (_tokens, _supervised, _teacher_tokens) if any(map(_teacher_tokens, rows)) else (_tokens, _supervised)
+    return [max(group, key=size) for group in (rows, mixed) if group for size in sizes]
 
 
 def prove(
@@ -160,14 +172,15 @@ def prove(
         if settings.processes.all(token_s > 0, settings.device):
             break
         longest = max(batches, key=lambda batch: max(example.num_tokens for example in batch))
-        capacity = capacity.smaller([*max(batches, key=_tokens), *longest])
+        capacity = capacity.smaller([*max(batches, key=_work), *longest])
     planned_bytes = float(gpu_peak_bytes())
     with torch.no_grad():
         for name, parameter in checkpoint.trainable(path.model).items():
             parameter.copy_(weights[name])
     checkpoint.set_random_state(random)
-    planned_s = token_s * sum(_tokens(batch) for batch in batches)
-    plan = _plan(recipe, path, settings, capacity, planned_s, planned_bytes)
+    planned_s = token_s * sum(_work(batch) for batch in batches)
+    teacher = sum(map(_teacher_tokens, batches)) / max(1, sum(map(_tokens, batches)))
+    plan = _plan(recipe, path, settings, capacity, planned_s, planned_bytes, teacher)
     memory = f", {planned_bytes / 2**30:.1f} GiB" if planned_bytes else ""
     console.line(
         f"plan: {plan.description} ({why}); {plan.path}; real steps took{memory}; "
@@ -179,7 +192,7 @@ def prove(
 def _trial(
     path: ComputePath, task: TrainingTask, batches: Sequence[list[Example]], settings: LoopSettings, capacity: Capacity
 ) -> float:
-    """Return the seconds per token of real steps, over all processes together."""
+    """Return the seconds per trained token (see ``_work``) of real steps, over all processes together."""
     alone = replace(settings, processes=Processes())
     optimizer = OPTIMIZERS[settings.optimizer](checkpoint.trainable(path.model).values())
     for row in largest_rows([row for batch in batches for row, _ in rows_of(batch, capacity, alone)]):
@@ -189,13 +202,13 @@ def _trial(
     # A GPU's first steps are slower: it loads kernels for each new length of a row.
     pace: list[float] = []
     began = _now(settings.device)
-    for batch in [max(batches, key=_tokens), *batches][:_MAX_TRIAL_STEPS]:
+    for batch in [max(batches, key=_work), *batches][:_MAX_TRIAL_STEPS]:
         before = _now(settings.device)
         path.model.zero_grad(set_to_none=True)
         accumulate(path, task.objective, batch, settings, capacity)
         optimizer.step()
         now = _now(settings.device)
-        pace.append((now - before) / _tokens(batch))
+        pace.append((now - before) / _work(batch))
         enough = len(pace) > 1 and (now - began > _WARM_UP_S or not settings.device.startswith("cuda"))
         if settings.processes.all(enough, settings.device):
             break
@@ -225,7 +238,9 @@ def _plan(
     capacity: Capacity,
     planned_s: float,
     planned_bytes: float,
+    teacher: float,
 ) -> Plan:
+    """Return the plan; ``teacher`` is the number of tokens that the teacher reads per trained token."""
     import torch
 
     shape = base_shape(recipe)
@@ -245,7 +260,7 @@ def _plan(
         predicted_bytes=predicted,
         planned_bytes=planned_bytes,
         planned_s=planned_s,
-        flops_per_token=shape.flops_per_token(full, capacity.checkpointing) if shape else 0.0,
+        flops_per_token=shape.flops_per_token(full, capacity.checkpointing, teacher) if shape else 0.0,
         peak_flops=peak_flops(name),
         layers=layers,
     )

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes, processes
+from tunewright.errors import TrainingError
 from tunewright.models.loading import attach_adapter, compute_dtype, pick_device, save_adapter
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
-from tunewright.records import Document, PreferencePair, Sample, SplitEntry, StageSummary, digest
+from tunewright.records import VIEW, Chunk, Document, PreferencePair, Sample, SplitEntry, StageSummary, digest
+from tunewright.retrieval.sentence_model import open_sentence_model, sentence_model_identity
+from tunewright.retrieval.stored_vectors import StoredVectors
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import atomic_folder, disk_errors, write_atomic
@@ -24,10 +27,11 @@ from tunewright.training.compute_path import ComputePath, PlainPath, choose_path
 from tunewright.training.dataset import TrainingData, TrainingRecords, encode_records, subset
 from tunewright.training.loop import LoopSettings, TrainingTask, autocast, train
 from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics, tracker
-from tunewright.training.objectives import NEXT_TOKEN, dpo, reference_logps
+from tunewright.training.objectives import NEXT_TOKEN, distillation, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
 from tunewright.training.placebo import shuffled_records
 from tunewright.training.profiling import Plan, first_capacity, prove
+from tunewright.training.teacher_prompts import passages_of
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +84,11 @@ class Session:
 
     def identity(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that a phase's result depends on; the data by its tokens, so that it shows a new template."""
-        encoded = [(e.sample, [(s.input_ids, s.labels) for s in e.sequences]) for e in examples]
+        # A teacher's tokens are there only where there is one: identities of other trainings stay as they were.
+        encoded = [
+            (e.sample, [(s.input_ids, s.labels) for s in (*e.sequences, *([e.teacher] if e.teacher else ()))])
+            for e in examples
+        ]
         return {
             **{key: value for key, value in settings.items() if key not in NO_PART_OF_RESULT},
             "data": digest(encoded),  # behind the settings, so that none of them replaces it
@@ -95,11 +103,15 @@ def _read_records(run: RunFolder, recipe: Recipe) -> TrainingRecords:
     A file that this recipe does not write is not read: it would be of other settings.
     """
     text = recipe.training.text_share > 0
+    split = run.records_if_any(RunFile.SPLIT, SplitEntry) if text or recipe.distills else ()
+    side = {entry.document for entry in split if entry.side == "train"}
+    chunks = run.records_if_any(RunFile.CHUNKS, Chunk) if recipe.distills else ()
     return TrainingRecords(
         samples=run.records_if_any(RunFile.TRAIN, Sample) if recipe.needs_samples else (),
         pairs=run.records_if_any(RunFile.PAIRS, PreferencePair) if recipe.preference.wanted else (),
-        split=run.records_if_any(RunFile.SPLIT, SplitEntry) if text else (),
+        split=split,
         documents=run.records_if_any(RunFile.DOCUMENTS, Document) if text else (),
+        chunks=[chunk for chunk in chunks if chunk.document in side],
     )
 
 
@@ -109,14 +121,48 @@ def _write_records(run: RunFolder, recipe: Recipe, records: TrainingRecords) -> 
         run.write_records(RunFile.TRAIN, records.samples)
     if recipe.preference.wanted:
         run.write_records(RunFile.PAIRS, records.pairs)
-    if recipe.training.text_share:
+    if recipe.training.text_share or recipe.distills:
         run.write_records(RunFile.SPLIT, records.split)
+    if recipe.training.text_share:
         run.write_records(RunFile.DOCUMENTS, records.documents)
+    if recipe.distills:
+        run.write_records(RunFile.CHUNKS, records.chunks)
 
 
 def read_training_data(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
-    """Read and encode all that the recipe trains on."""
-    return encode_records(_read_records(run, recipe), recipe, tokenizer)
+    """Read and encode all that the recipe trains on.
+
+    Raises:
+        TrainingError: distillation is wanted, and no sample has a passage.
+    """
+    records = _read_records(run, recipe)
+    if not recipe.distills:
+        return encode_records(records, recipe, tokenizer)
+    passages = _teacher_passages(run, recipe, records)
+    return encode_records(records, recipe, tokenizer, passages)
+
+
+def _teacher_passages(run: RunFolder, recipe: Recipe, records: TrainingRecords) -> Mapping[str, Sequence[str]]:
+    """Return what the teacher of distillation reads with each sample, and print how many samples have no teacher."""
+    number, name = recipe.distillation.distractors, recipe.retrieval.model
+    model = None
+    if number and name:
+        known_as = sentence_model_identity(name, recipe.folder)
+        model = StoredVectors(open_sentence_model(name, recipe.folder), run.file(RunFile.VECTORS), known_as)
+    chats = [sample for sample in records.samples if sample.task != VIEW]
+    passages = passages_of(chats, records.chunks, number, model)
+    if not passages:
+        raise TrainingError(
+            "no sample has a passage to distill from",
+            f"{len(chats)} samples, and none was written from a passage of the training documents",
+            'write samples from documents, or set training.objective = "sft"',
+        )
+    if len(passages) < len(chats):
+        console.line(
+            f"{len(chats) - len(passages)} of {len(chats)} samples have no passage of their own (refusals, passages in "
+            "the prompt, your own chats): they are trained on their answers"
+        )
+    return passages
 
 
 def write_subsets(run: RunFolder, recipe: Recipe, folders: Mapping[int, RunFolder]) -> list[int]:
@@ -164,11 +210,13 @@ def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
     own = session.recipe.training
     identities: dict[str, dict[str, Any]] = {}
     if own.epochs:
-        settings = json.loads(own.model_dump_json())
+        settings = json.loads(own.model_dump_json(exclude={"objective"}))
+        if session.recipe.distills:
+            settings["distillation"] = json.loads(session.recipe.distillation.model_dump_json())
         identities["sft"] = session.identity([*data.examples, *data.held_out], settings)
     if session.recipe.preference.wanted:
         preference = session.recipe.preference.model_dump_json(exclude=set(MAKES_PAIRS))
-        settings = json.loads(own.model_dump_json()) | json.loads(preference)
+        settings = json.loads(own.model_dump_json(exclude={"objective"})) | json.loads(preference)
         pairs = [*data.pairs, *data.held_out_pairs]
         identities["dpo"] = session.identity(pairs, settings | {"after": digest(identities.get("sft"))})
     for phase, identity in identities.items():
@@ -185,7 +233,13 @@ def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
 
 def _train_sft(session: Session, data: TrainingData, identity: Mapping[str, Any]) -> Plan:
     own = session.recipe.training
-    task = TrainingTask(data.examples, NEXT_TOKEN, data.held_out)
+    objective = NEXT_TOKEN
+    if session.recipe.distills:
+        from tunewright.training.kernels.distillation import Mixture
+
+        own_mixture = session.recipe.distillation
+        objective = distillation(Mixture(own_mixture.temperature, own_mixture.cross_entropy))
+    task = TrainingTask(data.examples, objective, data.held_out)
     make_room(session.run.file(RunFile.CHECKPOINTS) / "sft", identity, session.group)
     return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tunewright.models.memory_plan import HEAD_BYTES
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
+from tunewright.training.kernels.distillation import FP16_FACTOR, Mixture, chunks, distilled
 from tunewright.training.kernels.layer import KEEP_PRODUCTS, DecoderLayer, Norm, RowContext, backward, forward
 from tunewright.training.kernels.linear import LinearGroup, Scratch
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # Of logits at once: enough for products at full speed; fewer where plain torch makes several 32-bit copies of them.
 _MAX_BYTES, _MAX_BYTES_PLAIN = HEAD_BYTES, 2**26
-_FP16_FACTOR = 2.0**12
 
 
 class TargetLogps(torch.autograd.Function):
@@ -43,11 +43,11 @@ class TargetLogps(torch.autograd.Function):
         """
         gradient = ctx.needs_input_grad[0]
         # The slopes of well-predicted tokens leave fp16's range before the loss scale reaches them.
-        factor = _FP16_FACTOR if hidden.dtype == torch.float16 else 1.0
+        factor = FP16_FACTOR if hidden.dtype == torch.float16 else 1.0
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         slopes: Tensor | None = torch.empty_like(hidden) if gradient else None
         most = _MAX_BYTES if elementwise.compiled(str(hidden.device)) else _MAX_BYTES_PLAIN
-        for chunk in _chunks(len(hidden), most // (len(weight) * hidden.element_size())):
+        for chunk in chunks(len(hidden), most // (len(weight) * hidden.element_size())):
             logits = hidden[chunk] @ weight.t()
             elementwise.token_logps(logits, targets[chunk], logps[chunk], factor if gradient else 0.0)
             if slopes is not None:
@@ -62,15 +62,6 @@ class TargetLogps(torch.autograd.Function):
         """Return the gradient of ``hidden``, [n, h]."""
         (slopes,) = ctx.saved_tensors
         return (slopes * (grads[0] / ctx.factor)[:, None]).to(slopes.dtype), None, None
-
-
-def _chunks(count: int, most: int) -> list[slice]:
-    """Return slices of equal size, at most ``most`` positions each."""
-    if not count:
-        return []
-    pieces = -(-count // max(1, most))
-    size = -(-count // pieces)
-    return [slice(start, min(count, start + size)) for start in range(0, count, size)]
 
 
 class LayerPass(torch.autograd.Function):
@@ -161,6 +152,14 @@ class FastPath:
 
     def token_logps(self, row: PackedRow) -> Tensor:
         """Return the log-probability in nats of each supervised token: [n], float32, differentiable."""
+        with torch.autocast(row.input_ids.device.type, enabled=False):
+            x = self.predictions(row)
+            if self._has_plain_head:
+                return TargetLogps.apply(x, self._head.weight, row.targets)
+            return -torch.nn.functional.cross_entropy(x.float(), row.targets, reduction="none")
+
+    def predictions(self, row: PackedRow) -> Tensor:
+        """Return the normed values before the head at each supervised token, [n, h], or logits if it is not plain."""
         device = row.input_ids.device
         # The layers choose their types themselves; autocast would only add casts.
         with torch.autocast(device.type, enabled=False):
@@ -171,9 +170,17 @@ class FastPath:
             for layer in self.layers:
                 x = LayerPass.apply(x, layer, context, torch.is_grad_enabled(), *layer.parameters)
             x = NormPass.apply(x[row.logit_positions], self._norm)
-            if type(self._head) is torch.nn.Linear and self._head.bias is None:
-                return TargetLogps.apply(x, self._head.weight, row.targets)
-            return -torch.nn.functional.cross_entropy(self._head(x).float(), row.targets, reduction="none")
+            return x if self._has_plain_head else self._head(x)
+
+    def distilled(self, row: PackedRow, teacher: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each supervised token's loss, divergence and cross-entropy; see ``ComputePath.distilled``."""
+        with torch.autocast(row.input_ids.device.type, enabled=False):
+            weight = self._head.weight if self._has_plain_head else None
+            return distilled(self.predictions(row), weight, teacher, row, mixture)
+
+    @property
+    def _has_plain_head(self) -> bool:
+        return type(self._head) is torch.nn.Linear and self._head.bias is None
 
 
 class NormPass(torch.autograd.Function):
