@@ -38,7 +38,7 @@ check-floors:
 	mkdir -p build
 	sed -nE 's/^    "([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+)",$$/\1==\3.*/p' pyproject.toml | sort -u > $(FLOORS).txt
 	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
-	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(FLOORS).txt --editable . pytest hypothesis
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(FLOORS).txt --editable . pytest hypothesis python-docx trl
 	$(FLOORS)/bin/python -m pytest -q tests/documents tests/models tests/text tests/training/test_loop.py
 
 # On a GPU also: gpu.py (speed, memory), equality.py (losses), generation.py; each says in its head what it measures.

@@ -9,13 +9,16 @@ import ast
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).parent))
 import coming_from
+import errors_page
 import speed
 
+from tunewright.commands.json_documents import VERSIONS, JsonPart, schema
 from tunewright.launchers.notebooks import notebook
 from tunewright.recipe import Recipe, sections
 from tunewright.settings import Arm
@@ -97,6 +100,11 @@ def command_reference() -> str:
     return "\n".join(lines)
 
 
+def json_schema(kind: type[JsonPart]) -> str:
+    """Return the schema of a document of ``--json`` as text."""
+    return json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
+
+
 def _between(page: str, name: str, content: str) -> str:
     """Return a page with new content between its marks <!-- name --> and <!-- /name -->."""
     head, rest = page.split(f"<!-- {name} -->")
@@ -152,15 +160,18 @@ PAGES = {
     "docs/recipe.md": recipe_reference,
     "docs/commands.md": command_reference,
     "docs/coming-from.md": coming_from_others,
+    "docs/errors.md": errors_page.page,
     "docs/images/speed.svg": speed.chart,
     "notebooks/t4_7b.ipynb": t4_notebook,
     "notebooks/academic_qa_zephyr_a100.ipynb": a100_notebook,
+    **{f"docs/json/{name}.schema.json": partial(json_schema, kind) for kind, (name, _) in VERSIONS.items()},
 }
 
 
 def main() -> None:
     """Write every page."""
     for name, render in PAGES.items():
+        (ROOT / name).parent.mkdir(exist_ok=True)
         (ROOT / name).write_text(render(), encoding="utf-8")
 
 

@@ -12,7 +12,10 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("name", ["docs/performance.md", "docs/files.md", "docs/recipe.md", "docs/commands.md"])
+FRESH = ["docs/performance.md", "docs/files.md", "docs/recipe.md", "docs/commands.md", "docs/errors.md"]
+
+
+@pytest.mark.parametrize("name", [*FRESH, *(name for name in generator().PAGES if name.startswith("docs/json/"))])
 def test_generated_pages_are_fresh(name):
     assert (ROOT / name).read_text(encoding="utf-8") == generator().PAGES[name](), "run: make docs"
 
@@ -24,6 +27,14 @@ def test_the_tree_names_every_file_with_its_docstring():
         assert line, path
         assert path.name == "__init__.py" or f"{path.name}" in tree
     assert generator().first_line(ROOT / "src/tunewright/training/loop.py") in tree
+
+
+def test_the_page_of_errors_names_cause_and_cure():
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    for kind in ("recipe", "documents", "model", "hub", "run-folder", "teacher", "training", "export", "disk-full"):
+        assert f"\n## {kind}\n" in page
+    assert "| cannot reach the teacher at … | …, … times | start the server or correct teacher.url; …" in page
+    assert page.count("\n| ") > 200
 
 
 def anchors(page):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 from urllib.parse import unquote
 
 from rich.console import Console
@@ -148,6 +151,36 @@ def stream(text: str) -> None:
         raise UserError(
             "cannot write to standard output", str(error), "redirect it to a file: COMMAND > FILE"
         ) from error
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Send to stderr whatever this process, its libraries and its children write to stdout within the block.
+
+    What follows the block is then all that stdout holds.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def document(content: Mapping[str, Any]) -> None:
+    """Write a document to stdout as JSON; every string without secrets, every other character than ASCII escaped."""
+    data(json.dumps(_bare(content), indent=2, allow_nan=False))
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {without_secrets(key): _bare(inner) for key, inner in value.items()}
+    return [_bare(inner) for inner in value] if isinstance(value, list) else value
 
 
 def line(text: str = "", style: str = "") -> None:

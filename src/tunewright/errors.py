@@ -26,8 +26,12 @@ from pathlib import Path
 
 
 class TunewrightError(Exception):
-    """An error with a headline, the cause, and a hint that names the next command or edit."""
+    """An error with a headline, the cause, and a hint that names the next command or edit.
 
+    ``code`` names the kind of error for programs; codes do not change.
+    """
+
+    code = "defect"
     exit_code = 1
 
     def __init__(self, headline: str, cause: str = "", hint: str = "") -> None:
@@ -48,47 +52,68 @@ class TunewrightError(Exception):
 class UserError(TunewrightError):
     """Something that the user can fix before running again."""
 
+    code = "user"
+
 
 class RecipeError(UserError):
     """A recipe that cannot be read, or a setting that is unknown or out of range."""
+
+    code = "recipe"
 
 
 class DocumentError(UserError):
     """Documents that are missing, empty or unreadable."""
 
+    code = "documents"
+
 
 class ModelError(UserError):
     """A model that is missing, gated, unreachable or not supported."""
+
+    code = "model"
 
 
 class HubError(UserError):
     """A push that the hub refuses or cannot accept; files that it already has are not sent again."""
 
+    code = "hub"
+
 
 class RunFolderError(UserError):
     """A run folder that is in use, damaged or not a run folder."""
+
+    code = "run-folder"
 
 
 class StageError(TunewrightError):
     """A stage failed part-way; finished work is kept and the same command resumes it."""
 
+    code = "stage"
     exit_code = 3
 
 
 class TeacherError(StageError):
     """The teacher still refuses, times out or answers nonsense after all retries."""
 
+    code = "teacher"
+
 
 class TrainingError(StageError):
     """Training stopped: a non-finite loss, a damaged checkpoint, nothing to train on."""
+
+    code = "training"
 
 
 class ExportError(StageError):
     """An export differs from the evaluated model, or was changed after it was written; an earlier export is kept."""
 
+    code = "export"
+
 
 class DiskFullError(StageError):
     """A write failed for lack of space; the previous version of the file is untouched."""
+
+    code = "disk-full"
 
 
 def cause_of(error: BaseException) -> str:

@@ -275,6 +275,18 @@ class RunFolder:
             finally:
                 self.note()
 
+    def is_locked(self) -> bool:
+        """Return whether a process is working on the folder now."""
+        lock = self.path / ".lock"
+        if not lock.is_file():
+            return False
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     def file(self, name: str) -> Path:
         """Return the path of a file of this run."""
         return self.path / name

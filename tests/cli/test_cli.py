@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.faulty_server import Answer, fake_teacher
+from support.json_output import json_of
 from support.warm_process import run_command
 from support.whole_path import asks, write_recipe
 from tunewright.cli import commands, report_error
@@ -151,6 +152,19 @@ def test_status_report_and_trace(finished):
     document = tunewright("trace", run, sample["document"])
     assert sample["id"] in document.stdout
     refused(tunewright("trace", run, "zzzz"), 1, "no records have an identifier")
+
+
+def test_the_run_as_documents(finished):
+    run, recipe, _ = finished
+    assert json_of("status", run)["finished"]
+    report = json_of("report", run)
+    assert report["verdict"]["name"] == json_of("status", run)["verdict"]
+    assert report["files"]["report.html"] == str(run / "report.html")
+    plan = json_of("plan", recipe, "--dir", run.parent / "another")
+    assert {stage["state"] for stage in plan["stages"]} == {"new"}
+    assert plan["memory"]["total"] > plan["memory"]["base"] > 0
+    assert sum(stage["calls"][1] for stage in plan["stages"]) > 0
+    assert json_of("plan", recipe, "--dir", run)["seconds"] == 0
 
 
 def test_chat_answers_one_prompt_and_a_pipe(finished):

@@ -1,11 +1,14 @@
 """The preview: its sentence follows from what the arms reach, and its questions are no part of the exam."""
 
+import jsonschema
 import pytest
 
 from support.faulty_server import fake_teacher
 from support.finished_training import own_recipe
+from support.json_output import SCHEMAS
 from support.whole_path import asks, write_recipe
-from tunewright.commands.preview import Preview, _of_documents, preview, summarize
+from tunewright.commands.json_documents import content
+from tunewright.commands.preview import Preview, _of_documents, preview, preview_document, summarize
 from tunewright.evaluation import answering
 from tunewright.recipe import load_recipe, parse_recipe
 from tunewright.records import Answer, Question, Score
@@ -60,7 +63,9 @@ def test_documents_are_previewed_apart_from_the_exam_and_resumed(tmp_path, tiny_
         assert 0 < first <= 5 * result.num_questions
         exam = {q.evidence.quote for q in run.read_records("exam.jsonl", Question) if q.evidence}
         before = run.file("exam.jsonl").read_bytes()
-        assert preview(recipe, tmp_path / "run") == result
+        again = content(preview_document(recipe, tmp_path / "run"))
+        jsonschema.validate(again, SCHEMAS["tunewright/preview/1"])
+        assert again["preview"]["left"]["mean"] == result.left.mean
         assert sum(asked) == first and run.file("exam.jsonl").read_bytes() == before
     entries = run.journal("preview-journal.jsonl").entries
     assert entries and not run.file("adapter").exists() and exam

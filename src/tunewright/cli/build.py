@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from tunewright.cli.options import allow_key_option, default_folder, folder_option, recipe_argument, set_option
+from tunewright.cli.options import (
+    allow_key_option,
+    default_folder,
+    folder_option,
+    json_option,
+    recipe_argument,
+    set_option,
+    write_document,
+)
 
 _COMPARE_HELP = "Also evaluate another run's adapter, an adapter's or a model's folder, or a hub name."
 
@@ -66,11 +74,15 @@ def import_config(file: Path, output: Path | None, force: bool) -> None:
 @set_option
 @allow_key_option
 @click.option("--prove", is_flag=True, help="Load the model and take real steps, for exact memory and time.")
-def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool) -> None:
+@json_option
+def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove: bool, as_json: bool) -> None:
     """Show what each stage will do: calls, tokens, memory and time; and what is fresh."""
-    from tunewright.commands.plan import prove_plan, show_plan
+    from tunewright.commands.plan import plan_document, prove_plan, show_plan
     from tunewright.recipe import load_recipe
 
+    if as_json:
+        write_document(lambda: plan_document(load_recipe(recipe, assignments), default_folder(recipe, folder), prove))
+        return
     show_plan(load_recipe(recipe, assignments), default_folder(recipe, folder))
     if prove:
         prove_plan(load_recipe(recipe, assignments), default_folder(recipe, folder))
@@ -81,12 +93,17 @@ def plan(recipe: Path, folder: Path | None, assignments: tuple[str, ...], prove:
 @folder_option
 @set_option
 @allow_key_option
-def preview(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> None:
+@json_option
+def preview(recipe: Path, folder: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Answer questions beside the exam without any training: what can a fine-tune bring at most?"""
-    from tunewright.commands.preview import preview as show_preview
+    from tunewright.commands import preview
     from tunewright.recipe import load_recipe
 
-    show_preview(load_recipe(recipe, assignments), default_folder(recipe, folder))
+    loaded, chosen = load_recipe(recipe, assignments), default_folder(recipe, folder)
+    if as_json:
+        write_document(lambda: preview.preview_document(loaded, chosen))
+    else:
+        preview.preview(loaded, chosen)
 
 
 @click.command()

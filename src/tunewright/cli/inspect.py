@@ -6,46 +6,64 @@ from pathlib import Path
 
 import click
 
-from tunewright.cli.options import allow_key_option, folder_argument, set_option
+from tunewright.cli.options import allow_key_option, folder_argument, json_option, set_option, write_document
 
 
 @click.command()
 @folder_argument
-def status(folder: Path) -> None:
+@json_option
+def status(folder: Path, as_json: bool) -> None:
     """Show the state of each stage of a run, and the command that continues it."""
     from tunewright.commands import status
     from tunewright.run_folder import RunFolder
 
-    status.show_status(RunFolder.open(folder))
+    if as_json:
+        write_document(lambda: status.status_document(RunFolder.open(folder)))
+    else:
+        status.show_status(RunFolder.open(folder))
 
 
 @click.command()
 @folder_argument
-def report(folder: Path) -> None:
+@json_option
+def report(folder: Path, as_json: bool) -> None:
     """Rewrite report.html from a finished run, and print the verdict."""
     from tunewright.commands import status
     from tunewright.run_folder import RunFolder
 
-    status.show_report(RunFolder.open(folder))
+    if as_json:
+        write_document(lambda: status.report_document(RunFolder.open(folder)))
+    else:
+        status.show_report(RunFolder.open(folder))
 
 
 @click.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def compare(folders: tuple[Path, ...]) -> None:
+@json_option
+def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     """Compare finished runs with the same exam, such as one for each base model."""
-    from tunewright.commands.compare import compare_runs
+    from tunewright.commands.compare import compare_document, compare_runs
 
-    compare_runs(folders)
+    if as_json:
+        write_document(lambda: compare_document(folders))
+    else:
+        compare_runs(folders)
 
 
 @click.command()
 @folder_argument
 @click.option("--export", type=click.Path(path_type=Path), help="Write it to this .csv or .jsonl, for you to edit.")
-def exam(folder: Path, export: Path | None) -> None:
+@json_option
+def exam(folder: Path, export: Path | None, as_json: bool) -> None:
     """Show a run's exam and check its seal; an exported and edited exam goes into a recipe as exam.file."""
     from tunewright.commands import exam
     from tunewright.run_folder import RunFolder
 
+    if as_json and export:
+        raise click.UsageError("--json and --export are two forms of the exam. Choose one.")
+    if as_json:
+        write_document(lambda: exam.exam_document(RunFolder.open(folder)))
+        return
     opened = RunFolder.open(folder)
     if export is None:
         exam.show_exam(opened)
@@ -56,12 +74,16 @@ def exam(folder: Path, export: Path | None) -> None:
 
 @click.command()
 @folder_argument
-def inspect(folder: Path) -> None:
+@json_option
+def inspect(folder: Path, as_json: bool) -> None:
     """Summarize the training data: funnel, refusals, diversity, coverage; all of it in data.html."""
-    from tunewright.commands.inspect import inspect_run
+    from tunewright.commands.inspect import inspect_document, inspect_run
     from tunewright.run_folder import RunFolder
 
-    inspect_run(RunFolder.open(folder))
+    if as_json:
+        write_document(lambda: inspect_document(RunFolder.open(folder)))
+    else:
+        inspect_run(RunFolder.open(folder))
 
 
 @click.command()
@@ -132,15 +154,20 @@ def benchmark(folder: Path, tasks: tuple[str, ...], limit: int, shots: int | Non
 )
 @set_option
 @allow_key_option
-def doctor(fetch: bool, recipe: Path | None, assignments: tuple[str, ...]) -> None:
+@json_option
+def doctor(fetch: bool, recipe: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Check Python, torch, GPU, bitsandbytes (a real quantized step), disk and model cache."""
-    from tunewright.commands.doctor import examine, examine_teacher
+    from tunewright.commands import doctor
     from tunewright.recipe import load_recipe
 
-    if recipe:
-        examine_teacher(load_recipe(recipe, assignments))
+    if as_json:
+        checks = doctor.teacher_checks(load_recipe(recipe, assignments)) if recipe else doctor.machine_checks(fetch)
+        if not write_document(lambda: doctor.doctor_document(checks))["passed"]:
+            click.get_current_context().exit(1)
+    elif recipe:
+        doctor.examine_teacher(load_recipe(recipe, assignments))
     else:
-        examine(fetch)
+        doctor.examine(fetch)
 
 
 COMMANDS = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunewright import console
 from tunewright.annotation.plan import answer_pairs_digest, pairs
+from tunewright.commands.json_documents import CompareDocument, ComparedRun
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.extra_arms import difference_rows, free_name
 from tunewright.evaluation.seal import seal_faults
@@ -22,8 +23,10 @@ from tunewright.reporting.leaderboard import (
     games,
     score_table,
     strength_table,
+    training_cost,
 )
 from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import Arm
 from tunewright.statistics.agreement import bradley_terry
 from tunewright.storage import file_digest
 
@@ -51,6 +54,42 @@ def compare_runs(folders: Sequence[Path]) -> None:
         else:
             title = "by people's marks: Bradley-Terry log strengths, mean 0"
             console.table(title, *strength_table(strengths))
+
+
+def compare_document(folders: Sequence[Path]) -> CompareDocument:
+    """Return the comparison of several runs for programs.
+
+    Raises:
+        UserError: see ``read_entries``.
+    """
+    entries = read_entries(folders)
+    results = entries[0].verdict.results
+    played = games(entries)
+    strengths = bradley_terry(played) if played else []
+    return CompareDocument(
+        num_questions=results.num_questions,
+        num_documents=results.num_documents,
+        runs=tuple(map(_compared_run, entries)),
+        differences=tuple(differences(entries)),
+        strengths=() if isinstance(strengths, str) else tuple(strengths),
+        no_strengths=strengths if isinstance(strengths, str) else "",
+    )
+
+
+def _compared_run(entry: LeaderboardEntry) -> ComparedRun:
+    results = entry.verdict.results
+    tuned, gain = results.arm(Arm.TUNED), results.difference(Arm.TUNED, Arm.BASE)
+    seconds, num_bytes = training_cost(entry)
+    return ComparedRun(
+        run=entry.name,
+        base_model=entry.base,
+        verdict=entry.verdict.name,
+        scores={arm.arm: arm.primary for arm in results.arms},
+        gain=gain.interval if gain else None,
+        seconds_per_answer=tuned.duration_s if tuned else None,
+        training_seconds=seconds or None,
+        training_bytes=num_bytes or None,
+    )
 
 
 def read_entries(folders: Sequence[Path]) -> list[LeaderboardEntry]:

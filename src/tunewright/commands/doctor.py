@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from tunewright import console
+from tunewright.commands.json_documents import DoctorCheck, DoctorDocument
 from tunewright.errors import TunewrightError, UserError
 from tunewright.models import source
 from tunewright.recipe import Recipe
@@ -58,30 +59,47 @@ print(device)
 Check = Callable[[], tuple[bool, str]]
 
 
-def examine(fetch: bool) -> None:
-    """Print one line per check.
+def machine_checks(fetch: bool) -> Iterator[DoctorCheck]:
+    """Yield the result of each check of this machine.
 
     Args:
         fetch: fetch the embedded models, and convert the first, when the cache lacks them.
-
-    Raises:
-        UserError: a check failed.
     """
     if fetch:
         source.model_folder()
         sentence_model.embedded_folder()
-    failed = []
     for name, check in CHECKS.items():
         passed, text = check()
-        console.data(f"{'ok  ' if passed else 'FAIL'}  {name.ljust(16)} {text}")
-        if not passed:
-            failed.append(name)
+        yield DoctorCheck(name=name, passed=passed, text=text)
+
+
+def doctor_document(checks: Iterable[DoctorCheck]) -> DoctorDocument:
+    """Return the checks for programs."""
+    results = tuple(checks)
+    return DoctorDocument(passed=all(check.passed for check in results), checks=results)
+
+
+def examine(fetch: bool) -> None:
+    """Print one line per check; see ``machine_checks``.
+
+    Raises:
+        UserError: a check failed.
+    """
+    failed = []
+    for check in machine_checks(fetch):
+        console.data(_line(check))
+        if not check.passed:
+            failed.append(check.name)
     if failed:
         raise UserError(
             f"{len(failed)} check(s) failed: {', '.join(failed)}",
             "",
             "fix the checks named above, then run it again",
         )
+
+
+def _line(check: DoctorCheck) -> str:
+    return f"{'ok  ' if check.passed else 'FAIL'}  {check.name.ljust(16)} {check.text}"
 
 
 def _python() -> tuple[bool, str]:
@@ -150,19 +168,28 @@ def examine_teacher(recipe: Recipe) -> None:
     Raises:
         UserError: a call failed.
     """
-    num_failed = 0
+    num_failed, server = 0, ""
+    for check in teacher_checks(recipe):
+        if check.server != server:
+            server = check.server
+            console.data(server)
+        console.data(_line(check))
+        num_failed += not check.passed
+    if num_failed:
+        raise UserError(f"{num_failed} call(s) failed", "", "fix what the lines above name, then run it again")
+
+
+def teacher_checks(recipe: Recipe) -> Iterator[DoctorCheck]:
+    """Yield the result of each form of call, by server."""
     for section, settings, forms in _connections(recipe):
         for url in settings.urls:
-            console.data(f"{section} {settings.model or url} at {url}".replace(f"{url} at {url}", url))
+            server = f"{section} {settings.model or url} at {url}".replace(f"{url} at {url}", url)
             single = settings.model_copy(update={"url": url, "patience_s": min(settings.patience_s, _PATIENCE_S)})
             with tempfile.TemporaryDirectory() as folder:  # its journal remembers how the server is asked
                 run = RunFolder.create(Path(folder) / "run")
                 for form in forms:
                     passed, text = _call(run, single, section, form, _request(form, settings, recipe.seed))
-                    console.data(f"{'ok  ' if passed else 'FAIL'}  {form.ljust(16)} {text}")
-                    num_failed += not passed
-    if num_failed:
-        raise UserError(f"{num_failed} call(s) failed", "", "fix what the lines above name, then run it again")
+                    yield DoctorCheck(name=form, passed=passed, text=text, server=server)
 
 
 def _connections(recipe: Recipe) -> Iterator[tuple[str, TeacherSettings, list[str]]]:

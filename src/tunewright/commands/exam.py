@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console
+from tunewright.commands.json_documents import ExamDocument, RingCount
 from tunewright.errors import RunFolderError, UserError, command
 from tunewright.evaluation.seal import SEALED, exam_faults
 from tunewright.evaluation.stage import read_seal_state
 from tunewright.pipeline import warn_of_changes
 from tunewright.records import Document, Question, RetentionItem
-from tunewright.reporting.exam import ExamCell, count_rows, evenly_spaced, exam_file_rows, retention_rows
+from tunewright.reporting.exam import ExamCell, by_ring, count_rows, evenly_spaced, exam_file_rows, retention_rows
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, write_atomic
 from tunewright.text.tables import write_table
@@ -74,12 +75,49 @@ def show_exam(run: RunFolder) -> None:
     check_exam(run)
 
 
+def exam_document(run: RunFolder) -> ExamDocument:
+    """Return the exam for programs.
+
+    Raises:
+        RunFolderError: there is no exam yet, or its seal is broken.
+    """
+    _require_unchanged(run)
+    questions = _read_questions(run)
+    _require_seal(run)
+    is_sealed = "kept" in run.read_json(RunFile.SEAL)
+    return ExamDocument(
+        folder=str(run.path),
+        digest=file_digest(run.file(RunFile.EXAM)),
+        retention_digest=file_digest(run.file(RunFile.RETENTION)) if is_sealed else None,
+        rings=tuple(
+            RingCount(
+                ring=ring,
+                questions=len(group),
+                answerable=sum(question.answerable for question in group),
+                with_passage=sum(question.passage is not None for question in group),
+                documents=len({question.document for question in group}),
+            )
+            for ring, group in by_ring(questions).items()
+        ),
+        questions=tuple(questions),
+        num_retention_items=len(run.records_if_any(RunFile.RETENTION, RetentionItem)),
+    )
+
+
 def check_exam(run: RunFolder) -> None:
     """Print that the exam is the sealed one.
 
     Raises:
         RunFolderError: it is not, or was never sealed.
     """
+    _require_seal(run)
+    exam, retention = run.file(RunFile.EXAM), run.file(RunFile.RETENTION)
+    console.line(f"the seal holds: {exam.name} has the sealed SHA-256 {file_digest(exam)}")
+    if "kept" in run.read_json(RunFile.SEAL):
+        console.line(f"                {retention.name} has the sealed SHA-256 {file_digest(retention)}")
+
+
+def _require_seal(run: RunFolder) -> None:
     if faults := exam_faults(read_seal_state(run)) or (
         [] if run.file(RunFile.SEAL).is_file() else ["there is no seal.json"]
     ):
@@ -89,10 +127,6 @@ def check_exam(run: RunFolder) -> None:
             "undo the change, or run the recipe again, which writes and seals a new exam; "
             "to change the exam, edit an export: tunewright exam DIR --export my-exam.csv",
         )
-    exam, retention = run.file(RunFile.EXAM), run.file(RunFile.RETENTION)
-    console.line(f"the seal holds: {exam.name} has the sealed SHA-256 {file_digest(exam)}")
-    if "kept" in run.read_json(RunFile.SEAL):
-        console.line(f"                {retention.name} has the sealed SHA-256 {file_digest(retention)}")
 
 
 def _require_unchanged(run: RunFolder) -> None:

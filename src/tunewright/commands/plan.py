@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import console, pipeline
+from tunewright.commands.json_documents import PlanDocument, PlannedKey, PlannedMemory, PlannedStage
 from tunewright.curation.chat_formats import read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.data_sources import chat_paths, exam_name, exam_path
 from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
-from tunewright.models.memory_plan import choose, describe_choice, predict_memory
+from tunewright.models.memory_plan import Choice, MemoryEstimate, choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
@@ -61,19 +62,62 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
     """Print a line per stage, and the peak memory of training."""
     run, shape = RunFolder(folder), _shape(recipe)
     sizes = count_sizes(recipe, run)
-    rows, total = [], 0.0
-    for state in pipeline.states(run, recipe):
-        work, seconds = stage_work(state.stage.name, recipe, run, sizes, shape)
-        if state.state == "fresh":
-            work, seconds = "nothing: fresh", 0.0
-        total += seconds
-        rows.append((state.stage.name, state.state, work, console.rough_duration(seconds), state.why))
-    rows.append(("all", "", "", console.rough_duration(total), ""))
+    works = _stage_works(recipe, run, sizes, shape)
+    rows = [
+        (state.stage.name, state.state, work, console.rough_duration(seconds), state.why)
+        for state, work, seconds in works
+    ]
+    rows.append(("all", "", "", console.rough_duration(sum(seconds for _, _, seconds in works)), ""))
     console.table(f"plan for {folder}", ("stage", "state", "work", "about", "why"), rows)
     for use in recipe_keys(recipe):
         console.line(f"key of the {use.section}: {use.name} → {use.origin} ({_KEY_STATES.get(use.state, use.state)})")
-    for line in (*_memory(recipe, shape), *provable_effect(recipe, run, sizes), *_without_placebo(recipe, run, sizes)):
+    for line in (*_memory(recipe, shape), *_notes(recipe, run, sizes)):
         console.line(line)
+
+
+def plan_document(recipe: Recipe, folder: Path, prove: bool = False) -> PlanDocument:
+    """Return the plan for programs; with ``prove``, by real steps too."""
+    run, shape = RunFolder(folder), _shape(recipe)
+    sizes = count_sizes(recipe, run)
+    works = _stage_works(recipe, run, sizes, shape)
+    return PlanDocument(
+        folder=str(folder),
+        stages=tuple(
+            PlannedStage(
+                stage=state.stage.name,
+                state=state.state,
+                why=state.why,
+                work=work,
+                seconds=None if math.isnan(seconds) else seconds,
+                calls=call_range(state.stage.name, recipe, sizes),
+            )
+            for state, work, seconds in works
+        ),
+        seconds=None if any(math.isnan(seconds) for _, _, seconds in works) else sum(row[2] for row in works),
+        keys=tuple(
+            PlannedKey(section=use.section, name=use.name, origin=use.origin, state=use.state)
+            for use in recipe_keys(recipe)
+        ),
+        memory=_memory_document(recipe, shape) if shape else None,
+        notes=tuple(_notes(recipe, run, sizes)),
+        proven=prove_plan(recipe, folder) if prove else None,
+    )
+
+
+def _stage_works(
+    recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None
+) -> list[tuple[pipeline.StageState, str, float]]:
+    """Return each stage's state, what it will do, and about how many seconds that takes."""
+    works = []
+    for state in pipeline.states(run, recipe):
+        work, seconds = stage_work(state.stage.name, recipe, run, sizes, shape)
+        works.append((state, "nothing: fresh", 0.0) if state.state == "fresh" else (state, work, seconds))
+    return works
+
+
+def _notes(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+    yield from provable_effect(recipe, run, sizes)
+    yield from _without_placebo(recipe, run, sizes)
 
 
 def _without_placebo(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
@@ -313,17 +357,10 @@ def _dollars(amount: float) -> str:
 
 def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
-    import torch
-
-    from tunewright.training.compute_path import plain_path_reason
-
     if shape is None:
         yield f"memory: known once {recipe.model.base} is fetched"
         return
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    why_not = plain_path_reason(recipe)
-    choice = choose(recipe, shape, free_bytes(device), not why_not, device != "cpu")
-    memory = predict_memory(recipe, shape, choice, not why_not)
+    choice, memory, why_not = _predicted(recipe, shape)
     yield (
         f"memory of training: about {memory.total / 2**30:.1f} GiB at most = base {memory.base / 2**30:.1f} + trained "
         f"weights {memory.trained / 2**30:.1f} + activations {memory.activations / 2**30:.1f} + logits "
@@ -334,8 +371,34 @@ def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     yield "  exact after real steps: tunewright plan RECIPE --prove"
 
 
-def prove_plan(recipe: Recipe, folder: Path) -> None:
-    """Load the model and take real steps on the longest rows; print the memory and time that follow.
+def _predicted(recipe: Recipe, shape: Shape) -> tuple[Choice, MemoryEstimate, str]:
+    """Return how a step would be computed here, its memory, and why not on the fast path ("" where it is)."""
+    import torch
+
+    from tunewright.training.compute_path import plain_path_reason
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    why_not = plain_path_reason(recipe)
+    choice = choose(recipe, shape, free_bytes(device), not why_not, device != "cpu")
+    return choice, predict_memory(recipe, shape, choice, not why_not), why_not
+
+
+def _memory_document(recipe: Recipe, shape: Shape) -> PlannedMemory:
+    choice, memory, why_not = _predicted(recipe, shape)
+    return PlannedMemory(
+        total=memory.total,
+        base=memory.base,
+        trained=memory.trained,
+        activations=memory.activations,
+        logits=memory.logits,
+        capacity=f"{describe_choice(choice, shape.layers)}: {choice.why}",
+        path="plain" if why_not else "fast",
+        why_plain=why_not,
+    )
+
+
+def prove_plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Load the model and take real steps on the longest rows; print and return the memory and time that follow.
 
     Before there is a training set, a row of samples of ``training.max_tokens`` stands for it.
     """
@@ -359,6 +422,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> None:
     _, plan = prove(session.path, TrainingTask(examples, NEXT_TOKEN), settings, capacity, why, recipe)
     if plan.planned_bytes:
         console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")
+    return plan.as_dict()
 
 
 def _device() -> str:

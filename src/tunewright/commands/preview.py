@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunewright import console, pipeline
+from tunewright.commands.json_documents import ArmPreview, Preview, PreviewDocument
 from tunewright.errors import UserError, command
 from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.arms import Library, passages_by_arm, shots_by_arm
@@ -16,7 +17,7 @@ from tunewright.metrics import score
 from tunewright.models.chat_template import chat
 from tunewright.models.model_pool import ModelWeights
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import Answer, Chunk, Document, Question, Record, Sample, Score, SplitEntry, digest
+from tunewright.records import Answer, Chunk, Document, Question, Sample, Score, SplitEntry, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, mean_interval, number, plain, spread
@@ -27,31 +28,6 @@ from tunewright.text.languages import ENGLISH, document_languages
 
 _MOST_QUESTIONS = 40
 _PROMPTED = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT)
-
-
-class ArmPreview(Record):
-    """One arm's score on the exploratory questions, and what an answer costs."""
-
-    arm: str
-    score: Interval
-    num_prompt_tokens: float
-    duration_s: float
-
-
-class Preview(Record):
-    """What the arms that need no training reach on exploratory questions.
-
-    ``left`` is 1 minus the best rival's score, with its interval: no training can bring more. ``gap`` is oracle minus
-    the best rival, where there are documents.
-    """
-
-    advice: str
-    num_questions: int
-    num_documents: int
-    arms: tuple[ArmPreview, ...]
-    best: str
-    left: Interval
-    gap: Interval | None
 
 
 def preview(recipe: Recipe, folder: Path) -> Preview:
@@ -89,6 +65,13 @@ def preview(recipe: Recipe, folder: Path) -> Preview:
         run.write(RunFile.PREVIEW, result.model_dump_json(indent=2) + "\n")
     _show(result, run, recipe)
     return result
+
+
+def preview_document(recipe: Recipe, folder: Path) -> PreviewDocument:
+    """Return the preview for programs; see ``preview``."""
+    result, run = preview(recipe, folder), RunFolder(folder)
+    following = command("run", run.file(RunFile.RECIPE), "--dir", run.path)
+    return PreviewDocument(folder=str(run.path), preview=result, next=following)
 
 
 def _of_documents(run: RunFolder, recipe: Recipe) -> tuple[list[Question], list[Sample]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewright import console, pipeline
+from tunewright.commands.json_documents import ReportDocument, StageStatus, StatusDocument
 from tunewright.errors import RunFolderError, command
 from tunewright.recipe import load_recipe
 from tunewright.run_folder import RunFile, RunFolder
@@ -50,6 +53,24 @@ def show(run: RunFolder, until: str) -> None:
             console.line(f"  {name.ljust(16)}{run.file(name).absolute()}")
 
 
+def report_document(run: RunFolder) -> ReportDocument:
+    """Rewrite the report; return the verdict and the files.
+
+    Raises:
+        RunFolderError: see ``show_report``.
+    """
+    from tunewright.evaluation.verdict import Verdict
+
+    faults = _rewrite_report(run)
+    _refuse(run, faults)
+    return ReportDocument(
+        folder=str(run.path),
+        verdict=run.read_record(RunFile.VERDICT, Verdict),
+        files={str(name): str(run.file(name).absolute()) for name in _FILES if run.file(name).exists()},
+        no_digests=tuple(run.uncovered()),
+    )
+
+
 def broken(run: RunFolder) -> list[str]:
     """Return what differs from the sealed run, a sentence each."""
     from tunewright.evaluation.seal import seal_faults
@@ -64,6 +85,13 @@ def show_report(run: RunFolder) -> None:
     Raises:
         RunFolderError: the seal is broken (the report then says INVALID), or another file is not as its stage left it.
     """
+    faults = _rewrite_report(run)
+    show(run, "report")
+    _refuse(run, faults)
+
+
+def _rewrite_report(run: RunFolder) -> list[str]:
+    """Rewrite the report; return what differs from the sealed run."""
     pipeline.require(run, RunFile.RECIPE, RunFile.VERDICT)
     pipeline.warn_of_changes(run)
     if unknown := run.uncovered():
@@ -72,7 +100,11 @@ def show_report(run: RunFolder) -> None:
     if not faults:
         pipeline.require_untouched(run)
     run.file(RunFile.REPORT).unlink(missing_ok=True)  # rewritten even if all that it depends on is unchanged
-    show(pipeline.run(load_recipe(run.file(RunFile.RECIPE)), run.path, only=("report",)), "report")
+    pipeline.run(load_recipe(run.file(RunFile.RECIPE)), run.path, only=("report",))
+    return faults
+
+
+def _refuse(run: RunFolder, faults: Sequence[str]) -> None:
     if faults:
         raise RunFolderError(
             f"the seal of {run.path} is broken",
@@ -83,16 +115,57 @@ def show_report(run: RunFolder) -> None:
 
 def show_status(run: RunFolder) -> None:
     """Print each stage's state, and the command that continues the run."""
-    recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else None
-    rows = []
-    for state in pipeline.states(run, recipe):
+    states, rows = _states(run), []
+    for state in states:
         summary = pipeline.summary_line(state.summary) if state.summary else ""
         took = f"{state.duration_s:.1f} s" if state.summary else ""
         rows.append((state.stage.name, state.state, took, summary if summary and state.state == "fresh" else state.why))
     console.table(str(run.path), ("stage", "state", "took", "what"), rows)
+    if checkpoint := _checkpoint(run, states):
+        console.line(f"training can continue from checkpoint {checkpoint}")
+    if following := _next(run, states):
+        console.line(f"continue with: {following}")
+
+
+def status_document(run: RunFolder) -> StatusDocument:
+    """Return each stage's state, and how the run continues."""
+    states = _states(run)
+    verdict = run.json_if_any(RunFile.VERDICT).get("name")
+    return StatusDocument(
+        folder=str(run.path),
+        stages=tuple(
+            StageStatus(
+                stage=state.stage.name,
+                state=state.state,
+                why=state.why,
+                duration_s=state.duration_s,
+                summary=state.summary,
+            )
+            for state in states
+        ),
+        finished=all(state.state == "fresh" for state in states),
+        busy=run.is_locked(),
+        checkpoint=_checkpoint(run, states),
+        verdict=verdict,
+        next=_next(run, states),
+    )
+
+
+def _states(run: RunFolder) -> list[pipeline.StageState]:
+    recipe = load_recipe(run.file(RunFile.RECIPE)) if run.file(RunFile.RECIPE).exists() else None
+    return list(pipeline.states(run, recipe))
+
+
+def _checkpoint(run: RunFolder, states: Sequence[pipeline.StageState]) -> str | None:
+    """Return the newest checkpoint of a training that is not finished."""
     partial = sorted(run.file(RunFile.CHECKPOINTS).glob("*/step-*"), key=lambda path: path.stat().st_mtime)
-    if partial and any(row[0] == "train" and row[1] != "fresh" for row in rows):
-        console.line(f"training can continue from checkpoint {partial[-1].parent.name}/{partial[-1].name}")
-    if any(row[1] != "fresh" for row in rows):
-        again = run.again() if recipe else command("run", "RECIPE", "--dir", run.path)
-        console.line(f"continue with: {again}")
+    if partial and any(state.stage.name == "train" and state.state != "fresh" for state in states):
+        return f"{partial[-1].parent.name}/{partial[-1].name}"
+    return None
+
+
+def _next(run: RunFolder, states: Sequence[pipeline.StageState]) -> str | None:
+    """Return the command that continues the run; None when it is finished."""
+    if all(state.state == "fresh" for state in states):
+        return None
+    return run.again() if run.file(RunFile.RECIPE).exists() else command("run", "RECIPE", "--dir", run.path)

@@ -13,11 +13,15 @@ _NUM_SHOWN = 10
 ExamCell = str | bool | list[str]
 
 
-def count_rows(questions: Sequence[Question]) -> list[list[str]]:
-    """Return ring, questions, share answerable, with a passage, and documents: a row by ring, and one for all."""
+def by_ring(questions: Sequence[Question]) -> dict[str, list[Question]]:
+    """Return the questions of each ring, and last all of them."""
     rings = sorted({question.ring for question in questions})
     groups: dict[str, list[Question]] = {ring: [q for q in questions if q.ring == ring] for ring in rings}
-    groups["all"] = list(questions)
+    return {**groups, "all": list(questions)}
+
+
+def count_rows(questions: Sequence[Question]) -> list[list[str]]:
+    """Return ring, questions, share answerable, with a passage, and documents: a row by ring, and one for all."""
     return [
         [
             name,
@@ -26,7 +30,7 @@ def count_rows(questions: Sequence[Question]) -> list[list[str]]:
             str(sum(q.passage is not None for q in group)),
             str(len({q.document for q in group})),
         ]
-        for name, group in groups.items()
+        for name, group in by_ring(questions).items()
         if group
     ]
 

@@ -101,13 +101,18 @@ def score_table(entries: Sequence[LeaderboardEntry]) -> tuple[list[str], list[li
     return ["run", "base model", "base (95%)", "tuned (95%)", "gain (95%)", "verdict"], rows
 
 
+def training_cost(entry: LeaderboardEntry) -> tuple[float, float]:
+    """Return the seconds and the peak bytes of a run's training; 0 where they were not measured."""
+    peak = max((float(plan.get("measured_bytes", 0)) for plan in entry.plans.values()), default=0.0)
+    return sum(float(plan.get("measured_s", 0)) for plan in entry.plans.values()), peak
+
+
 def cost_table(entries: Sequence[LeaderboardEntry]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows: the cost of an answer of each tuned model, and of its training."""
     rows = []
     for entry in entries:
         tuned = entry.verdict.results.arm(Arm.TUNED)
-        peak = max((float(plan.get("measured_bytes", 0)) for plan in entry.plans.values()), default=0.0)
-        seconds = sum(float(plan.get("measured_s", 0)) for plan in entry.plans.values())
+        seconds, peak = training_cost(entry)
         rows.append(
             [
                 entry.name,
