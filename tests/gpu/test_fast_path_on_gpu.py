@@ -11,12 +11,13 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.compute_path import PlainPath, choose_path
+from tunewright.training.compute_path import choose_path
 from tunewright.training.kernels.attention import attend, segments_of
 from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import OPTIMIZERS
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 
 pytestmark = [

@@ -14,10 +14,10 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import parse_recipe
 from tunewright.settings import TrainingSettings
 from tunewright.training import checkpoint
-from tunewright.training.compute_path import PlainPath
 from tunewright.training.loop import TrainingTask, train
 from tunewright.training.metrics import MetricsLog, read_metrics
 from tunewright.training.objectives import NEXT_TOKEN
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 
 pytestmark = [

@@ -14,12 +14,12 @@ from tunewright.models.generation import AnswerJob, answer_batch
 from tunewright.models.loading import load_adapter, save_adapter
 from tunewright.records import Sample
 from tunewright.training.checkpoint import trainable
-from tunewright.training.compute_path import PlainPath
 from tunewright.training.dataset import encode_samples
 from tunewright.training.loop import TrainingTask, accumulate
 from tunewright.training.metrics import read_metrics
 from tunewright.training.objectives import NEXT_TOKEN, sequence_logps
 from tunewright.training.packing import collate
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 
 

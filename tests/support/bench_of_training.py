@@ -12,13 +12,13 @@ from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.loading import attach_adapter
 from tunewright.records import Document, Message, PreferencePair, Sample
 from tunewright.settings import TrainingSettings
-from tunewright.training.compute_path import PlainPath
 from tunewright.training.dataset import encode_pairs, encode_samples, encode_texts
 from tunewright.training.kernels.distillation import Mixture
 from tunewright.training.loop import LoopSettings, TrainingTask, train
 from tunewright.training.metrics import MetricsLog
 from tunewright.training.objectives import NEXT_TOKEN, Objective, distillation, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 from tunewright.training.teacher_prompts import with_teachers
 

@@ -23,7 +23,7 @@ from tunewright.recipe import parse_recipe
 from tunewright.records import Chunk, Message, Sample, Span
 from tunewright.training import checkpoint
 from tunewright.training.checkpoint import trainable
-from tunewright.training.compute_path import PlainPath
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.kernels import distillation as kernel
 from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.kernels.distillation import Mixture

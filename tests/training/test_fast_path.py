@@ -17,12 +17,14 @@ from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.compute_path import PlainPath, choose_path, plain_path_reason
-from tunewright.training.kernels.decoder import FastPath, TargetLogps, unsupported_reason
+from tunewright.training.compute_path import choose_path, plain_path_reason
+from tunewright.training.kernels.decoder import FastPath, unsupported_reason
+from tunewright.training.kernels.head import TargetLogps
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.packing import collate
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 
 LIKE_LLAMA = [name for name in TINY if name.startswith(("llama", "mistral", "qwen", "smollm", "zephyr"))]

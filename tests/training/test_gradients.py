@@ -19,10 +19,10 @@ from tunewright.models.chat_template import IGNORED, load_tokenizer
 from tunewright.models.loading import attach_adapter, load_base, pick_device
 from tunewright.settings import TrainingSettings
 from tunewright.training.checkpoint import trainable
-from tunewright.training.compute_path import PlainPath
 from tunewright.training.loop import TrainingTask, accumulate, held_out_loss
 from tunewright.training.objectives import NEXT_TOKEN, reference_logps, sequence_logps
 from tunewright.training.packing import collate
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 
 

@@ -90,7 +90,7 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
         layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate
         values = layer * shape.layers if choice.kept else 2 * shape.hidden * shape.layers + layer
         return MemoryEstimate(
-            4 * weights if full else base, trained, float(values * tokens), 14.0 * shape.vocabulary * tokens
+            4 * weights if full else base, trained, float(values * tokens), 8.0 * shape.vocabulary * tokens
         )
     per_weight = 2 * choice.cached + recipe.model.fp8
     copies = shape.block_weights * per_weight + (0 if choice.cached else 2 * max(shape.linear_weights))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from tunewright import console
 from tunewright.errors import RecipeError
 from tunewright.models.families import FAMILIES
-from tunewright.models.memory_plan import EVERYTHING
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
+from tunewright.training.plain_path import PlainPath
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,46 +57,6 @@ class ComputePath(Protocol):
     def configure(self, kept: int, cached: bool) -> None:
         """Set what stays in memory between the forward and the backward pass; see ``memory_plan.Choice``."""
         ...
-
-
-class PlainPath:
-    """Any causal language model, computed by transformers and peft."""
-
-    name: ClassVar[str] = "the plain path"
-    is_fast: ClassVar[bool] = False
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-
-    def token_logps(self, row: PackedRow) -> Tensor:
-        """Return the log-probability in nats of each supervised token: [n], float32, differentiable.
-
-        The head runs only on the positions that predict a supervised token.
-        """
-        import torch
-
-        return -torch.nn.functional.cross_entropy(self.predictions(row).float(), row.targets, reduction="none")
-
-    def predictions(self, row: PackedRow) -> Tensor:
-        """Return the logits at the positions that predict a supervised token, [n, vocabulary]."""
-        logits: Tensor = self.model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
-            logits_to_keep=row.logit_positions,
-            use_cache=False,
-        ).logits[0]
-        return logits
-
-    def distilled(self, row: PackedRow, teacher: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each supervised token's loss, divergence and cross-entropy; see ``ComputePath.distilled``."""
-        from tunewright.training.kernels.distillation import distilled
-
-        return distilled(self.predictions(row), None, teacher, row, mixture)
-
-    def configure(self, kept: int, cached: bool) -> None:
-        """Recompute all activations unless ``kept`` is EVERYTHING; there are no levels between, and no way back."""
-        if kept < EVERYTHING:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def plain_path_reason(recipe: Recipe) -> str:

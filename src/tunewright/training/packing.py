@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -68,6 +68,36 @@ class PackedRow:
     owner: Tensor
     teacher: tuple[PackedRow, ...] = ()
     taught: Tensor | None = None
+
+    def padded_to(self, multiple: int) -> PackedRow:
+        """Return the row with a sequence of zeros behind it, unsupervised, up to a multiple of ``multiple`` tokens."""
+        import torch
+
+        missing = -self.input_ids.shape[1] % multiple
+        if not missing:
+            return self
+        positions = torch.arange(missing, device=self.position_ids.device)[None]
+        return replace(
+            self,
+            input_ids=torch.nn.functional.pad(self.input_ids, (0, missing)),
+            position_ids=torch.cat([self.position_ids, positions], 1),
+            lengths=(*self.lengths, missing),
+        )
+
+    def sequences(self) -> Iterator[PackedRow]:
+        """Yield each sequence as a row of its own."""
+        start = 0
+        for number, length in enumerate(self.lengths):
+            mine = self.owner == number
+            yield PackedRow(
+                self.input_ids[:, start : start + length],
+                self.position_ids[:, start : start + length],
+                (length,),
+                self.logit_positions[mine] - start,
+                self.targets[mine],
+                self.owner[mine] - number,
+            )
+            start += length
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:

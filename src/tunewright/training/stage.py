@@ -23,13 +23,14 @@ from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import atomic_folder, disk_errors, write_atomic
 from tunewright.training.checkpoint import make_room, require_same
 from tunewright.training.checks import advise, check_examples, show_example
-from tunewright.training.compute_path import ComputePath, PlainPath, choose_path
+from tunewright.training.compute_path import ComputePath, choose_path
 from tunewright.training.dataset import TrainingData, TrainingRecords, encode_records, subset
 from tunewright.training.loop import LoopSettings, TrainingTask, autocast, train
 from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics, tracker
 from tunewright.training.objectives import NEXT_TOKEN, distillation, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
 from tunewright.training.placebo import shuffled_records
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.profiling import Plan, first_capacity, prove
 from tunewright.training.teacher_prompts import passages_of
 

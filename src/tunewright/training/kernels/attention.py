@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tunewright import console
+from tunewright.models.hardware import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How attention computes its scores from products of queries and keys.
+
+    Attributes:
+        scale: factor of the products; 0 takes 1/√size.
+        window: how many tokens a token sees, itself included; 0 for all before it.
+        softcap: c of c · tanh(score / c) (Gemma 2); 0 without.
+    """
+
+    scale: float = 0.0
+    window: int = 0
+    softcap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -19,10 +37,12 @@ class Segments:
     Attributes:
         lengths: tokens of each of the s sequences.
         borders: [s + 1], int32, on the device: where each sequence begins, and where the last ends.
+        masks: the block masks made for this row, by window.
     """
 
     lengths: tuple[int, ...]
     borders: Tensor
+    masks: dict[int, Any] = field(default_factory=dict, compare=False)
 
     @property
     def same(self) -> bool:
@@ -36,47 +56,82 @@ def segments_of(lengths: Sequence[int], device: torch.device | str) -> Segments:
     return Segments(tuple(lengths), borders.to(device, non_blocking=True))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores | None = None) -> Tensor:
     """Return causal attention within each sequence.
 
-    Equally long sequences go through cuDNN's kernel, others through a kernel for mixed lengths. Without that kernel (a
-    CPU, a GPU before Ampere), the sequences of each length are computed together.
+    Equally long sequences go through cuDNN's kernel, others through a kernel for mixed lengths; softly capped scores
+    through FlexAttention (Dong et al. 2024). Without these kernels (a CPU, a GPU before Ampere), the sequences of each
+    length are computed together.
 
     Args:
         query: [T, heads, size].
         key: [T, key heads, size].
         value: [T, key heads, size].
         segments: the sequences that make up the T tokens.
+        scores: how scores are computed.
 
     Returns:
         [T, heads, size].
     """
+    scores = scores or Scores()
+    longest, size = max(segments.lengths), query.shape[-1]
+    scale = scores.scale or size**-0.5
+    window = scores.window if scores.window < longest else 0
+    fast = query.is_cuda and _is_ampere(query.device) and query.element_size() == 2 and size % 8 == 0 and size <= 256
+    if scores.softcap:
+        capped = _flex() if fast else None
+        if capped is not None:
+            return _blockwise(capped, query, key, value, segments, Scores(scale, window, scores.softcap))
     # cuDNN makes a new plan for each new length: leave it only the lengths that recur.
-    if segments.same and (not query.is_cuda or segments.lengths[0] % 256 == 0):
-        return _batched(query, key, value, len(segments.lengths))
-    if query.is_cuda and _varlen() is not None and _is_ampere(query.device) and query.element_size() == 2:
-        longest = max(segments.lengths)
-        return _varlen()(query, key, value, segments.borders, segments.borders, longest, longest)
-    return _by_length(query, key, value, segments)
+    elif segments.same and not window and (not query.is_cuda or segments.lengths[0] % 256 == 0):
+        return _batched(query, key, value, len(segments.lengths), scale)
+    elif fast and _varlen() is not None and (not window or _varlen().has_windows):
+        return _varlen()(query, key, value, segments, longest, scale, window)
+    return _by_length(query, key, value, segments, Scores(scale, window, scores.softcap))
 
 
-def _batched(query: Tensor, key: Tensor, value: Tensor, count: int) -> Tensor:
-    """Attend in ``count`` equally long sequences."""
+def _batched(query: Tensor, key: Tensor, value: Tensor, count: int, scale: float, mask: Tensor = None) -> Tensor:
+    """Attend in ``count`` equally long sequences; a ``mask`` [length, length] says which tokens each one sees."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    query, key, value, grouped = _separated(query, key, value, count)
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
+        )
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+def _separated(query: Tensor, key: Tensor, value: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Return them as [count, heads, length, size], and whether several query heads share a key head."""
     length = len(query) // count
     query, key, value = (part.unflatten(0, (count, length)).transpose(1, 2) for part in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
     if grouped and query.is_cuda and not _is_ampere(query.device):  # the kernels there take no grouped heads
         times = query.shape[1] // key.shape[1]
-        key, value, grouped = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1), False
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    with sdpa_kernel(order, set_priority=True):
-        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
-    return out.transpose(1, 2).flatten(0, 1)
+        return query, key.repeat_interleave(times, 1), value.repeat_interleave(times, 1), False
+    return query, key, value, grouped
 
 
-def _by_length(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+def _capped(query: Tensor, key: Tensor, value: Tensor, count: int, scores: Scores, mask: Tensor) -> Tensor:
+    """Attend with softly capped scores in ``count`` equally long sequences, by plain products."""
+    query, key, value, _ = _separated(query, key, value, count)
+    groups = (key.shape[1], query.shape[1] // key.shape[1])
+    products = query.unflatten(1, groups).float() @ key[:, :, None].float().transpose(-1, -2)
+    values = scores.softcap * (products * (scores.scale / scores.softcap)).tanh()
+    weights = values.masked_fill(~mask, float("-inf")).softmax(-1).to(value.dtype)
+    return (weights @ value[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(0, 1)
+
+
+def _seen(length: int, window: int, device: torch.device) -> Tensor:
+    """Return which tokens each token of a sequence sees: [length, length], bool."""
+    at = torch.arange(length, device=device)
+    distance = at[:, None] - at[None, :]
+    return (distance >= 0) & (distance < (window or length))
+
+
+def _by_length(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores) -> Tensor:
     """Attend in all sequences of one length at a time."""
     rows_by_length: dict[int, list[int]] = {}
     start = 0
@@ -86,23 +141,103 @@ def _by_length(query: Tensor, key: Tensor, value: Tensor, segments: Segments) ->
     parts = []
     for length, rows in rows_by_length.items():
         chosen = torch.tensor(rows, device=query.device)
-        parts.append(_batched(query[chosen], key[chosen], value[chosen], len(rows) // length))
+        own = query[chosen], key[chosen], value[chosen], len(rows) // length
+        windowed = 0 < scores.window < length
+        if scores.softcap:
+            parts.append(_capped(*own, scores, _seen(length, scores.window, query.device)))
+        else:
+            parts.append(_batched(*own, scores.scale, _seen(length, scores.window, query.device) if windowed else None))
     order = torch.tensor([row for rows in rows_by_length.values() for row in rows], device=query.device)
     return torch.cat(parts)[order.argsort()]
 
 
+@dataclass(frozen=True)
+class _Varlen:
+    """torch's attention over mixed lengths; its settings differ between versions of torch."""
+
+    function: Callable[..., Tensor]
+    parameters: frozenset[str]
+
+    @property
+    def has_windows(self) -> bool:
+        return "window_size" in self.parameters
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, segments: Segments, longest: int, scale: float, window: int
+    ) -> Tensor:
+        more: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in self.parameters else {}
+        if self.has_windows:
+            more["window_size"] = (window - 1, 0)  # without a window: (-1, 0), causal
+        else:
+            more["is_causal"] = True
+        if "scale" in self.parameters:
+            more["scale"] = scale
+        elif scale != query.shape[-1] ** -0.5:
+            query = query * (scale * query.shape[-1] ** 0.5)
+        borders = segments.borders
+        return self.function(query, key, value, borders, borders, longest, longest, **more)
+
+
 @functools.cache
 def _varlen() -> Any:
-    """Return torch's attention over mixed lengths, made causal; None in a version of torch without it."""
+    """Return torch's attention over mixed lengths; None in a version of torch without it."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    parameters = inspect.signature(varlen_attn).parameters
-    causal: dict[str, Any] = {"is_causal": True} if "is_causal" in parameters else {"window_size": (-1, 0)}
-    if "enable_gqa" in parameters:
-        causal["enable_gqa"] = True
-    return functools.partial(varlen_attn, **causal)
+    return _Varlen(varlen_attn, frozenset(inspect.signature(varlen_attn).parameters))
+
+
+@functools.cache
+def _flex() -> Any:
+    """Return FlexAttention, compiled; None where it does not compile."""
+    try:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        compiled = torch.compile(flex_attention, dynamic=True)
+        probe = torch.randn(1, 2, 128, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        compiled(probe, probe, probe, score_mod=_score_mod(1.0)).sum().backward()
+    except Exception as error:  # whatever a compiler may raise: only speed is lost
+        if is_out_of_memory(error):
+            raise
+        console.warning(f"FlexAttention does not run here; plain products replace it: {str(error)[:200]}")
+        return None
+    return compiled
+
+
+@functools.cache
+def _score_mod(cap: float) -> Callable[..., Tensor]:
+    """Return FlexAttention's function of a score for a soft cap; the same cap gives the same function."""
+
+    def capped(score: Tensor, *place: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
+
+
+def _blockwise(
+    flex: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores
+) -> Tensor:
+    """Attend with softly capped scores in one kernel, which skips blocks between sequences."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    if scores.window not in segments.masks:
+        tokens, window = len(query), scores.window
+        owner = torch.bucketize(torch.arange(tokens, device=query.device), segments.borders[1:], right=True)
+
+        def seen(batch: Tensor, head: Tensor, at: Tensor, other: Tensor) -> Tensor:
+            own = (at >= other) & (owner[at] == owner[other])
+            return own & (at - other < window) if window else own
+
+        segments.masks[window] = create_block_mask(seen, None, None, tokens, tokens, device=query.device)
+    out = flex(
+        *(part.transpose(0, 1)[None] for part in (query, key, value)),
+        score_mod=_score_mod(scores.softcap),
+        block_mask=segments.masks[scores.window],
+        scale=scores.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out[0].transpose(0, 1)
 
 
 @functools.cache

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from tunewright.models.memory_plan import HEAD_BYTES
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
-from tunewright.training.kernels.distillation import FP16_FACTOR, Mixture, chunks, distilled
+from tunewright.training.kernels.distillation import Mixture, distilled
+from tunewright.training.kernels.head import TargetLogps
 from tunewright.training.kernels.layer import KEEP_PRODUCTS, DecoderLayer, Norm, RowContext, backward, forward
 from tunewright.training.kernels.linear import LinearGroup, Scratch
 
@@ -18,50 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunewright.training.packing import PackedRow
-
-# Of logits at once: enough for products at full speed; fewer where plain torch makes several 32-bit copies of them.
-_MAX_BYTES, _MAX_BYTES_PLAIN = HEAD_BYTES, 2**26
-
-
-class TargetLogps(torch.autograd.Function):
-    """The log-probability in nats of each target [n], differentiable in the hidden values.
-
-    Logits are computed a chunk of positions at a time, together with the chunk's slope: a log-probability depends on
-    its own position alone, so the backward pass only scales rows, whatever the loss is. (Hsu et al. 2024, sec. 3.2,
-    do so for the mean cross-entropy.)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """Return the log-probabilities [n], float32.
-
-        Args:
-            ctx: of autograd.
-            hidden: [n, h], in the type of the products.
-            weight: the frozen head, [vocabulary, h].
-            targets: [n], token ids.
-        """
-        gradient = ctx.needs_input_grad[0]
-        # The slopes of well-predicted tokens leave fp16's range before the loss scale reaches them.
-        factor = FP16_FACTOR if hidden.dtype == torch.float16 else 1.0
-        logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        slopes: Tensor | None = torch.empty_like(hidden) if gradient else None
-        most = _MAX_BYTES if elementwise.compiled(str(hidden.device)) else _MAX_BYTES_PLAIN
-        for chunk in chunks(len(hidden), most // (len(weight) * hidden.element_size())):
-            logits = hidden[chunk] @ weight.t()
-            elementwise.token_logps(logits, targets[chunk], logps[chunk], factor if gradient else 0.0)
-            if slopes is not None:
-                torch.mm(logits, weight, out=slopes[chunk])
-        if gradient:
-            ctx.save_for_backward(slopes)
-            ctx.factor = factor
-        return logps
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of ``hidden``, [n, h]."""
-        (slopes,) = ctx.saved_tensors
-        return (slopes * (grads[0] / ctx.factor)[:, None]).to(slopes.dtype), None, None
 
 
 class LayerPass(torch.autograd.Function):

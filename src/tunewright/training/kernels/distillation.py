@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunewright.training.kernels.head import chunks, slope_factor
+
 if TYPE_CHECKING:
     from tunewright.training.packing import PackedRow
 
-FP16_FACTOR = 2.0**12  # the slopes of well-predicted tokens leave fp16's range before the loss scale reaches them
 _CHUNK_BYTES = 2**25  # of one model's logits at once; about 16 times as much lives in 32-bit copies of them
 
 
@@ -26,15 +27,6 @@ class Mixture:
 
     temperature: float = 1.0
     cross_entropy: float = 0.0
-
-
-def chunks(count: int, most: int) -> list[slice]:
-    """Return slices of equal size, at most ``most`` positions each."""
-    if not count:
-        return []
-    pieces = -(-count // max(1, most))
-    size = -(-count // pieces)
-    return [slice(start, min(count, start + size)) for start in range(0, count, size)]
 
 
 def distilled(
@@ -75,7 +67,7 @@ class _DistilledLosses(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses, divergences and cross-entropies, [n] each, float32; see ``distilled``."""
         gradient = ctx.needs_input_grad[0]
-        ctx.factor = FP16_FACTOR if values.dtype == torch.float16 else 1.0
+        ctx.factor = slope_factor(values)
         losses, divergences, entropies = torch.empty(3, len(values), dtype=torch.float32, device=values.device)
         slopes = torch.empty_like(values) if gradient else None
         vocabulary = values.shape[1] if weight is None else len(weight)

@@ -1,0 +1,170 @@
+"""The plain path: any causal language model through transformers and peft, with attention by the lengths of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunewright.models.memory_plan import EVERYTHING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+    from tunewright.training.kernels.attention import Segments
+    from tunewright.training.kernels.distillation import Mixture
+    from tunewright.training.packing import PackedRow
+
+BY_LENGTHS = "by_lengths"  # our name among transformers' implementations of attention
+_PAD_TO = 256  # tokens: rows of few different lengths, for which a GPU's libraries choose their kernels once
+_ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The packed row that attention computes: its segments, and the configs that name the implementation."""
+
+    segments: Segments
+    configs: tuple[Any, ...]
+
+
+_ROW: ContextVar[_Row | None] = ContextVar("row", default=None)
+
+
+class PlainPath:
+    """Any causal language model, computed by transformers and peft.
+
+    Attention runs within each sample by its length, through an implementation that is registered with transformers:
+    no mask between the samples of a row is made. Where that is not possible, transformers makes its masks; where
+    layers carry a state from token to token (linear attention), each sample is computed alone.
+    """
+
+    name: ClassVar[str] = "the plain path"
+    is_fast: ClassVar[bool] = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or _ATTENTION_LAYERS)
+        self._alone = bool(kinds - _ATTENTION_LAYERS - {"chunked_attention"})
+        self._configs = _configs_by_lengths(base) if kinds <= _ATTENTION_LAYERS else ()
+
+    def token_logps(self, row: PackedRow) -> Tensor:
+        """Return the log-probability in nats of each supervised token: [n], float32, differentiable.
+
+        The head runs only on the positions that predict a supervised token.
+        """
+        from tunewright.training.kernels.head import LogitLogps
+
+        logps: Tensor = LogitLogps.apply(self.predictions(row), row.targets)
+        return logps
+
+    def predictions(self, row: PackedRow) -> Tensor:
+        """Return the logits at the positions that predict a supervised token, [n, vocabulary]."""
+        import torch
+
+        if self._alone and len(row.lengths) > 1:
+            return torch.cat([self._logits(single) for single in row.sequences()])
+        return self._logits(row)
+
+    def distilled(self, row: PackedRow, teacher: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each supervised token's loss, divergence and cross-entropy; see ``ComputePath.distilled``."""
+        from tunewright.training.kernels.distillation import distilled
+
+        return distilled(self.predictions(row), None, teacher, row, mixture)
+
+    def _logits(self, row: PackedRow) -> Tensor:
+        from tunewright.training.kernels.attention import segments_of
+
+        device = row.input_ids.device
+        padded = row.padded_to(_PAD_TO) if device.type == "cuda" else row
+        with _applied(_Row(segments_of(padded.lengths, device), self._configs) if self._configs else None):
+            logits: Tensor = self.model(
+                input_ids=padded.input_ids,
+                position_ids=padded.position_ids,
+                logits_to_keep=padded.logit_positions,
+                use_cache=False,
+            ).logits[0]
+        return logits
+
+    def configure(self, kept: int, cached: bool) -> None:
+        """Recompute all activations unless ``kept`` is EVERYTHING; there are no levels between, and no way back."""
+        if kept < EVERYTHING:
+            settings = {"use_reentrant": False, "context_fn": _contexts}
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+
+
+@contextmanager
+def _applied(row: _Row | None) -> Iterator[None]:
+    """Let the model's attention compute this row; without a row, the model's own implementation stays."""
+    if row is None:
+        yield
+        return
+    before = [config._attn_implementation for config in row.configs]
+    token = _ROW.set(row)
+    try:
+        for config in row.configs:
+            config._attn_implementation_internal = BY_LENGTHS
+        yield
+    finally:
+        for config, name in zip(row.configs, before, strict=True):
+            config._attn_implementation_internal = name
+        _ROW.reset(token)
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of a checkpointed layer's forward pass and of its recomputation, which comes much later."""
+    return nullcontext(), _applied(_ROW.get())
+
+
+def _configs_by_lengths(base: Module) -> tuple[Any, ...]:
+    """Return the configs of the text model if its attention can be computed by lengths, else none."""
+    config = base.config.get_text_config()
+    if not type(base)._can_set_attn_implementation() or getattr(config, "attention_dropout", None):
+        return ()
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(BY_LENGTHS, _attention)
+    configs = {id(part.config): part.config for part in base.modules() if hasattr(part, "config")}
+    return tuple(each for each in configs.values() if type(each) is type(config))
+
+
+def _attention(
+    module: Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Return attention within the samples of the current row, in the form that transformers' models expect.
+
+    Args:
+        module: the attention layer.
+        query: [1, heads, T, size].
+        key: [1, key heads, T, size].
+        value: [1, key heads, T, size].
+        attention_mask: None, since none is made for this implementation.
+        scaling: factor of the scores.
+        sliding_window: how many tokens a token sees.
+        softcap: soft cap of the scores.
+        rest: settings of other implementations; a sink of attention (gpt-oss) is one that changes the result.
+
+    Returns:
+        [1, T, heads, size], and no weights.
+    """
+    from tunewright.training.kernels.attention import Scores, attend
+
+    row = _ROW.get()
+    if row is None or attention_mask is not None or rest.get("s_aux") is not None:
+        raise NotImplementedError("attention by lengths has no masks and no sinks")
+    scores = Scores(scaling or 0.0, sliding_window or 0, softcap or 0.0)
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    return attend(query, key, value, row.segments, scores)[None], None
