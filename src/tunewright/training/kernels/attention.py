@@ -209,7 +209,7 @@ def _flex() -> Any:
 def _score_mod(cap: float) -> Callable[..., Tensor]:
     """Return FlexAttention's function of a score for a soft cap; the same cap gives the same function."""
 
-    def capped(score: Tensor, *place: Tensor) -> Tensor:
+    def capped(score: Tensor, *indices: Tensor) -> Tensor:
         return cap * torch.tanh(score / cap)
 
     return capped
