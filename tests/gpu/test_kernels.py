@@ -93,11 +93,11 @@ def test_rotate(compare, kind, heads, normed):
 
 
 @pytest.mark.parametrize("size", [96, 4864])
-def test_swiglu(compare, kind, size):
+def test_gated(compare, kind, size):
     gate_up = wide(37, 2 * size, kind, 32)
-    compare(elementwise.swiglu, gate_up, wide(37, size, kind, 16))
+    compare(elementwise.gated, gate_up, wide(37, size, kind, 16))
     for again in (True, False):
-        compare(elementwise.swiglu_backward, wide(37, size, kind, 0), gate_up, again)
+        compare(elementwise.gated_backward, wide(37, size, kind, 0), gate_up, again)
 
 
 @pytest.mark.parametrize("gradient", [False, True])

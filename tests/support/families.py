@@ -192,7 +192,7 @@ _TOWER = {
     "patch_size": 14,
 }
 
-TINY: Mapping[str, Tiny] = {
+TINY: dict[str, Tiny] = {
     "llama2": Tiny("llama", "llama2", {"num_key_value_heads": 4}),
     "llama3": Tiny("llama", "llama3.2", {**_TIED_LLAMA, "rope_parameters": _LLAMA_3_ROPE}),
     "smollm2": Tiny("llama", "smollm2", _TIED_LLAMA),
@@ -231,10 +231,37 @@ TINY: Mapping[str, Tiny] = {
     "phi4": Tiny("phi3", "phi4", {"sliding_window": None}),
 }
 
+# Kinds beside them, for training: their tokenizers and exports are those of the kinds above.
+MORE: dict[str, Tiny] = {
+    "phi4-mini": Tiny(
+        "phi3",
+        "phi4",
+        {
+            "tie_word_embeddings": True,
+            "head_dim": 24,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75},
+            "sliding_window": None,
+        },
+    ),
+    "smollm3": Tiny("smollm3", "smollm2", {"no_rope_layers": [1, 0, 1], "use_sliding_window": False}),
+    "granite": Tiny(
+        "granite",
+        "qwen2",
+        {
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.1,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "olmo2": Tiny("olmo2", "qwen2", {}),
+}
+
 
 def make_family(name: str, folder: Path) -> Path:
     """Write the tiny model of that name; return its folder."""
-    return TINY[name].write(folder)
+    return (TINY | MORE)[name].write(folder)
 
 
 def base_of(folder: Path, num_tokens: int = 0) -> Any:

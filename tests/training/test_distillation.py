@@ -23,12 +23,12 @@ from tunewright.recipe import parse_recipe
 from tunewright.records import Chunk, Message, Sample, Span
 from tunewright.training import checkpoint
 from tunewright.training.checkpoint import trainable
-from tunewright.training.plain_path import PlainPath
 from tunewright.training.kernels import distillation as kernel
 from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.kernels.distillation import Mixture
 from tunewright.training.loop import TrainingTask, accumulate, held_out_loss
 from tunewright.training.objectives import distillation
+from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
 from tunewright.training.teacher_prompts import NO_ROOM, OTHER_TOKENS, passages_of, with_teachers
 

@@ -7,27 +7,26 @@ import weakref
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from support.bench_of_training import loop_settings, tasks, tiny_adapted, tiny_examples, wake
-from support.families import TINY, adapted, base_of, make_family
+from support.families import MORE, TINY, adapted, base_of, make_family
 from tunewright.errors import RecipeError
 from tunewright.models.chat_template import load_tokenizer
+from tunewright.models.families import FAMILIES
 from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
 from tunewright.training.compute_path import choose_path, plain_path_reason
-from tunewright.training.kernels.decoder import FastPath, unsupported_reason
-from tunewright.training.kernels.head import TargetLogps
+from tunewright.training.kernels.build import unsupported_reason
+from tunewright.training.kernels.decoder import FastPath
+from tunewright.training.kernels.head import LogitForm, TargetLogps
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
 from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.packing import collate
 from tunewright.training.plain_path import PlainPath
 from tunewright.training.step_plan import Capacity
-
-LIKE_LLAMA = [name for name in TINY if name.startswith(("llama", "mistral", "qwen", "smollm", "zephyr"))]
 
 
 def gradients(path, objective, examples, budget=1000):
@@ -71,7 +70,7 @@ def test_other_objectives(tiny_model, name):
     assert_same(gradients(fast(model), task.objective, task.examples), reference, 1e-5)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", TINY | MORE)
 def test_every_family_takes_it_or_the_reason_is_printed(name, tmp_path, capsys, monkeypatch):
     folder = make_family(name, tmp_path / name)
     model = wake(adapted(base_of(folder))).train()
@@ -80,15 +79,13 @@ def test_every_family_takes_it_or_the_reason_is_printed(name, tmp_path, capsys, 
     recipe = Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512))
     path = choose_path(recipe, model, "cuda:0")
     printed = capsys.readouterr().err
-    if TINY[name].windowed:
-        assert "plain path is taken" in printed
-        assert not path.is_fast
-    elif name in LIKE_LLAMA:
-        assert "plain path" not in printed
-        assert path.is_fast
-        assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
-    else:
-        assert "have layers of their own" in printed
+    described = FAMILIES[(TINY | MORE)[name].kind].layers is not None
+    assert path.is_fast == described
+    assert ("have layers of their own" in printed) == (not described)
+    if described:
+        for level in (3, 2, 1, 0):
+            path.configure(level * len(path.layers), level > 1)
+            assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ("up_proj", "o_proj")])
@@ -114,7 +111,6 @@ def test_what_it_cannot_do_takes_the_plain_path(tiny_model, changes, capsys):
     [
         ({"hidden_act": "gelu"}, "uses gelu"),
         ({"attention_dropout": 0.1}, "attention_dropout"),
-        ({"sliding_window": 100, "use_sliding_window": True}, "looks back 100"),
     ],
 )
 def test_a_config_that_it_does_not_compute(tiny_model, tmp_path, change, reason):
@@ -131,13 +127,6 @@ def test_weights_in_a_form_of_their_own_are_refused(tiny_model):
     assert "format of their own" in unsupported_reason(model)
 
 
-def test_heads_that_are_no_power_of_two_are_refused(tmp_path):
-    config = LlamaConfig(
-        hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=50, head_dim=24
-    )
-    assert "no power of two" in unsupported_reason(LlamaForCausalLM(config).requires_grad_(False))
-
-
 def test_gradients_of_learned_tokens_survive_fp16():
     """The loss scale comes too late for the slopes, which the head computes ahead of the backward pass."""
     torch.manual_seed(0)
@@ -146,7 +135,7 @@ def test_gradients_of_learned_tokens_survive_fp16():
     slopes = {}
     for kind in (torch.float32, torch.float16):
         x = hidden.detach().to(kind).requires_grad_()
-        logps = TargetLogps.apply(x, weight.to(kind), targets)
+        logps = TargetLogps.apply(x, weight.to(kind), targets, LogitForm())
         (-logps.sum() * 1024).backward()
         slopes[kind] = x.grad.float()
     assert -1e-4 < float(logps.detach().mean()) < 0

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunewright import console
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A family's decoder layers, as the fast path of training computes them; names are those of transformers.
+
+    A layer is attention with rotated heads and a gated MLP, each added to the stream. What differs between members of
+    a family (windows, scales, soft caps, biases, rotation, norms of heads) is read from the model.
+
+    Attributes:
+        norms: before attention, after it, before the MLP, after it; "" where there is none.
+        norm_offset: what is added to the weight of a norm.
+        qkv: the linear layers of queries, keys and values, or the layer that holds all three.
+        gate_up: the linear layers of the MLP's gate and its factor, or the layer that holds both.
+        activation: the key of the gate's activation in the config, and its default.
+        wide_head_norms: whether queries and keys are normed over all heads together.
+        softcap: the key of the soft cap of attention's scores in the config.
+    """
+
+    norms: tuple[str, str, str, str] = ("input_layernorm", "", "post_attention_layernorm", "")
+    norm_offset: float = 0.0
+    qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    gate_up: tuple[str, ...] = ("gate_proj", "up_proj")
+    activation: tuple[str, str] = ("hidden_act", "silu")
+    wide_head_norms: bool = False
+    softcap: str = ""
+
+    def activation_of(self, shape: Mapping[str, Any]) -> str:
+        """Return the name of the gate's activation in the config of a language model."""
+        key, default = self.activation
+        return str(shape.get(key) or default)
 
 
 @dataclass(frozen=True)
@@ -19,8 +50,7 @@ class Family:
         attention: the attention implementation of transformers that computes the family's attention exactly.
         no_adapter: pattern of modules that get no adapter, such as the vision tower of a multimodal model.
         nested: the key of the language model's config in that of a multimodal model.
-        like_llama: whether a layer is norm, attention with rotated heads, norm and SiLU-gated MLP, each added to the
-            stream: what the fast path of training computes.
+        layers: how the fast path of training computes its layers; None where it cannot.
     """
 
     examples: str
@@ -28,7 +58,7 @@ class Family:
     attention: str = "sdpa"
     no_adapter: str = ""
     nested: str = ""
-    like_llama: bool = False
+    layers: Layers | None = None
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -45,16 +75,64 @@ def shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config[nested]) if nested else dict(config)
 
 
+def complete_shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the language model with all sizes; transformers fills in what the file omits.
+
+    Published configs omit what equals the default: that of Gemma 3 4B has neither heads nor vocabulary.
+    """
+    shape = shape_of(config)
+    if all(key in shape for key in _SIZES):
+        return shape
+    from transformers import AutoConfig
+
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        whole = AutoConfig.for_model(str(config["model_type"]), **values)
+    except (KeyError, ValueError):
+        return shape
+    return {**whole.get_text_config().to_dict(), **shape}
+
+
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "tie_word_embeddings",
+)
+ACTIVATIONS = ("silu", "gelu_pytorch_tanh")  # that the fast path computes
+
+_LLAMA = Layers()
+_GEMMA = Layers(
+    norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    norm_offset=1.0,
+    activation=("hidden_activation", "gelu_pytorch_tanh"),
+)
+
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family("Llama 2, Llama 3.x, SmolLM2", like_llama=True),
-    "mistral": Family("Mistral-7B, Zephyr-7B", like_llama=True),
-    "qwen2": Family("Qwen2, Qwen2.5", like_llama=True),
-    "qwen3": Family("Qwen3", like_llama=True),
+    "llama": Family("Llama 2, Llama 3.x, SmolLM2", layers=_LLAMA),
+    "mistral": Family("Mistral-7B, Zephyr-7B, Mistral Small 3", layers=_LLAMA),
+    "qwen2": Family("Qwen2, Qwen2.5", layers=_LLAMA),
+    "qwen3": Family("Qwen3", layers=_LLAMA),
     # Gemma 2 caps its attention scores softly, which fused attention omits silently.
-    "gemma2": Family("Gemma 2", attention="eager"),
-    "gemma3_text": Family("Gemma 3 1B and smaller"),
+    "gemma2": Family("Gemma 2", attention="eager", layers=replace(_GEMMA, softcap="attn_logit_softcapping")),
+    "gemma3_text": Family("Gemma 3 1B and smaller", layers=_GEMMA),
     "gemma3": Family(
-        "Gemma 3 4B and larger", no_adapter=r".*(vision_tower|multi_modal_projector).*", nested="text_config"
+        "Gemma 3 4B and larger",
+        no_adapter=r".*(vision_tower|multi_modal_projector).*",
+        nested="text_config",
+        layers=_GEMMA,
     ),
-    "phi3": Family("Phi-3, Phi-4", attention_layers=("qkv_proj", "o_proj")),
+    "phi3": Family(
+        "Phi-3, Phi-4",
+        attention_layers=("qkv_proj", "o_proj"),
+        layers=Layers(qkv=("qkv_proj",), gate_up=("gate_up_proj",)),
+    ),
+    "smollm3": Family("SmolLM3", layers=_LLAMA),
+    "granite": Family("Granite 3 and 4 (dense)", layers=_LLAMA),
+    "olmo2": Family(
+        "OLMo 2",
+        layers=Layers(norms=("", "post_attention_layernorm", "", "post_feedforward_layernorm"), wide_head_norms=True),
+    ),
 }

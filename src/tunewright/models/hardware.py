@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tunewright.models.families import shape_of
+from tunewright.models.families import FAMILIES, complete_shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,7 @@ class Shape:
         vocabulary_weights: number of weights of embedding and head; a tied head counts once.
         query: width of all query heads together.
         key_value: width of all key heads together, which is that of the value heads.
+        after_norms: whether attention and MLP have a norm behind them, whose inputs are kept too.
     """
 
     block_weights: int
@@ -51,6 +52,7 @@ class Shape:
     query: int
     key_value: int
     vocabulary: int
+    after_norms: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
@@ -59,7 +61,7 @@ class Shape:
         Raises:
             KeyError: it lacks a size.
         """
-        shape = shape_of(config)
+        shape = complete_shape_of(config)
         hidden, layers = int(shape["hidden_size"]), int(shape["num_hidden_layers"])
         heads = int(shape["num_attention_heads"])
         head_size = int(shape.get("head_dim") or hidden // heads)
@@ -68,6 +70,7 @@ class Shape:
         intermediate, vocabulary = int(shape["intermediate_size"]), int(shape["vocab_size"])
         block = 2 * hidden * (query + key_value) + 3 * hidden * intermediate
         tied = bool(shape.get("tie_word_embeddings") or config.get("tie_word_embeddings"))
+        family = FAMILIES.get(str(config.get("model_type", "")))
         return cls(
             layers * block,
             vocabulary * hidden * (1 if tied else 2),
@@ -77,6 +80,7 @@ class Shape:
             query,
             key_value,
             vocabulary,
+            bool(family and family.layers and family.layers.norms[1]),
         )
 
     @property

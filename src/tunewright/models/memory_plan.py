@@ -65,8 +65,9 @@ def levels_of(layers: int, kept: int) -> list[int]:
 
 def _level_values(shape: Shape) -> tuple[int, int, int]:
     """Return the number of values per token that a layer keeps at each level."""
-    attention = 2 * (shape.query + shape.key_value) + shape.hidden
-    return attention, 2 * shape.intermediate, 2 * shape.hidden + shape.intermediate
+    after = shape.hidden * shape.after_norms
+    attention = 2 * (shape.query + shape.key_value) + shape.hidden + after
+    return attention, 2 * shape.intermediate + after, 2 * shape.hidden + shape.intermediate
 
 
 def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> MemoryEstimate:

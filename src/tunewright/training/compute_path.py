@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from tunewright import console
 from tunewright.errors import RecipeError
-from tunewright.models.families import FAMILIES
+from tunewright.models.families import ACTIVATIONS, FAMILIES, shape_of
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.training.plain_path import PlainPath
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tunewright.training.kernels.decoder import FastPath
     from tunewright.training.kernels.distillation import Mixture
     from tunewright.training.packing import PackedRow
+
+_DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop")  # keys of a config
 
 
 class ComputePath(Protocol):
@@ -74,16 +76,15 @@ def plain_path_reason(recipe: Recipe) -> str:
         return "the base is spread over several GPUs"
     config = read_config(locate(model.base, recipe.folder))
     kind = str(config.get("model_type", ""))
-    if kind not in FAMILIES or not FAMILIES[kind].like_llama:
+    layers = FAMILIES[kind].layers if kind in FAMILIES else None
+    if layers is None:
         return f"models of the kind {kind!r} have layers of their own"
-    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    longest = training.max_tokens + recipe.teacher_passage_tokens
-    if window is not None and window < longest:
-        beside = " and the teacher's passages" if longest > training.max_tokens else ""
-        return f"attention looks back {window} tokens, less far than training.max_tokens{beside} ({longest})"
-    if config.get("hidden_act", "silu") != "silu":
-        return f"the MLP uses {config['hidden_act']}, not SiLU"
-    return "attention_dropout is not 0" if config.get("attention_dropout") else ""
+    shape = shape_of(config)
+    if layers.activation_of(shape) not in ACTIVATIONS:
+        return f"the MLP uses {layers.activation_of(shape)}, not {' or '.join(ACTIVATIONS)}"
+    if shape.get("use_bidirectional_attention"):
+        return "attention looks at later tokens too"
+    return next((f"{key} is not 0" for key in _DROPOUTS if shape.get(key)), "")
 
 
 def choose_path(recipe: Recipe, model: PreTrainedModel, device: str) -> ComputePath:
@@ -94,7 +95,8 @@ def choose_path(recipe: Recipe, model: PreTrainedModel, device: str) -> ComputeP
     """
     reason = plain_path_reason(recipe)
     if not reason:
-        from tunewright.training.kernels.decoder import FastPath, unsupported_reason
+        from tunewright.training.kernels.build import unsupported_reason
+        from tunewright.training.kernels.decoder import FastPath
 
         reason = unsupported_reason(model)
         if not reason:

@@ -1,4 +1,4 @@
-"""The fast path: a model of the Llama kind (families.Family.like_llama) with LoRA factors, from rows to logps."""
+"""The fast path: a model whose family describes its layers, with LoRA factors, from packed rows to logps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
+from tunewright.training.kernels.build import angles_of, body_of, causal_of, layers_of, read_layer, read_norm
 from tunewright.training.kernels.distillation import Mixture, distilled
-from tunewright.training.kernels.head import TargetLogps
+from tunewright.training.kernels.head import LogitForm, TargetLogps
 from tunewright.training.kernels.layer import KEEP_PRODUCTS, DecoderLayer, Norm, RowContext, backward, forward
-from tunewright.training.kernels.linear import LinearGroup, Scratch
+from tunewright.training.kernels.linear import Scratch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +42,7 @@ class LayerPass(torch.autograd.Function):
 
 
 class FastPath:
-    """A model of the Llama kind with LoRA factors, computed by the layers of this package; a ``ComputePath``.
+    """A model with LoRA factors, computed by the layers of this package; a ``ComputePath``.
 
     Args:
         model: a model for which ``unsupported_reason`` is empty.
@@ -52,38 +53,21 @@ class FastPath:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        causal = _causal(model)
-        body = causal.model
-        self._embedding, self._rotary = body.embed_tokens, body.rotary_emb
+        kind, body, causal = layers_of(model), body_of(model), causal_of(model)
+        if kind is None:
+            raise ValueError("the family has no fast path")
+        config = causal.config.get_text_config()
+        self._config, self._embedding, self._rotary = config, body.embed_tokens, body.rotary_emb
+        self._scale = float(getattr(config, "embedding_multiplier", 1.0))
         self._head = causal.get_output_embeddings()
+        self._form = LogitForm.of(config)
         self._dtype = body.norm.weight.dtype
-        self._norm = _norm(body.norm)
+        self._norm = read_norm(body.norm, kind.norm_offset)
         self._scratch = Scratch(body.norm.weight)
-        self.layers = [self._layer(module) for module in body.layers]
-
-    def _layer(self, module: torch.nn.Module) -> DecoderLayer:
-        attention, mlp = module.self_attn, module.mlp
-        size = int(attention.head_dim)
-
-        def group(*modules: torch.nn.Module) -> LinearGroup:
-            return LinearGroup(modules, self._dtype, self._scratch)
-
-        qkv = group(attention.q_proj, attention.k_proj, attention.v_proj)
-        query, key = (part.num_out // size for part in qkv.parts[:2])
-        norms = None
-        if hasattr(attention, "q_norm"):
-            weights = torch.stack([attention.q_norm.weight.detach(), attention.k_norm.weight.detach()])
-            norms = Norm(weights, attention.q_norm.variance_epsilon)
-        return DecoderLayer(
-            qkv=qkv,
-            out=group(attention.o_proj),
-            gate_up=group(mlp.gate_proj, mlp.up_proj),
-            down=group(mlp.down_proj),
-            attention_norm=_norm(module.input_layernorm),
-            mlp_norm=_norm(module.post_attention_layernorm),
-            heads=(query, key, size),
-            head_norms=norms,
-        )
+        self.layers = [
+            read_layer(module, number, kind, config, self._dtype, self._scratch)
+            for number, module in enumerate(body.layers)
+        ]
 
     def configure(self, kept: int, cached: bool) -> None:
         """Set what stays in memory between the forward and the backward pass.
@@ -109,34 +93,45 @@ class FastPath:
     def token_logps(self, row: PackedRow) -> Tensor:
         """Return the log-probability in nats of each supervised token: [n], float32, differentiable."""
         with torch.autocast(row.input_ids.device.type, enabled=False):
-            x = self.predictions(row)
             if self._has_plain_head:
-                return TargetLogps.apply(x, self._head.weight, row.targets)
-            return -torch.nn.functional.cross_entropy(x.float(), row.targets, reduction="none")
+                return TargetLogps.apply(self._hidden(row), self._head.weight, row.targets, self._form)
+            return -torch.nn.functional.cross_entropy(self.predictions(row).float(), row.targets, reduction="none")
 
     def predictions(self, row: PackedRow) -> Tensor:
-        """Return the normed values before the head at each supervised token, [n, h], or logits if it is not plain."""
-        device = row.input_ids.device
-        # The layers choose their types themselves; autocast would only add casts.
-        with torch.autocast(device.type, enabled=False):
-            x = self._embedding(row.input_ids)
-            cos, sin = (angle[0, :, : angle.shape[-1] // 2] for angle in self._rotary(x, row.position_ids))
-            context = RowContext(segments_of(row.lengths, device), (cos.contiguous(), sin.contiguous()))
-            x = x[0].to(self._dtype)
-            for layer in self.layers:
-                x = LayerPass.apply(x, layer, context, torch.is_grad_enabled(), *layer.parameters)
-            x = NormPass.apply(x[row.logit_positions], self._norm)
-            return x if self._has_plain_head else self._head(x)
+        """Return the values before the head at each supervised token, [n, h]; logits if it is no plain product."""
+        with torch.autocast(row.input_ids.device.type, enabled=False):
+            x = self._hidden(row)
+            return x if self._is_product else self._form.apply(self._head(x))
 
     def distilled(self, row: PackedRow, teacher: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
         """Return each supervised token's loss, divergence and cross-entropy; see ``ComputePath.distilled``."""
         with torch.autocast(row.input_ids.device.type, enabled=False):
-            weight = self._head.weight if self._has_plain_head else None
+            weight = self._head.weight if self._is_product else None
             return distilled(self.predictions(row), weight, teacher, row, mixture)
+
+    def _hidden(self, row: PackedRow) -> Tensor:
+        """Return the normed values before the head at each supervised token, [n, h]."""
+        device = row.input_ids.device
+        # The layers choose their types themselves; autocast would only add casts.
+        with torch.autocast(device.type, enabled=False):
+            x = self._embedding(row.input_ids)
+            angles = angles_of(self._rotary, self._config, x, row.position_ids)
+            context = RowContext(segments_of(row.lengths, device), angles)
+            x = x[0].to(self._dtype)
+            x = x if self._scale == 1 else x * self._scale
+            for layer in self.layers:
+                x = LayerPass.apply(x, layer, context, torch.is_grad_enabled(), *layer.parameters)
+            hidden: Tensor = NormPass.apply(x[row.logit_positions], self._norm)
+            return hidden
 
     @property
     def _has_plain_head(self) -> bool:
         return type(self._head) is torch.nn.Linear and self._head.bias is None
+
+    @property
+    def _is_product(self) -> bool:
+        """Whether the logits are the plain product of the values and the head's weight."""
+        return self._has_plain_head and self._form == LogitForm()
 
 
 class NormPass(torch.autograd.Function):
@@ -159,48 +154,3 @@ class NormPass(torch.autograd.Function):
         none = torch.zeros_like(x)
         elementwise.rms_norm_backward(grads[0], x, ctx.norm.weight, ctx.norm.eps, none, out, again=False)
         return out, None
-
-
-def unsupported_reason(model: PreTrainedModel) -> str:
-    """Return why this model of the Llama kind cannot take the fast path; empty when it can.
-
-    Args:
-        model: the base with or without an adapter of peft.
-    """
-    causal = _causal(model)
-    layers = causal.model.layers
-    size = int(layers[0].self_attn.head_dim)
-    if size != 2 * causal.model.rotary_emb.inv_freq.numel():
-        return "only a part of each head is rotated by position"
-    if size & (size - 1):
-        return f"the size of its heads, {size}, is no power of two"
-    trained = [name for name, parameter in layers.named_parameters() if parameter.requires_grad]
-    if any("lora_" not in name for name in trained):
-        return "the layers train more than LoRA factors"
-    weights = [part for layer in layers for part in _linears(layer)]
-    kinds = {type(part).__name__ for part in weights if not _is_plain(part)}
-    return f"its weights have a format of their own ({', '.join(sorted(kinds))})" if kinds else ""
-
-
-def _linears(layer: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the frozen linear layers of a decoder layer, without their adapters."""
-    attention, mlp = layer.self_attn, layer.mlp
-    modules = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    modules += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    return [getattr(module, "base_layer", module) for module in modules]
-
-
-def _is_plain(module: torch.nn.Module) -> bool:
-    """Return whether ``linear.unpack`` reads the weight: in 16 or 32 bit, or packed in bytes by bitsandbytes."""
-    if type(module) is torch.nn.Linear:
-        return bool(module.weight.is_floating_point() and module.weight.element_size() > 1)
-    return type(module).__name__ == "Linear4bit" and bool(module.weight.dtype == torch.uint8)
-
-
-def _causal(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the causal language model inside peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _norm(module: torch.nn.Module) -> Norm:
-    return Norm(module.weight.detach(), float(module.variance_epsilon))

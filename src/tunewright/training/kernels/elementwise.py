@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -63,17 +65,28 @@ def rms_norm(
         out[piece] = (values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float()).to(out.dtype)
 
 
+def add_rms_norm(x: Tensor, weight: Tensor, eps: float, added: Tensor, out: Tensor) -> None:
+    """Write ``added`` [T, h] plus the norm of ``x`` [T, h] to ``out``: a norm behind attention or MLP."""
+    if kernels := _triton(x):
+        kernels.add_rms_norm(x, weight, eps, added, out)
+        return
+    for piece in _pieces(x):
+        values = x[piece].float()
+        normed = values * (values.square().mean(-1, keepdim=True) + eps).rsqrt() * weight.float()
+        out[piece] = (added[piece].float() + normed).to(out.dtype)
+
+
 def rms_norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor, out: Tensor, again: bool = True
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None, out: Tensor, again: bool = True
 ) -> None:
-    """Write the gradient of the norm's input plus ``residual`` to ``out``.
+    """Write the gradient of the norm's input plus ``residual``, if any, to ``out``; it may be ``grad`` itself.
 
     Args:
         grad: of the norm's output, [T, h].
         x: the norm's input, [T, h].
         weight: [h].
         eps: as in ``rms_norm``.
-        residual: [T, h].
+        residual: [T, h], or None.
         out: [T, h].
         again: write the norm's output over ``grad``: the gradients of LoRA factors need it, and x is read anyway.
     """
@@ -84,8 +97,8 @@ def rms_norm_backward(
         values = x[piece].float()
         scale = (values.square().mean(-1, keepdim=True) + eps).rsqrt()
         values, upper = values * scale, grad[piece].float() * weight.float()
-        lower = scale * (upper - values * (values * upper).mean(-1, keepdim=True)) + residual[piece].float()
-        out[piece] = lower.to(out.dtype)
+        lower = scale * (upper - values * (values * upper).mean(-1, keepdim=True))
+        out[piece] = (lower if residual is None else lower + residual[piece].float()).to(out.dtype)
         if again:
             grad[piece] = (values * weight.float()).to(grad.dtype)
 
@@ -97,7 +110,7 @@ def rotate(
 
     Args:
         x: [T, (query + 2 key heads) × size]; its value heads are not rotated.
-        angles: cosines and sines, [T, size / 2] each.
+        angles: cosines and sines, [T, r / 2] each; the first r ≤ size values of a head are rotated.
         heads: numbers of heads and their size.
         norms: weights of the query's and the key's norm, [2, size]; None without norms.
         eps: of those norms.
@@ -111,8 +124,8 @@ def rotate(
     if norms is not None:
         parts = parts * (parts.square().mean(-1, keepdim=True) + eps).rsqrt() * _per_head(norms, heads)
     cos, sin = (angle.float()[:, None] for angle in angles)
-    first, second = parts.chunk(2, dim=-1)
-    rotated = [first * cos - second * sin, second * cos + first * sin]
+    first, second, rest = _rotated_parts(parts, cos)
+    rotated = [first * cos - second * sin, second * cos + first * sin, rest]
     out[:, : (query + key) * size] = torch.cat(rotated, -1).reshape(len(x), -1).to(out.dtype)
 
 
@@ -141,8 +154,8 @@ def rotate_backward(
         return
     query, key, size = heads
     cos, sin = (angle.float()[:, None] for angle in angles)
-    first, second = torch.cat(grads[:2], 1).float().chunk(2, dim=-1)
-    lower = torch.cat([first * cos + second * sin, second * cos - first * sin], -1)
+    first, second, rest = _rotated_parts(torch.cat(grads[:2], 1).float(), cos)
+    lower = torch.cat([first * cos + second * sin, second * cos - first * sin, rest], -1)
     if norms is not None:
         parts = x[:, : (query + key) * size].reshape(len(x), query + key, size).float()
         scale = (parts.square().mean(-1, keepdim=True) + eps).rsqrt()
@@ -152,32 +165,45 @@ def rotate_backward(
     out[:, (query + key) * size : (query + 2 * key) * size] = grads[2].reshape(len(x), -1)
 
 
-def swiglu(gate_up: Tensor, out: Tensor) -> None:
-    """Write silu(gate) · up (Shazeer 2020, eq. 6) to ``out`` [T, f]; ``gate_up`` holds both, [T, at least 2f]."""
+def gated(gate_up: Tensor, out: Tensor, activation: str = "silu") -> None:
+    """Write activation(gate) · up (Shazeer 2020, eq. 6) to ``out`` [T, f]; ``gate_up`` holds both, [T, at least 2f]."""
     if kernels := _triton(out):
-        kernels.swiglu(gate_up, out)
+        kernels.gated(gate_up, out, activation)
         return
     for piece in _pieces(out):
         gate, up = _halves(gate_up[piece], out.shape[1])
-        out[piece] = (torch.nn.functional.silu(gate) * up).to(out.dtype)
+        out[piece] = (ACTIVATIONS[activation](gate)[0] * up).to(out.dtype)
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor, again: bool = True) -> None:
+def gated_backward(grad: Tensor, gate_up: Tensor, again: bool = True, activation: str = "silu") -> None:
     """Write the gradients of gate and up over ``gate_up``, and with ``again`` the output over ``grad`` [T, f]."""
     if kernels := _triton(grad):
-        kernels.swiglu_backward(grad, gate_up, again)
+        kernels.gated_backward(grad, gate_up, again, activation)
         return
     size = grad.shape[1]
     for piece in _pieces(grad):
         gate, up = _halves(gate_up[piece], size)
-        sigmoid, upper = gate.sigmoid(), grad[piece].float()
-        slopes = upper * up * sigmoid * (1 + gate * (1 - sigmoid)), upper * gate * sigmoid
+        (value, slope), upper = ACTIVATIONS[activation](gate), grad[piece].float()
+        slopes = upper * up * slope, upper * value
         if again:
-            grad[piece] = (gate * sigmoid * up).to(grad.dtype)
+            grad[piece] = (value * up).to(grad.dtype)
         gate_up[piece, :size], gate_up[piece, size : 2 * size] = slopes
 
 
-def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float) -> None:
+def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
+    sigmoid = x.sigmoid()
+    return x * sigmoid, sigmoid * (1 + x * (1 - sigmoid))
+
+
+def _gelu_tanh(x: Tensor) -> tuple[Tensor, Tensor]:
+    tanh = (_GELU * (x + _GELU_CUBE * x**3)).tanh()
+    slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh.square()) * _GELU * (1 + 3 * _GELU_CUBE * x.square())
+    return 0.5 * x * (1 + tanh), slope
+
+
+def token_logps(
+    logits: Tensor, targets: Tensor, logps: Tensor, gradient: float, scale: float = 1.0, softcap: float = 0.0
+) -> None:
     """Write each target's log-probability in nats to ``logps``, and its slope times ``gradient`` over ``logits``.
 
     Args:
@@ -185,16 +211,20 @@ def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float)
         targets: [n], token ids.
         logps: [n], float32.
         gradient: factor of d logps / d logits, which is written over the logits; 0 leaves them.
+        scale: factor of the logits.
+        softcap: c of c · tanh(scaled logit / c), after the scale; 0 without.
     """
     if kernels := _triton(logits):
-        kernels.token_logps(logits, targets, logps, gradient)
+        kernels.token_logps(logits, targets, logps, gradient, scale, softcap)
         return
-    all_logps = torch.log_softmax(logits.float(), -1)
+    values = logits.float() * scale
+    bend = (values / softcap).tanh() if softcap else None
+    all_logps = torch.log_softmax(values if bend is None else softcap * bend, -1)
     logps.copy_(all_logps.gather(1, targets[:, None])[:, 0])
     if gradient:
         slopes = all_logps.exp_().neg_()
         slopes[torch.arange(len(targets), device=logits.device), targets] += 1
-        logits.copy_(slopes.mul_(gradient))
+        logits.copy_((slopes if bend is None else slopes * (1 - bend.square())).mul_(gradient * scale))
 
 
 def unpack_nf4(weight: Tensor, state: Any, out: Tensor) -> None:
@@ -232,6 +262,12 @@ def _halves(gate_up: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return gate_up[:, :size].float(), gate_up[:, size : 2 * size].float()
 
 
+def _rotated_parts(heads: Tensor, cos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two halves of the rotated part of each head, and the rest."""
+    half = cos.shape[-1]
+    return heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]
+
+
 def _per_head(norms: Tensor, heads: Heads) -> Tensor:
     """Return each head's norm weight, [query + key heads, size]."""
     query, key, _ = heads
@@ -239,4 +275,11 @@ def _per_head(norms: Tensor, heads: Heads) -> Tensor:
 
 
 E4M3_MAX = 448.0
+_GELU, _GELU_CUBE = (2 / math.pi) ** 0.5, 0.044715  # Hendrycks & Gimpel 2016, sec. 2
 _PLAIN_VALUES = 2**20  # of one operand at once
+
+# By transformers' names; each returns the activation of x and its slope.
+ACTIVATIONS: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "silu": _silu,
+    "gelu_pytorch_tanh": _gelu_tanh,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,25 @@ _MAX_BYTES, _MAX_BYTES_PLAIN = HEAD_BYTES, 2**26
 _FP16_FACTOR = 2.0**12
 
 
+@dataclass(frozen=True)
+class LogitForm:
+    """What a model does with the product of its head: first ``scale`` it, then cap it softly (0: not)."""
+
+    scale: float = 1.0
+    softcap: float = 0.0
+
+    @classmethod
+    def of(cls, config: Any) -> LogitForm:
+        """Return the form that the config of a text model describes."""
+        softcap = getattr(config, "final_logit_softcapping", None) or 0.0
+        return cls(1 / float(getattr(config, "logits_scaling", 1.0)), float(softcap))
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Return the logits of products of the head, differentiable."""
+        logits = logits if self.scale == 1 else logits * self.scale
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
 class TargetLogps(torch.autograd.Function):
     """The log-probability in nats of each target [n], differentiable in the hidden values.
 
@@ -24,7 +44,7 @@ class TargetLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, form: LogitForm) -> Tensor:
         """Return the log-probabilities [n], float32.
 
         Args:
@@ -32,6 +52,7 @@ class TargetLogps(torch.autograd.Function):
             hidden: [n, h], in the type of the products.
             weight: the frozen head, [vocabulary, h].
             targets: [n], token ids.
+            form: what is done with the products of the head.
         """
         gradient = ctx.needs_input_grad[0]
         factor = slope_factor(hidden)
@@ -39,7 +60,8 @@ class TargetLogps(torch.autograd.Function):
         slopes: Tensor | None = torch.empty_like(hidden) if gradient else None
         for chunk in chunks(len(hidden), _most_rows(hidden, len(weight))):
             logits = hidden[chunk] @ weight.t()
-            elementwise.token_logps(logits, targets[chunk], logps[chunk], factor if gradient else 0.0)
+            steepness = factor if gradient else 0.0
+            elementwise.token_logps(logits, targets[chunk], logps[chunk], steepness, form.scale, form.softcap)
             if slopes is not None:
                 torch.mm(logits, weight, out=slopes[chunk])
         if gradient:
@@ -48,10 +70,10 @@ class TargetLogps(torch.autograd.Function):
         return logps
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """Return the gradient of ``hidden``, [n, h]."""
         (slopes,) = ctx.saved_tensors
-        return (slopes * (grads[0] / ctx.factor)[:, None]).to(slopes.dtype), None, None
+        return (slopes * (grads[0] / ctx.factor)[:, None]).to(slopes.dtype), None, None, None
 
 
 def slope_factor(values: Tensor) -> float:

@@ -1,7 +1,8 @@
-"""A decoder layer of the Llama kind, forward and backward, with a choice of what is kept in between."""
+"""A decoder layer, forward and backward, with a choice of what is kept in between."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from tunewright.models.memory_plan import LEVELS
 from tunewright.training.kernels import elementwise
-from tunewright.training.kernels.attention import Segments, attend
+from tunewright.training.kernels.attention import Scores, Segments, attend
 from tunewright.training.kernels.linear import LinearGroup
 
 # What a layer keeps for its backward pass: each level adds to those before it; the rest is recomputed.
@@ -27,16 +28,35 @@ class Norm:
 
 @dataclass
 class DecoderLayer:
-    """A decoder layer's parts; ``keep`` is the level of activations that it keeps."""
+    """A decoder layer's parts.
+
+    Attributes:
+        attention_norm: before attention; None where there is none, as for the next three.
+        attention_after: behind attention, before its output is added to the stream.
+        mlp_norm: before the MLP.
+        mlp_after: behind the MLP.
+        head_norms: of each query and key head, [2, size].
+        wide_norms: of all query heads together, and of all key heads.
+        residual: factor of what is added to the stream.
+        rotation: the key of the layer's angles in ``RowContext.angles``.
+        keep: the level of activations that the layer keeps.
+    """
 
     qkv: LinearGroup
     out: LinearGroup
     gate_up: LinearGroup
     down: LinearGroup
-    attention_norm: Norm
-    mlp_norm: Norm
+    attention_norm: Norm | None
+    mlp_norm: Norm | None
     heads: elementwise.Heads
+    attention_after: Norm | None = None
+    mlp_after: Norm | None = None
     head_norms: Norm | None = None
+    wide_norms: tuple[Norm, Norm] | None = None
+    scores: Scores = Scores()
+    activation: str = "silu"
+    residual: float = 1.0
+    rotation: str = ""
     keep: int = KEEP_PRODUCTS
 
     @property
@@ -52,10 +72,14 @@ class DecoderLayer:
 
 @dataclass
 class RowContext:
-    """What all layers share in a packed row: its sequences, and cosines and sines of its positions, [T, size / 2]."""
+    """What all layers share in a packed row: its sequences, and the positions' angles.
+
+    Attributes:
+        angles: cosines and sines, [T, r / 2] each, by the rotation's name.
+    """
 
     segments: Segments
-    angles: tuple[Tensor, Tensor]
+    angles: Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -66,8 +90,10 @@ class Activations:
         qkv: queries, keys and values before the norms of heads, [T, (query + 2 key heads) × size].
         heads: rotated queries, keys, and values, [T, heads, size] each.
         attended: attention's output, [T, query heads × size].
+        attention_out: its product, [T, h], which the norm behind attention reads.
         middle: the stream between attention and MLP, [T, h].
         gate_up: the MLP's gate and up, [T, 2f + spare].
+        mlp_out: the MLP's product, [T, h], which the norm behind the MLP reads.
         inner: A x of each group of linear layers, [T, r].
         inputs: the x themselves where they are kept, [T, k].
     """
@@ -75,8 +101,10 @@ class Activations:
     qkv: Any = None
     heads: tuple[Tensor, Tensor, Tensor] | None = None
     attended: Any = None
+    attention_out: Any = None
     middle: Any = None
     gate_up: Any = None
+    mlp_out: Any = None
     inner: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
@@ -95,13 +123,31 @@ def forward(layer: DecoderLayer, x: Tensor, row: RowContext, gradient: bool) -> 
     kept = Activations()
     _attention(layer, x, row, kept, keep)
     _gate_up(layer, kept, keep, x)
-    wide = _wide(x, layer.down.num_in, layer.down.spare)
-    elementwise.swiglu(kept.gate_up, wide[:, : layer.down.num_in])
+    out = _mlp_product(layer, kept, keep >= KEEP_PRODUCTS)
+    if layer.mlp_after is not None:
+        kept.mlp_out, out = out if keep >= KEEP_MLP else None, _added(layer, layer.mlp_after, out, kept.middle)
+    else:
+        out = _added(layer, None, out, kept.middle)
     if keep < KEEP_MLP:
         kept.gate_up = None
-    out = kept.product("down", layer.down, wide, keep >= KEEP_PRODUCTS)
-    out += kept.middle
     return out, kept if keep >= KEEP_ATTENTION else Activations()
+
+
+def _mlp_product(layer: DecoderLayer, kept: Activations, keep_input: bool) -> Tensor:
+    """Return the MLP's last product, [T, h]."""
+    columns = layer.down.num_in
+    wide = _wide(kept.gate_up, columns, layer.down.spare)
+    elementwise.gated(kept.gate_up, wide[:, :columns], layer.activation)
+    return kept.product("down", layer.down, wide, keep_input)
+
+
+def _added(layer: DecoderLayer, norm: Norm | None, out: Tensor, stream: Tensor) -> Tensor:
+    """Return the stream plus a part's output, which passes its norm or is scaled first; without a norm in place."""
+    if norm is None:
+        return torch.add(stream, out, alpha=layer.residual, out=out)
+    total = torch.empty_like(out)
+    elementwise.add_rms_norm(out, norm.weight, norm.eps, stream, total)
+    return total
 
 
 def _wide(x: Tensor, columns: int, spare: int) -> Tensor:
@@ -111,38 +157,65 @@ def _wide(x: Tensor, columns: int, spare: int) -> Tensor:
 
 def _attention(layer: DecoderLayer, x: Tensor, row: RowContext, kept: Activations, keep: int) -> None:
     """Compute ``kept.qkv`` (before norms of heads), ``heads`` and ``attended`` (with their graph) and ``middle``."""
-    hidden, gradient = x.shape[1], keep >= KEEP_ATTENTION
-    normed = _wide(x, hidden, layer.qkv.spare)
-    norm = layer.attention_norm
-    elementwise.rms_norm(x, norm.weight, norm.eps, normed[:, :hidden])
+    gradient = keep >= KEEP_ATTENTION
+    normed = _wide(x, x.shape[1], layer.qkv.spare)
+    _norm(layer.attention_norm, x, normed[:, : x.shape[1]])
     qkv = kept.product("qkv", layer.qkv, normed, keep >= KEEP_PRODUCTS)
     del normed
     query, key, size = layer.heads
-    norms = layer.head_norms
-    if norms is None:
+    norms, angles = layer.head_norms, row.angles[layer.rotation]
+    if norms is None and layer.wide_norms is None:
         rotated = qkv
-        elementwise.rotate(qkv, row.angles, layer.heads, None, 0.0, qkv)
+        elementwise.rotate(qkv, angles, layer.heads, None, 0.0, qkv)
     else:
         kept.qkv = qkv
         rotated = _wide(x, (query + key) * size, 0)
-        elementwise.rotate(qkv, row.angles, layer.heads, norms.weight, norms.eps, rotated)
+        if norms is not None:
+            elementwise.rotate(qkv, angles, layer.heads, norms.weight, norms.eps, rotated)
+        for norm, columns in _wide_parts(layer):
+            _norm(norm, qkv[:, columns], rotated[:, columns])
+        if layer.wide_norms is not None:
+            elementwise.rotate(rotated, angles, layer.heads, None, 0.0, rotated)
     ends = query * size, (query + key) * size
     parts = rotated[:, : ends[0]], rotated[:, ends[0] : ends[1]], qkv[:, ends[1] :]
     heads = [part.unflatten(1, (-1, size)).detach().requires_grad_(gradient) for part in parts]
     with torch.set_grad_enabled(gradient):
-        kept.attended = attend(heads[0], heads[1], heads[2], row.segments).flatten(1)
+        kept.attended = attend(heads[0], heads[1], heads[2], row.segments, layer.scores).flatten(1)
     kept.heads = heads[0], heads[1], heads[2]
     wide = _wide(x, query * size, layer.out.spare)
     wide[:, : query * size] = kept.attended.detach()
     kept.middle = kept.product("out", layer.out, wide, keep_input=False)
 
 
+def _wide_parts(layer: DecoderLayer) -> list[tuple[Norm, slice]]:
+    """Return the norms over all query heads and over all key heads, each with its columns."""
+    if layer.wide_norms is None:
+        return []
+    query, key, size = layer.heads
+    columns = slice(0, query * size), slice(query * size, (query + key) * size)
+    return list(zip(layer.wide_norms, columns, strict=True))
+
+
+def _norm(norm: Norm | None, x: Tensor, out: Tensor) -> None:
+    """Write ``x`` normed to ``out``; without a norm, as it is."""
+    if norm is None:
+        out.copy_(x)
+    else:
+        elementwise.rms_norm(x, norm.weight, norm.eps, out)
+
+
 def _gate_up(layer: DecoderLayer, kept: Activations, keep: int, x: Tensor = None) -> None:
-    """Compute ``kept.gate_up`` from ``kept.middle``, to which ``x`` is added first if it is given."""
-    middle, norm, group = kept.middle, layer.mlp_norm, layer.gate_up
+    """Compute ``kept.gate_up`` from ``kept.middle``, which with ``x`` is still attention's product alone."""
+    norm, group, middle = layer.mlp_norm, layer.gate_up, kept.middle
     hidden = middle.shape[1]
     normed = _wide(middle, hidden, group.spare)
-    elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden], x, middle if x is not None else None)
+    if x is not None and norm is not None and layer.attention_after is None and layer.residual == 1:
+        elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden], x, middle)
+    else:
+        if x is not None:
+            kept.attention_out = middle if layer.attention_after is not None else None
+            kept.middle = _added(layer, layer.attention_after, middle, x)
+        _norm(norm, kept.middle, normed[:, :hidden])
     kept.gate_up = kept.product("gate_up", group, normed, keep >= KEEP_PRODUCTS, group.grad_spare)
 
 
@@ -173,27 +246,55 @@ def backward(
 
 def _mlp_backward(layer: DecoderLayer, kept: Activations, grad: Tensor, factors: dict[str, list[Tensor]]) -> Tensor:
     """Return the gradient of ``kept.middle`` as the first columns of a wider tensor; fill in the factors'."""
-    wide = _widened(grad, layer.down.grad_spare)
+    if layer.mlp_after is not None and kept.mlp_out is None:
+        kept.mlp_out = _mlp_product(layer, kept, keep_input=True)
+    wide = _before_added(layer, layer.mlp_after, kept.mlp_out, grad, layer.down.grad_spare)
+    kept.mlp_out = None
     active, inner_grad = layer.down.input_gradient(wide)
     gate_up, kept.gate_up = kept.gate_up, None
     product = kept.inputs.pop("down", None)
-    elementwise.swiglu_backward(active, gate_up, again=product is None)  # gate_up now holds the gradients
+    again = product is None
+    elementwise.gated_backward(active, gate_up, again, layer.activation)  # gate_up now holds the gradients
     if product is None:
         product = active
     if "down" not in kept.inner:  # recomputed up to here: the down product itself is not needed
         kept.inner["down"] = layer.down.inner(product)
     factors["down"] = layer.down.factor_gradients(wide, product, kept.inner.pop("down"), inner_grad)
-    del active, product
+    del active, product, wide
     lower, inner_grad = layer.gate_up.input_gradient(gate_up)
-    normed = kept.inputs.pop("gate_up", None)
     hidden = grad.shape[1]
     out = _wide(grad, hidden, layer.out.grad_spare)
-    norm, again = layer.mlp_norm, normed is None
-    elementwise.rms_norm_backward(lower, kept.middle, norm.weight, norm.eps, grad, out[:, :hidden], again)
-    kept.middle = None
-    normed = lower if normed is None else normed
+    normed = _norm_backward(layer.mlp_norm, lower, kept.middle, kept.inputs.pop("gate_up", None), grad, out[:, :hidden])
     factors["gate_up"] = layer.gate_up.factor_gradients(gate_up, normed, kept.inner.pop("gate_up"), inner_grad)
+    kept.middle = None
     return out
+
+
+def _before_added(layer: DecoderLayer, norm: Norm | None, out: Tensor, grad: Tensor, spare: int) -> Tensor:
+    """Return the gradient of ``_added``'s ``out`` from ``grad`` [T, h] of its result: [T, h + spare]."""
+    if norm is None and layer.residual == 1:
+        return _widened(grad, spare)
+    hidden = grad.shape[1]
+    wide = _wide(grad, hidden, spare)
+    if norm is None:
+        torch.mul(grad, layer.residual, out=wide[:, :hidden])
+    else:
+        elementwise.rms_norm_backward(grad, out, norm.weight, norm.eps, None, wide[:, :hidden], again=False)
+    return wide
+
+
+def _norm_backward(
+    norm: Norm | None, lower: Tensor, x: Tensor, normed: Tensor | None, residual: Tensor, out: Tensor
+) -> Tensor:
+    """Write the gradient of ``x``, from ``lower`` of its norm and ``residual``, to ``out``; return ``x`` normed.
+
+    Without ``normed``, ``x`` normed takes the memory of ``lower``.
+    """
+    if norm is None:
+        torch.add(lower, residual, out=out)
+        return x
+    elementwise.rms_norm_backward(lower, x, norm.weight, norm.eps, residual, out, normed is None)
+    return lower if normed is None else normed
 
 
 def _attention_backward(
@@ -208,30 +309,44 @@ def _attention_backward(
     """Return the gradient of the layer's input from ``grad`` [T, h + spare] of its middle; fill in the factors'."""
     group, hidden = layer.qkv, x.shape[1]
     attended, heads = kept.attended, kept.heads
-    upper, inner_grad = layer.out.input_gradient(grad)
-    factors["out"] = layer.out.factor_gradients(grad, attended.detach(), kept.inner.pop("out"), inner_grad)
+    stream = grad[:, :hidden]
+    plain = layer.attention_after is None and layer.residual == 1
+    own = grad if plain else _before_added(
+        layer, layer.attention_after, kept.attention_out, stream, layer.out.grad_spare
+    )  # fmt: skip
+    upper, inner_grad = layer.out.input_gradient(own)
+    factors["out"] = layer.out.factor_gradients(own, attended.detach(), kept.inner.pop("out"), inner_grad)
     grads = torch.autograd.grad(attended, heads, upper)
-    kept.attended = kept.heads = attended = heads = upper = None
-    wide = _wide(x, group.num_out, group.grad_spare)
-    norms = layer.head_norms
-    weight, eps = (None, 0.0) if norms is None else (norms.weight, norms.eps)
-    raw = wide if kept.qkv is None else kept.qkv
-    elementwise.rotate_backward(grads, raw, row.angles, layer.heads, weight, eps, wide)
+    kept.attended = kept.heads = kept.attention_out = attended = heads = upper = own = None
+    wide = _heads_backward(layer, row, kept, grads)
     del grads
     lower, inner_grad = group.input_gradient(wide, with_input)
     normed = kept.inputs.pop("qkv", None)
     out = None
-    norm, again = layer.attention_norm, normed is None
     if with_input:
         # As wide as the layer before needs it, which saves that layer a copy.
         out = _wide(x, hidden, layer.down.grad_spare)[:, :hidden]
-        elementwise.rms_norm_backward(lower, x, norm.weight, norm.eps, grad[:, :hidden], out, again)
-    elif again:
-        lower = torch.empty_like(x)
-        elementwise.rms_norm(x, norm.weight, norm.eps, lower)
-    normed = lower if normed is None else normed
+        normed = _norm_backward(layer.attention_norm, lower, x, normed, stream, out)
+    elif normed is None:
+        normed = torch.empty_like(x)
+        _norm(layer.attention_norm, x, normed)
     factors["qkv"] = group.factor_gradients(wide, normed, kept.inner.pop("qkv"), inner_grad)
     return out
+
+
+def _heads_backward(
+    layer: DecoderLayer, row: RowContext, kept: Activations, grads: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Return the gradient of queries, keys and values before norms and rotation, [T, n + spare]."""
+    wide = _wide(grads[0], layer.qkv.num_out, layer.qkv.grad_spare)
+    norms, angles = layer.head_norms, row.angles[layer.rotation]
+    weight, eps = (None, 0.0) if norms is None else (norms.weight, norms.eps)
+    raw = wide if norms is None else kept.qkv
+    elementwise.rotate_backward(grads, raw, angles, layer.heads, weight, eps, wide)
+    for norm, columns in _wide_parts(layer):
+        part = wide[:, columns]
+        elementwise.rms_norm_backward(part, kept.qkv[:, columns], norm.weight, norm.eps, None, part, again=False)
+    return wide
 
 
 def _widened(grad: Tensor, spare: int) -> Tensor:

@@ -32,8 +32,21 @@ def _rms_norm(
 
 
 @triton.jit
+def _add_rms_norm(x, weight, added, out, s_x, s_added, s_out, eps, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < n
+    values = tl.load(x + row * s_x + at, mask=inside, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / n + eps)
+    normed = values * scale * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    normed += tl.load(added + row * s_added + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * s_out + at, normed.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _rms_norm_backward(
-    grad, x, weight, residual, out, s_grad, s_x, s_residual, s_out, eps, n, AGAIN: tl.constexpr, BLOCK: tl.constexpr
+    grad, x, weight, residual, out, s_grad, s_x, s_residual, s_out, eps, n,
+    AGAIN: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
@@ -47,81 +60,134 @@ def _rms_norm_backward(
         tl.store(grad + row * s_grad + at, (values * factor).to(grad.dtype.element_ty), mask=inside)
     upper *= factor
     lower = scale * (upper - values * (tl.sum(values * upper, 0) / n))
-    lower += tl.load(residual + row * s_residual + at, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        lower += tl.load(residual + row * s_residual + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * s_out + at, lower.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _rotate(
     x, cos, sin, weights, out, s_x, s_angle, s_out, eps, heads, query_heads,
-    NORM: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+    NORM: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, REST: tl.constexpr,
+    HEADS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
-    at = tl.arange(0, HALF)[None, :]
-    inside = head < heads
-    column = head * (2 * HALF) + at
+    at = tl.arange(0, BLOCK)[None, :]
+    turned = at < HALF
+    inside = (head < heads) & turned
+    column = head * SIZE + at
     first = tl.load(x + row * s_x + column, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(x + row * s_x + column + HALF, mask=inside, other=0.0).to(tl.float32)
+    kind = out.dtype.element_ty
     if NORM:
-        scale = 1.0 / tl.sqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + eps)[:, None]
-        weight = weights + tl.where(head < query_heads, 0, 2 * HALF) + at
-        first *= scale * tl.load(weight).to(tl.float32)
-        second *= scale * tl.load(weight + HALF).to(tl.float32)
-    c = tl.load(cos + row * s_angle + at).to(tl.float32)
-    s = tl.load(sin + row * s_angle + at).to(tl.float32)
-    tl.store(out + row * s_out + column, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
-    tl.store(out + row * s_out + column + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
+        squares = tl.sum(first * first, 1) + tl.sum(second * second, 1)
+        own = weights + tl.where(head < query_heads, 0, SIZE)
+    if REST > 0:
+        behind = 2 * HALF + tl.arange(0, REST)[None, :]
+        inside_rest = (head < heads) & (behind < SIZE)
+        rest = tl.load(x + row * s_x + head * SIZE + behind, mask=inside_rest, other=0.0).to(tl.float32)
+        if NORM:
+            squares += tl.sum(rest * rest, 1)
+    if NORM:
+        scale = 1.0 / tl.sqrt(squares / SIZE + eps)[:, None]
+        first *= scale * tl.load(own + at, mask=turned, other=0.0).to(tl.float32)
+        second *= scale * tl.load(own + at + HALF, mask=turned, other=0.0).to(tl.float32)
+        if REST > 0:
+            rest *= scale * tl.load(own + behind, mask=behind < SIZE, other=0.0).to(tl.float32)
+    c = tl.load(cos + row * s_angle + at, mask=turned, other=0.0).to(tl.float32)
+    s = tl.load(sin + row * s_angle + at, mask=turned, other=0.0).to(tl.float32)
+    tl.store(out + row * s_out + column, (first * c - second * s).to(kind), mask=inside)
+    tl.store(out + row * s_out + column + HALF, (second * c + first * s).to(kind), mask=inside)
+    if REST > 0:
+        tl.store(out + row * s_out + head * SIZE + behind, rest.to(kind), mask=inside_rest)
 
 
 @triton.jit
 def _rotate_backward(
     grad, x, cos, sin, weight, out, s_grad, s_head, s_x, s_angle, s_out, eps, heads,
-    NORM: tl.constexpr, ROTATED: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+    NORM: tl.constexpr, ROTATED: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    REST: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
-    at = tl.arange(0, HALF)[None, :]
-    inside = head < heads
-    upper = grad + row * s_grad + head * s_head + at
-    first_grad = tl.load(upper, mask=inside, other=0.0).to(tl.float32)
-    second_grad = tl.load(upper + HALF, mask=inside, other=0.0).to(tl.float32)
+    at = tl.arange(0, BLOCK)[None, :]
+    turned = at < HALF
+    inside = (head < heads) & turned
+    upper = grad + row * s_grad + head * s_head
+    first_grad = tl.load(upper + at, mask=inside, other=0.0).to(tl.float32)
+    second_grad = tl.load(upper + at + HALF, mask=inside, other=0.0).to(tl.float32)
     if ROTATED:
-        c = tl.load(cos + row * s_angle + at).to(tl.float32)
-        s = tl.load(sin + row * s_angle + at).to(tl.float32)
+        c = tl.load(cos + row * s_angle + at, mask=turned, other=0.0).to(tl.float32)
+        s = tl.load(sin + row * s_angle + at, mask=turned, other=0.0).to(tl.float32)
         first = first_grad * c + second_grad * s
         second = second_grad * c - first_grad * s
     else:
         first = first_grad
         second = second_grad
-    column = head * (2 * HALF) + at
+    column = head * SIZE + at
+    kind = out.dtype.element_ty
     if NORM:
         low = tl.load(x + row * s_x + column, mask=inside, other=0.0).to(tl.float32)
         high = tl.load(x + row * s_x + column + HALF, mask=inside, other=0.0).to(tl.float32)
-        scale = 1.0 / tl.sqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / (2 * HALF) + eps)[:, None]
-        low *= scale
-        high *= scale
-        first *= tl.load(weight + at).to(tl.float32)
-        second *= tl.load(weight + HALF + at).to(tl.float32)
-        shared = ((tl.sum(low * first, 1) + tl.sum(high * second, 1)) / (2 * HALF))[:, None]
-        first = scale * (first - low * shared)
-        second = scale * (second - high * shared)
-    tl.store(out + row * s_out + column, first.to(out.dtype.element_ty), mask=inside)
-    tl.store(out + row * s_out + column + HALF, second.to(out.dtype.element_ty), mask=inside)
+        squares = tl.sum(low * low, 1) + tl.sum(high * high, 1)
+        first *= tl.load(weight + at, mask=turned, other=0.0).to(tl.float32)
+        second *= tl.load(weight + HALF + at, mask=turned, other=0.0).to(tl.float32)
+        shared = tl.sum(low * first, 1) + tl.sum(high * second, 1)
+    if REST > 0:
+        behind = 2 * HALF + tl.arange(0, REST)[None, :]
+        inside_rest = (head < heads) & (behind < SIZE)
+        rest = tl.load(upper + behind, mask=inside_rest, other=0.0).to(tl.float32)
+        if NORM:
+            last = tl.load(x + row * s_x + head * SIZE + behind, mask=inside_rest, other=0.0).to(tl.float32)
+            squares += tl.sum(last * last, 1)
+            rest *= tl.load(weight + behind, mask=behind < SIZE, other=0.0).to(tl.float32)
+            shared += tl.sum(last * rest, 1)
+    if NORM:
+        scale = 1.0 / tl.sqrt(squares / SIZE + eps)[:, None]
+        shared = shared[:, None] * scale / SIZE
+        first = scale * (first - low * scale * shared)
+        second = scale * (second - high * scale * shared)
+        if REST > 0:
+            rest = scale * (rest - last * scale * shared)
+    tl.store(out + row * s_out + column, first.to(kind), mask=inside)
+    tl.store(out + row * s_out + column + HALF, second.to(kind), mask=inside)
+    if REST > 0:
+        tl.store(out + row * s_out + head * SIZE + behind, rest.to(kind), mask=inside_rest)
 
 
 @triton.jit
-def _swiglu(gate_up, out, s_in, s_out, n, BLOCK: tl.constexpr):
+def _tanh(x):
+    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+
+
+@triton.jit
+def _activated(gate, GELU: tl.constexpr):
+    if GELU:
+        tanh = _tanh(0.7978845608028654 * (gate + 0.044715 * gate * gate * gate))
+        value = 0.5 * gate * (1.0 + tanh)
+        bend = 0.7978845608028654 * (1.0 + 0.134145 * gate * gate)
+        slope = 0.5 * (1.0 + tanh) + 0.5 * gate * (1.0 - tanh * tanh) * bend
+    else:
+        sigmoid = tl.sigmoid(gate)
+        value = gate * sigmoid
+        slope = sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    return value, slope
+
+
+@triton.jit
+def _gated(gate_up, out, s_in, s_out, n, GELU: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
     gate = tl.load(gate_up + row * s_in + at, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * s_in + n + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * s_out + at, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=inside)
+    value, _ = _activated(gate, GELU)
+    tl.store(out + row * s_out + at, (value * up).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _swiglu_backward(grad, gate_up, s_grad, s_in, n, AGAIN: tl.constexpr, BLOCK: tl.constexpr):
+def _gated_backward(grad, gate_up, s_grad, s_in, n, AGAIN: tl.constexpr, GELU: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
@@ -129,26 +195,33 @@ def _swiglu_backward(grad, gate_up, s_grad, s_in, n, AGAIN: tl.constexpr, BLOCK:
     gate = tl.load(here, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(here + n, mask=inside, other=0.0).to(tl.float32)
     upper = tl.load(grad + row * s_grad + at, mask=inside, other=0.0).to(tl.float32)
-    sigmoid = tl.sigmoid(gate)
-    silu = gate * sigmoid
+    value, slope = _activated(gate, GELU)
     kind = gate_up.dtype.element_ty
-    tl.store(here, (upper * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(kind), mask=inside)
-    tl.store(here + n, (upper * silu).to(kind), mask=inside)
+    tl.store(here, (upper * up * slope).to(kind), mask=inside)
+    tl.store(here + n, (upper * value).to(kind), mask=inside)
     if AGAIN:
-        tl.store(grad + row * s_grad + at, (silu * up).to(grad.dtype.element_ty), mask=inside)
+        tl.store(grad + row * s_grad + at, (value * up).to(grad.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _token_logps(logits, targets, logps, s_logits, n, factor, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
+def _token_logps(
+    logits, targets, logps, s_logits, n, factor, scale, cap,
+    GRADIENT: tl.constexpr, CAP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     here = logits + row * s_logits
     target = tl.load(targets + row)
-    chosen = tl.load(here + target).to(tl.float32)
+    chosen = tl.load(here + target).to(tl.float32) * scale
+    if CAP:
+        chosen = cap * _tanh(chosen / cap)
     most = tl.full((), float("-inf"), tl.float32)
     total = tl.zeros((), tl.float32)
     for start in range(0, n, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        values = tl.load(here + at, mask=at < n, other=float("-inf")).to(tl.float32)
+        values = tl.load(here + at, mask=at < n, other=0.0).to(tl.float32) * scale
+        if CAP:
+            values = cap * _tanh(values / cap)
+        values = tl.where(at < n, values, float("-inf"))
         higher = tl.maximum(most, tl.max(values, 0))
         total = total * tl.exp(most - higher) + tl.sum(tl.exp(values - higher), 0)
         most = higher
@@ -157,9 +230,15 @@ def _token_logps(logits, targets, logps, s_logits, n, factor, GRADIENT: tl.const
     if GRADIENT:
         for start in range(0, n, BLOCK):
             at = start + tl.arange(0, BLOCK)
-            values = tl.load(here + at, mask=at < n, other=float("-inf")).to(tl.float32)
-            slope = tl.where(at == target, 1.0, 0.0) - tl.exp(values - normalizer)
-            tl.store(here + at, (slope * factor).to(logits.dtype.element_ty), mask=at < n)
+            values = tl.load(here + at, mask=at < n, other=0.0).to(tl.float32) * scale
+            bend = factor * scale
+            if CAP:
+                tanh = _tanh(values / cap)
+                values = cap * tanh
+                slope = (1.0 - tanh * tanh) * (tl.where(at == target, 1.0, 0.0) - tl.exp(values - normalizer))
+            else:
+                slope = tl.where(at == target, 1.0, 0.0) - tl.exp(values - normalizer)
+            tl.store(here + at, (slope * bend).to(logits.dtype.element_ty), mask=at < n)
 
 
 @triton.jit
@@ -212,14 +291,24 @@ def rms_norm(
     )  # fmt: skip
 
 
+def add_rms_norm(x: Tensor, weight: Tensor, eps: float, added: Tensor, out: Tensor) -> None:
+    rows, n = x.shape
+    block = triton.next_power_of_2(n)
+    _add_rms_norm[(rows,)](
+        x, weight, added, out, x.stride(0), added.stride(0), out.stride(0), eps, n, BLOCK=block, num_warps=_warps(block)
+    )
+
+
 def rms_norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor, out: Tensor, again: bool
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None, out: Tensor, again: bool
 ) -> None:
     rows, n = x.shape
     block = triton.next_power_of_2(n)
+    add = residual is not None
+    residual = x if residual is None else residual
     _rms_norm_backward[(rows,)](
         grad, x, weight, residual, out, grad.stride(0), x.stride(0), residual.stride(0), out.stride(0), eps, n,
-        AGAIN=again, BLOCK=block, num_warps=_warps(block),
+        AGAIN=again, ADD=add, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
 
 
@@ -231,8 +320,19 @@ def rotate(
     per_program = min(16, triton.next_power_of_2(query + key))
     _rotate[(x.shape[0], triton.cdiv(query + key, per_program))](
         x, cos, sin, cos if norms is None else norms, out, x.stride(0), cos.stride(0), out.stride(0), eps,
-        query + key, query, NORM=norms is not None, HALF=size // 2, HEADS=per_program,
+        query + key, query, NORM=norms is not None, HEADS=per_program, **_widths(size, cos.shape[1]),
     )  # fmt: skip
+
+
+def _widths(size: int, half: int) -> dict[str, int]:
+    """Return the constants of a head: its size, half of its rotated part, and blocks for that half and the rest."""
+    rest = size - 2 * half
+    return {
+        "SIZE": size,
+        "HALF": half,
+        "BLOCK": triton.next_power_of_2(half),
+        "REST": triton.next_power_of_2(rest) if rest else 0,
+    }
 
 
 def rotate_backward(
@@ -254,27 +354,30 @@ def rotate_backward(
         _rotate_backward[(x.shape[0], triton.cdiv(count, per_program))](
             grad, x[:, columns], cos, sin, norms[part] if norms is not None and rotated else cos, out[:, columns],
             grad.stride(0), grad.stride(1), x.stride(0), cos.stride(0), out.stride(0), eps, count,
-            NORM=normed, ROTATED=rotated, HALF=size // 2, HEADS=per_program,
+            NORM=normed, ROTATED=rotated, HEADS=per_program, **_widths(size, cos.shape[1]),
         )  # fmt: skip
 
 
-def swiglu(gate_up: Tensor, out: Tensor) -> None:
+def gated(gate_up: Tensor, out: Tensor, activation: str) -> None:
     rows, n = out.shape
-    _swiglu[(rows, triton.cdiv(n, 2048))](gate_up, out, gate_up.stride(0), out.stride(0), n, BLOCK=2048, num_warps=8)
-
-
-def swiglu_backward(grad: Tensor, gate_up: Tensor, again: bool) -> None:
-    rows, n = grad.shape
-    _swiglu_backward[(rows, triton.cdiv(n, 2048))](
-        grad, gate_up, grad.stride(0), gate_up.stride(0), n, AGAIN=again, BLOCK=2048, num_warps=8
+    _gated[(rows, triton.cdiv(n, 2048))](
+        gate_up, out, gate_up.stride(0), out.stride(0), n, GELU=activation != "silu", BLOCK=2048, num_warps=8
     )
 
 
-def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float) -> None:
+def gated_backward(grad: Tensor, gate_up: Tensor, again: bool, activation: str) -> None:
+    rows, n = grad.shape
+    _gated_backward[(rows, triton.cdiv(n, 2048))](
+        grad, gate_up, grad.stride(0), gate_up.stride(0), n,
+        AGAIN=again, GELU=activation != "silu", BLOCK=2048, num_warps=8,
+    )  # fmt: skip
+
+
+def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float, scale: float, softcap: float) -> None:
     rows, n = logits.shape
     _token_logps[(rows,)](
-        logits, targets, logps, logits.stride(0), n, float(gradient),
-        GRADIENT=bool(gradient), BLOCK=8192, num_warps=16,
+        logits, targets, logps, logits.stride(0), n, float(gradient), float(scale), float(softcap),
+        GRADIENT=bool(gradient), CAP=bool(softcap), BLOCK=8192, num_warps=16,
     )  # fmt: skip
 
 

@@ -1,0 +1,172 @@
+"""The fast path's layers, read out of a model of transformers with or without an adapter of peft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tunewright.models.families import FAMILIES, Layers
+from tunewright.training.kernels.attention import Scores
+from tunewright.training.kernels.elementwise import Heads
+from tunewright.training.kernels.layer import DecoderLayer, Norm
+from tunewright.training.kernels.linear import LinearGroup, Scratch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NO_ROTATION = "none"  # the angles of a layer without positions, whose heads stay as they are
+
+
+def causal_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the causal language model inside peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def body_of(model: PreTrainedModel) -> Any:
+    """Return the text model that holds embedding, layers and last norm."""
+    body = causal_of(model).model
+    return getattr(body, "language_model", body)
+
+
+def layers_of(model: PreTrainedModel) -> Layers | None:
+    """Return what the model's family says of its layers; None for a family without a fast path."""
+    family = FAMILIES.get(causal_of(model).config.model_type)
+    return family.layers if family else None
+
+
+def read_norm(module: torch.nn.Module, offset: float) -> Norm:
+    """Return a norm; one whose weight is stored as a difference keeps its sum in 32 bit."""
+    weight = module.weight.detach()
+    eps = float(getattr(module, "variance_epsilon", 0.0) or module.eps)
+    return Norm(weight.float() + offset if offset else weight, eps)
+
+
+def read_layer(
+    module: torch.nn.Module, number: int, kind: Layers, config: Any, dtype: torch.dtype, scratch: Scratch
+) -> DecoderLayer:
+    """Return a decoder layer.
+
+    Args:
+        module: transformers' layer.
+        number: its index.
+        kind: of the family.
+        config: of the text model.
+        dtype: type of the products.
+        scratch: memory for unpacked weights, which all layers share.
+    """
+    attention, mlp = module.self_attn, module.mlp
+
+    def group(parent: torch.nn.Module, *names: str) -> LinearGroup:
+        return LinearGroup([getattr(parent, name) for name in names], dtype, scratch)
+
+    def norm(name: str) -> Norm | None:
+        return read_norm(getattr(module, name), kind.norm_offset) if name else None
+
+    before, behind, before_mlp, behind_mlp = (norm(name) for name in kind.norms)
+    head_norms, wide_norms = _head_norms(attention, kind)
+    return DecoderLayer(
+        qkv=group(attention, *kind.qkv),
+        out=group(attention, "o_proj"),
+        gate_up=group(mlp, *kind.gate_up),
+        down=group(mlp, "down_proj"),
+        attention_norm=before,
+        mlp_norm=before_mlp,
+        heads=_heads(config, attention),
+        attention_after=behind,
+        mlp_after=behind_mlp,
+        head_norms=head_norms,
+        wide_norms=wide_norms,
+        scores=_scores(attention, kind, config),
+        activation=kind.activation_of(config.to_dict()),
+        residual=float(getattr(config, "residual_multiplier", 1.0)),
+        rotation=_rotation(attention, number, config),
+    )
+
+
+def _heads(config: Any, attention: torch.nn.Module) -> Heads:
+    query = int(config.num_attention_heads)
+    return query, int(config.num_key_value_heads or query), int(attention.head_dim)
+
+
+def _head_norms(attention: torch.nn.Module, kind: Layers) -> tuple[Norm | None, tuple[Norm, Norm] | None]:
+    """Return the norms of single heads, and those over all heads together."""
+    if not hasattr(attention, "q_norm"):
+        return None, None
+    query, key = (read_norm(part, kind.norm_offset) for part in (attention.q_norm, attention.k_norm))
+    if kind.wide_head_norms:
+        return None, (query, key)
+    return Norm(torch.stack([query.weight, key.weight]), query.eps), None
+
+
+def _scores(attention: torch.nn.Module, kind: Layers, config: Any) -> Scores:
+    window = attention.sliding_window if hasattr(attention, "sliding_window") else getattr(config, "sliding_window", 0)
+    softcap = getattr(config, kind.softcap) if kind.softcap else 0.0
+    return Scores(float(attention.scaling), int(window or 0), float(softcap or 0.0))
+
+
+def _rotation(attention: torch.nn.Module, number: int, config: Any) -> str:
+    """Return the name of the layer's angles: its type where each type has its own, else ""."""
+    if not getattr(attention, "use_rope", True):
+        return NO_ROTATION
+    by_type = _types(config)
+    return config.layer_types[number] if by_type else ""
+
+
+def _types(config: Any) -> list[str]:
+    """Return the types of layer that have a rotation of their own; none if all layers share it."""
+    types = sorted(set(getattr(config, "layer_types", None) or ()))
+    return types if types and set(types) <= set(config.rope_parameters) else []
+
+
+def angles_of(rotary: torch.nn.Module, config: Any, x: Tensor, positions: Tensor) -> Mapping[str, Any]:
+    """Return the cosines and sines of all rotations of a packed row, [T, r / 2] each, by name.
+
+    Args:
+        rotary: the text model's rotary embedding.
+        config: of the text model.
+        x: embedded tokens, [1, T, h].
+        positions: [1, T].
+    """
+    types = _types(config)
+    pairs = {kind: rotary(x, positions, kind) for kind in types} if types else {"": rotary(x, positions)}
+    halves = {
+        name: tuple(angle[0, :, : angle.shape[-1] // 2].contiguous() for angle in pair) for name, pair in pairs.items()
+    }
+    if not all(getattr(config, "no_rope_layers", None) or [1]):
+        cos, sin = next(iter(halves.values()))
+        halves[NO_ROTATION] = torch.ones_like(cos), torch.zeros_like(sin)
+    return halves
+
+
+def unsupported_reason(model: PreTrainedModel) -> str:
+    """Return why this model of a family with a fast path cannot take it; empty when it can.
+
+    Args:
+        model: the base with or without an adapter of peft.
+    """
+    kind, layers = layers_of(model), body_of(model).layers
+    if kind is None:
+        return f"models of the kind {causal_of(model).config.model_type!r} have layers of their own"
+    trained = [name for name, parameter in layers.named_parameters() if parameter.requires_grad]
+    if any("lora_" not in name for name in trained):
+        return "the layers train more than LoRA factors"
+    weights = [part for layer in layers for part in _linears(layer, kind)]
+    kinds = {type(part).__name__ for part in weights if not _is_plain(part)}
+    return f"its weights have a format of their own ({', '.join(sorted(kinds))})" if kinds else ""
+
+
+def _linears(layer: torch.nn.Module, kind: Layers) -> list[torch.nn.Module]:
+    """Return the frozen linear layers of a decoder layer, without their adapters."""
+    modules = [getattr(layer.self_attn, name) for name in (*kind.qkv, "o_proj")]
+    modules += [getattr(layer.mlp, name) for name in (*kind.gate_up, "down_proj")]
+    return [getattr(module, "base_layer", module) for module in modules]
+
+
+def _is_plain(module: torch.nn.Module) -> bool:
+    """Return whether ``linear.unpack`` reads the weight: in 16 or 32 bit, or packed in bytes by bitsandbytes."""
+    if type(module) is torch.nn.Linear:
+        return bool(module.weight.is_floating_point() and module.weight.element_size() > 1)
+    return type(module).__name__ == "Linear4bit" and bool(module.weight.dtype == torch.uint8)
