@@ -41,7 +41,8 @@ def verdict(run: RunFolder, recipe: Recipe) -> StageSummary:
         for rival in rivals(rule)
     ]
     marked = [difference for difference in possible if difference]
-    retrieval = run.read_record(RunFile.VERDICT, Verdict).results.retrieval  # shown, and no part of the rule
+    before = run.read_record(RunFile.VERDICT, Verdict).results
+    shown = {"retrieval": before.retrieval, "recovery": before.recovery}  # no part of the rule
     result = decide(
         run.read_records(RunFile.SCORES, Score),
         answers,
@@ -52,7 +53,7 @@ def verdict(run: RunFolder, recipe: Recipe) -> StageSummary:
         [extra.name for extra in extra_arms(recipe) if extra.base],
         marked,
     )
-    result = result.model_copy(update={"results": result.results.model_copy(update={"retrieval": retrieval})})
+    result = result.model_copy(update={"results": result.results.model_copy(update=shown)})
     run.write(RunFile.VERDICT, result.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {f"marks_{d.second}": d.num_marks for d in marked}
     return StageSummary(num_in=len(questions), num_out=len(questions), figures={**figures, "verdict": result.name})

@@ -26,6 +26,7 @@ def show(run: RunFolder, until: str) -> None:
         console.line(f"\n  {RunFile.REPORT.ljust(16)}{run.file(RunFile.REPORT).absolute()}")
         return
     from tunewright.evaluation.extra_arms import compared_table
+    from tunewright.evaluation.recovery import recovery_sentences
     from tunewright.evaluation.rule import RULE_VERSION
     from tunewright.evaluation.verdict import Verdict
     from tunewright.reporting.report import summary_table
@@ -38,6 +39,8 @@ def show(run: RunFolder, until: str) -> None:
         console.table("", *fields)
     if retention := retention_line(verdict.results):
         console.line(retention)
+    if verdict.results.recovery:
+        console.line(recovery_sentences(verdict.results.recovery)[1])
     if others := compared_table(verdict):
         console.table("exploratory, with Holm's correction; no part of the verdict", *others)
     console.heading(f"verdict: {verdict.name}")

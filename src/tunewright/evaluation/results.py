@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from tunewright.evaluation.recovery import Recovery
 from tunewright.records import Record, RetentionKind
 from tunewright.settings import Arm
 from tunewright.statistics.agreement import ExactShare
@@ -151,6 +152,7 @@ class Results(Record):
     same_as_base: float | None = None
     gold_nll_moved: float | None = None
     retrieval: RetrievalResult | None = None
+    recovery: Recovery | None = None
     marked: tuple[MarkedDifference, ...] = ()
 
     def arm(self, name: str) -> ArmResult | None:

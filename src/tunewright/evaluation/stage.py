@@ -24,6 +24,7 @@ from tunewright.evaluation.arms import (
 from tunewright.evaluation.comparison_csv import comparison_csv, marks_in
 from tunewright.evaluation.extra_arms import extra_arms, weights_of
 from tunewright.evaluation.judge import AnsweredExam, check_independent, judge_answers, summarize
+from tunewright.evaluation.recovery import measure_recovery
 from tunewright.evaluation.results import RetrievalResult
 from tunewright.evaluation.rule import CHEAP, note_rule, rule
 from tunewright.evaluation.seal import CHECKED, SEALED, SealState
@@ -86,6 +87,8 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     other_bases = [name for name, extra in extras.items() if extra.base]
     verdict = decide(scores, answers, the_rule, leaks(run, recipe), retention_answers, changes, other_bases)
     verdict = _with_retrieval(verdict, library, questions, recipe)
+    recovery = measure_recovery(questions, scores, 1 - the_rule["alpha"])
+    verdict = verdict.model_copy(update={"results": verdict.results.model_copy(update={"recovery": recovery})})
     run.write_records(RunFile.ANSWERS, answers)
     run.write_records(RunFile.RETENTION_ANSWERS, retention_answers)
     run.write_records(RunFile.SCORES, scores)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunewright.evaluation.recovery import Recovery, recovery_sentences
 from tunewright.export.base_model import NOT_STATED, NamedBase, documents_license, read_base
 from tunewright.export.receipt import public_name
 from tunewright.hub.markdown import Raw, fence, plain, render
@@ -395,6 +396,7 @@ def _exam(verdict: Mapping[str, Any]) -> dict[str, Any]:
             (f"{g['measure'].replace('_', ' ')}, {g['first']} over {g['second']}", signed(g["interval"]), _state(g))
             for g in results["guards"]
         ],
+        "recovery": recovery_sentences(Recovery.model_validate(results["recovery"])) if results.get("recovery") else [],
         "margin": f"{verdict['rule']['margin']:g}",
         "use": verdict["rule"].get("use", ""),
     }

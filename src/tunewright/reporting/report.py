@@ -8,6 +8,7 @@ from typing import Any
 
 from tunewright.environment import __version__
 from tunewright.evaluation.extra_arms import compared_table
+from tunewright.evaluation.recovery import recovery_sentences
 from tunewright.evaluation.results import guard_name
 from tunewright.evaluation.rule import RULE_VERSION
 from tunewright.evaluation.verdict import NO_JUDGE, NO_MARKS, Verdict
@@ -149,6 +150,7 @@ def report_view(records: ReportRecords) -> dict[str, Any]:
         "differences_figure": sections.forest_differences(verdict.results.differences, verdict.rule["margin"]),
         "structured": sections.structured_table(verdict),
         "benchmarks": (extent_label(benchmarks), *benchmark_table(benchmarks)) if benchmarks else None,
+        "recovery": recovery_sentences(verdict.results.recovery) if verdict.results.recovery else [],
         "reading_and_retrieval": sections.reading_and_retrieval(records.exam, records.scores),
         "short": any(question.kind == "short" for question in records.exam),
         "types": sections.scores_by_type(records.exam, records.scores, arms),
