@@ -45,8 +45,8 @@ def ratio_of_means(
         return nothing
     sums: dict[Hashable, tuple[float, float]] = {}
     for first, second, cluster in zip(numerators, denominators, clusters, strict=True):
-        one, two = sums.get(cluster, (0.0, 0.0))
-        sums[cluster] = one + first - above, two + second - below
+        upper, lower = sums.get(cluster, (0.0, 0.0))
+        sums[cluster] = upper + first - above, lower + second - below
     factor = groups / (groups - 1) / num**2 * t_quantile(level, groups - 1) ** 2
     var_above = factor * math.fsum(a * a for a, _ in sums.values())
     var_below = factor * math.fsum(b * b for _, b in sums.values())
