@@ -23,7 +23,7 @@ def measure(kernels: str, steps: int) -> dict:
     from tunewright.training.objectives import NEXT_TOKEN
 
     training = {"batch_size": 4, "max_tokens": 256, "kernels": kernels}
-    path, optimizer, settings, capacity, _ = prepare("0.135B", "cpu", {}, training)
+    path, optimizer, settings, capacity, *_ = prepare("0.135B", "cpu", {}, training)
     batch = examples("chat256", 4)
     rates, losses = [], []
     for step in range(1 + steps):

@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WARM_UP, MEASURED = 4, 9
+LIMIT_S = 300  # of one measurement, so that a run that hangs costs no other
 SAMPLES = {"packed2k": 8, "chat": 128, "512": 8, "dpo": 64}  # samples or pairs per optimizer step
 # shape, workload, name of the settings, the recipe's settings, GiB that the card is cut to (0: all of it)
 OURS = (
@@ -38,6 +39,12 @@ OURS = (
     ("7B", "512", "micro-batch of one, fp16 without flash", {"compute": "fp16", "micro_batch_tokens": 512}, 6.5),
     ("8B", "dpo", "as planned", {}, 0),
     ("0.5B", "packed2k", "plain path", {"kernels": "off", "micro_batch_tokens": 8192}, 0),
+    ("gemma-3-4B", "chat", "as planned", {}, 0),
+    ("gemma-3-4B", "chat", "plain path", {"kernels": "off"}, 0),
+    ("gemma-3-1B", "chat", "as planned", {}, 0),
+    ("gemma-2-2B", "chat", "as planned", {}, 0),
+    ("phi-4-mini", "chat", "as planned", {}, 0),
+    ("phi-4-mini", "chat", "plain path", {"kernels": "off"}, 0),
 )
 PEERS = (
     ("8B", "packed2k", "trl_best_nogc"),
@@ -73,7 +80,9 @@ def measure_ours(number: int) -> dict:
     of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
     of_training = {"batch_size": size, "max_tokens": 2048}
     of_training |= {key: value for key, value in changes.items() if key not in (*of_model, "kept")}
-    path, optimizer, settings, capacity, why = prepare(shape, device, of_model, of_training, changes.get("kept"))
+    path, optimizer, settings, capacity, why, predicted = prepare(
+        shape, device, of_model, of_training, changes.get("kept")
+    )
     data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
     objective = NEXT_TOKEN
     if workload == "dpo":
@@ -94,6 +103,7 @@ def measure_ours(number: int) -> dict:
         "settings": f"{OURS[number][2]}: {describe_choice(choice, config_of(shape).num_hidden_layers)} ({why})",
         "tok_s": round(statistics.median(rates)),
         "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
+        "predicted_gib": round(predicted / 2**30, 2),
         "losses": [*losses[:3], *losses[-2:]],
         "halvings": capacity.halvings,
     }
@@ -103,7 +113,10 @@ def run(arguments: list[str]) -> dict:
     """Run one measurement in a process of its own."""
     environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, __file__, *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        return {"failed": f"no result within {LIMIT_S} s: " + str(error.stderr or b"")[-500:]}
     line = next((text for text in ended.stdout.splitlines() if text.startswith("RESULT")), None)
     return json.loads(line.removeprefix("RESULT")) if line else {"failed": (ended.stderr + ended.stdout)[-1500:]}
 

@@ -17,9 +17,50 @@ SHAPES = {
 }
 
 
-def config_of(name: str) -> Any:
-    from transformers import LlamaConfig
+# Shapes of other kinds: transformers' model type and what its config says.
+_MOE = {
+    "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": True,
+    "vocab_size": 151936, "max_position_embeddings": 16384, "tie_word_embeddings": False,
+}  # fmt: skip
+_PHI_4_MINI = {
+    "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32, "num_attention_heads": 24,
+    "num_key_value_heads": 8, "vocab_size": 200064, "tie_word_embeddings": True, "max_position_embeddings": 16384,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "sliding_window": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75},
+}  # fmt: skip
+_GEMMA = {"vocab_size": 262208, "head_dim": 256, "query_pre_attn_scalar": 256, "tie_word_embeddings": True}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma-3-1B": ("gemma3_text", _GEMMA | {
+        "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "sliding_window": 512,
+    }),
+    "gemma-3-4B": ("gemma3_text", _GEMMA | {
+        "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "sliding_window": 1024,
+    }),
+    "gemma-2-2B": ("gemma2", _GEMMA | {
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "sliding_window": 4096, "vocab_size": 256000,
+    }),
+    "phi-4-mini": ("phi3", _PHI_4_MINI),
+    "qwen3-moe-12": ("qwen3_moe", _MOE | {"num_hidden_layers": 12}),
+    "qwen3-30B-A3B": ("qwen3_moe", _MOE | {"num_hidden_layers": 48}),
+    "granite-moe-3B": ("granitemoe", {
+        "hidden_size": 1536, "intermediate_size": 512, "num_hidden_layers": 32, "num_attention_heads": 24,
+        "num_key_value_heads": 8, "num_local_experts": 40, "num_experts_per_tok": 8, "vocab_size": 49155,
+        "tie_word_embeddings": True, "attention_multiplier": 0.015625, "embedding_multiplier": 12.0,
+        "logits_scaling": 6.0, "residual_multiplier": 0.22,
+    }),
+}  # fmt: skip
 
+
+def config_of(name: str) -> Any:
+    from transformers import AutoConfig, LlamaConfig
+
+    if name in KINDS:
+        kind, values = KINDS[name]
+        return AutoConfig.for_model(kind, **values)
     hidden, intermediate, layers, heads, key_heads, vocabulary, tied = SHAPES[name]
     return LlamaConfig(
         hidden_size=hidden,
@@ -35,13 +76,49 @@ def config_of(name: str) -> Any:
     )
 
 
+def _packed(linear: Any, dtype: Any, device: str) -> Any:
+    """Return a linear layer in NF4 with double quantization."""
+    import bitsandbytes
+
+    packed = bitsandbytes.nn.Linear4bit(
+        linear.in_features, linear.out_features, bias=False, compute_dtype=dtype,
+        compress_statistics=True, quant_type="nf4", device="meta",
+    )  # fmt: skip
+    packed.weight = bitsandbytes.nn.Params4bit(
+        linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+    ).to(device)
+    return packed
+
+
+def _make_other(name: str, device: str, dtype: Any, quantize: bool) -> Any:
+    """Return a frozen model of another kind than Llama."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_default_dtype(dtype)
+    config = config_of(name)
+    config._attn_implementation = "sdpa"
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config)
+    torch.set_default_dtype(torch.float32)
+    for parent in list(model.model.layers.modules()) if quantize else []:
+        for key, linear in list(parent.named_children()):
+            if type(linear) is torch.nn.Linear:
+                setattr(parent, key, _packed(linear, dtype, device))
+    model.config.use_cache = False
+    if quantize:
+        model.is_loaded_in_4bit = True
+    return model.requires_grad_(False)
+
+
 def make_base(name: str, device: str, dtype: Any, seed: int = 0, quantize: bool = True) -> Any:
     """Return a frozen model of a shape; its blocks' linear layers in NF4 with double quantization."""
-    import bitsandbytes
     import torch
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
+    if name in KINDS:
+        return _make_other(name, device, dtype, quantize)
     torch.set_default_dtype(dtype)
     with torch.device("meta"):
         model = LlamaForCausalLM(config_of(name))
@@ -57,14 +134,7 @@ def make_base(name: str, device: str, dtype: Any, seed: int = 0, quantize: bool 
                 for key, linear in list(parent.named_children()):
                     if isinstance(linear, torch.nn.Linear):
                         linear.weight.data.normal_(0, 0.02)
-                        packed = bitsandbytes.nn.Linear4bit(
-                            linear.in_features, linear.out_features, bias=False, compute_dtype=dtype,
-                            compress_statistics=True, quant_type="nf4", device="meta",
-                        )  # fmt: skip
-                        packed.weight = bitsandbytes.nn.Params4bit(
-                            linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
-                        ).to(device)
-                        setattr(parent, key, packed)
+                        setattr(parent, key, _packed(linear, dtype, device))
         model.model.layers.append(layer)
     for name_, parameter in model.named_parameters():
         if "norm" in name_:

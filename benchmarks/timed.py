@@ -10,8 +10,8 @@ from typing import Any
 
 def prepare(
     shape: str, device: str, model: dict, training: dict, kept: int | None = None
-) -> tuple[Any, Any, Any, Any, str]:
-    """Return (path, optimizer, loop settings, capacity, why) for these settings of a recipe.
+) -> tuple[Any, Any, Any, Any, str, float]:
+    """Return (path, optimizer, loop settings, capacity, why, predicted bytes) for these settings of a recipe.
 
     ``kept`` replaces the planned number of kept activations; 0 recomputes all of them.
     """
@@ -19,13 +19,14 @@ def prepare(
     from shapes import config_of, make_base
 
     from tunewright.models.loading import attach_adapter, compute_dtype, quiet_libraries
+    from tunewright.models.memory_plan import Choice, predict_memory
     from tunewright.recipe import Recipe
     from tunewright.settings import ModelSettings, TrainingSettings
     from tunewright.training.checkpoint import trainable
     from tunewright.training.compute_path import choose_path
     from tunewright.training.loop import LoopSettings
     from tunewright.training.optimizers import OPTIMIZERS
-    from tunewright.training.profiling import first_capacity
+    from tunewright.training.profiling import base_shape, first_capacity
 
     quiet_libraries()
     folder = Path(tempfile.mkdtemp())
@@ -47,4 +48,6 @@ def prepare(
         seed=0, learning_rate=2e-4, epochs=1, batch_size=recipe.training.batch_size, warmup_share=0, max_grad_norm=1.0,
         checkpoint_steps=1, device=device, schedule="constant", compute=None if dtype == torch.float32 else dtype,
     )  # fmt: skip
-    return path, OPTIMIZERS["adamw"](trainable(adapted).values()), settings, capacity, why
+    choice = Choice(capacity.micro_batch_tokens, capacity.kept, capacity.cached)
+    predicted = predict_memory(recipe, base_shape(recipe), choice, path.is_fast).total
+    return path, OPTIMIZERS["adamw"](trainable(adapted).values()), settings, capacity, why, predicted

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from support.bench_of_training import loop_settings, tiny_examples, wake
-from support.families import TINY, base_of, make_family
+from support.families import MORE, TINY, base_of, make_family
 from tunewright.models.loading import attach_adapter, load_base
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
 from tunewright.training.compute_path import choose_path
-from tunewright.training.kernels.attention import attend, segments_of
+from tunewright.training.kernels.attention import Scores, attend, segments_of
 from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.loop import accumulate
 from tunewright.training.objectives import NEXT_TOKEN
@@ -65,7 +65,7 @@ def test_gradients_are_no_further_from_the_truth_than_the_plain_path(tiny_model,
     assert abs(ours_loss - truth_loss) <= 2 * abs(plain_loss - truth_loss) + 2e-3 * truth_loss
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if TINY[name].kind in ("llama", "qwen2", "qwen3", "mistral")])
+@pytest.mark.parametrize("name", TINY | MORE)
 def test_every_family(name, tmp_path):
     folder = make_family(name, tmp_path / name)
     base = base_of(folder).to(DEVICE)
@@ -109,18 +109,24 @@ def test_every_optimizers_step_is_seen(tiny_model, name, cached):
     assert after == pytest.approx(renewed, rel=1e-4)
 
 
+@pytest.mark.parametrize("scores", [Scores(), Scores(0.1, 64), Scores(0.2, 0, 5.0), Scores(0.2, 64, 5.0)])
 @pytest.mark.parametrize("lengths", [(256, 256, 256), (300,), (17, 256, 100, 3), (128, 128)])
-@pytest.mark.parametrize("heads", [(4, 4), (8, 2)])
-def test_attention_stays_within_its_sequence(lengths, heads):
+@pytest.mark.parametrize(("heads", "size"), [((4, 4), 96), ((8, 2), 256), ((8, 2), 64)])
+def test_attention_stays_within_its_sequence(lengths, heads, size, scores):
     """Each way of attention against plain products, forward and backward."""
-    total, (query, key), size = sum(lengths), heads, 64
+    total, (query, key) = sum(lengths), heads
     parts = [torch.randn(total, n, size, device=DEVICE, requires_grad=True) for n in (query, key, key)]
-    out = attend(*(part.to(torch.bfloat16) for part in parts), segments_of(lengths, DEVICE))
+    out = attend(*(part.to(torch.bfloat16) for part in parts), segments_of(lengths, DEVICE), scores)
     expected, start = [], 0
     for length in lengths:
         q, k, v = (part[start : start + length].transpose(0, 1) for part in parts)
         k, v = (part.repeat_interleave(query // key, 0) for part in (k, v))
-        expected.append(torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1))
+        values = q @ k.transpose(1, 2) * (scores.scale or size**-0.5)
+        values = scores.softcap * (values / scores.softcap).tanh() if scores.softcap else values
+        at = torch.arange(length, device=DEVICE)
+        distance = at[:, None] - at[None]
+        unseen = (distance < 0) | (distance >= (scores.window or length))
+        expected.append((values.masked_fill(unseen, float("-inf")).softmax(-1) @ v).transpose(0, 1))
         start += length
     expected = torch.cat(expected)
     torch.testing.assert_close(out.float(), expected, atol=3e-2, rtol=3e-2)

@@ -68,21 +68,29 @@ def test_rms_norm(compare, kind, size, adds):
     compare(elementwise.rms_norm, x, weight, 1e-5, wide(37, size, kind, 16), *more)
 
 
+@pytest.mark.parametrize("size", [96, 2560])
+def test_add_rms_norm(compare, kind, size):
+    weight = torch.rand(size, device=DEVICE) + 1  # in 32 bit, as a weight that is stored as a difference
+    compare(elementwise.add_rms_norm, wide(37, size, kind), weight, 1e-5, wide(37, size, kind), wide(37, size, kind, 0))
+
+
 @pytest.mark.parametrize("size", [96, 896, 4096])
-def test_rms_norm_backward(compare, kind, size):
-    weight = torch.rand(size, device=DEVICE).to(kind)
+@pytest.mark.parametrize("adds", [True, False])
+def test_rms_norm_backward(compare, kind, size, adds):
+    weight, residual = torch.rand(size, device=DEVICE).to(kind), wide(37, size, kind) if adds else None
     compare(
         elementwise.rms_norm_backward,
-        wide(37, size, kind, 0), wide(37, size, kind), weight, 1e-5, wide(37, size, kind), wide(37, size, kind, 16),
+        wide(37, size, kind, 0), wide(37, size, kind), weight, 1e-5, residual, wide(37, size, kind, 16),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("heads", [(4, 2, 16), (14, 2, 64), (32, 8, 128), (9, 3, 64)])
+@pytest.mark.parametrize("heads", [(4, 2, 16), (14, 2, 64), (32, 8, 128), (9, 3, 64), (4, 4, 96), (8, 4, 256)])
+@pytest.mark.parametrize("share", [1.0, 0.75])
 @pytest.mark.parametrize("normed", [False, True])
-def test_rotate(compare, kind, heads, normed):
+def test_rotate(compare, kind, heads, share, normed):
     query, key, size = heads
     width = (query + 2 * key) * size
-    angle = torch.rand(37, size // 2, device=DEVICE) * 6
+    angle = torch.rand(37, int(size * share) // 2, device=DEVICE) * 6
     angles = angle.cos().to(kind), angle.sin().to(kind)
     norms = torch.rand(2, size, device=DEVICE).to(kind) if normed else None
     x = wide(37, width, kind, 0)
@@ -93,19 +101,21 @@ def test_rotate(compare, kind, heads, normed):
 
 
 @pytest.mark.parametrize("size", [96, 4864])
-def test_gated(compare, kind, size):
+@pytest.mark.parametrize("activation", elementwise.ACTIVATIONS)
+def test_gated(compare, kind, size, activation):
     gate_up = wide(37, 2 * size, kind, 32)
-    compare(elementwise.gated, gate_up, wide(37, size, kind, 16))
+    compare(elementwise.gated, gate_up, wide(37, size, kind, 16), activation)
     for again in (True, False):
-        compare(elementwise.gated_backward, wide(37, size, kind, 0), gate_up, again)
+        compare(elementwise.gated_backward, wide(37, size, kind, 0), gate_up, again, activation)
 
 
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("size", [200, 49152])
-def test_token_logps(compare, kind, gradient, size):
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (0.25, 3.0)])
+def test_token_logps(compare, kind, gradient, size, scale, softcap):
     logits = torch.randn(5, size, device=DEVICE).to(kind) * 4
     targets = torch.randint(size, (5,), device=DEVICE)
-    compare(elementwise.token_logps, logits, targets, torch.zeros(5, device=DEVICE), 4.0 * gradient)
+    compare(elementwise.token_logps, logits, targets, torch.zeros(5, device=DEVICE), 4.0 * gradient, scale, softcap)
 
 
 @pytest.mark.parametrize("nested", [False, True])
