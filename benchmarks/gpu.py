@@ -22,7 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WARM_UP, MEASURED = 4, 9
-LIMIT_S = 300  # of one measurement, so that a run that hangs costs no other
 SAMPLES = {"packed2k": 8, "chat": 128, "512": 8, "dpo": 64}  # samples or pairs per optimizer step
 # shape, workload, name of the settings, the recipe's settings, GiB that the card is cut to (0: all of it)
 OURS = (
@@ -109,14 +108,14 @@ def measure_ours(number: int) -> dict:
     }
 
 
-def run(arguments: list[str]) -> dict:
+def run(arguments: list[str], limit_s: float) -> dict:
     """Run one measurement in a process of its own."""
     environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, __file__, *arguments]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=LIMIT_S)
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=limit_s)
     except subprocess.TimeoutExpired as error:
-        return {"failed": f"no result within {LIMIT_S} s: " + str(error.stderr or b"")[-500:]}
+        return {"failed": f"no result within {limit_s:.0f} s: " + str(error.stderr or b"")[-500:]}
     line = next((text for text in ended.stdout.splitlines() if text.startswith("RESULT")), None)
     return json.loads(line.removeprefix("RESULT")) if line else {"failed": (ended.stderr + ended.stdout)[-1500:]}
 
@@ -136,6 +135,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="run what has all these words in its name")
+    parser.add_argument("--limit", type=float, default=300, help="seconds of one measurement")
+    parser.add_argument("--numbers", nargs="*", type=int, help="run these of our configurations alone")
     parser.add_argument("--ours", type=int)
     parser.add_argument("--peer", type=int)
     options = parser.parse_args()
@@ -148,7 +149,9 @@ def main() -> None:
         print("RESULT" + json.dumps(measure_peer(*PEERS[options.peer], WARM_UP, MEASURED)))
         return
     jobs = [("tunewright", "--ours", number, configuration[:3]) for number, configuration in enumerate(OURS)]
-    if find_spec("trl"):
+    if options.numbers is not None:
+        jobs = [job for job in jobs if job[2] in options.numbers]
+    elif find_spec("trl"):
         jobs += [("trl", "--peer", number, peer) for number, peer in enumerate(PEERS)]
     jobs = [job for job in jobs if all(word in " ".join((job[0], *job[3])) for word in options.only)]
     import torch
@@ -156,7 +159,7 @@ def main() -> None:
     results = []
     for repeat in range(options.repeats):
         for arm, flag, number, (shape, workload, name) in jobs if repeat % 2 == 0 else reversed(jobs):
-            measured = run([flag, str(number)])
+            measured = run([flag, str(number)], options.limit)
             row = {
                 "date": datetime.date.today().isoformat(),
                 "gpu": torch.cuda.get_device_name(),
