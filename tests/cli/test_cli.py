@@ -17,6 +17,9 @@ from support.json_output import json_of
 from support.warm_process import run_command
 from support.whole_path import asks, write_recipe
 from tunewright.cli import commands, report_error
+from tunewright.commands.json_documents import content
+from tunewright.commands.status import read_report
+from tunewright.run_folder import RunFolder
 
 COMMANDS = tuple(commands.commands)
 
@@ -159,6 +162,7 @@ def test_the_run_as_documents(finished):
     assert json_of("status", run)["finished"]
     report = json_of("report", run)
     assert report["verdict"]["name"] == json_of("status", run)["verdict"]
+    assert content(read_report(RunFolder.open(run))) == report  # as agents read it, without writing
     assert report["files"]["report.html"] == str(run / "report.html")
     plan = json_of("plan", recipe, "--dir", run.parent / "another")
     assert {stage["state"] for stage in plan["stages"]} == {"new"}

@@ -118,10 +118,20 @@ def push(folder: Path, repo: str, target: str, yes: bool, private: bool, with_da
     push_run(RunFolder.open(folder), repo, target, yes, not private, with_data)
 
 
+@click.command()
+@click.option("--allow-runs", is_flag=True, help="Also let it write recipes, preview, run and stop.")
+def mcp(allow_runs: bool) -> None:
+    """Serve these commands to agents on stdin and stdout, by the Model Context Protocol."""
+    from tunewright.commands.mcp import serve_mcp
+
+    serve_mcp(allow_runs)
+
+
 COMMANDS = (
     chat,
     serve,
     export,
     verify,
     push,
+    mcp,
 )

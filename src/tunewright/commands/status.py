@@ -62,10 +62,25 @@ def report_document(run: RunFolder) -> ReportDocument:
     Raises:
         RunFolderError: see ``show_report``.
     """
+    _refuse(run, _rewrite_report(run))
+    return _report(run)
+
+
+def read_report(run: RunFolder) -> ReportDocument:
+    """Return the verdict and the files; write nothing.
+
+    Raises:
+        RunFolderError: see ``show_report``.
+    """
+    pipeline.require(run, RunFile.RECIPE, RunFile.VERDICT)
+    _refuse(run, broken(run))
+    pipeline.require_untouched(run)
+    return _report(run)
+
+
+def _report(run: RunFolder) -> ReportDocument:
     from tunewright.evaluation.verdict import Verdict
 
-    faults = _rewrite_report(run)
-    _refuse(run, faults)
     return ReportDocument(
         folder=str(run.path),
         verdict=run.read_record(RunFile.VERDICT, Verdict),
