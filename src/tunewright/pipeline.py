@@ -99,6 +99,10 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
 
 def _run_stage(run: RunFolder, recipe: Recipe, stage: Stage, position: str) -> StageSummary:
     console.heading(f"{position} {stage.name}")
+    if STAGE_NAMES.index(stage.name) <= STAGE_NAMES.index("train"):  # later stages have a trained adapter to lose
+        from tunewright.models.base_contents import require_base
+
+        require_base(recipe)
     ingredients = _ingredients(run, recipe, stage)
     files = (*stage.writes, _state_file(stage), *((RunFile.CHECKPOINTS,) if stage.name == "train" else ()))
     run.unnote(*files)
@@ -205,7 +209,10 @@ def _require_keys(run: RunFolder, recipe: Recipe, stages: Sequence[Stage], until
 
 
 def _resolved(recipe: Recipe) -> Recipe:
-    """Return the recipe with the system prompt that its own chats decide, if they do."""
+    """Return the recipe with what its own chats decide (the system prompt) and its base (the quantization)."""
+    from tunewright.models.student import with_stored_quantization
+
+    recipe = with_stored_quantization(recipe)
     if not recipe.synthesis.data:
         return recipe
     resolved = _load("tunewright.curation.chat_formats:with_own_system_prompt")(recipe)

@@ -19,11 +19,11 @@ except ModelError as error:
 """
 
 
-def ask(endpoint, tmp_path, **more):
+def ask(endpoint, tmp_path, code=CODE, **more):
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", **more}
     if "HF_TOKEN" not in more:
         environment.pop("HF_TOKEN", None)
-    command = [sys.executable, "-c", CODE]
+    command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True).stdout
 
 
@@ -97,3 +97,24 @@ def test_reading_and_pushing_use_the_same_words_and_each_name_is_filled_in_once(
     assert message.cause.endswith(": no … here https://x/y?… at all")
     assert explain(OSError(28, "No space left on device"), "a/b", writing=False) is None
     assert explain(ValueError("a bug"), "a/b", writing=True) is None
+
+
+def test_a_quantized_model_of_the_hub_is_refused_before_its_weights_are_fetched(tmp_path):
+    with stand_in_hub() as hub:
+        hub.repos["owner/name"].files |= {
+            "config.json": b'{"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}}',
+            "README.md": b"---\nbase_model: owner/plain\n---\n",
+            "model.safetensors": b"x",
+        }
+        printed = ask(hub.url, tmp_path, code=CODE.replace('"owner/name"', '"owner/name", trained=True'))
+        assert not [request for request in hub.requests if "safetensors" in request]
+    assert "GPTQ in 4 bit" in printed
+    assert "--set model.base=owner/plain" in printed
+
+
+def test_pickled_weights_of_the_hub_are_fetched_where_there_are_no_others(tmp_path):
+    with stand_in_hub() as hub:
+        hub.repos["owner/name"].files |= {"pytorch_model.bin": b"damaged", "training_args.bin": b"x"}
+        printed = ask(hub.url, tmp_path, TUNEWRIGHT_CACHE=str(tmp_path / "converted"))
+        assert not [request for request in hub.requests if "training_args" in request]
+    assert "cannot convert the pickled weights" in printed

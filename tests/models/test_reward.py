@@ -1,13 +1,17 @@
 """Reward models on tiny random classifiers: scores as transformers' own pipeline and a hand computation have them."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from support.tiny import make_model, make_reward_model
 from tunewright.curation.student_sampling import Reward, reward_figures, rewards_of, sample_rewards
 from tunewright.errors import ModelError
 from tunewright.models import reward
 from tunewright.models.reward import load_reward, score_exchanges
+from tunewright.models.source import locate
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
 from tunewright.settings import CurationSettings
@@ -104,3 +108,12 @@ def test_samples_are_ranked_by_their_rewards(folder):
     figures = reward_figures(rewards)
     assert figures["reward_min"] == round(min(expected), 4) < figures["reward_max"] == round(max(expected), 4)
     assert figures["reward_mean"] == round(sum(expected) / 4, 4)
+
+
+def test_a_reward_model_that_ships_pickled_scores_the_same(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    pickled = shutil.copytree(folder, tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    scores = [score_exchanges(*load_reward(locate(str(path)), "cpu"), EXCHANGES).rewards for path in (folder, pickled)]
+    assert scores[0] == scores[1]

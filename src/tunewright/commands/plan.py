@@ -12,12 +12,13 @@ from tunewright import console, pipeline
 from tunewright.commands.json_documents import PlanDocument, PlannedKey, PlannedMemory, PlannedStage
 from tunewright.curation.chat_formats import read_own_data
 from tunewright.documents.stage import source_files
-from tunewright.errors import ModelError
 from tunewright.evaluation.judge import PREFERENCES
+from tunewright.models.base_contents import require_base
 from tunewright.models.data_sources import chat_paths, exam_name, exam_path
 from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
 from tunewright.models.memory_plan import Choice, MemoryEstimate, choose, describe_choice, predict_memory
-from tunewright.models.source import locate, read_config
+from tunewright.models.source import folder_at_hand, model_folder, read_config
+from tunewright.models.student import with_stored_quantization
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
 from tunewright.run_folder import RunFile, RunFolder
@@ -60,6 +61,7 @@ class Sizes:
 
 def show_plan(recipe: Recipe, folder: Path) -> None:
     """Print a line per stage, and the peak memory of training."""
+    recipe = _with_sound_base(recipe)
     run, shape = RunFolder(folder), _shape(recipe)
     sizes = count_sizes(recipe, run)
     works = _stage_works(recipe, run, sizes, shape)
@@ -77,6 +79,7 @@ def show_plan(recipe: Recipe, folder: Path) -> None:
 
 def plan_document(recipe: Recipe, folder: Path, prove: bool = False) -> PlanDocument:
     """Return the plan for programs; with ``prove``, by real steps too."""
+    recipe = _with_sound_base(recipe)
     run, shape = RunFolder(folder), _shape(recipe)
     sizes = count_sizes(recipe, run)
     works = _stage_works(recipe, run, sizes, shape)
@@ -102,6 +105,13 @@ def plan_document(recipe: Recipe, folder: Path, prove: bool = False) -> PlanDocu
         notes=tuple(_notes(recipe, run, sizes)),
         proven=prove_plan(recipe, folder) if prove else None,
     )
+
+
+def _with_sound_base(recipe: Recipe) -> Recipe:
+    """Return the recipe with its base's own quantization; a base that cannot be trained is an error of the plan."""
+    recipe = with_stored_quantization(recipe)
+    require_base(recipe, fetch=False)
+    return recipe
 
 
 def _stage_works(
@@ -182,13 +192,13 @@ def _trained(samples: Sequence[Sample], recipe: Recipe) -> tuple[int, int]:
     The student's tokenizer counts where it is at hand, on some of many samples; else four characters are a token.
     """
     some = samples[:: math.ceil(len(samples) / _SAMPLES_TO_COUNT)] if samples else []
-    if _shape(recipe) is None:
+    folder = _base_folder(recipe)
+    if folder is None:
         sizes = [sum(len(message.content) for message in sample.messages) // 4 for sample in some]
     else:
-        from tunewright.models.chat_template import encode
-        from tunewright.models.student import student_tokenizer
+        from tunewright.models.chat_template import encode, load_tokenizer
 
-        tokenizer = student_tokenizer(recipe)
+        tokenizer = load_tokenizer(folder, recipe.model.added_tokens)
         sizes = [len(encode(tokenizer, sample.messages).input_ids) for sample in some]
     fitting = [size for size in sizes if size <= recipe.training.max_tokens]
     scale = len(samples) / max(1, len(some))
@@ -197,13 +207,16 @@ def _trained(samples: Sequence[Sample], recipe: Recipe) -> tuple[int, int]:
 
 def _shape(recipe: Recipe) -> Shape | None:
     """Return the base model's shape where it is at hand; a plan fetches nothing but the embedded one's config."""
-    path = recipe.resolve(recipe.model.base)
+    folder = _base_folder(recipe)
     try:
-        if recipe.model.base == EMBEDDED or path.is_dir():
-            return Shape.of(read_config(locate(recipe.model.base, recipe.folder)))
-    except (ModelError, KeyError, TypeError, ValueError):
-        pass
-    return None
+        return Shape.of(read_config(folder)) if folder is not None else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _base_folder(recipe: Recipe) -> Path | None:
+    """Return the base's folder; None where it is a hub's model."""
+    return model_folder() if recipe.model.base == EMBEDDED else folder_at_hand(recipe.model.base, recipe.folder)
 
 
 def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
@@ -409,7 +422,8 @@ def prove_plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     from tunewright.training.profiling import first_capacity, prove
     from tunewright.training.stage import read_training_data, start_session
 
-    run, recipe = RunFolder(folder), recipe.with_absolute_paths()
+    run, recipe = RunFolder(folder), with_stored_quantization(recipe).with_absolute_paths()
+    require_base(recipe)
     tokenizer = student_tokenizer(recipe)
     examples: list[Example] = read_training_data(run, recipe, tokenizer).examples
     if not examples:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tunewright.models import source
+from tunewright.models.model_files import front_matter
 from tunewright.recipe import at_home
 from tunewright.records import Document
 from tunewright.settings import EMBEDDED
@@ -66,23 +66,13 @@ def read_base(base: str, root: Path = Path()) -> NamedBase:
 
 
 def _with_license(name: str, hub_name: str | None, card: Path | None) -> NamedBase:
-    front = _front_matter(card) if card and card.is_file() else {}
+    front = front_matter(card) if card and card.is_file() else {}
     license: dict[str, str] = {}
     for key, shape in (("license", _LICENSE), ("license_name", _LICENSE), ("license_link", _LINK)):
         value = front.get(key)
         if isinstance(value, str) and shape.fullmatch(value):
             license[key] = value
     return NamedBase(name, hub_name, license, "its model card") if "license" in license else NamedBase(name, hub_name)
-
-
-def _front_matter(card: Path) -> dict[str, Any]:
-    from huggingface_hub import metadata_load
-
-    try:
-        front = metadata_load(card)
-    except Exception:  # not a card at all; the parser's errors share no class with the others
-        return {}
-    return front if isinstance(front, dict) else {}
 
 
 def public_config(path: Path, base: NamedBase) -> bytes:

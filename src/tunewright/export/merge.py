@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from tunewright.export.tokenizer import write_config, write_tokenizer
 from tunewright.models.families import family_of
 from tunewright.models.loading import compute_dtype, dequantized, is_full, load_base, pick_device, quantized_layers
 from tunewright.models.source import locate, read_config
+from tunewright.models.stored_quantization import shape_unpacked, stored_nf4, unpacked
 from tunewright.models.student import student_tokenizer
-from tunewright.models.tensors import weight_files
+from tunewright.models.tensors import stored_tensors, weight_files
 from tunewright.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class Merge:
         rounded: the torch dtype that training loaded the base in; None takes the files' numbers as they are.
         num_tokens: rows that the embedding grows to; 0 where it does not grow.
         device: where tensors are merged.
+        stored: the file of each tensor of a base whose files are quantized, its scales and tables included.
     """
 
     folder: Path
@@ -184,13 +186,16 @@ class Merge:
     rounded: torch.dtype | None
     num_tokens: int
     device: str
+    stored: Mapping[str, Path] = field(default_factory=dict)
 
     def shape(self, name: str) -> list[int]:
         """Return the shape of a merged tensor, without reading it."""
         from safetensors import safe_open
 
-        with safe_open(self.files[name], framework="pt") as weights:
-            shape = list(weights.get_slice(name).get_shape())
+        shape = shape_unpacked(self.stored, name)
+        if shape is None:
+            with safe_open(self.files[name], framework="pt") as weights:
+                shape = list(weights.get_slice(name).get_shape())
         return [max(shape[0], self.num_tokens), *shape[1:]] if self._grows(name) else shape
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -198,8 +203,11 @@ class Merge:
         import torch
         from safetensors import safe_open
 
-        with safe_open(self.files[name], framework="pt") as weights:
-            value = weights.get_tensor(name)
+        if shape_unpacked(self.stored, name) is not None:
+            value = unpacked(self.stored, name, self.rounded, self.device)
+        else:
+            with safe_open(self.files[name], framework="pt") as weights:
+                value = weights.get_tensor(name)
         if self.rounded is not None and value.is_floating_point():
             value = value.to(self.rounded)
         layer = bare_name(name.removesuffix(".weight"))
@@ -254,9 +262,11 @@ def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
             "run the recipe on its run folder again",
         )
     num_tokens = len(student_tokenizer(recipe)) if recipe.model.added_tokens else 0
+    dtype = compute_dtype(device, recipe.model.compute)
+    if stored_nf4(read_config(folder)):  # there is no other base than this one
+        return Merge(folder, files, deltas, "none", frozenset(), dtype, num_tokens, device, stored_tensors(folder))
     if base == "original":
         return Merge(folder, files, deltas, "none", frozenset(), None, num_tokens, device)
-    dtype = compute_dtype(device, recipe.model.compute)
     quantization = recipe.model.quantization
     layers = frozenset(map(bare_name, quantized_layers(folder, quantization, dtype)))
     if family_of(read_config(folder)).no_adapter:  # vision layers were not evaluated, and keep their own numbers

@@ -14,6 +14,8 @@ from tunewright.export.comparison import LONG, conversations
 from tunewright.export.target import Base, HFRunner
 from tunewright.models.chat_template import IGNORED, encode, encode_prompt, exam_prompt
 from tunewright.models.loading import compute_dtype, is_full, load_adapter, pick_device
+from tunewright.models.source import locate, read_config
+from tunewright.models.stored_quantization import stored_nf4
 from tunewright.models.student import student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question, digest
@@ -92,7 +94,8 @@ def compute_reference(
     import numpy as np
 
     bases: dict[str, Base] = {"examined": "trained"}
-    if recipe.model.quantization != "none" and not is_full(adapter):
+    files_quantized = stored_nf4(read_config(locate(recipe.model.base, recipe.folder)))
+    if recipe.model.quantization != "none" and not files_quantized and not is_full(adapter):
         bases["original"] = "original"
     arrays: dict[str, Any] = {}
     for name, base in bases.items():

@@ -27,6 +27,8 @@ from tunewright.export.receipt import (
 )
 from tunewright.export.reference import Reference, compute_reference, read_reference, reference_name, reference_prompts
 from tunewright.export.target import Base, ExportRequest, Target
+from tunewright.models.source import config_at_hand, read_config
+from tunewright.models.stored_quantization import stored_nf4
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Question, Score
@@ -58,6 +60,7 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     """
     chosen, dtype = _choose(target, dtype)
     recipe = _evaluated_recipe(run)
+    _require_original(recipe, base)
     parts = (target, dtype, "original" if base == "original" else "")
     folder = _resolved(out) if out is not None else run.file(RunFile.EXPORTS) / "-".join(filter(None, parts))
     require_replaceable(folder)
@@ -144,6 +147,21 @@ def _choose(target: str, dtype: str) -> tuple[Target, str]:
         hint = f"--dtype {', '.join(allowed)}" if allowed else "leave --dtype out: it is written as it was trained"
         raise UserError(f"a {target} export cannot have dtype {dtype!r}", "", hint)
     return TARGETS[target], dtype or (allowed[0] if allowed else "")
+
+
+def _require_original(recipe: Recipe, base: Base) -> None:
+    """Refuse to merge into an original that nobody has.
+
+    Raises:
+        UserError: the base's own files are quantized.
+    """
+    folder = config_at_hand(recipe.model.base, recipe.folder)
+    if base == "original" and folder is not None and stored_nf4(read_config(folder)):
+        raise UserError(
+            f"{recipe.model.base} has no unquantized weights",
+            "its own files are in NF4, and the adapter was trained on them",
+            "leave --base out: the weights that were trained on are merged",
+        )
 
 
 def _resolved(out: Path) -> Path:

@@ -76,9 +76,15 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrained
             "the loss mask needs them, and only fast tokenizers have them",
             "use a version of the model that ships tokenizer.json",
         )
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = _plain_template(folder, tokenizer.chat_template)
     if not tokenizer.chat_template:
         if not tokenizer.eos_token:
-            raise ModelError(f"the tokenizer in {folder} has neither a chat template nor an end token")
+            raise ModelError(
+                f"the tokenizer in {folder} has neither a chat template nor an end token",
+                "nothing would end a turn",
+                "name the end token in tokenizer_config.json (eos_token), as the model it was made from does",
+            )
         console.warning("the tokenizer has no chat template; using <|role|> lines with the end token after each turn")
         tokenizer.chat_template = DEFAULT_TEMPLATE
     # Not normalized: SentencePiece's normalization would match a token only behind a space.
@@ -86,6 +92,22 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrained
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _plain_template(folder: Path, templates: Mapping[str, str]) -> str:
+    """Return the template for a plain chat of several that have names: "default", or the text that all of them have.
+
+    Raises:
+        ModelError: none of them is for plain chats.
+    """
+    texts = list(dict.fromkeys(templates.values()))
+    if "default" in templates or len(texts) == 1:
+        return templates.get("default", texts[0])
+    raise ModelError(
+        f"the tokenizer in {folder} has {len(texts)} chat templates, and none is named default",
+        f"they are named {', '.join(sorted(templates))}",
+        f"write the one for plain chats to {folder / 'chat_template.jinja'}",
+    )
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:

@@ -6,17 +6,19 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunewright import distributed
 from tunewright.errors import ModelError, cause_of, is_lack_of_memory
 from tunewright.models.adapter_files import check_adapter
+from tunewright.models.base_folder import check_config, folder_kind
 from tunewright.models.families import family_of
 from tunewright.models.model_files import folder_fault, reading_model
 from tunewright.models.source import read_config
+from tunewright.models.stored_quantization import compute_in, stored_nf4
 from tunewright.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -114,7 +116,8 @@ def load_base(
 
     Args:
         folder: a local model folder.
-        quantization: "nf4-double" (NF4 with quantized scales), "nf4", "int8", or "none".
+        quantization: "nf4-double" (NF4 with quantized scales), "nf4", "int8", or "none"; a base whose files are in NF4
+            stays as it is.
         device: "cpu" or "cuda:0".
         dtype: type to compute in; None chooses by the hardware.
         num_tokens: size of the tokenizer; a smaller embedding grows to it.
@@ -126,25 +129,41 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     dtype = dtype or compute_dtype(device)
-    extra = {} if quantization == "none" else {"quantization_config": quantization_config(quantization, dtype)}
-    if (folder / "adapter_config.json").exists():  # transformers would load another base, and the adapter on it
-        hint = "name the base, or merge the adapter into it first"
-        raise ModelError(f"{folder} is an adapter, not a base model", "it holds adapter_config.json", hint)
+    if fault := folder_kind(folder):  # of an adapter, transformers would load another base, and the adapter on it
+        raise ModelError(f"{folder} is not a model folder", *fault)
+    config = read_config(folder)
+    check_config(folder, config)
+    stored = stored_nf4(config)
+    quantized = quantization != "none" and not stored
+    extra = {"quantization_config": quantization_config(quantization, dtype)} if quantized else {}
     with reading_model("base model", folder, "download the model again, or check the installation: tunewright doctor"):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation=family_of(read_config(folder)).attention,
+            attn_implementation=family_of(config).attention,
+            output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             **extra,
         )
+    if missing := missing_weights(model, report):
+        raise ModelError(
+            f"the weights in {folder} are incomplete", f"{missing[0]} is missing", "download the model again"
+        )
+    if stored:
+        compute_in(model, dtype)
     _grow_embedding(model, num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
+
+
+def missing_weights(model: PreTrainedModel, report: Mapping[str, Any]) -> list[str]:
+    """Return the weights that a folder lacks, which would be random, by transformers' report; not a tied head."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    return sorted(str(name) for name in report["missing_keys"] if name not in tied)
 
 
 def _grow_embedding(model: PreTrainedModel, num_tokens: int) -> None:

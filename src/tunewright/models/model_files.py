@@ -5,14 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tunewright.errors import ModelError, TunewrightError, cause_of, is_lack_of_memory, special_file
 
 _PART = re.compile(r"[^/\\]+\.safetensors")
 _INDEX = "model.safetensors.index.json"
+_READ = (  # by the libraries; other JSON in the folder is none of theirs
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "chat_template.json",
+    "adapter_config.json",
+    _INDEX,
+    "pytorch_model.bin.index.json",
+)
 
 
 @contextmanager
@@ -66,8 +80,8 @@ def folder_fault(folder: Path) -> str:
     """Return the first file of a model folder that is missing or cannot be read, and why; empty where all can be."""
     if not folder.is_dir():
         return "the folder does not exist"
-    for file in sorted(folder.glob("*.json")):
-        if fault := _json_fault(file):
+    for file in (folder / name for name in _READ):
+        if file.is_file() and (fault := _json_fault(file)):
             return f"{file.name}: {fault}"
     try:
         parts = json.loads((folder / _INDEX).read_bytes())["weight_map"] if (folder / _INDEX).is_file() else {}
@@ -77,7 +91,7 @@ def folder_fault(folder: Path) -> str:
     if missing:
         return f"{missing[0]} is missing, which {_INDEX} names"
     for file in sorted(folder.glob("*.safetensors")):
-        if fault := _weights_fault(file):
+        if fault := _weights_fault(file, {str(name) for name, part in parts.items() if part == file.name}):
             return f"{file.name}: {fault}"
     return ""
 
@@ -90,11 +104,37 @@ def _json_fault(file: Path) -> str:
     return "" if isinstance(content, dict) else "it holds no JSON object"
 
 
-def _weights_fault(file: Path) -> str:
+def _weights_fault(file: Path, named: Set[str]) -> str:
+    """Return why a file of weights cannot be read, or which of the named tensors it lacks."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="numpy"):
-            return ""
+        if other := _other_content(file):
+            return other
+        with safe_open(file, framework="numpy") as weights:
+            lacking = sorted(named - set(weights.keys()))
     except (OSError, SafetensorError) as error:
-        return cause_of(error)
+        return f"damaged or cut off: {cause_of(error)}" if isinstance(error, SafetensorError) else cause_of(error)
+    return f"it lacks {lacking[0]}, which {_INDEX} names" if lacking else ""
+
+
+_LFS = "a Git LFS pointer, not the file itself (git lfs pull fetches it)"
+_CONTENTS = {b"version https://git-lfs": _LFS, b"<!DOCTYPE": "a web page", b"<html": "a web page", b"": "empty"}
+
+
+def _other_content(file: Path) -> str:
+    """Return what a file holds in place of weights, by its first bytes; empty where it may hold weights."""
+    with file.open("rb") as stream:
+        start = stream.read(32)
+    return next((words for mark, words in _CONTENTS.items() if (start.startswith(mark) if mark else not start)), "")
+
+
+def front_matter(card: Path) -> dict[str, Any]:
+    """Return the fields at the head of a model card; empty where there is none."""
+    from huggingface_hub import metadata_load
+
+    try:
+        front = metadata_load(card)
+    except Exception:  # not a card at all; the parser's errors share no class with the others
+        return {}
+    return front if isinstance(front, dict) else {}

@@ -13,7 +13,9 @@ from typing import Any
 from tunewright import console
 from tunewright.errors import ModelError, reading
 from tunewright.models import hub_errors
+from tunewright.models.base_folder import check_config, folder_kind
 from tunewright.models.model_files import reading_model
+from tunewright.models.pickled_weights import as_safetensors, pickled_files
 from tunewright.models.pinned_wheel import PinnedWheel
 from tunewright.recipe import at_home
 from tunewright.records import digest
@@ -107,42 +109,73 @@ def _convert(source: Path, target: Path) -> None:
     AutoTokenizer.from_pretrained(source.parent, **kwargs).save_pretrained(target)
 
 
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]  # README.md names the license
+_HUB_SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.md"]  # README.md names the license
+_NOT_LOADED = ["*/*.safetensors", "consolidated*", "original/*", "onnx/*"]  # the same weights for other programs
 
 
-def locate(base: str, root: Path = Path()) -> Path:
-    """Return the base model's folder; fetch the model if needed.
+def locate(base: str, root: Path = Path(), trained: bool = False) -> Path:
+    """Return the base model's folder; fetch the model if needed, and convert pickled weights.
 
     Args:
         base: "embedded", a folder, or a hub name such as "HuggingFaceH4/zephyr-7b-beta".
         root: the folder that a relative path starts from.
+        trained: whether it is to be trained: a hub's model that cannot be is refused before its weights are fetched.
 
     Raises:
         ModelError: the model is missing, gated or out of reach; the message says which.
     """
     if base == EMBEDDED:
         return model_folder()
+    folder = folder_at_hand(base, root) or _from_hub(base, trained)
+    return as_safetensors(folder, cache_folder())
+
+
+def folder_at_hand(base: str, root: Path = Path()) -> Path | None:
+    """Return the folder that a base names; None for a hub name. Nothing is fetched or converted.
+
+    Raises:
+        ModelError: there is no such folder, or it holds no model.
+    """
     folder = root / at_home(base)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{folder} is not a model folder", "it has no config.json", "name the folder with config.json"
-            )
+        if fault := folder_kind(folder):
+            raise ModelError(f"{folder} is not a model folder", *fault)
         return folder
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
-        raise ModelError(
-            f"there is no model at {base}",
-            "the folder does not exist",
-            'use a folder, a hub name "owner/name", or "embedded"',
-        )
-    return _from_hub(base)
+        cause = "it is a file" if folder.is_file() else "the folder does not exist"
+        hint = 'use a folder, a hub name "owner/name", or "embedded"'
+        raise ModelError(f"there is no model at {base}", cause, hint)
+    return None
 
 
-def _from_hub(name: str) -> Path:
+def config_at_hand(base: str, root: Path = Path()) -> Path | None:
+    """Return the folder on this machine that holds a base's config.json, if any. Nothing is fetched."""
+    folder = root / at_home(base)
+    if folder.is_dir():
+        return folder if (folder / "config.json").is_file() else None
+    if base.count("/") != 1 or base.startswith((".", "/", "~")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(base, "config.json")
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def _from_hub(name: str, trained: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        if trained:
+            small = Path(snapshot_download(name, allow_patterns=_HUB_SMALL))
+            if (small / "config.json").is_file():
+                check_config(small, read_config(small), name)
+        folder = Path(
+            snapshot_download(name, allow_patterns=[*_HUB_SMALL, "*.safetensors"], ignore_patterns=_NOT_LOADED)
+        )
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*_HUB_SMALL, "pytorch_model*.bin"]))
+    except ModelError:
+        raise
     except Exception as error:  # the library's errors have no narrower class in common
         message = hub_errors.explain(error, name, writing=False)
         if message is not None:
@@ -152,6 +185,9 @@ def _from_hub(name: str) -> Path:
                 f"cannot download {name}", str(error), "check the network and the disk, then run again"
             ) from error
         raise
+    if fault := folder_kind(folder):
+        raise ModelError(f"{name} is not a model that transformers loads", *fault)
+    return folder
 
 
 def identity(base: str, root: Path = Path()) -> str:
@@ -161,6 +197,7 @@ def identity(base: str, root: Path = Path()) -> str:
     folder = root / at_home(base)
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
+        files += pickled_files(folder)
         return digest(*[(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])
     return base
 

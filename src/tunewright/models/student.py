@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunewright import console
+from tunewright.errors import RecipeError
+from tunewright.models.base_folder import original_of
 from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.families import shape_of
 from tunewright.models.loading import compute_dtype, load_base
-from tunewright.models.source import identity, locate, read_config
+from tunewright.models.source import config_at_hand, identity, locate, read_config
+from tunewright.models.stored_quantization import stored_nf4
 from tunewright.recipe import Recipe
+from tunewright.settings import EMBEDDED
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +36,29 @@ def vllm_obstacle(recipe: Recipe) -> str:
 def lora_rank(rank: int) -> int:
     """Return vLLM's --max-lora-rank for an adapter of this rank; 0 if the rank is too large."""
     return next((allowed for allowed in _RANKS if allowed >= rank), 0)
+
+
+def with_stored_quantization(recipe: Recipe) -> Recipe:
+    """Return the recipe with the quantization of a base whose files are already quantized, where the base is at hand.
+
+    Such a base is trained as it is, whatever ``model.quantization`` states.
+
+    Raises:
+        RecipeError: the recipe trains all weights, or spreads the base: both need an unquantized one.
+    """
+    if recipe.model.base == EMBEDDED or (folder := config_at_hand(recipe.model.base, recipe.folder)) is None:
+        return recipe
+    stored = stored_nf4(read_config(folder))
+    if not stored:
+        return recipe
+    if recipe.training.method == "full" or recipe.model.sharded:
+        key = 'training.method = "full"' if recipe.training.method == "full" else "model.sharded"
+        original = original_of(folder, read_config(folder), recipe.model.base) or "the model that it was made from"
+        raise RecipeError(f"{key} needs an unquantized base", f"{recipe.model.base} is in NF4", f"name {original}")
+    if stored == recipe.model.quantization:
+        return recipe
+    console.line(f"{recipe.model.base} is already quantized by bitsandbytes: model.quantization is {stored!r}")
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"quantization": stored})})
 
 
 def student_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:

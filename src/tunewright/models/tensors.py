@@ -11,9 +11,19 @@ from typing import Any
 from tunewright.errors import ModelError
 from tunewright.models.model_files import reading_model
 from tunewright.models.source import locate
+from tunewright.models.stored_quantization import is_state_of_quantization
 
 
 def weight_files(folder: Path) -> Mapping[str, Path]:
+    """Return the file of each weight, in the order of the files, without the scales of packed weights.
+
+    Raises:
+        ModelError: the folder holds no safetensors, or damaged ones.
+    """
+    return {name: file for name, file in stored_tensors(folder).items() if not is_state_of_quantization(name)}
+
+
+def stored_tensors(folder: Path) -> Mapping[str, Path]:
     """Return the file of each tensor, in the order of the files.
 
     Raises:

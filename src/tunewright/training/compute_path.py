@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from tunewright import console
 from tunewright.errors import RecipeError
 from tunewright.models.families import ACTIVATIONS, FAMILIES, shape_of
-from tunewright.models.source import locate, read_config
+from tunewright.models.source import config_at_hand, locate, read_config
 from tunewright.recipe import Recipe
 from tunewright.training.plain_path import PlainPath
 
@@ -74,7 +74,7 @@ def plain_path_reason(recipe: Recipe) -> str:
         return "products with an int8 base are not plain products of an unpacked weight"
     if model.sharded:
         return "the base is spread over several GPUs"
-    config = read_config(locate(model.base, recipe.folder))
+    config = read_config(config_at_hand(model.base, recipe.folder) or locate(model.base, recipe.folder))
     kind = str(config.get("model_type", ""))
     layers = FAMILIES[kind].layers if kind in FAMILIES else None
     if layers is None:
