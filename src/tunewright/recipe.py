@@ -23,6 +23,7 @@ from tunewright.settings import (
     LOCAL,
     PATH,
     REFUSAL,
+    SELF,
     SYSTEM_PROMPT,
     Arm,
     CurationSettings,
@@ -141,6 +142,14 @@ class Recipe(Settings):
         if Arm.PLACEBO in self.evaluation.arms:
             raise ValueError("the placebo arm shuffles answers; distillation would learn the right ones from passages")
         return self
+
+    @property
+    def writer(self) -> TeacherSettings:
+        """[teacher], with the recipe's base in place of "self": what writes questions and answers."""
+        if self.teacher.url != SELF:
+            return self.teacher
+        own = {"url": LOCAL, "model": self.model.base, "quantization": self.model.quantization}
+        return self.teacher.model_copy(update=own)
 
     @property
     def distills(self) -> bool:

@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from tunewright.console import is_key, url_secret
 
-Task = Literal["answer-first", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
-ANSWERING = ("answer-first", "free-qa")  # what they write, the next four build on
+Task = Literal["answer-first", "passage-qa", "free-qa", "refusal", "unanswerable", "premise", "dialogue", "extraction"]
+ANSWERING = ("answer-first", "passage-qa", "free-qa")  # what they write, the next four build on
 BUILDING = ("refusal", "unanswerable", "premise", "dialogue")
 Kind = Literal["factual", "numeric", "comparative", "methodological", "limitation", "multi-hop"]
 TeacherCheck = Literal["answerable", "judge"]
@@ -34,6 +34,7 @@ ModelName = Annotated[str, PATH_OR_NAME]
 HUB = "hub:"  # the start of the name of a data set of the hub
 EMBEDDED = "embedded"
 LOCAL = "local"
+SELF = "self"  # the recipe's base, as a local teacher
 SYSTEM_PROMPT = (
     "You answer questions about a collection of documents. If the documents do not give the answer, "
     "say that they do not."
@@ -140,7 +141,8 @@ class TeacherSettings(Settings):
     """[teacher]: the model that writes questions and answers."""
 
     url: str | tuple[str, ...] = Field(
-        EMBEDDED, description='"embedded", "local" (in this process), an OpenAI-compatible URL, or a list of URLs'
+        EMBEDDED,
+        description='"embedded", "self" (model.base), "local" (in this process), an OpenAI-compatible URL or several',
     )
     model: ModelName = Field("", description='the model\'s name at that URL; for "local" a folder or a hub name')
     quantization: Literal["nf4-double", "nf4", "int8", "none"] = Field("none", description='of a "local" teacher')
@@ -168,6 +170,12 @@ class TeacherSettings(Settings):
         return url
 
     @model_validator(mode="after")
+    def _self_has_a_name(self) -> TeacherSettings:
+        if self.url == SELF and (self.model or self.quantization != "none"):
+            raise ValueError('teacher.url = "self" takes model.base and model.quantization; remove them from [teacher]')
+        return self
+
+    @model_validator(mode="after")
     def _budget_has_prices(self) -> TeacherSettings:
         if self.budget and not any(self.price):
             raise ValueError("teacher.budget needs teacher.price = [PROMPT, COMPLETION]")
@@ -191,6 +199,8 @@ class JudgeSettings(Settings):
 
     @model_validator(mode="after")
     def _needs_a_model(self) -> JudgeSettings:
+        if self.url == SELF:
+            raise ValueError('judge.url = "self" would judge its own answers; name another model')
         if self.url == EMBEDDED:
             raise ValueError("the embedded model is too small to judge; name a strong one in judge.url")
         if self.url and not self.model:
@@ -202,9 +212,17 @@ class SynthesisSettings(Settings):
     """[synthesis]: the training samples that the teacher writes."""
 
     tasks: tuple[Task, ...] = Field(
-        ("answer-first", "refusal"), min_length=1, description="answer-first suits any teacher, free-qa a strong one"
+        ("answer-first", "refusal"),
+        min_length=1,
+        description="answer-first suits any teacher, passage-qa one that reads well, free-qa a strong one",
     )
     samples_per_document: int = Field(8, ge=0, description="questions asked of the teacher per document")
+    coverage: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="questions on each sentence with a fact, in other words each; 0: samples_per_document decides",
+    )
     quotas: dict[str, float] = Field(
         {}, description='shares of the questions by "KIND", "KIND @ SECTION" or "@ SECTION"; empty: as they come'
     )

@@ -86,7 +86,7 @@ _TRAINING = tuple(
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
-    *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key not in ("data", "columns")),
+    *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key not in ("data", "columns", "coverage")),
     "curation.evidence_match",
 )
 _DOCUMENTS = (RunFile.DOCUMENTS, RunFile.CHUNKS, RunFile.SPLIT)
@@ -290,6 +290,8 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
         stage = replace(stage, reads=(*stage.reads, RunFile.HELD_OUT))
     if stage.name == "curate":
         return _curating(stage, recipe)
+    if stage.name == "synth" and recipe.synthesis.coverage:
+        stage = replace(stage, settings=(*stage.settings, "synthesis.coverage"))
     if stage.name == "synth" and recipe.training.text_share == 1:
         return replace(stage, settings=(*stage.settings, "training.text_share", "preference.make"))
     return stage
@@ -348,7 +350,7 @@ def teacher_name(recipe: Recipe) -> str:
     """Return the teacher's name, as its journal has it."""
     from tunewright.teacher.identity import teacher_identity
 
-    return teacher_identity(recipe.teacher, recipe.folder)
+    return teacher_identity(recipe.writer, recipe.folder)
 
 
 def judge_name(recipe: Recipe) -> str:

@@ -199,7 +199,7 @@ def _connections(recipe: Recipe) -> Iterator[tuple[str, TeacherSettings, list[st
         forms.append("JSON schema")
     if recipe.synthesis.general_samples:
         forms.append("raw text")
-    yield "teacher", recipe.teacher, forms
+    yield "teacher", recipe.writer, forms
     if recipe.judge.url:
         yield "judge", recipe.judge.as_teacher, ["JSON schema"]
 

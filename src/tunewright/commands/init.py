@@ -14,6 +14,7 @@ from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
     EMBEDDED,
+    SELF,
     Arm,
     DocumentSettings,
     EvaluationSettings,
@@ -21,6 +22,7 @@ from tunewright.settings import (
     ModelSettings,
     RetrievalSettings,
     SynthesisSettings,
+    TeacherSettings,
     TrainingSettings,
 )
 from tunewright.statistics.power import LEAST_DOCUMENTS
@@ -207,7 +209,7 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     learned = max(1, min(4, -(-_WANTED_QUESTIONS // max(1, num_files - held_out))))
     notes["exam.unseen_per_document"] = f"about {_WANTED_QUESTIONS} questions over {held_out} held-out document(s)"
     notes["exam.learned_per_document"] = f"about {_WANTED_QUESTIONS} questions over {num_files - held_out} document(s)"
-    model, training = draft.model, draft.training
+    model, training, teacher, tasks = draft.model, draft.training, draft.teacher, draft.synthesis.tasks
     evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS)
     memory_gib = _gpu_memory_gib()
     if memory_gib >= 12:
@@ -216,19 +218,27 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
         notes["model.base"] = f"this machine has a GPU with {memory_gib:.0f} GiB; any hub name or folder will do"
         evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS, arms=(*evaluation.arms, Arm.PLACEBO))
         notes["evaluation.arms"] = "all; placebo costs one more training, and tells knowledge from form"
+        teacher = TeacherSettings(url=SELF)
+        tasks = ("passage-qa", "refusal")
+        notes["teacher.url"] = (
+            "the base writes questions and, with the passage, answers: nothing leaves this machine; a stronger model "
+            "at an OpenAI-compatible URL writes better data"
+        )
+        notes["synthesis.tasks"] = "the base is its own teacher: it answers each question with its passage in view"
     else:
         training = TrainingSettings(batch_size=8, learning_rate=5e-4)
         notes["model.base"] = "no GPU of 12 GiB or more here: the embedded 135M model; on one, a hub name of a 7B model"
         notes["training.learning_rate"] = "small models need a higher one"
         notes["training.batch_size"] = "small data sets gain from more steps"
-    notes["teacher.url"] = (
-        "the embedded teacher is small; a stronger one at an OpenAI-compatible URL writes better data"
-    )
+        notes["teacher.url"] = (
+            "the embedded teacher is small; a stronger one at an OpenAI-compatible URL writes better data"
+        )
     notes["evaluation.max_new_tokens"] = "a verdict needs whole answers; raise it where the report counts cut ones"
     fitted = draft.model_copy(
         update={
             "exam": ExamSettings(file=draft.exam.file, learned_per_document=learned, unseen_per_document=unseen),
-            "synthesis": SynthesisSettings(samples_per_document=samples, data=draft.synthesis.data),
+            "synthesis": SynthesisSettings(samples_per_document=samples, data=draft.synthesis.data, tasks=tasks),
+            "teacher": teacher,
             "model": model,
             "training": training,
             "evaluation": evaluation,

@@ -26,6 +26,8 @@ from tunewright.settings import ANSWERING, EMBEDDED, Arm
 from tunewright.statistics.power import exam_power, question_counts
 from tunewright.synthesis.exam import CALLS_PER_QUESTION
 from tunewright.synthesis.own_exam import read_own_exam
+from tunewright.synthesis.questions import chunks_by_document, ranked_evidence
+from tunewright.synthesis.sentence_questions import SPARE_VIEWS
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
 from tunewright.teacher.keys import recipe_keys
@@ -37,8 +39,11 @@ _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; on
 _TOKENS_PER_CALL = (130, 30)  # prompt, written
 _TOKENS_PER_SAMPLE = 110
 _SAMPLES_TO_COUNT = 1000
+_SENTENCES_PER_CHUNK = 5  # that hold a fact, before the documents are read
 _YIELD = 0.75  # share of the written samples that curation keeps
 _SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the retention suite
+_TIMES = {1: "once", 2: "twice", 4: "four times"}
+_LEVELS = tuple(_TIMES)  # of coverage, whose price the plan shows
 _KEY_STATES = {
     "not allowed yet": "not allowed yet: run asks in a terminal, or takes --allow-key NAME@ORIGIN",
     "never": "refused: the key of another service",
@@ -57,6 +62,7 @@ class Sizes:
     num_questions: int
     num_chunks: int
     num_held_out: int = 0  # chats that become exam questions
+    num_sentences: int = 0  # of training documents, that hold a fact; 0: not known yet
 
 
 def show_plan(recipe: Recipe, folder: Path) -> None:
@@ -126,8 +132,24 @@ def _stage_works(
 
 
 def _notes(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+    yield from _coverage_levels(recipe, run, sizes)
     yield from provable_effect(recipe, run, sizes)
     yield from _without_placebo(recipe, run, sizes)
+
+
+def _coverage_levels(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
+    """Yield what each level of coverage would cost, where the sentences are counted and some task asks about them."""
+    asking = {"answer-first", "passage-qa"} & set(tasks_of(recipe))
+    if not asking or not sizes.num_sentences:
+        return
+    for level in _LEVELS:
+        synthesis = recipe.synthesis.model_copy(update={"coverage": level})
+        work, seconds = stage_work("synth", recipe.model_copy(update={"synthesis": synthesis}), run, sizes, None)
+        current = ", as in the recipe" if level == recipe.synthesis.coverage else ""
+        yield (
+            f"coverage {level}{current}: each of {sizes.num_sentences:,} sentences with a fact is asked about "
+            f"{_TIMES[level]}: {work}, at most {console.rough_duration(seconds)}"
+        )
 
 
 def _without_placebo(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
@@ -183,7 +205,16 @@ def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
     questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document + held_out
     questions = questions if counts is None else sum(counts)
     chunks = len(run.records_if_any(RunFile.CHUNKS, Chunk))
-    return Sizes(train, exam, kept, tokens, questions, round(chunks * train / max(1, train + exam)), held_out)
+    own_chunks = round(chunks * train / max(1, train + exam))
+    return Sizes(train, exam, kept, tokens, questions, own_chunks, held_out, _num_sentences(run, recipe))
+
+
+def _num_sentences(run: RunFolder, recipe: Recipe) -> int:
+    """Return the number of sentences of training documents that hold a fact; 0 before documents are read and split."""
+    side = {entry.document for entry in run.records_if_any(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
+    documents = [d for d in run.records_if_any(RunFile.DOCUMENTS, Document) if d.id in side] if side else []
+    chunks = chunks_by_document(run.records_if_any(RunFile.CHUNKS, Chunk)) if documents else {}
+    return sum(len(ranked_evidence(d, chunks.get(d.id, ()), recipe.seed)) for d in documents)
 
 
 def _trained(samples: Sequence[Sample], recipe: Recipe) -> tuple[int, int]:
@@ -228,8 +259,11 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
         trained = sizes.num_samples - num_held_out(sizes.num_samples, recipe.training.held_out_share)
         steps = num_steps(trained, recipe.training.batch_size, recipe.training.epochs)
         tokens = round(sizes.num_tokens * trained / max(1, sizes.num_samples)) * recipe.training.epochs
-        operations = shape.flops_per_token(recipe.training.method == "full", checkpointing=False) * tokens
+        read = (recipe.teacher_passage_tokens + sizes.num_tokens / max(1, sizes.num_samples)) if recipe.distills else 0
+        teacher = read * trained * recipe.training.epochs / max(1, tokens)  # tokens that it reads per trained token
+        operations = shape.flops_per_token(recipe.training.method == "full", False, teacher) * tokens
         work = f"{trained:,} samples, {steps} steps, {tokens:,} tokens"
+        work += f", {teacher * tokens:,.0f} read by its teacher" if teacher else ""
         return work, operations / _training_flops(recipe)
     if stage in ("train", "placebo"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
@@ -303,9 +337,24 @@ def _dialogue_calls(recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
     return 0, 2 * round(answered * recipe.synthesis.refusal_share)
 
 
+def _sentence_calls(calls: int) -> Callable[[Recipe, Sizes], tuple[int, int]]:
+    """Return the range of a task that asks about sentences, with this many calls per question and answer."""
+
+    def count(recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
+        times = recipe.synthesis.coverage
+        if not times:
+            most = sizes.num_train_documents * recipe.synthesis.samples_per_document
+            return sizes.num_train_documents, calls * most
+        sentences = sizes.num_sentences or _SENTENCES_PER_CHUNK * (sizes.num_chunks or 8 * sizes.num_train_documents)
+        return calls * sentences * times, calls * sentences * (times + SPARE_VIEWS)
+
+    return count
+
+
 # (least, most) calls by task; the tasks that are not named need none. A document has from one chunk to about eight.
 _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
-    "answer-first": _per_document(lambda recipe: recipe.synthesis.samples_per_document),
+    "answer-first": _sentence_calls(1),
+    "passage-qa": _sentence_calls(2),
     "free-qa": _per_document(  # by quotas, each question may need a passage of its own
         lambda recipe: max(1, recipe.synthesis.samples_per_document // (1 if recipe.synthesis.quotas else 2))
     ),
@@ -321,7 +370,7 @@ _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
 
 def teacher_work(stage: str, recipe: Recipe, run: RunFolder, least: int, most: int) -> tuple[str, float]:
     """Return the calls, tokens and money of a stage as a range, and the seconds of the most."""
-    teacher = recipe.judge.as_teacher if stage == "judge" else recipe.teacher
+    teacher = recipe.judge.as_teacher if stage == "judge" else recipe.writer
     entries = run.journal_entries(RunFile.TEACHER_JOURNAL)
     done = sum(entry.get("stage") == stage for entry in entries)
     low, high = max(0, least - done), most  # what is on record may be of other settings, and then counts for nothing
@@ -417,10 +466,9 @@ def prove_plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """
     from tunewright.models.student import student_tokenizer
     from tunewright.training.loop import TrainingTask
-    from tunewright.training.objectives import NEXT_TOKEN
     from tunewright.training.packing import Example
     from tunewright.training.profiling import first_capacity, prove
-    from tunewright.training.stage import read_training_data, start_session
+    from tunewright.training.stage import objective_of, read_training_data, start_session
 
     run, recipe = RunFolder(folder), with_stored_quantization(recipe).with_absolute_paths()
     require_base(recipe)
@@ -433,7 +481,7 @@ def prove_plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     session = start_session(run, recipe, tokenizer)
     settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
     capacity, why = first_capacity(recipe, session.path, session.device, session.compute)
-    _, plan = prove(session.path, TrainingTask(examples, NEXT_TOKEN), settings, capacity, why, recipe)
+    _, plan = prove(session.path, TrainingTask(examples, objective_of(recipe)), settings, capacity, why, recipe)
     if plan.planned_bytes:
         console.line(f"  predicted from the shapes alone: {plan.predicted_bytes / 2**30:.1f} GiB")
     return plan.as_dict()

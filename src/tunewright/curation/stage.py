@@ -81,7 +81,7 @@ def _open_models(
         teacher = None
         if check:
             journal = run.journal(RunFile.TEACHER_JOURNAL)
-            teacher = opened.enter_context(open_teacher(journal, recipe.teacher, STAGE))
+            teacher = opened.enter_context(open_teacher(journal, recipe.writer, STAGE))
         yield vectors, teacher
 
 

@@ -52,7 +52,7 @@ def family_of_name(name: str) -> str:
 
 def independence_faults(recipe: Recipe) -> list[str]:
     """Return why the judge is not independent of what it judges; nothing where the names show no fault."""
-    judge, teacher = recipe.judge.as_teacher, recipe.teacher
+    judge, teacher = recipe.judge.as_teacher, recipe.writer
     faults = []
     same_name = bool(teacher.model) and judge.model.lower() == teacher.model.lower()
     if same_name or teacher_identity(judge, recipe.folder) == teacher_identity(teacher, recipe.folder):

@@ -12,7 +12,7 @@ from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
 from tunewright.run_folder import RunFile
-from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT
+from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT, SELF
 from tunewright.storage import file_digest, restore_folder, restore_folders, write_atomic
 
 RECEIPT = "receipt.json"
@@ -63,7 +63,7 @@ def public_name(path: str) -> str:
 
 def _public_url(url: str | tuple[str, ...]) -> str:
     """Return a teacher's kind in place of its address, which may be private."""
-    return url if isinstance(url, str) and url in ("", EMBEDDED, LOCAL) else "a server"
+    return url if isinstance(url, str) and url in ("", EMBEDDED, LOCAL, SELF) else "a server"
 
 
 def public_recipe(recipe: Recipe) -> str:

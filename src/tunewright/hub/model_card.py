@@ -363,7 +363,7 @@ def _settings(recipe: Recipe, base: NamedBase) -> Rows:
 
 def _teacher(recipe: Recipe) -> str:
     """Return the teacher's name; of a folder only its last part."""
-    teacher = recipe.teacher
+    teacher = recipe.writer
     if teacher.url == EMBEDDED:
         return "SmolLM2-135M-Instruct (embedded)"
     return read_base(teacher.model, recipe.folder).name if teacher.url == LOCAL else public_name(teacher.model)

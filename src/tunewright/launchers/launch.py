@@ -24,7 +24,7 @@ from tunewright.models.memory_plan import SPARE, Choice, MemoryEstimate, choose,
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
-from tunewright.settings import EMBEDDED, LOCAL, ModelSettings
+from tunewright.settings import EMBEDDED, LOCAL, SELF, ModelSettings
 from tunewright.storage import write_output
 from tunewright.teacher.keys import recipe_keys
 from tunewright.training.compute_path import plain_path_reason
@@ -252,7 +252,7 @@ def launch(
 
 def _notes(recipe: Recipe) -> Iterator[str]:
     for name, url in [*(("teacher", url) for url in recipe.teacher.urls), ("judge", recipe.judge.url)]:
-        if url not in ("", EMBEDDED, LOCAL) and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
+        if url not in ("", EMBEDDED, LOCAL, SELF) and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
             yield f"{name}.url is {url!r}, this machine: serve it on the other machine as well, or name another server"
     for use in recipe_keys(recipe):
         if use.state == "not allowed yet":

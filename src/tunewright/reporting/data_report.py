@@ -171,6 +171,7 @@ def _coverage(data: DataRecords) -> dict[str, Any] | None:
     return {
         "num_reached": num_reached,
         "num": num,
+        "num_twice": sum(sentence.num_samples > 1 for document in covered for sentence in document.sentences),
         "num_documents": len(covered),
         "num_bare_documents": sum(document.num_reached == 0 for document in covered),
         "num_left_out": len(every) - len(covered),
@@ -300,6 +301,7 @@ def measure_rows(view: Mapping[str, Any]) -> list[list[str]]:
         num_reached, num = coverage["num_reached"], coverage["num"]
         rows += [
             ["source sentences reached", f"{count(num_reached)} of {count(num)} ({share(num_reached, num)})"],
+            ["source sentences reached twice or more", f"{count(coverage['num_twice'])} of {count(num)}"],
             ["sections that no sample reaches", f"{count(coverage['num_bare'])} of {count(coverage['num_sections'])}"],
         ]
     if view["teacher"]:

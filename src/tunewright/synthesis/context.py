@@ -6,7 +6,7 @@ import json
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -54,7 +54,8 @@ class TaskContext:
 
     def is_ruled(self, document: str) -> bool:
         """Return whether rules write all questions on a document: the embedded teacher writes English alone."""
-        return self.languages[document] != ENGLISH.code and self.recipe.teacher.url == EMBEDDED
+        small = self.recipe.teacher.url == EMBEDDED or self.recipe.writer.model == EMBEDDED
+        return self.languages[document] != ENGLISH.code and small
 
     @cached_property
     def chunk_by_id(self) -> dict[str, Chunk]:
@@ -103,8 +104,18 @@ class TaskResult:
 TaskFunction = Callable[[TaskContext, Sequence[Sample]], TaskResult]
 
 
+# What asks for a further question on the same sentence, in turns; such questions are drawn, not the likeliest.
+_VIEWS = (
+    "Ask in other words than the sentence uses.",
+    "Begin the question with another word than what, which or how.",
+    "Ask as somebody who has never seen the text.",
+    "Ask for the detail that is easiest to forget.",
+)
+_VIEW_TEMPERATURE = 0.7
+
+
 def ask_questions(
-    context: TaskContext, prompt: str, pairs: Sequence[tuple[Document, EvidenceSentence]], label: str
+    context: TaskContext, prompt: str, pairs: Sequence[tuple[Document, EvidenceSentence]], label: str, view: int = 0
 ) -> list[Reply | None]:
     """Return the teacher's reply for each evidence sentence: a question that the sentence answers.
 
@@ -113,6 +124,7 @@ def ask_questions(
         prompt: the name of a file in prompts/.
         pairs: each sentence with its document.
         label: the text of the progress bar.
+        view: 0 for the likeliest question; a higher number asks for another one, in other words.
     """
     turns = load_prompt(prompt, PACKAGE)
     filled = [
@@ -121,7 +133,26 @@ def ask_questions(
         )
         for document, evidence in pairs
     ]
-    return context.teacher.ask_all([context.request(messages, QUESTION_TOKENS) for messages in filled], label)
+    requests = [context.request(messages, QUESTION_TOKENS) for messages in filled]
+    if view:
+        more = _VIEWS[(view - 1) % len(_VIEWS)]
+        temperature = max(_VIEW_TEMPERATURE, context.recipe.teacher.temperature)
+        requests = [
+            replace(
+                request,
+                messages=with_line(request.messages, more),
+                temperature=temperature,
+                seed=context.recipe.seed + view,
+            )
+            for request in requests
+        ]
+    return context.teacher.ask_all(requests, label)
+
+
+def with_line(prompt: tuple[Message, ...], line: str) -> tuple[Message, ...]:
+    """Return a prompt whose last turn ends with a further line."""
+    last = prompt[-1]
+    return (*prompt[:-1], last.model_copy(update={"content": f"{last.content}\n{line}"}))
 
 
 def in_language(prompt: tuple[Message, ...], code: str) -> tuple[Message, ...]:
@@ -129,9 +160,7 @@ def in_language(prompt: tuple[Message, ...], code: str) -> tuple[Message, ...]:
     if code == ENGLISH.code:
         return prompt
     name = LANGUAGES[code].name if code in LANGUAGES else f"the language with the code {code}"
-    last = prompt[-1]
-    content = f"{last.content}\nWrite in {name}, the language of the text."
-    return (*prompt[:-1], last.model_copy(update={"content": content}))
+    return with_line(prompt, f"Write in {name}, the language of the text.")
 
 
 def reply_fault(reply: Reply | None) -> str | None:

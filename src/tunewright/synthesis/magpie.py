@@ -73,8 +73,8 @@ def user_header(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     Raises:
         RecipeError: the chat template of a teacher of this name is not known.
     """
-    teacher = recipe.teacher
-    if teacher.url == EMBEDDED:
+    teacher = recipe.writer
+    if EMBEDDED in (teacher.url, teacher.model):
         return _EMBEDDED_HEADER, (_EMBEDDED_END,)
     for pattern, begin, header, end in _TEMPLATES:
         if re.search(pattern, teacher.model.lower()):

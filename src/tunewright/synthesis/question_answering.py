@@ -1,4 +1,4 @@
-"""Question answering: questions to given sentences, and free questions and answers with quoted evidence."""
+"""Question answering by free questions and answers with quoted evidence, as JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pydantic import BaseModel, ValidationError
 from tunewright.metrics import is_refusal
 from tunewright.records import Chunk, Document, Sample, Span, digest
 from tunewright.synthesis.context import (
-    NO_SENTENCE,
     PACKAGE,
     TaskContext,
     TaskResult,
-    ask_questions,
     in_language,
     plain_sample,
     read_items,
@@ -25,89 +23,12 @@ from tunewright.synthesis.context import (
     sample_id,
 )
 from tunewright.synthesis.questions import (
-    EvidenceSentence,
     clean_question,
-    ranked_evidence,
-    sentence_fault,
-    stand_alone,
 )
-from tunewright.synthesis.rule_questions import RuleWriter
-from tunewright.synthesis.taxonomy import MULTI_HOP, QUESTION_KINDS, allocate, kind_of, read_quotas
+from tunewright.synthesis.taxonomy import MULTI_HOP, QUESTION_KINDS, allocate, read_quotas
 from tunewright.teacher.protocol import Request
 from tunewright.text.normalization import find_quote
 from tunewright.text.prompts import fill, load_prompt
-
-
-def chosen_evidence(context: TaskContext, document: Document) -> list[EvidenceSentence]:
-    """Return the document's sentences to write questions for, by rank and by the recipe's quotas if it sets any.
-
-    If no sentence of the document fits a quota, the next one by rank takes its place.
-    """
-    settings = context.recipe.synthesis
-    ranked = ranked_evidence(document, context.chunks.get(document.id, ()), context.recipe.seed)
-    number, quotas = settings.samples_per_document, read_quotas(settings)
-    if not quotas:
-        return ranked[:number]
-    chosen: list[EvidenceSentence] = []
-    for quota in allocate(quotas, min(number, len(ranked)), context.recipe.seed, document.source):
-        unused = [evidence for evidence in ranked if evidence not in chosen]
-        fitting = [evidence for evidence in unused if quota.fits(kind_of(evidence.sentence), evidence.chunk)]
-        chosen.append((fitting or unused)[0])
-    return chosen
-
-
-def answer_first(context: TaskContext, answered: Sequence[Sample]) -> TaskResult:
-    """Ask for the question that an evidence sentence answers; the answer is the sentence, word for word."""
-    del answered
-    result = TaskResult("answer-first")
-    pairs: list[tuple[Document, EvidenceSentence]] = []
-    ruled: list[tuple[Document, EvidenceSentence]] = []
-    for document in context.documents:
-        chosen = chosen_evidence(context, document)
-        if not chosen:
-            result.reject(document.id, NO_SENTENCE, document.source)
-        result.num_tried += len(chosen) or 1
-        (ruled if context.is_ruled(document.id) else pairs).extend((document, evidence) for evidence in chosen)
-    _answer_by_rules(context, ruled, result)
-    replies = ask_questions(context, "answer-first", pairs, "writing questions")
-    for (document, evidence), reply in zip(pairs, replies, strict=True):
-        answer = evidence.sentence
-        question = clean_question(reply.text) if reply else ""
-        fault = reply_fault(reply) or sentence_fault(question, document.title, answer)
-        question = stand_alone(question, document.title)
-        if fault:
-            identity = sample_id("answer-first", document.id, question, answer)
-            result.reject(identity, fault, f"{question} <- {answer}")
-            continue
-        kind = kind_of(answer)
-        span = (evidence.span,)
-        result.samples.append(
-            plain_sample(context, "answer-first", document.id, question, answer, evidence.chunk.id, span, kind)
-        )
-    return result
-
-
-def _answer_by_rules(
-    context: TaskContext, pairs: Sequence[tuple[Document, EvidenceSentence]], result: TaskResult
-) -> None:
-    """Add questions that rules write where the teacher cannot write the document's language.
-
-    They ask for another value of the sentence than the exam does, or curation drops them as leaks.
-    """
-    evidence_of: dict[str, list[EvidenceSentence]] = {}
-    for document, evidence in pairs:
-        evidence_of.setdefault(document.id, []).append(evidence)
-    writer = RuleWriter(evidence_of, context.recipe.seed + 1, context.languages, set(evidence_of))
-    for document, evidence in pairs:
-        written, answer = writer.write("short", document, evidence), evidence.sentence
-        if written is None:
-            result.reject(sample_id("answer-first", document.id, "", answer), "sentence states no value", answer)
-            continue
-        span = (evidence.span,)
-        result.samples.append(
-            plain_sample(context, "answer-first", document.id, written.question, answer, evidence.chunk.id, span)
-        )
-
 
 _ITEM_TOKENS = 200  # room for one question, answer and quote as JSON
 _QUESTIONS_PER_CALL = 2  # about; more questions on one passage repeat each other

@@ -107,7 +107,7 @@ def exam(run: RunFolder, recipe: Recipe) -> StageSummary:
         console.warning(f"{len(planted)} questions of yours hold control tokens of chat templates and are left out")
     if documents and not recipe.exam.file:
         chunks, harmful = _without_injections(chunks, EXAM_STAGE)
-        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, EXAM_STAGE) as teacher:
+        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.writer, EXAM_STAGE) as teacher:
             context = TaskContext(recipe, teacher, documents, chunks_by_document(chunks))
             written, faulty = write_exam(context, rings)
             written, planted = without_planted(written, own=False)
@@ -175,7 +175,7 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     names = tasks_of(recipe)
     check_tasks(names, recipe)
     if names:
-        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.teacher, SYNTH_STAGE) as teacher:
+        with open_teacher(run.journal(RunFile.TEACHER_JOURNAL), recipe.writer, SYNTH_STAGE) as teacher:
             train_chunks, harmful = _without_injections([c for c in chunks if c.document in train], SYNTH_STAGE)
             num_tried += len(harmful)
             rejections += harmful

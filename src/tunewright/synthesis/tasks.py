@@ -10,9 +10,10 @@ from tunewright.synthesis.context import TaskFunction
 from tunewright.synthesis.dialogues import dialogue
 from tunewright.synthesis.extraction import extraction, read_schema
 from tunewright.synthesis.magpie import general, user_header
-from tunewright.synthesis.question_answering import answer_first, free_qa
+from tunewright.synthesis.question_answering import free_qa
 from tunewright.synthesis.refusals import premise, refusal, unanswerable
 from tunewright.synthesis.rewrites import views
+from tunewright.synthesis.sentence_questions import answer_first, passage_qa
 
 
 def tasks_of(recipe: Recipe) -> list[str]:
@@ -20,7 +21,8 @@ def tasks_of(recipe: Recipe) -> list[str]:
     settings = recipe.synthesis
     if recipe.training.text_share == 1 and not recipe.preference.make:
         return [VIEW] if settings.views else []  # chats would cost calls and never be trained on
-    selected = {name: name in settings.tasks and settings.samples_per_document > 0 for name in TASKS}
+    some = settings.samples_per_document > 0 or settings.coverage > 0
+    selected = {name: name in settings.tasks and some for name in TASKS}
     selected[GENERAL] = settings.general_samples > 0
     selected[VIEW] = settings.views > 0
     selected["extraction"] = "extraction" in settings.tasks
@@ -42,6 +44,7 @@ def check_tasks(names: Sequence[str], recipe: Recipe) -> None:
 # The order in which they run: later tasks build on the answered samples of earlier ones.
 TASKS: dict[str, TaskFunction] = {
     "answer-first": answer_first,
+    "passage-qa": passage_qa,
     "free-qa": free_qa,
     "refusal": refusal,
     "unanswerable": unanswerable,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tunewright import console
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
-from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
+from tunewright.settings import EMBEDDED, LOCAL, SELF, TeacherSettings
 from tunewright.storage import write_atomic
 
 KeyState = Literal["its own service", "this machine", "allowed", "not allowed yet", "never"]
@@ -93,7 +93,7 @@ def origin(url: str) -> str:
 
 def key_uses(settings: TeacherSettings, section: str) -> Iterator[KeyUse]:
     """Yield where the settings' key goes: once per server; nothing without a key."""
-    if settings.api_key_env and settings.url not in ("", EMBEDDED, LOCAL):
+    if settings.api_key_env and settings.url not in ("", EMBEDDED, LOCAL, SELF):
         origins = dict.fromkeys(filter(None, map(origin, settings.urls)))
         yield from (KeyUse(section, settings.api_key_env, where) for where in origins)
 

@@ -27,7 +27,7 @@ from tunewright.training.compute_path import ComputePath, choose_path
 from tunewright.training.dataset import TrainingData, TrainingRecords, encode_records, subset
 from tunewright.training.loop import LoopSettings, TrainingTask, autocast, train
 from tunewright.training.metrics import MetricsLog, keep_phases, read_metrics, tracker
-from tunewright.training.objectives import NEXT_TOKEN, distillation, dpo, reference_logps
+from tunewright.training.objectives import NEXT_TOKEN, Objective, distillation, dpo, reference_logps
 from tunewright.training.packing import Example, collate, pack
 from tunewright.training.placebo import shuffled_records
 from tunewright.training.plain_path import PlainPath
@@ -152,7 +152,7 @@ def _teacher_passages(run: RunFolder, recipe: Recipe, records: TrainingRecords) 
         model = StoredVectors(open_sentence_model(name, recipe.folder), run.file(RunFile.VECTORS), known_as)
     chats = [sample for sample in records.samples if sample.task != VIEW]
     passages = passages_of(chats, records.chunks, number, model)
-    if not passages:
+    if chats and not passages:
         raise TrainingError(
             "no sample has a passage to distill from",
             f"{len(chats)} samples, and none was written from a passage of the training documents",
@@ -232,15 +232,19 @@ def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
     return plans
 
 
+def objective_of(recipe: Recipe) -> Objective:
+    """Return the objective of the training on chats and text."""
+    if not recipe.distills:
+        return NEXT_TOKEN
+    from tunewright.training.kernels.distillation import Mixture
+
+    settings = recipe.distillation
+    return distillation(Mixture(settings.temperature, settings.cross_entropy))
+
+
 def _train_sft(session: Session, data: TrainingData, identity: Mapping[str, Any]) -> Plan:
     own = session.recipe.training
-    objective = NEXT_TOKEN
-    if session.recipe.distills:
-        from tunewright.training.kernels.distillation import Mixture
-
-        own_mixture = session.recipe.distillation
-        objective = distillation(Mixture(own_mixture.temperature, own_mixture.cross_entropy))
-    task = TrainingTask(data.examples, objective, data.held_out)
+    task = TrainingTask(data.examples, objective_of(session.recipe), data.held_out)
     make_room(session.run.file(RunFile.CHECKPOINTS) / "sft", identity, session.group)
     return _train(session, "sft", task, session.settings(own.learning_rate, own.epochs), identity)
 
