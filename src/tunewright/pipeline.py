@@ -89,6 +89,7 @@ def stage_state(run: RunFolder, recipe: Recipe | None, stage: Stage) -> StageSta
             return StageState(stage, "stale", f"{name} was changed", summary, duration_s)
     if recipe is not None:
         now = _ingredients(run, recipe, stage)
+        before = dict.fromkeys(stage.reads, "absent") | before  # a file that an earlier version did not read
         changed = [
             name for name in sorted({*now, *before}) if _canonical(now.get(name)) != _canonical(before.get(name))
         ]

@@ -46,6 +46,7 @@ class RunFile(StrEnum):
     TRAIN = "train.jsonl"
     PAIRS = "pairs.jsonl"
     REJECTED = "rejected.jsonl"
+    EDITS = "edits.jsonl"
     REWARDS = "rewards.jsonl"
     ADAPTER = "adapter"
     PLACEBO = "placebo/adapter"
@@ -90,6 +91,7 @@ JOURNALS = (
     RunFile.PREVIEW_JOURNAL,
     RunFile.BENCHMARKS_JOURNAL,
     RunFile.RULE_HISTORY,
+    RunFile.EDITS,
 )
 _ALL_LINKED = {"num_old": 0, "num_lines": 0}
 _MARKER = b'{"format": 1}\n'

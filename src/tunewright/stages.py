@@ -142,7 +142,7 @@ STAGES = (
         "curate",
         "tunewright.curation.stage:curate",
         (*_PROMPT, "curation", "model.base"),
-        (*_DOCUMENTS, RunFile.EXAM, RunFile.SAMPLES),
+        (*_DOCUMENTS, RunFile.EXAM, RunFile.SAMPLES, RunFile.EDITS),
         (RunFile.TRAIN,),
         ("chat data", "base model"),
         version=2,

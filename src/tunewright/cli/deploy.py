@@ -127,7 +127,19 @@ def mcp(allow_runs: bool) -> None:
     serve_mcp(allow_runs)
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path())
+@click.option("--host", default="127.0.0.1", show_default=True, help="Any but the loopback needs a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
+def studio(folder: Path, host: str, port: int) -> None:
+    """Open the local web app for the runs in FOLDER (default: the current one); it starts these same commands."""
+    from tunewright.studio.app import serve as serve_studio
+
+    serve_studio(folder, host, port)
+
+
 COMMANDS = (
+    studio,
     chat,
     serve,
     export,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,16 +75,33 @@ def exam(folder: Path, export: Path | None, as_json: bool) -> None:
 
 @click.command()
 @folder_argument
+@click.option("--reject", metavar="ID", help="Keep this sample out of the training set.")
+@click.option("--approve", metavar="ID", help="Take this sample in, whatever the quality rules say.")
+@click.option("--answer", nargs=2, metavar="ID TEXT", help="Give this sample another answer.")
+@click.option("--question", nargs=2, metavar="ID TEXT", help="Give this sample another question.")
+@click.option("--undo", metavar="ID", help="Take back the last edit of this sample.")
+@click.option("--note", default="", help="Why, for the record.")
 @json_option
-def inspect(folder: Path, as_json: bool) -> None:
-    """Summarize the training data: funnel, refusals, diversity, coverage; all of it in data.html."""
-    from tunewright.commands.inspect import inspect_document, inspect_run
+def inspect(folder: Path, as_json: bool, note: str, **edits: Any) -> None:
+    """Summarize the training data: funnel, refusals, coverage; or edit a single sample, which the next run applies."""
+    from tunewright.commands.inspect import edit_sample, inspect_document, inspect_run
+    from tunewright.curation.edits import ACTIONS
     from tunewright.run_folder import RunFolder
 
+    wanted = {name: value for name, value in edits.items() if value}
+    if len(wanted) > 1 or (wanted and as_json):
+        raise click.UsageError("Make one edit at a time, without --json.")
     if as_json:
         write_document(lambda: inspect_document(RunFolder.open(folder)))
-    else:
-        inspect_run(RunFolder.open(folder))
+        return
+    run = RunFolder.open(folder)
+    if not wanted:
+        inspect_run(run)
+    for name, value in wanted.items():
+        if name in ("answer", "question"):
+            edit_sample(run, "edit", value[0], **{name: value[1]}, note=note)
+        else:
+            edit_sample(run, ACTIONS[name], value, note=note)
 
 
 @click.command()

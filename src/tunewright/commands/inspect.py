@@ -1,15 +1,19 @@
-"""The body of the command inspect: it writes data.html and prints its short form."""
+"""The body of the command inspect: it writes data.html and prints its short form, or edits a single sample."""
 
 from __future__ import annotations
 
+import getpass
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from tunewright import console
 from tunewright.commands.json_documents import InspectDocument, RejectedCount, TaskCount
+from tunewright.curation.edits import Action, decisions, new_edit, read_edits
 from tunewright.errors import RunFolderError, command
 from tunewright.html.render import count
 from tunewright.recipe import Recipe, load_recipe
+from tunewright.records import Rejection, Sample
 from tunewright.reporting.data_report import data_page, data_view, funnel_rows, measure_rows
 from tunewright.reporting.stage import read_data, read_stages
 from tunewright.run_folder import RunFile, RunFolder
@@ -87,3 +91,55 @@ def _print_funnel(view: Mapping[str, Any]) -> None:
     for row in view["funnel"]:
         if row.unaccounted:
             console.warning(f"{row.task}: {row.unaccounted} samples unaccounted for; are the files of different runs?")
+
+
+def edit_sample(
+    run: RunFolder,
+    action: Action,
+    identifier: str,
+    question: str | None = None,
+    answer: str | None = None,
+    note: str = "",
+) -> None:
+    """Append an edit to edits.jsonl, which the next ``run`` applies; the files of the run stay as they are.
+
+    Args:
+        run: a run folder with samples.
+        action: "undo" takes back the last edit of the sample.
+        identifier: of the sample, or its first characters.
+        question: of "edit", its new text; None: unchanged.
+        answer: of "edit", its new text; None: unchanged.
+        note: why.
+
+    Raises:
+        RunFolderError: no sample, or more than one, has this identifier; or there is nothing to undo.
+    """
+    sample = _sample_named(run, identifier)
+    made = decisions(read_edits(run.journal_entries(RunFile.EDITS)))
+    subject = sample
+    if action == "undo":
+        if sample not in made:
+            raise RunFolderError(
+                f"no edit of sample {sample} is in force", "", "see the samples: tunewright inspect DIR"
+            )
+        subject = made[sample].last.id
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    edit = new_edit(action, subject, getpass.getuser(), now, question, answer, note)
+    run.journal(RunFile.EDITS).append(edit.model_dump(exclude_defaults=True))
+    after = decisions(read_edits(run.journal_entries(RunFile.EDITS))).get(sample)
+    console.line(f"sample {sample}: {after.state if after else 'as it was written'}")
+    console.line(f"apply it: {run.again() if run.file(RunFile.RECIPE).exists() else command('run', 'RECIPE')}")
+
+
+def _sample_named(run: RunFolder, identifier: str) -> str:
+    written = [*run.records_if_any(RunFile.SAMPLES, Sample), *run.records_if_any(RunFile.TRAIN, Sample)]
+    rejected = [r.id for r in run.records_if_any(RunFile.REJECTED, Rejection) if r.stage == "curate"]
+    known = dict.fromkeys([*(sample.id for sample in written), *rejected])
+    matches = [identifier] if identifier in known else [name for name in known if name.startswith(identifier)]
+    if len(matches) != 1:
+        raise RunFolderError(
+            f"{len(matches) or 'no'} samples have an identifier that starts with {identifier!r}",
+            ", ".join(matches[:5]),
+            f"use an identifier from {run.file(RunFile.SAMPLES)} or {run.file(RunFile.TRAIN)}",
+        )
+    return matches[0]

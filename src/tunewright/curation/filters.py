@@ -13,6 +13,7 @@ from tunewright.curation import privacy, teacher_checks
 from tunewright.curation.boilerplate import Boilerplate
 from tunewright.curation.decontamination import Leaks, instructions
 from tunewright.curation.deduplication import Duplicates, answered_prompts, embedding_duplicates, prompt_key
+from tunewright.curation.edits import OVERRIDABLE
 from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, teaches_refusal
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import OWN, Question, Rejection, Sample
@@ -219,8 +220,16 @@ def _rejection(sample: Sample, drop: Drop) -> Rejection:
     )
 
 
-def pass_through(samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Filtered:
-    """Return the samples after all filters; each sample is kept, or dropped by a single filter."""
+def pass_through(
+    samples: Sequence[Sample], rules: Sequence[SampleFilter], approved: frozenset[str] = frozenset()
+) -> Filtered:
+    """Return the samples after all filters; each sample is kept, or dropped by a single filter.
+
+    Args:
+        samples: in order.
+        rules: the filters.
+        approved: identifiers of samples that people answer for: only the rules that nobody overrides drop them.
+    """
     sifted = Filtered(list(samples))
     with console.progress("curate", len(rules)) as bar:
         for rule in rules:
@@ -228,6 +237,8 @@ def pass_through(samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Fi
             for sample, verdict in zip(sifted.kept, rule.judge(sifted.kept), strict=True):
                 if isinstance(verdict, Sample):
                     left.append(verdict)
+                elif sample.id in approved and rule.name in OVERRIDABLE:
+                    left.append(sample)
                 else:
                     sifted.rejections.append(_rejection(sample, verdict))
                     sifted.leaks[verdict.reason] += verdict.is_leak

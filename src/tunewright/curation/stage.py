@@ -10,6 +10,7 @@ from tunewright import console
 from tunewright.curation.boilerplate import Boilerplate
 from tunewright.curation.chat_formats import SAME_SYSTEM, read_own_data, row_groups, system_text
 from tunewright.curation.decontamination import Leaks, remaining_leaks
+from tunewright.curation.edits import apply_edits, decisions, read_edits
 from tunewright.curation.filters import STAGE, pass_through, rules_for
 from tunewright.curation.held_out import HELD_OUT_REASON, held_out, is_question
 from tunewright.curation.preference_pairs import STAGE as PAIRS_STAGE
@@ -42,9 +43,11 @@ def filter_samples(
     exam: Sequence[Question],
     vectors: TokenVectors | None = None,
     teacher: TeacherLike | None = None,
+    approved: frozenset[str] = frozenset(),
 ) -> tuple[list[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures.
 
+    The ``approved`` samples are those that people answer for: only rules that nobody overrides drop them.
     The figures are the drops by filter, the removed leaks and their share of all samples by detector, the leaks that a
     second, independent detector still finds (``leaks_left``) among the samples it checks (``leaks_looked_at``), and the
     texts taken for boilerplate with their share of the own prompts.
@@ -53,11 +56,12 @@ def filter_samples(
         TeacherError: the teacher cannot be used, or most calls fail.
     """
     boilerplate = Boilerplate(samples, exam)
-    filtered = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher, boilerplate))
+    filtered = pass_through(samples, rules_for(samples, sources, exam, vectors, teacher, boilerplate), approved)
     kept, rejections, checked = filtered.kept, filtered.rejections, Figures()
     if teacher and sources.recipe.curation.checks:
-        kept, more, checked = check_by_teacher(kept, sources, teacher)
-        rejections = [*rejections, *more]
+        doubtful, more, checked = check_by_teacher([s for s in kept if s.id not in approved], sources, teacher)
+        passed = {sample.id for sample in doubtful} | approved
+        kept, rejections = [sample for sample in kept if sample.id in passed], [*rejections, *more]
     left, num_checked = remaining_leaks(kept, exam, sources.recipe.curation.ngram, boilerplate)
     if left:
         console.warning(f"{len(left)} of {num_checked:,} samples still hold exam evidence, such as sample {left[0]}")
@@ -168,6 +172,8 @@ def _warn_of_other_system_turns(kept: Sequence[Sample], recipe: Recipe) -> None:
 def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     """Write train.jsonl: the synthesized samples, then the user's own data, without those that a filter drops.
 
+    The edits of people (edits.jsonl) come first: the filters see the samples as they were edited.
+
     Raises:
         StageError: no sample is left to train on.
         DocumentError: the user's own data is missing, or none of it is a conversation.
@@ -175,15 +181,17 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     paths = chat_paths(recipe)
     own, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
     own, withheld = _without_held_out(own, run.read_records(RunFile.HELD_OUT, Sample) if recipe.holds_out_data else [])
-    samples = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
+    every = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
+    by_hand = apply_edits(every, decisions(read_edits(run.journal_entries(RunFile.EDITS))), STAGE)
+    samples = by_hand.samples
     sources = _sources(run, recipe, answered_quotes(samples, recipe.refusal))
     exam = run.records_if_any(RunFile.EXAM, Question)
     if not exam and samples:
         console.warning("there is no exam: the training data cannot be checked for leaks")
     with _open_models(run, recipe, exam if samples else []) as (vectors, teacher):
-        kept, dropped, figures = filter_samples(samples, sources, exam, vectors, teacher)
-        figures |= teacher.notes() if teacher else {}
-    malformed += withheld
+        kept, dropped, figures = filter_samples(samples, sources, exam, vectors, teacher, by_hand.approved)
+        figures |= by_hand.figures | (teacher.notes() if teacher else {})
+    malformed = [*malformed, *withheld, *by_hand.rejections]
     num_in = len(samples) + len(malformed)
     rejected = run.reject(STAGE, [*malformed, *dropped])
     if num_in:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.statistics.intervals import duration, number, p_value, percent, signed, spread
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 def page_file(name: str) -> str:
@@ -27,6 +30,15 @@ def count(value: float) -> str:
 def section_name(path: Sequence[str]) -> str:
     """Return a section's path of headings on one line."""
     return " › ".join(path) or "(no heading)"
+
+
+def mark_span(text: str, start: int, end: int) -> Markup:
+    """Return the escaped text as HTML with the characters from start to end in a ``<mark>``."""
+    from markupsafe import Markup, escape
+
+    start = min(max(0, start), len(text))
+    end = min(max(start, end), len(text))
+    return escape(text[:start]) + Markup("<mark>") + escape(text[start:end]) + Markup("</mark>") + escape(text[end:])
 
 
 def render(name: str, view: Mapping[str, Any]) -> str:

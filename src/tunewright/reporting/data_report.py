@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright.environment import __version__
 from tunewright.html import figures
-from tunewright.html.render import count, render, section_name, share
+from tunewright.html.render import count, mark_span, render, section_name, share
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Chunk, Document, Rejection, Sample, SplitEntry, StageSummary
 from tunewright.reporting import data_statistics
@@ -35,15 +35,6 @@ class SampleExample:
     document: Document | None
     section: tuple[str, ...]
     source: Markup | None
-
-
-def mark_span(text: str, start: int, end: int) -> Markup:
-    """Return the escaped text as HTML with the characters from start to end in a ``<mark>``."""
-    from markupsafe import Markup, escape
-
-    start = min(max(0, start), len(text))
-    end = min(max(start, end), len(text))
-    return escape(text[:start]) + Markup("<mark>") + escape(text[start:end]) + Markup("</mark>") + escape(text[end:])
 
 
 def _source(sample: Sample, chunk: Chunk | None) -> Markup | None:
