@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _LIBRARIES = ("tunewright", "torch", "transformers", "peft", "bitsandbytes", "safetensors", "numpy")
 
 

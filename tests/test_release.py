@@ -1,0 +1,64 @@
+"""What a user would download: the contents of wheel and sdist, their size, the version, and extras that errors name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import tunewright
+from support import ROOT
+from support.documentation import module_at
+
+SOURCE = ROOT / "src" / "tunewright"
+check = module_at(ROOT / "release" / "check.py")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """The wheel and the sdist, built from a copy of what the build reads, so that nothing is left in the tree."""
+    folder = tmp_path_factory.mktemp("build")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_me.py").write_text("")  # what setuptools would add by itself
+    code = "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+    return folder / "dist"
+
+
+def test_wheel_and_sdist_hold_the_package_and_nothing_else(archives):
+    wheel, sdist = sorted(archives.iterdir(), key=lambda path: path.suffix, reverse=True)
+    assert check.faults(wheel, SOURCE) == check.faults(sdist, SOURCE) == []
+    tops = {name.split("/")[0] for name in check.names_in(wheel)}
+    assert tops == {"tunewright", f"tunewright-{tunewright.__version__}.dist-info"}
+    tops = {name.split("/")[0] for name in check.names_in(sdist)}
+    assert tops == {"src", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "setup.cfg"}
+
+
+def test_faults_of_an_archive_are_named(archives, tmp_path):
+    (tmp_path / "tunewright").mkdir()
+    (tmp_path / "tunewright" / "forgotten.json").write_text("{}")
+    wheel = next(archives.glob("*.whl"))
+    assert check.faults(wheel, tmp_path / "tunewright") == [f"{wheel.name} lacks tunewright/forgotten.json"]
+
+
+def test_every_extra_that_an_error_or_a_page_names_exists():
+    pages = [*SOURCE.rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    named = {
+        extra for page in pages for extra in re.findall(r"tunewright\[([a-z,]+)\]", page.read_text(encoding="utf-8"))
+    }
+    assert named >= {"benchmarks", "hub", "mcp"}
+    assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_installation_is_on_the_first_ten_lines_for_a_cpu_and_for_cuda():
+    first = "\n".join((ROOT / "docs" / "install.md").read_text(encoding="utf-8").splitlines()[:10])
+    for word in ("pip install tunewright", "download.pytorch.org/whl/cpu", "CUDA", "CPU"):
+        assert word in first
