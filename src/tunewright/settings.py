@@ -21,6 +21,7 @@ TeacherCheck = Literal["answerable", "judge"]
 Make = Literal["edits", "student", "best-of-n"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 WrittenKind = Literal["free", "short", "choice"]
+RULE_KINDS: tuple[WrittenKind, ...] = ("short", "choice")  # that rules write, without a teacher
 Share = Annotated[float, Field(ge=0, le=1)]
 Dollars = Annotated[float, Field(ge=0)]
 Price = tuple[Dollars, Dollars]
@@ -129,7 +130,7 @@ class ExamSettings(Settings):
     kinds: tuple[WrittenKind, ...] = Field(
         ("free", "short", "choice"),
         min_length=1,
-        description="kinds of question in equal shares: free (by the teacher); short, choice (rules blank a value)",
+        description="kinds of question in equal shares: free (by the teacher); short, choice (rules blank a value out)",
     )
     unseen_per_document: int = Field(4, ge=0, description="questions on each held-out document")
     retention_items: int = Field(

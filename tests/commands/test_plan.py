@@ -42,6 +42,8 @@ def test_calls_are_a_range():
     assert call_range("curate", recipe(), SIZES) == (0, 0)
     own = recipe().model_copy(update={"exam": ExamSettings(file="exam.csv")})
     assert call_range("exam", own, SIZES) == (0, 0)
+    by_rules = recipe().model_copy(update={"exam": ExamSettings(kinds=("short", "choice"))})
+    assert call_range("exam", by_rules, SIZES) == (0, 0)
 
 
 def test_what_is_journalled_is_not_called_again_and_tells_the_size_of_a_call(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import torch
@@ -97,3 +98,10 @@ def test_identity_changes_with_the_files(tmp_path):
     before = identity(str(folder))
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
     assert identity(str(folder)) != before
+
+
+def test_quantization_without_bitsandbytes_is_refused_with_the_way_out(tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ModelError, match="bitsandbytes is not installed") as error:
+        load_base(tiny_model, "nf4", "cpu", torch.float32)
+    assert "pip install bitsandbytes" in error.value.hint

@@ -1,5 +1,9 @@
 """The index: words, meaning and named titles, fused by rank; nothing hidden is returned."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -143,3 +147,18 @@ def test_a_folder_that_is_no_sentence_model_is_refused_by_name(tmp_path):
     odd = make_sentence_model(tmp_path / "odd", pooling="pooling_mode_max_tokens")
     with pytest.raises(ModelError, match="pooling_mode_max_tokens"):
         SentenceModel(odd)
+
+
+def test_the_word_index_never_imports_jax_which_would_reserve_a_gpu(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise SystemExit('jax was imported')")
+    code = "from tunewright.retrieval.index import WordIndex; print(WordIndex(['a cat', 'a dog']).rank('cat', 1)[0][0])"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.stdout.strip(), result.returncode) == ("0", 0), result.stderr

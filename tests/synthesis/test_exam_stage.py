@@ -177,3 +177,14 @@ def test_a_wrong_row_is_named(run, tmp_path, name, content, pattern):
 def test_a_missing_exam_file_is_an_error(run):
     with pytest.raises(UserError, match="cannot read the exam"):
         exam(run, recipe_for("http://x/v1", exam=ExamSettings(file="/nowhere/exam.jsonl")))
+
+
+def test_without_free_questions_no_teacher_is_asked_and_what_rules_cannot_write_is_an_error_with_its_cause(run):
+    requests = []
+    with fake_teacher(lambda seen: requests.append(seen)) as server:
+        recipe = recipe_for(server.url)
+        kinds = recipe.exam.model_copy(update={"kinds": ("short", "choice")})
+        with pytest.raises(StageError) as error:  # the documents differ in nothing but their subject
+            exam(run, recipe.model_copy(update={"exam": kinds}))
+    assert not requests
+    assert "no value that rules can ask for" in error.value.cause and "exam.kinds" in error.value.hint

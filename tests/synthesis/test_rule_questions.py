@@ -88,3 +88,17 @@ def test_a_question_that_no_rule_can_write_is_counted_where_the_teacher_cannot_e
     assert (
         state.write_by_rules(["short"], RuleWriter({"d": evidence}, 0), "Нет ответа.") == [] and state.num_needed == 1
     )
+
+
+def test_a_value_is_asked_before_a_word_and_wrong_words_look_like_the_right_one():
+    documents, evidence = corpus(
+        "Every spring the {0} of the northern {2} repaired {1} bridges beside the frozen rivers."
+    )
+    ids = [document.id for document in documents]
+    writer = RuleWriter(evidence, 0, with_words=ids)
+    assert writer.write("short", documents[0], evidence["d0"][0], words_too=False).gold == "120"
+    documents, evidence = corpus("Nobody had expected that the {0} {2} would ever stand empty during a whole winter.")
+    writer = RuleWriter(evidence, 0, with_words=ids)
+    assert writer.write("choice", documents[0], evidence["d0"][0], words_too=False) is None
+    one = writer.write("choice", documents[0], evidence["d0"][0])
+    assert len(one.options) == 4 and all(option.islower() and option.endswith("s") for option in one.options)

@@ -14,6 +14,7 @@ from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
     EMBEDDED,
+    RULE_KINDS,
     SELF,
     Arm,
     DocumentSettings,
@@ -62,7 +63,7 @@ def papers_demo() -> Recipe:
 
     return Recipe(
         documents=DocumentSettings(paths=(str(abstracts_folder()),), chunk_tokens=128),
-        exam=ExamSettings(learned_per_document=2, unseen_per_document=3, retention_items=100),
+        exam=ExamSettings(kinds=RULE_KINDS, learned_per_document=2, unseen_per_document=3, retention_items=100),
         synthesis=SynthesisSettings(samples_per_document=5, refusal_share=0.1),
         training=TrainingSettings(epochs=4, batch_size=8, learning_rate=7e-4, checkpoint_steps=10),
         retrieval=RetrievalSettings(passages=1),
@@ -233,10 +234,14 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
         notes["teacher.url"] = (
             "the embedded teacher is small; a stronger one at an OpenAI-compatible URL writes better data"
         )
+        notes["exam.kinds"] = "rules write sounder questions than the embedded teacher; with a stronger one, add free"
+    kinds = RULE_KINDS if teacher.url == EMBEDDED else draft.exam.kinds
     notes["evaluation.max_new_tokens"] = "a verdict needs whole answers; raise it where the report counts cut ones"
     fitted = draft.model_copy(
         update={
-            "exam": ExamSettings(file=draft.exam.file, learned_per_document=learned, unseen_per_document=unseen),
+            "exam": ExamSettings(
+                file=draft.exam.file, kinds=kinds, learned_per_document=learned, unseen_per_document=unseen
+            ),
             "synthesis": SynthesisSettings(samples_per_document=samples, data=draft.synthesis.data, tasks=tasks),
             "teacher": teacher,
             "model": model,

@@ -310,7 +310,8 @@ def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:
             + sizes.num_exam_documents * recipe.exam.unseen_per_document
         )
         kinds = recipe.exam.kinds
-        return wanted * kinds.count("free") // len(kinds), CALLS_PER_QUESTION * wanted
+        most = CALLS_PER_QUESTION * wanted if "free" in kinds else 0
+        return wanted * kinds.count("free") // len(kinds), most
     if stage == "synth":
         ranges = [_CALLS_OF_TASK[task](recipe, sizes) for task in tasks_of(recipe) if task in _CALLS_OF_TASK]
         return sum(least for least, _ in ranges), sum(most for _, most in ranges)

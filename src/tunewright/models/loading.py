@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,16 @@ def compute_dtype(device: str, name: str = "auto") -> torch.dtype:
 
 
 def quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return the configuration by which transformers quantizes a base as it loads."""
+    """Return the configuration by which transformers quantizes a base as it loads.
+
+    Raises:
+        ModelError: bitsandbytes, which quantizes, is not installed.
+    """
     from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        hint = 'pip install bitsandbytes, or train without it: --set model.quantization="none"'
+        raise ModelError(f"cannot quantize the base to {quantization}", "bitsandbytes is not installed", hint)
 
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)  # LLM.int8 (Dettmers et al. 2022)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -113,8 +116,7 @@ class WordIndex:
     """BM25 over texts (Robertson & Zaragoza 2009; bm25s, Lù 2024)."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        import bm25s
-
+        bm25s = _bm25s()
         self._num, tokens = len(texts), [_tokens(text) for text in texts]
         self._bm25 = bm25s.BM25() if any(tokens) else None  # bm25s refuses texts without any word
         if self._bm25 is not None:
@@ -148,11 +150,24 @@ class WordIndex:
         return total, most
 
 
+@cache
+def _bm25s() -> ModuleType:
+    """Return bm25s, imported without jax, which would reserve most of a GPU's memory (75 % by default) for its sake."""
+    jax = {name: module for name, module in sys.modules.items() if name == "jax"}
+    sys.modules["jax"] = None  # type: ignore[assignment]  # "import jax" fails, and bm25s computes with numpy
+    try:
+        import bm25s
+        import bm25s.stopwords
+    finally:
+        del sys.modules["jax"]
+        sys.modules.update(jax)
+    return bm25s  # type: ignore[no-any-return]
+
+
 def _tokens(text: str) -> list[str]:
     """Return the words of a text, of any script, without the most common English ones."""
-    from bm25s.stopwords import STOPWORDS_EN
-
-    return [word for word in words(text) if word not in STOPWORDS_EN]
+    common = _bm25s().stopwords.STOPWORDS_EN
+    return [word for word in words(text) if word not in common]
 
 
 def _best(scores: Scores, number: int) -> Ranked:

@@ -10,7 +10,7 @@ from tunewright.models.chat_template import encode_prompt, exam_prompt, passage_
 from tunewright.models.student import context_tokens, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Document, Question, QuestionKind, Rejection, Ring, Sample, digest
-from tunewright.settings import WrittenKind
+from tunewright.settings import RULE_KINDS
 from tunewright.synthesis.context import EXAM_STAGE, NO_SENTENCE, TaskContext, ask_questions, reply_fault
 from tunewright.synthesis.questions import (
     EvidenceSentence,
@@ -90,7 +90,6 @@ def held_out_questions(samples: Sequence[Sample], refusal: str) -> list[Question
 
 
 NO_VALUE = "no value that rules can ask for"
-_BY_RULES: tuple[WrittenKind, ...] = ("short", "choice")
 CALLS_PER_QUESTION = 3  # at most, per document
 
 
@@ -118,13 +117,14 @@ class _DocumentProgress:
         """Write the wanted questions that rules can write; the teacher is to write the others.
 
         A sentence without a value to ask for is left to the teacher, as is a question for which no sentence is left.
-        With ``only_rules`` there is no such teacher, and each missing question is a rejection.
+        With ``only_rules`` the teacher writes none on this document, and each missing question is a rejection.
         """
         missing: list[Rejection] = []
         for kind in wanted:
             written = None
             if kind in ("short", "choice"):
-                drafts = (writer.write(kind, self.document, evidence) for evidence in self.ranked)
+                tries = ((evidence, words_too) for words_too in (False, True) for evidence in self.ranked)
+                drafts = (writer.write(kind, self.document, evidence, words_too) for evidence, words_too in tries)
                 written = next((draft for draft in drafts if draft), None)
             if written is None:
                 if only_rules:
@@ -167,12 +167,12 @@ def write_exam(context: TaskContext, rings: dict[str, Ring]) -> tuple[list[Quest
         for s in states
         if wanted[s.ring] and not s.ranked
     ]
-    ruled = {d.id for d in context.documents if context.is_ruled(d.id)}
+    ruled = {d.id for d in context.documents if context.is_ruled(d.id) or "free" not in settings.kinds}
     writer = RuleWriter(evidence_of, seed, context.languages, ruled)
     for number, state in enumerate(sorted(states, key=lambda state: digest(seed, state.document.source))):
         own = settings.kinds
         if state.document.id in ruled:
-            own = tuple(kind for kind in own if kind != "free") or _BY_RULES
+            own = tuple(kind for kind in own if kind != "free") or RULE_KINDS
         kinds = [own[(number + slot) % len(own)] for slot in range(wanted[state.ring])]
         if state.ranked:  # a document without a sentence is rejected as a whole
             rejections += state.write_by_rules(kinds, writer, context.recipe.refusal, state.document.id in ruled)

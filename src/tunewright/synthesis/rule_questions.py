@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import islice
 from types import MappingProxyType
 from typing import Literal
 
@@ -25,6 +27,7 @@ _VALUE_NAMES: dict[ValueKind, str] = {
     "word": "word",
 }
 _NUM_WRONG = 3  # options beside the right one
+_MOST_COMPARED = 2000  # values: a corpus has hundreds of thousands
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,17 @@ class RuleWriter:
                 self._by_kind.setdefault(blank.kind, {}).setdefault(blank.value, []).append(document)
                 self._by_context.setdefault(blank.context, set()).add(normalize(blank.value))
 
-    def write(self, kind: RuleKind, document: Document, evidence: EvidenceSentence) -> RuleQuestion | None:
+    def write(
+        self, kind: RuleKind, document: Document, evidence: EvidenceSentence, words_too: bool = True
+    ) -> RuleQuestion | None:
         """Return a question on one sentence; None where it states no value that can be asked for.
+
+        Without ``words_too``, a word is no such value: quantities, years and names are facts more often.
 
         The value stands in the sentence, and so in its passage. It is not asked for where the same words stand around
         another value elsewhere: two passages would answer the question differently.
         """
-        values = self._blanks(document.id, evidence.sentence)
+        values = [b for b in self._blanks(document.id, evidence.sentence) if words_too or b.kind != "word"]
         candidates = [blank for blank in values if len(self._by_context[blank.context]) == 1 and self._is_fact(blank)]
         candidates = [blank for blank in candidates if not holds_value(document.title, blank.value)]
         for blank in sorted(candidates, key=lambda item: self._order(document, item)):
@@ -102,11 +109,13 @@ class RuleWriter:
     def _options(self, blank: Blank, document: str) -> tuple[str, ...]:
         """Return the value among three of its kind from other documents, shuffled; none where there are too few.
 
-        Numbers are drawn from the nine nearest in size: 16,242 beside 426 nurses would be no choice.
+        They are drawn from the nine nearest in size or form: 16,242 beside 426 nurses would be no choice, nor would a
+        verb beside three nouns.
         """
         own = self._by_kind[blank.kind]
-        others = [value for value, documents in own.items() if document not in documents]
-        near = sorted(_distinct(others, blank.value), key=lambda value: (value_distance(value, blank.value), value))
+        others = islice((value for value, documents in own.items() if document not in documents), _MOST_COMPARED)
+        nearest = nsmallest(6 * _NUM_WRONG, others, key=lambda value: (value_distance(value, blank.value), value))
+        near = _distinct(nearest, blank.value)
         if len(near) < _NUM_WRONG:
             return ()
         drawn = sorted(near[: 3 * _NUM_WRONG], key=lambda value: digest(self._seed, blank.text, value))
@@ -120,6 +129,4 @@ def _distinct(values: Iterable[str], right: str) -> list[str]:
     for value in values:
         if not any(holds_value(value, other) or holds_value(other, value) for other in (right, *kept)):
             kept.append(value)
-            if len(kept) == 50:  # enough to draw from: a corpus has thousands
-                break
     return kept

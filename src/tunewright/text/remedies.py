@@ -60,6 +60,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "a question needs a full sentence of running text: bring longer documents (scans need text recognition, OCR), "
         "or your own exam.file and synthesis.data",
     ),
+    ("no value that rules", "let the teacher write questions too (free in exam.kinds), or bring other documents"),
     (PLANTED, "the documents or samples hold orders to a model: remove those passages, or bring others"),
     ("no other document", "add documents, or take refusal out of synthesis.tasks"),
     ("passage may answer", "add documents on other subjects, or take unanswerable out of synthesis.tasks"),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from os.path import commonprefix
 
 from tunewright.text.normalization import normalize, words
 from tunewright.text.quantities import Quantity, quantities
@@ -56,10 +57,14 @@ def holds_value(text: str, value: str) -> bool:
 
 
 def value_distance(first: str, second: str) -> float:
-    """Return how far apart two values are: numbers by the logarithm of their ratio, other text by its length."""
+    """Return how far apart two values are: numbers by the logarithm of their ratio, other text by its form.
+
+    Form is the case of the first letter, the last three letters, which often show the part of speech, and the length.
+    """
     left, right = number_value(first), number_value(second)
     if left is None or right is None or left <= 0 or right <= 0:
-        return float(abs(len(first) - len(second)))
+        ending = len(commonprefix([first[:-4:-1].lower(), second[:-4:-1].lower()]))
+        return abs(len(first) - len(second)) + 3.0 * (3 - ending) + 9.0 * (first[:1].isupper() != second[:1].isupper())
     return abs(math.log(left / right))
 
 
