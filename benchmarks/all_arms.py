@@ -68,16 +68,16 @@ def answered(run: Any) -> dict[str, Any]:
 def timed(run: Any, recipe: Any, questions: Any, arms: tuple[str, ...], items: Any = ()) -> dict[str, Any]:
     """Answer; return the seconds, model loading included, and how many answers were generated."""
     from tunewright.evaluation.answering import all_answers
-    from tunewright.evaluation.arms import passages_by_arm, shots_by_arm
+    from tunewright.evaluation.arms import num_passages, passages_by_arm, shots_by_arm
     from tunewright.evaluation.stage import read_library, read_training_samples, sentence_model, weights_by_arm
     from tunewright.run_folder import RunFile
 
     before = len(answered(run))
     began = time.perf_counter()
-    model = sentence_model(recipe)
+    model = sentence_model(run, recipe)
     shots = shots_by_arm(read_training_samples(run, recipe), recipe.evaluation.few_shot, recipe.seed, model)
-    library = read_library(run, model)
-    passages = passages_by_arm(library, recipe.retrieval.passages) if library else {}
+    library = read_library(run, recipe, model)
+    passages = passages_by_arm(library, num_passages(library, questions, recipe.retrieval.passages)) if library else {}
     journal, weights = run.journal(RunFile.ANSWERS_JOURNAL), weights_by_arm(run, recipe, arms)
     all_answers(journal, recipe, questions, weights, items, shots, passages)
     return {"seconds": round(time.perf_counter() - began, 1), "generated": len(answered(run)) - before}

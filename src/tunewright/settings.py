@@ -371,7 +371,12 @@ class RetrievalSettings(Settings):
     reranker: ModelName = Field(
         "", description="cross-encoder that reorders the first 20 passages: a folder or a hub name; empty: none"
     )
-    passages: int = Field(2, ge=1, le=32, description="passages in the rag arms")
+    passages: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="passages in the rag arms; 0: the fewest whose recall on the exam equals that of five",
+    )
 
 
 class EvaluationSettings(Settings):

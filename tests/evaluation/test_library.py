@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunewright.evaluation.arms import Library, passages_by_arm, recall
+from tunewright.evaluation.arms import Library, num_passages, passages_by_arm, recall
 from tunewright.models.chat_template import passage_text
 from tunewright.records import Chunk, Question, Span
 from tunewright.retrieval.index import Index
@@ -57,3 +57,13 @@ def test_recall_is_the_share_of_questions_whose_own_passage_is_among_the_first(l
     second = second.model_copy(update={"id": "second"})
     shown = question("unseen", True, passage="x", evidence=first.evidence)  # has its passage: no search
     assert recall(library, [first, second, shown, question("learned", True)]) == (2, {1: 0.5, 2: 1, 3: 1, 5: 1, 10: 1})
+
+
+def test_the_number_of_passages_is_the_fewest_with_the_recall_of_five_or_what_is_wanted(library):
+    first = question("learned", True, evidence=Span(document="a", start=0, end=9, quote=TEXTS["a"][:9]))
+    second = question("learned", True, evidence=Span(document="a2", start=0, end=9, quote=TEXTS["a2"][:9]))
+    second = second.model_copy(update={"id": "second"})
+    assert num_passages(library, [first], 0) == 1
+    assert num_passages(library, [first, second], 0) == 2  # the second's own passage comes second
+    assert num_passages(library, [question("learned", True)], 0) == 2  # nothing says where the evidence is
+    assert num_passages(library, [first, second], 7) == 7

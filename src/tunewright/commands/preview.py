@@ -10,7 +10,7 @@ from tunewright import console, pipeline
 from tunewright.commands.json_documents import ArmPreview, Preview, PreviewDocument
 from tunewright.errors import UserError, command
 from tunewright.evaluation.answering import all_answers
-from tunewright.evaluation.arms import Library, passages_by_arm, shots_by_arm
+from tunewright.evaluation.arms import Library, num_passages, passages_by_arm, shots_by_arm
 from tunewright.evaluation.measurement import paired_difference
 from tunewright.evaluation.stage import read_library, sentence_model
 from tunewright.metrics import score
@@ -55,7 +55,8 @@ def preview(recipe: Recipe, folder: Path) -> Preview:
             )
         shots = shots_by_arm(pool, recipe.evaluation.few_shot, recipe.seed, model)
         arms = _arms(recipe, bool(shots), library)
-        passages = passages_by_arm(library, recipe.retrieval.passages) if library else {}
+        num_shown = num_passages(library, questions, recipe.retrieval.passages)
+        passages = passages_by_arm(library, num_shown) if library else {}
         weights = dict.fromkeys(arms, ModelWeights.of(recipe))
         journal = run.journal(RunFile.PREVIEW_JOURNAL)
         answers = all_answers(journal, recipe, questions, weights, shots=shots, passages=passages)[0]

@@ -21,6 +21,8 @@ SEARCHING = RETRIEVING | {Arm.SIMILAR_SHOT}  # arms that need an index
 RECALL_DEPTHS = (1, 2, 3, 5, 10)
 _MOST_PASSAGES = 32  # that a recipe may ask for
 
+_USUAL_PASSAGES, _MOST_PASSAGES = 2, 5
+_SAME_RECALL = 0.01
 Passages = Callable[[Question], Sequence[str]]  # from a question to the passages in its prompt
 Shots = Callable[[str], Sequence[Sample]]  # from a question to the worked examples in its prompt
 
@@ -85,6 +87,20 @@ def recall(library: Library, questions: Sequence[Question]) -> tuple[int, dict[i
         ranks.append(retrieved.index(evidence.id) if evidence.id in retrieved else max(RECALL_DEPTHS))
     shares = {depth: sum(rank < depth for rank in ranks) / len(ranks) for depth in RECALL_DEPTHS} if ranks else {}
     return len(ranks), shares
+
+
+def num_passages(library: Library | None, questions: Sequence[Question], wanted: int) -> int:
+    """Return the wanted number of passages; of 0, the fewest with which the search finds as much as with five.
+
+    The exam's own evidence decides, so that the choice favors the rag arms, if anything. Where no question names its
+    evidence, there are two.
+    """
+    if wanted or library is None:
+        return wanted
+    num_questions, shares = recall(library, questions)
+    if not num_questions:
+        return _USUAL_PASSAGES
+    return min(depth for depth, share in shares.items() if share >= shares[_MOST_PASSAGES] - _SAME_RECALL)
 
 
 def passages_by_arm(library: Library, num_passages: int) -> dict[str, Passages]:

@@ -17,6 +17,7 @@ from tunewright.evaluation.arms import (
     Library,
     majority_answer,
     majority_answers,
+    num_passages,
     passages_by_arm,
     recall,
     shots_by_arm,
@@ -79,14 +80,15 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     run.write_json(RunFile.RULE, the_rule)
     weights = weights_by_arm(run, recipe, arms) | {name: weights_of(extra, recipe) for name, extra in extras.items()}
     journal = run.journal(RunFile.ANSWERS_JOURNAL)
-    passages = passages_by_arm(library, recipe.retrieval.passages) if library else {}
+    num_shown = num_passages(library, questions, recipe.retrieval.passages)
+    passages = passages_by_arm(library, num_shown) if library else {}
     answers, retention_answers = all_answers(journal, recipe, questions, weights, items, shots, passages)
     answers += majority_answers(questions, majority) if majority else []
     by_id = {question.id: question for question in questions}
     scores = [score(by_id[answer.question], answer, recipe.refusal) for answer in answers]
     other_bases = [name for name, extra in extras.items() if extra.base]
     verdict = decide(scores, answers, the_rule, leaks(run, recipe), retention_answers, changes, other_bases)
-    verdict = _with_retrieval(verdict, library, questions, recipe)
+    verdict = _with_retrieval(verdict, library, questions, recipe.retrieval.model, num_shown)
     recovery = measure_recovery(questions, scores, 1 - the_rule["alpha"])
     verdict = verdict.model_copy(update={"results": verdict.results.model_copy(update={"recovery": recovery})})
     run.write_records(RunFile.ANSWERS, answers)
@@ -161,7 +163,7 @@ def read_library(run: RunFolder, recipe: Recipe, model: StoredVectors | None) ->
 
 
 def _with_retrieval(
-    verdict: Verdict, library: Library | None, questions: Sequence[Question], recipe: Recipe
+    verdict: Verdict, library: Library | None, questions: Sequence[Question], model: str, num_shown: int
 ) -> Verdict:
     """Return the verdict with the recall of the search behind the rag arms, where they ran."""
     if library is None or verdict.results.arm(Arm.RAG) is None:
@@ -170,8 +172,8 @@ def _with_retrieval(
     result = RetrievalResult(
         num_questions=num_questions,
         num_passages=len(library.chunks),
-        passages=recipe.retrieval.passages,
-        model=recipe.retrieval.model,
+        passages=num_shown,
+        model=model,
         recall=shares,
     )
     return verdict.model_copy(update={"results": verdict.results.model_copy(update={"retrieval": result})})
