@@ -27,7 +27,7 @@ from tunewright.studio.sample_index import (
     SampleIndex,
     build_index,
     line_at,
-    record_starts,
+    record_of,
 )
 from tunewright.studio.web import Studio, page, redirect, text_of
 from tunewright.text.prompts import split_prompt
@@ -56,12 +56,7 @@ def _made(studio: Studio, run: KnownRun) -> dict[str, Decision]:
 
 
 def _record(studio: Studio, run: KnownRun, name: str, identifier: str | None) -> dict[str, Any]:
-    """Return a document or a chunk by its identifier; empty where there is none."""
-    if not identifier:
-        return {}
-    current = stamp(run.path / name)
-    starts = studio.cache.get((name, run.key), current, lambda: record_starts(run.path, name))
-    return line_at(run.path, name, starts[identifier]) if identifier in starts else {}
+    return record_of(studio.cache, run, name, identifier)
 
 
 def data(studio: Studio, request: Request, form: FormData) -> Response:

@@ -238,9 +238,10 @@ _COMMANDS = {
     "plan": (DESK, ("plan", "{recipe}", "--dir", "{run}")),
     "preview": ("", ("preview", "{recipe}", "--dir", "{run}")),
     "exam": ("", ("run", "{recipe}", "--dir", "{run}", "--until", "exam")),
+    "data": ("", ("run", "{recipe}", "--dir", "{run}", "--until", "curate")),
     "run": ("", ("run", "{recipe}", "--dir", "{run}")),
 }
-_OF_RUN = ("preview", "exam", "run")
+_OF_RUN = ("preview", "exam", "data", "run")
 
 
 def start(studio: Studio, request: Request, form: FormData) -> Response:
@@ -263,7 +264,7 @@ def start(studio: Studio, request: Request, form: FormData) -> Response:
     arguments += _allowed_keys(path, form)
     if step in _OF_RUN:
         _make_run(run)
-    kind = "run" if step == "exam" else step
+    kind = "run" if step in ("exam", "data") else step
     subject = run.key if step in _OF_RUN else request.path_params["key"]
     studio.jobs.add(kind, subject, lane, arguments)
     return redirect(f"/run/{run.key}" if kind == "run" else f"/recipe/{request.path_params['key']}#{step}")

@@ -134,7 +134,7 @@ def go_on(studio: Studio, request: Request, form: FormData) -> Response:
     recipe = started.arguments[1] if started else absolute(run.path / RunFile.RECIPE)
     lane = form.get("lane")
     lane = lane if isinstance(lane, str) and lane in devices() else devices()[0]
-    until = ["--until", "curate"] if form.get("until") == "curate" else []
+    until = ["--until", str(form["until"])] if form.get("until") in ("exam", "curate") else []
     studio.jobs.add("run", run.key, lane, ["run", recipe, "--dir", absolute(run.path), *until])
     return redirect(f"/run/{run.key}")
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from tunewright.curation.edits import Decision
 from tunewright.run_folder import RunFile
+from tunewright.studio.runs import KnownRun, stamp
+from tunewright.studio.web import Cache
 
 _HEAD = re.compile(rb'\{"id":"([^"\\]{1,80})","task":"([^"\\]{0,80})"')  # as the records are dumped
 _DOCUMENT = b'"document":"'  # inside of a text, its quotes would be escaped
@@ -98,7 +100,7 @@ def build_index(folder: Path) -> SampleIndex:
     index.entries = written + [entry for entry in trained or () if entry.id not in known]
     known |= {entry.id for entry in index.entries}
     index.kept = None if trained is None else frozenset(entry.id for entry in trained)
-    for rejection in _json_lines(folder / REJECTED):
+    for rejection in json_lines(folder / REJECTED):
         if rejection.get("stage") == "curate" and isinstance(rejection.get("id"), str):
             sample = rejection["id"]
             index.rejections[sample] = (str(rejection.get("reason", "")), str(rejection.get("detail", "")))
@@ -139,7 +141,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             start = end + 1
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file of lines; what is none is left out."""
     for _, line in _lines(path):
         with suppress(ValueError):
             record = json.loads(line)
@@ -163,3 +166,11 @@ def record_starts(folder: Path, name: str) -> dict[str, int]:
     """Return the first byte of each record of documents.jsonl or chunks.jsonl, by identifier."""
     pattern = re.compile(rb'\{\s*"id":\s*"([^"\\]{1,80})"')
     return {match[1].decode(): start for start, line in _lines(folder / name) if (match := pattern.match(line))}
+
+
+def record_of(cache: Cache, run: KnownRun, name: str, identifier: str | None) -> dict[str, Any]:
+    """Return a document, chunk or sample of a run by its identifier; empty where there is none."""
+    if not identifier:
+        return {}
+    starts = cache.get((name, run.key, "starts"), stamp(run.path / name), lambda: record_starts(run.path, name))
+    return line_at(run.path, name, starts[identifier]) if identifier in starts else {}

@@ -24,7 +24,12 @@ from tunewright.statistics.intervals import number, signed
 from tunewright.studio.jobs import DESK, Job, Jobs, devices
 from tunewright.studio.runs import KnownRun, Summaries, known_runs
 
-RUN_PAGES = (("data", "Data"),)  # beside the run's own: the path below it, and the name
+# The pages of a run beside its own: the path below it, and the name.
+RUN_PAGES = (
+    ("data", "Data"), ("exam", "Exam"), ("verdict", "Verdict"), ("mark", "Mark"), ("chat", "Chat"),
+    ("deliver", "Deliver"),
+)  # fmt: skip
+
 MOST_FORM_BYTES = 4 << 20
 MOST_UPLOAD_BYTES = 512 << 20
 MOST_FILES = 500
@@ -121,12 +126,18 @@ def endpoint(reference: str) -> Callable[[Request], Awaitable[Response]]:
 
     async def answer(request: Request) -> Response:
         handle: Handler = await run_in_threadpool(_handler, reference)
-        if request.method != "POST":
-            return await run_in_threadpool(handle, request.app.state.studio, request, FormData())
-        async with request.form(max_files=MOST_FILES, max_fields=2000, max_part_size=MOST_FORM_BYTES) as form:
+        try:
+            form = await endpoint_form(request) if request.method == "POST" else FormData()
             return await run_in_threadpool(handle, request.app.state.studio, request, form)
+        finally:
+            await request.close()
 
     return answer
+
+
+async def endpoint_form(request: Request) -> FormData:
+    """Return the form of a request within the limits of count and size."""
+    return await request.form(max_files=MOST_FILES, max_fields=2000, max_part_size=MOST_FORM_BYTES)
 
 
 def streamed(reference: str) -> Callable[[Request], Awaitable[Response]]:
@@ -212,6 +223,7 @@ STATIC = {
     "live.js": ("studio", "text/javascript"),
     "wait.js": ("studio", "text/javascript"),
     "data.js": ("studio", "text/javascript"),
+    "chat.js": ("studio", "text/javascript"),
 }
 
 
