@@ -258,8 +258,8 @@ def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
     if missing:
         raise ModelError(
             f"the adapter in {adapter} does not fit the base model",
-            f"the base has no layer {sorted(missing)[0]}",
-            "run the recipe on its run folder again",
+            f"the base's files have no layer {sorted(missing)[0]}",
+            f"run the recipe on its run folder again; where the files name their layers otherwise, {_AS_IT_IS}",
         )
     num_tokens = len(student_tokenizer(recipe)) if recipe.model.added_tokens else 0
     dtype = compute_dtype(device, recipe.model.compute)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright.models.capped_programs import RefusedError
 from tunewright.models.chat_template import TEMPLATE_VARIABLES, apply, end_ids
-from tunewright.models.families import FAMILIES
+from tunewright.models.families import family_of
 from tunewright.models.source import read_config
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe
@@ -79,7 +79,7 @@ def write_config(
     for key in ("quantization_config", "_name_or_path", "torch_dtype"):
         config.pop(key, None)
     config["dtype"] = _DTYPES[dtype]
-    nested = FAMILIES[config["model_type"]].nested if config.get("model_type") in FAMILIES else ""
+    nested = family_of(config).nested
     text_config = config[nested] if nested else config
     if num_tokens > _vocabulary(source):
         text_config["vocab_size"] = num_tokens

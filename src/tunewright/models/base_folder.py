@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.models.families import FAMILIES
+from tunewright.models.families import tested_kinds
 from tunewright.models.model_files import folder_fault, front_matter, unsafe_file
 from tunewright.models.pickled_weights import INDEX, pickle_fault, pickled_files
 from tunewright.models.stored_quantization import foreign_quantization, quantization_in
@@ -173,7 +173,7 @@ def _own_code(config: Mapping[str, Any]) -> Fault | None:
     file = f" ({code[0].partition('--')[2] or code[0]})" if code else ""
     return (
         f"it needs code of its own{file}, which is never run here",
-        f"take a version for transformers' own classes, or another model; trained and tested: {', '.join(FAMILIES)}",
+        f"take a version for transformers' own classes, or another model; trained and tested: {tested_kinds()}",
     )
 
 
@@ -197,7 +197,7 @@ def _kind(config: Mapping[str, Any]) -> Fault | None:
     kind, stated = config.get("model_type"), config.get("architectures")
     classes = [str(each) for each in stated] if isinstance(stated, list) else []
     shown = f"{kind!r}" + (f" ({classes[0]})" if classes else "")
-    instead = f"name a causal language model; trained and tested: {', '.join(FAMILIES)}"
+    instead = f"name a causal language model; trained and tested: {tested_kinds()}"
     if not isinstance(kind, str) or not kind:
         return "its config.json names no model_type", _AGAIN
     if config.get("is_encoder_decoder"):

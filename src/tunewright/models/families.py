@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tunewright import console
-
 
 @dataclass(frozen=True)
 class Layers:
@@ -62,17 +60,19 @@ class Family:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family of a model's config.json; an unlisted family is treated as Llama, with a warning."""
+    """Return the family of a model's config.json; a kind without an entry of its own takes the plain path."""
     kind = str(config.get("model_type", ""))
-    if kind not in FAMILIES:
-        console.warning(f"models of the kind {kind!r} are untested; tested kinds: {', '.join(FAMILIES)}")
-    return FAMILIES.get(kind, FAMILIES["llama"])
+    return FAMILIES.get(kind) or PLAIN_KINDS.get(kind) or replace(_OTHER, nested=_nested_in(config))
 
 
 def shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of the language model alone."""
-    nested = FAMILIES.get(str(config.get("model_type", "")), FAMILIES["llama"]).nested
+    nested = family_of(config).nested
     return dict(config[nested]) if nested else dict(config)
+
+
+def _nested_in(config: Mapping[str, Any]) -> str:
+    return "text_config" if isinstance(config.get("text_config"), dict) else ""
 
 
 def complete_shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,3 +136,32 @@ FAMILIES: Mapping[str, Family] = {
         layers=Layers(norms=("", "post_attention_layernorm", "", "post_feedforward_layernorm"), wide_head_norms=True),
     ),
 }
+
+_HEADS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_TOWERS = r".*(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio|router).*"
+_OTHER = Family("other kinds", attention="", no_adapter=_TOWERS)
+_LINEAR_ATTENTION = (*_HEADS, "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")
+
+# Kinds that are tested on the plain path alone: transformers computes them. Where attention is "", it also chooses how.
+PLAIN_KINDS: Mapping[str, Family] = {
+    "qwen3_5_text": replace(_OTHER, examples="Qwen3.5 (text)", attention_layers=_LINEAR_ATTENTION),
+    "qwen3_5": replace(_OTHER, examples="Qwen3.5", attention_layers=_LINEAR_ATTENTION, nested="text_config"),
+    "gemma3n_text": replace(_OTHER, examples="Gemma 3n (text)"),
+    "gemma4_text": replace(_OTHER, examples="Gemma 4 (text)"),
+    "gemma4": replace(_OTHER, examples="Gemma 4", nested="text_config"),
+    "llama4_text": replace(_OTHER, examples="Llama 4 (text)"),
+    "ministral3": replace(_OTHER, examples="Ministral 3"),
+    "olmo3": replace(_OTHER, examples="OLMo 3"),
+    "exaone4": replace(_OTHER, examples="EXAONE 4"),
+    "lfm2": replace(_OTHER, examples="LFM2", attention_layers=("q_proj", "k_proj", "v_proj", "out_proj", "in_proj")),
+    "glm4": replace(_OTHER, examples="GLM-4"),
+    "cohere2": replace(_OTHER, examples="Command R7B, Command A"),
+    "seed_oss": replace(_OTHER, examples="Seed-OSS"),
+    "apertus": replace(_OTHER, examples="Apertus"),
+    "arcee": replace(_OTHER, examples="Arcee AFM"),
+}
+
+
+def tested_kinds() -> str:
+    """Return the kinds of models that are trained in tests, for messages."""
+    return ", ".join([*FAMILIES, *PLAIN_KINDS])

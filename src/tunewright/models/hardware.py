@@ -67,7 +67,7 @@ class Shape:
         head_size = int(shape.get("head_dim") or hidden // heads)
         query = heads * head_size
         key_value = int(shape.get("num_key_value_heads") or heads) * head_size
-        intermediate, vocabulary = int(shape["intermediate_size"]), int(shape["vocab_size"])
+        intermediate, vocabulary = _mean(shape["intermediate_size"]), int(shape["vocab_size"])
         block = 2 * hidden * (query + key_value) + 3 * hidden * intermediate
         tied = bool(shape.get("tie_word_embeddings") or config.get("tie_word_embeddings"))
         family = FAMILIES.get(str(config.get("model_type", "")))
@@ -102,6 +102,11 @@ class Shape:
         """
         weights = self.block_weights + self.vocabulary * self.hidden
         return float(weights * (4 + 2 * full + 2 * checkpointing + 2 * teacher))
+
+
+def _mean(size: int | Sequence[int]) -> int:
+    """Return a size, or the mean of sizes that differ from layer to layer (Gemma 3n)."""
+    return round(sum(size) / len(size)) if isinstance(size, Sequence) else int(size)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

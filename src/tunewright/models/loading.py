@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -150,7 +151,7 @@ def load_base(
             folder,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation=family_of(config).attention,
+            attn_implementation=family_of(config).attention or None,
             output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
@@ -240,7 +241,7 @@ def attach_adapter(
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        exclude_modules=family.no_adapter or None,
+        exclude_modules=_excluded(model, family.no_adapter),
         use_rslora=settings.method == "rslora",
         use_dora=settings.method == "dora",
         trainable_token_indices=_token_layers(model, new_tokens),
@@ -255,6 +256,11 @@ def attach_adapter(
             str(error).splitlines()[0],
             'use targets = ["all-linear"]',
         ) from error
+
+
+def _excluded(model: PreTrainedModel, pattern: str) -> str | None:
+    """Return the pattern of modules without an adapter, where the model has some: peft warns of any other."""
+    return pattern if pattern and any(re.fullmatch(pattern, name) for name, _ in model.named_modules()) else None
 
 
 def is_full(folder: Path) -> bool:

@@ -47,6 +47,8 @@ def reading_model(what: str, folder: Path, hint: str = "download the model again
     except BaseException as error:  # tokenizers panics with an exception that is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException" or is_lack_of_memory(error):
             raise
+        if isinstance(error, ImportError):  # of a library that the kind of model needs
+            hint = "install that library, then run again"
         cause = folder_fault(folder) or cause_of(error)
         raise ModelError(f"cannot load the {what} in {folder}", cause, hint) from error
 
