@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import json
 import os
 import time
@@ -14,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunewright import console
+from tunewright import console, operating_system
 from tunewright.errors import RunFolderError, cause_of, command, reading, shell, special_file
 from tunewright.recipe import RUN_MARKER
 from tunewright.records import AnyRecord, Record, Rejection, StageSummary, dump_jsonl, read_jsonl
@@ -124,7 +123,7 @@ class Journal:
         self.num_torn = int(chain.torn)
         if chain.torn:
             with path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # else another process may be writing that line
+                operating_system.lock(file)  # else another process may be writing that line
                 self._read(file.read())
                 file.truncate(self._end)
 
@@ -142,7 +141,7 @@ class Journal:
     def append(self, *entries: dict[str, Any]) -> None:
         """Add a line for each entry and wait until all are on disk; on an error none is."""
         with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            operating_system.lock(file)
             if file.seek(0, os.SEEK_END) != self._end:  # another process has written, or was killed in mid-write
                 file.seek(0)
                 self._read(file.read())
@@ -261,7 +260,7 @@ class RunFolder:
             raise RunFolderError(f"cannot write to {self.path}", str(error), _ELSEWHERE) from error
         with opened as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                operating_system.lock(file, wait=False)
             except BlockingIOError as error:
                 file.seek(0)
                 raise RunFolderError(
@@ -284,7 +283,7 @@ class RunFolder:
             return False
         with lock.open("rb") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                operating_system.lock(file, wait=False, shared=True)
             except BlockingIOError:
                 return True
         return False

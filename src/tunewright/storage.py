@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import DiskFullError, RecipeError, shell
+from tunewright.operating_system import sync_folder
 
 _DISK_FULL = re.compile(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b|No space left on device")
 
@@ -35,15 +36,6 @@ def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
             f"writing {path.name} needs {num_bytes:,} bytes; {free:,} are free; the previous version is kept",
             "free some space, then run the same command again: it resumes",
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sync_tree(folder: Path) -> None:

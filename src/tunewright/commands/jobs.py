@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tunewright import operating_system
 from tunewright.errors import UserError
 
 _MAX_LINES = 20  # of a job's messages that a poll returns
@@ -122,7 +123,7 @@ class Jobs:
                 stdout=out,
                 stderr=errors,
                 env=_environment(),
-                start_new_session=True,
+                **operating_system.own_session(),
             )
         job = Job(str(len(self._jobs) + 1), tuple(words), messages, output, process)
         self._jobs[job.identity] = job
@@ -148,5 +149,5 @@ class Jobs:
         """
         job = self[identity]
         if job.exit_code is None:
-            job.process.send_signal(signal.SIGINT)
+            operating_system.interrupt(job.process.pid)
         return job

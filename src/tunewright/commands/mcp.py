@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -43,6 +44,8 @@ def serve_mcp(allow_runs: bool) -> None:
     Raises:
         UserError: the library mcp is not installed.
     """
+    # Whoever started this server may ignore Ctrl-C, and a job would inherit that and could not be stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     server(allow_runs).run("stdio")
 
 

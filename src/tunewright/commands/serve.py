@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tunewright import console
+from tunewright import console, operating_system
 from tunewright.errors import ModelError, UserError, command, shell
 from tunewright.export.receipt import RECEIPT
 from tunewright.export.target import ExportRequest
@@ -92,7 +92,7 @@ def _terminable() -> Iterator[None]:
         os.close(reader)
 
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    operating_system.set_non_blocking(writer)
     before, pipe_before = signal.signal(signal.SIGTERM, stop), signal.set_wakeup_fd(writer)
     threading.Thread(target=end_in_time, daemon=True).start()
     try:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import selectors
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from tunewright import operating_system
 from tunewright.errors import StageError
 
 READY = b"ready"
 _START_S = 120.0  # a cold disk and a busy machine included
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class ProcessEndedError(Exception):
@@ -86,27 +81,24 @@ class CappedProcess:
             raise
         if not answer:
             code = self._process.wait()
-            if code == -signal.SIGPROF:
+            if operating_system.ended_by_cpu_limit(code):
                 raise TimeoutError
-            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise ProcessEndedError(how)
+            raise ProcessEndedError(operating_system.end_in_words(code))
         return answer
 
     def _line(self, deadline: float) -> bytes:
         """Return the next line without its line end; empty if the process has ended."""
         assert self._process.stdout is not None
         received = bytearray()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while not received.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError
-                piece = os.read(self._process.stdout.fileno(), 2**20)
-                if not piece:
-                    return b""
-                received += piece
-                if len(received) > self._max_reply_bytes:
-                    raise MemoryError
+        while not received.endswith(b"\n"):
+            if not operating_system.wait_readable(self._process.stdout, deadline - time.monotonic()):
+                raise TimeoutError
+            piece = os.read(self._process.stdout.fileno(), 2**20)
+            if not piece:
+                return b""
+            received += piece
+            if len(received) > self._max_reply_bytes:
+                raise MemoryError
         return bytes(received[:-1])
 
     def _end(self) -> None:
@@ -121,32 +113,6 @@ class CappedProcess:
                 stream.close()
 
 
-def _used_bytes() -> int:
-    """Return the size of this process's address space; 0 if the system does not report it."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
-def _lower_limit(kind: int, limit: int) -> None:
-    ceiling = resource.getrlimit(kind)[1]
-    if ceiling != resource.RLIM_INFINITY:
-        limit = min(limit, ceiling)
-    resource.setrlimit(kind, (limit, limit))
-
-
-def _confine(memory_mb: int, parent: int) -> None:
-    """Limit the memory, forbid core dumps, and end this process when its parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    _lower_limit(resource.RLIMIT_CORE, 0)
-    if sys.platform == "linux":
-        _lower_limit(resource.RLIMIT_AS, memory_mb * 2**20 + _used_bytes())
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # the parent ended before the line above
-        sys.exit(0)
-
-
 def answer_lines(arguments: Sequence[str], answer: Callable[[bytes], bytes]) -> None:
     """Answer each line of standard input with a line, in the worker, until the input ends.
 
@@ -156,16 +122,16 @@ def answer_lines(arguments: Sequence[str], answer: Callable[[bytes], bytes]) -> 
     """
     memory_mb, parent, cpu_s = int(arguments[0]), int(arguments[1]), float(arguments[2])
     protocol = os.fdopen(os.dup(1), "wb", buffering=0)
-    _confine(memory_mb, parent)
+    operating_system.confine(memory_mb * 2**20, parent)
     # From here on, output and warnings of libraries reach neither the protocol nor the screen.
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(null, stream)
     protocol.write(READY + b"\n")
     for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        operating_system.limit_cpu(cpu_s)
         reply = memoryview(answer(line))
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        operating_system.limit_cpu(0.0)
         for part in (reply, memoryview(b"\n")):  # a copy of a large reply could exceed the memory
             while part:
                 part = part[protocol.write(part) or 0 :]

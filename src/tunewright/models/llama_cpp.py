@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tunewright import operating_system
 from tunewright.errors import ModelError
 from tunewright.models.llama_cpp_process import FULL_PRECISION, KEY
 
@@ -69,7 +69,7 @@ def serve(
 def _address(child: subprocess.Popen[bytes], log: IO[bytes], file: Path) -> str:
     """Return the address that the child prints once it is ready."""
     assert child.stdout is not None
-    ready, _, _ = select.select([child.stdout], [], [], _START_TIMEOUT_S)
+    ready = operating_system.wait_readable(child.stdout, _START_TIMEOUT_S)
     line = child.stdout.readline().decode().strip() if ready else ""
     if line:
         return line

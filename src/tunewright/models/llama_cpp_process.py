@@ -6,15 +6,14 @@ single line, the address, once the model answers; llama.cpp's own log goes to st
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from tunewright import operating_system
+
 _MAX_THREADS = 8  # a model this small gains nothing from more
-_PR_SET_PDEATHSIG = 1
 # Environment variables: the API key that requests must send, if any; whether keys and values are kept in fp32.
 KEY, FULL_PRECISION = "TUNEWRIGHT_LLAMA_KEY", "TUNEWRIGHT_LLAMA_FULL_PRECISION"
 
@@ -25,10 +24,10 @@ def num_threads() -> int:
     The number of threads changes no answer.
     """
     cores = set()
-    for cpu in os.sched_getaffinity(0):
+    for cpu in operating_system.usable_cpus():
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
-    return max(1, min(len(cores), _cgroup_cores(), _MAX_THREADS))
+    return max(1, min(len(cores) or operating_system.num_usable_cpus(), _cgroup_cores(), _MAX_THREADS))
 
 
 def _cgroup_cores() -> int:
@@ -36,12 +35,6 @@ def _cgroup_cores() -> int:
     file = Path("/sys/fs/cgroup/cpu.max")
     quota, period = file.read_text().split() if file.is_file() else ("max", "1")
     return 1 << 16 if quota == "max" else max(1, int(quota) // int(period))
-
-
-def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Have the kernel send a signal when the parent ends, however it ends (Linux; elsewhere stdin's end does it)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _parameters(gguf: str, context_tokens: int, slots: int, adapter: str) -> Any:
@@ -69,7 +62,7 @@ def _parameters(gguf: str, context_tokens: int, slots: int, adapter: str) -> Any
 
 def main(gguf: str, context_tokens: str, slots: str, adapter: str = "") -> None:
     """Serve the model, with the adapter if there is one, until stdin closes."""
-    die_with_parent()
+    operating_system.end_with_parent(os.getppid())
     address_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     import xllamacpp

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import zipfile
 from pathlib import Path
 
-from tunewright import console
+from tunewright import console, operating_system
 from tunewright.errors import ModelError
 from tunewright.models.capped_process import CappedProcess, ProcessEndedError
 from tunewright.records import digest
@@ -58,7 +57,7 @@ def as_safetensors(folder: Path, cache: Path) -> Path:
     target = cache / "converted" / f"{folder.resolve().name}-{named[:16]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        operating_system.lock(lock)
         if not (target / "config.json").is_file():
             num_bytes = sum(file.stat().st_size for file in pickles)
             console.line(f"converting the pickled weights in {folder} to safetensors (once), into {target}")

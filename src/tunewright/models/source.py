@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunewright import console
+from tunewright import console, operating_system
 from tunewright.errors import ModelError, reading
 from tunewright.models import hub_errors
 from tunewright.models.base_folder import check_config, folder_kind
@@ -61,7 +60,7 @@ def gguf_path() -> Path:
             f"cannot create the model cache {folder}", str(error), "name another folder: export TUNEWRIGHT_CACHE=FOLDER"
         ) from error
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        operating_system.lock(lock)
         if path.is_file() and path.stat().st_size == _GGUF_BYTES:
             return path
         console.line(f"fetching the embedded model {NAME} (93 MB, once) into {folder}")
@@ -82,7 +81,7 @@ def model_folder() -> Path:
         return folder
     source = gguf_path()
     with (cache_folder() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        operating_system.lock(lock)
         if not (folder / "config.json").is_file():
             console.line(f"converting {source.name} to safetensors (once)")
             with disk_errors(folder, 560_000_000), atomic_folder(folder) as target:

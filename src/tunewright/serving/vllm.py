@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tunewright import console
+from tunewright import console, operating_system
 from tunewright.errors import StageError, shell
 from tunewright.models.adapter_files import check_adapter
 from tunewright.models.families import shape_of
@@ -94,7 +93,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "VLLM_API_KEY": key},
-            start_new_session=True,  # Ctrl-C is for us; the child is ended below
+            **operating_system.own_session(),  # Ctrl-C is for us; the child is ended below
         )
         try:
             address = f"http://127.0.0.1:{port}"
@@ -102,7 +101,7 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
             extra = {"stop_token_ids": list(end_ids)}
             yield Completions("vLLM", address, key, context_tokens(recipe, adapter), extra)
         finally:
-            _end(child)
+            operating_system.end_session(child, _END_TIMEOUT_S)
 
 
 def _await(child: subprocess.Popen[Any], address: str, log: IO[bytes]) -> None:
@@ -124,16 +123,3 @@ def _await(child: subprocess.Popen[Any], address: str, log: IO[bytes]) -> None:
         lines[-1][:300] if lines else f"no output within {_START_TIMEOUT_S:.0f} s",
         "serve it with llama.cpp instead: --engine llama.cpp",
     )
-
-
-def _end(child: subprocess.Popen[Any]) -> None:
-    """End the child and the processes that it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(_END_TIMEOUT_S)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    child.wait()

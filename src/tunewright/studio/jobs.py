@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright import operating_system
 from tunewright.errors import UserError, command
 
 STUDIO_FOLDER = ".studio"  # beside the runs: the queue, the logs, the token
@@ -187,7 +188,7 @@ class Jobs:
             words = [sys.executable, "-m", "tunewright.studio.worker", str(self.folder), lane]
             with (self.home / "logs" / "workers.log").open("ab") as log:
                 self._workers[lane] = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **operating_system.own_session()
                 )
 
     def _bury(self, job: Job) -> None:
@@ -239,13 +240,7 @@ class Jobs:
             )
         current = self.get(job)
         if current and current.state == "running" and is_process(current.child, current.child_start):
-            interrupt(current.child or 0)
-
-
-def interrupt(child: int) -> None:
-    """Send Ctrl-C to a command and all that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGINT)
+            operating_system.interrupt(current.child or 0)
 
 
 def _jobs(connection: sqlite3.Connection, where: str, *values: object) -> list[Job]:

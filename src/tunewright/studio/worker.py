@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tunewright.studio.jobs import Job, Jobs, interrupt
+from tunewright import operating_system
+from tunewright.studio.jobs import Job, Jobs
 
 _COLUMNS = "140"  # of the tables that a command prints
 
@@ -34,10 +35,10 @@ def _run(jobs: Jobs, job: Job, lane: str) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            **operating_system.own_session(),
         )
     if jobs.note_child(job.id, child.pid):
-        interrupt(child.pid)
+        operating_system.interrupt(child.pid)
     return child.wait()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
-from tunewright.storage import disk_errors, sync_folder
+from tunewright.operating_system import sync_folder
+from tunewright.storage import disk_errors
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
