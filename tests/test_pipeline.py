@@ -14,7 +14,7 @@ from tunewright.records import Question, Sample
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
 
-UNASKED = ("hold-out", "pairs", "placebo", "judge", "verdict")
+UNASKED = ("hold-out", "pairs", "placebo", "seeds", "judge", "verdict")
 FINISHED = [name for name in pipeline.STAGE_NAMES if name not in UNASKED]
 
 

@@ -17,9 +17,10 @@ from tunewright.errors import DocumentError, RecipeError
 from tunewright.recipe import load_recipe
 from tunewright.records import PreferencePair, Question, Sample
 from tunewright.run_folder import RunFolder
+from tunewright.storage import file_digest
 
 STAGES = [
-    name for name in pipeline.STAGE_NAMES if name not in ("hold-out", "placebo", "judge", "verdict")
+    name for name in pipeline.STAGE_NAMES if name not in ("hold-out", "placebo", "seeds", "judge", "verdict")
 ]  # nobody asks for them here
 
 
@@ -74,6 +75,20 @@ def test_distillation_reads_passages_and_is_trained_again_when_its_settings_chan
         load_recipe(path, ["distillation.distractors=0", 'training.objective="sft"']), tmp_path / "run", until="train"
     )
     assert started(run)[6:] == ["train", "train"]
+
+
+def test_further_seeds_train_further_adapters_that_answer_the_same_exam(tmp_path, tiny_model, teacher, abstracts):
+    one = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, exam={"retention_items": 0})
+    run = pipeline.run(load_recipe(one), tmp_path / "run", until="train")
+    first = file_digest(run.file("adapter"))
+    pipeline.run(load_recipe(one, ["training.seeds=2"]), tmp_path / "run", until="evaluate")
+    assert started(run)[-2:] == ["seeds", "evaluate"]  # the first adapter is not trained again
+    assert file_digest(run.file("adapter")) == first != file_digest(run.file("more-seeds/2/adapter"))
+    results = run.read_json("verdict.json")["results"]
+    assert len(results["seeds"]["means"]) == 2
+    [gain] = [d for d in results["differences"] if (d["first"], d["second"]) == ("tuned", "base")]
+    assert gain["interval"]["mean"] == pytest.approx(sum(results["seeds"]["means"]) / 2)
+    assert "tuned-seed-2" not in run.file("comparison.csv").read_text()
 
 
 def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path, tiny_model, teacher, abstracts):

@@ -49,6 +49,7 @@ class RunFile(StrEnum):
     REWARDS = "rewards.jsonl"
     ADAPTER = "adapter"
     PLACEBO = "placebo/adapter"
+    SEEDS = "more-seeds"
     METRICS = "metrics.jsonl"
     PLAN = "plan.json"
     CHECKPOINTS = "checkpoints"
@@ -80,6 +81,11 @@ class RunFile(StrEnum):
     PREVIEW_JOURNAL = "preview-journal.jsonl"
     BENCHMARKS_JOURNAL = "benchmarks-journal.jsonl"
     FILES = "files.jsonl"
+
+
+def further_adapters(num_seeds: int) -> dict[str, str]:
+    """Return the adapters of the seeds after the first, as arms: each arm's name with its folder in the run."""
+    return {f"tuned-seed-{number}": f"{RunFile.SEEDS}/{number}/adapter" for number in range(2, num_seeds + 1)}
 
 
 JOURNALS = (

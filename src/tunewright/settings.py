@@ -317,6 +317,7 @@ class TrainingSettings(Settings):
     warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     checkpoint_steps: int = Field(50, ge=1, description="optimizer steps between checkpoints")
+    seeds: int = Field(1, ge=1, le=10, description="adapters from so many seeds, all examined; the first is exported")
     tracker: Literal["", "tensorboard", "wandb", "mlflow", "trackio"] = Field("", description="also log there")
 
 
@@ -329,7 +330,7 @@ class DistillationSettings(Settings):
 
 
 # Of [training]: what decides how a step is computed or watched, or what is in the training set already.
-NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "reasoning", "tracker"})
+NO_PART_OF_RESULT = frozenset({"checkpoint_steps", "micro_batch_tokens", "reasoning", "seeds", "tracker"})
 
 # Of [preference]: where the pairs come from; for the training, what they are stands in its place.
 MAKES_PAIRS = frozenset({"data", "make", "samples"})

@@ -10,7 +10,7 @@ from tunewright.models.source import identity
 from tunewright.recipe import Recipe
 from tunewright.records import digest
 from tunewright.retention.suite import suite_digest
-from tunewright.run_folder import RunFile
+from tunewright.run_folder import RunFile, further_adapters
 from tunewright.settings import (
     MAKES_PAIRS,
     NO_PART_OF_RESULT,
@@ -175,6 +175,15 @@ STAGES = (
         shared=True,
     ),
     Stage(
+        "seeds",
+        "tunewright.training.stage:train_seeds",
+        ("seed", *_STUDENT, "model.fp8", *_TRAINING, *_PREFERENCE),
+        (RunFile.TRAIN,),
+        (),
+        ("base model",),
+        shared=True,
+    ),
+    Stage(
         "evaluate",
         "tunewright.evaluation.stage:evaluate",
         (*_PROMPT, *_STUDENT, "evaluation", "retrieval.passages"),
@@ -264,6 +273,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         without.add("judge")
     if Arm.PLACEBO not in recipe.evaluation.arms:
         without.add("placebo")
+    if recipe.training.seeds == 1:
+        without.add("seeds")
     if recipe.evaluation.primary == "score":
         without.add("verdict")
     more: tuple[str, ...] = (RunFile.PAIRS,) if recipe.preference.wanted else ()
@@ -279,10 +290,14 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
     if stage.name == "evaluate" and recipe.training.reasoning == "keep":
         stage = replace(stage, settings=(*stage.settings, "training.reasoning"))
     if stage.name == "evaluate" and Arm.PLACEBO in recipe.evaluation.arms:
-        return replace(stage, reads=(*stage.reads, RunFile.PLACEBO))
-    if stage.name == "train" and recipe.distills:
+        stage = replace(stage, reads=(*stage.reads, RunFile.PLACEBO))
+    if stage.name == "evaluate":
+        return replace(stage, reads=(*stage.reads, *further_adapters(recipe.training.seeds).values()))
+    if stage.name == "seeds":
+        stage = replace(stage, writes=tuple(further_adapters(recipe.training.seeds).values()))
+    if stage.name in ("train", "seeds") and recipe.distills:
         stage = _distilling(stage, recipe)
-    if stage.name in ("train", "placebo"):
+    if stage.name in ("train", "placebo", "seeds"):
         return replace(stage, reads=tuple(dict.fromkeys(stage.reads + files_of_training)))
     if stage.name == "pairs" and recipe.preference.make:
         return _making(stage, recipe)

@@ -329,3 +329,14 @@ def test_nothing_ships_without_a_measure_of_every_guard() -> None:
 def test_leaks_are_unmeasured_where_no_sample_was_curated() -> None:
     verdict = judge(GOOD, leaks=None)
     assert verdict.leaks is None and any(item.startswith("leaks") for item in verdict.not_measured)
+
+
+def test_over_seeds_that_disagree_nothing_ships_although_the_first_alone_would():
+    scores, answers = answered({**GOOD, "tuned-seed-2": 0.45, "tuned-seed-3": 0.6})
+    assert judge(GOOD).name == "SHIP"
+    over = decide(scores, answers, rule(0.10, list(GOOD), seeds=("tuned-seed-2", "tuned-seed-3")), 0)
+    assert over.name != "SHIP" and any("trainings from as many seeds" in sentence for sentence in over.why)
+    assert not any("training.seeds" in item for item in over.not_measured)
+    assert any("training.seeds" in item for item in judge(GOOD).not_measured)
+    scores, answers = answered({**GOOD, "tuned-seed-2": GOOD["tuned"], "tuned-seed-3": GOOD["tuned"]}, noise=0.2)
+    assert decide(scores, answers, rule(0.10, list(GOOD), seeds=("tuned-seed-2", "tuned-seed-3")), 0).name == "SHIP"

@@ -26,7 +26,7 @@ def answered(
     scores, answers = [], []
     others = [arm for arm in means if arm != "similar-shot"]
     for arm, mean in means.items():
-        row = others.index(arm) if arm in others else 1  # similar-shot: as the few-shot arm
+        row = others.index(arm) % len(NOISE) if arm in others else 1  # similar-shot: as the few-shot arm
         for i in range(num):
             own = {name: value(i) for name, value in (metrics or {}).get(arm, {}).items()}
             scores.append(

@@ -255,7 +255,7 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
     least, most = call_range(stage, recipe, sizes)
     if most:
         return teacher_work(stage, recipe, run, least, most)
-    if stage in ("train", "placebo") and shape:
+    if stage in ("train", "placebo", "seeds") and shape:
         trained = sizes.num_samples - num_held_out(sizes.num_samples, recipe.training.held_out_share)
         steps = num_steps(trained, recipe.training.batch_size, recipe.training.epochs)
         tokens = round(sizes.num_tokens * trained / max(1, sizes.num_samples)) * recipe.training.epochs
@@ -264,12 +264,15 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
         operations = shape.flops_per_token(recipe.training.method == "full", False, teacher) * tokens
         work = f"{trained:,} samples, {steps} steps, {tokens:,} tokens"
         work += f", {teacher * tokens:,.0f} read by its teacher" if teacher else ""
-        return work, operations / _training_flops(recipe)
-    if stage in ("train", "placebo"):
+        times = recipe.training.seeds - 1 if stage == "seeds" else 1
+        work += f", {times} times" if stage == "seeds" else ""
+        return work, times * operations / _training_flops(recipe)
+    if stage in ("train", "placebo", "seeds"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
         kept = 2 * recipe.exam.retention_items  # read more than written: choices and passages need no answer
-        answers = sizes.num_questions * (len(_arms(recipe)) + len(recipe.evaluation.compare))
+        num_arms = len(_arms(recipe)) + len(recipe.evaluation.compare) + recipe.training.seeds - 1
+        answers = sizes.num_questions * num_arms
         work = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
         per_answer, per_item = _SECONDS_PER_ANSWER[_device()]
         return work, answers * per_answer + kept * per_item if shape else math.nan

@@ -28,6 +28,7 @@ from tunewright.statistics.intervals import (
     rank_correlation,
     sign_flip,
 )
+from tunewright.statistics.seeds import SeedSpread, difference_over_seeds
 
 PAIRS = (
     (Arm.TUNED, Arm.BASE),
@@ -93,6 +94,43 @@ def paired_difference(
         interval=(difference_interval if bounded else paired)(differences, clusters, level),
         sign_flip_p=sign_flip(differences, clusters),
     )
+
+
+def _over_seeds(
+    trainings: Sequence[ScoresByQuestion], rival: ScoresByQuestion, level: float
+) -> tuple[Difference, SeedSpread] | None:
+    """Return the primary difference to a rival over all trainings, and its spread; None without a common question."""
+    first = trainings[0]
+    common = [name for name in first if name in rival and all(name in training for training in trainings)]
+    if not common:
+        return None
+    rows = [[training[name].primary - rival[name].primary for name in common] for training in trainings]
+    clusters = [first[name].document for name in common]
+    interval, spread = difference_over_seeds(rows, clusters, level)
+    means = [_mean(column) for column in zip(*rows, strict=True)]
+    arms = (next(iter(scores.values())).arm for scores in (first, rival))
+    flipped = sign_flip(means, clusters)
+    return Difference(
+        first=next(arms), second=next(arms), measure="primary", interval=interval, sign_flip_p=flipped
+    ), spread
+
+
+def _primary_pairs(
+    by_arm: Mapping[str, ScoresByQuestion], seeds: Sequence[str], level: float
+) -> tuple[list[Difference], SeedSpread | None]:
+    """Return the differences of the pairs that both ran, those of tuned over all seeds; and the spread against base."""
+    spread, differences = None, list[Difference]()
+    for first, second in PAIRS:
+        if first not in by_arm or second not in by_arm:
+            continue
+        if first == Arm.TUNED and seeds:
+            trainings = [by_arm[Arm.TUNED], *(by_arm[seed] for seed in seeds if seed in by_arm)]
+            result = _over_seeds(trainings, by_arm[second], level)
+            differences += [result[0]] if result else []
+            spread = result[1] if result and second == Arm.BASE else spread
+        elif difference := paired_difference(by_arm[first], by_arm[second], _primary(), "primary", level):
+            differences.append(difference)
+    return differences, spread
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -257,6 +295,7 @@ def measure(
     compared: Sequence[str] = (),
     other_bases: Sequence[str] = (),
     shown_margins: Mapping[str, float] = MappingProxyType({}),
+    seeds: Sequence[str] = (),
 ) -> Results:
     """Return everything that the exam measures.
 
@@ -270,20 +309,17 @@ def measure(
         compared: the arms compared on request.
         other_bases: those of them with another base, whose likelihood per token cannot be compared.
         shown_margins: as ``guard_margins``, for measures of forgetting that are shown and decide nothing.
+        seeds: the arms of further trainings from other seeds.
 
     Raises:
         StageError: there is no score of any declared arm.
     """
-    by_arm = _scores_by_arm(scores, [*arms, *compared])
+    by_arm = _scores_by_arm(scores, [*arms, *seeds, *compared])
     if not by_arm:
         raise StageError(
             "there are no scores to judge", f"of the arms {', '.join(arms)}", "run the evaluate stage again"
         )
-    pairs = [
-        paired_difference(by_arm[first], by_arm[second], _primary(), "primary", level)
-        for first, second in PAIRS
-        if first in by_arm and second in by_arm
-    ]
+    differences, spread = _primary_pairs(by_arm, seeds, level)
     retention = measure_retention(retention_answers, level)
     documents = {score.question: score.document for own in by_arm.values() for score in own.values()}
     return Results(
@@ -293,7 +329,8 @@ def measure(
             _arm_result(arm, own, [a for a in answers if a.arm == arm], level, arm not in (*other_bases, Arm.MAJORITY))
             for arm, own in by_arm.items()
         ),
-        differences=tuple(difference for difference in pairs if difference is not None),
+        differences=tuple(differences),
+        seeds=spread,
         guards=tuple(_guards(by_arm, retention, guard_margins, shown_margins, level)),
         nll_learned=_nll(by_arm, answers, "learned", level),
         nll_closed_book=_nll(by_arm, answers, None, level),

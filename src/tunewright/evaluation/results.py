@@ -9,6 +9,7 @@ from tunewright.records import Record, RetentionKind
 from tunewright.settings import Arm
 from tunewright.statistics.agreement import ExactShare
 from tunewright.statistics.intervals import Interval, plain
+from tunewright.statistics.seeds import SeedSpread
 
 RETENTION_PREFIX = "kept_"  # of the names of the retention suite's measures
 
@@ -133,7 +134,8 @@ class Results(Record):
     against its rivals by marks, where they decide.
     ``nll_placebo`` is placebo minus tuned on the learned questions, or on all where there are none: the part of the
     gold NLL that is not a matter of form. ``same_as_base`` is the share of the questions to which tuned gives the
-    base's answer, word for word, and ``gold_nll_moved`` the mean absolute change of the gold NLL.
+    base's answer, word for word, and ``gold_nll_moved`` the mean absolute change of the gold NLL. ``seeds`` is the
+    spread of tuned minus base over the trainings from several seeds.
     """
 
     num_questions: int
@@ -154,6 +156,7 @@ class Results(Record):
     retrieval: RetrievalResult | None = None
     recovery: Recovery | None = None
     marked: tuple[MarkedDifference, ...] = ()
+    seeds: SeedSpread | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """Return an arm's result, or None when it did not answer the exam."""

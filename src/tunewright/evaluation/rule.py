@@ -72,6 +72,11 @@ _MARKS = {
     "rival with the highest score has fewer; SHIP WITH RAG is out of reach",
 }
 
+_OVER_SEEDS = (
+    "tuned - k is the mean over all trainings, with the error of the exam and of the seed (Cochran & Cox 1957); the "
+    "guards are held against the first, which is exported"
+)
+
 CHEAP = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG)  # rivals that need no training
 
 
@@ -96,6 +101,7 @@ def rule(
     use: Literal["task", "assistant"] = "task",
     impossible: Mapping[str, str] = MappingProxyType({}),
     primary: Literal["score", "marks"] = "score",
+    seeds: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the verdict rule with all its constants, JSON-able, to be written before answers are generated.
 
@@ -112,12 +118,9 @@ def rule(
             of its base, and the loss decides.
         impossible: the rivals that this data cannot have, each with the reason. All others have to be beaten.
         primary: what compares tuned with a rival: the score, or marks by people.
+        seeds: the arms of further trainings from other seeds.
     """
-    guards = {"false_refusal": 0.10}
-    shown: dict[str, float] = {}
-    if forgetting_margin is not None:
-        (guards if use == "assistant" else shown)[ACCURACY] = forgetting_margin
-        shown[CROSS_ENTROPY] = CROSS_ENTROPY_MARGIN
+    guards, shown = _guards(forgetting_margin, use)
     of_form = {arm: text for arm, text in _OF_FORM.items() if arm in arms}
     required = [arm for arm in (Arm.BASE, *CHEAP, *of_form) if arm not in impossible]
     named = {
@@ -147,7 +150,17 @@ def rule(
         **of_form,
         **({"compared": list(compared)} if compared else {}),
         **({"marks": _MARKS} if primary == "marks" else {}),
+        **({"seeds": list(seeds), "over_seeds": _OVER_SEEDS} if seeds else {}),
     }
+
+
+def _guards(forgetting_margin: float | None, use: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the margins of the guards that decide, and of the losses that are only shown."""
+    guards, shown = {"false_refusal": 0.10}, dict[str, float]()
+    if forgetting_margin is not None:
+        (guards if use == "assistant" else shown)[ACCURACY] = forgetting_margin
+        shown[CROSS_ENTROPY] = CROSS_ENTROPY_MARGIN
+    return guards, shown
 
 
 def _filled(step: str, named: Mapping[str, Sequence[str]]) -> str:

@@ -39,7 +39,7 @@ from tunewright.retrieval.index import Index
 from tunewright.retrieval.reranker import open_reranker
 from tunewright.retrieval.sentence_model import open_sentence_model, sentence_model_identity
 from tunewright.retrieval.stored_vectors import StoredVectors
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import RunFile, RunFolder, further_adapters
 from tunewright.settings import Arm
 from tunewright.storage import file_digest
 from tunewright.teacher import open_teacher
@@ -68,17 +68,12 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     arms = _possible_arms(recipe.evaluation.arms, impossible)
     items = _sealed(run, seal, "kept", RetentionItem) if set(BASE_AND_TUNED) <= set(arms) else []
     extras = {extra.name: extra for extra in extra_arms(recipe)}
-    forgetting_margin = recipe.evaluation.forgetting_margin if items else None
-    absent_rivals = {arm: reason for arm, reason in impossible.items() if arm in CHEAP}
     judged = (*arms, *([Arm.MAJORITY] if majority else []))
-    settings = recipe.evaluation
-    the_rule = rule(
-        settings.margin, judged, forgetting_margin, tuple(extras), settings.use, absent_rivals, settings.primary
-    )
-    answered = run.file(RunFile.ANSWERS_JOURNAL).is_file()
-    changes = note_rule(run.journal(RunFile.RULE_HISTORY), the_rule, answered)
-    run.write_json(RunFile.RULE, the_rule)
-    weights = weights_by_arm(run, recipe, arms) | {name: weights_of(extra, recipe) for name, extra in extras.items()}
+    seeds = further_adapters(recipe.training.seeds) if Arm.TUNED in arms else {}
+    the_rule, changes = _fixed_rule(run, recipe, judged, impossible, tuple(extras), tuple(seeds), bool(items))
+    weights = weights_by_arm(run, recipe, (*arms, *seeds)) | {
+        name: weights_of(extra, recipe) for name, extra in extras.items()
+    }
     journal = run.journal(RunFile.ANSWERS_JOURNAL)
     num_shown = num_passages(library, questions, recipe.retrieval.passages)
     passages = passages_by_arm(library, num_shown) if library else {}
@@ -94,7 +89,7 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
     run.write_records(RunFile.ANSWERS, answers)
     run.write_records(RunFile.RETENTION_ANSWERS, retention_answers)
     run.write_records(RunFile.SCORES, scores)
-    write_comparison(run, comparison_csv(questions, answers, tuple(weights)))
+    write_comparison(run, comparison_csv(questions, answers, tuple(arm for arm in weights if arm not in seeds)))
     run.write(RunFile.VERDICT, verdict.model_dump_json(indent=2) + "\n")
     figures: dict[str, float | int | str] = {
         "answers": len(answers),
@@ -103,6 +98,25 @@ def evaluate(run: RunFolder, recipe: Recipe) -> StageSummary:
         "verdict": verdict.name,
     }
     return StageSummary(num_in=len(questions), num_out=len(questions), figures=figures)
+
+
+def _fixed_rule(
+    run: RunFolder,
+    recipe: Recipe,
+    arms: Sequence[str],
+    impossible: Mapping[str, str],
+    extras: Sequence[str],
+    seeds: Sequence[str],
+    measures_forgetting: bool,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Write the rule before it is applied; return it, and what of it was changed after answers existed."""
+    settings = recipe.evaluation
+    absent_rivals = {arm: reason for arm, reason in impossible.items() if arm in CHEAP}
+    margin = settings.forgetting_margin if measures_forgetting else None
+    fixed = rule(settings.margin, arms, margin, extras, settings.use, absent_rivals, settings.primary, seeds)
+    changes = note_rule(run.journal(RunFile.RULE_HISTORY), fixed, run.file(RunFile.ANSWERS_JOURNAL).is_file())
+    run.write_json(RunFile.RULE, fixed)
+    return fixed, changes
 
 
 def judge_exam(run: RunFolder, recipe: Recipe) -> StageSummary:
@@ -213,6 +227,11 @@ def weights_by_arm(run: RunFolder, recipe: Recipe, arms: Sequence[str]) -> dict[
     weights: dict[str, ModelWeights] = {Arm.BASE: ModelWeights.of(recipe)}
     if WITH_ADAPTER & set(arms):
         weights |= dict.fromkeys(WITH_ADAPTER, ModelWeights.of(recipe, run.file(RunFile.ADAPTER)))
+    weights |= {
+        arm: ModelWeights.of(recipe, run.file(folder))
+        for arm, folder in further_adapters(recipe.training.seeds).items()
+        if arm in arms
+    }
     if Arm.PLACEBO in arms:
         weights[Arm.PLACEBO] = ModelWeights.of(recipe, run.file(RunFile.PLACEBO))
     return {arm: weights.get(arm, weights[Arm.BASE]) for arm in arms}

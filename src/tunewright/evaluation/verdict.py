@@ -19,7 +19,7 @@ from tunewright.evaluation.results import (
 from tunewright.evaluation.rule import CHEAP, rivals, rivals_with_rag, rule_digest
 from tunewright.records import Answer, Record, RetentionAnswer, Score
 from tunewright.settings import Arm
-from tunewright.statistics.intervals import plain, questions_needed
+from tunewright.statistics.intervals import number, plain, questions_needed, signed
 
 VerdictName = Literal["INVALID", "WORSE", "SHIP", "SHIP WITH RAG", "USE RAG", "PROMPT INSTEAD", "NOT PROVEN"]
 
@@ -39,8 +39,8 @@ _NO_PLACEBO = "style against knowledge: no placebo adapter (shuffled answers)"
 _UNMEASURED = (
     NO_MARKS,
     NO_JUDGE,
-    "variation between training seeds: one seed, greedy answers",
 )
+_SEED_VARIATION = "variation between training seeds: one seed, greedy answers (training.seeds)"
 _FORGETTING = {
     False: "forgetting: what the model could do before, outside these documents (exam.retention_items)",
     True: "forgetting of what the retention suite does not cover, such as long dialogues and long texts",
@@ -270,7 +270,18 @@ def _remarks(results: Results, rule: dict[str, Any]) -> list[str]:
         if _share(results, result.arm, _CUT) > rule["max_cut"]
     ]
     impossible = [f"{arm} is no rival here: {reason}." for arm, reason in rule.get("impossible", {}).items()]
-    return [*impossible, *_shown_losses(results), *_style(results), *cut]
+    return [*_of_seeds(results), *impossible, *_shown_losses(results), *_style(results), *cut]
+
+
+def _of_seeds(results: Results) -> list[str]:
+    """Return a sentence on the trainings from several seeds: their gains, and what the two errors come from."""
+    if results.seeds is None:
+        return []
+    means, exam_error, seed_error = results.seeds.means, results.seeds.exam_error, results.seeds.seed_error
+    return [
+        f"Over {len(means)} trainings from as many seeds, tuned against base is {', '.join(map(signed, means))}: the "
+        f"mean's standard error is {number(exam_error)} from the exam and {number(seed_error)} from the seeds."
+    ]
 
 
 def _shown_losses(results: Results) -> list[str]:
@@ -322,6 +333,7 @@ def _not_measured(results: Results, leaks: int | None, other_bases: Sequence[str
         ],
         *([_NO_PLACEBO] if results.arm(Arm.PLACEBO) is None else []),
         *_UNMEASURED,
+        *([_SEED_VARIATION] if results.seeds is None else []),
     )
 
 
@@ -365,6 +377,7 @@ def decide(
         compared,
         other_bases,
         rule.get("shown", {}),
+        rule.get("seeds", ()),
     )
     results = results.model_copy(update={"marked": tuple(marked)})
     likelier = [d for d in (results.nll_learned, results.nll_placebo) if d is not None]

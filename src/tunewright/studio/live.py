@@ -34,7 +34,7 @@ _CURVES = (
     ("tokens_per_s", "Tokens per second", (("tokens_per_s", "tokens/s", ""),)),
 )
 _PATH = (
-    "ingest", "split", "hold-out", "exam", "synth", "curate", "pairs", "train", "placebo", "evaluate", "judge",
+    "ingest", "split", "hold-out", "exam", "synth", "curate", "pairs", "train", "placebo", "seeds", "evaluate", "judge",
     "verdict", "report",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The train and placebo stages: samples, texts and preference pairs in, adapter out."""
+"""The train, placebo and seeds stages: samples, texts and preference pairs in, adapter out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Chunk, Document, PreferencePair, Sample, SplitEntry, StageSummary, digest
 from tunewright.retrieval.sentence_model import open_sentence_model, sentence_model_identity
 from tunewright.retrieval.stored_vectors import StoredVectors
-from tunewright.run_folder import RunFile, RunFolder
+from tunewright.run_folder import RunFile, RunFolder, further_adapters
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
 from tunewright.storage import atomic_folder, disk_errors, write_atomic
 from tunewright.training.checkpoint import make_room, require_same
@@ -391,4 +391,20 @@ def train_placebo(run: RunFolder, recipe: Recipe) -> StageSummary:
     summary = train_adapter(own, recipe.model_copy(update={"training": training}))
     if group.is_first:
         own.note(RunFile.METRICS, RunFile.CHECKPOINTS)
+    return summary
+
+
+def train_seeds(run: RunFolder, recipe: Recipe) -> StageSummary:
+    """Train as ``train_adapter`` does on the same records from further seeds, each in a folder of its own."""
+    records, group = _read_records(run, recipe), processes()
+    summary = StageSummary(num_in=0, num_out=0)
+    for number, folder in enumerate(further_adapters(recipe.training.seeds).values(), 1):
+        own = RunFolder(run.file(folder).parent)
+        if group.is_first:
+            console.line(f"  seed {recipe.seed + number}")
+            _write_records(own, recipe, records)
+        group.wait()
+        summary = train_adapter(own, recipe.model_copy(update={"seed": recipe.seed + number}))
+        if group.is_first:
+            own.note(RunFile.METRICS, RunFile.CHECKPOINTS)
     return summary
