@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tunewright import console
-from tunewright.models.hardware import is_out_of_memory
+_STEP = 128  # tokens: softly capped attention pads sequences to multiples of it
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,10 @@ class Segments:
     Attributes:
         lengths: tokens of each of the s sequences.
         borders: [s + 1], int32, on the device: where each sequence begins, and where the last ends.
-        masks: the block masks made for this row, by window.
     """
 
     lengths: tuple[int, ...]
     borders: Tensor
-    masks: dict[int, Any] = field(default_factory=dict, compare=False)
 
     @property
     def same(self) -> bool:
@@ -59,9 +56,9 @@ def segments_of(lengths: Sequence[int], device: torch.device | str) -> Segments:
 def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores | None = None) -> Tensor:
     """Return causal attention within each sequence.
 
-    Equally long sequences go through cuDNN's kernel, others through a kernel for mixed lengths; softly capped scores
-    through FlexAttention (Dong et al. 2024). Without these kernels (a CPU, a GPU before Ampere), the sequences of each
-    length are computed together.
+    Equally long sequences go through cuDNN's kernel, others through a kernel for mixed lengths. Without these kernels
+    (a CPU, a GPU before Ampere), the sequences of each length are computed together. Softly capped scores have no kernel
+    in torch: they are computed by plain products, of sequences of similar lengths together.
 
     Args:
         query: [T, heads, size].
@@ -78,16 +75,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores
     scale = scores.scale or size**-0.5
     window = scores.window if scores.window < longest else 0
     fast = query.is_cuda and _is_ampere(query.device) and query.element_size() == 2 and size % 8 == 0 and size <= 256
-    if scores.softcap:
-        capped = _flex() if fast else None
-        if capped is not None:
-            return _blockwise(capped, query, key, value, segments, Scores(scale, window, scores.softcap))
     # cuDNN makes a new plan for each new length: leave it only the lengths that recur.
-    elif segments.same and not window and (not query.is_cuda or segments.lengths[0] % 256 == 0):
+    if scores.softcap:
+        return _capped(query, key, value, segments, Scores(scale, window, scores.softcap))
+    if segments.same and not window and (not query.is_cuda or segments.lengths[0] % 256 == 0):
         return _batched(query, key, value, len(segments.lengths), scale)
-    elif fast and _varlen() is not None and (not window or _varlen().has_windows):
+    if fast and _varlen() is not None and (not window or _varlen().has_windows):
         return _varlen()(query, key, value, segments, longest, scale, window)
-    return _by_length(query, key, value, segments, Scores(scale, window, scores.softcap))
+    return _by_length(query, key, value, segments, Scores(scale, window))
 
 
 def _batched(query: Tensor, key: Tensor, value: Tensor, count: int, scale: float, mask: Tensor = None) -> Tensor:
@@ -114,14 +109,33 @@ def _separated(query: Tensor, key: Tensor, value: Tensor, count: int) -> tuple[T
     return query, key, value, grouped
 
 
-def _capped(query: Tensor, key: Tensor, value: Tensor, count: int, scores: Scores, mask: Tensor) -> Tensor:
-    """Attend with softly capped scores in ``count`` equally long sequences, by plain products."""
-    query, key, value, _ = _separated(query, key, value, count)
+def _capped(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores) -> Tensor:
+    """Attend with softly capped scores, by plain products; shorter sequences are padded to multiples of 128 tokens."""
+    groups: dict[int, list[tuple[int, int]]] = {}
+    start = 0
+    for length in segments.lengths:
+        groups.setdefault(-(-length // _STEP) * _STEP, []).append((start, length))
+        start += length
+    device, out = query.device, torch.empty_like(query)
+    for longest, members in groups.items():
+        starts, lengths = torch.tensor(members).t().to(device, non_blocking=True)
+        longest = min(longest, max(length for _, length in members))
+        at = torch.arange(longest, device=device)
+        rows = starts[:, None] + at.clamp(max=lengths[:, None] - 1)  # behind its end, a sequence repeats its last token
+        parts = (part[rows].transpose(1, 2) for part in (query, key, value))
+        result = _capped_batch(*parts, scores, _seen(longest, scores.window, device)).transpose(1, 2)
+        inside = at < lengths[:, None]
+        out = out.index_put((rows[inside],), result[inside])
+    return out
+
+
+def _capped_batch(query: Tensor, key: Tensor, value: Tensor, scores: Scores, mask: Tensor) -> Tensor:
+    """Attend in equally long sequences, [count, heads, length, size]."""
     groups = (key.shape[1], query.shape[1] // key.shape[1])
-    products = query.unflatten(1, groups).float() @ key[:, :, None].float().transpose(-1, -2)
+    products = (query.unflatten(1, groups) @ key[:, :, None].transpose(-1, -2)).float()
     values = scores.softcap * (products * (scores.scale / scores.softcap)).tanh()
     weights = values.masked_fill(~mask, float("-inf")).softmax(-1).to(value.dtype)
-    return (weights @ value[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(0, 1)
+    return (weights @ value[:, :, None]).flatten(1, 2)
 
 
 def _seen(length: int, window: int, device: torch.device) -> Tensor:
@@ -143,10 +157,7 @@ def _by_length(query: Tensor, key: Tensor, value: Tensor, segments: Segments, sc
         chosen = torch.tensor(rows, device=query.device)
         own = query[chosen], key[chosen], value[chosen], len(rows) // length
         windowed = 0 < scores.window < length
-        if scores.softcap:
-            parts.append(_capped(*own, scores, _seen(length, scores.window, query.device)))
-        else:
-            parts.append(_batched(*own, scores.scale, _seen(length, scores.window, query.device) if windowed else None))
+        parts.append(_batched(*own, scores.scale, _seen(length, scores.window, query.device) if windowed else None))
     order = torch.tensor([row for rows in rows_by_length.values() for row in rows], device=query.device)
     return torch.cat(parts)[order.argsort()]
 
@@ -186,58 +197,6 @@ def _varlen() -> Any:
     except ImportError:
         return None
     return _Varlen(varlen_attn, frozenset(inspect.signature(varlen_attn).parameters))
-
-
-@functools.cache
-def _flex() -> Any:
-    """Return FlexAttention, compiled; None where it does not compile."""
-    try:
-        from torch.nn.attention.flex_attention import flex_attention
-
-        compiled = torch.compile(flex_attention, dynamic=True)
-        probe = torch.randn(1, 2, 128, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        compiled(probe, probe, probe, score_mod=_score_mod(1.0)).sum().backward()
-    except Exception as error:  # whatever a compiler may raise: only speed is lost
-        if is_out_of_memory(error):
-            raise
-        console.warning(f"FlexAttention does not run here; plain products replace it: {str(error)[:200]}")
-        return None
-    return compiled
-
-
-@functools.cache
-def _score_mod(cap: float) -> Callable[..., Tensor]:
-    """Return FlexAttention's function of a score for a soft cap; the same cap gives the same function."""
-
-    def capped(score: Tensor, *indices: Tensor) -> Tensor:
-        return cap * torch.tanh(score / cap)
-
-    return capped
-
-
-def _blockwise(
-    flex: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores
-) -> Tensor:
-    """Attend with softly capped scores in one kernel, which skips blocks between sequences."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    if scores.window not in segments.masks:
-        tokens, window = len(query), scores.window
-        owner = torch.bucketize(torch.arange(tokens, device=query.device), segments.borders[1:], right=True)
-
-        def seen(batch: Tensor, head: Tensor, at: Tensor, other: Tensor) -> Tensor:
-            own = (at >= other) & (owner[at] == owner[other])
-            return own & (at - other < window) if window else own
-
-        segments.masks[window] = create_block_mask(seen, None, None, tokens, tokens, device=query.device)
-    out = flex(
-        *(part.transpose(0, 1)[None] for part in (query, key, value)),
-        score_mod=_score_mod(scores.softcap),
-        block_mask=segments.masks[scores.window],
-        scale=scores.scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return out[0].transpose(0, 1)
 
 
 @functools.cache
