@@ -256,6 +256,24 @@ MORE: dict[str, Tiny] = {
         },
     ),
     "olmo2": Tiny("olmo2", "qwen2", {}),
+    "qwen3-moe": Tiny(
+        "qwen3_moe",
+        "qwen3",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    ),
+    "mixtral": Tiny("mixtral", "mistral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW}),
+    "granite-moe": Tiny(
+        "granitemoe",
+        "qwen2",
+        {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.1,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 2.0,
+        },
+    ),
 }
 
 

@@ -22,6 +22,7 @@ class Layers:
         activation: the key of the gate's activation in the config, and its default.
         wide_head_norms: whether queries and keys are normed over all heads together.
         softcap: the key of the soft cap of attention's scores in the config.
+        experts: the names of a sparse MLP and of its router; a layer without it has a dense MLP.
     """
 
     norms: tuple[str, str, str, str] = ("input_layernorm", "", "post_attention_layernorm", "")
@@ -31,6 +32,7 @@ class Layers:
     activation: tuple[str, str] = ("hidden_act", "silu")
     wide_head_norms: bool = False
     softcap: str = ""
+    experts: tuple[str, str] | None = None
 
     def activation_of(self, shape: Mapping[str, Any]) -> str:
         """Return the name of the gate's activation in the config of a language model."""
@@ -129,6 +131,9 @@ FAMILIES: Mapping[str, Family] = {
         attention_layers=("qkv_proj", "o_proj"),
         layers=Layers(qkv=("qkv_proj",), gate_up=("gate_up_proj",)),
     ),
+    "qwen3_moe": Family("Qwen3-MoE, such as 30B-A3B", layers=Layers(experts=("mlp", "gate"))),
+    "mixtral": Family("Mixtral", layers=Layers(experts=("mlp", "gate"))),
+    "granitemoe": Family("Granite 3 MoE", layers=Layers(experts=("block_sparse_moe", "router"))),
     "smollm3": Family("SmolLM3", layers=_LLAMA),
     "granite": Family("Granite 3 and 4 (dense)", layers=_LLAMA),
     "olmo2": Family(

@@ -17,7 +17,8 @@ from tunewright import distributed
 from tunewright.errors import ModelError, cause_of, is_lack_of_memory
 from tunewright.models.adapter_files import check_adapter
 from tunewright.models.base_folder import check_config, folder_kind
-from tunewright.models.families import family_of
+from tunewright.models.experts import adapting, expert_targets, num_experts, quantize_experts
+from tunewright.models.families import family_of, shape_of
 from tunewright.models.model_files import folder_fault, reading_model
 from tunewright.models.source import read_config
 from tunewright.models.stored_quantization import compute_in, stored_nf4
@@ -146,11 +147,13 @@ def load_base(
     stored = stored_nf4(config)
     quantized = quantization != "none" and not stored
     extra = {"quantization_config": quantization_config(quantization, dtype)} if quantized else {}
+    # transformers quantizes linear layers alone: experts are quantized here, one parameter after the other.
+    sparse = quantized and quantization != "int8" and num_experts(shape_of(config)) > 0
     with reading_model("base model", folder, "download the model again, or check the installation: tunewright doctor"):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": "cpu" if sparse else device},
             attn_implementation=family_of(config).attention or None,
             output_loading_info=True,
             local_files_only=True,
@@ -164,6 +167,9 @@ def load_base(
         )
     if stored:
         compute_in(model, dtype)
+    if sparse:
+        quantize_experts(model, quantization, device)
+        model.to(device)
     _grow_embedding(model, num_tokens)
     model.config.use_cache = False
     model.requires_grad_(False)
@@ -232,7 +238,10 @@ def attach_adapter(
         return model.requires_grad_(True)
     family = family_of(model.config.to_dict())
     targets: str | list[str] = list(settings.targets)
-    if settings.targets == ("all-linear",):
+    parameters = expert_targets(model) if settings.targets == ("all-linear",) else []
+    if parameters:  # by name: peft would take "all-linear" of such a model for its router too
+        targets = list(family.attention_layers)
+    elif settings.targets == ("all-linear",):
         targets = "all-linear"
     elif settings.targets == ("attention",):
         targets = list(family.attention_layers)
@@ -241,6 +250,7 @@ def attach_adapter(
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        target_parameters=parameters or None,
         exclude_modules=_excluded(model, family.no_adapter),
         use_rslora=settings.method == "rslora",
         use_dora=settings.method == "dora",
@@ -249,7 +259,8 @@ def attach_adapter(
     )
     torch.manual_seed(seed)
     try:
-        return get_peft_model(model, config)
+        with adapting(model):
+            return get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(
             "no layer of the model matches training.targets",
@@ -295,7 +306,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
     check_adapter(folder, [name for name, _ in model.named_modules()])
     adapted = model
     hint = "run the recipe on this run folder again: a damaged adapter is trained again"
-    with reading_model("adapter", folder, hint), _fitting(folder, hint):
+    with reading_model("adapter", folder, hint), _fitting(folder, hint), adapting(model):
         if isinstance(model, PeftModel):
             model.load_adapter(folder, name, is_trainable=False)
             model.set_adapter(name)
@@ -322,9 +333,10 @@ def save_adapter(model: PreTrainedModel, folder: Path, base_name: str, dtype: to
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name  # rather than the folder in this machine's cache
-    # peft keeps the targets in a set, whose order differs from process to process.
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"] = sorted(config["target_modules"])
+    # peft keeps the targets in sets, whose order differs from process to process.
+    for key in ("target_modules", "target_parameters"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunewright.training.kernels.distillation import Mixture
     from tunewright.training.packing import PackedRow
 
-_DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop")  # keys of a config
+_DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop", "router_jitter_noise")  # keys of a config
 
 
 class ComputePath(Protocol):

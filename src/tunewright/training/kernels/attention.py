@@ -57,8 +57,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores
     """Return causal attention within each sequence.
 
     Equally long sequences go through cuDNN's kernel, others through a kernel for mixed lengths. Without these kernels
-    (a CPU, a GPU before Ampere), the sequences of each length are computed together. Softly capped scores have no kernel
-    in torch: they are computed by plain products, of sequences of similar lengths together.
+    (a CPU, a GPU before Ampere), the sequences of each length are computed together. Softly capped scores have no
+    kernel in torch: they are computed by plain products, of sequences of similar lengths together.
 
     Args:
         query: [T, heads, size].
@@ -122,8 +122,8 @@ def _capped(query: Tensor, key: Tensor, value: Tensor, segments: Segments, score
         longest = min(longest, max(length for _, length in members))
         at = torch.arange(longest, device=device)
         rows = starts[:, None] + at.clamp(max=lengths[:, None] - 1)  # behind its end, a sequence repeats its last token
-        parts = (part[rows].transpose(1, 2) for part in (query, key, value))
-        result = _capped_batch(*parts, scores, _seen(longest, scores.window, device)).transpose(1, 2)
+        own = [part[rows].transpose(1, 2) for part in (query, key, value)]
+        result = _capped_batch(own[0], own[1], own[2], scores, _seen(longest, scores.window, device)).transpose(1, 2)
         inside = at < lengths[:, None]
         out = out.index_put((rows[inside],), result[inside])
     return out

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunewright.models.experts import packed_parameter, wrapped_experts
 from tunewright.models.families import FAMILIES, Layers
 from tunewright.training.kernels.attention import Scores
 from tunewright.training.kernels.elementwise import Heads
-from tunewright.training.kernels.layer import DecoderLayer, Norm
+from tunewright.training.kernels.experts import ExpertFactors, ExpertGroup, ExpertMLP
+from tunewright.training.kernels.layer import DecoderLayer, DenseMLP, Norm
 from tunewright.training.kernels.linear import LinearGroup, Scratch
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def read_layer(
         dtype: type of the products.
         scratch: memory for unpacked weights, which all layers share.
     """
-    attention, mlp = module.self_attn, module.mlp
+    attention = module.self_attn
 
     def group(parent: torch.nn.Module, *names: str) -> LinearGroup:
         return LinearGroup([getattr(parent, name) for name in names], dtype, scratch)
@@ -70,8 +72,9 @@ def read_layer(
     return DecoderLayer(
         qkv=group(attention, *kind.qkv),
         out=group(attention, "o_proj"),
-        gate_up=group(mlp, *kind.gate_up),
-        down=group(mlp, "down_proj"),
+        mlp=read_experts(*block, dtype, scratch)
+        if (block := _experts_of(module, kind))
+        else DenseMLP(group(module.mlp, *kind.gate_up), group(module.mlp, "down_proj")),
         attention_norm=before,
         mlp_norm=before_mlp,
         heads=_heads(config, attention),
@@ -84,6 +87,28 @@ def read_layer(
         residual=float(getattr(config, "residual_multiplier", 1.0)),
         rotation=_rotation(attention, number, config),
     )
+
+
+def _experts_of(module: torch.nn.Module, kind: Layers) -> tuple[torch.nn.Module, torch.nn.Module] | None:
+    """Return router and experts of a decoder layer; None where its MLP is dense."""
+    block_name, router_name = kind.experts or ("", "")
+    block = getattr(module, block_name, None)
+    if block is None or not hasattr(block, "experts"):
+        return None
+    return getattr(block, router_name), block.experts
+
+
+def read_experts(router: torch.nn.Module, experts: torch.nn.Module, dtype: torch.dtype, scratch: Scratch) -> ExpertMLP:
+    """Return an MLP of experts; arguments as in ``read_layer``."""
+    experts, wrappers = wrapped_experts(experts)
+
+    def group(name: str) -> ExpertGroup:
+        weight, state = packed_parameter(experts, name)
+        shape = tuple(weight.shape if state is None else state.shape)
+        factors = ExpertFactors(weight, state, wrappers.get(name), (shape[0], shape[1], shape[2]))
+        return ExpertGroup(factors, dtype, scratch)
+
+    return ExpertMLP(router, group("gate_up_proj"), group("down_proj"))
 
 
 def _heads(config: Any, attention: torch.nn.Module) -> Heads:
@@ -161,7 +186,8 @@ def unsupported_reason(model: PreTrainedModel) -> str:
 def _linears(layer: torch.nn.Module, kind: Layers) -> list[torch.nn.Module]:
     """Return the frozen linear layers of a decoder layer, without their adapters."""
     modules = [getattr(layer.self_attn, name) for name in (*kind.qkv, "o_proj")]
-    modules += [getattr(layer.mlp, name) for name in (*kind.gate_up, "down_proj")]
+    if _experts_of(layer, kind) is None:
+        modules += [getattr(layer.mlp, name) for name in (*kind.gate_up, "down_proj")]
     return [getattr(module, "base_layer", module) for module in modules]
 
 

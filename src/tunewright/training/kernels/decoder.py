@@ -13,7 +13,7 @@ from tunewright.training.kernels.build import angles_of, body_of, causal_of, lay
 from tunewright.training.kernels.distillation import Mixture, distilled
 from tunewright.training.kernels.head import LogitForm, TargetLogps
 from tunewright.training.kernels.layer import KEEP_PRODUCTS, DecoderLayer, Norm, RowContext, backward, forward
-from tunewright.training.kernels.linear import Scratch
+from tunewright.training.kernels.linear import LinearGroup, Scratch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -88,7 +88,8 @@ class FastPath:
         """Compute the gradients through all frozen weights in 8-bit floating point."""
         for layer in self.layers:
             for group in layer.groups:
-                group.use_eight_bits()
+                if isinstance(group, LinearGroup):
+                    group.use_eight_bits()
 
     def token_logps(self, row: PackedRow) -> Tensor:
         """Return the log-probability in nats of each supervised token: [n], float32, differentiable."""

@@ -237,6 +237,33 @@ def unpack_nf4(weight: Tensor, state: Any, out: Tensor) -> None:
     out.copy_(dequantize_4bit(weight, state))
 
 
+def unpack_experts(weight: Tensor, state: Any, out: Tensor) -> None:
+    """Write the 4-bit weights of all experts in full to ``out`` [E, n, k], whose matrices lie evenly apart."""
+    if state.quant_type == "nf4" and (kernels := _triton(out)):
+        kernels.unpack_nf4(weight, state, out)
+        return
+    from bitsandbytes.functional import dequantize_4bit
+
+    out.copy_(dequantize_4bit(weight, state).view(out.shape))
+
+
+def gather_rows(x: Tensor, index: Tensor, out: Tensor) -> None:
+    """Write the rows ``index`` [S] of ``x`` [T, h] to ``out`` [S, h]."""
+    if kernels := _triton(x):
+        kernels.gather_rows(x, index, out)
+        return
+    out.copy_(x[index])
+
+
+def combine_rows(x: Tensor, positions: Tensor, weights: Tensor | None, out: Tensor) -> None:
+    """Write to ``out`` [T, h] the sums of rows ``positions`` [T, c] of ``x``, times ``weights`` [T, c] if given."""
+    if kernels := _triton(x):
+        kernels.combine_rows(x, positions, weights, out)
+        return
+    rows = x[positions].float()
+    out.copy_((rows if weights is None else rows * weights.float()[..., None]).sum(1).to(out.dtype))
+
+
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``x`` [n, k] in 8-bit floating point (e4m3), each row's largest value as 448, and the rows' scales.
 

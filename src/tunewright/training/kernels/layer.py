@@ -12,6 +12,7 @@ from torch import Tensor
 from tunewright.models.memory_plan import LEVELS
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import Scores, Segments, attend
+from tunewright.training.kernels.experts import ExpertGroup, ExpertMLP
 from tunewright.training.kernels.linear import LinearGroup
 
 # What a layer keeps for its backward pass: each level adds to those before it; the rest is recomputed.
@@ -24,6 +25,19 @@ class Norm:
 
     weight: Tensor
     eps: float
+
+
+@dataclass
+class DenseMLP:
+    """The linear layers of a gated MLP."""
+
+    gate_up: LinearGroup
+    down: LinearGroup
+
+    @property
+    def groups(self) -> tuple[LinearGroup, ...]:
+        """The groups of linear layers in order."""
+        return self.gate_up, self.down
 
 
 @dataclass
@@ -44,8 +58,7 @@ class DecoderLayer:
 
     qkv: LinearGroup
     out: LinearGroup
-    gate_up: LinearGroup
-    down: LinearGroup
+    mlp: DenseMLP | ExpertMLP
     attention_norm: Norm | None
     mlp_norm: Norm | None
     heads: elementwise.Heads
@@ -60,9 +73,14 @@ class DecoderLayer:
     keep: int = KEEP_PRODUCTS
 
     @property
-    def groups(self) -> tuple[LinearGroup, ...]:
+    def groups(self) -> tuple[LinearGroup | ExpertGroup, ...]:
         """The groups of linear layers in order."""
-        return self.qkv, self.out, self.gate_up, self.down
+        return self.qkv, self.out, *self.mlp.groups
+
+    @property
+    def input_spare(self) -> int:
+        """Number of columns that the gradient of the layer's output needs beside its values."""
+        return self.mlp.down.grad_spare if isinstance(self.mlp, DenseMLP) else 0
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -92,7 +110,8 @@ class Activations:
         attended: attention's output, [T, query heads × size].
         attention_out: its product, [T, h], which the norm behind attention reads.
         middle: the stream between attention and MLP, [T, h].
-        gate_up: the MLP's gate and up, [T, 2f + spare].
+        routing: where the tokens go in an MLP of experts.
+        gate_up: the MLP's gate and up, [T, 2f + spare]; of experts, of their sorted rows.
         mlp_out: the MLP's product, [T, h], which the norm behind the MLP reads.
         inner: A x of each group of linear layers, [T, r].
         inputs: the x themselves where they are kept, [T, k].
@@ -103,6 +122,7 @@ class Activations:
     attended: Any = None
     attention_out: Any = None
     middle: Any = None
+    routing: Any = None
     gate_up: Any = None
     mlp_out: Any = None
     inner: dict[str, Tensor] = field(default_factory=dict)
@@ -129,16 +149,18 @@ def forward(layer: DecoderLayer, x: Tensor, row: RowContext, gradient: bool) -> 
     else:
         out = _added(layer, None, out, kept.middle)
     if keep < KEEP_MLP:
-        kept.gate_up = None
+        kept.gate_up = kept.routing = None
     return out, kept if keep >= KEEP_ATTENTION else Activations()
 
 
 def _mlp_product(layer: DecoderLayer, kept: Activations, keep_input: bool) -> Tensor:
     """Return the MLP's last product, [T, h]."""
-    columns = layer.down.num_in
-    wide = _wide(kept.gate_up, columns, layer.down.spare)
-    elementwise.gated(kept.gate_up, wide[:, :columns], layer.activation)
-    return kept.product("down", layer.down, wide, keep_input)
+    if isinstance(layer.mlp, ExpertMLP):
+        return layer.mlp.output(kept.gate_up, kept.routing, layer.activation)
+    down = layer.mlp.down
+    wide = _wide(kept.gate_up, down.num_in, down.spare)
+    elementwise.gated(kept.gate_up, wide[:, : down.num_in], layer.activation)
+    return kept.product("down", down, wide, keep_input)
 
 
 def _added(layer: DecoderLayer, norm: Norm | None, out: Tensor, stream: Tensor) -> Tensor:
@@ -206,9 +228,9 @@ def _norm(norm: Norm | None, x: Tensor, out: Tensor) -> None:
 
 def _gate_up(layer: DecoderLayer, kept: Activations, keep: int, x: Tensor = None) -> None:
     """Compute ``kept.gate_up`` from ``kept.middle``, which with ``x`` is still attention's product alone."""
-    norm, group, middle = layer.mlp_norm, layer.gate_up, kept.middle
+    norm, mlp, middle = layer.mlp_norm, layer.mlp, kept.middle
     hidden = middle.shape[1]
-    normed = _wide(middle, hidden, group.spare)
+    normed = _wide(middle, hidden, mlp.gate_up.spare if isinstance(mlp, DenseMLP) else 0)
     if x is not None and norm is not None and layer.attention_after is None and layer.residual == 1:
         elementwise.rms_norm(middle, norm.weight, norm.eps, normed[:, :hidden], x, middle)
     else:
@@ -216,7 +238,11 @@ def _gate_up(layer: DecoderLayer, kept: Activations, keep: int, x: Tensor = None
             kept.attention_out = middle if layer.attention_after is not None else None
             kept.middle = _added(layer, layer.attention_after, middle, x)
         _norm(norm, kept.middle, normed[:, :hidden])
-    kept.gate_up = kept.product("gate_up", group, normed, keep >= KEEP_PRODUCTS, group.grad_spare)
+    if isinstance(mlp, ExpertMLP):
+        kept.routing = mlp.route(normed)
+        kept.gate_up = mlp.hidden(normed, kept.routing)
+    else:
+        kept.gate_up = kept.product("gate_up", mlp.gate_up, normed, keep >= KEEP_PRODUCTS, mlp.gate_up.grad_spare)
 
 
 def backward(
@@ -248,9 +274,12 @@ def _mlp_backward(layer: DecoderLayer, kept: Activations, grad: Tensor, factors:
     """Return the gradient of ``kept.middle`` as the first columns of a wider tensor; fill in the factors'."""
     if layer.mlp_after is not None and kept.mlp_out is None:
         kept.mlp_out = _mlp_product(layer, kept, keep_input=True)
-    wide = _before_added(layer, layer.mlp_after, kept.mlp_out, grad, layer.down.grad_spare)
+    wide = _before_added(layer, layer.mlp_after, kept.mlp_out, grad, layer.input_spare)
     kept.mlp_out = None
-    active, inner_grad = layer.down.input_gradient(wide)
+    if isinstance(layer.mlp, ExpertMLP):
+        return _experts_backward(layer, layer.mlp, kept, grad, wide, factors)
+    down, first = layer.mlp.down, layer.mlp.gate_up
+    active, inner_grad = down.input_gradient(wide)
     gate_up, kept.gate_up = kept.gate_up, None
     product = kept.inputs.pop("down", None)
     again = product is None
@@ -258,15 +287,34 @@ def _mlp_backward(layer: DecoderLayer, kept: Activations, grad: Tensor, factors:
     if product is None:
         product = active
     if "down" not in kept.inner:  # recomputed up to here: the down product itself is not needed
-        kept.inner["down"] = layer.down.inner(product)
-    factors["down"] = layer.down.factor_gradients(wide, product, kept.inner.pop("down"), inner_grad)
+        kept.inner["down"] = down.inner(product)
+    factors["down"] = down.factor_gradients(wide, product, kept.inner.pop("down"), inner_grad)
     del active, product, wide
-    lower, inner_grad = layer.gate_up.input_gradient(gate_up)
+    lower, inner_grad = first.input_gradient(gate_up)
     hidden = grad.shape[1]
     out = _wide(grad, hidden, layer.out.grad_spare)
     normed = _norm_backward(layer.mlp_norm, lower, kept.middle, kept.inputs.pop("gate_up", None), grad, out[:, :hidden])
-    factors["gate_up"] = layer.gate_up.factor_gradients(gate_up, normed, kept.inner.pop("gate_up"), inner_grad)
+    factors["gate_up"] = first.factor_gradients(gate_up, normed, kept.inner.pop("gate_up"), inner_grad)
     kept.middle = None
+    return out
+
+
+def _experts_backward(
+    layer: DecoderLayer,
+    mlp: ExpertMLP,
+    kept: Activations,
+    grad: Tensor,
+    upper: Tensor,
+    factors: dict[str, list[Tensor]],
+) -> Tensor:
+    """Return what ``_mlp_backward`` returns, for experts and the gradient ``upper`` [T, h] of their output."""
+    hidden = grad.shape[1]
+    normed, out = _wide(grad, hidden, 0), _wide(grad, hidden, layer.out.grad_spare)
+    _norm(layer.mlp_norm, kept.middle, normed)
+    lower, *gradients = mlp.backward(normed, kept.routing, kept.gate_up, upper, layer.activation)
+    factors["gate_up"], factors["down"] = gradients
+    _norm_backward(layer.mlp_norm, lower, kept.middle, normed, grad, out[:, :hidden])
+    kept.middle = kept.gate_up = kept.routing = None
     return out
 
 
@@ -325,7 +373,7 @@ def _attention_backward(
     out = None
     if with_input:
         # As wide as the layer before needs it, which saves that layer a copy.
-        out = _wide(x, hidden, layer.down.grad_spare)[:, :hidden]
+        out = _wide(x, hidden, layer.input_spare)[:, :hidden]
         normed = _norm_backward(layer.attention_norm, lower, x, normed, stream, out)
     elif normed is None:
         normed = torch.empty_like(x)

@@ -243,7 +243,7 @@ def _token_logps(
 
 @triton.jit
 def _unpack_nf4(
-    packed, scales, scale_table, outer_scales, offset, table, out, s_out, columns, num_bytes,
+    packed, scales, scale_table, outer_scales, offset, table, out, s_out, columns, num_bytes, rows, skipped,
     NESTED: tl.constexpr, SCALED: tl.constexpr, OUTER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -257,9 +257,34 @@ def _unpack_nf4(
         scale = inner * tl.load(outer_scales + block // OUTER, mask=inside, other=0.0) + tl.load(offset)
     first = tl.load(table + (codes >> 4), mask=inside, other=0.0) * scale
     second = tl.load(table + (codes & 15), mask=inside, other=0.0) * scale
-    cell = out + (element // columns) * s_out + element % columns
+    row = element // columns
+    cell = out + (row + row // rows * skipped) * s_out + element % columns
     tl.store(cell, first.to(out.dtype.element_ty), mask=inside)
     tl.store(cell + 1, second.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gather_rows(x, index, out, s_x, s_out, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    source = tl.load(index + row)
+    tl.store(out + row * s_out + at, tl.load(x + source * s_x + at, mask=at < n), mask=at < n)
+
+
+@triton.jit
+def _combine_rows(
+    x, positions, weights, out, s_x, s_out, n, CHOICES: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for choice in range(CHOICES):
+        source = tl.load(positions + row * CHOICES + choice)
+        values = tl.load(x + source * s_x + at, mask=at < n, other=0.0).to(tl.float32)
+        if WEIGHTED:
+            values *= tl.load(weights + row * CHOICES + choice).to(tl.float32)
+        total += values
+    tl.store(out + row * s_out + at, total.to(out.dtype.element_ty), mask=at < n)
 
 
 @triton.jit
@@ -382,14 +407,31 @@ def token_logps(logits: Tensor, targets: Tensor, logps: Tensor, gradient: float,
 
 
 def unpack_nf4(weight: Tensor, state: Any, out: Tensor) -> None:
+    """Unpack to one matrix [n, k], or to matrices [E, n, k] that lie evenly apart."""
+    rows, skipped = out.shape[-2], out.stride(0) // out.stride(1) - out.shape[1] if out.dim() == 3 else 0
     nested = state.nested
     outer: Any = state.state2 if nested else None
     num_bytes = weight.numel()
     _unpack_nf4[(triton.cdiv(num_bytes, 2048),)](
         weight, state.absmax, outer.code if nested else state.absmax, outer.absmax if nested else state.absmax,
-        state.offset if nested else state.absmax, state.code, out, out.stride(0), out.shape[1], num_bytes,
+        state.offset if nested else state.absmax, state.code, out, out.stride(-2), out.shape[-1], num_bytes,
+        rows, skipped,
         NESTED=nested, SCALED=state.blocksize, OUTER=outer.blocksize if nested else 1, BLOCK=2048, num_warps=8,
         enable_fp_fusion=False,  # the scales are rounded as in bitsandbytes: to the same bits
+    )  # fmt: skip
+
+
+def gather_rows(x: Tensor, index: Tensor, out: Tensor) -> None:
+    n = x.shape[1]
+    _gather_rows[(len(index), triton.cdiv(n, 2048))](x, index, out, x.stride(0), out.stride(0), n, BLOCK=2048)
+
+
+def combine_rows(x: Tensor, positions: Tensor, weights: Tensor | None, out: Tensor) -> None:
+    tokens, choices = positions.shape
+    n = x.shape[1]
+    _combine_rows[(tokens, triton.cdiv(n, 2048))](
+        x, positions, positions if weights is None else weights.contiguous(), out, x.stride(0), out.stride(0), n,
+        CHOICES=choices, WEIGHTED=weights is not None, BLOCK=2048,
     )  # fmt: skip
 
 
