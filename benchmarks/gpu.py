@@ -44,6 +44,9 @@ OURS = (
     ("gemma-2-2B", "chat", "as planned", {}, 0),
     ("phi-4-mini", "chat", "as planned", {}, 0),
     ("phi-4-mini", "chat", "plain path", {"kernels": "off"}, 0),
+    ("qwen3-moe-12", "chat", "as planned", {}, 0),
+    ("granite-moe-3B", "chat", "as planned", {}, 0),
+    ("qwen3-30B-A3B", "chat", "attention alone, 23.5 GiB card", {"targets": ("attention",)}, 23.5),
 )
 PEERS = (
     ("8B", "packed2k", "trl_best_nogc"),
@@ -73,14 +76,11 @@ def measure_ours(number: int) -> dict:
         attention._is_ampere = lambda device: False  # as on a T4: grouped heads and several lengths have no kernel
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.backends.cuda.enable_flash_sdp(False)
-    if gib:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
     of_model = {key: changes[key] for key in ("fp8", "compute") if key in changes}
     of_training = {"batch_size": size, "max_tokens": 2048}
     of_training |= {key: value for key, value in changes.items() if key not in (*of_model, "kept")}
     path, optimizer, settings, capacity, why, predicted = prepare(
-        shape, device, of_model, of_training, changes.get("kept")
+        shape, device, of_model, of_training, changes.get("kept"), gib
     )
     data = paired_examples(4 * size) if workload == "dpo" else examples(workload, 4 * size)
     objective = NEXT_TOKEN

@@ -105,9 +105,12 @@ def _make_other(name: str, device: str, dtype: Any, quantize: bool) -> Any:
         for key, linear in list(parent.named_children()):
             if type(linear) is torch.nn.Linear:
                 setattr(parent, key, _packed(linear, dtype, device))
-    model.config.use_cache = False
     if quantize:
+        from tunewright.models.experts import quantize_experts
+
+        quantize_experts(model, "nf4-double", device)
         model.is_loaded_in_4bit = True
+    model.config.use_cache = False
     return model.requires_grad_(False)
 
 

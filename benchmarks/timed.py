@@ -9,11 +9,12 @@ from typing import Any
 
 
 def prepare(
-    shape: str, device: str, model: dict, training: dict, kept: int | None = None
+    shape: str, device: str, model: dict, training: dict, kept: int | None = None, gib: float = 0
 ) -> tuple[Any, Any, Any, Any, str, float]:
     """Return (path, optimizer, loop settings, capacity, why, predicted bytes) for these settings of a recipe.
 
-    ``kept`` replaces the planned number of kept activations; 0 recomputes all of them.
+    ``kept`` replaces the planned number of kept activations; 0 recomputes all of them. ``gib`` cuts the GPU to that
+    much memory as soon as the base is made.
     """
     import torch
     from shapes import config_of, make_base
@@ -38,6 +39,9 @@ def prepare(
     adapted = attach_adapter(make_base(shape, device, dtype), recipe.training, 0).train()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
+        if gib:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
         torch.cuda.reset_peak_memory_stats()
     path = choose_path(recipe, adapted, device)
     capacity, why = first_capacity(recipe, path, device, dtype)

@@ -8,8 +8,10 @@ from support.families import MORE, logits_of, make_family
 from tunewright.errors import ModelError
 from tunewright.models import loading
 from tunewright.models.coverage import check_coverage
-from tunewright.models.experts import expert_modules, obstacle, packed_parameter
+from tunewright.models.experts import check_experts, expert_modules, packed_parameter
+from tunewright.models.hardware import Shape
 from tunewright.models.loading import attach_adapter, load_adapter, load_base, save_adapter
+from tunewright.models.memory_plan import require_room
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
@@ -99,9 +101,51 @@ def test_what_is_not_covered_is_named(folder, monkeypatch):
         ({}, {}, ""),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_loaded(model, training, cause):
+def test_what_cannot_be_done_is_refused_before_anything_is_loaded(model, training, cause):
     recipe = Recipe(model=ModelSettings(base="x", **model), training=TrainingSettings(**training))
-    reason, _ = obstacle(recipe, {"num_experts": 8})
-    assert cause in reason
-    assert bool(reason) == bool(cause)
-    assert obstacle(recipe, {}) == ("", "")
+    check_experts(recipe, {"model_type": "qwen3"})
+    if cause:
+        with pytest.raises(ModelError, match=cause):
+            check_experts(recipe, {"model_type": "qwen3_moe", "num_experts": 8})
+    else:
+        check_experts(recipe, {"model_type": "qwen3_moe", "num_experts": 8})
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "cause"),
+    [
+        ({}, {}, "'gpt_oss' are not quantized"),
+        ({"quantization": "none"}, {}, "'gpt_oss' get no adapter"),
+    ],
+)
+def test_experts_of_other_kinds_stay_as_they_are_only_if_the_recipe_says_so(model, training, cause):
+    config = {"model_type": "gpt_oss", "num_local_experts": 4}
+    with pytest.raises(ModelError, match=cause):
+        check_experts(Recipe(model=ModelSettings(base="x", **model), training=TrainingSettings(**training)), config)
+    attention = TrainingSettings(targets=("attention",))
+    check_experts(Recipe(model=ModelSettings(base="x", quantization="none"), training=attention), config)
+
+
+@pytest.mark.parametrize("targets", [("all-linear",), ("attention",)])
+def test_the_plan_counts_every_weight(folder, targets):
+    model = attach_adapter(base_of(folder, "none"), TrainingSettings(rank=4, targets=targets), 0)
+    shape = Shape.of(model.config.to_dict())
+    frozen = [
+        parameter for parameter in model.base_model.model.model.layers.parameters() if not parameter.requires_grad
+    ]
+    router = shape.layers * shape.experts * shape.hidden
+    assert shape.block_weights == sum(part.numel() for part in frozen if part.dim() > 1) - router
+    assert shape.adapter_weights(4, targets == ("attention",)) == sum(p.numel() for p in trainable(model).values())
+
+
+def test_a_base_that_cannot_fit_is_refused_with_the_figures():
+    config = {
+        "model_type": "qwen3_moe", "hidden_size": 2048, "moe_intermediate_size": 768, "intermediate_size": 6144,
+        "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+        "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "tie_word_embeddings": False,
+    }  # fmt: skip
+    shape, model = Shape.of(config), ModelSettings(base="30B-A3B")
+    assert 30.2e9 < shape.block_weights + shape.vocabulary_weights < 30.8e9
+    with pytest.raises(ModelError, match=r"takes at least 2\d\.\d of 24\.0 GiB"):
+        require_room(Recipe(model=model, training=TrainingSettings(rank=16)), shape, 24 * 2**30)
+    require_room(Recipe(model=model, training=TrainingSettings(targets=("attention",))), shape, 24 * 2**30)

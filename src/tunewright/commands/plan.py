@@ -16,7 +16,7 @@ from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.base_contents import require_base
 from tunewright.models.data_sources import chat_paths, exam_name, exam_path
 from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
-from tunewright.models.memory_plan import Choice, MemoryEstimate, choose, describe_choice, predict_memory
+from tunewright.models.memory_plan import Choice, MemoryEstimate, choose, describe_choice, predict_memory, require_room
 from tunewright.models.source import folder_at_hand, model_folder, read_config
 from tunewright.models.student import with_stored_quantization
 from tunewright.recipe import Recipe
@@ -445,6 +445,8 @@ def _predicted(recipe: Recipe, shape: Shape) -> tuple[Choice, MemoryEstimate, st
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     why_not = plain_path_reason(recipe)
+    if device != "cpu" and not recipe.model.sharded:
+        require_room(recipe, shape, free_bytes(device))
     choice = choose(recipe, shape, free_bytes(device), not why_not, device != "cpu")
     return choice, predict_memory(recipe, shape, choice, not why_not), why_not
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunewright.errors import ModelError
 from tunewright.models.base_folder import check_folder
 from tunewright.models.chat_template import load_tokenizer, render
+from tunewright.models.experts import check_experts
 from tunewright.models.loading import missing_weights, quiet_libraries
 from tunewright.models.model_files import reading_model
 from tunewright.models.pickled_weights import pickled_files
@@ -44,6 +45,7 @@ def require_base(recipe: Recipe, fetch: bool = True) -> None:
     folder = locate(base, recipe.folder, trained=True) if fetch else folder_at_hand(base, recipe.folder)
     if folder is None:
         return
+    check_experts(recipe, read_config(folder))
     name = base if folder_at_hand(base, recipe.folder) is None else ""
     _check(folder, name, identity(str(folder)), recipe.model.added_tokens)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,8 @@ def _unadapted(base: Module, training: TrainingSettings, no_adapter: str) -> Ite
         wrapped = {id(module) for _, module in _wrapped_parameters(base)}
         for name, module in _layers(base):
             linear = type(module).__name__ in (*_QUANTIZED, "Linear") and "lora_" not in name
+            if no_adapter and re.fullmatch(no_adapter, name):
+                continue
             if linear and not isinstance(module, BaseTunerLayer) and id(module) not in covered:
                 yield name
         yield from (name for name, module in expert_modules(base) if id(module) not in wrapped)

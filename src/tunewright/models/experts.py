@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tunewright.errors import ModelError
+from tunewright.models.families import FAMILIES, shape_of
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
@@ -29,6 +32,12 @@ def expert_width(shape: Mapping[str, Any]) -> int:
     return next(int(shape[key]) for key in _WIDTHS if shape.get(key))
 
 
+def trains_experts(kind: str) -> bool:
+    """Return whether the experts of a kind of models are quantized and adapted."""
+    layers = FAMILIES[kind].layers if kind in FAMILIES else None
+    return layers is not None and layers.experts is not None
+
+
 def expert_modules(model: Module) -> Iterator[tuple[str, Module]]:
     """Yield each module that holds experts, by its name in the model."""
     for name, module in model.named_modules():
@@ -48,25 +57,39 @@ def expert_targets(model: Module) -> list[str]:
     return [f"{end}.{parameter}" for end in sorted(ends) for parameter in PARAMETERS]
 
 
-def obstacle(recipe: Recipe, shape: Mapping[str, Any]) -> tuple[str, str]:
-    """Return why a base of experts cannot be trained as a recipe says, and what to change; empty if it can.
+def check_experts(recipe: Recipe, config: Mapping[str, Any]) -> None:
+    """Refuse a base of experts that cannot be trained as a recipe says, before anything of it is loaded.
 
     Args:
         recipe: its model and training sections.
-        shape: the config of the language model.
+        config: the base's config.json.
+
+    Raises:
+        ModelError: it names what cannot be done.
     """
+    if not num_experts(shape_of(config)):
+        return
+    kind = str(config.get("model_type", ""))
+    if cause := _obstacle(recipe, trains_experts(kind), kind):
+        raise ModelError(f"{recipe.model.base} is a mixture of experts, and cannot be trained so", *cause)
+
+
+def _obstacle(recipe: Recipe, trained: bool, kind: str) -> tuple[str, str] | None:
+    """Return why not, and what to change; ``trained``: whether experts of this kind are quantized and adapted."""
     training, quantization = recipe.training, recipe.model.quantization
-    if not num_experts(shape):
-        return "", ""
     if quantization == "int8":
         return "experts are quantized to NF4 only, not to int8", 'set model.quantization = "nf4-double"'
+    if quantization != "none" and not trained:
+        return f"experts of the kind {kind!r} are not quantized", 'set model.quantization = "none"'
     if recipe.model.sharded and quantization != "none":
         return "quantized experts are not spread over several GPUs", "set model.sharded = false"
     if recipe.model.fp8:
         return "8-bit gradients do not cover experts", "set model.fp8 = false"
     if training.method == "full" or training.targets == ("attention",):
-        return "", ""
+        return None
     attention = 'set training.targets = ["attention"]'
+    if not trained:
+        return f"experts of the kind {kind!r} get no adapter", attention
     if training.method == "dora":
         return "experts are adapted by LoRA only, not by DoRA", f"{attention}, or training.method"
     if training.dropout:
@@ -74,7 +97,7 @@ def obstacle(recipe: Recipe, shape: Mapping[str, Any]) -> tuple[str, str]:
     parts = {"gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3"} & set(training.targets)
     if parts:
         return f"experts are adapted as a whole, not {sorted(parts)[0]} alone", 'set training.targets = ["all-linear"]'
-    return "", ""
+    return None
 
 
 def packed_parameter(module: Module, name: str) -> tuple[Tensor, Any]:

@@ -162,6 +162,8 @@ PLAIN_KINDS: Mapping[str, Family] = {
     "glm4": replace(_OTHER, examples="GLM-4"),
     "cohere2": replace(_OTHER, examples="Command R7B, Command A"),
     "seed_oss": replace(_OTHER, examples="Seed-OSS"),
+    # Its experts have biases and its attention sinks: it trains in 16 bit, with adapters on attention.
+    "gpt_oss": replace(_OTHER, examples="gpt-oss"),
     "apertus": replace(_OTHER, examples="Apertus"),
     "arcee": replace(_OTHER, examples="Arcee AFM"),
 }

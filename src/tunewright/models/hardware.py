@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tunewright.models.experts import expert_width, num_experts
 from tunewright.models.families import FAMILIES, complete_shape_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Shape:
         query: width of all query heads together.
         key_value: width of all key heads together, which is that of the value heads.
         after_norms: whether attention and MLP have a norm behind them, whose inputs are kept too.
+        experts: of a sparse MLP, each as wide as ``intermediate``; 0 for a dense one.
+        chosen: the experts of each token.
     """
 
     block_weights: int
@@ -53,6 +56,8 @@ class Shape:
     key_value: int
     vocabulary: int
     after_norms: bool = False
+    experts: int = 0
+    chosen: int = 1
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
@@ -67,8 +72,9 @@ class Shape:
         head_size = int(shape.get("head_dim") or hidden // heads)
         query = heads * head_size
         key_value = int(shape.get("num_key_value_heads") or heads) * head_size
-        intermediate, vocabulary = _mean(shape["intermediate_size"]), int(shape["vocab_size"])
-        block = 2 * hidden * (query + key_value) + 3 * hidden * intermediate
+        experts, vocabulary = num_experts(shape), int(shape["vocab_size"])
+        intermediate = expert_width(shape) if experts else _mean(shape["intermediate_size"])
+        block = 2 * hidden * (query + key_value) + max(1, experts) * 3 * hidden * intermediate
         tied = bool(shape.get("tie_word_embeddings") or config.get("tie_word_embeddings"))
         family = FAMILIES.get(str(config.get("model_type", "")))
         return cls(
@@ -81,18 +87,37 @@ class Shape:
             key_value,
             vocabulary,
             bool(family and family.layers and family.layers.norms[1]),
+            experts,
+            int(shape.get("num_experts_per_tok") or 1) if experts else 1,
         )
 
     @property
     def linear_weights(self) -> tuple[int, int, int, int]:
-        """Numbers of weights of a layer's linear parts: into attention, out of it, into the MLP, out of it."""
-        hidden, inner = self.hidden, self.intermediate
+        """Numbers of weights of a layer that a token meets: into attention, out of it, into the MLP, out of it."""
+        hidden, inner = self.hidden, self.intermediate * self.chosen
         return hidden * (self.query + 2 * self.key_value), self.query * hidden, 2 * hidden * inner, inner * hidden
 
-    def adapter_weights(self, rank: int) -> int:
-        """Return the number of weights of a LoRA adapter of this rank on all linear parts of the layers."""
+    @property
+    def expert_weights(self) -> int:
+        """Number of weights of all experts of all layers."""
+        return self.layers * self.experts * 3 * self.hidden * self.intermediate
+
+    @property
+    def largest_product(self) -> int:
+        """Number of weights of the largest of a layer's products, all experts together."""
+        into, out, up, down = self.linear_weights
+        return max(into, out, up // self.chosen * max(1, self.experts), down // self.chosen * max(1, self.experts))
+
+    def adapter_weights(self, rank: int, attention_only: bool = False) -> int:
+        """Return the number of weights of a LoRA adapter of this rank on all linear parts of the layers.
+
+        An expert's gate and factor share a matrix, and so one pair of factors.
+        """
         attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
-        return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
+        mlp = 3 * (self.hidden + self.intermediate)
+        if self.experts:
+            mlp = self.experts * (2 * self.hidden + 3 * self.intermediate)
+        return rank * self.layers * (attention + (0 if attention_only else mlp))
 
     def flops_per_token(self, full: bool, checkpointing: bool, teacher: float = 0.0) -> float:
         """Return the operations per trained token, without attention's scores (Kaplan et al. 2020, sec. 2.1).
@@ -100,7 +125,7 @@ class Shape:
         Per weight: 2 forward, 2 for the gradient of the inputs, 2 more if the weights themselves are trained, and 2
         more if the forward pass is recomputed. For each of the ``teacher`` tokens beside it: 2 forward.
         """
-        weights = self.block_weights + self.vocabulary * self.hidden
+        weights = self.layers * sum(self.linear_weights) + self.vocabulary * self.hidden
         return float(weights * (4 + 2 * full + 2 * checkpointing + 2 * teacher))
 
 

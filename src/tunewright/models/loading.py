@@ -17,8 +17,8 @@ from tunewright import distributed
 from tunewright.errors import ModelError, cause_of, is_lack_of_memory
 from tunewright.models.adapter_files import check_adapter
 from tunewright.models.base_folder import check_config, folder_kind
-from tunewright.models.experts import adapting, expert_targets, num_experts, quantize_experts
-from tunewright.models.families import family_of, shape_of
+from tunewright.models.experts import adapting, expert_targets, quantize_experts, trains_experts
+from tunewright.models.families import family_of
 from tunewright.models.model_files import folder_fault, reading_model
 from tunewright.models.source import read_config
 from tunewright.models.stored_quantization import compute_in, stored_nf4
@@ -148,7 +148,7 @@ def load_base(
     quantized = quantization != "none" and not stored
     extra = {"quantization_config": quantization_config(quantization, dtype)} if quantized else {}
     # transformers quantizes linear layers alone: experts are quantized here, one parameter after the other.
-    sparse = quantized and quantization != "int8" and num_experts(shape_of(config)) > 0
+    sparse = quantized and quantization != "int8" and trains_experts(str(config.get("model_type", "")))
     with reading_model("base model", folder, "download the model again, or check the installation: tunewright doctor"):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -238,7 +238,8 @@ def attach_adapter(
         return model.requires_grad_(True)
     family = family_of(model.config.to_dict())
     targets: str | list[str] = list(settings.targets)
-    parameters = expert_targets(model) if settings.targets == ("all-linear",) else []
+    adapted = settings.targets == ("all-linear",) and trains_experts(model.config.model_type)
+    parameters = expert_targets(model) if adapted else []
     if parameters:  # by name: peft would take "all-linear" of such a model for its router too
         targets = list(family.attention_layers)
     elif settings.targets == ("all-linear",):

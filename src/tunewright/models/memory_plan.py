@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tunewright.errors import ModelError
 from tunewright.models.hardware import Shape
 from tunewright.recipe import Recipe
 
@@ -67,6 +68,8 @@ def _level_values(shape: Shape) -> tuple[int, int, int]:
     """Return the number of values per token that a layer keeps at each level."""
     after = shape.hidden * shape.after_norms
     attention = 2 * (shape.query + shape.key_value) + shape.hidden + after
+    if shape.experts:  # the inputs of their products are gathered again
+        return attention, 2 * shape.intermediate * shape.chosen + after, shape.hidden
     return attention, 2 * shape.intermediate + after, 2 * shape.hidden + shape.intermediate
 
 
@@ -82,20 +85,22 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     settings, tokens = recipe.training, choice.tokens
     full = settings.method == "full"
     weights = shape.block_weights + shape.vocabulary_weights
-    adapter = shape.adapter_weights(settings.rank)
+    adapter = shape.adapter_weights(settings.rank, settings.targets == ("attention",))
     base = shape.block_weights * _BITS[recipe.model.quantization] / 8 + shape.vocabulary_weights * 2
     trained = (weights if full else adapter) * ((4 if full else 8) + _STATE_BYTES[settings.optimizer])
     if not fast:
         # Per layer and token, 16 bit: what autograd keeps of two norms (in 32 bit), seven linear layers, attention
         # with its keys and values repeated per query head, and the gated MLP.
-        layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate
+        layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate * shape.chosen
         values = layer * shape.layers if choice.kept else 2 * shape.hidden * shape.layers + layer
         return MemoryEstimate(
             4 * weights if full else base, trained, float(values * tokens), 8.0 * shape.vocabulary * tokens
         )
     per_weight = 2 * choice.cached + recipe.model.fp8
-    copies = shape.block_weights * per_weight + (0 if choice.cached else 2 * max(shape.linear_weights))
-    live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate
+    unpacked = 0 if choice.cached and not shape.experts else 2 * shape.largest_product
+    copies = (shape.block_weights - shape.expert_weights) * per_weight + unpacked
+    live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate * shape.chosen
+    live += 3 * shape.hidden * shape.chosen if shape.experts else 0  # rows sorted by expert
     levels = zip(levels_of(shape.layers, choice.kept), _level_values(shape), strict=True)
     values = shape.layers * shape.hidden + sum(count * size for count, size in levels) + live
     # A head in which new tokens are trained is not computed in chunks.
@@ -105,6 +110,31 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     return MemoryEstimate(base + copies, trained + 3.0 * adapter, 2.0 * values * tokens, logits)
 
 
+def require_room(recipe: Recipe, shape: Shape | None, free: float) -> None:
+    """Refuse a training whose base and adapter alone take more memory than there is.
+
+    Args:
+        recipe: its quantization, rank, targets and optimizer.
+        shape: of the base; None if unknown.
+        free: available memory of the GPU in bytes.
+
+    Raises:
+        ModelError: it names the figures.
+    """
+    if shape is None:
+        return
+    memory = predict_memory(recipe, shape, Choice(_SMALL_ROW, 0), fast=True)
+    needed = memory.base + memory.trained + _CONTEXT_BYTES
+    if needed <= free:
+        return
+    base, trained = memory.base / 2**30, memory.trained / 2**30
+    raise ModelError(
+        f"{recipe.model.base} does not fit the GPU: it takes at least {needed / 2**30:.1f} of {free / 2**30:.1f} GiB",
+        f"the base takes {base:.1f} GiB, what is trained with its optimizer {trained:.1f} GiB, before any activations",
+        'use a smaller base or training.rank, training.optimizer = "adamw-8bit", or training.targets = ["attention"]',
+    )
+
+
 def step_cost(shape: Shape, choice: Choice) -> float:
     """Return the cost of the fast path in operations per token: products, recomputation, unpacking, launches."""
     into, out, up, down = shape.linear_weights
@@ -112,7 +142,8 @@ def step_cost(shape: Shape, choice: Choice) -> float:
     attention, mlp, products = (shape.layers - count for count in levels_of(shape.layers, choice.kept))
     again = attention * 2.0 * (into + out) + mlp * 2.0 * up + products * _PRODUCTS_AGAIN * 4 * per_layer
     passes = 2 + again / (2.0 * shape.layers * per_layer)
-    unpacking = 0.0 if choice.cached else passes * _UNPACKING * shape.block_weights
+    unpacked = shape.expert_weights if choice.cached else shape.block_weights
+    unpacking = passes * _UNPACKING * unpacked
     return shape.flops_per_token(False, False) + again + (unpacking + _LAUNCHES * shape.layers) / choice.tokens
 
 

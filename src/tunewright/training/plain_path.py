@@ -126,6 +126,8 @@ def _configs_by_lengths(base: Module) -> tuple[Any, ...]:
     config = base.config.get_text_config()
     if not type(base)._can_set_attn_implementation() or getattr(config, "attention_dropout", None):
         return ()
+    if any(hasattr(part, "sinks") for part in base.modules()):  # gpt-oss: scores that no token receives
+        return ()
     from transformers import AttentionInterface
 
     AttentionInterface.register(BY_LENGTHS, _attention)
@@ -155,7 +157,7 @@ def _attention(
         scaling: factor of the scores.
         sliding_window: how many tokens a token sees.
         softcap: soft cap of the scores.
-        rest: settings of other implementations; a sink of attention (gpt-oss) is one that changes the result.
+        rest: settings of other implementations.
 
     Returns:
         [1, T, heads, size], and no weights.
@@ -163,8 +165,8 @@ def _attention(
     from tunewright.training.kernels.attention import Scores, attend
 
     row = _ROW.get()
-    if row is None or attention_mask is not None or rest.get("s_aux") is not None:
-        raise NotImplementedError("attention by lengths has no masks and no sinks")
+    if row is None or attention_mask is not None:
+        raise NotImplementedError("attention by lengths has no masks")
     scores = Scores(scaling or 0.0, sliding_window or 0, softcap or 0.0)
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return attend(query, key, value, row.segments, scores)[None], None

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tunewright import console
 from tunewright.distributed import Processes, processes
 from tunewright.errors import TrainingError
+from tunewright.models.coverage import check_coverage
+from tunewright.models.experts import check_experts
+from tunewright.models.families import family_of
+from tunewright.models.hardware import free_bytes
 from tunewright.models.loading import attach_adapter, compute_dtype, pick_device, save_adapter
+from tunewright.models.memory_plan import require_room
+from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Chunk, Document, PreferencePair, Sample, SplitEntry, StageSummary, digest
@@ -31,7 +37,7 @@ from tunewright.training.objectives import NEXT_TOKEN, Objective, distillation, 
 from tunewright.training.packing import Example, collate, pack
 from tunewright.training.placebo import shuffled_records
 from tunewright.training.plain_path import PlainPath
-from tunewright.training.profiling import Plan, first_capacity, prove
+from tunewright.training.profiling import Plan, base_shape, first_capacity, prove
 from tunewright.training.teacher_prompts import passages_of
 
 if TYPE_CHECKING:
@@ -187,6 +193,9 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizer
 
     device = pick_device()
     dtype = compute_dtype(device, recipe.model.compute)
+    check_experts(recipe, read_config(locate(recipe.model.base, recipe.folder)))
+    if device.startswith("cuda") and not recipe.model.sharded:
+        require_room(recipe, base_shape(recipe), free_bytes(device))
     console.line(f"loading {recipe.model.base} ({recipe.model.quantization}) on {device}")
     full = recipe.training.method == "full"
     sharded = recipe.model.sharded and processes().world_size > 1
@@ -194,6 +203,8 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizer
     base = student_base(recipe, "cpu" if sharded else device, tokenizer, torch.float32 if full else dtype)
     new_tokens = tuple(tokenizer.convert_tokens_to_ids(token) for token in recipe.model.added_tokens)
     model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
+    family = family_of(read_config(locate(recipe.model.base, recipe.folder)))
+    check_coverage(model, recipe.model.quantization, recipe.training, family.no_adapter)
     if sharded:
         from tunewright.training.fsdp import shard_base
 
