@@ -58,11 +58,16 @@ _DECLINES = re.compile(
 
 
 # In other languages: phrases of people, and each language's own refusal sentence.
-_DECLINES_ELSEWHERE = tuple(
-    normalize(phrase).replace("’", "'")
-    for language in LANGUAGES.values()
-    if language is not ENGLISH
-    for phrase in (language.refusal, *language.declines)
+_GAP = {" … ": r"(?: \S+){0,4} ", "…": r"[^。！？]{0,12}"}
+_DECLINES_ELSEWHERE = re.compile(
+    "|".join(
+        _GAP[" … " if " … " in phrase else "…"].join(
+            re.escape(normalize(part).replace("’", "'")) for part in re.split(r" … |…", phrase)
+        )
+        for language in LANGUAGES.values()
+        if language is not ENGLISH
+        for phrase in (language.refusal, *language.declines)
+    )
 )
 
 
@@ -105,7 +110,7 @@ def is_refusal(text: str, refusal: str) -> bool:
     if comparable and same_sense and fuzz.partial_ratio(sentence, start) >= _REFUSAL_BOUND:
         return True
     first = _first_sentence(plain)
-    return _DECLINES.search(first) is not None or any(phrase in first for phrase in _DECLINES_ELSEWHERE)
+    return _DECLINES.search(first) is not None or _DECLINES_ELSEWHERE.search(first) is not None
 
 
 def _first_sentence(plain: str) -> str:
@@ -115,7 +120,7 @@ def _first_sentence(plain: str) -> str:
     return plain[start:end]
 
 
-METRICS_VERSION = 3
+METRICS_VERSION = 4
 
 FORMAT, LABEL_MATCH, UNPARSABLE = "format", "label_match", "unparsable"
 

@@ -63,3 +63,12 @@ def test_quantities_are_held_against_their_source(claim, source, fault):
 @given(st.text())
 def test_any_text_agrees_with_itself(text):
     assert quantity_fault(text, text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("一百二十人", ["120"]), ("三千四百四十", ["3440"]), ("一万二千三百", ["12300"]), ("两亿", ["200000000"]), ("十二个", ["12"]),
+     ("百二十人", ["120"]), ("万一", []), ("十分重要", []), ("统一性", []), ("三", [])],
+)  # fmt: skip
+def test_numbers_in_chinese_characters(text, values):
+    assert [quantity.value for quantity in quantities(text)] == values

@@ -17,7 +17,7 @@ from tunewright.text.languages import script_language
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}_])+(?:[.,]\p{{Nd}}+)*")
 _ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")  # the same, five times faster
-_PLAIN = str.maketrans("‘’“”–—−", "''\"\"---")
+_PLAIN = str.maketrans("‘’“”–—−٫٬٪", "''\"\"---.,%")
 _UNSPACED_CHARACTER = regex.compile(rf"[{_UNSPACED}]")
 _DIGIT = regex.compile(r"(?![0-9])\p{Nd}")  # of other scripts
 # A sentence ends at . ! or ? before white space and something that can start a sentence. A run of them is read once.

@@ -26,6 +26,12 @@ _WORDS = re.compile(
 _DIGITS = re.compile(
     r"(?<![a-z\d.,])(?<![a-z]-)(?:\d{1,3}(?: \d{3})+(?![\d.,]\d)(?!\d)|\d+(?:[.,]\d+)*)|(?<=[a-z]\.)\d+\.\d+"
 )
+_HAN_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_HAN_SCALES = {"十": 10, "百": 100, "千": 1_000, "万": 10_000, "萬": 10_000, "亿": 100_000_000, "億": 100_000_000}
+_HAN = f"[{''.join(_HAN_DIGITS)}]"
+_CHARACTERS = re.compile(
+    rf"(?={_HAN[:-1]}十百千]{{2}}|{_HAN}[万萬亿億]){_HAN[:-1]}{''.join(_HAN_SCALES)}]*[{''.join(_HAN_SCALES)}]{_HAN}?"
+)
 _SCALE = re.compile(rf" ({'|'.join(_SCALES)})\b")
 _BETWEEN = re.compile(r" ?(?:-|to|and|or|,|;|/|±|, (?:and|or)) ?")
 _LESS = re.compile(r"(?:<|≤|less than|fewer than|lower than|below|under|at most|up to) ?$")
@@ -106,7 +112,7 @@ def quantities(text: str) -> list[Quantity]:
             units |= later[1]
         result.append(_quantity(text, start, end, value, units))
         later = (start, units)
-    return [*reversed(result), *_spelled(text)]
+    return [*reversed(result), *_spelled(text), *_in_characters(text)]
 
 
 def _spelled(text: str) -> Iterator[Quantity]:
@@ -116,6 +122,29 @@ def _spelled(text: str) -> Iterator[Quantity]:
             continue
         units, demanded = _units(text, match.start(), match.end()), value >= _LEAST_DEMANDED or bool(match[4])
         yield _quantity(text, match.start(), match.end(), str(value), units, demanded)
+
+
+def _in_characters(text: str) -> Iterator[Quantity]:
+    """Yield the numbers in Chinese characters, such as 一百二十; a single one rather counts things."""
+    for match in _CHARACTERS.finditer(text):
+        value = _value_of_characters(match[0])
+        units = _units(text, match.start(), match.end())
+        yield _quantity(text, match.start(), match.end(), str(value), units, demanded=False)
+
+
+def _value_of_characters(characters: str) -> int:
+    total = section = digit = 0
+    for character in characters:
+        if character in _HAN_DIGITS:
+            digit = 10 * digit + _HAN_DIGITS[character] if digit else _HAN_DIGITS[character]
+            continue
+        scale = _HAN_SCALES[character]
+        if scale >= 10_000:
+            total, section = total + max(1, section + digit) * scale, 0
+        else:
+            section += max(1, digit) * scale
+        digit = 0
+    return total + section + digit
 
 
 def _small(words: str) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from os.path import commonprefix
 
+from tunewright.text.languages import DOTTED_THOUSANDS, language_code
 from tunewright.text.normalization import normalize, words
 from tunewright.text.quantities import Quantity, quantities
 
+_DOTTED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.]*\d)")
 _MENTION = re.compile(r"\d+(?:[.,]\d+)*")
 # Units of one dimension, each as a multiple of the first.
 _MULTIPLES = (
@@ -71,12 +73,19 @@ def value_distance(first: str, second: str) -> float:
 def gives_value(answer: str, golds: Sequence[str], question: str) -> bool:
     """Return whether an answer gives one of the right values, as a person would mark it.
 
+    - "3.440" is 3440 where the question's language parts thousands by a dot.
     - A quantity: the first one in the answer that the question does not hold has its value and sign, in digits or in
       words; where both have units, they are the same, or convert into each other ("5 kg", "5000 g").
     - A date, however it is written; a gold without a day needs no day.
     - Any other text: its words in a row, apart from articles, titles ("Dr.") and single initials.
     """
+    if (_DOTTED.search(answer) or any(map(_DOTTED.search, golds))) and language_code(question) in DOTTED_THOUSANDS:
+        answer, golds = _without_dots(answer), [_without_dots(gold) for gold in golds]
     return any(_gives(answer, gold, question) for gold in golds)
+
+
+def _without_dots(text: str) -> str:
+    return _DOTTED.sub(lambda match: match[0].replace(".", ""), text)
 
 
 def _gives(answer: str, gold: str, question: str) -> bool:
