@@ -29,7 +29,7 @@ GROUPS = (
 NAMES = tuple(name for _, names in GROUPS for name in names)
 _SUGGESTIONS = {
     "model.base": ("embedded",),
-    "teacher.url": ("embedded", "local", "https://api.openai.com/v1", "http://127.0.0.1:8000/v1"),
+    "teacher.url": ("embedded", "self", "local", "https://api.openai.com/v1", "http://127.0.0.1:8000/v1"),
 }
 
 
