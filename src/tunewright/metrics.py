@@ -14,7 +14,7 @@ from tunewright.records import Answer, Question, Score
 from tunewright.text.choices import chosen_option, option_text
 from tunewright.text.languages import ENGLISH, LANGUAGES
 from tunewright.text.normalization import normalize, sentences, words
-from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning
+from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning, text_to_score
 from tunewright.text.values import gives_value, holds_value
 
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -320,14 +320,18 @@ _SCORERS: dict[str, Callable[[Question, str], float]] = {
 
 
 def score(question: Question, answer: Answer, refusal: str) -> Score:
-    """Return the score of one answer: the primary one and every metric that applies.
+    """Return the score of one answer, after its reasoning: the primary one and every metric that applies.
 
     Args:
         question: the exam question.
         answer: one arm's answer to it.
         refusal: the recipe's refusal sentence.
     """
-    values = {name: metric(question, answer, refusal) for name, metric in METRICS.items()}
+    values = {"cut_short": METRICS["cut_short"](question, answer, refusal)}  # it looks at the reasoning too
+    answer = answer.model_copy(update={"text": text_to_score(answer.text)})
+    values = {
+        name: values[name] if name in values else metric(question, answer, refusal) for name, metric in METRICS.items()
+    }
     metrics = {name: value for name, value in values.items() if value is not None}
     main, fields = primary(question, answer.text, refusal), _label_metrics(question, answer)
     if fields:

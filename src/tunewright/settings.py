@@ -310,7 +310,7 @@ class TrainingSettings(Settings):
     max_tokens: int = Field(1024, ge=16, description="longest sample; longer ones are left out and counted")
     held_out_share: float = Field(0.05, ge=0, le=0.5, description="share of the samples kept for the held-out loss")
     reasoning: Literal["strip", "keep"] = Field(
-        "strip", description="of <think> blocks in your data and in all answers: removed, or trained on and scored"
+        "strip", description="of <think> blocks in your data and in all answers: removed, or trained on and shown"
     )
     text_share: Share = Field(0.0, description="share of the tokens that are the documents' raw text; 1: nothing else")
     text_overlap: int = Field(0, ge=0, description="tokens of context before a piece of raw text, without loss")

@@ -131,10 +131,10 @@ def test_a_sample_whose_text_the_template_changes_is_left_out_and_counted(tmp_pa
     make_tokenizer(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content.split('</think>')[-1] + eos_token }}{% endfor %}"
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content.split('§')[-1] + eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
-    texts = ["b", "<think>c</think>b", "b"]
+    texts = ["b", "c§b", "b"]
     chats = [
         Sample(
             id=str(n), task="own", messages=(Message(role="user", content="a"), Message(role="assistant", content=t))

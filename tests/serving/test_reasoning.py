@@ -8,6 +8,7 @@ from support.reciting_model import make_reciting_model
 from support.tuned_run import make_tuned_run
 from tunewright.chat.models import ChatModels
 from tunewright.evaluation.answering import all_answers
+from tunewright.metrics import score
 from tunewright.models.model_pool import ModelWeights
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import load_recipe
@@ -34,7 +35,10 @@ def test_reasoning_is_stripped_or_kept_everywhere(run, tmp_path, reasoning, expe
     weights = {"base": ModelWeights.of(recipe), "tuned": ModelWeights.of(recipe, adapter)}
     answers, retained = all_answers(run.journal("again.journal"), recipe, questions, weights, [ITEM])
     assert {answer.text for answer in answers} == {expected}
-    assert [(answer.text, answer.value) for answer in retained] == [(expected, float(expected == "42"))] * 2
+    assert [(answer.text, answer.value) for answer in retained] == [(expected, 1.0)] * 2
+    assert all(answer.num_tokens > 2 for answer in answers)  # the reasoning counts as tokens, and not as the answer
+    scores = {score(questions[0].model_copy(update={"gold": "42"}), a, recipe.refusal).primary for a in answers}
+    assert scores == {1.0}
 
     models = ChatModels(recipe, adapter)
     assert "".join(models.answer("tuned", models.prompt_ids("tuned", "What?", []))) == expected

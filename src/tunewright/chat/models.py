@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tunewright.models.student import student_base, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import Message
 from tunewright.settings import Arm
-from tunewright.text.reasoning import stream_without_reasoning
+from tunewright.text.reasoning import OPENING, stream_without_reasoning
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,10 @@ class ChatModels:
         Another arm may answer between two pieces.
         """
         pieces = self._raw_answer(arm, prompt_ids)
+        opened = opens_reasoning(self.tokenizer, prompt_ids)
         if self._recipe.training.reasoning == "keep":
-            return pieces
-        return stream_without_reasoning(pieces, opens_reasoning(self.tokenizer, prompt_ids))
+            return chain((OPENING,), pieces) if opened else pieces
+        return stream_without_reasoning(pieces, opened)
 
     def _raw_answer(self, arm: str, prompt_ids: Sequence[int]) -> Iterator[str]:
         model = self.load(arm)

@@ -229,7 +229,7 @@ def _trained(samples: Sequence[Sample], recipe: Recipe) -> tuple[int, int]:
     else:
         from tunewright.models.chat_template import encode, load_tokenizer
 
-        tokenizer = load_tokenizer(folder, recipe.model.added_tokens)
+        tokenizer = load_tokenizer(folder, recipe.model.added_tokens, recipe.training.reasoning == "keep")
         sizes = [len(encode(tokenizer, sample.messages).input_ids) for sample in some]
     fitting = [size for size in sizes if size <= recipe.training.max_tokens]
     scale = len(samples) / max(1, len(some))

@@ -11,7 +11,7 @@ from tunewright import console
 from tunewright.curation.answer_edits import evidence_of
 from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.metrics import is_refusal, token_f1, tokens
-from tunewright.models.chat_template import encode_prompt, end_ids
+from tunewright.models.chat_template import answer_text, encode_prompt, end_ids
 from tunewright.models.generation import AnswerJob, Sampling, answer_or_halve, batches
 from tunewright.models.loading import for_inference, pick_device
 from tunewright.models.reward import load_reward, score_exchanges
@@ -22,6 +22,7 @@ from tunewright.records import Record, Sample, digest
 from tunewright.run_folder import Journal
 from tunewright.text.prompts import split_prompt
 from tunewright.text.quantities import number_values, states_unknown_facts
+from tunewright.text.reasoning import text_to_score
 
 
 class Reward(Record):
@@ -137,8 +138,9 @@ def error_of(text: str, sample: Sample, recipe: Recipe) -> str | None:
 
 
 def _usable(answers: Sequence[StudentAnswer]) -> list[str]:
-    """Return the distinct complete answers; a cut one as rejected would teach that ending is better."""
-    return list(dict.fromkeys(answer.text for answer in answers if answer.text.strip() and not answer.cut))
+    """Return the distinct complete answers after their reasoning; a cut one would teach that ending is better."""
+    texts = [text_to_score(answer.text) for answer in answers if not answer.cut]
+    return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
 def _length_ratio(first: str, second: str) -> float:
@@ -256,7 +258,7 @@ def _generated(
             )
             answers = {
                 keys[number]: {
-                    "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),
+                    "text": answer_text(tokenizer, jobs[number].prompt_ids, output.token_ids),
                     "cut": output.finish == "length",
                 }
                 for number, output in zip(batch, outputs, strict=True)

@@ -12,7 +12,7 @@ from tunewright.errors import RunFolderError, StageError, reading
 from tunewright.evaluation.arms import BASE_AND_TUNED, Passages, Shots, arm_prompts
 from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_again, answer_all, batch_size
 from tunewright.evaluation.retention import RetentionExam
-from tunewright.models.chat_template import IGNORED, encode, encode_prompt
+from tunewright.models.chat_template import IGNORED, answer_text, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.models.student import context_tokens
@@ -180,12 +180,12 @@ def _outputs(tokenizer: Any, limit: int, jobs: Sequence[AnswerJob], model: Any, 
     """Answer the jobs; return what an ``Answer`` holds beside its question and arm."""
     return [
         {
-            "text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip(),
+            "text": answer_text(tokenizer, job.prompt_ids, output.token_ids),
             "finish": output.finish,
             "num_tokens": len(output.token_ids),
             "duration_s": round(output.duration_s, 4),
             "gold_nll": output.gold_nll,
             "contrast_nll": output.contrast_nll,
         }
-        for output in answer_or_halve(model, jobs, limit, ends, tokenizer.pad_token_id)
+        for job, output in zip(jobs, answer_or_halve(model, jobs, limit, ends, tokenizer.pad_token_id), strict=True)
     ]

@@ -18,6 +18,7 @@ from tunewright.statistics.intervals import Interval, difference_interval, mean_
 from tunewright.teacher.identity import teacher_identity
 from tunewright.teacher.llm_judge import JudgedAnswer, compare_answers, judge_support
 from tunewright.teacher.protocol import TeacherLike
+from tunewright.text.reasoning import text_to_score
 
 # Judges favor answers of their own kind (Panickssery et al. 2024, arXiv 2404.13076). Only names are compared.
 _FAMILIES = {
@@ -235,7 +236,8 @@ class AnsweredExam:
     ) -> AnsweredExam:
         """Return the exam with the passages that its chunks hold; ``refusal`` is the recipe's refusal sentence."""
         passages = {question.id: _passage(question, chunks) for question in questions}
-        return cls(questions, passages, {(answer.question, answer.arm): answer.text for answer in answers}, refusal)
+        texts = {(answer.question, answer.arm): text_to_score(answer.text) for answer in answers}
+        return cls(questions, passages, texts, refusal)
 
     @property
     def arms(self) -> list[str]:

@@ -22,7 +22,7 @@ from tunewright.errors import UserError
 from tunewright.evaluation.generation import AnswerBatch, Outputs, batch_size
 from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
-from tunewright.models.chat_template import IGNORED, encode, encode_prompt
+from tunewright.models.chat_template import IGNORED, answer_text, encode, encode_prompt
 from tunewright.models.generation import AnswerJob, Decoder, answer_or_halve
 from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import ModelPool, ModelWeights
@@ -30,6 +30,7 @@ from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import difference_interval, paired, sign_flip
 from tunewright.text.normalization import sentences
+from tunewright.text.reasoning import text_to_score
 
 _NUMBERED = re.compile(r"(\d+)[.)]\s+\S")
 _BULLET = re.compile(r"[-*•]\s+\S")
@@ -286,7 +287,8 @@ def answer_items(tokenizer: Any, items: Sequence[ItemTokens], model: Any, ends: 
         return [{"nll": n, "num_tokens": [len(c) for c in t.continuations]} for t, n in zip(items, nats, strict=True)]
     jobs = [AnswerJob(entry.prompt_ids, ()) for entry in items]
     outputs = answer_or_halve(model, jobs, FORMAT_TOKENS, ends, tokenizer.pad_token_id)
-    return [{"text": tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()} for output in outputs]
+    answered = zip(jobs, outputs, strict=True)
+    return [{"text": answer_text(tokenizer, job.prompt_ids, output.token_ids)} for job, output in answered]
 
 
 def _nats(model: Any, pad_id: int, items: Sequence[ItemTokens]) -> list[list[float]]:
@@ -310,7 +312,7 @@ def retention_answer(item: RetentionItem, arm: str, output: Mapping[str, Any]) -
     value, text, nll = 0.0, "", tuple(float(nats) for nats in output.get("nll", ()))
     if item.kind == "format":
         text = str(output["text"])
-        value = float(passes(text, item.checks))
+        value = float(passes(text_to_score(text), item.checks))
     elif item.kind == "passage":
         value = nll[0] / max(1, output["num_tokens"][0])
     else:

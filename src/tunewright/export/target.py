@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from tunewright.models.chat_template import apply, end_ids
+from tunewright.models.chat_template import answer_text, apply, end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches, next_log_probs
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Question
@@ -92,7 +92,7 @@ class HFRunner:
             batch = [jobs[number] for number in numbers]
             outputs = answer_or_halve(self.model, batch, max_new_tokens, ends, self.tokenizer.pad_token_id)
             for number, output in zip(numbers, outputs, strict=True):
-                texts[number] = self.tokenizer.decode(output.token_ids, skip_special_tokens=True).strip()
+                texts[number] = answer_text(self.tokenizer, prompts[number], output.token_ids)
         return [texts[number] for number in range(len(jobs))]
 
 

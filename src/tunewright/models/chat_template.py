@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,14 @@ from tunewright.errors import ModelError, cause_of
 from tunewright.models.capped_programs import ProgramError, RefusedError, rendered
 from tunewright.models.model_files import reading_model
 from tunewright.records import Chunk, Message, Question
-from tunewright.text.reasoning import ends_with_opening_tag
+from tunewright.text.reasoning import (
+    CLOSING,
+    OPENING,
+    TAG_TOKENS,
+    ends_with_opening_tag,
+    split_reasoning,
+    strip_reasoning,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,8 +33,11 @@ _TAG_TOKENS = 16  # at the end of a prompt: more than an opening tag has
 
 TEMPLATE_VARIABLES = {
     "enable_thinking": False,  # Qwen3 and others: no chain of thought before an answer
+    "thinking": False,  # the same of Granite and DeepSeek
     "date_string": "26 Jul 2024",  # Llama 3.x prints the date: a fixed date, or each day would train another prompt
 }
+# Set by the template itself where reasoning is kept, so that chat, exam, server and every export do the same.
+_THINKS = "{% set enable_thinking = true %}{% set thinking = true %}{{ '' }}"
 # For base models without a template: role lines, and the end-of-sequence token after each turn, so that no new token
 # needs training.
 DEFAULT_TEMPLATE = (
@@ -58,8 +69,13 @@ class Encoded:
 _SOME_TEXT = "the 1"
 
 
-def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, added_tokens: Sequence[str] = (), thinks: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer; add the tokens, and DEFAULT_TEMPLATE if it has no chat template.
+
+    Args:
+        folder: of the model.
+        added_tokens: new tokens.
+        thinks: whether its prompts ask for reasoning before an answer, where the template has a switch for it.
 
     Raises:
         ModelError: it cannot be loaded, or has no character offsets (a slow tokenizer).
@@ -87,6 +103,8 @@ def load_tokenizer(folder: Path, added_tokens: Sequence[str] = ()) -> PreTrained
             )
         console.warning("the tokenizer has no chat template; using <|role|> lines with the end token after each turn")
         tokenizer.chat_template = DEFAULT_TEMPLATE
+    if thinks and re.search(r"\b(enable_)?thinking\b", str(tokenizer.chat_template)):
+        tokenizer.chat_template = _THINKS + str(tokenizer.chat_template)
     # Not normalized: SentencePiece's normalization would match a token only behind a space.
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     if tokenizer.pad_token_id is None:
@@ -118,7 +136,22 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_
     Raises:
         ModelError: the template is damaged, or refuses the conversation.
     """
-    turns: list[dict[str, Any]] = [message.as_turn() for message in messages]
+    return _rendered(tokenizer, [message.as_turn() for message in _as_history(messages)], add_generation_prompt)
+
+
+def _as_history(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a conversation without the reasoning of earlier turns, as most templates write it."""
+    return tuple(
+        message.model_copy(update={"content": strip_reasoning(message.content)})
+        if message.role == "assistant" and number < len(messages) - 1
+        else message
+        for number, message in enumerate(messages)
+    )
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool
+) -> str:
     try:
         try:
             return apply(tokenizer, turns, add_generation_prompt, **TEMPLATE_VARIABLES)
@@ -177,6 +210,28 @@ def opens_reasoning(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int
     return ends_with_opening_tag(tokenizer.decode(list(prompt_ids[-_TAG_TOKENS:])))
 
 
+def answer_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
+    """Return an answer's text, with its reasoning in tags: those that are special tokens, and that the prompt opens."""
+    text = visible_text(tokenizer, token_ids).strip()
+    return OPENING + text if opens_reasoning(tokenizer, prompt_ids) else text
+
+
+def visible_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """Return the text of tokens without special ones, but with the tags of reasoning."""
+    tags = _tag_ids(tokenizer, len(tokenizer))
+    if not tags:
+        return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    hidden = special_ids(tokenizer) - tags
+    return str(tokenizer.decode([number for number in token_ids if number not in hidden], skip_special_tokens=False))
+
+
+@lru_cache(maxsize=8)
+def _tag_ids(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> frozenset[int]:
+    """Return the ids of tags of reasoning that are special tokens."""
+    known = special_ids(tokenizer)
+    return frozenset(n for n, token in tokenizer.added_tokens_decoder.items() if token.content in TAG_TOKENS) & known
+
+
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids of the control tokens, which no plain text may produce."""
     return _special_ids(tokenizer, len(tokenizer))
@@ -228,10 +283,29 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     The last answer follows the very prompt that generation uses, even if the template writes an answered conversation
     differently: Mistral 0.3 leaves the system text out of it, some Qwen models the empty thought.
     """
-    text = render(tokenizer, messages)
+    messages = _as_history(messages)
     if messages[-1].role != "assistant":
+        text = render(tokenizer, messages)
         return text, _spans(tokenizer, messages, text)
     prompt = render(tokenizer, messages[:-1], add_generation_prompt=True)
+    thought, answer = split_reasoning(messages[-1].content.strip())
+    if ends_with_opening_tag(prompt):
+        return _reasoned(tokenizer, messages, prompt, thought, answer)
+    if thought and not render(tokenizer, messages).startswith(prompt + messages[-1].content.strip()):
+        return _reasoned(tokenizer, messages, prompt, thought, answer)
+    try:
+        return _answered(tokenizer, messages, prompt)
+    except ModelError:  # a template that reads reasoning apart from the answer
+        if not thought:
+            raise
+        return _reasoned(tokenizer, messages, prompt, thought, answer)
+
+
+def _answered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: str
+) -> tuple[str, list[tuple[int, int]]]:
+    """Return a conversation as the template writes its answer, behind the prompt of generation."""
+    text = render(tokenizer, messages)
     answer = _answer_start(tokenizer, messages, len(messages) - 1, text, False)
     if not text.startswith(prompt):
         space = text[len(text[:answer].rstrip()) : answer]
@@ -239,6 +313,38 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
         text, answer = prompt_and_space + text[answer:], len(prompt_and_space)
     last = (len(prompt), answer + len(messages[-1].content.strip()))
     return text, [*_spans(tokenizer, messages[:-1], prompt, True), last]
+
+
+def _reasoned(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: str, thought: str, answer: str
+) -> tuple[str, list[tuple[int, int]]]:
+    """Return a conversation whose answer follows its reasoning, or an empty one where the prompt opens it.
+
+    Templates write reasoning in their own form, and some leave it out of an answered conversation: then it is written
+    between the prompt and the answer.
+    """
+    bare = (*messages[:-1], messages[-1].model_copy(update={"content": answer}))
+    text, spans = _answered(tokenizer, bare, prompt)
+    rest = text[spans[-1][1] - len(answer.strip()) :]
+    block = _reasoning_by_template(tokenizer, bare, prompt, thought) if thought else CLOSING
+    if not block:
+        block = ("" if ends_with_opening_tag(prompt) else OPENING) + thought + CLOSING
+    return prompt + block + rest, [*spans[:-1], (len(prompt), len(prompt) + len(block) + len(answer.strip()))]
+
+
+def _reasoning_by_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: str, thought: str
+) -> str:
+    """Return what the template writes between prompt and answer for this reasoning; empty where it writes none."""
+    turns = [message.as_turn() for message in messages]
+    both = [
+        _rendered(tokenizer, [*turns[:-1], {**turns[-1], **fields, "content": content}], False)
+        for fields in ({"reasoning_content": thought, "thinking": thought},)
+        for content in (turns[-1]["content"], "y" if str(turns[-1]["content"]).startswith("x") else "x")
+    ]
+    text, start = both[0], len(commonprefix(both))
+    start += len(text[start:]) - len(text[start:].lstrip())
+    return text[len(prompt) : start] if text.startswith(prompt) and thought in text[len(prompt) : start] else ""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], last_turn_only: bool = False) -> Encoded:
@@ -261,6 +367,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], last
             labels[position] = ids[position]
         ended.append(stop is not None)
     return Encoded(ids, labels, bool(ended) and all(ended))
+
+
+def encode_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[Encoded, ...]:
+    """Tokenize a conversation as one sequence, or as one for each trained turn.
+
+    Reasoning is left out of earlier turns. Where one of them reasons, each turn is trained behind the prompt that
+    generation gives it.
+    """
+    answers = [number for number, message in enumerate(messages) if message.role == "assistant" and message.loss]
+    if not any(split_reasoning(messages[number].content)[0] for number in answers[:-1]):
+        return (encode(tokenizer, messages),)
+    return tuple(encode(tokenizer, messages[: number + 1], last_turn_only=True) for number in answers)
 
 
 def _end_token(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from tunewright.models.chat_template import visible_text
 from tunewright.models.generation import Decoder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class GenerationRow:
         else:
             self._ids.append(token)
         if self.stop or self.finish or self.num_tokens >= self.max_tokens:
-            self.text = tokenizer.decode(self._ids, skip_special_tokens=True)
+            self.text = visible_text(tokenizer, self._ids)
         stops = [start for start in map(self.text.find, self.stop) if start >= 0]
         if stops:
             self.text, self.finish = self.text[: min(stops)], "stop"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tunewright.models.chat_template import visible_text
 from tunewright.models.hardware import or_halve
 
 if TYPE_CHECKING:
@@ -332,7 +333,7 @@ def decode_stream(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> 
     ids: list[int] = []
     for token in tokens:
         ids.append(token)
-        text = tokenizer.decode(ids, skip_special_tokens=True)
+        text = visible_text(tokenizer, ids)
         if not text.endswith("\ufffd"):  # in the middle of a multi-byte character
             yield text[len(yielded) :]
             yielded = text

@@ -62,8 +62,9 @@ def with_stored_quantization(recipe: Recipe) -> Recipe:
 
 
 def student_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """Load the tokenizer with the recipe's added tokens."""
-    return load_tokenizer(locate(recipe.model.base, recipe.folder), recipe.model.added_tokens)
+    """Load the tokenizer with the recipe's added tokens; its prompts ask for reasoning where the recipe keeps it."""
+    folder = locate(recipe.model.base, recipe.folder)
+    return load_tokenizer(folder, recipe.model.added_tokens, recipe.training.reasoning == "keep")
 
 
 def context_tokens(recipe: Recipe) -> int:

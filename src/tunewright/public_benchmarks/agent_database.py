@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from tunewright.models.chat_template import encode_prompt, end_ids
+from tunewright.models.chat_template import answer_text, encode_prompt, end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve
 from tunewright.records import Message, digest
 
@@ -207,5 +207,5 @@ def _play_turn(
 ) -> None:
     jobs = [AnswerJob(encode_prompt(tokenizer, tuple(episode.messages)), ()) for episode in episodes]
     outputs = answer_or_halve(model, jobs, _ACTION_TOKENS, ends, tokenizer.pad_token_id)
-    for episode, output in zip(episodes, outputs, strict=True):
-        act(episode, tokenizer.decode(output.token_ids, skip_special_tokens=True).strip())
+    for episode, job, output in zip(episodes, jobs, outputs, strict=True):
+        act(episode, answer_text(tokenizer, job.prompt_ids, output.token_ids))

@@ -13,7 +13,7 @@ from tunewright.models.chat_template import encode_prompt, opens_reasoning
 from tunewright.serving.canary import Canary
 from tunewright.serving.engine import Engine, Piece
 from tunewright.serving.requests import ChatRequest, RequestError
-from tunewright.text.reasoning import stream_without_reasoning
+from tunewright.text.reasoning import OPENING, stream_without_reasoning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,10 +54,12 @@ class ServedModel:
         first = next(pieces)
         if self.engine.keeps_first_space and first.text.startswith(" ") and self._strips_first_space:
             first = Piece(first.text[1:], first.finish, first.num_tokens)
+        opened = opens_reasoning(self.tokenizer, prompt_ids)
         if self.strips_reasoning:
-            opened = opens_reasoning(self.tokenizer, prompt_ids)
             yield from _without_reasoning(chain((first,), pieces), opened)
         else:
+            if opened:
+                yield Piece(OPENING)
             yield first
             yield from pieces
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tunewright import console
 from tunewright.errors import ModelError
-from tunewright.models.chat_template import IGNORED, Encoded, encode, special_ids
+from tunewright.models.chat_template import IGNORED, Encoded, encode, encode_turns, special_ids
 from tunewright.models.student import context_tokens
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Chunk, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
@@ -82,7 +82,7 @@ def encode_samples(
     changed: list[Rejection] = []
     for sample in samples:
         try:
-            example = Example(sample.id, (encode(tokenizer, sample.messages),))
+            example = Example(sample.id, encode_turns(tokenizer, sample.messages))
         except ModelError as error:
             changed.append(Rejection(stage="train", id=sample.id, reason=CHANGED, detail=error.cause))
         else:
