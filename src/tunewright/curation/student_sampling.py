@@ -256,7 +256,7 @@ def _generated(
             outputs = answer_or_halve(
                 model, [jobs[number] for number in batch], limit, ends, tokenizer.pad_token_id, SAMPLING
             )
-            answers = {
+            answers: dict[str, dict[str, Any]] = {
                 keys[number]: {
                     "text": answer_text(tokenizer, jobs[number].prompt_ids, output.token_ids),
                     "cut": output.finish == "length",
