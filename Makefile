@@ -56,8 +56,11 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The generated pages, then the site: build/site/index.html; to search it: python -m http.server -d build/site
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) demo demo-papers build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,6 +16,7 @@ from typing import Literal, get_args, get_origin
 sys.path.insert(0, str(Path(__file__).parent))
 import coming_from
 import errors_page
+import scale
 import speed
 
 from tunewright.commands.json_documents import VERSIONS, JsonPart, schema
@@ -137,6 +138,14 @@ def coming_from_others() -> str:
     return text
 
 
+def at_scale() -> str:
+    """Return docs/scale.md with its tables by the functions of plan."""
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    for name, table in scale.tables().items():
+        text = _between(text, name, f"\n{table}\n")
+    return text
+
+
 def t4_notebook() -> str:
     """Return the notebook of the recipe for one T4."""
     return notebook(_recipe("t4_7b"), "t4_7b", "T4")
@@ -160,6 +169,7 @@ PAGES = {
     "docs/recipe.md": recipe_reference,
     "docs/commands.md": command_reference,
     "docs/coming-from.md": coming_from_others,
+    "docs/scale.md": at_scale,
     "docs/errors.md": errors_page.page,
     "docs/images/speed.svg": speed.chart,
     "notebooks/t4_7b.ipynb": t4_notebook,

@@ -9,6 +9,7 @@ import pytest
 from support.faulty_server import Answer, Seen, completion, fake_teacher, raw_completion
 from support.quirky_server import QUIRKS, refuses, rewords, sends
 from support.stand_in_servers import SERVERS
+from tunewright.commands import doctor
 from tunewright.commands.doctor import examine_teacher
 from tunewright.errors import UserError
 from tunewright.recipe import Recipe
@@ -100,3 +101,11 @@ def test_what_does_not_work_is_named(capsys, respond, num_failed, words):
     printed = capsys.readouterr().out
     assert printed.count("FAIL") == num_failed
     assert words in printed
+
+
+def test_a_machine_that_is_too_busy_fails_the_check_and_is_no_defect(monkeypatch):
+    monkeypatch.setattr(doctor, "SELF_TEST", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_SELF_TEST_S", 0.2)
+    passed, text = doctor.CHECKS["quantized step"]()
+    assert not passed
+    assert "less busy" in text
