@@ -107,6 +107,31 @@ def test_version_is_the_changelogs():
 def test_the_tests_of_the_page_on_reliability_exist():
     page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
-    assert len(named) >= page.count("\n| ") - 2 * page.count("\n|---")
+    cases = page.split("\n## Twenty-five attacks")[0]  # the rows below it are counted by the next test
+    assert len(re.findall(r"`tests/", cases)) >= cases.count("\n| ") - 2 * cases.count("\n|---")
     for path, test in named:
         assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+
+
+@pytest.mark.parametrize(("title", "count"), [("Twenty-five attacks", 25), ("Thirty-six checks", 36)])
+def test_each_attack_and_check_names_what_shows_it(title, count):
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d", line)]
+    assert [int(row[0]) for row in rows] == list(range(1, count + 1))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for number, case, shown, more in rows:
+        assert case and more, number
+        tests = re.findall(r"`tests/[\w/]+\.py::\w+`", shown)
+        scripts = re.findall(r"`python (benchmarks/\w+\.py)", shown)
+        made = re.findall(r"`make ([a-z-]+)`", shown)
+        assert tests or scripts or made or (shown == "not shown" and len(more) > 20), number
+        assert all((ROOT / script).exists() for script in scripts), number
+        assert set(made) <= targets, number
+
+
+def test_no_test_of_the_page_on_reliability_is_always_skipped():
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    skipped = re.compile(r"@pytest\.mark\.(?:skip|xfail)\b(?!if)[^\n]*\n(?:@[^\n]+\n)*(?:async )?def (test_\w+)")
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page):
+        assert test not in skipped.findall((ROOT / path).read_text(encoding="utf-8")), f"{path}::{test}"

@@ -24,6 +24,7 @@ from tunewright.storage import (
     file_digest,
     first_changed_line,
     line_digests,
+    make_folder,
     read_chain,
     read_noted_chain,
     write_atomic,
@@ -117,7 +118,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, noted: Mapping[str, Any] | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.path = path
         self._noted = noted
         away = f"restore it from a copy, or move it away: {shell('mv', path, f'{path}.damaged')}"
@@ -146,6 +147,7 @@ class Journal:
 
     def append(self, *entries: dict[str, Any]) -> None:
         """Add a line for each entry and wait until all are on disk; on an error none is."""
+        is_new = not self.path.exists()
         with self.path.open("a+b") as file:
             operating_system.lock(file)
             if file.seek(0, os.SEEK_END) != self._end:  # another process has written, or was killed in mid-write
@@ -164,6 +166,8 @@ class Journal:
                 except OSError:
                     os.truncate(self.path, self._end)
                     raise
+        if is_new:  # else a crash could leave the lines on disk and no name that leads to them
+            operating_system.sync_folder(self.path.parent)
         self._end, self._head = self._end + len(raw), head
         self.entries += entries
 
@@ -221,7 +225,7 @@ class RunFolder:
             RunFolderError: the folder holds something else than a run, or cannot be written.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             marker = path / RUN_MARKER
             if not marker.exists():
                 strange = any(not p.name.startswith(".") for p in path.iterdir())

@@ -38,6 +38,15 @@ def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder and the missing ones above it; their names are on disk when it returns."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        with suppress(PermissionError):  # a folder that may be written and not listed, such as another user's
+            sync_folder(folder.parent)
+
+
 def sync_tree(folder: Path) -> None:
     """Wait until everything in a folder is on disk."""
     for path in sorted(folder.rglob("*")):
@@ -60,7 +69,7 @@ def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
     Raises:
         DiskFullError: no space; the old content is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, len(content)):
         try:
@@ -98,7 +107,8 @@ def atomic_folder(path: Path, marker: str = "") -> Iterator[Path]:
     """
     recover_folder(path, marker)
     fresh = _fresh(path)
-    fresh.mkdir(parents=True)
+    make_folder(path.parent)
+    fresh.mkdir()
     try:
         yield fresh
         sync_tree(fresh)

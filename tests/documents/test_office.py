@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,31 @@ def test_what_is_no_package_is_refused(tmp_path: Path, kind: str) -> None:
     item = read_item(tmp_path, f"a{kind}", b"\xd0\xcf\x11\xe0 an old file")
     assert isinstance(item, Failure)
     assert item.detail == f"not a {kind}: an older format, or protected by a password?"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_given_twice_locked_or_outside_are_refused_or_ignored(tmp_path: Path, kind: str) -> None:
+    whole = packed(WRITERS[kind]())
+    buffer = io.BytesIO(whole)
+    with zipfile.ZipFile(buffer, "a") as package_file:
+        package_file.writestr(MAIN[kind], "<x>Other words.</x>")
+    item = read_item(tmp_path, f"a{kind}", buffer.getvalue())
+    assert isinstance(item, Failure)
+    assert item.detail == "two parts of the same name"
+    locked = bytearray(whole)
+    at = whole.index(b"PK\x01\x02")  # the first entry of the list of members: its flags
+    locked[at + 8] |= 1
+    item = read_item(tmp_path, f"b{kind}", bytes(locked))
+    assert isinstance(item, Failure)
+    assert item.reason == "encrypted"
+    buffer = io.BytesIO(whole)
+    with zipfile.ZipFile(buffer, "a") as package_file:
+        link = zipfile.ZipInfo("link.xml")
+        link.external_attr = 0o120777 << 16
+        package_file.writestr(link, "/etc/passwd")
+        package_file.writestr("../../outside.txt", "outside")
+    item = read_item(tmp_path, f"c{kind}", buffer.getvalue())
+    assert isinstance(item, ReadDocument)
+    assert "root:" not in item.text
+    assert not list(tmp_path.parent.glob("**/outside.txt"))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import docx
@@ -83,6 +84,35 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert bomb.stat().st_size < 2**20
     (reading,) = read_all([bomb], memory_mb=128)
     assert reasons(reading) == ["too large"]
+
+
+def pdf_of(stream: bytes, filters: str) -> bytes:
+    """Return a page whose content is a stream with these filters."""
+    parts = (
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R>>",
+        b"<</Length %d/Filter[%s]>>stream\n%s\nendstream" % (len(stream), filters.encode(), stream),
+    )
+    body = b"".join(b"%d 0 obj%s\nendobj\n" % (number, part) for number, part in enumerate(parts, 1))
+    return b"%PDF-1.7\n" + body + b"trailer<</Root 1 0 R/Size 5>>\n%%EOF"
+
+
+def test_a_pdf_bomb_is_ended_within_its_limits(tmp_path: Path) -> None:
+    inner = zlib.compress(bytes(200 * 2**20), 1)
+    bombs = {
+        "once": pdf_of(inner, "/FlateDecode"),
+        "twice": pdf_of(zlib.compress(inner), "/FlateDecode/FlateDecode"),
+        "numbers": pdf_of(zlib.compress(b"1 " * 10**7), "/FlateDecode"),
+        "pages": pdf_of(b"", "/FlateDecode").replace(b"/Count 1>>", b"/Count 999999999>>").replace(b"[3 0", b"[2 0"),
+        "lengths": pdf_of(b"x", "/ASCIIHexDecode").replace(b"/Length 1/", b"/Length 99999999999999/"),
+    }
+    for name, content in bombs.items():
+        (tmp_path / f"{name}.pdf").write_bytes(content)
+    files = [*sorted(tmp_path.iterdir()), good(tmp_path, "z.md")]
+    *refused, last = read_all(files, timeout_s=5, memory_mb=512)
+    assert all(reading.failures and not reading.documents for reading in refused)
+    assert last.documents[0].title == "Good"
 
 
 def test_huge_text_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,26 @@ MEMORY = {
     "a list": "{{ [0] * 1000000000 }}",
     "a centered text": "{{ 'x' | center(4000000000) }}",
 }
+ESCAPES = (
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ''|attr('__class__')|attr('__base__')|attr('__subclasses__')() }}",
+    "{{ cycler.__init__.__globals__.os.mkdir('CANARY') }}",
+    "{{ joiner.__init__.__globals__.__builtins__.__import__('os').mkdir('CANARY') }}",
+    "{{ lipsum.__globals__['os'].popen('mkdir CANARY').read() }}",
+    "{{ self._TemplateReference__context.environment.globals.lipsum.__globals__ }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ raise_exception.__globals__['os'].mkdir('CANARY') }}",
+    "{{ strftime_now.__globals__['os'].mkdir('CANARY') }}",
+    "{{ (messages|map('tojson')).gi_frame.f_back.f_globals }}",
+    "{{ '{0.__class__.__init__.__globals__}'.format(cycler) }}",
+    "{{ '%c' % 0 }}{{ ('{0.__class__}'|format)(messages) }}",
+    "{% set x = messages.append(messages[0]) %}{{ messages|length }}",
+    "{% set x = messages[0].update(content='other') %}{{ messages[0].content }}",
+    "{% set x = messages.clear() %}{{ messages|length }}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}{{ os.mkdir('CANARY') }}",
+    "{% extends '/etc/passwd' %}",
+)
 CHAT = [{"role": role, "content": text} for role, text in (("user", "why?"), ("assistant", "so."), ("user", "b"))]
 
 
@@ -56,6 +76,18 @@ def test_a_template_gets_no_more_memory_than_its_limit(case: str) -> None:
     with pytest.raises(ProgramError, match="MB of memory|characters"):
         rendered(MEMORY[case], CHAT, {})
     assert rendered("{{ messages[0].content }}", CHAT, {}) == "why?"  # the next one gets a new process
+
+
+@pytest.mark.parametrize("template", ESCAPES)
+def test_a_template_that_reaches_outside_gets_nothing_and_changes_nothing(template: str, tmp_path: Path) -> None:
+    try:
+        written = rendered(template.replace("CANARY", str(tmp_path / "canary")), CHAT, {})
+    except ProgramError:
+        written = ""
+    assert not (tmp_path / "canary").exists()
+    for leak in ("<class", "<module", "__builtins__", "root:", "other", "globals"):
+        assert leak not in written
+    assert rendered("{{ messages|length }} {{ messages[0].content }}", CHAT, {}) == "3 why?"
 
 
 def test_a_template_that_writes_too_much_is_refused() -> None:

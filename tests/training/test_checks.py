@@ -1,4 +1,9 @@
-from tunewright.training.checks import advise
+import pytest
+
+from tunewright.errors import TrainingError
+from tunewright.records import Rejection
+from tunewright.training.checks import advise, check_examples
+from tunewright.training.dataset import TOO_LONG
 
 
 def rows(losses, held=(), phase="sft"):
@@ -38,3 +43,14 @@ def test_a_flat_loss_gives_advice():
 
 def test_each_phase_is_judged_on_its_own():
     assert len(advise(rows(FALLING) + rows([0.69] * 30, phase="dpo"), 500)) == 1
+
+
+def test_more_than_one_in_two_hundred_samples_that_do_not_fit_are_refused(tiny_model):
+    from support.bench_of_training import tiny_examples
+
+    [example] = tiny_examples(tiny_model, 1)
+    too_long = [Rejection(stage="train", id=str(n), reason=TOO_LONG, detail=f"{600 + n} tokens") for n in range(2)]
+    check_examples([example] * 199, too_long[:1], 512)
+    with pytest.raises(TrainingError, match="2 of 201 samples are longer than training.max_tokens = 512") as caught:
+        check_examples([example] * 199, too_long, 512)
+    assert "--set training.max_tokens=601" in caught.value.hint

@@ -193,6 +193,27 @@ def test_ctrl_c_ends_the_step_and_keeps_it(tiny_model, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_second_ctrl_c_ends_at_once_and_the_training_resumes_to_the_same_bits(tiny_model, tmp_path):
+    class Impatient(list):
+        """Sends the signal twice in the second step."""
+
+        count = 0
+
+        def __getitem__(self, position):
+            Impatient.count += 1
+            if Impatient.count in (10, 12):
+                signal.raise_signal(signal.SIGINT)
+            return super().__getitem__(position)
+
+    whole = weights(run_training(tiny_model, tmp_path / "whole"))
+    task = TrainingTask(Impatient(tiny_examples(tiny_model)), NEXT_TOKEN)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tiny_model, tmp_path / "cut", task=task)
+    assert Impatient.count == 12
+    resumed = weights(run_training(tiny_model, tmp_path / "cut"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 @pytest.mark.parametrize("write", range(4))
 def test_a_full_disk_at_any_write_leaves_the_previous_checkpoint(tiny_model, tmp_path, stop_after, monkeypatch, write):
     """The disk fills up at each of the files of a checkpoint in turn: three of tensors, and the state."""

@@ -199,6 +199,18 @@ def test_a_damaged_file_is_an_error_with_llama_cpps_words(tmp_path):
     assert caught.value.cause
 
 
+@pytest.mark.parametrize("offset", [2**40, 2**63 - 32, 2**64 - 32])
+def test_a_file_whose_tensors_are_said_to_lie_elsewhere_is_refused(tmp_path, offset):
+    write_gguf(make_model(tmp_path / "model"), tmp_path / "model.gguf", "f16")
+    content = bytearray((tmp_path / "model.gguf").read_bytes())
+    name = b"blk.1.ffn_up.weight"
+    at = content.index(name) + len(name) + 4 + 2 * 8 + 4  # behind the number of dimensions, two of them, the type
+    content[at : at + 8] = offset.to_bytes(8, "little")
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot load"):
+        LlamaRunner(tmp_path / "model.gguf")
+
+
 def test_large_tensors_are_written_in_pieces_to_the_same_bytes(tmp_path, monkeypatch):
     folder = make_model(tmp_path / "model")
     write_gguf(folder, tmp_path / "whole.gguf", "q4_0")
