@@ -9,6 +9,7 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 
 import tunewright
 from support import ROOT
@@ -62,3 +63,29 @@ def test_the_installation_is_on_the_first_ten_lines_for_a_cpu_and_for_cuda():
     first = "\n".join((ROOT / "docs" / "install.md").read_text(encoding="utf-8").splitlines()[:10])
     for word in ("pip install tunewright", "download.pytorch.org/whl/cpu", "CUDA", "CPU"):
         assert word in first
+
+
+def test_the_citation_the_changelog_and_the_package_have_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    first = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert first is not None
+    assert citation["version"] == first[1] == tunewright.__version__
+    assert citation["license"] == PROJECT["license"]
+
+
+def test_templates_of_issues_are_forms_that_ask_for_something():
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert len(forms) == 4
+    for path in forms:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.name != "config.yml":
+            assert {"name", "description", "body"} <= set(content)
+            assert any(field.get("validations", {}).get("required") for field in content["body"])
+
+
+def test_commands_in_the_templates_exist():
+    from tunewright.cli import commands
+
+    pages = [*(ROOT / ".github").rglob("*.*"), ROOT / "SECURITY.md"]
+    named = {word for page in pages for word in re.findall(r"`tunewright ([a-z-]+)", page.read_text(encoding="utf-8"))}
+    assert named and named - {"--version"} <= set(commands.commands)
