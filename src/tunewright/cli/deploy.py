@@ -60,7 +60,7 @@ def serve(folder: Path, host: str, port: int, engine: str, dtype: str) -> None:
     "--dtype",
     default="",
     metavar="TYPE",
-    help="Type of the weights (merged: bf16, fp16, fp32; gguf, ollama: f16, q8_0, q4_0, bf16).",
+    help="Type of the weights (merged: bf16, fp16, fp32; gguf, ollama: f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, bf16).",
 )
 @click.option(
     "--base",

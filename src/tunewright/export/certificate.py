@@ -228,4 +228,7 @@ FLOORS: Mapping[str, Floor] = {
     "f16": Floor(agreement=0.995, tie_nats=0.02),  # GGUF's name of fp16
     "q8_0": Floor(agreement=0.98, tie_nats=0.05),
     "q4_0": Floor(agreement=0.80, tie_nats=0.05),
+    "q4_k_m": Floor(agreement=0.85, tie_nats=0.05),
+    "q5_k_m": Floor(agreement=0.90, tie_nats=0.05),
+    "q6_k": Floor(agreement=0.95, tie_nats=0.05),
 }

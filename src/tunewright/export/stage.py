@@ -31,7 +31,7 @@ from tunewright.models.source import config_at_hand, read_config
 from tunewright.models.stored_quantization import stored_nf4
 from tunewright.models.student import student_tokenizer
 from tunewright.recipe import Recipe, load_recipe
-from tunewright.records import Question, Score
+from tunewright.records import Question, Sample, Score
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 from tunewright.storage import atomic_folder, disk_errors, file_digest, folder_aside, recover_folder
@@ -66,7 +66,12 @@ def export(run: RunFolder, target: str, out: Path | None = None, dtype: str = ""
     require_replaceable(folder)
     with run.lock():
         request = ExportRequest(
-            run.file(RunFile.ADAPTER), recipe, run.records_if_any(RunFile.EXAM, Question), dtype, base
+            run.file(RunFile.ADAPTER),
+            recipe,
+            run.records_if_any(RunFile.EXAM, Question),
+            dtype,
+            base,
+            run.records_if_any(RunFile.TRAIN, Sample),
         )
 
         def certificate(fresh: Path) -> Certificate:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from tunewright.models.chat_template import answer_text, apply, end_ids
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches, next_log_probs
 from tunewright.recipe import Recipe
-from tunewright.records import Message, Question
+from tunewright.records import Message, Question, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +108,7 @@ class ExportRequest:
         recipe: the run's.
         questions: the exam's; empty where the run has no exam.
         dtype: type of the exported numbers, one of the target's; empty where the target has no choice.
+        samples: of the training set, for an importance matrix.
         base: which base the adapter is merged into or tried on.
     """
 
@@ -116,6 +117,7 @@ class ExportRequest:
     questions: Sequence[Question] = ()
     dtype: str = ""
     base: Base = "trained"
+    samples: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)

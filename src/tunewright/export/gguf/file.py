@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
+from tunewright.export.gguf.k_quants import K_TYPES, quantized
 from tunewright.operating_system import sync_folder
 from tunewright.storage import disk_errors
 
@@ -30,12 +31,14 @@ class Tensor:
         shape: rows first, as in torch and numpy.
         dtype: one of DTYPES.
         read: (start, end) -> the rows from start to end as fp32: [rows, ...].
+        importance: of its columns, [width], fp32; only K-quants use it.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[int, int], Array]
+    importance: Array | None = None
 
 
 def choose_dtype(dtype: str, shape: Sequence[int], sensitive: bool = False) -> str:
@@ -107,7 +110,10 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
     for start in range(0, tensor.shape[0], step):
         values = np.ascontiguousarray(tensor.read(start, min(start + step, tensor.shape[0])), dtype=np.float32)
         with np.errstate(over="ignore"):  # reported below
-            piece = quantize(values, _quantization(tensor.dtype))
+            if tensor.dtype in K_TYPES:
+                piece = quantized(np.nan_to_num(values.reshape(-1, tensor.shape[-1])), tensor.dtype, tensor.importance)
+            else:
+                piece = quantize(values, _quantization(tensor.dtype))
         if not np.isfinite(values).all() or (tensor.dtype == "f16" and not np.isfinite(piece).all()):
             raise ModelError(
                 f"the values of {tensor.name} do not fit {tensor.dtype}",
@@ -172,6 +178,9 @@ DTYPES: Mapping[str, NumberType] = {
     "f16": NumberType(1, 16.0),
     "q8_0": NumberType(7, 8.5),
     "q4_0": NumberType(2, 4.5),
+    "q4_k_m": NumberType(15, 4.9),
+    "q5_k_m": NumberType(17, 5.7),
+    "q6_k": NumberType(18, 6.6),
     "bf16": NumberType(32, 16.0),
     "f32": NumberType(0, 32.0),
 }

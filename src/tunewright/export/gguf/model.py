@@ -16,6 +16,8 @@ from tunewright.export.gguf.architectures import (
     settings_of,
 )
 from tunewright.export.gguf.file import Tensor, choose_dtype, constant, file_type, write_file
+from tunewright.export.gguf.importance import Importance
+from tunewright.export.gguf.k_quants import MIXES, k_type
 from tunewright.export.gguf.vocabulary import vocabulary_of
 from tunewright.export.merge import Deltas
 from tunewright.models.families import shape_of
@@ -42,7 +44,12 @@ class TensorSource(Protocol):
 
 
 def write_model(
-    weights: TensorSource, config: Config, tokenizer: PreTrainedTokenizerBase, out: Path, dtype: str
+    weights: TensorSource,
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    dtype: str,
+    importance: Importance | None = None,
 ) -> None:
     """Write a model as one GGUF file.
 
@@ -54,7 +61,8 @@ def write_model(
         config: the content of the model's config.json.
         tokenizer: with its chat template.
         out: the file.
-        dtype: of the matrices: "f32", "f16", "bf16", "q8_0" or "q4_0".
+        dtype: of the matrices: "f32", "f16", "bf16", "q8_0", "q4_0", or a mix of K-quants.
+        importance: by which K-quants round; None where there is no text of the run.
 
     Raises:
         ModelError: a family, tokenizer or setting that llama.cpp treats differently, missing tensors, or values that do
@@ -62,7 +70,7 @@ def write_model(
         DiskFullError: no space; an older file of that name is kept.
     """
     architecture = architecture_of(config)
-    tensors = list(_tensors(weights, config, dtype))
+    tensors = list(_tensors(weights, config, dtype, importance))
     num_rows = next((tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight"), 0)
     _check_complete(weights.folder, config, {tensor.name for tensor in tensors})
     vocabulary = vocabulary_of(tokenizer, num_rows)
@@ -72,6 +80,7 @@ def write_model(
         "general.name": "tuned phi-3 model" if vocabulary.strips_after_special else "tuned model",
         "general.file_type": file_type(dtype),
         "general.quantization_version": 2,
+        **_importance_fields(dtype, importance),
         **settings_of(config),
         f"{architecture.name}.vocab_size": num_rows,
         **vocabulary.fields,
@@ -79,7 +88,20 @@ def write_model(
     write_file(out, architecture.name, fields, tensors)
 
 
-def _tensors(weights: TensorSource, config: Config, dtype: str) -> Iterator[Tensor]:
+def _importance_fields(dtype: str, importance: Importance | None) -> dict[str, Any]:
+    """Return what llama.cpp's own program states of the importance matrix of a K-quant."""
+    if dtype not in MIXES or importance is None:
+        return {}
+    return {
+        "quantize.imatrix.dataset": "the training set of the run",
+        "quantize.imatrix.entries_count": len(importance.by_tensor),
+        "quantize.imatrix.tokens_count": importance.num_tokens,
+    }
+
+
+def _tensors(
+    weights: TensorSource, config: Config, dtype: str, importance: Importance | None = None
+) -> Iterator[Tensor]:
     """Yield the tensors in the order of their files."""
     file_type(dtype)
     tied = bool(config.get("tie_word_embeddings", shape_of(config).get("tie_word_embeddings", False)))
@@ -90,7 +112,11 @@ def _tensors(weights: TensorSource, config: Config, dtype: str) -> Iterator[Tens
         mapping = mapping_of(name, config)
         if mapping is not None:
             logits = mapping.name == ("output.weight" if has_head else "token_embd.weight")
-            yield Tensor(mapping.name, shape, choose_dtype(dtype, shape, logits), _reader(weights, name, mapping))
+            chosen = choose_dtype(dtype, shape, logits)
+            if dtype in MIXES and len(shape) > 1:
+                chosen = k_type(dtype, mapping.name, shape[-1], int(shape_of(config)["num_hidden_layers"]), logits)
+            columns = importance.by_tensor.get(mapping.name) if importance else None
+            yield Tensor(mapping.name, shape, chosen, _reader(weights, name, mapping), columns)
     for name, values in extra_tensors(config):
         yield constant(name, values, "f32")
 

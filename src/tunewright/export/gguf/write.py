@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tunewright.export.adapter import adapter_bytes
-from tunewright.export.gguf.architectures import context_length
+from tunewright import console
+from tunewright.export.adapter import adapter_bytes, base_under
+from tunewright.export.gguf.architectures import Config, context_length
 from tunewright.export.gguf.file import DTYPES
+from tunewright.export.gguf.importance import MAX_TOKENS, Importance, importance_of
+from tunewright.export.gguf.k_quants import MIXES
 from tunewright.export.gguf.llama_runner import COMPOSES_NOTHING, LEAST_CONTEXT_TOKENS, LlamaRunner
 from tunewright.export.gguf.model import write_gguf_adapter, write_model
 from tunewright.export.gguf.ollama import MODEL_FILE, modelfile, render_go, template_in
@@ -19,10 +22,14 @@ from tunewright.export.gguf.vocabulary import adds_bos
 from tunewright.export.merge import Merge, open_merge
 from tunewright.export.reference import longest_exchange
 from tunewright.export.target import ExportRequest, Limit, Runner
+from tunewright.models.chat_template import encode
+from tunewright.models.loading import load_adapter
 from tunewright.models.source import read_config
 from tunewright.models.student import student_tokenizer
-from tunewright.recipe import Recipe
-from tunewright.records import Message
+from tunewright.records import Message, digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MODEL_DTYPES = tuple(name for name in DTYPES if name != "f32")  # f32 is for serve only
 
@@ -52,11 +59,26 @@ class MergedRows:
 def write_model_file(request: ExportRequest, folder: Path) -> None:
     """Write the tuned model as one GGUF file, merged on the way: no merged folder is needed."""
     merge = open_merge(request.adapter, request.recipe, request.base)
-    _write(merge, request.recipe, folder / MODEL_FILE, request.dtype)
+    _write(merge, request, folder / MODEL_FILE)
 
 
-def _write(merge: Merge, recipe: Recipe, out: Path, dtype: str) -> None:
-    write_model(MergedRows(merge), read_config(merge.folder), student_tokenizer(recipe), out, dtype)
+def _write(merge: Merge, request: ExportRequest, out: Path) -> None:
+    config, tokenizer = read_config(merge.folder), student_tokenizer(request.recipe)
+    write_model(MergedRows(merge), config, tokenizer, out, request.dtype, _importance(request, config, tokenizer))
+
+
+def _importance(request: ExportRequest, config: Config, tokenizer: PreTrainedTokenizerBase) -> Importance | None:
+    """Return the importance matrix of the tuned model on the run's training set; None for types that need none."""
+    if request.dtype not in MIXES:
+        return None
+    if not request.samples:
+        console.warning("the run has no training set of chats: the matrices are rounded without an importance matrix")
+        return None
+    samples = sorted(request.samples, key=lambda sample: digest("importance", request.recipe.seed, sample.id))
+    console.line(f"computing the importance matrix on up to {MAX_TOKENS:,} tokens of the training set")
+    model = load_adapter(base_under(request.recipe, request.base, tokenizer), request.adapter)
+    sequences = (ids for sample in samples for ids in [encode(tokenizer, sample.messages).input_ids])
+    return importance_of(model, config, sequences)
 
 
 def model_bytes(request: ExportRequest) -> int:
@@ -97,7 +119,7 @@ def on_base_runner(request: ExportRequest, folder: Path) -> Iterator[Runner]:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".base-") as work:
         model = Path(work) / MODEL_FILE
         merge = open_merge(request.adapter, request.recipe, request.base)
-        _write(dataclasses.replace(merge, deltas=None), request.recipe, model, request.dtype)
+        _write(dataclasses.replace(merge, deltas=None), request, model)
         with _llama(request, model, folder / _ADAPTER_FILE) as runner:
             yield runner
 
@@ -108,7 +130,7 @@ def write_ollama_folder(request: ExportRequest, folder: Path) -> None:
     merge, tokenizer = open_merge(request.adapter, recipe, request.base), student_tokenizer(recipe)
     context_tokens = context_length(read_config(merge.folder))
     content = modelfile(tokenizer, context_tokens, adds_bos(tokenizer), recipe.system_prompt)
-    _write(merge, recipe, folder / MODEL_FILE, request.dtype)
+    _write(merge, request, folder / MODEL_FILE)
     (folder / "Modelfile").write_text(content, encoding="utf-8")
 
 
