@@ -70,7 +70,9 @@ def write(folder: Path) -> None:
     run.file("adapter").mkdir()
     export = run.file("exports/gguf-q8_0")
     export.mkdir(parents=True)
-    (export / "model.gguf").write_bytes(b"0" * 1000)
+    (export / "model.gguf").write_bytes(b"0" * 1_450_000)
+    certificate = "- exam: 60 of 60 answers score the same\n- distributions: 512 tokens, top-1 agreement 99.8%\n"
+    (export / "certificate.md").write_text(certificate)
     finished_run.reseal(run)
     write_page(run, ("base", "tuned"))
     run.write("report.html", render("invalid.html", {"title": "abstracts", "version": "", "faults": []}))

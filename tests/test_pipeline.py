@@ -124,6 +124,17 @@ def test_evaluate_refuses_an_exam_that_does_not_fit_its_seal(tmp_path, recipe_fi
         evaluate(run, load(recipe_file))
 
 
+def test_a_run_up_to_a_stage_that_its_recipe_does_not_need_stops_before_the_next(tmp_path):
+    """Chats alone are not ingested: "--until ingest" must not run the exam, let alone the training."""
+    rows = [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in range(40)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "r.toml").write_text('[synthesis]\ndata = ["chats.jsonl"]\n[exam]\nheld_out_share = 0.5\n')
+    run = pipeline.run(load(tmp_path / "r.toml"), tmp_path / "run", until="ingest")
+    assert not run.file("stages").exists()
+    run = pipeline.run(load(tmp_path / "r.toml"), tmp_path / "run", until="hold-out")
+    assert [path.name for path in run.file("stages").iterdir()] == ["hold-out.json"]
+
+
 def test_the_learned_and_the_unseen_side_never_share_a_document(tmp_path, recipe_file):
     run = pipeline.run(load(recipe_file), tmp_path / "run", until="curate")
     held_out = {question.document for question in run.read_records("exam.jsonl", Question) if question.ring == "unseen"}

@@ -185,26 +185,23 @@ def run(recipe: Recipe, folder: str | Path, until: str = STAGES[-1].name, only: 
         stages = stages_of(recipe)
         if recipe.evaluation.compare and not only:  # a wrong path is an error before the hours of training, not after
             _load(OUTSIDE["compared models"])(recipe)
-        _require_keys(opened, recipe, [s for s in stages if s.name in only] if only else stages, until)
-        for number, stage in enumerate(stages, 1):
-            if only and stage.name not in only:
-                continue
-            refresh(opened, recipe, stage, f"[{number}/{len(stages)}]")
-            if stage.name == until:
-                break
+        last = STAGE_NAMES.index(until)  # which this recipe may not need: then the stages before it are the last ones
+        due = [s for s in stages if STAGE_NAMES.index(s.name) <= last and (not only or s.name in only)]
+        _require_keys(opened, recipe, due)
+        for stage in due:
+            refresh(opened, recipe, stage, f"[{stages.index(stage) + 1}/{len(stages)}]")
     group.call("")
     return opened
 
 
-def _require_keys(run: RunFolder, recipe: Recipe, stages: Sequence[Stage], until: str) -> None:
+def _require_keys(run: RunFolder, recipe: Recipe, stages: Sequence[Stage]) -> None:
     """Ask at the start of a run, not after hours, for the keys that its stages will send.
 
     Raises:
         RecipeError: a key is not allowed for its server.
     """
     uses = [use for use in recipe_keys(recipe) if use.state not in ("allowed", "this machine", "its own service")]
-    names = [stage.name for stage in stages]
-    for stage in stages[: names.index(until) + 1 if until in names else len(names)] if uses else ():
+    for stage in stages if uses else ():
         if stage_state(run, recipe, stage).state != "fresh":
             require_allowed([use for use in uses if use.section in stage.outside])
 

@@ -289,7 +289,7 @@ def test_hostile_answers_and_names_are_text_on_every_page_of_a_run(app: Any, run
     run.write_json("seal.json", {HOSTILE: HOSTILE})
     export = run.file("exports") / "<script>alert(1)<∕script>"
     export.mkdir(parents=True)
-    (export / "certificate.json").write_text(json.dumps({HOSTILE: HOSTILE}))
+    (export / "certificate.md").write_text(f"- evaluated: {HOSTILE}\n")
     pages = ["", "/exam", "/verdict", f"/trace/{questions[0].id}", "/mark", "/chat", "/deliver", "/data"]
     for path in pages:
         text = get(app, f"{PAGE}{path}").text

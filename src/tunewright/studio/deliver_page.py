@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -27,6 +26,7 @@ _TARGETS = {
 _ENGINES = ("auto", "vllm", "llama.cpp", "transformers")
 _SERVER = "server"  # the queue of servers: they run until they are stopped, and no job waits for that
 _LOG_BYTES = 30_000
+_MOST_BYTES = 64_000  # of a certificate
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _ADDRESS = re.compile(r"^https?://\S+/v1$", re.MULTILINE)
 
@@ -84,17 +84,17 @@ def _exports(run: KnownRun) -> list[dict[str, Any]]:
                 continue
             folder = Path(entry.path)
             files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-            certificate: dict[str, Any] = {}
-            with suppress(OSError, ValueError):
-                content = json.loads((folder / "certificate.json").read_bytes())
-                certificate = content if isinstance(content, dict) else {}
-            figures = {name: value for name, value in certificate.items() if isinstance(value, int | float | str)}
+            certificate = folder / "certificate.md"
+            lines: list[str] = []
+            if certificate.is_file() and not certificate.is_symlink() and certificate.stat().st_size < _MOST_BYTES:
+                text = certificate.read_text(encoding="utf-8", errors="replace")
+                lines = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
             rows.append(
                 {
                     "name": entry.name,
                     "num_files": len(files),
                     "bytes": sum(p.stat().st_size for p in files),
-                    "figures": figures,
+                    "certificate": lines,
                 }
             )
     return rows

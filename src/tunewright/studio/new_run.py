@@ -151,6 +151,7 @@ def recipe_page(
         keys=_keys(recipe),
         derived=_init_lines(studio, init),
         lanes=devices(),
+        has_documents=recipe is not None and bool(recipe.documents.paths),
         has_run=run.key in studio.runs(),
         of_run=run,
         ingest=finished_stages(run).get("ingest"),

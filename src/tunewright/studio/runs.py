@@ -19,6 +19,7 @@ from tunewright.run_folder import RunFile
 from tunewright.studio.jobs import STUDIO_FOLDER, Job
 
 _BASE = re.compile(r'^\[model\]\n(?:[^\[\n].*\n|\n)*?base *= *"([^"\n]*)"', re.MULTILINE)
+_DURATION = re.compile(rb'"duration_s": ?(\d+(?:\.\d+)?)')
 _DEPTH = 3
 _MOST_ENTRIES = 20_000
 _MOST_BYTES = 8 << 20  # of a JSON file that a page reads
@@ -149,7 +150,7 @@ class Summaries:
 
 def _summary(run: KnownRun, job: Job | None) -> RunSummary:
     verdict = json_of(run, RunFile.VERDICT)
-    stages = finished_stages(run)
+    stages = _stage_times(run)
     state, what = state_of(run, job, verdict, stages)
     arms = {arm["arm"]: arm["primary"] for arm in _arms(verdict)}
     tuned, base = arms.get("tuned", {}), arms.get("base", {})
@@ -162,10 +163,10 @@ def _summary(run: KnownRun, job: Job | None) -> RunSummary:
         score=tuned.get("mean"),
         interval=(tuned["low"], tuned["high"]) if {"low", "high"} <= tuned.keys() else None,
         base=base.get("mean"),
-        seconds=sum(_number(record.get("duration_s")) for record in stages.values()),
+        seconds=sum(seconds for seconds, _ in stages.values()),
         calls=calls,
         dollars=dollars,
-        changed=max((record["_changed"] for record in stages.values()), default=run.path.stat().st_mtime),
+        changed=max((changed for _, changed in stages.values()), default=run.path.stat().st_mtime),
         base_model=_base_model(run),
     )
 
@@ -201,6 +202,19 @@ def finished_stages(run: KnownRun) -> dict[str, dict[str, Any]]:
                 if record:
                     records[entry.name.removesuffix(".json")] = {**record, "_changed": entry.stat().st_mtime}
     return records
+
+
+def _stage_times(run: KnownRun) -> dict[str, tuple[float, float]]:
+    """Return (seconds that it took, when it was written) of each finished stage, without parsing its whole record."""
+    times = {}
+    with suppress(OSError), os.scandir(run.path / _STAGES) as entries:
+        for entry in entries:
+            if entry.name.endswith(".json") and entry.is_file(follow_symlinks=False):
+                info = entry.stat()
+                raw = Path(entry.path).read_bytes() if info.st_size <= _MOST_BYTES else b""
+                match = _DURATION.search(raw)
+                times[entry.name.removesuffix(".json")] = (float(match[1]) if match else 0.0, info.st_mtime)
+    return times
 
 
 def _teacher_use(run: KnownRun) -> tuple[int, float]:

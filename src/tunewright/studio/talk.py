@@ -15,12 +15,12 @@ from tunewright import console
 from tunewright.chat.models import ChatModels, Turn
 from tunewright.chat.sources import Sources
 from tunewright.errors import TunewrightError, UserError, trouble
-from tunewright.evaluation.arms import arm_prompts, passages_by_arm, shots_by_arm
+from tunewright.evaluation.arms import arm_prompts, num_passages, passages_by_arm, shots_by_arm
 from tunewright.evaluation.stage import read_library, read_training_samples, sentence_model
 from tunewright.models.chat_template import encode_prompt
 from tunewright.models.generation import MAX_NEW_TOKENS
 from tunewright.recipe import load_recipe
-from tunewright.records import Chunk, Document, Message, Question, SplitEntry
+from tunewright.records import Chunk, Document, Message, Question, SplitEntry, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 
@@ -49,7 +49,9 @@ class Talk:
             library = read_library(self._run, self._recipe, model)
             samples = read_training_samples(self._run, self._recipe)
             shots = shots_by_arm(samples, self._recipe.evaluation.few_shot, self._recipe.seed, model)
-            passages = passages_by_arm(library, self._recipe.retrieval.passages) if library else {}
+            questions = self._run.records_if_any(RunFile.EXAM, Question)
+            num_shown = num_passages(library, questions, self._recipe.retrieval.passages)
+            passages = passages_by_arm(library, num_shown) if library else {}
             self._prepared = dict(shots), dict(passages)
         return self._prepared
 
@@ -61,15 +63,17 @@ class Talk:
         shots, passages = self._beside()
         if arm not in shots and arm not in passages:
             raise UserError(f"{arm} has nothing to show", "the run has no passages or samples for it", "")
-        asks = Question(id="chat", ring="learned", document="", question=question, gold="-", answerable=True)
+        asks = Question(
+            id=digest("chat", question), ring="learned", document="", question=question, gold="-", answerable=True
+        )
         config = self._models.load(weights).config.get_text_config()
         room = (getattr(config, "max_position_embeddings", None) or 1 << 30) - MAX_NEW_TOKENS
         messages: tuple[Message, ...] = ()
         for messages in arm_prompts(arm, asks, self._recipe.system_prompt, shots, passages):
             ids = encode_prompt(self._models.tokenizer, messages)
             if len(ids) <= room:
-                shown = list(passages[arm](asks)) if arm in passages else []
-                return list(ids), shown
+                prompt = "\n".join(message.content for message in messages)
+                return list(ids), [text for text in (passages[arm](asks) if arm in passages else ()) if text in prompt]
         raise UserError(f"the question is too long for {arm}", f"there is room for {room} tokens", "")
 
     def answer(self, order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
