@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -138,11 +139,44 @@ _REMEDIES = {
 }
 
 
+_LACK = re.compile(
+    r"out of memory|RESOURCE_EXHAUSTED|can(?:'t|not) allocate memory|failed to allocate|STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+_OF_THE_MACHINE = re.compile(r"DefaultCPUAllocator|cannot allocate memory", re.IGNORECASE)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of a GPU or of the machine was full, which says nothing of the file that was loaded.
+
+    Libraries say it in many ways: torch by an OutOfMemoryError, by an AcceleratorError of the driver ("CUDA error: out
+    of memory") or by a plain RuntimeError; XLA by RESOURCE_EXHAUSTED; the system by ENOMEM. A wrapped error counts. Not
+    so Python's own MemoryError, which a file that is too large can cause.
+    """
+    if type(error).__name__ == "OutOfMemoryError" or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if isinstance(error, RuntimeError) and _LACK.search(str(error)):
+        return True
+    return error.__cause__ is not None and is_lack_of_memory(error.__cause__)
+
+
+def _lack_of_memory(error: BaseException) -> StageError:
+    while error.__cause__ is not None and is_lack_of_memory(error.__cause__):
+        error = error.__cause__
+    if isinstance(error, MemoryError | OSError) or _OF_THE_MACHINE.search(str(error)):
+        hint = "close other programs, or take a smaller model or smaller files"
+        return StageError("the memory of this machine is used up", cause_of(error) if str(error) else "", hint)
+    return StageError(
+        "the memory of the GPU is full",
+        cause_of(error),
+        "see what else uses it: nvidia-smi; end that, or take a smaller base, --set model.quantization=nf4 or a smaller "
+        "training.max_tokens; then run the same command again: it resumes",
+    )
+
+
 def trouble(error: BaseException) -> StageError | None:
     """Return what the system says where a file, the disk, a connection or the memory failed: no defect of a program."""
-    if isinstance(error, MemoryError):
-        hint = "close other programs, or take a smaller model or smaller files"
-        return StageError("the memory of this machine is used up", str(error), hint)
+    if isinstance(error, MemoryError) or (not isinstance(error, TunewrightError) and is_lack_of_memory(error)):
+        return _lack_of_memory(error)
     if not isinstance(error, OSError) or not (error.errno or isinstance(error, TimeoutError)):
         return None
     name = error.filename if error.filename is not None else ""
@@ -151,11 +185,6 @@ def trouble(error: BaseException) -> StageError | None:
     return StageError(
         f"cannot use {name}" if name else "the system refuses a file or a connection", cause_of(error), hint
     )
-
-
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Return whether a GPU's memory was full, which says nothing of the file that was being loaded."""
-    return type(error).__name__ == "OutOfMemoryError"
 
 
 _SPECIAL = {
@@ -194,7 +223,7 @@ def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = Us
         what: the file is, such as "exam".
         path: of the file or folder.
         hint: the next thing to type.
-        kind: of the error. Ours pass unchanged, as does a lack of memory on the GPU, which says nothing of the file.
+        kind: of the error. Ours pass unchanged, as does a lack of memory, which says nothing of the file.
     """
     if fault := special_file(path):
         raise kind(f"cannot read the {what} {path}", fault, hint)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunewright import console
-from tunewright.errors import DocumentError, reading
+from tunewright.errors import DocumentError, reading, special_file
 from tunewright.models import hub_errors
 from tunewright.models.source import cache_folder
 from tunewright.recipe import Recipe, at_home
@@ -131,12 +131,26 @@ def _local(recipe: Recipe, name: str, setting: str, columns: dict[str, str]) -> 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return inner_files(path, _SUFFIXES)
+    _require_file(path)
     return [path] if path.is_file() else []
 
 
+def _require_file(path: Path) -> None:
+    """Refuse a FIFO, a device or a socket before anything opens it, which could wait for ever."""
+    if fault := special_file(path):
+        raise DocumentError(f"cannot read the data {path}", fault, "correct the path, or remove it")
+
+
 def inner_files(folder: Path, suffixes: Container[str]) -> list[Path]:
-    """Return the files under a folder with these endings; a link that leaves the folder is warned of and left out."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    """Return the files under a folder with these endings; a link that leaves the folder is warned of and left out.
+
+    Raises:
+        DocumentError: one of them is a FIFO, a device or a socket.
+    """
+    named = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    for file in named:
+        _require_file(file)
+    files = [file for file in named if file.is_file()]
     away = [file for file in files if leaves(file, [folder.resolve()])]
     if away:
         console.warning(f"{len(away)} link(s) out of {folder} are not followed, such as {away[0].name}")

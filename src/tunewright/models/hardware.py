@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tunewright.errors import is_lack_of_memory
 from tunewright.models.experts import expert_width, num_experts
 from tunewright.models.families import FAMILIES, complete_shape_of
 
@@ -134,13 +135,6 @@ def _mean(size: int | Sequence[int]) -> int:
     return round(sum(size) / len(size)) if isinstance(size, Sequence) else int(size)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the device's memory is exhausted."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def free_bytes(device: str) -> float:
     """Return the bytes that this process may use on a device, what it already holds included; 0 if unknown.
 
@@ -203,7 +197,7 @@ def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Ite
     try:
         return work(items)
     except Exception as error:
-        if len(items) == 1 or not is_out_of_memory(error):
+        if len(items) == 1 or not is_lack_of_memory(error):
             raise
     # Outside of the handler: its traceback would keep the failed batch's tensors alive.
     if torch.cuda.is_available():

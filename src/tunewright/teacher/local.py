@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import ModelError, TeacherError, TunewrightError
+from tunewright.errors import ModelError, TeacherError, TunewrightError, cause_of, is_lack_of_memory
 from tunewright.models.continuous_batching import GenerationRow, RollingBatch
 from tunewright.settings import TeacherSettings
 from tunewright.teacher.protocol import REASONING_TOKENS, Dialect, Reply, Request, UnusableReplyError
@@ -126,7 +126,9 @@ class LocalClient:
                 while self._wait_for_calls():
                     try:
                         self._step()
-                    except torch.OutOfMemoryError as lack:
+                    except Exception as lack:
+                        if not is_lack_of_memory(lack):
+                            raise
                         self._halve(lack)
         except TunewrightError as failure:
             error = failure
@@ -199,7 +201,7 @@ class LocalClient:
         if len(self._under_way) <= 1:
             raise TeacherError(
                 "the local teacher does not fit into memory",
-                str(lack).splitlines()[0],
+                cause_of(lack),
                 "quantize it (--set teacher.quantization=nf4), or take a smaller model",
             ) from lack
         self._most_rows = len(self._under_way) // 2

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes
-from tunewright.errors import TrainingError
-from tunewright.models.hardware import is_out_of_memory
+from tunewright.errors import TrainingError, is_lack_of_memory
 from tunewright.training import checkpoint
 from tunewright.training.checkpoint import resume, stop_signal
 from tunewright.training.metrics import MetricsLog
@@ -259,7 +258,7 @@ def _gradient(
             figures = accumulate(path, objective, examples, settings, capacity)
         except Exception as error:
             # With a sharded base, the other processes wait for this part: the error has to end them all.
-            if not is_out_of_memory(error) or settings.sharded:
+            if not is_lack_of_memory(error) or settings.sharded:
                 raise
         # Outside of the handler: its traceback would keep the failed step's tensors alive.
         if settings.processes.all(bool(figures), settings.device):

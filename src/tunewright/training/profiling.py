@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import console
 from tunewright.distributed import Processes, processes
-from tunewright.models.hardware import Shape, free_bytes, is_out_of_memory, peak_flops
+from tunewright.errors import is_lack_of_memory
+from tunewright.models.hardware import Shape, free_bytes, peak_flops
 from tunewright.models.memory_plan import Choice, choose, describe_choice, predict_memory
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe
@@ -166,7 +167,7 @@ def prove(
             token_s = _trial(path, task, batches, settings, capacity)
         except Exception as error:
             # With a sharded base, the other processes wait for this part: the error has to end them all.
-            if not is_out_of_memory(error) or settings.sharded:
+            if not is_lack_of_memory(error) or settings.sharded:
                 raise
         path.model.zero_grad(set_to_none=True)
         if settings.processes.all(token_s > 0, settings.device):

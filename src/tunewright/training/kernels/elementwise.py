@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tunewright import console
-from tunewright.models.hardware import is_out_of_memory
+from tunewright.errors import is_lack_of_memory
 
 Heads = tuple[int, int, int]  # query heads, key heads, values per head
 
@@ -35,7 +35,7 @@ def compiled(device: str) -> Any:
         probe = torch.ones(1, 16, device=device)
         triton_kernels.rms_norm(probe, probe[0], 0.0, torch.empty_like(probe))
     except Exception as error:  # whatever a compiler may raise: only speed is lost
-        if is_out_of_memory(error):
+        if is_lack_of_memory(error):
             raise
         console.warning(f"Triton's kernels do not run here; plain kernels replace them: {str(error)[:200]}")
         return None
