@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.faulty_server import fake_teacher
 from support.faults import disk_of, read_only
+from support.faulty_server import fake_teacher
 from support.whole_path import asks, write_recipe
 from tunewright import pipeline
 from tunewright.cli import main, report_error
@@ -30,7 +30,6 @@ COMMANDS = (
     ("inspect", "{run}"),
     ("export", "{run}", "--to", "adapter"),
     ("mark", "{run}"),
-    ("verify", "{run}"),
 )
 
 

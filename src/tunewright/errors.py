@@ -140,7 +140,8 @@ _REMEDIES = {
 
 
 _LACK = re.compile(
-    r"out of memory|RESOURCE_EXHAUSTED|can(?:'t|not) allocate memory|failed to allocate|STATUS_ALLOC_FAILED", re.IGNORECASE
+    r"out of memory|RESOURCE_EXHAUSTED|can(?:'t|not) allocate memory|failed to allocate|STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
 )
 _OF_THE_MACHINE = re.compile(r"DefaultCPUAllocator|cannot allocate memory", re.IGNORECASE)
 
@@ -168,8 +169,8 @@ def _lack_of_memory(error: BaseException) -> StageError:
     return StageError(
         "the memory of the GPU is full",
         cause_of(error),
-        "see what else uses it: nvidia-smi; end that, or take a smaller base, --set model.quantization=nf4 or a smaller "
-        "training.max_tokens; then run the same command again: it resumes",
+        "see what else uses it (nvidia-smi) and end that; or take a smaller base, --set model.quantization=nf4 or "
+        "fewer training.max_tokens; then run the same command again: it resumes",
     )
 
 

@@ -281,9 +281,9 @@ class StageSummary(Record):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def dump_jsonl(records: Iterable[Record]) -> bytes:
-    """Return the records as UTF-8 JSON lines."""
-    return b"".join(record.model_dump_json(exclude_defaults=True).encode() + b"\n" for record in records)
+def jsonl_lines(records: Iterable[Record]) -> Iterator[bytes]:
+    """Yield each record as a line of UTF-8 JSON."""
+    return (record.model_dump_json(exclude_defaults=True).encode() + b"\n" for record in records)
 
 
 def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tunewright import console, operating_system
 from tunewright.errors import RunFolderError, cause_of, command, reading, shell, special_file
 from tunewright.recipe import RUN_MARKER
-from tunewright.records import AnyRecord, Record, Rejection, StageSummary, dump_jsonl, read_jsonl
+from tunewright.records import AnyRecord, Record, Rejection, StageSummary, jsonl_lines, read_jsonl
 from tunewright.storage import (
     ChainedLines,
     chained_line,
@@ -362,8 +362,10 @@ class RunFolder:
         return record if is_sound else {}
 
     def write_records(self, name: str, records: Iterable[Record]) -> None:
-        """Write a file of records atomically."""
-        self.write(name, dump_jsonl(records))
+        """Write a file of records atomically, one by one: they may be a generator."""
+        self.unnote(name)
+        write_atomic(self.file(name), jsonl_lines(records))
+        self._written.add(name)
 
     def read_records(self, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
         """Read a file of records."""

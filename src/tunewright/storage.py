@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ _DISK_FULL = re.compile(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b|No space l
 
 @contextmanager
 def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
-    """Turn "no space left" into a DiskFullError with the disk and the bytes needed."""
+    """Turn "no space left" into a DiskFullError with the disk and the bytes needed; 0: they are not known."""
     try:
         yield
     except Exception as error:  # safetensors wraps the operating system's error in a class of its own
@@ -31,9 +31,12 @@ def disk_errors(path: Path, num_bytes: int) -> Iterator[None]:
             raise
         disk = path.parent if path.parent.exists() else Path("/")
         free = shutil.disk_usage(disk).free
+        needs = (
+            f"{num_bytes:,} bytes; {free:,} are free" if num_bytes else f"more than the {free:,} bytes that are free"
+        )
         raise DiskFullError(
             f"no space left on the disk that holds {disk}",
-            f"writing {path.name} needs {num_bytes:,} bytes; {free:,} are free; the previous version is kept",
+            f"writing {path.name} needs {needs}; the previous version is kept",
             "free some space, then run the same command again: it resumes",
         ) from error
 
@@ -58,12 +61,12 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes], private: bool = False) -> None:
     """Replace a file so that a crash leaves the old or the new content, never half of it.
 
     Args:
         path: the file; missing folders are created.
-        content: all of its bytes.
+        content: all of its bytes, or pieces of them, which are written one by one.
         private: only its owner may read it.
 
     Raises:
@@ -71,12 +74,12 @@ def write_atomic(path: Path, content: bytes, private: bool = False) -> None:
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path, len(content)):
+    with disk_errors(path, len(content) if isinstance(content, bytes) else 0):
         try:
             temporary.unlink(missing_ok=True)
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -306,10 +309,16 @@ def line_digests(path: Path) -> str:
     """Return the short digests of a text file's lines, joined; "" for other files and very long ones."""
     if path.suffix not in _TEXT_SUFFIXES:
         return ""
-    lines = path.read_bytes().split(b"\n")
-    if len(lines) > _MOST_LINES:
-        return ""
-    return "".join(hashlib.sha256(line).hexdigest()[:_LINE_DIGEST] for line in lines)
+    digests: list[str] = []
+    line = b"\n"
+    with path.open("rb") as file:
+        for line in file:
+            if len(digests) == _MOST_LINES:
+                return ""
+            digests.append(hashlib.sha256(line.removesuffix(b"\n")).hexdigest()[:_LINE_DIGEST])
+    if line.endswith(b"\n"):  # what follows the last line end counts as a line
+        digests.append(hashlib.sha256(b"").hexdigest()[:_LINE_DIGEST])
+    return "".join(digests) if len(digests) <= _MOST_LINES else ""
 
 
 def first_changed_line(path: Path, noted: str) -> int:

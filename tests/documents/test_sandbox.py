@@ -70,8 +70,8 @@ def test_garbage_is_reported_and_the_rest_is_read(tmp_path: Path, capfd: pytest.
 
 def test_a_large_file_runs_out_of_its_memory_and_not_of_ours(tmp_path: Path) -> None:
     large = tmp_path / "large.txt"
-    large.write_bytes(b"word " * (20 * 2**20))
-    first, second = read_all([large, good(tmp_path)], memory_mb=128)
+    large.write_bytes(b"word " * (6 * 2**20))
+    first, second = read_all([large, good(tmp_path)], memory_mb=64)
     assert reasons(first) == ["too much memory"]
     assert second.documents[0].title == "Good"
 
@@ -115,12 +115,18 @@ def test_a_pdf_bomb_is_ended_within_its_limits(tmp_path: Path) -> None:
     assert last.documents[0].title == "Good"
 
 
-def test_huge_text_is_refused(tmp_path: Path) -> None:
+def test_a_huge_text_is_refused_at_once_with_its_size(tmp_path: Path) -> None:
     huge = tmp_path / "huge.txt"
     with huge.open("wb") as file:
-        file.truncate(2**32)  # sparse: takes no disk
-    first, second = read_all([huge, good(tmp_path)], memory_mb=128)
-    assert reasons(first) == ["too much memory"]
+        file.truncate(200 * 2**20)  # sparse: takes no disk
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(b'{"text": "A row of a table with words."}\n' * 2_000_000)
+    start = time.monotonic()
+    first, table, second = read_all([huge, rows, good(tmp_path)], memory_mb=128)
+    assert time.monotonic() - start < 30  # of which the start of the child takes the most
+    assert first.failures[0].reason == table.failures[0].reason == "too large"
+    assert first.failures[0].detail == "200 MB; a text may have 64 MB: split the file"
+    assert "78 MB" in table.failures[0].detail
     assert second.documents[0].title == "Good"
 
 

@@ -21,8 +21,8 @@ class Crash(BaseException):
 def _inside(folder: Path, path: object) -> bool:
     try:
         if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
-        return Path(os.path.abspath(os.fspath(path))).is_relative_to(folder)  # type: ignore[call-overload]
+            path = Path(f"/proc/self/fd/{path}").readlink()
+        return Path(os.fsdecode(path)).absolute().is_relative_to(folder)  # type: ignore[arg-type]
     except (OSError, TypeError, ValueError):
         return False
 

@@ -16,6 +16,8 @@ from tunewright.documents.readers import READERS
 from tunewright.errors import DocumentError
 from tunewright.models.capped_process import answer_lines
 
+MAX_BYTES = 64 * 2**20  # of a file that is read as one text: it takes up to twelve times as much memory
+_IN_PARTS = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".odt", ".epub"})  # whose readers bound what they unpack
 OUT_OF_MEMORY = "too much memory"
 CRASHED = "crashed the reader"
 
@@ -23,8 +25,11 @@ CRASHED = "crashed the reader"
 def read_file(path: Path) -> Reading:
     """Return the documents and failures of one file; every error becomes a Failure."""
     try:
-        if path.stat().st_size == 0:
+        num_bytes = path.stat().st_size
+        if num_bytes == 0:
             return Reading(failures=(Failure(reason="empty file"),))
+        if num_bytes > MAX_BYTES and path.suffix.lower() not in _IN_PARTS:
+            return Reading(failures=(Failure(reason="too large", detail=_too_large(num_bytes)),))
         items = READERS[path.suffix.lower()](path) or [Failure(reason="no rows")]
         return Reading(
             documents=tuple(item for item in items if not isinstance(item, Failure)),
@@ -41,6 +46,10 @@ def read_file(path: Path) -> Reading:
     except Exception as error:  # an error in the reader itself must not end the run
         detail = single_line(f"{type(error).__name__}: {error}")[:200]
         return Reading(failures=(Failure(reason=CRASHED, detail=detail),))
+
+
+def _too_large(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MB; a text may have {MAX_BYTES / 2**20:.0f} MB: split the file"
 
 
 def _encode(reading: Reading) -> bytes:

@@ -219,8 +219,7 @@ def _as_jsonl(rows: Iterable[Any], key: Sequence[object], stem: str) -> Path:
     path = cache_folder() / "data" / f"{name}-{digest(*key)}.jsonl"
     if not path.is_file():
         lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False, default=str) for row in rows)
-        text = "".join(f"{line}\n" for line in lines)
-        write_atomic(path, text.encode("utf-8", "surrogatepass"), private=True)
+        write_atomic(path, (f"{line}\n".encode("utf-8", "surrogatepass") for line in lines), private=True)
     return path
 
 

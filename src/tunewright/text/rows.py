@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,15 +38,27 @@ def file_text(path: Path) -> str:
     return decoded.text
 
 
+_BLANK = b" \t\r\n\x0b\x0c" + codecs.BOM_UTF8
+_PIECE_BYTES = 2**20
+MOST_WHOLE_BYTES = 256 * 2**20  # of a file that is read as a whole: it takes up to ten times as much memory
+
+
 def file_rows(path: Path) -> Iterable[Row]:
     """Return the rows of a file; whether it is a table is seen by its content, whatever its name ends with.
 
-    An empty cell of a table is None.
+    An empty cell of a table is None. JSON lines in UTF-8 are read one by one, however many there are.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is neither text nor a table; it says why.
+        ValueError: it is neither text nor a table, or too large for anything but JSON lines; it says why.
     """
+    if _is_json_lines(path):
+        return _streamed(path)
+    if (num_bytes := path.stat().st_size) > MOST_WHOLE_BYTES:
+        raise ValueError(
+            f"it has {num_bytes / 2**20:,.0f} MB, and more than {MOST_WHOLE_BYTES / 2**20:.0f} MB are read of JSON "
+            "lines in UTF-8 alone: save it as those, or split it"
+        )
     text = file_text(path).removeprefix("\ufeff").rstrip("\0")
     start = text.lstrip()[:1]
     if start and (start in "{[" or path.suffix.lower() not in (".csv", ".tsv", ".txt")):
@@ -58,6 +71,35 @@ def file_rows(path: Path) -> Iterable[Row]:
         Row("row", number, {name.strip(): cell or None for name, cell in cells.items()}, fault)
         for number, cells, fault in rows
     )
+
+
+def _is_json_lines(path: Path) -> bool:
+    """Return whether a file is UTF-8 without damage whose first line is a JSON object, read in pieces."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    with regular(path).open("rb") as file:
+        if not file.read(_PIECE_BYTES).lstrip(_BLANK).startswith(b"{"):
+            return False
+        file.seek(0)
+        first = next(line for line in file if line.strip(_BLANK)).lstrip(_BLANK)
+        if _decoded(first.decode("utf-8", "replace"))[1]:
+            return False
+        file.seek(0)
+        while piece := file.read(_PIECE_BYTES):
+            if b"\0" in piece or b"\x1b" in piece:  # of a wider encoding, or one of several alphabets
+                return False
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError:
+                return False
+    return True
+
+
+def _streamed(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            if line.strip():
+                yield Row("line", number, *_decoded(line))
 
 
 def _json_rows(text: str) -> Iterable[Row]:
