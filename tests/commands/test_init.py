@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from support.stand_in_hub import Repo, stand_in_hub
-from tunewright.commands.init import write_recipe
+from tunewright.commands.init import KNOWN_BASES, write_recipe
 from tunewright.errors import DocumentError
+from tunewright.models.families import FAMILIES
 from tunewright.recipe import load_recipe
 
 ROWS = [{"prompt": f"Where is ship {i}?", "completion": f"In dock {i % 7}."} for i in range(200)]
@@ -90,3 +91,30 @@ def test_where_a_gpu_trains_the_placebo_arm_runs_too(abstracts, tmp_path, monkey
     monkeypatch.setattr("tunewright.commands.init._gpu_memory_gib", lambda: 24.0)
     write_recipe([abstracts], tmp_path / "recipe.toml", force=False)
     assert "placebo" in load_recipe(tmp_path / "recipe.toml").evaluation.arms
+
+
+@pytest.mark.parametrize(
+    "gib, taken",
+    [(141, "Qwen/Qwen3-14B"), (24, "Qwen/Qwen3-14B"), (12, "ibm-granite/granite-4.1-8b"), (1, "embedded")],
+)
+def test_the_largest_base_that_fits_is_taken_and_three_are_shown(abstracts, tmp_path, monkeypatch, capsys, gib, taken):
+    monkeypatch.setattr("tunewright.commands.init._gpu_memory_gib", lambda: float(gib))
+    write_recipe([abstracts], tmp_path / "recipe.toml", force=False)
+    assert load_recipe(tmp_path / "recipe.toml").model.base == taken
+    printed = " ".join(capsys.readouterr().err.split())
+    shown = [base for base in KNOWN_BASES if base.in_words() in printed]
+    assert len(shown) == 3
+    assert "as of 20" in printed
+    if taken != "embedded":
+        assert all(base.gib < gib for base in shown)
+        assert not next(base for base in shown if base.name == taken).is_gated
+
+
+def test_known_bases_are_of_tested_families_with_layers_of_the_fast_path():
+    assert all(FAMILIES[base.config["model_type"]].layers for base in KNOWN_BASES)
+    sizes = {base.name: (base.shape.block_weights + base.shape.vocabulary_weights) / 1e9 for base in KNOWN_BASES}
+    assert sizes["Qwen/Qwen3-8B"] == pytest.approx(8.2, abs=0.1)
+    assert sizes["Qwen/Qwen3-14B"] == pytest.approx(14.8, abs=0.1)
+    assert sizes["HuggingFaceTB/SmolLM3-3B"] == pytest.approx(3.08, abs=0.1)
+    assert sizes["meta-llama/Llama-3.1-8B-Instruct"] == pytest.approx(8.03, abs=0.1)
+    assert sizes["google/gemma-3-12b-it"] == pytest.approx(11.8, abs=0.2)  # its language model

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tunewright import console
 from tunewright.curation.chat_formats import is_chat_file, read_own_data
@@ -11,6 +14,8 @@ from tunewright.documents.stage import source_files
 from tunewright.environment import __version__
 from tunewright.errors import DocumentError, command
 from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
+from tunewright.models.hardware import Shape
+from tunewright.models.memory_plan import SPARE, Choice, predict_memory
 from tunewright.recipe import Recipe, at_home, dump_recipe
 from tunewright.settings import (
     EMBEDDED,
@@ -39,7 +44,6 @@ _LEAST_HELD_OUT, _MOST_HELD_OUT, _LARGEST_SHARE = 30, 200, 0.5  # chats for the 
 _FEW_STEPS = 60
 _CHARACTERS_PER_TOKEN = 3  # of an answer; fewer than average, so that answers fit
 _FOR_ALL = ("model.base", "training.learning_rate", "training.batch_size", "evaluation.max_new_tokens")
-_GPU_BASE = "Qwen/Qwen2.5-7B-Instruct"
 
 
 def triage_demo() -> Recipe:
@@ -213,10 +217,16 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
     model, training, teacher, tasks = draft.model, draft.training, draft.teacher, draft.synthesis.tasks
     evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS)
     memory_gib = _gpu_memory_gib()
-    if memory_gib >= 12:
-        model = ModelSettings(base=_GPU_BASE)
+    fitting = bases_that_fit(memory_gib)
+    free = [base for base in fitting if not base.is_gated]
+    if free:
+        model = ModelSettings(base=free[0].name)
         training = TrainingSettings()
-        notes["model.base"] = f"this machine has a GPU with {memory_gib:.0f} GiB; any hub name or folder will do"
+        shown = "; ".join(base.in_words() for base in fitting[:_SHOWN])
+        notes["model.base"] = (
+            f"the largest that a GPU with {memory_gib:.0f} GiB trains and that is not gated, of those that fit "
+            f"(as of {_AS_OF}): {shown}; any hub name or folder will do"
+        )
         evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS, arms=(*evaluation.arms, Arm.PLACEBO))
         notes["evaluation.arms"] = "all; placebo costs one more training, and tells knowledge from form"
         teacher = TeacherSettings(url=SELF)
@@ -228,7 +238,10 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
         notes["synthesis.tasks"] = "the base is its own teacher: it answers each question with its passage in view"
     else:
         training = TrainingSettings(batch_size=8, learning_rate=5e-4)
-        notes["model.base"] = "no GPU of 12 GiB or more here: the embedded 135M model; on one, a hub name of a 7B model"
+        smallest = "; ".join(base.in_words() for base in sorted(KNOWN_BASES, key=lambda base: base.gib)[:_SHOWN])
+        notes["model.base"] = (
+            f"no GPU here that trains a larger one: the embedded 135M model; on one (as of {_AS_OF}): {smallest}"
+        )
         notes["training.learning_rate"] = "small models need a higher one"
         notes["training.batch_size"] = "small data sets gain from more steps"
         notes["teacher.url"] = (
@@ -298,6 +311,83 @@ def _gpu_memory_gib() -> float:
 
     return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0
 
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A base that ``init`` proposes.
+
+    Attributes:
+        name: on the hub.
+        config: the sizes in its config.json, as far as a plan needs them.
+        license: as its model card states it.
+        is_gated: whether its license has to be accepted on the hub first.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    license: str
+    is_gated: bool = False
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Its sizes."""
+        return Shape.of(self.config)
+
+    @cached_property
+    def gib(self) -> float:
+        """The memory of its training with a recipe's defaults and the smallest rows, by the plan's formula."""
+        recipe = Recipe()
+        return predict_memory(recipe, self.shape, Choice(recipe.training.max_tokens, 0), fast=True).total / 2**30
+
+    def in_words(self) -> str:
+        """Return name, size, memory and license."""
+        billions = (self.shape.block_weights + self.shape.vocabulary_weights) / 1e9
+        gated = ", gated" if self.is_gated else ""
+        return f"{self.name} ({billions:.1f}B, {self.gib:.0f} GiB, {self.license}{gated})"
+
+
+def bases_that_fit(memory_gib: float) -> list[KnownBase]:
+    """Return the known bases whose training a GPU with this memory holds, the largest first."""
+    room = memory_gib * (1 - SPARE)
+    return sorted((base for base in KNOWN_BASES if base.gib <= room), key=lambda base: -base.shape.block_weights)
+
+
+def _known(name: str, kind: str, license: str, sizes: str, tied: bool = True, is_gated: bool = False) -> KnownBase:
+    """Return a row of the table; ``sizes``: hidden, intermediate, layers, heads, key heads, head size, vocabulary."""
+    config = dict(zip(_SIZES, map(int, sizes.split()), strict=True))
+    return KnownBase(name, {"model_type": kind, **config, "tie_word_embeddings": tied}, license, is_gated)
+
+
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+)
+_SHOWN = 3
+_AS_OF = "2026-11"
+# Instruction-tuned bases of the fast path. Above 15B, an epoch takes hours on one GPU: name such a base yourself.
+KNOWN_BASES = (
+    _known("Qwen/Qwen3-14B", "qwen3", "Apache-2.0", "5120 17408 40 40 8 128 151936", tied=False),
+    _known("Qwen/Qwen3-8B", "qwen3", "Apache-2.0", "4096 12288 36 32 8 128 151936", tied=False),
+    _known("Qwen/Qwen3-4B-Instruct-2507", "qwen3", "Apache-2.0", "2560 9728 36 32 8 128 151936"),
+    _known("Qwen/Qwen3-1.7B", "qwen3", "Apache-2.0", "2048 6144 28 16 8 128 151936"),
+    _known("ibm-granite/granite-4.1-8b", "granite", "Apache-2.0", "4096 12800 40 32 8 128 100352"),
+    _known("ibm-granite/granite-4.1-3b", "granite", "Apache-2.0", "2560 8192 40 40 8 64 100352"),
+    _known("HuggingFaceTB/SmolLM3-3B", "smollm3", "Apache-2.0", "2048 11008 36 16 4 128 128256"),
+    _known("google/gemma-3-12b-it", "gemma3_text", "Gemma terms", "3840 15360 48 16 8 256 262208", is_gated=True),
+    _known(
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "llama",
+        "Llama 3.1 license",
+        "4096 14336 32 32 8 128 128256",
+        tied=False,
+        is_gated=True,
+    ),
+)
 
 # The demos by name; each has a run folder of its own.
 DEMOS: dict[str, Callable[[], Recipe]] = {"triage": triage_demo, "papers": papers_demo}
