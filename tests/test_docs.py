@@ -3,10 +3,12 @@
 import re
 
 import pytest
+import yaml
 
 import tunewright
 from support import ROOT
 from support.documentation import generator
+from support.page_commands import blocks, pages
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -135,3 +137,31 @@ def test_no_test_of_the_page_on_reliability_is_always_skipped():
     skipped = re.compile(r"@pytest\.mark\.(?:skip|xfail)\b(?!if)[^\n]*\n(?:@[^\n]+\n)*(?:async )?def (test_\w+)")
     for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page):
         assert test not in skipped.findall((ROOT / path).read_text(encoding="utf-8")), f"{path}::{test}"
+
+
+def test_every_command_of_every_page_is_run_or_marked():
+    every = [block for page in pages() for block in blocks(page)]
+    unmarked = [f"{block.page.relative_to(ROOT)}: {block.lines[0]}" for block in every if not block.mark]
+    assert unmarked == []
+    for block in every:
+        if block.mark == "not run":
+            assert len(block.why) > 10, f"{block.page}: say why {block.lines[0]} is not run"
+        if block.mark == "run by":
+            path, _, test = block.why.partition("::")
+            assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{block.page}: {block.why}"
+
+
+def listed(nav):
+    """Return every page of a table of contents."""
+    if isinstance(nav, str):
+        return [nav]
+    return [page for inner in (nav.values() if isinstance(nav, dict) else nav) for page in listed(inner)]
+
+
+def test_every_page_is_in_the_contents_once():
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    named = listed(site["nav"])
+    assert sorted(named) == sorted(page for page in pages if not page.startswith("adr/"))
+    assert site["strict"] is True
+    assert site["theme"]["font"] is False

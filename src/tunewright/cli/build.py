@@ -118,6 +118,7 @@ def preview(recipe: Path, folder: Path | None, assignments: tuple[str, ...], as_
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--gpu", default="", metavar="NAME[:COUNT]", help="GPU to request (default: the smallest that suffices).")
+@click.option("--image", default="", metavar="NAME", help="Container image with tunewright to run in.")
 def launch(recipe: Path, folder: Path | None, shown: bool, output: Path | None, **options: Any) -> None:
     """Write a file that runs RECIPE on a rented or shared machine; nothing is started."""
     from tunewright.launchers import launch as launcher

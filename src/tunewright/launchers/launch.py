@@ -35,6 +35,7 @@ _NO_BF16 = {"T4"}
 _FP8 = {"H100", "H200"}
 USABLE_BYTES_PER_GB = 0.95e9  # of an advertised GB; driver and error correction take the rest
 _COUNTS = (1, 2, 4, 8)  # GPUs of one machine over which a base may be sharded
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}")
 _MACHINE = re.compile(r"([A-Za-z0-9._-]+)(?::([1-9][0-9]{0,2}))?")
 
 
@@ -184,6 +185,7 @@ class Job:
         recipe: the recipe with the assignments applied.
         assignments: KEY=VALUE overrides.
         machine: the machine to request.
+        image: the container image with tunewright in which it runs; "": none.
     """
 
     path: Path
@@ -191,6 +193,7 @@ class Job:
     recipe: Recipe
     assignments: tuple[str, ...]
     machine: Machine
+    image: str = ""
 
     @property
     def name(self) -> str:
@@ -225,6 +228,7 @@ def launch(
     gpu: str,
     output: Path | None,
     force: bool = False,
+    image: str = "",
 ) -> None:
     """Write the file for a scheduler to stdout or to a file, and print on stderr the command that starts it.
 
@@ -235,8 +239,14 @@ def launch(
     """
     if output is not None and os.path.realpath(output) == os.path.realpath(path):
         raise RecipeError(f"{output} is the recipe itself", "it would be overwritten", "name another file with -o")
+    if image and (scheduler == "notebook" or not _IMAGE.fullmatch(image)):
+        raise RecipeError(
+            f"--image {image} cannot be used",
+            "a notebook brings its own" if scheduler == "notebook" else "it is no name of an image",
+            "name it as in REGISTRY/OWNER/tunewright:cuda, for skypilot or slurm",
+        )
     recipe = load_recipe(path, assignments)
-    job = Job(path.absolute(), folder.absolute(), recipe, tuple(assignments), machine_of(recipe, gpu))
+    job = Job(path.absolute(), folder.absolute(), recipe, tuple(assignments), machine_of(recipe, gpu), image)
     text = SCHEDULERS[scheduler](job)
     if output is None:
         console.data(text)
@@ -306,6 +316,7 @@ def _skypilot(job: Job) -> str:
             "accelerators": f"{job.machine.gpu}:{job.machine.count}",
             "use_spot": True,
             "job_recovery": {"strategy": "EAGER_NEXT_REGION"},
+            **({"image_id": f"docker:{job.image}"} if job.image else {}),
         },
         "file_mounts": mounts,
         "setup": f"python -m pip install --quiet 'tunewright=={__version__}'\n",
@@ -342,7 +353,7 @@ def _slurm(job: Job) -> str:
         if machine.named
         else f"; a {machine.gpu} ({GPUS[machine.gpu]} GB) or larger: put your site's name for it before :N"
     )
-    command = _command(job, shlex.quote(sys.executable), str(job.path), str(job.folder), job.assignments)
+    command = _command(job, _slurm_python(job), str(job.path), str(job.folder), job.assignments)
     secrets = "".join(f': "${{{name}:?export it before sbatch}}"\n' for name in job.secrets)
     notes = "".join(f"# Note: {note}\n" for note in _notes(job.recipe))
     return f"""\
@@ -368,6 +379,16 @@ child=$!
 again=no
 
 {_STOPPING}"""
+
+
+def _slurm_python(job: Job) -> str:
+    """Return the Python of the job: this one, or the image's, which sees the GPU and every folder of the job."""
+    if not job.image:
+        return shlex.quote(sys.executable)
+    inputs = [item for _, items, _ in _inputs(job.recipe) for item in items if isinstance(item, Path)]
+    folders = dict.fromkeys([job.path.parent, job.folder.parent, *(path.parent for path in inputs)])
+    binds = [word for folder in folders for word in ("--bind", str(folder))]
+    return shlex.join(["apptainer", "exec", "--nv", *binds, f"docker://{job.image}", "python"])
 
 
 def _notebook(job: Job) -> str:
