@@ -77,7 +77,8 @@ def test_ingest_counts_every_drop(docs: Path, base: str, tmp_path: Path, capfd: 
     assert all(texts[chunk.document][chunk.start : chunk.end] == chunk.text for chunk in chunks)
     assert max(chunk.num_tokens for chunk in chunks) == 30  # six sentences of five words; a seventh would be 35
     assert summary.figures == {
-        "files": 6, "chunks": len(chunks), "tokens": sum(len(chunk.text.split()) for chunk in chunks)
+        "files": 6, "chunks": len(chunks), "tokens": sum(len(chunk.text.split()) for chunk in chunks),
+        "languages": "4 English",
     }  # fmt: skip
     out, err = capfd.readouterr()
     assert out == ""

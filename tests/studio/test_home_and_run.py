@@ -13,6 +13,7 @@ import pytest
 
 from support import finished_run
 from support.studio import COOKIE, app_of, get, post, send
+from tunewright.run_folder import RunFolder
 from tunewright.studio.jobs import STUDIO_FOLDER, Jobs
 from tunewright.studio.runs import key_of, known_runs
 
@@ -168,6 +169,17 @@ def test_a_run_without_a_recipe_does_not_go_on_and_a_finished_one_waits_in_the_q
     assert post(app, f"/run/{key}/go-on").status == 409  # it waits already
     (folder / "runs/first/recipe.toml").unlink()
     assert post(app, f"/run/{key}/go-on").status == 409
+
+
+def test_a_run_from_a_terminal_is_seen_by_its_lock(folder: Path) -> None:
+    if not Path("/proc/locks").exists():
+        pytest.skip("this system lists no locks")
+    app = app_of(folder)
+    with RunFolder(folder / "runs/first").lock():
+        time.sleep(0.6)  # what is known of locks may be half a second old
+        assert f"process {os.getpid()}, from a terminal" in get(app, "/").text
+    time.sleep(0.6)
+    assert "from a terminal" not in get(app, "/").text
 
 
 def test_requests_that_are_too_large_or_have_many_ranges(folder: Path) -> None:

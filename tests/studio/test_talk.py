@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tunewright.chat.models import ChatModels
 from tunewright.recipe import load_recipe
 from tunewright.records import Chunk
 from tunewright.run_folder import RunFolder
-from tunewright.studio.talk import converse
+from tunewright.studio.talk import _unless_idle, converse
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,19 @@ def test_arms_answer_side_by_side_as_in_a_chat(run: RunFolder, monkeypatch: pyte
     again = next(m["passages"] for m in parts[3] if m.get("arm") == "rag" and "passages" in m)
     assert again[0] != shown[0]  # each question has its own passages
     assert any("piece" in m for m in parts[3])  # the conversation continues after an error
+
+
+def test_it_ends_when_nobody_talks_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("tunewright.studio.talk._IDLE_S", 0.05)
+    monkeypatch.setattr("tunewright.studio.talk.os._exit", lambda code: ended.set())
+
+    def lines() -> Iterator[str]:
+        yield "at once"
+        assert not ended.is_set()
+        assert ended.wait(20)
+
+    assert list(_unless_idle(lines())) == ["at once"]
 
 
 def test_a_run_without_a_tuned_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

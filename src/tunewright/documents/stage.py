@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -22,11 +23,13 @@ from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.storage import file_digest, leaves
+from tunewright.text.languages import LANGUAGES, document_languages
 from tunewright.text.repeated_text import without_repeated_text
 
 _UNKNOWN_FORMAT = "unknown format"
 _UNREADABLE = "unreadable"
 _LINK_AWAY = "a link out of the named folders"
+_LANGUAGE_DOCUMENTS, _LANGUAGE_CHARACTERS = 200, 4000
 _MAX_WARNINGS = 5  # failed files named on the screen; rejected.jsonl has all of them
 
 
@@ -331,10 +334,16 @@ def _warn_of_parts(parts: list[Rejection]) -> None:
 
 
 def _noted(documents: list[Document], parts: list[Rejection]) -> dict[str, str]:
-    """Return the counts of parts that were not read, by reason, and of encodings other than UTF-8."""
+    """Return the counts of languages, of parts that were not read by reason, and of encodings other than UTF-8.
+
+    Of many documents, evenly spaced ones tell the languages.
+    """
     reasons = Counter(part.reason for part in parts)
     encodings = Counter(d.metadata[ENCODING] for d in documents if ENCODING in d.metadata)
-    counts = {"parts left out": reasons, "encodings": encodings}
+    some = documents[:: math.ceil(len(documents) / _LANGUAGE_DOCUMENTS)]
+    codes = document_languages({document.id: document.text[:_LANGUAGE_CHARACTERS] for document in some}).values()
+    languages = Counter(LANGUAGES[code].name if code in LANGUAGES else code for code in codes)
+    counts = {"languages": languages, "parts left out": reasons, "encodings": encodings}
     return {name: ", ".join(f"{n} {what}" for what, n in c.most_common()) for name, c in counts.items() if c}
 
 

@@ -28,7 +28,6 @@ from tunewright.studio.web import Studio, endpoint_form, page, redirect, safe, t
 
 ARMS = ("base", "tuned", "few-shot", "similar-shot", "rag", "tuned+rag")
 _MOST_TURNS = 50
-_IDLE_S = 900  # after which a model that nobody talks to leaves the memory
 
 
 @dataclass
@@ -37,7 +36,6 @@ class Conversation:
 
     process: subprocess.Popen[str]
     lock: threading.Lock = field(default_factory=threading.Lock)
-    used: float = field(default_factory=time.monotonic)
 
 
 _open: dict[str, Conversation] = {}
@@ -45,8 +43,8 @@ _open: dict[str, Conversation] = {}
 
 def _conversation(studio: Studio, run: KnownRun) -> Conversation:
     for key, other in list(_open.items()):
-        if other.process.poll() is not None or (time.monotonic() - other.used > _IDLE_S and not other.lock.locked()):
-            _open.pop(key).process.stdin.close()  # type: ignore[union-attr]
+        if other.process.poll() is not None:  # it ends by itself when nobody talks to it
+            del _open[key]
     if run.key not in _open:
         log = studio.jobs.home / "logs" / f"chat-{run.key}.log"
         with log.open("ab") as file:
@@ -56,7 +54,6 @@ def _conversation(studio: Studio, run: KnownRun) -> Conversation:
                 env={**os.environ, "NO_COLOR": "1"},
             )  # fmt: skip
         _open[run.key] = Conversation(process)
-    _open[run.key].used = time.monotonic()
     return _open[run.key]
 
 

@@ -6,8 +6,10 @@ It holds the models, so that the server holds none; it ends with its input.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tunewright.records import Chunk, Document, Message, Question, SplitEntry, d
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import Arm
 
+_IDLE_S = 900.0
 TUNED = (Arm.TUNED, Arm.TUNED_RAG)
 ARMS = (Arm.BASE, Arm.TUNED, Arm.FEW_SHOT, Arm.SIMILAR_SHOT, Arm.RAG, Arm.TUNED_RAG)
 
@@ -109,10 +112,23 @@ def _say(message: Mapping[str, Any]) -> None:
     console.data(json.dumps(message))
 
 
+def _unless_idle(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines; end the process, which holds a model, where nobody writes the next one in time."""
+    while True:
+        idle = threading.Timer(_IDLE_S, os._exit, (0,))
+        idle.daemon = True
+        idle.start()
+        line = next(iter(lines), None)
+        idle.cancel()
+        if line is None:
+            return
+        yield line
+
+
 def converse(folder: Path) -> None:
     """Answer each line of stdin until it ends; an error is a message, and the conversation continues."""
     talk: Talk | None = None
-    for line in sys.stdin:
+    for line in _unless_idle(sys.stdin):
         try:
             order = json.loads(line)
             talk = talk or Talk(folder)
