@@ -13,8 +13,9 @@ from rapidfuzz import fuzz
 from tunewright.records import Answer, Question, Score
 from tunewright.text.choices import chosen_option, option_text
 from tunewright.text.languages import ENGLISH, LANGUAGES
-from tunewright.text.normalization import normalize, sentences, words
+from tunewright.text.normalization import normalize, words
 from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning, text_to_score
+from tunewright.text.sentences import sentences
 from tunewright.text.values import gives_value, holds_value
 
 _ARTICLES = frozenset({"a", "an", "the"})

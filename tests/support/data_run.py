@@ -10,7 +10,8 @@ from tunewright.models.chat_template import chat, passage_text
 from tunewright.recipe import dump_recipe
 from tunewright.records import Chunk, Document, Rejection, Sample, Section, Span, SplitEntry, StageSummary, digest
 from tunewright.run_folder import RunFolder
-from tunewright.text.normalization import is_evidence, sentences
+from tunewright.text.normalization import is_evidence
+from tunewright.text.sentences import sentences
 
 RECIPE = finished_run.RECIPE
 

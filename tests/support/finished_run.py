@@ -18,7 +18,7 @@ from tunewright.records import Answer, Document, Question, RetentionAnswer, Rete
 from tunewright.retention.suite import load_suite
 from tunewright.run_folder import RunFolder
 from tunewright.storage import file_digest
-from tunewright.text.normalization import sentences
+from tunewright.text.sentences import sentences
 
 RECIPE = Recipe()
 QUALITY = {"base": 0.2, "few-shot": 0.32, "similar-shot": 0.34, "rag": 0.55, "tuned": 0.45, "tuned+rag": 0.7}

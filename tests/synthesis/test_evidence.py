@@ -4,7 +4,8 @@ import pytest
 
 from support.synthesis_run import FACTS, document
 from tunewright.synthesis.questions import ranked_evidence
-from tunewright.text.normalization import is_evidence, sentences
+from tunewright.text.normalization import is_evidence
+from tunewright.text.sentences import sentences
 
 
 @pytest.mark.parametrize(

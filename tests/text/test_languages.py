@@ -7,7 +7,8 @@ import pytest
 from tunewright.metrics import is_refusal, token_f1
 from tunewright.text.blanks import BLANK, blanks, word_blanks
 from tunewright.text.languages import LANGUAGES, document_languages, language_code, main_language
-from tunewright.text.normalization import is_evidence, normalize, question_fault, sentences, words
+from tunewright.text.normalization import is_evidence, normalize, question_fault, words
+from tunewright.text.sentences import sentences
 from tunewright.text.values import gives_value
 
 # Each list is the sentences of one text, marked by hand.

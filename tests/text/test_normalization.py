@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.text.normalization import find_quote, ngrams, normalize, question_fault, sentences, words
+from tunewright.text.normalization import find_quote, ngrams, normalize, question_fault, words
+from tunewright.text.sentences import sentences
 
 TEXT = "In Ghana, some (e.g. Volta) were studied. A total of 426 (12.4%) were ill vs. 3 before.  It fell. Why?"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from tunewright.records import Chunk, Document, Section, digest
-from tunewright.text.normalization import sentences
+from tunewright.text.sentences import sentences
 
 _WORD_END = re.compile(r"(?<=\S)(?=\s|$)")
 

@@ -29,8 +29,8 @@ from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import difference_interval, paired, sign_flip
-from tunewright.text.normalization import sentences
 from tunewright.text.reasoning import text_to_score
+from tunewright.text.sentences import sentences
 
 _NUMBERED = re.compile(r"(\d+)[.)]\s+\S")
 _BULLET = re.compile(r"[-*•]\s+\S")

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from tunewright.metrics import is_refusal
 from tunewright.records import OWN, Chunk, Document, Rejection, Sample, Span, StageSummary
-from tunewright.text.normalization import is_evidence, jaccard, sentences, words
+from tunewright.text.normalization import is_evidence, jaccard, words
 from tunewright.text.prompts import split_prompt
+from tunewright.text.sentences import sentences
 
 WRITING = "synth"
 UNKNOWN_TASK = "unknown"  # of a rejection that was recorded before rejections named their task

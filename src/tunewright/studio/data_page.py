@@ -235,7 +235,7 @@ def _new_texts(form: FormData) -> tuple[str | None, str | None]:
 
 def coverage(studio: Studio, request: Request, form: FormData) -> Response:
     """Show which sentences of a document the samples rest on; each cell of the map opens its sentence."""
-    from tunewright.text.normalization import sentences
+    from tunewright.text.sentences import sentences
 
     run = studio.run(request)
     index = _index(studio, run)

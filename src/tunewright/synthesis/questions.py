@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tunewright.records import Chunk, Document, Span, digest
-from tunewright.text.normalization import is_evidence, is_unspaced, normalize, sentences, words
+from tunewright.text.normalization import is_evidence, is_unspaced, normalize, words
+from tunewright.text.sentences import sentences
 
 # A sentence that starts with one of these refers to the one before it; its question comes last.
 _BACK_REFERENCE = re.compile(

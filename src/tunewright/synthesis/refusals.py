@@ -10,8 +10,9 @@ from tunewright.models.chat_template import chat, passage_text
 from tunewright.records import Chunk, Sample, digest
 from tunewright.synthesis.context import TaskContext, TaskResult, plain_sample, sample_id, seeded_order
 from tunewright.synthesis.questions import stand_alone, subjects
-from tunewright.text.normalization import normalize, sentences
+from tunewright.text.normalization import normalize
 from tunewright.text.perturbation import false_versions
+from tunewright.text.sentences import sentences
 
 _OPENINGS = ("Is it right to say: {}?", "Is it correct that the finding was: {}?", "Would you agree with: {}?")
 _MAX_CLAIM_WORDS = 40  # the question around the claim must stay readable

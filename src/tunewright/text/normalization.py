@@ -1,16 +1,14 @@
-"""Text shared by all stages: normalized form, words, sentences, n-grams, quotes, and the wording of questions."""
+"""Text shared by all stages: normalized form, words, n-grams, quotes, and the wording of questions."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import regex
 from rapidfuzz import fuzz
-
-from tunewright.text.languages import script_language
 
 # A word has letters with their marks, and digits; where a script has no spaces, each character is one. Numbers keep
 # their inner points and commas.
@@ -20,24 +18,10 @@ _ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")  # the same, five times faster
 _PLAIN = str.maketrans("‘’“”–—−٫٬٪", "''\"\"---.,%")
 _UNSPACED_CHARACTER = regex.compile(rf"[{_UNSPACED}]")
 _DIGIT = regex.compile(r"(?![0-9])\p{Nd}")  # of other scripts
-# A sentence ends at . ! or ? before white space and something that can start a sentence. A run of them is read once.
-_END = regex.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s+(?:«\s)?[\"'“‘«„¿¡(\[]*[\p{Lu}\p{Lt}\p{Nd}])|\n\s*\n")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|ca|approx|Fig|Figs|Eq|Dr|Mr|Mrs|Ms|Prof|No|Nos|St|Chr|spp?|pv|var|resp|Mio|Mrd|Tsd"
-    r"|bzw|Nr|Abs|Art|Bd|Hrsg|vgl|usw|Sr|Sra|Dra|págs?|núm|art|Mme|av|dott|sig|pag|[zuid]\. ?[BaAhd]|p\. ?ej)"
-    r"|\b[A-Z])\.$"
-)
-_BLOCK = 20_000  # characters
-_LONGEST_ABBREVIATION = 16  # characters, and more
-# "z. B.", "3. März": a full stop behind which the sentence goes on.
-_GOES_ON = re.compile(
-    r".{0,2}?(?:\b[a-z]\.\s[A-Za-z]\.|\b\d{1,2}\.\s(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober"
-    r"|November|Dezember)\b)"
-)
 # The length and the form of a sentence that can be evidence.
 _MIN_WORDS, _MAX_WORDS = 8, 60
 _START = regex.compile(r"[\"'“‘«„¿¡(\[]*[\p{Lu}\p{Lt}\p{Lo}\p{Nd}]")
-_STOP = regex.compile(r"[.!。！।॥؟۔…][\"'”’»)\]」』]*$")
+_STOP = regex.compile(r"[.!。！।॥؟۔…][\"'”“’»)\]）」』]*(?: »)?$")
 _CASED = regex.compile(r"[\p{Lu}\p{Ll}]")
 _CHARACTERS_PER_WORD = 2  # of scripts without spaces
 _CAPTION = re.compile(r"(?:fig(?:ure)?|table|key\s?words?|abbreviations|trial registration|©|copyright)\b", re.I)
@@ -87,57 +71,6 @@ def jaccard(a: Set[tuple[str, ...]], b: Set[tuple[str, ...]]) -> float:
     """Return the Jaccard similarity of two sets of n-grams, in [0, 1]; 1 for two empty sets."""
     union = len(a | b)
     return len(a & b) / union if union else 1.0
-
-
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Return the (start, end) offsets of the sentences of a text, in order, without outer white space.
-
-    Texts of other scripts than Latin are cut by sentencex, by the rules of their script's largest language.
-    """
-    code = script_language(text)
-    bounds = []
-    start = 0
-    if code == "en":
-        for match in _END.finditer(text):
-            last_word = text[max(start, match.end() - _LONGEST_ABBREVIATION) : match.end()]
-            if _ABBREVIATION.search(last_word) or _GOES_ON.match(text, max(start, match.start() - 3)):
-                continue
-            bounds.append((start, match.end()))
-            start = match.end()
-    else:
-        for at in _segment_ends(code, text):
-            bounds.append((start, at))
-            start = at
-    bounds.append((start, len(text)))
-    spans = []
-    for low, high in bounds:
-        piece = text[low:high]
-        if piece.strip():
-            spans.append((low + len(piece) - len(piece.lstrip()), low + len(piece.rstrip())))
-    return spans
-
-
-def _segment_ends(code: str, text: str) -> Iterator[int]:
-    """Yield where sentencex ends a sentence, before the last one.
-
-    It gets one block after the other, since its time grows with the square of a text; a block's last sentence, which
-    may go on, begins the next block.
-    """
-    from sentencex import segment
-
-    block = 0
-    while block < len(text):
-        stop, ends = block + _BLOCK, [block]
-        for piece in segment(code, text[block:stop]):
-            at = text.find(piece.strip(), ends[-1]) + len(piece.strip()) if piece.strip() else 0
-            if at > ends[-1]:
-                ends.append(at)
-        if stop < len(text):
-            ends.pop() if len(ends) > 1 else None
-            block = ends[-1] if len(ends) > 1 else stop
-        else:
-            block = len(text)
-        yield from ends[1:]
 
 
 def is_unspaced(text: str) -> bool:
