@@ -131,6 +131,29 @@ def test_unpack_nf4_gives_the_same_bits_as_bitsandbytes(kind, nested):
     assert not out[:, 128:].any()
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_unpack_experts(kind, nested):
+    """Their matrices lie apart, as the experts' LoRA factors lie between them."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    kernels = pytest.importorskip("tunewright.training.kernels.triton_kernels")
+    weight = torch.randn(3, 48, 64, device=DEVICE).to(kind)
+    packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=nested, quant_type="nf4")
+    out = torch.zeros(3, 56, 72, device=DEVICE, dtype=kind)
+    kernels.unpack_nf4(packed, state, out[:, :48, :64])
+    assert torch.equal(out[:, :48, :64], dequantize_4bit(packed, state))
+    assert not out[:, 48:].any()
+    assert not out[:, :, 64:].any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_sorted_by_expert(compare, kind, weighted):
+    x, positions = wide(24, 96, kind), torch.randperm(24, device=DEVICE).view(8, 3)
+    weights = torch.rand(8, 3, device=DEVICE).to(kind) if weighted else None
+    compare(elementwise.gather_rows, x, torch.randint(24, (37,), device=DEVICE), wide(37, 96, kind, 16))
+    compare(elementwise.combine_rows, x, positions, weights, wide(8, 96, kind, 0))
+
+
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter cuts where the hardware rounds")
 def test_quantize_rows():
     kernels = pytest.importorskip("tunewright.training.kernels.triton_kernels")

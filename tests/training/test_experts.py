@@ -1,16 +1,19 @@
 """Mixtures of experts: quantized, adapted, trained by both paths alike, saved and read by peft, or refused by name."""
 
+import shutil
+
 import pytest
 import torch
 
 from support.bench_of_training import loop_settings, tiny_examples, wake
 from support.families import MORE, logits_of, make_family
 from tunewright.errors import ModelError
+from tunewright.export.merge import open_merge, write_weights
 from tunewright.models import loading
 from tunewright.models.coverage import check_coverage
 from tunewright.models.experts import check_experts, expert_modules, packed_parameter
 from tunewright.models.hardware import Shape
-from tunewright.models.loading import attach_adapter, load_adapter, load_base, save_adapter
+from tunewright.models.loading import attach_adapter, for_inference, load_adapter, load_base, save_adapter
 from tunewright.models.memory_plan import require_room
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
@@ -72,6 +75,39 @@ def test_a_saved_adapter_comes_back(folder, tmp_path):
     plain = logits_of(load_adapter(base_of(folder, "none"), tmp_path), ids)
     assert torch.equal(logits_of(PeftModel.from_pretrained(base_of(folder, "none"), tmp_path), ids), plain)
     assert not torch.allclose(plain, logits_of(base_of(folder, "none"), ids), atol=1e-3)
+
+
+def test_several_adapters_on_one_base(folder, tmp_path):
+    """As the exam and a server load them: on an unpacked base, one beside the other, or off."""
+    ids = tiny_examples(folder, 1)[0].sequences[0].input_ids
+    expected = {}
+    for seed, name in enumerate(("default", "other")):
+        model = wake(attach_adapter(base_of(folder), TRAINING, 0), seed)
+        save_adapter(model, tmp_path / name, "a/name")
+        expected[name] = logits_of(model, ids)
+    base = for_inference(base_of(folder))
+    plain = logits_of(base, ids)
+    model = load_adapter(load_adapter(base, tmp_path / "default"), tmp_path / "other", "other")
+    for name, logits in expected.items():
+        model.set_adapter(name)
+        assert torch.allclose(logits_of(model, ids), logits, atol=1e-4)
+    with model.disable_adapter():
+        assert torch.allclose(logits_of(model, ids), plain, atol=1e-5)
+    assert not torch.allclose(expected["default"], expected["other"], atol=1e-2)
+
+
+@pytest.mark.parametrize("quantization", ["nf4-double", "none"])
+def test_the_merged_model_is_the_adapted_base(folder, tmp_path, quantization):
+    """In the numbers of training; the files keep the names that the base is published with."""
+    model = wake(attach_adapter(base_of(folder, quantization), TRAINING, 0))
+    save_adapter(model, tmp_path / "adapter", "a/name")
+    ids = tiny_examples(folder, 1)[0].sequences[0].input_ids
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    recipe = Recipe(model=ModelSettings(base=str(folder), quantization=quantization, compute="fp32"), training=TRAINING)
+    write_weights(open_merge(tmp_path / "adapter", recipe, "trained"), merged, "fp32")
+    shutil.copy(folder / "config.json", merged)
+    assert torch.allclose(logits_of(base_of(merged, "none"), ids), logits_of(model, ids), atol=2e-4)
 
 
 def test_what_is_not_covered_is_named(folder, monkeypatch):

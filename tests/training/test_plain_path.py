@@ -64,6 +64,20 @@ def test_the_models_own_attention_is_back_afterwards(case):
     assert model.config.get_text_config()._attn_implementation == before != plain_path.BY_LENGTHS
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_a_kind_without_tests_is_tried_first(tmp_path, monkeypatch, right):
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = GemmaConfig(**sizes, head_dim=16, num_hidden_layers=2, vocab_size=64, initializer_range=0.3)
+    torch.manual_seed(0)
+    model = GemmaForCausalLM(config)
+    real = plain_path._attention
+    if not right:
+        monkeypatch.setattr(plain_path, "_attention", lambda *parts, **rest: (2 * real(*parts, **rest)[0], None))
+    assert bool(PlainPath(model)._configs) == right
+
+
 def test_padding_and_single_sequences_change_nothing(case):
     model, examples = case
     row, path = collate(examples, "cpu"), PlainPath(model)

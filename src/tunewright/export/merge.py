@@ -11,12 +11,15 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
+from tunewright.export.experts import ExpertParameters, ExpertPart, adapter_layer, expert_part
 from tunewright.export.target import Base, ExportRequest, HFRunner, Runner
 from tunewright.export.tokenizer import write_config, write_tokenizer
+from tunewright.models.experts import trains_experts
 from tunewright.models.families import family_of
 from tunewright.models.loading import compute_dtype, dequantized, is_full, load_base, pick_device, quantized_layers
 from tunewright.models.source import locate, read_config
@@ -44,7 +47,6 @@ _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "lora_bias": (False,),
     "modules_to_save": (None, []),
     "layer_replication": (None,),
-    "target_parameters": (None, []),
     "use_qalora": (False,),
     "alora_invocation_tokens": (None,),
 }
@@ -93,6 +95,15 @@ class Deltas:
             merged *= (parts[".lora_magnitude_vector"] / merged.norm(dim=1))[:, None]
         return merged
 
+    def apply_experts(self, layer: str, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights of all experts [E, n, k], in fp32, with the factors of that name merged in."""
+        import torch
+
+        down, up = (self.read(layer, part).to(weight) for part in (".lora_A", ".lora_B"))
+        down = down.view(len(weight), self.rank, -1)
+        up = up.view(up.shape[0], self.rank, len(weight))
+        return weight + self.scale * torch.einsum("ore,erk->eok", up, down)
+
     def read(self, layer: str, part: str) -> torch.Tensor:
         """Return one of a layer's tensors in fp32: lora_A [rank, in], lora_B [out, rank], magnitudes [out]."""
         from safetensors import safe_open
@@ -120,7 +131,8 @@ def read_deltas(folder: Path) -> Deltas:
                 if part is None:
                     raise ModelError(f"{file} holds {name}", "it is not part of a LoRA adapter", _AS_IT_IS)
                 layers.setdefault(bare_name(name.partition(part)[0]), {})[part] = name
-                if part == ".lora_A" and (rows := weights.get_slice(name).get_shape()[0]) != rank:
+                stacked = ".experts." in name  # the factors of all experts one behind the other
+                if part == ".lora_A" and not stacked and (rows := weights.get_slice(name).get_shape()[0]) != rank:
                     raise ModelError(
                         "the adapter's matrices do not have its rank", f"{name}: {rows}, not {rank}", _AGAIN
                     )
@@ -176,6 +188,7 @@ class Merge:
         num_tokens: rows that the embedding grows to; 0 where it does not grow.
         device: where tensors are merged.
         stored: the file of each tensor of a base whose files are quantized, its scales and tables included.
+        parts: the tensors of experts that the adapter changes or training quantized, by name.
     """
 
     folder: Path
@@ -187,6 +200,34 @@ class Merge:
     num_tokens: int
     device: str
     stored: Mapping[str, Path] = field(default_factory=dict)
+    parts: Mapping[str, ExpertPart] = field(default_factory=dict)
+
+    @cached_property
+    def _experts(self) -> ExpertParameters:
+        return ExpertParameters(self.parts, self._read, self._merged_experts)
+
+    def _merged_experts(self, part: ExpertPart, value: torch.Tensor) -> torch.Tensor:
+        """Return the parameter [E, n, k] that a part belongs to, as it is exported, in fp32 on the CPU."""
+        import torch
+
+        if self.quantization != "none":
+            value = dequantized(value, self.quantization, self.device)
+        value, layer = value.to(self.device).float(), adapter_layer(part)
+        if self.deltas is None or layer not in self.deltas.layers:
+            return value.cpu()
+        with torch.inference_mode():
+            return self.deltas.apply_experts(layer, value).cpu()
+
+    def _read(self, name: str) -> torch.Tensor:
+        """Return a tensor of the base in the type that training loaded it in."""
+        from safetensors import safe_open
+
+        if shape_unpacked(self.stored, name) is not None:
+            value = unpacked(self.stored, name, self.rounded, self.device)
+        else:
+            with safe_open(self.files[name], framework="pt") as weights:
+                value = weights.get_tensor(name)
+        return value.to(self.rounded) if self.rounded is not None and value.is_floating_point() else value
 
     def shape(self, name: str) -> list[int]:
         """Return the shape of a merged tensor, without reading it."""
@@ -201,15 +242,10 @@ class Merge:
     def tensor(self, name: str) -> torch.Tensor:
         """Return a merged tensor in fp32, on the CPU."""
         import torch
-        from safetensors import safe_open
 
-        if shape_unpacked(self.stored, name) is not None:
-            value = unpacked(self.stored, name, self.rounded, self.device)
-        else:
-            with safe_open(self.files[name], framework="pt") as weights:
-                value = weights.get_tensor(name)
-        if self.rounded is not None and value.is_floating_point():
-            value = value.to(self.rounded)
+        if name in self.parts:
+            return self._experts.tensor(name)
+        value = self._read(name)
         layer = bare_name(name.removesuffix(".weight"))
         if self.quantization != "none" and name.endswith(".weight") and layer in self.quantized:
             value = dequantized(value, self.quantization, self.device)
@@ -254,7 +290,10 @@ def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
         return Merge(adapter, weight_files(adapter), None, "none", frozenset(), None, 0, device)
     folder = locate(recipe.model.base, recipe.folder)
     files, deltas = weight_files(folder), read_deltas(adapter)
-    missing = deltas.layers.keys() - {bare_name(name.removesuffix(".weight")) for name in files} - {"lm_head"}
+    kind = str(read_config(folder).get("model_type", ""))
+    parts = _expert_parts(files) if trains_experts(kind) else {}
+    known = {bare_name(name.removesuffix(".weight")) for name in files} | {*map(adapter_layer, parts.values())}
+    missing = deltas.layers.keys() - known - {"lm_head"}
     if missing:
         raise ModelError(
             f"the adapter in {adapter} does not fit the base model",
@@ -266,12 +305,18 @@ def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
     if stored_nf4(read_config(folder)):  # there is no other base than this one
         return Merge(folder, files, deltas, "none", frozenset(), dtype, num_tokens, device, stored_tensors(folder))
     if base == "original":
-        return Merge(folder, files, deltas, "none", frozenset(), None, num_tokens, device)
+        return Merge(folder, files, deltas, "none", frozenset(), None, num_tokens, device, parts=parts)
     quantization = recipe.model.quantization
     layers = frozenset(map(bare_name, quantized_layers(folder, quantization, dtype)))
     if family_of(read_config(folder)).no_adapter:  # vision layers were not evaluated, and keep their own numbers
         layers = frozenset(layer for layer in layers if layer.startswith("layers."))
-    return Merge(folder, files, deltas, quantization, layers, dtype, num_tokens, device)
+    return Merge(folder, files, deltas, quantization, layers, dtype, num_tokens, device, parts=parts)
+
+
+def _expert_parts(files: Mapping[str, Path]) -> dict[str, ExpertPart]:
+    """Return the tensors that are parts of experts, by their names in the files."""
+    every = {name: expert_part(bare_name(name)) for name in files}
+    return {name: part for name, part in every.items() if part is not None}
 
 
 def merged_bytes(request: ExportRequest) -> int:

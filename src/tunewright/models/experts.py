@@ -190,7 +190,7 @@ def _product(x: Tensor, weight: Tensor, wrapper: Any, number: int) -> Tensor:
     """Return ``x`` [t, k] times an expert's weight [n, k] with its adapters."""
     import torch
 
-    out = torch.nn.functional.linear(x, weight)
+    out = torch.nn.functional.linear(x, weight.to(x.dtype))
     for name in [] if wrapper.disable_adapters else wrapper.active_adapters:
         if name in wrapper.lora_A:
             rank = wrapper.r[name]

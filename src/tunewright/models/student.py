@@ -8,6 +8,7 @@ from tunewright import console
 from tunewright.errors import RecipeError
 from tunewright.models.base_folder import original_of
 from tunewright.models.chat_template import load_tokenizer
+from tunewright.models.experts import num_experts
 from tunewright.models.families import shape_of
 from tunewright.models.loading import compute_dtype, load_base
 from tunewright.models.source import config_at_hand, identity, locate, read_config
@@ -28,6 +29,9 @@ def vllm_obstacle(recipe: Recipe) -> str:
         return "vLLM loads no base with added tokens"
     if recipe.training.method == "dora":
         return "vLLM loads no DoRA"
+    folder = config_at_hand(recipe.model.base, recipe.folder)
+    if recipe.training.targets == ("all-linear",) and folder and num_experts(shape_of(read_config(folder))):
+        return "vLLM loads no adapter of experts in peft's form"
     if recipe.training.method != "full" and not lora_rank(recipe.training.rank):
         return f"vLLM loads no rank above {_RANKS[-1]}"
     return ""

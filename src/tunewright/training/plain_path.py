@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunewright.models.families import FAMILIES, PLAIN_KINDS
 from tunewright.models.memory_plan import EVERYTHING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BY_LENGTHS = "by_lengths"  # our name among transformers' implementations of attention
 _PAD_TO = 256  # tokens: rows of few different lengths, for which a GPU's libraries choose their kernels once
+_TRIED, _TOLERANCE = 16, 0.02  # tokens, and the relative difference that 16 bit may make
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
@@ -52,6 +54,9 @@ class PlainPath:
         kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or _ATTENTION_LAYERS)
         self._alone = bool(kinds - _ATTENTION_LAYERS - {"chunked_attention"})
         self._configs = _configs_by_lengths(base) if kinds <= _ATTENTION_LAYERS else ()
+        kind = base.config.model_type
+        if self._configs and kind not in FAMILIES and kind not in PLAIN_KINDS and not self._agrees():
+            self._configs = ()
 
     def token_logps(self, row: PackedRow) -> Tensor:
         """Return the log-probability in nats of each supervised token: [n], float32, differentiable.
@@ -90,6 +95,32 @@ class PlainPath:
                 use_cache=False,
             ).logits[0]
         return logits
+
+    def _agrees(self) -> bool:
+        """Return whether attention by lengths gives what the model's masks give, on two short samples.
+
+        No test knows how models of this kind attend: they might add biases of their own to the scores.
+        """
+        import torch
+
+        from tunewright.training.objectives import without_dropout
+        from tunewright.training.packing import PackedRow
+
+        device = self.model.get_input_embeddings().weight.device
+        at = torch.arange(_TRIED, device=device)
+        row = PackedRow((2 + at)[None], (at % (_TRIED // 2))[None], (_TRIED // 2,) * 2, at, at, at // (_TRIED // 2))
+        configs = self._configs
+        with without_dropout(self.model), torch.no_grad():
+            try:
+                ours = self._logits(row).float()
+            except NotImplementedError:
+                return False
+            try:
+                self._configs = ()
+                expected = self._logits(row).float()
+            finally:
+                self._configs = configs
+        return bool((ours - expected).norm() <= _TOLERANCE * expected.norm())
 
     def configure(self, kept: int, cached: bool) -> None:
         """Recompute all activations unless ``kept`` is EVERYTHING; there are no levels between, and no way back."""
@@ -165,8 +196,9 @@ def _attention(
     from tunewright.training.kernels.attention import Scores, attend
 
     row = _ROW.get()
-    if row is None or attention_mask is not None:
-        raise NotImplementedError("attention by lengths has no masks")
+    added = [name for name, value in rest.items() if getattr(value, "is_floating_point", bool)()]
+    if row is None or attention_mask is not None or added:
+        raise NotImplementedError(f"attention by lengths has no masks and no {', '.join(added)}")
     scores = Scores(scaling or 0.0, sliding_window or 0, softcap or 0.0)
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return attend(query, key, value, row.segments, scores)[None], None

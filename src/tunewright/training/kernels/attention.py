@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_MAX_SCORES = 2**25  # softly capped scores in memory at once; several copies of them live
 _STEP = 128  # tokens: softly capped attention pads sequences to multiples of it
 
 
@@ -110,23 +111,49 @@ def _separated(query: Tensor, key: Tensor, value: Tensor, count: int) -> tuple[T
 
 
 def _capped(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores) -> Tensor:
-    """Attend with softly capped scores, by plain products; shorter sequences are padded to multiples of 128 tokens."""
+    """Attend with softly capped scores, by plain products; shorter sequences are padded to multiples of 128 tokens.
+
+    The scores of a few sequences at a time are in memory, and are computed again in the backward pass.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    pieces, order = _capped_pieces(segments.lengths, query.shape[1], query.device)
+    parts = []
+    for rows, inside in pieces:
+        own = (part[rows].transpose(1, 2) for part in (query, key, value))
+        mask = _seen(rows.shape[1], scores.window, query.device)
+        result = checkpoint(_capped_batch, *own, scores, mask, use_reentrant=False, preserve_rng_state=False)
+        parts.append(result.transpose(1, 2).flatten(0, 1)[inside])
+    return torch.cat(parts)[order]
+
+
+@functools.lru_cache(maxsize=4)  # the layers of a row ask for the same
+def _capped_pieces(
+    lengths: tuple[int, ...], heads: int, device: torch.device
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Return sequences of similar lengths in pieces of few enough scores, and the order that undoes it.
+
+    Returns:
+        For each piece its tokens, [count, longest], and which of them, counted one by one, are no padding; and for
+        each token of the row where the pieces one behind the other hold it, [T].
+    """
     groups: dict[int, list[tuple[int, int]]] = {}
     start = 0
-    for length in segments.lengths:
+    for length in lengths:
         groups.setdefault(-(-length // _STEP) * _STEP, []).append((start, length))
         start += length
-    device, out = query.device, torch.empty_like(query)
-    for longest, members in groups.items():
-        starts, lengths = torch.tensor(members).t().to(device, non_blocking=True)
-        longest = min(longest, max(length for _, length in members))
-        at = torch.arange(longest, device=device)
-        rows = starts[:, None] + at.clamp(max=lengths[:, None] - 1)  # behind its end, a sequence repeats its last token
-        own = [part[rows].transpose(1, 2) for part in (query, key, value)]
-        result = _capped_batch(own[0], own[1], own[2], scores, _seen(longest, scores.window, device)).transpose(1, 2)
-        inside = at < lengths[:, None]
-        out = out.index_put((rows[inside],), result[inside])
-    return out
+    pieces, all_rows = [], []
+    for members in groups.values():
+        longest = max(length for _, length in members)
+        most = max(1, _MAX_SCORES // (heads * longest**2))
+        for first in range(0, len(members), most):
+            starts, sizes = torch.tensor(members[first : first + most]).t()[:, :, None]
+            at = torch.arange(longest)
+            # Behind its end, a sequence repeats its last token, which no earlier one sees.
+            rows, inside = starts + torch.minimum(at, sizes - 1), (at < sizes).flatten().nonzero()[:, 0]
+            all_rows.append(rows.flatten()[inside])
+            pieces.append((rows.to(device, non_blocking=True), inside.to(device, non_blocking=True)))
+    return pieces, torch.cat(all_rows).argsort().to(device, non_blocking=True)
 
 
 def _capped_batch(query: Tensor, key: Tensor, value: Tensor, scores: Scores, mask: Tensor) -> Tensor:

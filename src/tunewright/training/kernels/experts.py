@@ -10,12 +10,15 @@ so that [x | Ax] · M_e[:n]ᵀ is the forward pass, and [g | gsB] · M_e[:, :k] 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tunewright import console
+from tunewright.models.hardware import is_out_of_memory
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.linear import Scratch
 
@@ -193,7 +196,30 @@ def grouped_sums(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
 
 def _is_fast(x: Tensor) -> bool:
     """Return whether torch has one kernel for all groups: in bf16, on GPUs from Hopper."""
-    return bool(x.is_cuda and x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (9, 0))
+    return bool(x.is_cuda and x.dtype == torch.bfloat16 and _has_kernel(x.device))
+
+
+@functools.cache
+def _has_kernel(device: torch.device) -> bool:
+    """Return whether the grouped kernel gives on this device what products one by one give."""
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return False
+    x, matrices = torch.randn(48, 64, device=device), torch.randn(3, 64, 64, device=device)
+    x, matrices = x.bfloat16(), matrices.bfloat16()
+    ends = torch.tensor([20, 20, 48], dtype=torch.int32, device=device)
+    try:
+        ours = torch._grouped_mm(x, matrices.transpose(1, 2), offs=ends), torch._grouped_mm(x.t(), x, offs=ends)[[0, 2]]
+    except (RuntimeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        console.warning(f"grouped products do not run here; experts are computed in turns: {str(error)[:200]}")
+        return False
+    turns = (x[:20] @ matrices[0].t(), x[20:] @ matrices[2].t()), (x[:20].t() @ x[:20], x[20:].t() @ x[20:])
+    expected = torch.cat(turns[0]), torch.stack(turns[1])
+    right = all((own - other).norm() < 0.02 * other.norm() for own, other in zip(ours, expected, strict=True))
+    if not right:
+        console.warning("grouped products are wrong here; experts are computed in turns")
+    return right
 
 
 def _aligned(x: Tensor) -> Tensor:
