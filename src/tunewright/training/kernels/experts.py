@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tunewright import console
-from tunewright.models.hardware import is_out_of_memory
+from tunewright.errors import is_lack_of_memory
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.linear import Scratch
 
@@ -210,7 +210,7 @@ def _has_kernel(device: torch.device) -> bool:
     try:
         ours = torch._grouped_mm(x, matrices.transpose(1, 2), offs=ends), torch._grouped_mm(x.t(), x, offs=ends)[[0, 2]]
     except (RuntimeError, AttributeError) as error:
-        if is_out_of_memory(error):
+        if is_lack_of_memory(error):
             raise
         console.warning(f"grouped products do not run here; experts are computed in turns: {str(error)[:200]}")
         return False
