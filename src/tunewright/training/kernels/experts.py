@@ -253,7 +253,7 @@ class ExpertMLP:
         order = flat.argsort(stable=True)
         positions = torch.empty_like(order)
         positions[order] = torch.arange(len(order), device=order.device)
-        counts = torch.bincount(flat, minlength=self.gate_up.num_experts)
+        counts = flat.new_zeros(self.gate_up.num_experts).index_add_(0, flat, torch.ones_like(flat))
         choices = chosen.shape[1]
         ends = counts.cumsum(0).to(torch.int32)
         return Routing(order // choices, positions.view(-1, choices), weights, ends)
