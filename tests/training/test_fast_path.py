@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from support.bench_of_training import loop_settings, tasks, tiny_adapted, tiny_examples, wake
-from support.families import MORE, TINY, adapted, base_of, make_family
+from support.families import MORE, TINY, adapted, base_of, logits_of, make_family
 from tunewright.errors import RecipeError
+from tunewright.export.merge import open_merge, write_weights
 from tunewright.models.chat_template import load_tokenizer
 from tunewright.models.families import FAMILIES
-from tunewright.models.loading import attach_adapter, load_base
+from tunewright.models.loading import attach_adapter, load_base, save_adapter
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
@@ -22,7 +23,7 @@ from tunewright.training.kernels.build import unsupported_reason
 from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.kernels.head import LogitForm, TargetLogps
 from tunewright.training.loop import accumulate
-from tunewright.training.objectives import NEXT_TOKEN
+from tunewright.training.objectives import NEXT_TOKEN, sequence_logps
 from tunewright.training.optimizers import OPTIMIZERS
 from tunewright.training.packing import collate
 from tunewright.training.plain_path import PlainPath
@@ -86,6 +87,25 @@ def test_every_family_takes_it_or_the_reason_is_printed(name, tmp_path, capsys, 
         for level in (3, 2, 1, 0):
             path.configure(level * len(path.layers), level > 1)
             assert_same(gradients(path, NEXT_TOKEN, examples), reference, 1e-5)
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_families_pack_and_merge(name, tmp_path):
+    """For the other families, test_families.py and test_round_trip.py show it."""
+    folder = make_family(name, tmp_path / "base")
+    model, examples = wake(adapted(base_of(folder))), tiny_examples(folder, 5)
+    path = fast(model)
+    with torch.no_grad():
+        alone = torch.cat([sequence_logps(path, collate([example], "cpu"))[0] for example in examples])
+        torch.testing.assert_close(sequence_logps(path, collate(examples, "cpu"))[0], alone, rtol=1e-5, atol=1e-5)
+    save_adapter(model, tmp_path / "adapter", "a/name")
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    recipe = Recipe(model=ModelSettings(base=str(folder), quantization="none", compute="fp32"))
+    write_weights(open_merge(tmp_path / "adapter", recipe, "trained"), merged, "fp32")
+    shutil.copy(folder / "config.json", merged)
+    ids = examples[0].sequences[0].input_ids
+    torch.testing.assert_close(logits_of(base_of(merged), ids), logits_of(model, ids), rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ("up_proj", "o_proj")])
