@@ -35,7 +35,6 @@ from tunewright.serving.app import application
 from tunewright.serving.canary import Canary, require_tuned
 from tunewright.serving.engine import WAITING, Completions, Piece
 from tunewright.serving.listen import start_listening, take_port
-from tunewright.serving.vllm import command
 
 TOKEN = "a token of twenty-eight char"
 
@@ -438,9 +437,3 @@ def test_health_answers_while_many_wait_for_the_engine():
             assert {reply.status_code for reply in await asyncio.gather(*waiting)} == {200}
 
     asyncio.run(go())
-
-
-@pytest.mark.slow
-def test_vllm_takes_no_sampling_settings_from_the_base(run):
-    words = command(load_recipe(run.file("recipe.toml")), run.file("adapter"), 1)
-    assert words[words.index("--generation-config") + 1] == "vllm"

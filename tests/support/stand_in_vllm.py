@@ -52,10 +52,14 @@ class Handler(BaseHTTPRequestHandler):
         from tunewright.models.generation import stream
 
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        well = self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}" and body["model"] == "tuned"
+        known = body["model"] in ("tuned", ARGUMENTS.served_model_name)
+        well = self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}" and known
         self.send_response(200 if well else 401)
         self.end_headers()
         if not well:
+            return
+        if self.path == "/v1/chat/completions":
+            self.chat(body)
             return
         with torch.inference_mode():
             pieces = list(stream(MODEL, TOKENIZER, body["prompt"], body["max_tokens"], body["stop_token_ids"]))
@@ -65,6 +69,22 @@ class Handler(BaseHTTPRequestHandler):
         self.event({"choices": [{"index": 0, "text": "", "finish_reason": finish}]})
         self.event({"choices": [], "usage": {"completion_tokens": len(pieces)}})
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def chat(self, body):
+        """Answer a teacher's call as a whole."""
+        import torch
+
+        from tunewright.models.generation import stream
+
+        prompt = TOKENIZER.apply_chat_template(
+            body["messages"], tokenize=False, add_generation_prompt=True, **body["chat_template_kwargs"]
+        )
+        ids = TOKENIZER(prompt, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            text = "".join(stream(MODEL, TOKENIZER, ids, body["max_tokens"], [TOKENIZER.eos_token_id]))
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": len(ids), "completion_tokens": 5}
+        self.wfile.write(json.dumps({"choices": [choice], "usage": usage}).encode())
 
     def event(self, content):
         self.wfile.write(b"data: " + json.dumps(content).encode() + b"\n\n")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
+from support import TESTS
 from support.families import make_family
 from support.reciting_model import make_reciting_model
 from support.tiny import make_model
@@ -240,3 +244,44 @@ def test_a_local_teacher_needs_a_model(tmp_path):
         open_teacher(
             RunFolder.create(tmp_path / "run").journal("teacher.jsonl"), TeacherSettings(url=LOCAL), "synth"
         ).__enter__()
+
+
+@pytest.fixture
+def vllm(tmp_path, monkeypatch):
+    """A machine with vLLM and a GPU, as far as the choice of the engine looks; the stand-in computes."""
+    script = tmp_path / "bin" / "vllm"
+    script.parent.mkdir()
+    stand_in = shlex.join([sys.executable, str(TESTS / "support" / "stand_in_vllm.py")])
+    script.write_text(f'#!/bin/sh\nexec {stand_in} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    return script
+
+
+def answered(folder, model):
+    settings = TeacherSettings(url=LOCAL, quantization="none", temperature=0.0, model=str(model))
+    request = Request((Message(role="user", content="Which?"),), 12, 0.0, 1)
+    with open_teacher(RunFolder.create(folder).journal("teacher.jsonl"), settings, "synth") as teacher:
+        (reply,) = teacher.ask_all([request], "questions")
+    return reply.text
+
+
+@pytest.mark.slow
+def test_where_vllm_is_installed_it_answers_for_the_local_teacher(vllm, tmp_path, capfd):
+    model = make_reciting_model(tmp_path / "model", "The treated group.")
+    assert answered(tmp_path / "run", model) == "The treated group."
+    printed = " ".join(capfd.readouterr().err.split())
+    assert "starting vllm serve" in printed and "answers through vLLM" in printed
+    assert "--generation-config vllm" in printed  # the base's file may have penalties
+
+
+def test_a_vllm_that_does_not_start_gives_way_to_transformers(vllm, tmp_path, capfd, monkeypatch):
+    vllm.write_text("#!/bin/sh\necho no memory left >&2\nexit 1\n")
+    model = make_reciting_model(tmp_path / "model", "The treated group.")
+    seen = iter([True])  # the GPU, by the choice of the engine alone: transformers finds none
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: next(seen, False))
+    assert answered(tmp_path / "run", model) == "The treated group."
+    printed = " ".join(capfd.readouterr().err.split())
+    assert "vLLM does not start (no memory left)" in printed and "slower" in printed

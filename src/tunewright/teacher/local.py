@@ -1,4 +1,4 @@
-"""The local teacher: a transformers model in this process; one thread answers all calls by continuous batching."""
+"""The local teacher: vLLM where it is installed, else a model in this process that batches calls continuously."""
 
 from __future__ import annotations
 
@@ -6,15 +6,69 @@ import gc
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import console
-from tunewright.errors import ModelError, TeacherError, TunewrightError, cause_of, is_lack_of_memory
+from tunewright.errors import ModelError, StageError, TeacherError, TunewrightError, cause_of, is_lack_of_memory
 from tunewright.models.continuous_batching import GenerationRow, RollingBatch
 from tunewright.settings import TeacherSettings
-from tunewright.teacher.protocol import REASONING_TOKENS, Dialect, Reply, Request, UnusableReplyError
+from tunewright.teacher.client import ChatClient
+from tunewright.teacher.protocol import REASONING_TOKENS, Client, Dialect, Reply, Request, UnusableReplyError
 from tunewright.text.reasoning import answer_after_reasoning
+
+
+def open_local(
+    settings: TeacherSettings, stack: ExitStack, show: Callable[[str], None], dialects: Mapping[str, Dialect]
+) -> Client:
+    """Open the recipe's local model: in a server of vLLM where that is installed and starts, else in this process.
+
+    Raises:
+        ModelError: the model is missing, gated, damaged or of an unsupported family.
+    """
+    from tunewright.models.vllm_server import vllm_missing
+
+    if vllm_missing() or settings.quantization == "int8":  # vLLM has no LLM.int8
+        return _in_process(settings, stack)
+    try:
+        return _in_vllm(settings, stack, show, dialects)
+    except StageError as error:
+        console.warning(f"{error.headline} ({error.cause}): the teacher is computed by transformers, which is slower")
+        return _in_process(settings, stack)
+
+
+def _in_process(settings: TeacherSettings, stack: ExitStack) -> LocalClient:
+    client = LocalClient.load(settings)
+    stack.callback(client.close)
+    return client
+
+
+def _in_vllm(
+    settings: TeacherSettings, stack: ExitStack, show: Callable[[str], None], dialects: Mapping[str, Dialect]
+) -> ChatClient:
+    """Return a client of the model in a server of vLLM, which ends with the stage: its memory is free for training."""
+    from tunewright.models.chat_template import TEMPLATE_VARIABLES
+    from tunewright.models.source import locate
+    from tunewright.models.vllm_server import base_arguments, vllm_server
+
+    arguments = base_arguments(locate(settings.model, trained=True), settings.model, settings.quantization)
+    address, key = stack.enter_context(vllm_server(arguments, "uninstall vLLM, or name a server in teacher.url"))
+    console.line(f"  the teacher {settings.model} answers through vLLM")
+    client = ChatClient(
+        (f"{address}/v1",),
+        settings.model,
+        settings.timeout_s,
+        key,
+        {"chat_template_kwargs": TEMPLATE_VARIABLES},  # as the local teacher asks: without reasoning first
+        connections=settings.concurrency,
+        patience_s=settings.patience_s,
+        show=show,
+        dialects=dialects,
+    )
+    stack.callback(client.close)
+    return client
 
 
 @dataclass

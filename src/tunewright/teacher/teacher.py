@@ -285,11 +285,9 @@ def _connect(
 ) -> Client:
     """Start or connect the teacher that the settings name; the stack closes it."""
     if settings.url == LOCAL:
-        from tunewright.teacher.local import LocalClient
+        from tunewright.teacher.local import open_local
 
-        local = LocalClient.load(settings)
-        stack.callback(local.close)
-        return local
+        return open_local(settings, stack, show, dialects)
     urls, key, extra, threads = settings.urls, "", {}, settings.concurrency
     if settings.url == EMBEDDED:
         urls, threads = (stack.enter_context(serve_embedded(source.gguf_path())) + "/v1",), 1

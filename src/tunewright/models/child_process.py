@@ -1,4 +1,4 @@
-"""A program that ends with its parent: ``python -m tunewright.serving.child_process PROGRAM ...``."""
+"""A program that ends with its parent: ``python -m tunewright.models.child_process PROGRAM ...``."""
 
 from __future__ import annotations
 
