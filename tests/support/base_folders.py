@@ -57,6 +57,21 @@ def _other_sizes(folder: Path) -> None:
     edited(folder / "config.json", intermediate_size=192)
 
 
+def _eight_bits(folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    small = {name: value.to(torch.float8_e4m3fn) if value.dim() > 1 else value for name, value in weights.items()}
+    save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _stale_index(folder: Path) -> None:
+    """Leave the index of shards that are gone beside the whole file, which is loaded first."""
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def _shards(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -169,6 +184,18 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "web page": (_weights(b"<!DOCTYPE html><html></html>"), ("a web page",)),
     "weights empty": (_weights(b""), ("empty",)),
     "weights cut off": (_cut, ("model.safetensors", "cut off")),
+    "weights in fp8 without scales": (_eight_bits, ("8-bit floating point", "16 bit")),
+    "nf4 stated, not stored": (
+        lambda folder: edited(
+            folder / "config.json",
+            quantization_config={
+                "quant_method": "bitsandbytes",
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+            },
+        ),
+        ("no weight is packed",),
+    ),
     "weights not numbers": (_not_numbers, ("no numbers",)),
     "pickle cut off": (_weights(b"PK\3\4" + b"\0" * 100, "pytorch_model.bin"), ("pytorch_model.bin", "cut off")),
     "pickle a pointer": (_weights(b"version https://git-lfs", "pytorch_model.bin"), ("pytorch_model.bin",)),
@@ -192,6 +219,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 }
 ACCEPTED: Mapping[str, Callable[[Path], None]] = {
     "shards": _shards,
+    "a stale index": _stale_index,
     "one template with a name": _templates("chat"),
     "a default among templates": _templates("tool_use", "default"),
     "stray files": _written("notes.json", "[1, 2"),

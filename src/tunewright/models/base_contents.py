@@ -14,7 +14,7 @@ from tunewright.models.loading import missing_weights, quiet_libraries
 from tunewright.models.model_files import reading_model
 from tunewright.models.pickled_weights import pickled_files
 from tunewright.models.source import folder_at_hand, identity, locate, read_config
-from tunewright.models.stored_quantization import is_state_of_quantization
+from tunewright.models.stored_quantization import is_state_of_quantization, stored_nf4
 from tunewright.models.tensors import stored_tensors
 from tunewright.recipe import Recipe
 from tunewright.records import Message
@@ -86,6 +86,9 @@ def _num_rows(folder: Path) -> int:
         except NotImplementedError:  # a conversion that needs the numbers: loading them will show what is wrong
             return 0
     stored = stored_tensors(folder)
+    if stored_nf4(read_config(folder)) and not any(".quant_state." in name for name in stored):
+        cause = "config.json states bitsandbytes in 4 bit, and no weight is packed"
+        raise ModelError(f"the weights in {folder} are not those of its config.json", cause, _AGAIN)
     packed = {name.rpartition(".quant_state.")[0] for name in stored if ".quant_state." in name}
     wrong = sorted(str(key[0]) for key in report["mismatched_keys"] if not _is_packed(str(key[0]), packed))
     missing = missing_weights(model, report)
@@ -133,6 +136,12 @@ def _check_numbers(folder: Path) -> None:
 
 def _are_finite(weights: Any, name: str, whole: bool) -> bool:
     rows = weights.get_slice(name)
+    if rows.get_dtype().startswith("F8"):  # without scales beside it, or in a form of its own
+        raise ModelError(
+            "the weights are in 8-bit floating point, which is not trained",
+            f"{name}, and config.json states no quantization",
+            "name a version in 16 bit",
+        )
     if rows.get_dtype() not in ("F64", "F32", "F16", "BF16"):
         return True
     shape = rows.get_shape()

@@ -86,7 +86,8 @@ def folder_fault(folder: Path) -> str:
         if file.is_file() and (fault := _json_fault(file)):
             return f"{file.name}: {fault}"
     try:
-        parts = json.loads((folder / _INDEX).read_bytes())["weight_map"] if (folder / _INDEX).is_file() else {}
+        indexed = (folder / _INDEX).is_file() and not (folder / "model.safetensors").is_file()  # that one comes first
+        parts = json.loads((folder / _INDEX).read_bytes())["weight_map"] if indexed else {}
         missing = [part for part in sorted(set(parts.values())) if not (folder / part).is_file()]
     except (KeyError, TypeError, AttributeError):
         return f"{_INDEX}: it has no weight_map from tensors to files"

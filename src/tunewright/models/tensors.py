@@ -42,7 +42,7 @@ def _files(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    if index.is_file() and not (folder / "model.safetensors").is_file():  # transformers loads that one first
         parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / part for name, part in parts.items()}
     files: dict[str, Path] = {}
