@@ -1,14 +1,18 @@
 """Seconds and peak memory of the curate stage: 10,000 and 100,000 samples with all rules that need no teacher.
 
     python benchmarks/curation.py [NUM_SAMPLES ...]
+    python benchmarks/curation.py --chats 1000000
 
 The samples are made here from the words of the example abstracts: answer-first samples with their evidence, some with a
 passage, refusals, exact and near duplicates, leaks of an exam of 400 questions, planted instructions and e-mail
-addresses. The unchanged stage runs in its own process and run folder.
+addresses. The unchanged stage runs in its own process and run folder. With ``--chats``, the same questions and answers are
+a user's own chats, in a file of JSON lines, beside the same exam. Own memory is what files that are mapped into memory do
+not count for: the system takes those pages back when it needs them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -31,17 +35,28 @@ PER_DOCUMENT, PER_CHUNK = 40, 5
 RECIPE = Recipe()
 
 CHILD = """
-import json, resource, sys, time
+import json, resource, sys, threading, time
 from pathlib import Path
 start = time.perf_counter()
 from tunewright.curation.stage import curate
 from tunewright.recipe import Recipe
 from tunewright.run_folder import RunFolder
-summary = curate(RunFolder(Path(sys.argv[1])), Recipe())
+from tunewright.settings import SynthesisSettings
+own_kib = 0
+def watch():
+    global own_kib
+    while True:
+        rows = Path("/proc/self/status").read_text().splitlines()
+        own_kib = max(own_kib, next(int(row.split()[1]) for row in rows if row.startswith("RssAnon")))
+        time.sleep(0.05)
+threading.Thread(target=watch, daemon=True).start()
+data = tuple(sys.argv[2:])
+summary = curate(RunFolder(Path(sys.argv[1])), Recipe(synthesis=SynthesisSettings(data=data)) if data else Recipe())
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({
     "wall_s": round(time.perf_counter() - start, 1),
     "cpu_s": round(sum(usage.ru_utime + usage.ru_stime for usage in used), 1),
+    "own_mib": round(own_kib / 1024),
     "peak_mib": round(max(usage.ru_maxrss for usage in used) / 1024),
     **summary.model_dump(exclude={"figures"}),
     "figures": summary.figures,
@@ -155,11 +170,35 @@ def make_run(folder: Path, num_samples: int) -> None:
     run.write_records("samples.jsonl", samples[:num_samples])
 
 
-def measure(num_samples: int) -> dict[str, object]:
+def make_chats(folder: Path, file: Path, num_samples: int) -> None:
+    """Write an exam, and chats in JSON lines: questions and answers on documents that are made one by one."""
+    make_run(folder, PER_DOCUMENT * 60)
+    (folder / "samples.jsonl").unlink()
+    exam = RunFolder(folder).read_records("exam.jsonl", Question)
+    draw, words = random.Random(num_samples), vocabulary()
+    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
+    written = 0
+    with file.open("w", encoding="utf-8") as lines:
+        for number in itertools.count(1000):
+            for chunk, fact in facts(document(number, draw, words, weights)[1]):
+                plain = sample("answer-first", question(draw, fact), fact.quote, document="", chunk="", evidence=fact)
+                for made in varied(draw, plain, chunk, exam):
+                    turns = [turn.as_turn() for turn in made.messages if turn.role != "system"]
+                    lines.write(json.dumps({"messages": turns}) + "\n")
+                    written += 1
+                    if written == num_samples:
+                        return
+
+
+def measure(num_samples: int, chats: bool = False) -> dict[str, object]:
     """Return the time and memory of one run of the stage."""
     with tempfile.TemporaryDirectory() as work:
-        make_run(Path(work) / "run", num_samples)
-        command = [sys.executable, "-c", CHILD, str(Path(work) / "run")]
+        folder, file = Path(work) / "run", Path(work) / "chats.jsonl"
+        if chats:
+            make_chats(folder, file, num_samples)
+        else:
+            make_run(folder, num_samples)
+        command = [sys.executable, "-c", CHILD, str(folder), *([str(file)] if chats else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     figures: dict[str, object] = json.loads(done.stdout)
     return figures
@@ -169,9 +208,11 @@ def main() -> None:
     results: dict[str, object] = {"cores": os.cpu_count(), "python": platform.python_version()}
     if RESULTS.exists():
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    for num_samples in map(int, sys.argv[1:] or ("10000", "100000")):
-        results[str(num_samples)] = measure(num_samples)
-        print(num_samples, json.dumps(results[str(num_samples)]))
+    chats = "--chats" in sys.argv
+    for num_samples in map(int, [word for word in sys.argv[1:] if word != "--chats"] or ("10000", "100000")):
+        name = f"{num_samples} chats" if chats else str(num_samples)
+        results[name] = measure(num_samples, chats)
+        print(name, json.dumps(results[name]), flush=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

@@ -39,7 +39,7 @@ LEGITIMATE_PROSE = {  # a key in plan.json, which runs of version 0.1 have
 # studio/talk.py is the body of a program, as the modules of commands/ are.
 OPENERS = re.compile(r"(^|/)stage\.py$|^commands/|^pipeline\.py$|^run_folder\.py$|^studio/talk\.py$")
 OPENING = {
-    "file", "read_json", "read_records", "records_if_any", "json_if_any", "stage_record", "write", "write_json",
+    "file", "read_json", "read_records", "each_record", "records_if_any", "json_if_any", "stage_record", "write", "write_json",
     "write_records", "reject", "journal", "log", "lock",
 }  # fmt: skip
 

@@ -371,6 +371,10 @@ class RunFolder:
         """Read a file of records."""
         return list(read_jsonl(self.file(name), kind))
 
+    def each_record(self, name: str, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
+        """Yield the records of a file one by one."""
+        return read_jsonl(self.file(name), kind)
+
     def records_if_any(self, name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
         """Read a file of records; none where no stage had cause to write it."""
         return self.read_records(name, kind) if self.file(name).exists() else []

@@ -2,7 +2,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from support.word_vectors import vectors
@@ -241,6 +241,8 @@ _SAMPLES = st.one_of(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_SAMPLES, max_size=14))
 def test_every_sample_is_kept_or_rejected_once_and_no_leak_is_left(samples):
+    # Words of five answers and more are common ones, which are no leak; without the copies, they are.
+    assume(max(Counter(sample.answer for sample in samples).values(), default=0) < 5)
     sources = SampleSources(RECIPE, {"d": DOCUMENT}, {"c": CHUNK})
     kept, rejections, figures = filter_samples(samples, sources, EXAM)
     assert sum(count for name, count in figures.items() if name.startswith("dropped by ")) == len(rejections)

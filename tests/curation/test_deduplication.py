@@ -2,7 +2,16 @@ import random
 
 import pytest
 
-from tunewright.curation.deduplication import Duplicates, answered_prompts, prompt_key, signed_words
+from tunewright.curation.deduplication import (
+    Duplicates,
+    _Buckets,
+    _Parts,
+    _StoredParts,
+    answered_prompts,
+    hashed,
+    prompt_key,
+    signed_words,
+)
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
 from tunewright.text.normalization import jaccard, shingles
@@ -101,3 +110,30 @@ def test_a_refused_prompt_that_is_answered_elsewhere_is_known():
     other = sample("o", "Who?", recipe.refusal)
     answered = answered_prompts([refused, FIRST, other], recipe.refusal)
     assert prompt_key(refused) in answered and prompt_key(other) not in answered
+
+
+def test_chained_buckets_hold_what_a_dictionary_of_lists_holds():
+    draw = random.Random(3)
+    buckets, lists = _Buckets(), {}
+    for number in range(3000):  # grows twice
+        key = draw.choice([draw.getrandbits(64), draw.getrandbits(3), draw.getrandbits(3) << 40])
+        keys = [key, draw.getrandbits(64)]
+        buckets.add(number, keys)
+        for own in dict.fromkeys(keys):
+            lists.setdefault(own, []).append(number)
+    assert {key: buckets.numbers([key]) for key in lists} == lists
+    assert buckets.numbers([0, 1, 2**63 + 5]) == sorted({*lists[0], *lists[1]})
+
+
+def test_stored_parts_come_back_and_a_shared_context_is_stored_once():
+    context = hashed("A passage that many samples show, with many words in it. " * 3)
+    every = [
+        _Parts(hashed(f"answer {n}"), hashed(f"question {n} answer {n}"), context, hashed(""), hashed(f"{n} ".strip()))
+        for n in range(50)
+    ]
+    stored = _StoredParts()
+    for parts in every:
+        stored.add(parts)
+    for number, parts in enumerate(every):
+        assert all((mine == its).all() for mine, its in zip(parts, stored.parts(number), strict=True))
+    assert len(stored._hashes) == sum(part.size for parts in every for part in parts) - 49 * context.size

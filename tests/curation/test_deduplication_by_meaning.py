@@ -145,3 +145,18 @@ def test_weights_without_an_embedding_are_an_error_with_a_way_out(tmp_path):
     with pytest.raises(ModelError, match="no recognizable input embedding") as caught:
         read_token_vectors(str(tmp_path))
     assert "embedding_duplicate=0" in caught.value.hint
+
+
+def test_vectors_in_a_file_and_in_blocks_are_those_in_memory(monkeypatch):
+    draw = random.Random(2)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(0, 8))) for _ in range(301)]
+    texts += texts[40:60]
+    groups = [n % 3 for n in range(len(texts))]
+    whole = sif_vectors(texts, vectors())
+    pairs = list(near_pairs(whole, groups, 0.97))
+    monkeypatch.setattr(deduplication, "_BLOCK", 50)
+    monkeypatch.setattr(deduplication, "_MOST_IN_MEMORY", 0)
+    rows = sif_vectors(deduplication.ComputedTexts(texts.__getitem__, len(texts)), vectors())
+    assert isinstance(rows, np.memmap)
+    assert np.allclose(rows, whole, atol=1e-6)
+    assert pairs and list(near_pairs(rows, groups, 0.97)) == pairs

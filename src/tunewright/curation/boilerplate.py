@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import unicodedata
@@ -69,6 +70,10 @@ class _Words:
         self.ends = np.concatenate([np.arange(num) + _WORDS, lasts])
 
 
+def _text_digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _frequent(prompts: Sequence[str], answers: Sequence[str], of_answers: bool = False) -> Hashes:
     """Return the hashes of the runs in at least 10 % and 5 of the distinct prompts, with two different answers.
 
@@ -77,8 +82,9 @@ def _frequent(prompts: Sequence[str], answers: Sequence[str], of_answers: bool =
     What many prompts share and only one answer follows is one question in many copies, not an instruction. Memory is
     bounded: evenly spaced texts are read, and a first count in hashed buckets chooses the runs that are counted.
     """
-    distinct = {normalize(prompt): (prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)}
-    chosen = list(distinct.values())[:: max(1, math.ceil(len(distinct) / _MOST_PROMPTS))]
+    distinct = {_text_digest(normalize(prompt)): number for number, prompt in enumerate(prompts)}
+    numbers = list(distinct.values())[:: max(1, math.ceil(len(distinct) / _MOST_PROMPTS))]
+    chosen = [(prompts[number], answers[number]) for number in numbers]
     chosen = [(answer, prompt) if of_answers else (prompt, normalize(answer)) for prompt, answer in chosen]
     least = max(LEAST, math.ceil(SHARE * len(chosen)))
     if len(chosen) < least:
@@ -135,18 +141,22 @@ class Boilerplate:
     """
 
     def __init__(self, samples: Sequence[Sample] = (), exam: Sequence[Question] = ()) -> None:
-        own = [sample for sample in samples if sample.task == OWN]
-        self._prompts = ["\n\n".join(m.content for m in sample.messages if m.role == "user") for sample in own]
-        answers = [sample.answer for sample in own]
-        self._frequent = _frequent(self._prompts, answers)
-        self._answers = _frequent(self._prompts, answers, of_answers=True)
-        if own:
+        prompts: list[str] = []
+        answers: list[str] = []
+        for sample in samples:
+            if sample.task == OWN:
+                prompts.append("\n\n".join(m.content for m in sample.messages if m.role == "user"))
+                answers.append(sample.answer)
+        self._frequent = _frequent(prompts, answers)
+        self._answers = _frequent(prompts, answers, of_answers=True)
+        self._prompts = prompts[:: max(1, math.ceil(len(prompts) / _MOST_PROMPTS))]
+        if prompts:
             questions = [question.question for question in exam]
             golds = [question.gold for question in exam]
             self._frequent = np.union1d(self._frequent, _frequent(questions, golds))
             self._answers = np.union1d(self._answers, _frequent(questions, golds, of_answers=True))
         self._answers = np.union1d(self._answers, self._frequent)
-        self._common = _common_words(answers) | (_common_words(golds) if own else set())
+        self._common = _common_words(answers) | (_common_words(golds) if prompts else set())
         self.split = lru_cache(maxsize=_CACHED)(self._split)
 
     def _split(self, text: str) -> tuple[str, str]:
@@ -186,7 +196,7 @@ class Boilerplate:
 
     def figures(self) -> dict[str, float | int | str]:
         """Return the share of the own prompts that hold each of the most frequent texts, by "boilerplate: TEXT"."""
-        prompts = self._prompts[:: max(1, math.ceil(len(self._prompts) / _MOST_PROMPTS))] if len(self._frequent) else []
+        prompts = self._prompts if len(self._frequent) else []
         runs: Counter[str] = Counter()
         for prompt in prompts:
             runs.update({" ".join(prompt[low:high].split()) for low, high in _runs(prompt, self._frequent)})

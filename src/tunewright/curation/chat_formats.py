@@ -354,16 +354,28 @@ def read_own_data(paths: Sequence[Path], keeps_reasoning: bool = False) -> tuple
     Raises:
         DocumentError: a file is missing or empty, or not one line is a conversation.
     """
-    samples: list[Sample] = []
     rejections: list[Rejection] = []
+    return list(each_own_sample(paths, rejections, keeps_reasoning)), rejections
+
+
+def each_own_sample(
+    paths: Sequence[Path], rejections: list[Rejection], keeps_reasoning: bool = False
+) -> Iterator[Sample]:
+    """Yield the samples of ``read_own_data`` one by one; the malformed lines are added to ``rejections``.
+
+    Raises:
+        DocumentError: see ``read_own_data``.
+    """
+    num_samples = 0
     for position, messages in parsed_lines(data_files(paths), partial(_messages, keeps_reasoning=keeps_reasoning)):
         if isinstance(messages, Malformed):
             reason = f"own data: {messages.reason}"
             rejections.append(Rejection(stage="curate", id=position, reason=reason, detail=messages.detail))
             continue
         identity = digest([message.model_dump(exclude_defaults=True) for message in messages])
-        samples.append(Sample(id=identity, task=OWN, messages=messages))
-    if paths and not samples:
+        num_samples += 1
+        yield Sample(id=identity, task=OWN, messages=messages)
+    if paths and not num_samples:
         if rejections:
             raise _all_malformed(rejections)
         raise DocumentError(
@@ -371,7 +383,6 @@ def read_own_data(paths: Sequence[Path], keeps_reasoning: bool = False) -> tuple
             f"{', '.join(str(path) for path in paths)} hold no lines",
             "add conversations, or remove the file from synthesis.data in the recipe",
         )
-    return samples, rejections
 
 
 def system_text(sample: Sample) -> str:

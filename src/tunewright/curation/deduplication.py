@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import mmap
+import os
 import re
+import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from datasketch import MinHashLSH
@@ -71,6 +76,9 @@ class _Parts(NamedTuple):
     distinctive: Hashes
 
 
+_SHARED = ("context", "boilerplate")
+
+
 def _parts(sample: Sample, boilerplate: Boilerplate) -> _Parts:
     distinctive, shared = boilerplate.split(sample.question)
     context, question = split_prompt(distinctive)
@@ -84,6 +92,88 @@ def _parts(sample: Sample, boilerplate: Boilerplate) -> _Parts:
     )
 
 
+class _Buckets:
+    """Numbers by their 64-bit keys, chained in arrays: 20 bytes for each, where a dictionary of lists takes 200."""
+
+    def __init__(self) -> None:
+        self._keys, self._numbers, self._next = array("Q"), array("I"), array("i")
+        self._heads = array("i", [-1]) * (1 << 10)
+
+    def numbers(self, keys: Iterable[int]) -> list[int]:
+        """Return the numbers that were added with any of these keys, in order."""
+        heads, following, own = self._heads, self._next, self._keys
+        last, chosen = len(heads) - 1, set[int]()
+        for key in keys:
+            entry = heads[key & last]
+            while entry >= 0:
+                if own[entry] == key:
+                    chosen.add(self._numbers[entry])
+                entry = following[entry]
+        return sorted(chosen)
+
+    def add(self, number: int, keys: Sequence[int]) -> None:
+        """Put a number into the buckets of these keys."""
+        if len(self._keys) + len(keys) > len(self._heads):
+            self._grow()
+        heads, following, last = self._heads, self._next, len(self._heads) - 1
+        for entry, key in enumerate(keys, len(self._keys)):
+            slot = key & last
+            following.append(heads[slot])
+            heads[slot] = entry
+        self._keys.extend(keys)
+        self._numbers.extend([number] * len(keys))
+
+    def _grow(self) -> None:
+        """Double the slots, and chain all entries again: each to the one before it in its slot."""
+        num_slots = 2 * len(self._heads)
+        slots = (np.frombuffer(self._keys, dtype=np.uint64) & np.uint64(num_slots - 1)).astype(np.uint32)
+        order = np.argsort(slots, kind="stable").astype(np.int32)
+        ordered = slots[order]
+        is_same = ordered[1:] == ordered[:-1]
+        following = np.full(len(order), -1, dtype=np.int32)
+        following[order[1:][is_same]] = order[:-1][is_same]
+        heads = np.full(num_slots, -1, dtype=np.int32)
+        is_last = np.append(~is_same, True)
+        heads[ordered[is_last]] = order[is_last]
+        self._next, self._heads = array("i", following.tobytes()), array("i", heads.tobytes())
+
+
+class _StoredParts:
+    """The parts of many samples, their hashes one after another; a context that many samples share is stored once."""
+
+    def __init__(self) -> None:
+        self._hashes = array("I")
+        self._spans = array("Q")  # (start, end) of each part of each sample
+        self._shared: dict[bytes, int] = {}  # start by the digest of a context or a boilerplate
+
+    def add(self, parts: _Parts) -> None:
+        """Append a sample's parts."""
+        for name, part in zip(_Parts._fields, parts, strict=True):
+            if not part.size:
+                self._spans.extend((0, 0))
+                continue
+            raw = part.tobytes()
+            start = len(self._hashes)
+            if name in _SHARED:
+                start = self._shared.setdefault(hashlib.blake2b(raw, digest_size=16).digest(), start)
+            if start == len(self._hashes):
+                self._hashes.frombytes(raw)
+            self._spans.extend((start, start + part.size))
+
+    def parts(self, number: int) -> Iterator[Hashes]:
+        """Yield the parts of the n-th sample, in the order of ``_Parts``."""
+        width = 2 * len(_Parts._fields)
+        for at in range(width * number, width * (number + 1), 2):
+            yield np.frombuffer(self._hashes[self._spans[at] : self._spans[at + 1]], dtype=np.uint32)
+
+
+@lru_cache
+def _shape(threshold: float) -> tuple[int, int]:
+    """Return the bands and their rows that suit a threshold; datasketch integrates for them, which takes a while."""
+    best = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+    return best.b, best.r
+
+
 class _Bands:
     """MinHash signatures cut into bands (Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, chapter 3).
 
@@ -91,14 +181,14 @@ class _Bands:
     """
 
     def __init__(self, threshold: float) -> None:
-        best = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
-        self._shape = (best.b, best.r)
+        self._shape = _shape(threshold)
+        num_hashes = math.prod(self._shape)
         draw = np.random.default_rng(1)
         # Multiply-shift hashing: the upper half of odd * value + offset.
-        self._factors = draw.integers(1, 2**63, (best.b * best.r, 1), dtype=np.uint64) | np.uint64(1)
-        self._offsets = draw.integers(0, 2**63, (best.b * best.r, 1), dtype=np.uint64)
+        self._factors = draw.integers(1, 2**63, (num_hashes, 1), dtype=np.uint64) | np.uint64(1)
+        self._offsets = draw.integers(0, 2**63, (num_hashes, 1), dtype=np.uint64)
         self._mixing = draw.integers(1, 2**63, self._shape, dtype=np.uint64) | np.uint64(1)
-        self._buckets: dict[int, list[int]] = {}
+        self._buckets = _Buckets()
 
     def keys(self, values: Hashes, group: str) -> list[int]:
         """Return the buckets of a set of hashes, one per band; those of two groups differ."""
@@ -111,12 +201,11 @@ class _Bands:
 
     def query(self, keys: list[int]) -> list[int]:
         """Return the numbers in any of these buckets, in order."""
-        return sorted({number for key in keys for number in self._buckets.get(key, ())})
+        return self._buckets.numbers(keys)
 
     def insert(self, number: int, keys: list[int]) -> None:
         """Put a number into its buckets."""
-        for key in keys:
-            self._buckets.setdefault(key, []).append(number)
+        self._buckets.add(number, keys)
 
 
 class Duplicates:
@@ -135,7 +224,8 @@ class Duplicates:
         self._threshold = threshold
         self._boilerplate = boilerplate
         self._exact: dict[bytes, str] = {}
-        self._seen: list[tuple[str, _Parts]] = []
+        self._seen: list[str] = []
+        self._parts = _StoredParts()
 
     @cached_property
     def _index(self) -> _Bands:
@@ -155,13 +245,14 @@ class Duplicates:
         keys = self._index.keys(parts.exchange, normalize(first.content) if first.role == "system" else "")
         candidates = self._index.query(keys)
         for number in candidates:
-            identity, other = self._seen[number]
+            other = self._parts.parts(number)
             if all(_alike(mine, its) >= self._threshold for mine, its in zip(parts, other, strict=True)):
-                return "near duplicate", identity
+                return "near duplicate", self._seen[number]
         self._exact[key] = sample.id
         if len(candidates) < _CROWD:
             self._index.insert(len(self._seen), keys)
-            self._seen.append((sample.id, parts))
+            self._seen.append(sample.id)
+            self._parts.add(parts)
         return None
 
 
@@ -176,7 +267,8 @@ _BITS = 16  # of a bucket's key
 _MOST_TABLES = 48
 _MISSED = 1e-3  # share of the pairs at the threshold that may be missed
 _NEIGHBORS = 24  # compared with each text in its bucket: keeps the cost linear in a crowd
-_PIECE = 200_000  # pairs or texts computed at once
+_BLOCK = 20_000  # pairs or texts computed at once
+_MOST_IN_MEMORY = 256 * 2**20  # bytes of a matrix of vectors
 
 # Words that change the meaning of a text but hardly its vector.
 _TURNING_WORDS = """
@@ -192,6 +284,23 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _CAPITAL = re.compile(r"\b\w*[A-Z]\w*")
 
 
+class ComputedTexts(Sequence[str]):
+    """Texts of samples that are computed where they are used: a million of them take no memory."""
+
+    def __init__(self, text_of: Callable[[int], str], num_texts: int) -> None:
+        self._text_of, self._numbers = text_of, range(num_texts)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        return self._text_of(self._numbers[at]) if isinstance(at, int) else list(map(self._text_of, self._numbers[at]))
+
+
 def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
     """Return a unit vector per text: smooth inverse frequency, the common direction removed.
 
@@ -204,23 +313,57 @@ def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
     """
     from scipy.sparse import csr_matrix
 
-    tokens = list(vectors.tokens(texts))
-    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-    flat = np.concatenate(tokens) if tokens else np.empty(0, dtype=np.int32)
-    del tokens
-    counts = np.bincount(flat, minlength=len(vectors.table))
-    weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, len(flat)))).astype(np.float32)
-    pointers = np.concatenate([[0], np.cumsum(lengths)])
-    bags = csr_matrix((weight[flat], flat, pointers), shape=(len(lengths), len(vectors.table)))
-    means: Matrix = bags @ vectors.table
-    means /= np.maximum(lengths, 1)[:, None].astype(np.float32)
+    if not len(texts):
+        return np.empty((0, vectors.table.shape[1]), dtype=np.float32)
+    blocks = range(0, len(texts), _BLOCK)
+    tokens, lengths = zip(*(_block_tokens(texts[start : start + _BLOCK], vectors) for start in blocks), strict=True)
+    counts = np.zeros(len(vectors.table), dtype=np.int64)
+    for block in tokens:
+        counts += np.bincount(block, minlength=len(counts))
+    weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, sum(map(len, tokens))))).astype(np.float32)
+    means = _matrix(len(texts), vectors.table.shape[1])
+    for start, flat, num_tokens in zip(blocks, tokens, lengths, strict=True):
+        pointers = np.concatenate([[0], np.cumsum(num_tokens)])
+        bags = csr_matrix((weight[flat], flat, pointers), shape=(len(num_tokens), len(vectors.table)))
+        piece = bags @ vectors.table
+        means[start : start + _BLOCK] = piece / np.maximum(num_tokens, 1)[:, None].astype(np.float32)
+        release_rows(means)
     common = _common_direction(means)
-    for start in range(0, len(means), _PIECE // 10):
-        piece = means[start : start + _PIECE // 10]
+    for start in blocks:
+        piece = means[start : start + _BLOCK]
         piece -= (piece @ common)[:, None] * common
         length = np.linalg.norm(piece, axis=1, keepdims=True)
         piece /= np.where(length > 1e-9, length, np.inf)
+        release_rows(means)
     return means
+
+
+def _block_tokens(texts: Sequence[str], vectors: TokenVectors) -> tuple[Matrix, Matrix]:
+    """Return the tokens of some texts one after another, and how many each text has."""
+    tokens = list(vectors.tokens(texts))
+    return np.concatenate(tokens), np.array([len(ids) for ids in tokens], dtype=np.int64)
+
+
+def _matrix(num_rows: int, width: int) -> Matrix:
+    """Return an empty matrix, float32; a large one lies in a file, so that memory holds the rows in use alone.
+
+    Raises:
+        OSError: there is no room for the file.
+    """
+    num_bytes = num_rows * width * 4
+    if num_bytes <= _MOST_IN_MEMORY or not hasattr(os, "posix_fallocate"):
+        return np.empty((num_rows, width), dtype=np.float32)
+    with tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)  # a hole that the disk cannot fill would end the process
+        rows: Matrix = np.memmap(file, dtype=np.float32, mode="r+", shape=(num_rows, width))
+    return rows
+
+
+def release_rows(rows: Matrix) -> None:
+    """Give the memory of rows that lie in a file back to the system, which keeps as much of them as it has room for."""
+    mapped = getattr(rows, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _common_direction(means: Matrix) -> Matrix:
@@ -251,10 +394,15 @@ def near_pairs(rows: Matrix, groups: Sequence[int], threshold: float) -> Iterato
     group = np.asarray(groups, dtype=np.int64) << _BITS
     powers = (1 << np.arange(_BITS)).astype(np.int64)
     codes = np.empty(0, dtype=np.int64)
-    for _ in range(num_tables):
-        planes = draw.standard_normal((rows.shape[1], _BITS), dtype=np.float32)
-        keys = group | ((rows @ planes > 0) @ powers)
-        codes = np.union1d(codes, _neighbors(keys, rows, threshold))
+    planes = [draw.standard_normal((rows.shape[1], _BITS), dtype=np.float32) for _ in range(num_tables)]
+    sides = np.empty((num_tables, len(rows)), dtype=np.uint16)
+    for start in range(0, len(rows), _BLOCK):
+        piece = np.asarray(rows[start : start + _BLOCK])
+        for table, plane in enumerate(planes):
+            sides[table, start : start + _BLOCK] = (piece @ plane > 0) @ powers
+        release_rows(rows)
+    for side in sides:
+        codes = np.union1d(codes, _neighbors(group | side, rows, threshold))
     num = max(1, len(rows))
     yield from ((int(code % num), int(code // num)) for code in codes)
 
@@ -268,10 +416,11 @@ def _neighbors(keys: Matrix, rows: Matrix, threshold: float) -> Matrix:
         at = np.flatnonzero(ordered[distance:] == ordered[:-distance])
         if not at.size:
             break
-        for start in range(0, len(at), _PIECE // 10):
-            earlier, later = order[at[start : start + _PIECE // 10]], order[at[start : start + _PIECE // 10] + distance]
+        for start in range(0, len(at), _BLOCK):
+            earlier, later = order[at[start : start + _BLOCK]], order[at[start : start + _BLOCK] + distance]
             near = np.einsum("ij,ij->i", rows[earlier], rows[later]) >= threshold
             codes.append(later[near].astype(np.int64) * len(rows) + earlier[near])
+            release_rows(rows)
     return np.concatenate(codes)
 
 
@@ -310,7 +459,8 @@ def embedding_duplicates(
     """
     settings: dict[str, int] = {}
     groups = [settings.setdefault(setting(sample, boilerplate), len(settings)) for sample in samples]
-    rows = sif_vectors([exchange(sample, boilerplate) for sample in samples], vectors)
+    texts = ComputedTexts(lambda index: exchange(samples[index], boilerplate), len(samples))
+    rows = sif_vectors(texts, vectors)
     repeated: dict[int, int] = {}
 
     def key_tokens(index: int) -> tuple[frozenset[str], frozenset[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
+from tunewright.curation.packed_samples import Selection
 from tunewright.records import Message, Record, Rejection, Sample, digest
 from tunewright.text.prompts import split_prompt
 
@@ -133,7 +135,7 @@ def reworded(sample: Sample, question: str | None, answer: str | None) -> Sample
 class Applied:
     """The samples after the edits, what people rejected, and the samples that they answer for."""
 
-    samples: list[Sample]
+    samples: Sequence[Sample]
     rejections: list[Rejection]
     approved: frozenset[str]
     figures: dict[str, float | int | str]
@@ -141,20 +143,28 @@ class Applied:
 
 def apply_edits(samples: Sequence[Sample], made: Mapping[str, Decision], stage: str) -> Applied:
     """Return the samples as people decided; the rules of curation see what is left."""
-    left: list[Sample] = []
+    if not made:
+        return Applied(samples, [], frozenset(), {})
+    left, changed = array("I"), dict[int, Sample]()
     rejections: list[Rejection] = []
     approved: set[str] = set()
     num_edited = 0
-    for sample in samples:
+    for number, sample in enumerate(samples):
         decision = made.get(sample.id)
         if decision is None:
-            left.append(sample)
+            left.append(number)
         elif decision.rejected:
             detail = " ".join(filter(None, (f"by {decision.last.who}", decision.last.note)))
             rejections.append(Rejection(stage=stage, id=sample.id, reason=BY_HAND, detail=detail, task=sample.task))
         else:
             num_edited += decision.edited
             approved.add(sample.id)
-            left.append(reworded(sample, decision.question, decision.answer))
+            left.append(number)
+            changed[number] = reworded(sample, decision.question, decision.answer)
     figures: dict[str, float | int | str] = {"edited by hand": num_edited, "approved by hand": len(approved)}
-    return Applied(left, rejections, frozenset(approved), {name: num for name, num in figures.items() if num})
+    return Applied(
+        Selection(samples, left, changed),
+        rejections,
+        frozenset(approved),
+        {name: num for name, num in figures.items() if num},
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 from tunewright import console
@@ -14,6 +16,7 @@ from tunewright.curation.boilerplate import Boilerplate
 from tunewright.curation.decontamination import Leaks, instructions
 from tunewright.curation.deduplication import Duplicates, answered_prompts, embedding_duplicates, prompt_key
 from tunewright.curation.edits import OVERRIDABLE
+from tunewright.curation.packed_samples import Selection
 from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, teaches_refusal
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import OWN, Question, Rejection, Sample
@@ -54,25 +57,27 @@ FilterResult = Sample | Drop  # the sample, unchanged or corrected, or why it is
 
 
 class SampleFilter(NamedTuple):
-    """A named filter: the result for each sample that passed the filters before it, in order."""
+    """A named filter of the samples that passed the filters before it, in order: of each alone, or of all together.
+
+    Attributes:
+        name: of the filter.
+        each: returns the result for the next sample.
+        together: returns why samples are dropped, by their number.
+    """
 
     name: str
-    judge: Callable[[Sequence[Sample]], list[FilterResult]]
+    each: Callable[[Sample], FilterResult] | None = None
+    together: Callable[[Sequence[Sample]], Mapping[int, Drop]] | None = None
 
 
 @dataclass
 class Filtered:
     """The samples kept, the rejections, and the number of drops of each filter, also where it is 0."""
 
-    kept: list[Sample]
+    kept: Sequence[Sample]
     rejections: list[Rejection] = field(default_factory=list)
     dropped_by: dict[str, int] = field(default_factory=dict)
     leaks: Counter[str] = field(default_factory=Counter)
-
-
-def each_sample(judge: Callable[[Sample], FilterResult]) -> Callable[[Sequence[Sample]], list[FilterResult]]:
-    """Return a filter's function from one that judges a single sample."""
-    return lambda samples: [judge(sample) for sample in samples]
 
 
 def _own_rules(sources: SampleSources) -> list[SampleFilter]:
@@ -89,7 +94,7 @@ def _own_rules(sources: SampleSources) -> list[SampleFilter]:
 
         return verdict
 
-    return [SampleFilter(name, each_sample(judge(name))) for name in RULES]
+    return [SampleFilter(name, judge(name)) for name in RULES]
 
 
 def _personal(how: str) -> Callable[[Sample], FilterResult]:
@@ -120,18 +125,15 @@ def _duplicates(samples: Sequence[Sample], sources: SampleSources, boilerplate: 
         repetition = duplicates.find(sample)
         return Drop(repetition[0], f"repeats {repetition[1]}") if repetition else sample
 
-    return [SampleFilter("contradiction", each_sample(contradicts)), SampleFilter("duplicates", each_sample(repeats))]
+    return [SampleFilter("contradiction", contradicts), SampleFilter("duplicates", repeats)]
 
 
 def _same_in_meaning(vectors: TokenVectors, threshold: float, boilerplate: Boilerplate) -> SampleFilter:
-    def judge(samples: Sequence[Sample]) -> list[FilterResult]:
+    def judge(samples: Sequence[Sample]) -> dict[int, Drop]:
         repeated = embedding_duplicates(samples, vectors, threshold, boilerplate)
-        return [
-            Drop("embedding duplicate", f"repeats {samples[repeated[index]].id}") if index in repeated else sample
-            for index, sample in enumerate(samples)
-        ]
+        return {index: Drop("embedding duplicate", f"repeats {samples[first].id}") for index, first in repeated.items()}
 
-    return SampleFilter("embedding duplicates", judge)
+    return SampleFilter("embedding duplicates", together=judge)
 
 
 def _decontamination(exam: Sequence[Question], sources: SampleSources, boilerplate: Boilerplate) -> SampleFilter:
@@ -141,7 +143,7 @@ def _decontamination(exam: Sequence[Question], sources: SampleSources, boilerpla
         leak = leaks.find(sample)
         return Drop(leak.reason, f"exam question {leak.question}", is_leak=True) if leak else sample
 
-    return SampleFilter("decontamination", each_sample(leaked))
+    return SampleFilter("decontamination", leaked)
 
 
 def _exam_in_other_words(
@@ -149,7 +151,7 @@ def _exam_in_other_words(
 ) -> SampleFilter:
     """Return the filter for questions near an exam question; a teacher decides the doubtful pairs."""
 
-    def judge(samples: Sequence[Sample]) -> list[FilterResult]:
+    def judge(samples: Sequence[Sample]) -> dict[int, Drop]:
         nearness = teacher_checks.QuestionSimilarity(samples, exam, vectors, boilerplate)
         near = nearness.same()
         confirmed: dict[int, teacher_checks.NearQuestion] = {}
@@ -160,15 +162,14 @@ def _exam_in_other_words(
                 console.warning(
                     f"the teacher answered neither yes nor no to {unclear} of {len(doubtful)} pairs of questions"
                 )
-        verdicts: list[FilterResult] = []
-        for index, sample in enumerate(samples):
-            match = near.get(index) or confirmed.get(index)
+        drops: dict[int, Drop] = {}
+        for index, match in {**confirmed, **near}.items():
             by = "near an exam question" if index in near else "asks what the exam asks, says the teacher"
-            remark = f"exam question {exam[match.question].id}, cosine {match.cosine:.3f}" if match else ""
-            verdicts.append(Drop(by, remark, is_leak=True) if match else sample)
-        return verdicts
+            remark = f"exam question {exam[match.question].id}, cosine {match.cosine:.3f}"
+            drops[index] = Drop(by, remark, is_leak=True)
+        return drops
 
-    return SampleFilter("exam in other words", judge)
+    return SampleFilter("exam in other words", together=judge)
 
 
 def rules_for(
@@ -193,8 +194,8 @@ def rules_for(
     recipe, how = sources.recipe, sources.recipe.curation.privacy
     rules = _own_rules(sources)
     if how != "keep":
-        rules.append(SampleFilter("privacy", each_sample(_personal(how))))
-    rules.append(SampleFilter("injection", each_sample(_addressed)))
+        rules.append(SampleFilter("privacy", _personal(how)))
+    rules.append(SampleFilter("injection", _addressed))
     rules += _duplicates(samples, sources, boilerplate)
     if vectors and recipe.curation.embedding_duplicate:
         rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate, boilerplate))
@@ -220,6 +221,49 @@ def _rejection(sample: Sample, drop: Drop) -> Rejection:
     )
 
 
+class _Sieve:
+    """Passes samples through filters, and notes the drops of each filter."""
+
+    def __init__(self, approved: frozenset[str]) -> None:
+        self._approved = approved
+        self.rejections: dict[str, list[Rejection]] = {}
+        self.leaks: Counter[str] = Counter()
+
+    def drops(self, rule: str, sample: Sample, drop: Drop) -> bool:
+        """Return whether a sample is dropped, which is noted; people override some filters for approved samples."""
+        if sample.id in self._approved and rule in OVERRIDABLE:
+            return False
+        self.rejections[rule].append(_rejection(sample, drop))
+        self.leaks[drop.reason] += drop.is_leak
+        return True
+
+    def singly(self, samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Selection:
+        """Return the samples that pass all of these filters; each sample meets them one after the other."""
+        numbers, changed = array("I"), dict[int, Sample]()
+        for number, original in enumerate(samples):
+            sample: Sample | None = original
+            for rule in rules:
+                assert rule.each is not None and sample is not None
+                verdict = rule.each(sample)
+                if isinstance(verdict, Sample):
+                    sample = verdict
+                elif self.drops(rule.name, sample, verdict):
+                    sample = None
+                    break
+            if sample is not None:
+                numbers.append(number)
+                if sample is not original:
+                    changed[number] = sample
+        return Selection(samples, numbers, changed)
+
+    def together(self, samples: Sequence[Sample], rule: SampleFilter) -> Selection:
+        """Return the samples that pass a filter which sees all of them."""
+        assert rule.together is not None
+        drops = rule.together(samples)
+        dropped = {number for number in sorted(drops) if self.drops(rule.name, samples[number], drops[number])}
+        return Selection(samples, (number for number in range(len(samples)) if number not in dropped))
+
+
 def pass_through(
     samples: Sequence[Sample], rules: Sequence[SampleFilter], approved: frozenset[str] = frozenset()
 ) -> Filtered:
@@ -230,19 +274,20 @@ def pass_through(
         rules: the filters.
         approved: identifiers of samples that people answer for: only the rules that nobody overrides drop them.
     """
-    sifted = Filtered(list(samples))
+    sieve, kept = _Sieve(approved), samples
+    sieve.rejections = {rule.name: [] for rule in rules}
     with console.progress("curate", len(rules)) as bar:
-        for rule in rules:
-            left: list[Sample] = []
-            for sample, verdict in zip(sifted.kept, rule.judge(sifted.kept), strict=True):
-                if isinstance(verdict, Sample):
-                    left.append(verdict)
-                elif sample.id in approved and rule.name in OVERRIDABLE:
-                    left.append(sample)
-                else:
-                    sifted.rejections.append(_rejection(sample, verdict))
-                    sifted.leaks[verdict.reason] += verdict.is_leak
-            sifted.dropped_by[rule.name] = len(sifted.kept) - len(left)
-            sifted.kept = left
-            bar.advance(1)
-    return sifted
+        for is_single, group in groupby(rules, key=lambda rule: rule.each is not None):
+            if is_single:
+                kept = sieve.singly(kept, alone := list(group))
+                bar.advance(len(alone))
+                continue
+            for rule in group:
+                kept = sieve.together(kept, rule)
+                bar.advance(1)
+    return Filtered(
+        kept,
+        [rejection for own in sieve.rejections.values() for rejection in own],
+        {name: len(own) for name, own in sieve.rejections.items()},
+        sieve.leaks,
+    )

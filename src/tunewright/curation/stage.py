@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 from tunewright import console
 from tunewright.curation.boilerplate import Boilerplate
-from tunewright.curation.chat_formats import SAME_SYSTEM, read_own_data, row_groups, system_text
+from tunewright.curation.chat_formats import SAME_SYSTEM, each_own_sample, read_own_data, row_groups, system_text
 from tunewright.curation.decontamination import Leaks, remaining_leaks
 from tunewright.curation.edits import apply_edits, decisions, read_edits
 from tunewright.curation.filters import STAGE, pass_through, rules_for
 from tunewright.curation.held_out import HELD_OUT_REASON, held_out, is_question
+from tunewright.curation.packed_samples import PackedSamples, Selection
 from tunewright.curation.preference_pairs import STAGE as PAIRS_STAGE
 from tunewright.curation.preference_pairs import (
     PairInputs,
@@ -44,7 +46,7 @@ def filter_samples(
     vectors: TokenVectors | None = None,
     teacher: TeacherLike | None = None,
     approved: frozenset[str] = frozenset(),
-) -> tuple[list[Sample], list[Rejection], Figures]:
+) -> tuple[Sequence[Sample], list[Rejection], Figures]:
     """Return the samples kept, in their order, the rejections, and the figures.
 
     The ``approved`` samples are those that people answer for: only rules that nobody overrides drop them.
@@ -61,7 +63,8 @@ def filter_samples(
     if teacher and sources.recipe.curation.checks:
         doubtful, more, checked = check_by_teacher([s for s in kept if s.id not in approved], sources, teacher)
         passed = {sample.id for sample in doubtful} | approved
-        kept, rejections = [sample for sample in kept if sample.id in passed], [*rejections, *more]
+        kept = Selection(kept, (number for number, sample in enumerate(kept) if sample.id in passed))
+        rejections = [*rejections, *more]
     left, num_checked = remaining_leaks(kept, exam, sources.recipe.curation.ngram, boilerplate)
     if left:
         console.warning(f"{len(left)} of {num_checked:,} samples still hold exam evidence, such as sample {left[0]}")
@@ -118,15 +121,16 @@ def _sources(run: RunFolder, recipe: Recipe, answered: Mapping[str, Sequence[str
     return SampleSources(recipe, documents, chunks, answered)
 
 
-def _without_held_out(own: Sequence[Sample], held: Sequence[Sample]) -> tuple[list[Sample], list[Rejection]]:
-    """Return the samples that are not held out, and a rejection of each that is."""
-    ids = {sample.id for sample in held}
-    withheld = [
-        Rejection(stage=STAGE, id=sample.id, reason=HELD_OUT_REASON, task=sample.task)
-        for sample in own
-        if sample.id in ids
-    ]
-    return [sample for sample in own if sample.id not in ids], withheld
+def _own_samples(run: RunFolder, recipe: Recipe, rejections: list[Rejection]) -> Iterator[Sample]:
+    """Yield the user's own samples that are not held out; the others and the malformed lines become rejections."""
+    held = {sample.id for sample in run.each_record(RunFile.HELD_OUT, Sample)} if recipe.holds_out_data else set()
+    withheld: list[Rejection] = []
+    for sample in each_own_sample(chat_paths(recipe), rejections, recipe.training.reasoning == "keep"):
+        if sample.id in held:
+            withheld.append(Rejection(stage=STAGE, id=sample.id, reason=HELD_OUT_REASON, task=sample.task))
+        else:
+            yield sample
+    rejections += withheld
 
 
 def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
@@ -158,12 +162,12 @@ def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
 
 
 def _warn_of_other_system_turns(kept: Sequence[Sample], recipe: Recipe) -> None:
-    own = [sample for sample in kept if sample.task == OWN]
-    others = [sample for sample in own if system_text(sample) != recipe.system_prompt]
-    if len(others) > (1 - SAME_SYSTEM) * len(own):
-        bare = sum(not system_text(sample) for sample in others)
+    systems = Counter(system_text(sample) for sample in kept if sample.task == OWN)
+    num_own, bare = systems.total(), systems[""] if recipe.system_prompt else 0
+    num_others = num_own - systems[recipe.system_prompt]
+    if num_others > (1 - SAME_SYSTEM) * num_own:
         console.warning(
-            f"{len(others)} of {len(own)} own samples are trained with another system turn than system_prompt"
+            f"{num_others} of {num_own} own samples are trained with another system turn than system_prompt"
             f"{f' ({bare} of them with none)' if bare else ''}; the exam, chat and serve use system_prompt: "
             "make the two equal"
         )
@@ -178,10 +182,9 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
         StageError: no sample is left to train on.
         DocumentError: the user's own data is missing, or none of it is a conversation.
     """
-    paths = chat_paths(recipe)
-    own, malformed = read_own_data(paths, recipe.training.reasoning == "keep")
-    own, withheld = _without_held_out(own, run.read_records(RunFile.HELD_OUT, Sample) if recipe.holds_out_data else [])
-    every = [*run.records_if_any(RunFile.SAMPLES, Sample), *own]
+    malformed: list[Rejection] = []
+    written = run.each_record(RunFile.SAMPLES, Sample) if run.file(RunFile.SAMPLES).exists() else iter(())
+    every = PackedSamples(chain(written, _own_samples(run, recipe, malformed)))
     by_hand = apply_edits(every, decisions(read_edits(run.journal_entries(RunFile.EDITS))), STAGE)
     samples = by_hand.samples
     sources = _sources(run, recipe, answered_quotes(samples, recipe.refusal))
@@ -191,7 +194,7 @@ def curate(run: RunFolder, recipe: Recipe) -> StageSummary:
     with _open_models(run, recipe, exam if samples else []) as (vectors, teacher):
         kept, dropped, figures = filter_samples(samples, sources, exam, vectors, teacher, by_hand.approved)
         figures |= by_hand.figures | (teacher.notes() if teacher else {})
-    malformed = [*malformed, *withheld, *by_hand.rejections]
+    malformed += by_hand.rejections
     num_in = len(samples) + len(malformed)
     rejected = run.reject(STAGE, [*malformed, *dropped])
     if num_in:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.decontamination import questions_of
-from tunewright.curation.deduplication import sif_vectors
+from tunewright.curation.deduplication import ComputedTexts, release_rows, sif_vectors
 from tunewright.curation.grounding import NEGATORS, Claim, stems
 from tunewright.curation.sample_rules import SampleSources, claims_of
 from tunewright.models.tensors import TokenVectors
@@ -202,16 +203,30 @@ class QuestionSimilarity:
         boilerplate: Boilerplate = NO_BOILERPLATE,
     ) -> None:
         distinctive = boilerplate.distinctive
-        turns = [(index, text) for index, sample in enumerate(samples) for text in dict.fromkeys(questions_of(sample))]
-        self._owners = np.array([index for index, _ in turns], dtype=np.int64)
-        texts = self._texts = [text for _, text in turns]
-        all_texts = [*texts, *(question.question for question in exam)]
-        rows = sif_vectors([distinctive(text) for text in all_texts], vectors)
-        self._training, self._exam = rows[: len(texts)], rows[len(texts) :]
+        self._samples = samples
+        owners, turns = array("I"), array("I")  # of each question: its sample, and its number in it
+        for index, sample in enumerate(samples):
+            num_questions = len(dict.fromkeys(questions_of(sample)))
+            owners.extend([index] * num_questions)
+            turns.extend(range(num_questions))
+        self._owners, self._turns = np.array(owners, dtype=np.int64), turns
+        num = len(owners)
+
+        def text(number: int) -> str:
+            return distinctive(self._text(number) if number < num else exam[number - num].question)
+
+        rows = sif_vectors(ComputedTexts(text, num + len(exam)), vectors)
+        self._training, self._exam = rows[:num], rows[num:]
+
+    def _text(self, number: int) -> str:
+        """Return a training question; a million of them would fill the memory."""
+        questions = dict.fromkeys(questions_of(self._samples[int(self._owners[number])]))
+        return list(questions)[self._turns[number]]
 
     def _pieces(self) -> Any:
         for start in range(0, len(self._training), _PIECE):
             yield start, self._training[start : start + _PIECE] @ self._exam.T
+            release_rows(self._training)
 
     def same(self) -> dict[int, NearQuestion]:
         """Return the samples whose nearest exam question has a cosine of 0.94 or more, by index."""
@@ -221,7 +236,7 @@ class QuestionSimilarity:
             top = cosines[np.arange(len(best)), best]
             for at in np.flatnonzero(top >= SAME):
                 owner = int(self._owners[start + at])
-                matches.setdefault(owner, NearQuestion(owner, int(best[at]), float(top[at]), self._texts[start + at]))
+                matches.setdefault(owner, NearQuestion(owner, int(best[at]), float(top[at]), self._text(start + at)))
         return matches
 
     def doubtful(self) -> list[NearQuestion]:
@@ -234,7 +249,7 @@ class QuestionSimilarity:
                     if column[at] > -2:
                         turn = start + int(at)
                         owner = int(self._owners[turn])
-                        near[number].append(NearQuestion(owner, number, float(column[at]), self._texts[turn]))
+                        near[number].append(NearQuestion(owner, number, float(column[at]), self._text(turn)))
         chosen = [pair for pairs in near for pair in sorted(pairs, key=lambda pair: -pair.cosine)[:_NEAREST]]
         return list({(pair.text, pair.question): pair for pair in chosen}.values())
 
