@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all check check-floors release-check bench format docs clean
+.PHONY: demo test test-all check check-floors lock release-check bench format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed"; echo; echo "  hint: make PYTHON=python3.12"; exit 1; }
@@ -40,6 +40,10 @@ check-floors:
 	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(FLOORS).txt --editable . pytest hypothesis python-docx trl
 	$(FLOORS)/bin/python -m pytest -q tests/documents tests/models tests/text tests/training/test_loop.py
+
+# Every version of constraints.txt with the hash of its file; after constraints.txt has changed.
+lock: $(STAMP)
+	$(BIN)/python release/lock.py
 
 # Builds wheel and sdist, checks them, and installs the wheel by pip, pipx, uv tool install and uvx. Long: run by hand.
 release-check:

@@ -89,3 +89,13 @@ def test_commands_in_the_templates_exist():
     pages = [*(ROOT / ".github").rglob("*.*"), ROOT / "SECURITY.md"]
     named = {word for page in pages for word in re.findall(r"`tunewright ([a-z-]+)", page.read_text(encoding="utf-8"))}
     assert named and named - {"--version"} <= set(commands.commands)
+
+
+def test_the_lock_has_every_pin_with_its_hash_but_torch():
+    pins = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    names = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.findall(text)}
+    lines = (ROOT / "constraints.lock").read_text(encoding="utf-8").splitlines()[1:]
+    locked = [re.fullmatch(r"([a-z0-9-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+    assert all(locked), "run: make lock"
+    assert {match[1]: match[2] for match in locked} | {"torch": names["torch"]} == names, "run: make lock"
