@@ -189,6 +189,21 @@ def test_exports_servers_and_pushes_are_started_with_checked_words(app: Any, run
     assert "--yes" not in started(folder)
 
 
+def test_a_server_is_followed_until_it_listens_and_keeps_no_run_waiting(app: Any, run: RunFolder, folder: Path) -> None:
+    run.file("adapter").mkdir()
+    assert post(app, f"{PAGE}/deliver/serve", {"engine": "auto", "port": "0"}).status == 303
+    job = Jobs(folder).latest()[0]
+    assert Jobs(folder).claim("server") is not None
+    assert "this page follows it" in get(app, f"{PAGE}/deliver").text
+    assert json.loads(get(app, f"/jobs/{job.id}/state").text)["listens"] is False
+    Jobs(folder).log_path(job.id).write_text("open to this machine only\nhttp://127.0.0.1:40123/v1\n")
+    assert json.loads(get(app, f"/jobs/{job.id}/state").text)["listens"] is True
+    text = get(app, f"{PAGE}/deliver").text
+    assert "Address: <code>http://127.0.0.1:40123/v1" in text and "this page follows it" not in text
+    assert "Stop the serve" in text
+    assert post(app, f"{PAGE}/go-on").status == 303  # a server only reads the run
+
+
 def test_nothing_is_published_that_was_not_shown_and_typed_again(app: Any, run: RunFolder, folder: Path) -> None:
     jobs = Jobs(folder)
     for repo in ("me", "--yes", "me/..", "me/a b", "me/a--b", "https://evil/x"):

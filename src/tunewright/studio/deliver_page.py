@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.responses import Response
 
 from tunewright.errors import UserError
 from tunewright.run_folder import RunFile
-from tunewright.studio.home import absolute, fault_of
+from tunewright.studio.home import ADDRESS, absolute, fault_of
 from tunewright.studio.jobs import DESK, Job, devices, log_tail
 from tunewright.studio.runs import KnownRun
 from tunewright.studio.web import Studio, job_view, page, redirect, safe, text_of
@@ -28,7 +29,6 @@ _SERVER = "server"  # the queue of servers: they run until they are stopped, and
 _LOG_BYTES = 30_000
 _MOST_BYTES = 64_000  # of a certificate
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_ADDRESS = re.compile(r"^https?://\S+/v1$", re.MULTILINE)
 
 
 def deliver(studio: Studio, request: Request, form: FormData) -> Response:
@@ -51,18 +51,7 @@ def deliver(studio: Studio, request: Request, form: FormData) -> Response:
         lanes=devices(),
         has_adapter=(run.path / RunFile.ADAPTER).exists(),
         shown=_shown_push(own),
-        waiting=next(
-            (
-                step["job"]
-                for step in steps.values()
-                if step
-                and step["job"].state == "queued"
-                or step
-                and step["job"].state == "running"
-                and step["job"].kind != "serve"
-            ),
-            None,
-        ),
+        waiting=next((step["job"] for step in steps.values() if step and _is_awaited(step)), None),
     )
 
 
@@ -70,9 +59,15 @@ def _step(studio: Studio, job: Job | None) -> dict[str, Any]:
     if job is None:
         return {}
     log = safe(log_tail(studio.jobs.log_path(job.id), _LOG_BYTES))
-    addresses = _ADDRESS.findall(log)
+    addresses = ADDRESS.findall(log)
     address = addresses[-1] if addresses and job.state == "running" else ""
     return {**job_view(job), "log": log, "fault": fault_of(log), "address": address}
+
+
+def _is_awaited(step: Mapping[str, Any]) -> bool:
+    """Return whether a page is to follow a job: until it ends, or until its server listens."""
+    job: Job = step["job"]
+    return job.is_open or (job.state != "ended" and not step["address"])
 
 
 def _exports(run: KnownRun) -> list[dict[str, Any]]:

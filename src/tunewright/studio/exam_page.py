@@ -48,7 +48,7 @@ def _why_closed(studio: Studio, run: KnownRun) -> str:
         return f"{made} exists: the exam was sealed before it was made, and stays as it is"
     if _recipe_of(studio, run) is None:
         return "its recipe is not beside this studio's runs: edit an export, and name it in exam.file"
-    if any(job.state != "ended" for job in studio.jobs.of(run.key)):
+    if any(job.is_open for job in studio.jobs.of(run.key)):
         return "the run is at work"
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from starlette.datastructures import FormData
@@ -13,6 +14,7 @@ from tunewright.studio.jobs import DESK, Job, log_tail
 from tunewright.studio.web import Studio, job_view, page, redirect, safe
 
 _SHOWN_LOG_BYTES = 60_000
+ADDRESS = re.compile(r"^https?://\S+/v1$", re.MULTILINE)  # what ``serve`` prints once it listens
 
 
 def home(studio: Studio, request: Request, form: FormData) -> Response:
@@ -71,7 +73,8 @@ def job_state(studio: Studio, request: Request, form: FormData) -> Response:
     """Return the state of a job and what it printed, for the script of a page that waits for it."""
     studio.jobs.move()
     own = _job(studio, request)
-    return JSONResponse({"state": own.state, "log": safe(log_tail(studio.jobs.log_path(own.id), _SHOWN_LOG_BYTES))})
+    log = safe(log_tail(studio.jobs.log_path(own.id), _SHOWN_LOG_BYTES))
+    return JSONResponse({"state": own.state, "log": log, "listens": bool(ADDRESS.search(log))})
 
 
 def fault_of(log: str) -> dict[str, str] | None:

@@ -20,6 +20,7 @@ from tunewright.errors import UserError, command
 
 STUDIO_FOLDER = ".studio"  # beside the runs: the queue, the logs, the token
 DESK = "desk"  # the queue of commands that need no accelerator for long: init, plan, report, export
+SERVE = "serve"  # the kind of a job that is a server
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -62,6 +63,11 @@ class Job:
     def is_alive(self) -> bool:
         """Whether its command, or the process that will write down its end, still runs."""
         return is_process(self.worker, self.worker_start) or is_process(self.child, self.child_start)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits, or works on its run; a server only reads it, for as long as it is wanted."""
+        return self.state != "ended" and self.kind != SERVE
 
     @property
     def line(self) -> str:

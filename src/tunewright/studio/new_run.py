@@ -157,7 +157,7 @@ def recipe_page(
         ingest=finished_stages(run).get("ingest"),
         preview=json_of(run, RunFile.PREVIEW),
         steps=_steps(studio, path, own + jobs_of_run),
-        waiting=next((job for job in own + jobs_of_run if job.state != "ended"), None),
+        waiting=next((job for job in own + jobs_of_run if job.is_open), None),
     )
 
 
@@ -256,7 +256,7 @@ def start(studio: Studio, request: Request, form: FormData) -> Response:
     run = run_of(studio, path)
     if step in _OF_RUN and not _is_planned(studio, path):
         raise UserError("this recipe has no plan yet", "it may have changed since", "press Plan first, and read it")
-    if any(job.state != "ended" for job in studio.jobs.of(run.key)):
+    if any(job.is_open for job in studio.jobs.of(run.key)):
         raise UserError("this run already runs or waits", "", "stop it first, or wait for it")
     lane, words = _COMMANDS[step]
     wanted = text_of(form, "lane")

@@ -13,7 +13,7 @@ async function look() {
       output.textContent = job.log;
       if (atEnd) output.scrollTop = output.scrollHeight;
     }
-    if (job.state !== waiting.dataset.state) {
+    if (job.state !== waiting.dataset.state || (job.listens && "untilListening" in waiting.dataset)) {
       if (!edited) return location.reload();
       waiting.textContent = "The job is over. Save what you entered, or reload the page.";
       return null;
