@@ -66,6 +66,7 @@ _ABOUT = {
     "academic_qa_zephyr": ["HuggingFaceH4/zephyr-7b-beta", "nf4-double", "refusal", "unanswerable"],
     "incident_triage": ["Qwen/Qwen2.5-0.5B-Instruct", "none", "extraction", "../src/tunewright/examples/incidents"],
     "instruct_dpo": ["meta-llama/Llama-3.2-3B", "general_samples=1500", "best-of-n", "../reward-model"],
+    "know_your_papers": ["Qwen/Qwen2.5-7B-Instruct", "self", "passage-qa", "coverage=1", PLACEHOLDER],
     "raw_documents_llama": ["meta-llama/Llama-3.1-8B", "text_share=1.0", "text_overlap=64", PLACEHOLDER],
     "t4_7b": ["mistralai/Mistral-7B-Instruct-v0.2", "nf4-double", "compute='auto'", "local", PLACEHOLDER],
 }
@@ -215,6 +216,8 @@ def test_two_steps_on_a_tiny_model_of_the_family(
             "teacher.api_key_env=",
             "training.epochs=1",
         ]
+        if shipped.teacher.url == "self":
+            changes += ["teacher.model=fake"]
         if shipped.curation.reward:
             changes += [f"curation.reward={make_reward_model(tmp_path / 'reward')}", "synthesis.general_samples=6"]
         if shipped.synthesis.extraction_schema:  # the tiny vocabulary takes some three times as many tokens

@@ -102,6 +102,10 @@ class Recipe(Settings):
                 'evaluation.use = "assistant" guards general ability, and exam.retention_items = 0 leaves '
                 'nothing to measure it: raise exam.retention_items, or set evaluation.use = "task"'
             )
+        if self.training.start and self.training.method == "full":
+            raise ValueError('training.start goes on from an adapter; training.method = "full" has none')
+        if self.synthesis.focus and not self.synthesis.coverage:
+            raise ValueError("synthesis.focus names sentences to cover: set synthesis.coverage to 1 or more")
         built = set(self.synthesis.tasks) & set(BUILDING)
         if built and not set(self.synthesis.tasks) & set(ANSWERING):
             names = ", ".join(sorted(built))

@@ -68,6 +68,9 @@ class RunFile(StrEnum):
     MARKING_KEY = "marking.key.json"
     MARKS = "marks.jsonl"
     CURVE = "curve.json"
+    ROUNDS = "rounds.json"
+    DEVELOPMENT = "development.jsonl"
+    FOCUS = "focus.jsonl"
     BENCHMARKS = "benchmarks.json"
     PREVIEW = "preview.json"
     VECTORS = "vectors.safetensors"
@@ -80,6 +83,7 @@ class RunFile(StrEnum):
     STUDENT_JOURNAL = "student-answers.jsonl"
     ANSWERS_JOURNAL = "answers-journal.jsonl"
     PREVIEW_JOURNAL = "preview-journal.jsonl"
+    DEVELOPMENT_JOURNAL = "development-journal.jsonl"
     BENCHMARKS_JOURNAL = "benchmarks-journal.jsonl"
     FILES = "files.jsonl"
 
@@ -95,6 +99,7 @@ JOURNALS = (
     RunFile.STUDENT_JOURNAL,
     RunFile.ANSWERS_JOURNAL,
     RunFile.PREVIEW_JOURNAL,
+    RunFile.DEVELOPMENT_JOURNAL,
     RunFile.BENCHMARKS_JOURNAL,
     RunFile.RULE_HISTORY,
     RunFile.EDITS,

@@ -224,6 +224,7 @@ class SynthesisSettings(Settings):
         le=8,
         description="questions on each sentence with a fact, in other words each; 0: samples_per_document decides",
     )
+    focus: PathText = Field("", description="sentences to ask about, and no others: a file that `improve` writes")
     quotas: dict[str, float] = Field(
         {}, description='shares of the questions by "KIND", "KIND @ SECTION" or "@ SECTION"; empty: as they come'
     )
@@ -293,6 +294,7 @@ class TrainingSettings(Settings):
     objective: Literal["sft", "distillation"] = Field(
         "sft", description="sft: the answers; distillation: what the base predicts with the passage in its prompt"
     )
+    start: PathText = Field("", description="an adapter to go on from, a folder of the same base; empty: a fresh one")
     method: Literal["lora", "rslora", "dora", "full"] = Field("lora", description="full trains every weight")
     rank: int = Field(16, ge=1, le=1024, description="LoRA rank: more learns more, takes more memory")
     alpha: float = Field(32, gt=0, description="LoRA scale; alpha / rank multiplies the adapter")

@@ -35,6 +35,8 @@ OUTSIDE = {
     "preference data": "tunewright.curation.preference_pairs:pairs_digest",
     "compared models": "tunewright.evaluation.extra_arms:compared_digest",
     "sentence model": "tunewright.stages:sentence_model_identity",
+    "focus": "tunewright.stages:focus_digest",
+    "start adapter": "tunewright.stages:start_digest",
 }
 
 # What version 0.1 called them in its records: by the function's name.
@@ -81,12 +83,16 @@ class Stage:
 _PROMPT = ("seed", "system_prompt", "refusal")
 _TEACHER = ("teacher.temperature",)
 _TRAINING = tuple(
-    f"training.{key}" for key in TrainingSettings.model_fields if key not in {*NO_PART_OF_RESULT, "objective"}
+    f"training.{key}" for key in TrainingSettings.model_fields if key not in {*NO_PART_OF_RESULT, "objective", "start"}
 )
 _PREFERENCE = tuple(f"preference.{key}" for key in PreferenceSettings.model_fields if key not in MAKES_PAIRS)
 _STUDENT = ("model.base", "model.quantization", "model.compute", "model.added_tokens")
 _SYNTHESIS = (
-    *(f"synthesis.{key}" for key in SynthesisSettings.model_fields if key not in ("data", "columns", "coverage")),
+    *(
+        f"synthesis.{key}"
+        for key in SynthesisSettings.model_fields
+        if key not in ("data", "columns", "coverage", "focus")
+    ),
     "curation.evidence_match",
 )
 _DOCUMENTS = (RunFile.DOCUMENTS, RunFile.CHUNKS, RunFile.SPLIT)
@@ -297,6 +303,8 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
         stage = replace(stage, writes=tuple(further_adapters(recipe.training.seeds).values()))
     if stage.name in ("train", "seeds") and recipe.distills:
         stage = _distilling(stage, recipe)
+    if stage.name in ("train", "placebo", "seeds") and recipe.training.start:
+        stage = replace(stage, outside=(*stage.outside, "start adapter"))
     if stage.name in ("train", "placebo", "seeds"):
         return replace(stage, reads=tuple(dict.fromkeys(stage.reads + files_of_training)))
     if stage.name == "pairs" and recipe.preference.make:
@@ -307,6 +315,8 @@ def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]
         return _curating(stage, recipe)
     if stage.name == "synth" and recipe.synthesis.coverage:
         stage = replace(stage, settings=(*stage.settings, "synthesis.coverage"))
+    if stage.name == "synth" and recipe.synthesis.focus:
+        stage = replace(stage, outside=(*stage.outside, "focus"))
     if stage.name == "synth" and recipe.training.text_share == 1:
         return replace(stage, settings=(*stage.settings, "training.text_share", "preference.make"))
     return stage
@@ -366,6 +376,26 @@ def teacher_name(recipe: Recipe) -> str:
     from tunewright.teacher.identity import teacher_identity
 
     return teacher_identity(recipe.writer, recipe.folder)
+
+
+def focus_digest(recipe: Recipe) -> str:
+    """Return the digest of the list of sentences to ask about."""
+    path = recipe.resolve(recipe.synthesis.focus)
+    if not path.is_file():
+        raise RecipeError(
+            f"there is no list of sentences at {path}", "synthesis.focus names it", "correct it, or remove the line"
+        )
+    return file_digest(path)
+
+
+def start_digest(recipe: Recipe) -> str:
+    """Return the digest of the adapter that training goes on from."""
+    path = recipe.resolve(recipe.training.start)
+    if not (path / "adapter_config.json").is_file():
+        raise RecipeError(
+            f"there is no adapter at {path}", "training.start names it", "name a folder with adapter_config.json"
+        )
+    return file_digest(path)
 
 
 def judge_name(recipe: Recipe) -> str:

@@ -105,6 +105,9 @@ def test_the_largest_base_that_fits_is_taken_and_three_are_shown(abstracts, tmp_
     shown = [base for base in KNOWN_BASES if base.in_words() in printed]
     assert len(shown) == 3
     assert "as of 20" in printed
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert recipe.teacher.url == ("self" if taken != "embedded" else "embedded")
+    assert ("passage-qa" in recipe.synthesis.tasks) == (taken != "embedded")
     if taken != "embedded":
         assert all(base.gib < gib for base in shown)
         assert not next(base for base in shown if base.name == taken).is_gated

@@ -80,10 +80,19 @@ def _rewrite(prompt: str, messages: str) -> str:
     return "\n".join(sentences)
 
 
+def _read(prompt: str, messages: str) -> str:
+    """Answer a question with the sentence of the shown passages that has most of its words."""
+    del messages
+    passages, _, question = prompt.partition("Passages:\n")[2].rpartition("\n\nQuestion: ")
+    asked = set(re.findall(r"[a-z]{5,}", question.lower()))
+    return max(_sentences(passages), key=lambda text: len(asked & set(re.findall(r"[a-z]{5,}", text.lower()))))
+
+
 _WRITES = {
     "Reply with JSON only": _free,
     "this sentence answers: ": _ask,
     "Answer the question from the passage above": _answer_again,
     "Answer in one short sentence. If you do not know": lambda prompt, messages: "not known",
     "Rewrite it as": _rewrite,
+    "\n\nQuestion: ": _read,
 }

@@ -322,6 +322,21 @@ def test_two_processes_train_the_same_as_a_single_process(tiny_model, tmp_path, 
         assert torch.allclose(trained(together)[name], value, atol=2e-4), name
 
 
+@pytest.mark.slow
+def test_two_processes_distill_the_same_as_a_single_process(tiny_model, tmp_path):
+    recipe = make_recipe(tiny_model, {"objective": "distillation"})
+    alone, together = make_run(tmp_path / "alone"), make_run(tmp_path / "together")
+    with_passages(alone)
+    with_passages(together)
+    train_adapter(alone, recipe)
+    (tmp_path / "recipe.toml").write_text(dump_recipe(recipe))
+    result = launch(together, tmp_path / "recipe.toml", 2)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-3)
+    for name, value in trained(alone).items():
+        assert torch.allclose(trained(together)[name], value, atol=5e-4), name
+
+
 def test_resume_onto_another_number_of_processes(tiny_model, tmp_path):
     recipe = make_recipe(tiny_model, {"checkpoint_steps": 1})
     alone, cut = make_run(tmp_path / "alone"), make_run(tmp_path / "cut")

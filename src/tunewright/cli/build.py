@@ -173,6 +173,16 @@ def curve(recipe: Path, folder: Path | None, assignments: tuple[str, ...]) -> No
     draw_curve(load_recipe(recipe, assignments), default_folder(recipe, folder))
 
 
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@allow_key_option
+def improve(run_folder: Path) -> None:
+    """Ask about what a finished run answers wrongly or never reaches, and train on; the exam is answered at the end."""
+    from tunewright.commands.improve import improve as improve_run
+
+    improve_run(run_folder)
+
+
 COMMANDS = (
     demo,
     init,
@@ -183,5 +193,6 @@ COMMANDS = (
     train,
     evaluate,
     curve,
+    improve,
     launch,
 )

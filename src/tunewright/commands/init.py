@@ -40,6 +40,7 @@ _BYTES_PER_SAMPLE = 200  # of source text: about one fact in two sentences
 _WANTED_QUESTIONS = 60  # per ring: enough to see a difference of about a quarter
 _ANSWER_TOKENS = 128
 _FEW_DOCUMENTS = 20
+_LEAST_TEACHER = 3e9  # weights of a base that is its own teacher
 _LEAST_HELD_OUT, _MOST_HELD_OUT, _LARGEST_SHARE = 30, 200, 0.5  # chats for the exam; of all chats
 _FEW_STEPS = 60
 _CHARACTERS_PER_TOKEN = 3  # of an answer; fewer than average, so that answers fit
@@ -229,13 +230,6 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
         )
         evaluation = EvaluationSettings(max_new_tokens=_ANSWER_TOKENS, arms=(*evaluation.arms, Arm.PLACEBO))
         notes["evaluation.arms"] = "all; placebo costs one more training, and tells knowledge from form"
-        teacher = TeacherSettings(url=SELF)
-        tasks = ("passage-qa", "refusal")
-        notes["teacher.url"] = (
-            "the base writes questions and, with the passage, answers: nothing leaves this machine; a stronger model "
-            "at an OpenAI-compatible URL writes better data"
-        )
-        notes["synthesis.tasks"] = "the base is its own teacher: it answers each question with its passage in view"
     else:
         training = TrainingSettings(batch_size=8, learning_rate=5e-4)
         smallest = "; ".join(base.in_words() for base in sorted(KNOWN_BASES, key=lambda base: base.gib)[:_SHOWN])
@@ -244,6 +238,14 @@ def _fit(draft: Recipe, num_files: int, num_bytes: int) -> tuple[Recipe, dict[st
         )
         notes["training.learning_rate"] = "small models need a higher one"
         notes["training.batch_size"] = "small data sets gain from more steps"
+    if free and free[0].shape.block_weights + free[0].shape.vocabulary_weights >= _LEAST_TEACHER:
+        teacher, tasks = TeacherSettings(url=SELF), ("passage-qa", "refusal")
+        notes["teacher.url"] = (
+            "the base writes questions and, with the passage, answers: nothing leaves this machine; a stronger model "
+            "at an OpenAI-compatible URL writes better data"
+        )
+        notes["synthesis.tasks"] = "the base is its own teacher: it answers each question with its passage in view"
+    else:
         notes["teacher.url"] = (
             "the embedded teacher is small; a stronger one at an OpenAI-compatible URL writes better data"
         )

@@ -73,9 +73,11 @@ def public_recipe(recipe: Recipe) -> str:
         "synthesis": {
             "data": tuple(map(public_name, recipe.synthesis.data)),
             "extraction_schema": public_name(recipe.synthesis.extraction_schema),
+            "focus": public_name(recipe.synthesis.focus),
         },
         "preference": {"data": tuple(map(public_name, recipe.preference.data))},
         "exam": {"file": public_name(recipe.exam.file)},
+        "training": {"start": public_name(recipe.training.start)},
         "model": {"base": public_name(recipe.model.base)},
         "curation": {"reward": public_name(recipe.curation.reward)},
         "teacher": {"model": public_name(recipe.teacher.model), "url": _public_url(recipe.teacher.url)},

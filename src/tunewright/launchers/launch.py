@@ -145,6 +145,8 @@ _INPUTS = (
     "exam.file",
     "synthesis.data",
     "synthesis.extraction_schema",
+    "synthesis.focus",
+    "training.start",
     "preference.data",
     "model.base",
     "curation.reward",

@@ -317,6 +317,26 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
     return adapted
 
 
+def start_from(model: PreTrainedModel, folder: Path) -> None:
+    """Give a fresh adapter the weights of a saved one, so that training goes on from there.
+
+    Raises:
+        ModelError: the saved adapter has other targets, another rank or another base.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    hint = "keep training.rank and training.targets as they were for that adapter, or remove training.start"
+    check_adapter(folder, [name for name, _ in model.get_base_model().named_modules()])
+    with reading_model("adapter", folder, hint), _fitting(folder, hint):
+        weights = load_peft_weights(str(folder), device=str(model.device))
+        own = {name for name, value in model.named_parameters() if value.requires_grad}
+        if len(weights) != len(own):
+            raise ValueError(f"it has {len(weights)} trained parts, and this recipe's has {len(own)}")
+        loaded = set_peft_model_state_dict(model, weights)
+        if loaded.unexpected_keys:
+            raise ValueError(f"it has {loaded.unexpected_keys[0]}, which this recipe's adapter lacks")
+
+
 def save_adapter(model: PreTrainedModel, folder: Path, base_name: str, dtype: torch.dtype | None = None) -> None:
     """Write an adapter in peft's format, for the base of this name; the same weights give the same bytes.
 

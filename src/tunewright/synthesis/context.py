@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from tunewright.models.chat_template import chat
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Message, Rejection, Sample, Span, digest
+from tunewright.records import Chunk, Document, Message, Record, Rejection, Sample, Span, digest
 from tunewright.settings import EMBEDDED
 from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.teacher.protocol import Reply, Request, TeacherLike
@@ -26,15 +26,28 @@ EXAM_STAGE, SYNTH_STAGE = "exam", "synth"
 NO_SENTENCE = "document has no sentence to ask about"
 
 
+class Focus(Record):
+    """A sentence to ask about: where it begins, the first view of its questions, and a question not to repeat."""
+
+    document: str
+    start: int
+    view: int = 0
+    avoid: str = ""
+
+
 @dataclass(frozen=True)
 class TaskContext:
-    """The input of a task: the recipe, the teacher, and the documents with their chunks and near-duplicate groups."""
+    """The input of a task: the recipe, the teacher, and the documents with their chunks and near-duplicate groups.
+
+    ``focus``, by document and start, holds the sentences to ask about; None is all.
+    """
 
     recipe: Recipe
     teacher: TeacherLike
     documents: Sequence[Document]
     chunks: dict[str, list[Chunk]]
     groups: dict[str, str] = field(default_factory=dict)
+    focus: Mapping[tuple[str, int], Focus] | None = None
 
     def request(
         self,

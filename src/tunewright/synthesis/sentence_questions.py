@@ -68,13 +68,17 @@ def _ask(context: TaskContext, result: TaskResult, answers: Answers) -> TaskResu
     ruled: list[Pair] = []
     for document in context.documents:
         chosen = chosen_evidence(context, document)
-        if not chosen:
+        if not chosen and context.focus is None:
             result.num_tried += 1
             result.reject(document.id, NO_SENTENCE, document.source)
         (ruled if context.is_ruled(document.id) else pairs).extend((document, evidence) for evidence in chosen)
     _answer_by_rules(context, ruled, result)
     write_samples(context, pairs, result, answers)
     return result
+
+
+def _in_focus(context: TaskContext, evidence: EvidenceSentence) -> bool:
+    return context.focus is None or _key(evidence) in context.focus
 
 
 def chosen_evidence(context: TaskContext, document: Document) -> list[EvidenceSentence]:
@@ -87,7 +91,7 @@ def chosen_evidence(context: TaskContext, document: Document) -> list[EvidenceSe
     ranked = ranked_evidence(document, context.chunks.get(document.id, ()), context.recipe.seed)
     number, quotas = settings.samples_per_document, read_quotas(settings)
     if settings.coverage:
-        return ranked
+        return [evidence for evidence in ranked if _in_focus(context, evidence)]
     if not quotas:
         return ranked[:number]
     chosen: list[EvidenceSentence] = []
@@ -98,9 +102,7 @@ def chosen_evidence(context: TaskContext, document: Document) -> list[EvidenceSe
     return chosen
 
 
-def write_samples(
-    context: TaskContext, pairs: Sequence[Pair], result: TaskResult, answers: Answers, first_view: int = 0
-) -> None:
+def write_samples(context: TaskContext, pairs: Sequence[Pair], result: TaskResult, answers: Answers) -> None:
     """Add samples on these sentences: one of each, or as many as ``synthesis.coverage`` asks for, in other words each.
 
     A sentence whose question fails, or repeats an earlier one's words, is tried again in another view, twice at most.
@@ -111,10 +113,11 @@ def write_samples(
         pairs: the sentences with their documents.
         result: gets samples, rejections and figures.
         answers: from questions to samples.
-        first_view: the view to begin with; the views before it were used earlier.
     """
     times = context.recipe.synthesis.coverage
     written: dict[tuple[str, int], list[str]] = {_key(evidence): [] for _, evidence in pairs}
+    # Sentences in focus begin with a view of their own: those before it were used earlier.
+    first_view = max((focus.view for focus in (context.focus or {}).values()), default=0)
     for view in range(first_view, first_view + (times + SPARE_VIEWS if times else 1)):
         missing = [(document, evidence) for document, evidence in pairs if len(written[_key(evidence)]) < max(1, times)]
         if not missing:
@@ -223,6 +226,12 @@ def _answer_by_rules(context: TaskContext, pairs: Sequence[Pair], result: TaskRe
     writer = RuleWriter(evidence_of, context.recipe.seed + 1, context.languages, set(evidence_of))
     for document, evidence in pairs:
         written, answer = writer.write("short", document, evidence), evidence.sentence
+        avoided = context.focus[_key(evidence)].avoid if context.focus is not None else ""
+        if written is not None and written.question == avoided:
+            result.reject(
+                sample_id(result.task, document.id, written.question, answer), "question is kept apart", answer
+            )
+            continue
         if written is None:
             result.reject(sample_id(result.task, document.id, "", answer), "sentence states no value", answer)
             continue

@@ -20,13 +20,14 @@ from tunewright.records import (
     Side,
     SplitEntry,
     StageSummary,
+    read_jsonl,
 )
 from tunewright.retention.suite import draw, load_suite
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ANSWERING
 from tunewright.statistics.power import detectable_on, exam_power, question_counts, retention_power
 from tunewright.storage import file_digest
-from tunewright.synthesis.context import EXAM_STAGE, SYNTH_STAGE, TaskContext
+from tunewright.synthesis.context import EXAM_STAGE, SYNTH_STAGE, Focus, TaskContext
 from tunewright.synthesis.exam import held_out_questions, without_planted, without_too_long, write_exam
 from tunewright.synthesis.own_exam import CONTRADICTED, read_own_exam
 from tunewright.synthesis.questions import chunks_by_document
@@ -179,7 +180,8 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
             train_chunks, harmful = _without_injections([c for c in chunks if c.document in train], SYNTH_STAGE)
             num_tried += len(harmful)
             rejections += harmful
-            context = TaskContext(recipe, teacher, train_documents, chunks_by_document(train_chunks), groups)
+            chunks_of = chunks_by_document(train_chunks)
+            context = TaskContext(recipe, teacher, train_documents, chunks_of, groups, _focus(recipe))
             for name in names:
                 result = TASKS[name](context, [sample for sample in samples.values() if sample.task in ANSWERING])
                 num_tried += result.num_tried
@@ -195,6 +197,14 @@ def synth(run: RunFolder, recipe: Recipe) -> StageSummary:
     run.write_records(RunFile.SAMPLES, samples.values())
     counts: Counter[str] = Counter(sample.task for sample in samples.values())
     return StageSummary(num_in=num_tried, num_out=len(samples), rejected=rejected, figures={**dict(counts), **figures})
+
+
+def _focus(recipe: Recipe) -> dict[tuple[str, int], Focus] | None:
+    """Return the sentences that the recipe asks about alone; None where it asks about all."""
+    if not recipe.synthesis.focus:
+        return None
+    listed = read_jsonl(recipe.resolve(recipe.synthesis.focus), Focus)
+    return {(focus.document, focus.start): focus for focus in listed}
 
 
 def _add_new(samples: dict[str, Sample], written: Sequence[Sample]) -> list[Rejection]:

@@ -16,7 +16,7 @@ from tunewright.models.coverage import check_coverage
 from tunewright.models.experts import check_experts
 from tunewright.models.families import family_of
 from tunewright.models.hardware import free_bytes
-from tunewright.models.loading import attach_adapter, compute_dtype, pick_device, save_adapter
+from tunewright.models.loading import attach_adapter, compute_dtype, pick_device, save_adapter, start_from
 from tunewright.models.memory_plan import require_room
 from tunewright.models.source import locate, read_config
 from tunewright.models.student import student_base, student_identity, student_tokenizer
@@ -26,7 +26,7 @@ from tunewright.retrieval.sentence_model import open_sentence_model, sentence_mo
 from tunewright.retrieval.stored_vectors import StoredVectors
 from tunewright.run_folder import RunFile, RunFolder, further_adapters
 from tunewright.settings import MAKES_PAIRS, NO_PART_OF_RESULT
-from tunewright.storage import atomic_folder, disk_errors, write_atomic
+from tunewright.storage import atomic_folder, disk_errors, file_digest, write_atomic
 from tunewright.training.checkpoint import make_room, require_same
 from tunewright.training.checks import advise, check_examples, show_example
 from tunewright.training.compute_path import ComputePath, choose_path
@@ -205,6 +205,8 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizer
     model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
     family = family_of(read_config(locate(recipe.model.base, recipe.folder)))
     check_coverage(model, recipe.model.quantization, recipe.training, family.no_adapter)
+    if recipe.training.start:
+        start_from(model, recipe.resolve(recipe.training.start))
     if sharded:
         from tunewright.training.fsdp import shard_base
 
@@ -222,13 +224,15 @@ def train_phases(session: Session, data: TrainingData) -> dict[str, Plan]:
     own = session.recipe.training
     identities: dict[str, dict[str, Any]] = {}
     if own.epochs:
-        settings = json.loads(own.model_dump_json(exclude={"objective"}))
+        settings = json.loads(own.model_dump_json(exclude={"objective", "start"}))
+        if own.start:
+            settings["start"] = file_digest(session.recipe.resolve(own.start))
         if session.recipe.distills:
             settings["distillation"] = json.loads(session.recipe.distillation.model_dump_json())
         identities["sft"] = session.identity([*data.examples, *data.held_out], settings)
     if session.recipe.preference.wanted:
         preference = session.recipe.preference.model_dump_json(exclude=set(MAKES_PAIRS))
-        settings = json.loads(own.model_dump_json(exclude={"objective"})) | json.loads(preference)
+        settings = json.loads(own.model_dump_json(exclude={"objective", "start"})) | json.loads(preference)
         pairs = [*data.pairs, *data.held_out_pairs]
         identities["dpo"] = session.identity(pairs, settings | {"after": digest(identities.get("sft"))})
     for phase, identity in identities.items():
