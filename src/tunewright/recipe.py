@@ -40,6 +40,7 @@ from tunewright.settings import (
     SynthesisSettings,
     TeacherSettings,
     TrainingSettings,
+    is_url,
     path_kind,
 )
 
@@ -200,7 +201,7 @@ class Recipe(Settings):
         def absolute(value: Any, kind: str) -> Any:
             if isinstance(value, tuple):
                 return tuple(absolute(item, kind) for item in value)
-            if value.startswith(HUB):
+            if value.startswith(HUB) or is_url(value):
                 return value
             path = self.resolve(value)
             return str(path) if value and (kind == PATH or path.is_dir()) else value

@@ -35,6 +35,7 @@ class RunFile(StrEnum):
     """Every file and folder of a run, by the name that it has on disk; the report lists the stages in this order."""
 
     RECIPE = "recipe.toml"
+    FETCHED = "fetched"
     DOCUMENTS = "documents.jsonl"
     CHUNKS = "chunks.jsonl"
     SPLIT = "split.jsonl"

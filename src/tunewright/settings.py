@@ -32,6 +32,7 @@ PATH_OR_NAME = "path or name"
 PathText = Annotated[str, PATH]
 ModelName = Annotated[str, PATH_OR_NAME]
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 HUB = "hub:"  # the start of the name of a data set of the hub
 EMBEDDED = "embedded"
 LOCAL = "local"
@@ -100,6 +101,11 @@ class Settings(BaseModel):
         return values
 
 
+def is_url(path: str) -> bool:
+    """Return whether an item of ``documents.paths`` is a URL, of any scheme."""
+    return _URL.match(path) is not None
+
+
 def path_kind(field: FieldInfo) -> str:
     """Return ``PATH`` or ``PATH_OR_NAME`` for a setting that is marked so, itself or in its items; else nothing."""
     marks = [*field.metadata, *(mark for item in get_args(field.annotation) for mark in get_args(item)[1:])]
@@ -109,7 +115,7 @@ def path_kind(field: FieldInfo) -> str:
 class DocumentSettings(Settings):
     """[documents]: what is read, and how it is cut."""
 
-    paths: tuple[PathText, ...] = Field((), description="files and folders, relative to this recipe")
+    paths: tuple[PathText, ...] = Field((), description="files and folders, relative to this recipe; http(s) URLs")
     chunk_tokens: int = Field(256, ge=32, le=8192, description="longest chunk, in the student's tokens")
 
 

@@ -18,6 +18,7 @@ from tunewright.settings import (
     PreferenceSettings,
     SynthesisSettings,
     TrainingSettings,
+    is_url,
 )
 from tunewright.storage import file_digest
 
@@ -291,6 +292,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def _with_needs(stage: Stage, recipe: Recipe, files_of_training: tuple[str, ...]) -> Stage:
     """Return the stage with the inputs that it has under this recipe."""
+    if stage.name == "ingest" and any(map(is_url, recipe.documents.paths)):
+        return replace(stage, writes=(*stage.writes, RunFile.FETCHED))
     if stage.name == "evaluate" and recipe.evaluation.primary == "marks":  # the stage "verdict" writes it last
         stage = replace(stage, writes=tuple(name for name in stage.writes if name != RunFile.VERDICT))
     if stage.name == "evaluate" and recipe.training.reasoning == "keep":

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
+Drawn = str | tuple[int, int, str]  # a line below the one before, or a text at x and y
 
-def write_pdf(path: Path, pages: list[list[str]], title: str = "") -> Path:
+
+def write_pdf(path: Path, pages: Sequence[Sequence[Drawn]], title: str = "") -> Path:
     """Write a PDF whose pages show the given lines; a page without lines is blank, as a scan is."""
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Courier >>"]
     kids = []
     for lines in pages:
-        shown = "".join(f"({line}) Tj 0 -14 Td " for line in lines)
+        shown = "".join(
+            f"({line}) Tj 0 -14 Td " if isinstance(line, str) else "1 0 0 1 {} {} Tm ({}) Tj ".format(*line)
+            for line in lines
+        )
         content = f"BT /F1 12 Tf 50 750 Td {shown}ET".encode("latin-1")
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content))
         objects.append(

@@ -102,7 +102,9 @@ def write_recipe(
     """
     named = [*documents, exam] if exam else documents
     if missing := [str(path) for path in named if not is_hub(str(path)) and not at_home(path).exists()]:
-        raise DocumentError(f"{missing[0]} does not exist", "", "name documents, or a folder with documents")
+        is_web = missing[0].startswith(("http:/", "https:/"))
+        hint = 'list URLs in the recipe: documents.paths = ["https://..."]' if is_web else ""
+        raise DocumentError(f"{missing[0]} does not exist", "", hint or "name documents, or a folder with documents")
     folder = output.parent.absolute()
     texts, chats = _texts_and_chats([at_home(path) for path in documents])
     draft = Recipe(

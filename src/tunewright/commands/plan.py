@@ -11,7 +11,7 @@ from typing import Any
 from tunewright import console, pipeline
 from tunewright.commands.json_documents import PlanDocument, PlannedKey, PlannedMemory, PlannedStage
 from tunewright.curation.chat_formats import read_own_data
-from tunewright.documents.stage import source_files
+from tunewright.documents.stage import num_sources
 from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.base_contents import require_base
 from tunewright.models.data_sources import chat_paths, exam_name, exam_path
@@ -183,7 +183,7 @@ def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
         exam = round(total * recipe.split.exam_share)
         train = total - exam
     else:
-        total = len(source_files(recipe)) if recipe.documents.paths or not recipe.synthesis.data else 0
+        total = num_sources(recipe) if recipe.documents.paths or not recipe.synthesis.data else 0
         exam = round(total * recipe.split.exam_share)
         train = total - exam
     written = train * recipe.synthesis.samples_per_document

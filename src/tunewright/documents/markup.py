@@ -49,16 +49,21 @@ _LIGATURES = {  # letters that a font joins; Unicode Standard, Alphabetic Presen
     for ligature, letters in zip("ﬀﬁﬂﬃﬄﬅﬆĳĲ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st", "ij", "IJ"), strict=True)
 }
 BOILERPLATE = "boilerplate"  # the reason of text that many pages or files share
+SCANNED = "if they are scans, text recognition reads them: pip install 'tunewright[ocr]'"
 NO_TEXT = "no text"  # the reason of pages, slides and sheets without any
 _MAX_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
 
 
 class Failure(Record):
-    """Why a file, or one ``part`` of it, could not be read; ``reason`` is counted, ``detail`` is shown."""
+    """Why a file, or one ``part`` of it, could not be read; ``reason`` is counted, ``detail`` is shown.
+
+    ``scanned`` numbers the pages, from 1, whose text recognition may read.
+    """
 
     reason: str
     detail: str = ""
     part: str = ""
+    scanned: tuple[int, ...] = ()
 
 
 class ReadDocument(Record):
@@ -200,8 +205,9 @@ def without_text(unit: str, numbers: list[int], total: int) -> list[Failure]:
     if not numbers:
         return []
     named = f"{unit}{'s' * (len(numbers) > 1)} {', '.join(ranges(numbers))}"
-    hint = ": run text recognition (OCR) first if they show any" if unit != "sheet" else ""
-    return [Failure(part=named, reason=NO_TEXT, detail=f"{len(numbers)} of {total} {unit}s{hint}")]
+    hint = {"sheet": "", "page": f": {SCANNED}"}.get(unit, ": run text recognition (OCR) first if they show any")
+    scanned = tuple(numbers) if unit == "page" else ()
+    return [Failure(part=named, reason=NO_TEXT, detail=f"{len(numbers)} of {total} {unit}s{hint}", scanned=scanned)]
 
 
 _DATA_URI = re.compile(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tunewright.documents.markup import (
     BOILERPLATE,
+    SCANNED,
     Block,
     Failure,
     ReadItems,
@@ -21,17 +24,19 @@ from tunewright.documents.markup import (
     single_line,
     without_text,
 )
+from tunewright.documents.pdf_layout import CELL, in_reading_order
+from tunewright.documents.recognition import RecognizedPage
 from tunewright.text.normalization import normalize
 from tunewright.text.rows import ranges
 
 if TYPE_CHECKING:
     from pypdf import PageObject, PdfReader
 
+_SURE = 0.8  # below this confidence, the text of a recognized page is doubted
 _MAX_RUNNING = 3  # lines of a header or footer
 _CUT_WORD = re.compile(r"([^\W_]+(?:-[^\W_]+)*)-\n([^\W_]+)")
 _ELLIPTIC = frozenset(("and", "or", "und", "oder", "bzw", "et", "ou", "y", "o", "e", "og", "och", "en", "of", "to"))
-_LEAST_COLUMN_LINES = 4
-_LEAST_COLUMN_WORDS = 3  # a line on average; cells of a table have fewer
+_LEAST_LINES = 4  # of a page whose layout can matter
 
 
 @dataclass
@@ -42,8 +47,13 @@ class _Page:
     heights: list[float]
 
 
-def read_pdf(path: Path) -> ReadItems:
-    """Read a PDF's text layer and its form's values; the metadata ``pages`` holds the start offset of each page."""
+def read_pdf(path: Path, recognized: Mapping[int, RecognizedPage] = MappingProxyType({})) -> ReadItems:
+    """Read a PDF's text layer and its form's values; the metadata ``pages`` holds the start offset of each page.
+
+    Args:
+        path: of the file.
+        recognized: the text of scanned pages by their numbers, from 1.
+    """
     import pypdf
 
     with parse_errors("PDF"):
@@ -57,16 +67,46 @@ def read_pdf(path: Path) -> ReadItems:
         title = single_line(str(reader.metadata.title or "")) if reader.metadata else ""
         form = _form_values(reader)
     empty = [number for number, page in enumerate(pages, 1) if not any(page.lines)]
+    read = {number: recognized[number] for number in empty if number in recognized and recognized[number].lines}
+    for number, page in read.items():
+        pages[number - 1] = _Page(clean_text("\n".join(page.lines)).split("\n"), [])
+    empty = [number for number in empty if number not in read]
     if len(empty) == len(pages) and not form:
-        return [Failure(reason="no text", detail=f"{len(pages)} scanned page(s): run text recognition (OCR) first")]
+        if recognized:
+            return [Failure(reason="no text", detail=_recognized_nothing(recognized))]
+        detail = f"{len(pages)} page(s): {SCANNED}"
+        return [Failure(reason="no text", detail=detail, scanned=tuple(empty))]
     first = "\n".join(pages[0].lines)
-    left_out = [*without_text("page", empty, len(pages)), *_remove_running_lines(pages)]
+    left_out = [*_without_text(empty, len(pages), recognized), *_remove_running_lines(pages)]
     text, starts = _joined(pages)
     if normalize(title) not in normalize(first):  # then it is often the name of a template or a file
         title = ""
-    metadata = {"pages": " ".join(map(str, starts))}
+    metadata = {"pages": " ".join(map(str, starts)), **_confidence(read)}
     blocks: list[Block] = [(0, text), (0, form)]
-    return [assemble(blocks, path.stem, title, metadata=metadata, left_out=left_out)]
+    document = assemble(blocks, path.stem, title, metadata=metadata, left_out=left_out)
+    weak = [number for number, page in read.items() if page.confidence < _SURE]
+    doubt = f"text recognition is not sure of page(s) {', '.join(ranges(weak))}: confidence below {_SURE:g}"
+    return [document.model_copy(update={"doubts": (*document.doubts, doubt)}) if weak else document]
+
+
+def _confidence(read: Mapping[int, RecognizedPage]) -> dict[str, str]:
+    """Return the metadata of recognized pages: which they are, and the confidence of each."""
+    if not read:
+        return {}
+    confidences = " ".join(f"{page.confidence:.3f}" for page in read.values())
+    return {"recognized_pages": " ".join(map(str, read)), "recognition_confidence": confidences}
+
+
+def _recognized_nothing(recognized: Mapping[int, RecognizedPage]) -> str:
+    faults = Counter(page.fault or "shows no text" for page in recognized.values())
+    return ", ".join(f"{count} page(s): {fault}" for fault, count in faults.items())
+
+
+def _without_text(empty: list[int], total: int, recognized: Mapping[int, RecognizedPage]) -> list[Failure]:
+    """Return the failure of the pages without text: what recognition says of them, or that it could read them."""
+    failures = without_text("page", empty, total)
+    detail = _recognized_nothing({number: recognized[number] for number in empty if number in recognized})
+    return [f.model_copy(update={"detail": detail, "scanned": ()}) for f in failures] if detail else failures
 
 
 def _read_page(page: PageObject) -> _Page:
@@ -77,57 +117,9 @@ def _read_page(page: PageObject) -> _Page:
             heights.add(round(matrix[4] * transform[1] + matrix[5] * transform[3] + transform[5]))
 
     lines = clean_text(page.extract_text(visitor_text=note)).split("\n")
-    if len(lines) >= _LEAST_COLUMN_LINES and statistics.median(map(len, lines)) > 60:
-        lines = _by_column(page, lines)
+    if len(lines) >= _LEAST_LINES:
+        lines = in_reading_order(lines, page.extract_text(extraction_mode="layout").split("\n"))
     return _Page(lines, sorted(map(float, heights), reverse=True))
-
-
-def _by_column(page: PageObject, lines: list[str]) -> list[str]:
-    """Return the lines of a page with two columns that were drawn row by row: the left column, then the right one."""
-    laid_out = page.extract_text(extraction_mode="layout").split("\n")
-    runs: list[list[tuple[str, str]]] = [[]]  # of rows with a gap at the same place; what lies between is one row each
-    ordered: list[str] = []
-    gutter: set[int] = set()
-
-    def flush() -> None:
-        rows = runs.pop()
-        runs.append([])
-        if _are_columns(rows):
-            ordered.extend([*(left for left, _ in rows if left), *(right for _, right in rows if right)])
-        else:
-            ordered.extend(f"{left} {right}".strip() for left, right in rows)
-
-    for line in filter(str.strip, laid_out):
-        gap = _widest_gap(line)
-        columns = set(range(*gap)) if gap else set()
-        if not gap or (gutter and not gutter & columns):
-            flush()
-            gutter = set()
-        if gap:
-            gutter = gutter & columns if gutter else columns
-            runs[-1].append((line[: gap[0]].strip(), line[gap[1] :].strip()))
-        else:
-            ordered.append(line)
-    flush()
-    cleaned = clean_text("\n".join(" ".join(line.split()) for line in ordered)).split("\n")
-    is_same = Counter("".join(cleaned).replace(" ", "")) == Counter("".join(lines).replace(" ", ""))
-    return cleaned if is_same and len(list(filter(None, cleaned))) > len(list(filter(None, lines))) else lines
-
-
-def _widest_gap(line: str) -> tuple[int, int] | None:
-    """Return the widest gap of three blanks or more in the middle of a line."""
-    gaps = [match.span() for match in re.finditer(r"(?<=\S) {3,}(?=\S)", line)]
-    return max(gaps, key=lambda gap: gap[1] - gap[0]) if len(gaps) == 1 else None
-
-
-def _are_columns(rows: list[tuple[str, str]]) -> bool:
-    """Return whether rows with a gap are lines of two columns of prose, and not rows of a table."""
-    if len(rows) < _LEAST_COLUMN_LINES:
-        return False
-    sides = [[row[side].split() for row in rows] for side in (0, 1)]
-    words = [statistics.mean(map(len, side)) for side in sides]
-    numbers = sum(any(c.isdigit() for c in word) for side in sides for line in side for word in line)
-    return min(words) >= _LEAST_COLUMN_WORDS and numbers < 0.2 * sum(words) * len(rows)
 
 
 def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:
@@ -169,7 +161,7 @@ def _is_apart(page: _Page, edge: int, count: int) -> bool:
 
 def _joined(pages: list[_Page]) -> tuple[str, list[int]]:
     """Return the running text of the pages and where each starts."""
-    lengths = [len(line) for page in pages for line in page.lines if line]
+    lengths = [len(line) for page in pages for line in page.lines if line and CELL not in line]
     width = statistics.median(lengths) if lengths else 0
     whole = " ".join(line for page in pages for line in page.lines).lower()
     words = frozenset(re.findall(r"[^\W_]+(?:-[^\W_]+)*", whole))
@@ -206,10 +198,13 @@ def _rejoined(match: re.Match[str], words: frozenset[str]) -> str:
 
 
 def _unwrap(lines: list[str], width: float) -> str:
-    """Return the lines as running text; a line shorter than 0.7 times ``width`` ends its paragraph."""
+    """Return the lines as running text; a line shorter than 0.7 times ``width`` ends its paragraph, a row its line."""
     text = ""
-    for line in lines:
-        text += line + (" " if len(line) >= 0.7 * width else "\n\n")
+    for line, following in zip_longest(lines, lines[1:], fillvalue=""):
+        if CELL in line:
+            text += line + ("\n" if CELL in following else "\n\n")
+        else:
+            text += line + (" " if len(line) >= 0.7 * width and CELL not in following else "\n\n")
     return text
 
 

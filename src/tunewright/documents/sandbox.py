@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
 from tunewright.documents.markup import Failure, Reading
+from tunewright.documents.recognition import RecognizedPage, Recognizer, is_available
 from tunewright.documents.sandbox_worker import CRASHED, OUT_OF_MEMORY
 from tunewright.models.capped_process import CappedProcess, ProcessEndedError
 
@@ -21,6 +23,8 @@ def read_files(
 ) -> Iterator[tuple[Path, Reading]]:
     """Yield each file with its documents and failures, in order; a bad file never stops the others.
 
+    Where text recognition is installed, it reads the scanned pages of a PDF, and the file is read again with them.
+
     Args:
         files: regular files whose extensions are in READERS.
         timeout_s: the time limit for one file.
@@ -30,21 +34,39 @@ def read_files(
         StageError: the child process does not start.
     """
     child: _Child | None = None
+    recognizer = Recognizer() if is_available() else None
     try:
         for file in files:
             child, reading = _read_file(child, file, timeout_s, memory_mb)
+            if recognizer and (scanned := _scanned(reading)):
+                recognized = recognizer.pages(file, scanned)
+                child, reading = _read_file(child, file, timeout_s, memory_mb, recognized)
             yield file, reading
     finally:
+        if recognizer:
+            recognizer.stop()
         if child:
             child.stop()
 
 
-def _read_file(child: _Child | None, file: Path, timeout_s: float, memory_mb: int) -> tuple[_Child | None, Reading]:
+def _scanned(reading: Reading) -> list[int]:
+    """Return the numbers of the pages that text recognition may read."""
+    failures = [*reading.failures, *(part for document in reading.documents for part in document.left_out)]
+    return [number for failure in failures for number in failure.scanned]
+
+
+def _read_file(
+    child: _Child | None,
+    file: Path,
+    timeout_s: float,
+    memory_mb: int,
+    recognized: Mapping[int, RecognizedPage] = MappingProxyType({}),
+) -> tuple[_Child | None, Reading]:
     """Return the child for the next file (None: start a new one) and the reading of this file."""
     while True:
         child = child or _Child(memory_mb)
         is_fresh = child.num_read == 0
-        reading = child.read(file, timeout_s)
+        reading = child.read(file, timeout_s, recognized)
         out_of_memory = any(failure.reason == OUT_OF_MEMORY for failure in reading.failures)
         if out_of_memory or not child.is_alive():
             child.stop()
@@ -62,11 +84,12 @@ class _Child:
         self._process = CappedProcess("tunewright.documents.sandbox_worker", memory_mb, "reads documents")
         self.is_alive, self.stop = self._process.is_alive, self._process.stop
 
-    def read(self, file: Path, timeout_s: float) -> Reading:
+    def read(self, file: Path, timeout_s: float, recognized: Mapping[int, RecognizedPage]) -> Reading:
         """Return the reading of a file; after a timeout or a crash the process has ended."""
         self.num_read += 1
         try:
-            line = self._process.ask(json.dumps(str(file.absolute())).encode(), timeout_s)
+            pages = {number: page.model_dump(mode="json") for number, page in recognized.items()}
+            line = self._process.ask(json.dumps([str(file.absolute()), pages]).encode(), timeout_s)
         except TimeoutError:
             return _failed("timed out", f"took longer than {timeout_s:g} s")
         except MemoryError:

@@ -1,6 +1,6 @@
 """The child process that reads files: limited in memory, silent, and ended with its parent.
 
-Each line of standard input is a path as JSON, each line of standard output a Reading as JSON. Started by
+Each line of standard input is ``[path, recognized pages]``, each line of standard output a Reading as JSON. Started by
 tunewright.documents.sandbox; see there for its limits.
 """
 
@@ -9,10 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from tunewright.documents.markup import Failure, Reading, single_line
+from tunewright.documents.pdf import read_pdf
 from tunewright.documents.readers import READERS
+from tunewright.documents.recognition import RecognizedPage
 from tunewright.errors import DocumentError
 from tunewright.models.capped_process import answer_lines
 
@@ -22,15 +27,22 @@ OUT_OF_MEMORY = "too much memory"
 CRASHED = "crashed the reader"
 
 
-def read_file(path: Path) -> Reading:
-    """Return the documents and failures of one file; every error becomes a Failure."""
+def read_file(path: Path, recognized: Mapping[str, Any] = MappingProxyType({})) -> Reading:
+    """Return the documents and failures of one file; every error becomes a Failure.
+
+    Args:
+        path: of the file.
+        recognized: the recognized pages of a PDF, by number, as JSON.
+    """
     try:
         num_bytes = path.stat().st_size
         if num_bytes == 0:
             return Reading(failures=(Failure(reason="empty file"),))
         if num_bytes > MAX_BYTES and path.suffix.lower() not in _IN_PARTS:
             return Reading(failures=(Failure(reason="too large", detail=_too_large(num_bytes)),))
-        items = READERS[path.suffix.lower()](path) or [Failure(reason="no rows")]
+        pages = {int(number): RecognizedPage.model_validate(page) for number, page in recognized.items()}
+        items = read_pdf(path, pages) if pages else READERS[path.suffix.lower()](path)
+        items = items or [Failure(reason="no rows")]
         return Reading(
             documents=tuple(item for item in items if not isinstance(item, Failure)),
             failures=tuple(item for item in items if isinstance(item, Failure)),
@@ -59,6 +71,11 @@ def _encode(reading: Reading) -> bytes:
         return _encode(Reading(failures=(Failure(reason=OUT_OF_MEMORY),)))
 
 
+def _answer(line: bytes) -> bytes:
+    path, recognized = json.loads(line)
+    return _encode(read_file(Path(path), recognized))
+
+
 if __name__ == "__main__":
     logging.disable()
-    answer_lines(sys.argv[1:], lambda line: _encode(read_file(Path(json.loads(line)))))
+    answer_lines(sys.argv[1:], _answer)

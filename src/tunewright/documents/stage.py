@@ -10,11 +10,14 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from tunewright import console
 from tunewright.documents.chunking import chunk_document
+from tunewright.documents.fetch import Fetched, fetch_all
 from tunewright.documents.markup import BOILERPLATE, ENCODING, ReadDocument
 from tunewright.documents.readers import READERS
+from tunewright.documents.recognition import is_available
 from tunewright.documents.sandbox import TIMEOUT_S, read_files
 from tunewright.documents.split import split_documents
 from tunewright.errors import DocumentError
@@ -22,6 +25,7 @@ from tunewright.models.source import token_counter
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Rejection, StageSummary, digest
 from tunewright.run_folder import RunFile, RunFolder
+from tunewright.settings import is_url
 from tunewright.storage import file_digest, leaves
 from tunewright.text.languages import LANGUAGES, document_languages
 from tunewright.text.repeated_text import without_repeated_text
@@ -56,6 +60,8 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
     seen: set[str] = set()
     named = _named(recipe)
     for path in recipe.documents.paths:
+        if is_url(path):
+            continue
         root = recipe.resolve(path)
         try:
             root.stat()
@@ -76,10 +82,22 @@ def source_files(recipe: Recipe) -> list[tuple[str, Path]]:
     return sorted(files.items())
 
 
+def source_urls(recipe: Recipe) -> list[str]:
+    """Return the URLs under the recipe's paths, each once, in order."""
+    return list(dict.fromkeys(path for path in recipe.documents.paths if is_url(path)))
+
+
+def num_sources(recipe: Recipe) -> int:
+    """Return how many files and URLs the recipe names, readable or not."""
+    return len(source_files(recipe)) + len(source_urls(recipe))
+
+
 def _named(recipe: Recipe) -> list[Path]:
     """Return the folders and files that the recipe names, without links: naming a link's target asks for it."""
     named: list[Path] = []
     for path in recipe.documents.paths:
+        if is_url(path):
+            continue
         with suppress(ValueError):  # a zero byte in the path: source_files refuses it
             named.append(Path(os.path.realpath(recipe.resolve(path))))
     return named
@@ -123,13 +141,15 @@ def _unique(name: str, taken: Container[str], folder: str = "") -> str:
 
 
 def source_digest(recipe: Recipe) -> str:
-    """Return a digest of all source files; no file is parsed, and files of unknown formats are not opened.
+    """Return a digest of all source files and URLs; none is parsed or fetched, and unknown formats are not opened.
 
     Raises:
         DocumentError: the recipe names no paths, or one does not exist.
     """
     named = _named(recipe)
-    return digest(*[(name, _content_digest(file, named)) for name, file in source_files(recipe)])
+    files = [(name, _content_digest(file, named)) for name, file in source_files(recipe)]
+    reads_scans = is_available() and any(name.lower().endswith(".pdf") for name, _ in files)
+    return digest(*files, *source_urls(recipe), *(["text recognition"] if reads_scans else []))
 
 
 def _content_digest(file: Path, named: Sequence[Path]) -> str:
@@ -156,14 +176,17 @@ def _skip_reason(file: Path, named: Sequence[Path]) -> str:
 
 
 def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
-    """Read all source files; write documents.jsonl and chunks.jsonl.
+    """Read all source files and URLs; write documents.jsonl and chunks.jsonl.
 
     Raises:
-        DocumentError: there are no files, or none of them could be read.
+        DocumentError: there are no files, none of them could be read, or a URL is refused or not reached.
         ModelError: the student's tokenizer, which sizes the chunks, cannot be loaded.
         StageError: the process that reads documents does not start.
     """
     files = source_files(recipe)
+    fetched = _fetched(run.file(RunFile.FETCHED), source_urls(recipe))
+    named = [*_named(recipe), run.file(RunFile.FETCHED).resolve()]
+    files += [(item.url, run.file(RunFile.FETCHED) / item.file) for item in fetched]
     if not files:
         raise DocumentError(
             f"there are no files in {', '.join(recipe.documents.paths)}",
@@ -171,7 +194,8 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
             f"add documents; readable formats: {_formats()}",
         )
     count_tokens = token_counter(recipe.model.base, recipe.folder)
-    documents, rejections, parts = _read_documents(files, _named(recipe))
+    documents, rejections, parts = _read_documents(files, named)
+    documents = [_with_origin(document, fetched) for document in documents]
     documents, repeated = without_repeated_text(documents)
     parts += [_rejection(f"{source}#repeated text", BOILERPLATE, what) for source, what in repeated.items()]
     run.reject("ingest", [*rejections, *parts])
@@ -194,12 +218,45 @@ def ingest(run: RunFolder, recipe: Recipe) -> StageSummary:
         num_out=len(documents),
         rejected=dict(Counter(rejection.reason for rejection in rejections)),
         figures={
-            "files": len(files),
+            "files": len(files) - len(fetched),
+            **({"pages fetched": len(fetched)} if fetched else {}),
             "chunks": len(chunks),
             "tokens": sum(chunk.num_tokens for chunk in chunks),
             **_noted(documents, parts),
         },
     )
+
+
+def _fetched(folder: Path, urls: Sequence[str]) -> list[Fetched]:
+    """Return what the URLs give, from the folder where it has them.
+
+    Raises:
+        DocumentError: a URL is refused or not reached. The others are kept.
+    """
+    if not urls:
+        return []
+    with console.progress("fetching", len(urls)) as bar:
+        fetched, failures = fetch_all(urls, folder, lambda _: bar.advance())
+    if failures:
+        lines = [f"{url}: {reason}" for url, reason in failures.items()]
+        raise DocumentError(
+            f"{len(failures)} of {len(urls)} URL(s) cannot be fetched",
+            "\n  ".join(lines[:_MAX_WARNINGS]),
+            "remove them from documents.paths, or save the pages and name the files; the same command tries again",
+        )
+    return fetched
+
+
+def _with_origin(document: Document, fetched: Sequence[Fetched]) -> Document:
+    """Return the document of a URL with when and from where it came; a title for a page that has none."""
+    for item in fetched:
+        if document.source == item.url or document.source.startswith(f"{item.url}#"):
+            title = document.title
+            if title == Path(item.file).stem:
+                title = Path(unquote(urlsplit(item.final_url).path)).stem or str(urlsplit(item.final_url).hostname)
+            metadata = {**document.metadata, "fetched_on": item.time, "url": item.final_url}
+            return document.model_copy(update={"title": title, "metadata": metadata})
+    return document
 
 
 def _chunked(

@@ -12,7 +12,7 @@ from tunewright.models.source import locate
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.records import digest
 from tunewright.run_folder import RunFile
-from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT, SELF
+from tunewright.settings import EMBEDDED, LOCAL, MAKES_PAIRS, NO_PART_OF_RESULT, SELF, is_url
 from tunewright.storage import file_digest, restore_folder, restore_folders, write_atomic
 
 RECEIPT = "receipt.json"
@@ -57,7 +57,9 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def public_name(path: str) -> str:
-    """Return a path's last part if it shows folders of this machine; a hub name stays as it is."""
+    """Return a path's last part if it shows folders of this machine, a URL without its query, a hub name as it is."""
+    if is_url(path):
+        return path.partition("?")[0]
     return Path(path).name if Path(path).is_absolute() or path.startswith("~") else path
 
 

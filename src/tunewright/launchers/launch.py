@@ -24,7 +24,7 @@ from tunewright.models.memory_plan import SPARE, Choice, MemoryEstimate, choose,
 from tunewright.models.source import locate, read_config
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import digest
-from tunewright.settings import EMBEDDED, LOCAL, SELF, ModelSettings
+from tunewright.settings import EMBEDDED, LOCAL, SELF, ModelSettings, is_url
 from tunewright.storage import write_output
 from tunewright.teacher.keys import recipe_keys
 from tunewright.training.compute_path import plain_path_reason
@@ -402,6 +402,8 @@ def _notebook(job: Job) -> str:
             moved.append(f"{name}={json.dumps(remote if many else remote[0])}")
             files += [f"`{item.name}`" for item in items if isinstance(item, Path)]
     note = f"First copy these files to the work folder: {', '.join(files)}." if files else ""
+    if urls := [path for path in job.recipe.documents.paths if is_url(path)]:
+        note += f" This notebook fetches no URLs: upload what these give as files: {', '.join(urls)}."
     recipe = job.path.read_text(encoding="utf-8")
     gpu = job.machine.gpu.partition("-")[0]
     return notebook(

@@ -128,19 +128,26 @@ class Connections:
         url: without user and password.
         number: most connections at once.
         timeout_s: longest time from the start of a call to the end of its answer.
+        address: connect here, without a proxy, whatever the URL's name resolves to; TLS still proves the name.
     """
 
-    def __init__(self, url: str, number: int, timeout_s: float) -> None:
+    def __init__(self, url: str, number: int, timeout_s: float, address: str = "") -> None:
         parts = urlsplit(url)
         trusted = ssl.create_default_context()
         trusted.load_verify_locations(certifi.where())
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s)
         proxy = None
-        if parts.hostname and parts.hostname not in _LOOPBACK and not proxy_bypass(parts.hostname):
+        if parts.hostname and not address and parts.hostname not in _LOOPBACK and not proxy_bypass(parts.hostname):
             proxy = getproxies().get(parts.scheme)
         options: dict[str, Any] = {"maxsize": number, "timeout": timeout, "retries": False, "ssl_context": trusted}
+        if address and parts.scheme == "https":
+            options |= {"server_hostname": parts.hostname, "assert_hostname": parts.hostname}
         manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-        self._pool = manager.connection_from_url(url)
+        self._pool = (
+            manager.connection_from_host(address, parts.port, parts.scheme)
+            if address
+            else manager.connection_from_url(url)
+        )
         self._pool.ConnectionCls = (
             _SecureConnection if isinstance(self._pool, urllib3.HTTPSConnectionPool) else _PlainConnection
         )
@@ -162,9 +169,18 @@ class Connections:
             TooLongError: the body of a 200 is longer.
             urllib3.exceptions.HTTPError: the connection fails.
         """
+        return self._call("POST", target, body, headers, most_bytes)
+
+    def get(self, target: str, headers: Mapping[str, str], most_bytes: int) -> Answer:
+        """Return the response to a GET; arguments, errors and redirects as in ``post``."""
+        return self._call("GET", target, None, headers, most_bytes)
+
+    def _call(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], most_bytes: int
+    ) -> Answer:
         with _deadline(self._timeout_s):
             response = self._pool.urlopen(
-                "POST",
+                method,
                 self._origin + target,
                 body=body,
                 headers=dict(headers),

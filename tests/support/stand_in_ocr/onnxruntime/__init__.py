@@ -1,0 +1,1 @@
+"""A stand-in: text recognition only looks whether the package is there."""
