@@ -64,7 +64,7 @@ def smaller(folder: Path, model: Path, url: str) -> list[str]:
     """Return the settings that make a page's commands small, and point them to a tiny model and a teacher here."""
     changes = {
         "model.base": str(model), "model.quantization": "none", "training.epochs": 1, "training.rank": 4,
-        "training.max_tokens": 2048, "training.batch_size": 8, "evaluation.max_new_tokens": 8, "retrieval.model": "",
+        "training.max_tokens": 2048, "training.learning_rate": 0.01, "training.batch_size": 8, "evaluation.max_new_tokens": 8, "retrieval.model": "",
         "exam.retention_items": 24,
     }  # fmt: skip
     if "papers" in (folder / "recipe.toml").read_text(encoding="utf-8"):
