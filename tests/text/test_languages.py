@@ -148,3 +148,12 @@ def test_blanks_of_other_scripts_leave_a_context_and_no_answer():
 )
 def test_an_answer_that_denies_something_is_no_refusal(answer):
     assert not is_refusal(answer, LANGUAGES["en"].refusal)
+
+
+def test_a_korean_sentence_is_as_long_as_its_translation():
+    from tunewright.text.normalization import is_evidence, num_words
+
+    english = "Everyone has the right to life, liberty and the security of person."
+    korean = "모든 사람은 생명과 신체의 자유와 안전에 대한 권리를 가진다."
+    assert num_words(english) == 12 and num_words(korean) == 12
+    assert is_evidence("누구든지 자의적으로 체포, 구금되거나 추방되지 아니한다.")

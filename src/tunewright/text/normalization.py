@@ -16,6 +16,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 _WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}_])+(?:[.,]\p{{Nd}}+)*")
 _ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")  # the same, five times faster
 _PLAIN = str.maketrans("‘’“”–—−٫٬٪", "''\"\"---.,%")
+_HANGUL = regex.compile(r"\p{Hangul}")
 _UNSPACED_CHARACTER = regex.compile(rf"[{_UNSPACED}]")
 _DIGIT = regex.compile(r"(?![0-9])\p{Nd}")  # of other scripts
 # The length and the form of a sentence that can be evidence.
@@ -79,10 +80,14 @@ def is_unspaced(text: str) -> bool:
 
 
 def num_words(text: str) -> int:
-    """Return how many words a text has; of scripts without spaces, two characters count as one."""
+    """Return how many words a text has; of scripts without spaces, and of Hangul, two characters count as one.
+
+    What a space parts in Korean is a word with its particles, which other languages write as two or three.
+    """
     if is_unspaced(text):
         return len(_UNSPACED_CHARACTER.findall(text)) // _CHARACTERS_PER_WORD
-    return len(text.split())
+    syllables = len(_HANGUL.findall(text)) if not text.isascii() else 0
+    return syllables // _CHARACTERS_PER_WORD if syllables >= len(text) / 3 > 0 else len(text.split())
 
 
 def is_evidence(sentence: str) -> bool:
