@@ -13,6 +13,7 @@ from support.faulty_server import fake_teacher
 from support.whole_path import asks
 
 
+@pytest.mark.slow
 def test_any_sequence_of_commands_and_crashes_ends_as_an_undisturbed_run(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def test_the_damaged_file_of_a_model_folder_is_named(tiny_model: Path, tmp_path:
     folder = shutil.copytree(tiny_model, tmp_path / "base")
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-9])
     assert folder_fault(folder).startswith("model.safetensors: ")
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
     assert folder_fault(folder) == "model-2.safetensors is missing, which model.safetensors.index.json names"
     (folder / "generation_config.json").write_text("[]")

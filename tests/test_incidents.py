@@ -111,6 +111,7 @@ def test_the_exam_is_made_of_reports_and_labels() -> None:
         assert json.loads(line["gold"]) == label
 
 
+@pytest.mark.slow
 def test_the_recipe_writes_what_the_labels_say(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run")
     with fake_teacher(triage) as server:

@@ -77,6 +77,7 @@ def test_distillation_reads_passages_and_is_trained_again_when_its_settings_chan
     assert started(run)[6:] == ["train", "train"]
 
 
+@pytest.mark.slow
 def test_further_seeds_train_further_adapters_that_answer_the_same_exam(tmp_path, tiny_model, teacher, abstracts):
     one = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, exam={"retention_items": 0})
     run = pipeline.run(load_recipe(one), tmp_path / "run", until="train")

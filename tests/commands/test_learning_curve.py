@@ -91,6 +91,7 @@ def test_parts_of_the_same_size_are_refused():
         forecast([5, 5, 10], found, documents)
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_parts_once_and_puts_the_curve_into_the_report(tiny_model, tmp_path, monkeypatch):
     recipe = own_recipe(tmp_path, tiny_model)
     run = pipeline.run(recipe, tmp_path / "run")

@@ -69,6 +69,7 @@ def test_each_gets_its_row_and_difference_and_none_changes_the_verdict(home, tin
     )
 
 
+@pytest.mark.slow
 def test_the_exam_is_answered_again_when_a_compared_adapter_changed(home, tiny_model, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(home / "two/run/adapter", bare)

@@ -365,6 +365,7 @@ def vllm(tmp_path):
     return f"{script.parent}{os.pathsep}{os.environ['PATH']}"
 
 
+@pytest.mark.slow
 def test_vllm_serves_where_it_is_and_ends_with_us(run, vllm):
     with served(run.path, cuda=True, PATH=vllm) as (address, process):
         health = urllib3.request("GET", f"{address.removesuffix('/v1')}/health")

@@ -33,6 +33,7 @@ def ask(client, text, **options):
     return client.chat.completions.create(model="tuned", messages=turns, **{"max_tokens": NUM_TOKENS, **options})
 
 
+@pytest.mark.slow
 def test_every_served_answer_on_200_prompts_is_chats(run, client):
     models = ChatModels(load_recipe(run.file("recipe.toml")), run.file("adapter"))
     model = models.load("tuned")

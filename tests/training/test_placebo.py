@@ -70,6 +70,7 @@ def test_pairs_move_both_answers_together():
     assert all(now.chosen[1:] == now.rejected[1:] for now in after)
 
 
+@pytest.mark.slow
 def test_the_stage_runs_for_its_arm_with_the_same_steps_and_is_evaluated(tiny_model, tmp_path):
     recipe = own_recipe(tmp_path, tiny_model, evaluation={"arms": ARMS})
     run = pipeline.run(own_recipe(tmp_path, tiny_model), tmp_path / "run")

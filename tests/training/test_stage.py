@@ -306,8 +306,11 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("training", "model"),
-    [({}, {}), ({}, {"sharded": True}), ({"epochs": 0}, {"sharded": True})],
-    ids=["replicated", "sharded", "sharded-preferences-alone"],
+    [
+        pytest.param({}, {}, id="replicated"),
+        pytest.param({}, {"sharded": True}, id="sharded"),
+        pytest.param({"epochs": 0}, {"sharded": True}, id="sharded-preferences-alone", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_train_the_same_as_a_single_process(tiny_model, tmp_path, training, model):
     recipe = make_recipe(tiny_model, training, model, beta=0.5)

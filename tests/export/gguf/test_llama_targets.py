@@ -124,6 +124,7 @@ def test_a_refusal_comes_before_anything_is_computed_or_written(tmp_path):
     assert list(run.file("exports").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_exam_with_long_questions_is_compared_to_its_end(tmp_path):
     """The context has room for the longest prompt and answer, whatever a teacher's context is."""
     recipe = make_recipe(make_exportable("smollm2", tmp_path / "base", max_position_embeddings=8192))
