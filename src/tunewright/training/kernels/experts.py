@@ -232,7 +232,7 @@ class ExpertMLP:
     """A router and its experts.
 
     Args:
-        router: transformers' module, which returns (logits, weights [T, c], chosen experts [T, c]).
+        router: transformers' module, which returns (logits, weights [T, c], chosen experts [T, c]) or the reverse.
         gate_up: the experts' gates and factors.
         down: the experts' last product.
     """
@@ -248,7 +248,8 @@ class ExpertMLP:
     def route(self, x: Tensor) -> Routing:
         """Return where the tokens ``x`` [T, h] go."""
         with torch.no_grad():
-            _, weights, chosen = self._router(x)
+            first, weights, last = self._router(x)
+        chosen = first if last.is_floating_point() else last  # in transformers 5.17, Granite's router gives them first
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         positions = torch.empty_like(order)
