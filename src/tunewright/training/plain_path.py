@@ -42,7 +42,8 @@ class PlainPath:
 
     Attention runs within each sample by its length, through an implementation that is registered with transformers:
     no mask between the samples of a row is made. Where that is not possible, transformers makes its masks; where
-    layers carry a state from token to token (linear attention), each sample is computed alone.
+    layers carry a state from token to token (linear attention), or attend in chunks, whose masks of transformers 5.17
+    do not see where a sample ends, each sample is computed alone.
     """
 
     name: ClassVar[str] = "the plain path"
@@ -52,7 +53,7 @@ class PlainPath:
         self.model = model
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or _ATTENTION_LAYERS)
-        self._alone = bool(kinds - _ATTENTION_LAYERS - {"chunked_attention"})
+        self._alone = bool(kinds - _ATTENTION_LAYERS)
         self._configs = _configs_by_lengths(base) if kinds <= _ATTENTION_LAYERS else ()
         kind = base.config.model_type
         if self._configs and kind not in FAMILIES and kind not in PLAIN_KINDS and not self._agrees():
