@@ -227,6 +227,7 @@ def test_at_a_terminal_two_columns_grow_ctrl_c_keeps_the_conversation_and_ctrl_d
     assert terminal.ends() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_through_a_pipe_ends_with_130(run):
     command = [sys.executable, "-m", "tunewright", "chat", str(run.path)]
     with subprocess.Popen(

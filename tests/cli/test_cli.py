@@ -213,6 +213,7 @@ def test_a_second_process_on_the_folder_is_refused_and_ctrl_c_is_130(tmp_path, t
         assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_a_teacher_that_refuses_is_3_or_1_with_a_hint(tmp_path, tiny_model, abstracts):
     recipe = write_recipe(tmp_path, tiny_model, "http://127.0.0.1:9/v1", abstracts)
     result = tunewright("run", recipe, "--dir", tmp_path / "run")

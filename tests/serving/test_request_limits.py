@@ -100,6 +100,7 @@ def test_a_client_that_goes_away_stops_the_engine_without_a_warning(stream: bool
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_server_whatever_it_computes(run) -> None:
     with served(run.path, "--engine", "transformers") as (address, process):
 

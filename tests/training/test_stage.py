@@ -308,7 +308,7 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
     ("training", "model"),
     [
         pytest.param({}, {}, id="replicated"),
-        pytest.param({}, {"sharded": True}, id="sharded"),
+        pytest.param({}, {"sharded": True}, id="sharded", marks=pytest.mark.slow),
         pytest.param({"epochs": 0}, {"sharded": True}, id="sharded-preferences-alone", marks=pytest.mark.slow),
     ],
 )
