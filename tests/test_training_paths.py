@@ -48,6 +48,7 @@ def started(run):
     return [entry["stage"] for entry in run.journal().entries if entry["event"] == "start"]
 
 
+@pytest.mark.slow
 def test_raw_text_alone_needs_no_samples(tmp_path, tiny_model, teacher, abstracts):
     path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, training={"text_share": 1.0, "max_tokens": 128})
     run = pipeline.run(load_recipe(path), tmp_path / "run")

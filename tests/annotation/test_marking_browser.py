@@ -278,6 +278,7 @@ def _command_line(entry: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_saved_marks_survive_the_kill_of_the_whole_browser(browser: Any, run: RunFolder, tmp_path: Path) -> None:
     profile, kept = tmp_path / "profile", 0
     for more in (7, 7, 0):

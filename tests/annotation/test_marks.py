@@ -169,6 +169,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_reads(tmp_path: Path) -> None:
     run, _ = finished_run.write(tmp_path / "a run")
     written = command(run.path, "--arms", "rag", "tuned")

@@ -157,6 +157,7 @@ def test_status_report_and_trace(finished):
     refused(tunewright("trace", run, "zzzz"), 1, "no records have an identifier")
 
 
+@pytest.mark.slow
 def test_the_run_as_documents(finished):
     run, recipe, _ = finished
     assert json_of("status", run)["finished"]
@@ -171,6 +172,7 @@ def test_the_run_as_documents(finished):
     assert json_of("plan", recipe, "--dir", run)["seconds"] == 0
 
 
+@pytest.mark.slow
 def test_chat_answers_one_prompt_and_a_pipe(finished):
     run, _, _ = finished
     one = tunewright("chat", run, "--prompt", "Which group?")
@@ -279,6 +281,7 @@ def test_changed_facts_are_scored_beside_the_gold_answers(finished):
     assert "Style or knowledge?" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_exam_is_shown_and_its_seal_checked(finished, tmp_path):
     import shutil
 
@@ -298,6 +301,7 @@ def test_exam_is_shown_and_its_seal_checked(finished, tmp_path):
     refused(tunewright("exam", tmp_path / "run"), 1, "has no exam yet", "--until exam")
 
 
+@pytest.mark.slow
 def test_damaged_records_of_stages_are_made_anew(finished, tmp_path):
     import shutil
 
@@ -322,6 +326,7 @@ def test_a_key_that_no_header_may_carry_is_refused_unseen(tmp_path, tiny_model, 
     assert "sk-secret" not in result.stderr
 
 
+@pytest.mark.slow
 def test_closed_or_odd_input_and_output(finished):
     run, _, _ = finished
     command = [sys.executable, "-m", "tunewright", "chat", str(run)]

@@ -139,6 +139,7 @@ def test_the_command_trains_the_parts_once_and_puts_the_curve_into_the_report(ti
     assert "curve.json is of another exam or adapter" in page
 
 
+@pytest.mark.slow
 def test_too_little_data_is_no_curve(tiny_model, tmp_path):
     recipe = own_recipe(tmp_path, tiny_model)
     data = tmp_path / "own.jsonl"

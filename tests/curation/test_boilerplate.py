@@ -178,6 +178,7 @@ def test_the_figures_name_the_text_and_its_share():
     assert Boilerplate([sample.model_copy(update={"task": "free-qa"}) for sample in samples]).figures() == {}
 
 
+@pytest.mark.slow
 def test_time_and_memory_of_many_samples_are_bounded():
     draw = random.Random(0)
     vocabulary = [f"w{n}" for n in range(5000)]

@@ -68,6 +68,7 @@ def test_garbage_is_reported_and_the_rest_is_read(tmp_path: Path, capfd: pytest.
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_large_file_runs_out_of_its_memory_and_not_of_ours(tmp_path: Path) -> None:
     large = tmp_path / "large.txt"
     large.write_bytes(b"word " * (6 * 2**20))

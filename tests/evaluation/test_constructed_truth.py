@@ -9,6 +9,7 @@ def student(tmp_path_factory):
     return make_student(tmp_path_factory.mktemp("constructed") / "student", 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_learned_the_facts_ships(student, tmp_path):
     verdict = verdict_of(tmp_path / "true", student, true_facts=True)
     assert verdict.name == "SHIP"

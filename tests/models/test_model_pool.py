@@ -73,6 +73,7 @@ def test_each_adapter_answers_as_if_it_were_alone_on_the_base(trained, tiny_mode
     assert not torch.equal(results[1], results[2])
 
 
+@pytest.mark.slow
 def test_an_arm_more_generates_its_own_answers_alone_and_a_rerun_none(trained, tiny_model, generated):
     batches, loads = generated
     recipe = own_recipe(trained / "one", tiny_model).with_absolute_paths()

@@ -80,6 +80,7 @@ def test_every_served_answer_is_that_of_the_exam_whole_and_streamed(run, client)
         assert stream[-1].usage == whole.usage
 
 
+@pytest.mark.slow
 def test_without_a_limit_it_answers_as_chat_does(run, client, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Which group had it ?\nAnd why ?\n"))
     chat(run, ("tuned",), None)

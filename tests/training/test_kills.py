@@ -63,6 +63,7 @@ def test_a_kill_at_every_step_changes_no_bit(tiny_model, tmp_path, task):
         assert set(used.values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_file_operation_of_a_save_needs_no_help(tiny_model, tmp_path):
     killed(tiny_model, tmp_path / "whole", "sft", "none")
     kills = killed(tiny_model, tmp_path / "killed", "sft", "saves")

@@ -80,6 +80,7 @@ def test_resume_after_any_step_is_bit_identical(tiny_model, tmp_path, stop_after
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_preferences_and_texts_are_learned(tiny_model, tmp_path):
     for name in ("dpo", "text"):
         run_training(tiny_model, tmp_path / name, task=tasks(tiny_model)[name], epochs=10, learning_rate=3e-3)

@@ -84,6 +84,7 @@ def test_dora_is_merged_but_has_no_adapter_file(tmp_path):
     assert (export(run, "gguf") / "model.gguf").is_file()
 
 
+@pytest.mark.slow
 def test_a_limit_excuses_only_what_it_names(run):
     tokenizer = load_tokenizer(export(run, "gguf") / ".." / ".." / ".." / "base")
     with LlamaRunner(run.file("exports") / "gguf-f16" / "model.gguf") as runner:
