@@ -32,6 +32,8 @@ from tunewright.synthesis.magpie import user_header
 from tunewright.training.compute_path import plain_path_reason
 from tunewright.training.stage import read_training_data
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "recipes"
 PATHS = sorted(FOLDER.glob("*.toml"))
 PLACEHOLDER = "../papers"

@@ -19,6 +19,8 @@ from tunewright.run_folder import RunFolder
 from tunewright.training import loop
 from tunewright.training.dataset import nested
 
+pytestmark = pytest.mark.slow
+
 
 @given(st.lists(st.sampled_from("abc"), max_size=60), st.integers(0, 3))
 def test_smaller_parts_lie_within_larger_ones_and_take_of_every_kind(kinds, seed):

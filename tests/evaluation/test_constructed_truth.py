@@ -3,6 +3,8 @@
 import pytest
 from constructed_truth import make_student, verdict_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):

@@ -13,6 +13,8 @@ from tunewright.evaluation.extra_arms import extra_arms
 from tunewright.evaluation.verdict import Verdict
 from tunewright.storage import file_digest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tiny_model, tmp_path_factory):

@@ -17,6 +17,8 @@ from tunewright.recipe import load_recipe
 from tunewright.records import Message, Question
 from tunewright.run_folder import RunFile, RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tiny_model, tmp_path_factory):

@@ -19,6 +19,8 @@ from tunewright.recipe import load_recipe
 from tunewright.serving.requests import ChatRequest
 from tunewright.serving.transformers_engine import cut_at_stops, token_chooser
 
+pytestmark = pytest.mark.slow
+
 NUM_PROMPTS, NUM_TOKENS = 200, 16
 
 

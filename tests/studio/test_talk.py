@@ -18,6 +18,8 @@ from tunewright.records import Chunk
 from tunewright.run_folder import RunFolder
 from tunewright.studio.talk import _unless_idle, converse
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:

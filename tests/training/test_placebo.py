@@ -16,6 +16,8 @@ from tunewright.training import loop
 from tunewright.training.metrics import read_metrics
 from tunewright.training.placebo import donors, shuffled_answers, shuffled_pairs
 
+pytestmark = pytest.mark.slow
+
 ARMS = ["base", "few-shot", "tuned", "placebo"]
 
 

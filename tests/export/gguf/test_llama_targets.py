@@ -21,6 +21,8 @@ from tunewright.export.target import ExportRequest, Limit
 from tunewright.models.chat_template import load_tokenizer
 from tunewright.recipe import load_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
