@@ -67,3 +67,27 @@ def test_the_number_of_passages_is_the_fewest_with_the_recall_of_five_or_what_is
     assert num_passages(library, [first, second], 0) == 2  # the second's own passage comes second
     assert num_passages(library, [question("learned", True)], 0) == 2  # nothing says where the evidence is
     assert num_passages(library, [first, second], 7) == 7
+
+
+def test_more_than_five_passages_are_returned_and_recall_looks_as_deep_as_it_says():
+    texts = [f"The survey of the northern valleys counted {number} nurses in a town." for number in range(12)]
+    chunks = [
+        Chunk(
+            id=f"c{number}",
+            document=f"d{number}",
+            title="",
+            section=(),
+            start=0,
+            end=len(text),
+            text=text,
+            num_tokens=9,
+        )
+        for number, text in enumerate(texts)
+    ]
+    library = Library(chunks, Index(texts), {chunk.document: chunk.document for chunk in chunks})
+    asked = question("learned", True)
+    ranked = library.retrieved(asked, 12)
+    assert len(ranked) == 12 and len(passages_by_arm(library, 8)["rag"](asked)) == 8
+    seventh = ranked[6]
+    span = Span(document=seventh.document, start=0, end=20, quote=seventh.text[:20])
+    assert recall(library, [asked.model_copy(update={"evidence": span})])[1] == {1: 0, 2: 0, 3: 0, 5: 0, 10: 1}

@@ -20,9 +20,9 @@ SEARCHING = RETRIEVING | {Arm.SIMILAR_SHOT}  # arms that need an index
 
 RECALL_DEPTHS = (1, 2, 3, 5, 10)
 _MOST_PASSAGES = 32  # that a recipe may ask for
-
-_USUAL_PASSAGES, _MOST_PASSAGES = 2, 5
+_USUAL_PASSAGES, _MOST_DERIVED = 2, 5  # where the recipe names no number
 _SAME_RECALL = 0.01
+
 Passages = Callable[[Question], Sequence[str]]  # from a question to the passages in its prompt
 Shots = Callable[[str], Sequence[Sample]]  # from a question to the worked examples in its prompt
 
@@ -100,7 +100,7 @@ def num_passages(library: Library | None, questions: Sequence[Question], wanted:
     num_questions, shares = recall(library, questions)
     if not num_questions:
         return _USUAL_PASSAGES
-    return min(depth for depth, share in shares.items() if share >= shares[_MOST_PASSAGES] - _SAME_RECALL)
+    return min(depth for depth, share in shares.items() if share >= shares[_MOST_DERIVED] - _SAME_RECALL)
 
 
 def passages_by_arm(library: Library, num_passages: int) -> dict[str, Passages]:

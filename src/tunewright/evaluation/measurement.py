@@ -123,8 +123,8 @@ def _primary_pairs(
     for first, second in PAIRS:
         if first not in by_arm or second not in by_arm:
             continue
-        if first == Arm.TUNED and seeds:
-            trainings = [by_arm[Arm.TUNED], *(by_arm[seed] for seed in seeds if seed in by_arm)]
+        trainings = [by_arm[first], *(by_arm[seed] for seed in seeds if seed in by_arm)] if first == Arm.TUNED else []
+        if len(trainings) > 1:
             result = _over_seeds(trainings, by_arm[second], level)
             differences += [result[0]] if result else []
             spread = result[1] if result and second == Arm.BASE else spread
