@@ -92,21 +92,8 @@ def _of_documents(run: RunFolder, recipe: Recipe) -> tuple[list[Question], list[
     for document in documents:
         for index, item in enumerate(evidence[document.id]):
             draft = writer.write("choice" if index % 3 == 2 else "short", document, item)
-            if draft is None:
-                continue
-            written.append(
-                Question(
-                    id=digest("preview", document.id, draft.question),
-                    ring="learned",
-                    document=document.id,
-                    question=draft.question,
-                    gold=draft.gold,
-                    answerable=True,
-                    evidence=item.span,
-                    options=draft.options,
-                    kind=draft.kind,
-                )
-            )
+            if draft is not None:
+                written.append(draft.beside_the_exam("preview", document.id))
     ordered = sorted(written, key=lambda question: question.id)
     questions, rest = ordered[:_MOST_QUESTIONS], ordered[_MOST_QUESTIONS : 3 * _MOST_QUESTIONS]
     if len(rest) < recipe.evaluation.few_shot:  # few documents: two thirds are asked, the others are the examples

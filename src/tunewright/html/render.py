@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -41,21 +41,29 @@ def mark_span(text: str, start: int, end: int) -> Markup:
     return escape(text[:start]) + Markup("<mark>") + escape(text[start:end]) + Markup("</mark>") + escape(text[end:])
 
 
-def render(name: str, view: Mapping[str, Any]) -> str:
-    """Return the template of this name filled with the view; a name that the view lacks is an error."""
+def page_environment(read_template: Callable[[str], str], filters: Mapping[str, Callable[..., Any]]) -> Any:
+    """Return a sandboxed environment of jinja2: it escapes every value, and a name that a view lacks is an error."""
     from jinja2 import FunctionLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from markupsafe import Markup
 
     environment = ImmutableSandboxedEnvironment(
-        loader=FunctionLoader(page_file),
+        loader=FunctionLoader(read_template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        number=number, signed=signed, p_value=p_value, spread=spread, duration=duration, percent=percent
-    )
-    environment.filters.update(share=share, count=count, section_name=section_name)
+    environment.filters.update(filters)
+    return environment
+
+
+def render(name: str, view: Mapping[str, Any]) -> str:
+    """Return the template of this name filled with the view; a name that the view lacks is an error."""
+    from markupsafe import Markup
+
+    filters: dict[str, Callable[..., Any]] = {
+        **{"number": number, "signed": signed, "p_value": p_value, "spread": spread, "duration": duration},
+        **{"percent": percent, "share": share, "count": count, "section_name": section_name},
+    }
+    environment = page_environment(page_file, filters)
     return str(environment.get_template(name).render({**view, "style": Markup(page_file("style.css"))}))

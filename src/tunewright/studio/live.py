@@ -12,6 +12,7 @@ from typing import Any
 
 from tunewright.html import figures
 from tunewright.run_folder import RunFile
+from tunewright.stages import STAGE_NAMES
 from tunewright.studio.home import fault_of
 from tunewright.studio.jobs import Job, Jobs, log_tail
 from tunewright.studio.runs import (
@@ -33,10 +34,6 @@ _CURVES = (
     ("learning_rate", "Learning rate", (("learning_rate", "rate", ""),)),
     ("tokens_per_s", "Tokens per second", (("tokens_per_s", "tokens/s", ""),)),
 )
-_PATH = (
-    "ingest", "split", "hold-out", "exam", "synth", "curate", "pairs", "train", "placebo", "seeds", "evaluate", "judge",
-    "verdict", "report",
-)  # fmt: skip
 
 
 @dataclass
@@ -103,7 +100,7 @@ def _stage_rows(
     is_running = job is not None and job.state == "running"
     listed = {name for _, _, name in _LISTED.findall(log)}
     rows = []
-    for name in _PATH:
+    for name in STAGE_NAMES:
         record = stages.get(name)
         if record is None and name != current and name not in listed:
             continue

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tunewright.console import rough_duration, visible, without_secrets
 from tunewright.errors import TunewrightError
-from tunewright.html.render import count, page_file
+from tunewright.html.render import count, page_environment, page_file
 from tunewright.statistics.intervals import number, signed
 from tunewright.studio.jobs import DESK, Job, Jobs, devices
 from tunewright.studio.runs import KnownRun, Summaries, known_runs
@@ -169,18 +169,8 @@ def when(seconds: float | None) -> str:
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(_template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, signed=signed, count=count, duration=rough_duration, when=when, safe_text=safe
-    )
+    filters = {"number": number, "signed": signed, "count": count, "duration": rough_duration}
+    environment = page_environment(_template, {**filters, "when": when, "safe_text": safe})
     environment.globals.update(devices=devices, desk=DESK, run_pages=RUN_PAGES)
     return environment
 

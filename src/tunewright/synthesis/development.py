@@ -41,18 +41,7 @@ def development_questions(
             written = writer.write("short", document, evidence, words_too=False)
             if written is None or normalize(written.question) in known:
                 continue
-            questions.append(
-                Question(
-                    id=digest("development", document.id, written.question),
-                    ring="learned",
-                    document=document.id,
-                    question=written.question,
-                    gold=written.gold,
-                    answerable=True,
-                    evidence=evidence.span,
-                    kind="short",
-                )
-            )
+            questions.append(written.beside_the_exam("development", document.id))
     chosen = sorted(questions, key=lambda question: digest(seed, "development", question.id))[:_MOST]
     return sorted(chosen, key=lambda question: (question.document, question.evidence.start if question.evidence else 0))
 

@@ -9,7 +9,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Literal
 
-from tunewright.records import Document, digest
+from tunewright.records import Document, Question, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.text.blanks import Blank, ValueKind, blanks, word_blanks
 from tunewright.text.choices import listed, option_text
@@ -39,6 +39,20 @@ class RuleQuestion:
     gold: str
     evidence: EvidenceSentence
     options: tuple[str, ...] = ()
+
+    def beside_the_exam(self, purpose: str, document: str) -> Question:
+        """Return it as a question on a training document, without a passage; ``purpose`` sets its identifier apart."""
+        return Question(
+            id=digest(purpose, document, self.question),
+            ring="learned",
+            document=document,
+            question=self.question,
+            gold=self.gold,
+            answerable=True,
+            evidence=self.evidence.span,
+            options=self.options,
+            kind=self.kind,
+        )
 
 
 class RuleWriter:
