@@ -41,9 +41,9 @@ class PlainPath:
     """Any causal language model, computed by transformers and peft.
 
     Attention runs within each sample by its length, through an implementation that is registered with transformers:
-    no mask between the samples of a row is made. Where that is not possible, transformers makes its masks; where
-    layers carry a state from token to token (linear attention), or attend in chunks, whose masks of transformers 5.17
-    do not see where a sample ends, each sample is computed alone.
+    no mask between the samples of a row is made. Where that is not possible (attention with sinks, dropout, chunks or a
+    state from token to token), each sample is computed alone: the masks that transformers makes for packed rows see the
+    samples' borders in some kinds and versions, and not in others.
     """
 
     name: ClassVar[str] = "the plain path"
@@ -53,7 +53,6 @@ class PlainPath:
         self.model = model
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or _ATTENTION_LAYERS)
-        self._alone = bool(kinds - _ATTENTION_LAYERS)
         self._configs = _configs_by_lengths(base) if kinds <= _ATTENTION_LAYERS else ()
         kind = base.config.model_type
         if self._configs and kind not in FAMILIES and kind not in PLAIN_KINDS and not self._agrees():
@@ -73,7 +72,7 @@ class PlainPath:
         """Return the logits at the positions that predict a supervised token, [n, vocabulary]."""
         import torch
 
-        if self._alone and len(row.lengths) > 1:
+        if not self._configs and len(row.lengths) > 1:
             return torch.cat([self._logits(single) for single in row.sequences()])
         return self._logits(row)
 
@@ -98,7 +97,7 @@ class PlainPath:
         return logits
 
     def _agrees(self) -> bool:
-        """Return whether attention by lengths gives what the model's masks give, on two short samples.
+        """Return whether attention by lengths gives two short samples what each gets alone.
 
         No test knows how models of this kind attend: they might add biases of their own to the scores.
         """
@@ -113,12 +112,12 @@ class PlainPath:
         configs = self._configs
         with without_dropout(self.model), torch.no_grad():
             try:
-                ours = self._logits(row).float()
+                ours = self.predictions(row).float()
             except NotImplementedError:
                 return False
             try:
                 self._configs = ()
-                expected = self._logits(row).float()
+                expected = self.predictions(row).float()
             finally:
                 self._configs = configs
         return bool((ours - expected).norm() <= _TOLERANCE * expected.norm())
