@@ -102,3 +102,21 @@ def test_a_value_is_asked_before_a_word_and_wrong_words_look_like_the_right_one(
     assert writer.write("choice", documents[0], evidence["d0"][0], words_too=False) is None
     one = writer.write("choice", documents[0], evidence["d0"][0])
     assert len(one.options) == 4 and all(option.islower() and option.endswith("s") for option in one.options)
+
+
+def test_a_document_is_asked_for_its_values_before_any_word():
+    """The sentence with the number comes last; the other two state words alone."""
+    sentences = ("The {0} walked along the northern {2} through fog in a long and silent autumn.",
+                 "Nobody had expected that the {0} {2} would ever stand empty during a whole winter.",
+                 "In that year the old register of the {0} listed {1} names in the northern {2} of the land.")  # fmt: skip
+    documents, evidence = [], {}
+    for sentence in sentences:
+        documents, more = corpus(sentence)
+        for identity, items in more.items():
+            evidence.setdefault(identity, []).extend(items)
+    writer = RuleWriter(evidence, 0, with_words=list(evidence))
+    for document, fact in zip(documents, FACTS, strict=True):
+        assert writer.write("short", document, evidence[document.id][1]) is not None  # a word could be asked for first
+        state = _DocumentProgress(document, "learned", list(evidence[document.id]))
+        assert not state.write_by_rules(["short"], writer, "None.", only_rules=True)
+        assert [question.gold for question in state.questions] == [str(fact[1])]
