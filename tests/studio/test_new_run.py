@@ -59,6 +59,20 @@ def test_names_keep_letters_of_all_languages_and_stay_apart(app: Any, tmp_path: 
     assert job.arguments == ("init", "uploads/mine", "-o", "mine.toml") and job.lane == "desk"
 
 
+def test_an_exam_is_uploaded_beside_the_files_and_stays_apart_from_them(app: Any, tmp_path: Path) -> None:
+    files, exam = [("chats.jsonl", b"{}")], [("../exam.jsonl", b"[]")]
+    refused = post_files(app, "/new/files", [("x.exe", b"x")], {"name": "mine"}, exam)
+    assert refused.status == 400 and not list((tmp_path / "uploads").iterdir())
+    assert post_files(app, "/new/files", files, {"name": "mine"}, exam).status == 303
+    assert [path.name for path in (tmp_path / "uploads/mine").iterdir()] == ["chats.jsonl"]
+    assert (tmp_path / "uploads/mine.exam/exam.jsonl").read_bytes() == b"[]"
+    words = Jobs(tmp_path).latest()[0].arguments
+    assert words == ("init", "uploads/mine", "--exam", "uploads/mine.exam/exam.jsonl", "-o", "mine.toml")
+    (tmp_path / "mine.toml").write_text(TEXT)
+    assert post(app, f"/recipe/{key_of('mine.toml')}/discard", {"sure": "yes"}).status == 303
+    assert not list((tmp_path / "uploads").iterdir())
+
+
 def test_types_counts_and_sizes_are_limited(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x.exe", "x.md.dll", "noextension", "x"):
         reply = post_files(app, "/new/files", [(name, b"x")], {"name": "mine"})

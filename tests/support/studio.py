@@ -107,14 +107,18 @@ def post(app: Any, path: str, fields: Mapping[str, Any] | None = None) -> Reply:
 
 
 def post_files(
-    app: Any, path: str, files: Sequence[tuple[str, bytes]], fields: Mapping[str, str] | None = None
+    app: Any,
+    path: str,
+    files: Sequence[tuple[str, bytes]],
+    fields: Mapping[str, str] | None = None,
+    exam: Sequence[tuple[str, bytes]] = (),
 ) -> Reply:
     """Send files by a form, under any name, as only an attacker's client would write some of them."""
     edge, parts = "edgeofparts", []
     for name, value in (fields or {}).items():
         parts.append(f'--{edge}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
-    for name, content in files:
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="'.encode() + name.encode()
+    for control, name, content in [*(("files", *file) for file in files), *(("exam", *file) for file in exam)]:
+        head = f'--{edge}\r\nContent-Disposition: form-data; name="{control}"; filename="'.encode() + name.encode()
         parts.append(head + b'"\r\nContent-Type: text/plain\r\n\r\n' + content + b"\r\n")
     headers = {**OWN, "content-type": f"multipart/form-data; boundary={edge}"}
     return send(app, "POST", path, headers, b"".join(parts) + f"--{edge}--\r\n".encode())

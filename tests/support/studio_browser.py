@@ -32,6 +32,7 @@ class StudioProcess:
             [sys.executable, "-m", "tunewright", "studio", str(folder), "--port", str(port)],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **environment},
         )  # fmt: skip
+        self.pid = self._process.pid
         assert self._process.stdout
         self.entry = self._process.stdout.readline().strip()
         self.url = self.entry.partition("/?")[0]

@@ -7,7 +7,7 @@ import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -65,26 +65,47 @@ def _new_name(studio: Studio, form: FormData) -> str:
         raise UserError(
             "the run has no usable name", name, "use up to 40 letters, digits and hyphens, such as handbook-2"
         )
-    taken = [path for path in (f"{name}.toml", f"runs/{name}", f"{UPLOADS}/{name}") if (studio.folder / path).exists()]
+    own = (
+        f"{name}.toml",
+        f"runs/{name}",
+        *(path.relative_to(studio.folder).as_posix() for path in _uploads(studio, name)),
+    )
+    taken = [path for path in own if (studio.folder / path).exists()]
     if taken or studio.jobs.of(key_of(f"{name}.toml")):
         raise UserError(f"the name {name} is taken", ", ".join(taken), f"choose another, such as {name}-2")
     return name
 
 
-def _init(studio: Studio, name: str, words: list[str]) -> Response:
+def _uploads(studio: Studio, name: str) -> tuple[Path, Path]:
+    """Return the folders of the files and of the exam that were uploaded for a run; no name of a run has a dot."""
+    return studio.folder / UPLOADS / name, studio.folder / UPLOADS / f"{name}.exam"
+
+
+def _init(studio: Studio, name: str, words: list[str], exam: str = "") -> Response:
     recipe = f"{name}.toml"
+    words = [*words, *(["--exam", exam] if exam else [])]
     studio.jobs.add("init", key_of(recipe), DESK, ["init", *words, "-o", recipe])
     return redirect(f"/recipe/{key_of(recipe)}")
+
+
+def _files(form: FormData, field: str) -> list[tuple[str, BinaryIO]]:
+    chosen = [item for item in form.getlist(field) if isinstance(item, UploadFile) and item.filename]
+    return [(str(item.filename), item.file) for item in chosen]
 
 
 def upload(studio: Studio, request: Request, form: FormData) -> Response:
     """Store the uploaded files, and let init derive a recipe for them."""
     name = _new_name(studio, form)
-    files = [item for item in form.getlist("files") if isinstance(item, UploadFile) and item.filename]
-    folder = studio.folder / UPLOADS / name
+    files, exam = _files(form, "files"), _files(form, "exam")[:1]
+    folder, exam_folder = _uploads(studio, name)
     folder.parent.mkdir(exist_ok=True)
-    store(folder, [(str(item.filename), item.file) for item in files])
-    return _init(studio, name, [f"{UPLOADS}/{name}"])
+    stored = store(exam_folder, exam) if exam else []
+    try:
+        store(folder, files)
+    except Exception:
+        shutil.rmtree(exam_folder, ignore_errors=True)
+        raise
+    return _init(studio, name, [f"{UPLOADS}/{name}"], *(f"{UPLOADS}/{exam_folder.name}/{file}" for file in stored))
 
 
 def from_folder(studio: Studio, request: Request, form: FormData) -> Response:
@@ -97,7 +118,7 @@ def from_folder(studio: Studio, request: Request, form: FormData) -> Response:
     if not words:
         raise UserError("nothing was chosen", "", "choose a folder, a file or a data set")
     exam = listed.get(text_of(form, "exam"))
-    return _init(studio, name, [*words, *(["--exam", exam.name] if exam else [])])
+    return _init(studio, name, words, exam.name if exam else "")
 
 
 def _recipe(studio: Studio, request: Request) -> Path:
@@ -301,8 +322,8 @@ def discard(studio: Studio, request: Request, form: FormData) -> Response:
         raise UserError(f"{path.name} has a run", "its report names the recipe", "delete the run's folder yourself")
     if text_of(form, "sure") != "yes":
         raise UserError("nothing was deleted", "the box was not ticked", "tick it, and press the button again")
-    uploads = studio.folder / UPLOADS / path.stem
     path.unlink()
-    if uploads.is_dir() and not uploads.is_symlink():
-        shutil.rmtree(uploads)
+    for uploads in _uploads(studio, path.stem):
+        if uploads.is_dir() and not uploads.is_symlink():
+            shutil.rmtree(uploads)
     return redirect("/new")
