@@ -151,3 +151,10 @@ def test_the_values_of_a_form_are_read(tmp_path: Path) -> None:
     writer._root_object[NameObject("/AcroForm")] = form
     writer.write(tmp_path / "b.pdf")
     assert read(tmp_path / "b.pdf").text == "Request for a berth.\n\nship: Brig Anna, 4.70 m\npaid: yes"
+
+
+def test_lines_at_the_edge_that_differ_in_a_fact_are_no_running_lines(tmp_path: Path) -> None:
+    pages = [running_page(n, [], [f"Total {total} crowns"]) for n, total in enumerate((4750, 310, 4890, 1200), 1)]
+    document = read(placed_pdf(tmp_path / "a.pdf", pages))
+    assert all(f"Total {total} crowns" in document.text for total in (4750, 310, 4890, 1200))
+    assert not document.left_out

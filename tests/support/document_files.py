@@ -15,7 +15,9 @@ def write_pdf(path: Path, pages: Sequence[Sequence[Drawn]], title: str = "") -> 
     kids = []
     for lines in pages:
         shown = "".join(
-            f"({line}) Tj 0 -14 Td " if isinstance(line, str) else "1 0 0 1 {} {} Tm ({}) Tj ".format(*line)
+            f"({line}) Tj 0 -14 Td "
+            if isinstance(line, str)
+            else "ET BT /F1 12 Tf 1 0 0 1 {} {} Tm ({}) Tj ".format(*line)
             for line in lines
         )
         content = f"BT /F1 12 Tf 50 750 Td {shown}ET".encode("latin-1")

@@ -7,10 +7,10 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunewright.documents.markup import (
     BOILERPLATE,
@@ -24,6 +24,7 @@ from tunewright.documents.markup import (
     single_line,
     without_text,
 )
+from tunewright.documents.pdf_drawing import drawn_text
 from tunewright.documents.pdf_layout import CELL, in_reading_order
 from tunewright.documents.recognition import RecognizedPage
 from tunewright.text.normalization import normalize
@@ -110,20 +111,15 @@ def _without_text(empty: list[int], total: int, recognized: Mapping[int, Recogni
 
 
 def _read_page(page: PageObject) -> _Page:
-    heights: set[int] = set()
-
-    def note(text: str, transform: Any, matrix: Any, *_: Any) -> None:
-        if text.strip():
-            heights.add(round(matrix[4] * transform[1] + matrix[5] * transform[3] + transform[5]))
-
-    lines = clean_text(page.extract_text(visitor_text=note)).split("\n")
+    text, heights = drawn_text(page)
+    lines = clean_text(text).split("\n")
     if len(lines) >= _LEAST_LINES:
         lines = in_reading_order(lines, page.extract_text(extraction_mode="layout").split("\n"))
-    return _Page(lines, sorted(map(float, heights), reverse=True))
+    return _Page(lines, heights)
 
 
 def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:
-    """Empty the first and last lines that most pages repeat, apart from their numbers; yield what they were.
+    """Empty the first and last lines that most pages repeat, apart from page numbers; yield what they were.
 
     One short line at each edge may lie close to the text. Several, and those of two pages, must lie apart from it.
     """
@@ -139,6 +135,8 @@ def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:
             if not enough or not all(common) or not (is_apart or is_short):
                 continue
             numbers = [number for number, page in enumerate(pages, 1) if any(page is other for other in sharing)]
+            if not _count_pages([" ".join(page.lines[::edge][:count]) for page in sharing], numbers):
+                continue
             lines = " / ".join(sharing[0].lines[::edge][:count][::edge])
             detail = f"on {num_pages} pages ({', '.join(ranges(numbers))}): {lines}"
             for page in sharing:
@@ -146,6 +144,16 @@ def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:
                     page.lines[index if edge == 1 else -1 - index] = ""
             yield Failure(part=name, reason=BOILERPLATE, detail=detail)
             break
+
+
+def _count_pages(lines: list[str], pages: list[int]) -> bool:
+    """Return whether the numbers in lines stay, or rise with the pages, in three of four steps: others are facts."""
+    values = [[int(number) for number in re.findall(r"\d{1,18}", line)] for line in lines]
+    steps = [
+        all(after - before in (0, page - page_before) for before, after in zip(befores, afters, strict=True))
+        for (page_before, befores), (page, afters) in pairwise(zip(pages, values, strict=True))
+    ]
+    return sum(steps) >= 0.75 * len(steps)
 
 
 def _is_short(page: _Page, edge: int) -> bool:
@@ -179,7 +187,8 @@ def _joined(pages: list[_Page]) -> tuple[str, list[int]]:
 def _rejoined(match: re.Match[str], words: frozenset[str]) -> str:
     """Return a word that a line end cuts: without its hyphen, unless the hyphen is its own.
 
-    It is its own before a capital or a digit, after another hyphen, and where the document writes it so elsewhere.
+    It is its own before a capital or a digit, shortly after a digit ("1H-pyrazole"), after another hyphen, and where
+    the document writes it so elsewhere.
     """
     left, right = match.groups()
     if right.lower() in _ELLIPTIC and left.lower() + right.lower() not in words:
@@ -190,7 +199,7 @@ def _rejoined(match: re.Match[str], words: frozenset[str]) -> str:
         or right[0].isupper()
         and not (last.isupper() and right.isupper())
         or right[0].isdigit()
-        or last[-1].isdigit()
+        or re.search(r"\d[^\W\d]{0,2}$", last)
         or f"{left}-{right}".lower() in words
         and f"{left}{right}".lower() not in words
     )

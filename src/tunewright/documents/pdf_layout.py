@@ -87,7 +87,7 @@ def _with_edges(lines: list[str], rows: Sequence[str]) -> list[str]:
     """Return the lines with a footer last that is drawn first, and a header first that is drawn last.
 
     Other edge rows alone may be drawn before such a footer or after such a header: a column that ends lower than the
-    one beside it is no footer.
+    one beside it is no footer, and neither are the last rows above a stamp that the layout does not show.
     """
     cleaned = [" ".join(clean_text(row).split()) for row in rows]
     once, edges = Counter(lines), {*cleaned[:_EDGE_LINES], *cleaned[-_EDGE_LINES:]}
@@ -100,9 +100,9 @@ def _with_edges(lines: list[str], rows: Sequence[str]) -> list[str]:
             if lines[at : at + count] != edge:
                 continue
             before, after = lines[:at], lines[at + count :]
-            if is_last and after and edges.issuperset(before):
+            if is_last and after and after[0] in cleaned and edges.issuperset(before):
                 lines = before + after + edge
-            elif not is_last and before and edges.issuperset(after):
+            elif not is_last and before and before[-1] in cleaned and edges.issuperset(after):
                 lines = edge + before + after
             break
     return lines
