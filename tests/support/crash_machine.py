@@ -1,31 +1,31 @@
-"""Commands in any order, with crashes, full disks, Ctrl-C, edited documents and changed settings between and in them.
+"""Commands in any order, with kills, full disks, Ctrl-C, edited documents and changed settings between and in them.
 
 A model of what a user does to a run up to its training set, for Hypothesis: after any sequence, the run opens, names no
-changed file, has paid for no call twice, and a last run without faults gives the files of an undisturbed run.
+changed file, has paid for no call twice, and a last run without faults gives the files of an undisturbed run. Each
+command is a process, and a kill is SIGKILL.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
 import os
 import shutil
+import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from support.faults import Crash, disk_of, read_only, watched
+from support.warm_process import WarmProcess
 from support.whole_path import write_recipe
-from tunewright.cli import main
 from tunewright.run_folder import RunFolder
 
 STAGES = ("ingest", "split", "exam", "synth", "curate")
 RESULTS = ("documents.jsonl", "chunks.jsonl", "split.jsonl", "exam.jsonl", "samples.jsonl", "train.jsonl")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 PLANTS = ("Barley", "Clover", "Flax", "Hemp", "Maize", "Rye", "Sorghum", "Vetch")
 
 
@@ -41,16 +41,25 @@ def article(number: int, edition: int) -> str:
 
 
 class Folder(RuleBasedStateMachine):
-    """One user's folder; ``machine`` sets the student, the address of the teacher, and the files of undisturbed runs."""
+    """One user's folder; ``machine`` sets what all of them share.
+
+    Attributes:
+        student: the base model's folder.
+        url: of the teacher.
+        process: starts the commands.
+        whole: the files of undisturbed runs, by the state of documents and settings.
+        counts: "sequences", "commands", and the commands that each fault hit.
+    """
 
     student: Path
     url: str
+    process: WarmProcess
     whole: dict[tuple[object, ...], dict[str, bytes]]
-    num_sequences = num_commands = num_faults = 0
+    counts: Counter[str]
 
     @initialize()
     def start(self) -> None:
-        type(self).num_sequences += 1
+        self.counts["sequences"] += 1
         self.home = Path(tempfile.mkdtemp(prefix="tunewright-machine-"))
         self.run_path = self.home / "run"
         self.editions = [0, 0, 0, 0]
@@ -62,9 +71,9 @@ class Folder(RuleBasedStateMachine):
     def _write(self, number: int) -> None:
         (self.home / "docs" / f"{number}.md").write_text(article(number, self.editions[number]), encoding="utf-8")
 
-    def _recipe(self, folder: Path) -> Path:
+    def _recipe(self) -> Path:
         return write_recipe(
-            folder,
+            self.home,
             self.student,
             self.url,
             self.home / "docs",
@@ -72,51 +81,44 @@ class Folder(RuleBasedStateMachine):
             synthesis={"samples_per_document": self.samples},
         )
 
-    def _command(self, *words: object) -> int:
+    def _command(self, *words: object, fault: str = "none", number: int = 0) -> int:
         """Run a command; return its exit code. What it prints must name no defect."""
-        type(self).num_commands += 1
-        shown = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(io.StringIO()):
-                main([str(word) for word in words])
-        except SystemExit as end:
-            assert end.code in (0, 1, 3, 130), (words, end.code, shown.getvalue())
-            assert "defect" not in shown.getvalue(), shown.getvalue()
-            return int(end.code or 0)
-        return 0
+        self.counts["commands"] += 1
+        arguments = [fault, number, self.run_path, *words]
+        ended = self.process.run(arguments, {**os.environ, **ONE_THREAD}, module="support.crashing_command")
+        shown = ended.stdout + ended.stderr
+        assert ended.returncode in ((0, 1, 3, 130, -signal.SIGKILL) if fault != "none" else (0, 1, 3)), (words, ended)
+        assert "defect" not in shown, shown
+        assert "Traceback" not in shown, shown
+        self.counts[fault] += fault != "none" and ended.returncode != 0
+        return ended.returncode
 
-    def _run(self, until: str, folder: Path | None = None) -> int:
-        path = folder or self.run_path
-        return self._command("run", self._recipe(self.home), "--dir", path, "--until", until)
-
-    def _fault(self, fault: Any, until: str) -> None:
-        type(self).num_faults += 1
-        with contextlib.suppress(Crash), fault:
-            self._run(until)
+    def _run(self, until: str, fault: str = "none", number: int = 0) -> int:
+        return self._command(
+            "run", self._recipe(), "--dir", self.run_path, "--until", until, fault=fault, number=number
+        )
 
     @rule(until=st.sampled_from(STAGES))
     def run_until(self, until: str) -> None:
         assert self._run(until) == 0
 
-    @rule(until=st.sampled_from(STAGES), number=st.integers(1, 150))
-    def killed(self, until: str, number: int) -> None:
-        self._fault(self._at(number, Crash("killed"), for_good=True), until)
+    @rule(
+        until=st.sampled_from(STAGES), fault=st.sampled_from(["kill", "interrupt", "error"]), number=st.integers(1, 150)
+    )
+    def hit_at_a_change(self, until: str, fault: str, number: int) -> None:
+        self._run(until, fault, number)
 
-    @rule(until=st.sampled_from(STAGES), number=st.integers(1, 150))
-    def interrupted(self, until: str, number: int) -> None:
-        self._fault(self._at(number, KeyboardInterrupt(), for_good=False), until)
-
-    @rule(until=st.sampled_from(STAGES), number=st.integers(1, 150))
-    def input_output_error(self, until: str, number: int) -> None:
-        self._fault(self._at(number, OSError(errno.EIO, os.strerror(errno.EIO)), for_good=False), until)
+    @rule(until=st.sampled_from(STAGES), milliseconds=st.integers(1, 600))
+    def killed_by_the_clock(self, until: str, milliseconds: int) -> None:
+        self._run(until, "clock", milliseconds)
 
     @rule(until=st.sampled_from(STAGES), free_bytes=st.sampled_from([0, 500, 4096, 20_000]))
     def disk_full(self, until: str, free_bytes: int) -> None:
-        self._fault(disk_of(self.run_path, free_bytes), until)
+        self._run(until, "full", free_bytes)
 
     @rule(until=st.sampled_from(STAGES))
     def mounted_read_only(self, until: str) -> None:
-        self._fault(read_only(self.run_path), until)
+        self._run(until, "read-only")
 
     @rule(number=st.integers(0, 3))
     def edit_a_document(self, number: int) -> None:
@@ -130,20 +132,6 @@ class Folder(RuleBasedStateMachine):
     @rule(command=st.sampled_from(["status", "exam", "inspect"]))
     def look(self, command: str) -> None:
         self._command(command, self.run_path)
-
-    @contextlib.contextmanager
-    def _at(self, number: int, error: BaseException, for_good: bool) -> Iterator[None]:
-        """Raise an error at the n-th change of the run folder, and at every later one ``for_good``."""
-        count = 0
-
-        def before(operation: str, path: object) -> None:
-            nonlocal count
-            count += 1
-            if count == number or (for_good and count > number):
-                raise error
-
-        with watched(self.run_path, before):
-            yield
 
     @invariant()
     def the_run_opens_and_nothing_was_changed(self) -> None:
@@ -160,8 +148,9 @@ class Folder(RuleBasedStateMachine):
             assert self._run("curate") == 0
             state = (tuple(self.editions), self.samples)
             if state not in self.whole:
-                assert self._run("curate", self.home / "whole") == 0
-                self.whole[state] = results(self.home / "whole")
+                whole = self.home / "whole"
+                assert self._command("run", self._recipe(), "--dir", whole, "--until", "curate") == 0
+                self.whole[state] = results(whole)
             assert results(self.run_path) == self.whole[state]
         finally:
             shutil.rmtree(self.home)
@@ -172,7 +161,20 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
-def machine(student: Path, teacher: Any) -> type[Folder]:
-    """Return the machine with a student and a teacher of its own."""
-    content = {"student": student, "url": teacher.url, "whole": {}}
-    return type("Machine", (Folder,), content)
+@contextmanager
+def machine(student: Path, url: str) -> Iterator[type[Folder]]:
+    """Give the machine with a student and a teacher of its own; a first run has loaded what its commands need."""
+    process = WarmProcess({**os.environ, **ONE_THREAD})
+    own = type(
+        "Machine", (Folder,), {"student": student, "url": url, "process": process, "whole": {}, "counts": Counter()}
+    )
+    rehearsal = own()
+    rehearsal.start()
+    command = ["run", rehearsal._recipe(), "--dir", rehearsal.run_path, "--until", "curate"]
+    try:
+        assert process.rehearse(command, {**os.environ, **ONE_THREAD}) == 0
+        shutil.rmtree(rehearsal.home)
+        own.counts.clear()
+        yield own
+    finally:
+        process.close()

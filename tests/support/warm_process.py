@@ -1,12 +1,13 @@
 """Commands in children of a process that has the libraries imported: as a user types them, without seconds of imports.
 
 The libraries are imported once, the project's own modules anew in each child, so that what they read from the
-environment, the terminal and the folder is the child's.
+environment, the terminal and the folder is the child's. After a rehearsal they too are those of the process.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -76,6 +77,18 @@ class WarmProcess:
             ]
         return subprocess.CompletedProcess(list(arguments), next(filter(None, codes), 0), *printed)
 
+    def rehearse(self, arguments: Sequence[object], env: Mapping[str, str], module: str = "tunewright") -> int:
+        """Run a module in the process itself, so that every later child has what it imported; return its exit code.
+
+        It must leave no thread behind: in a child, a pool of threads has none, and its tasks wait for ever.
+        """
+        assert self._process.stdin and self._process.stdout
+        order = {"arguments": [str(argument) for argument in arguments], "module": module, "rehearsal": True}
+        order |= {"environment": dict(env), "folder": str(Path.cwd()), "files": [os.devnull] * 3}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return int(json.loads(self._process.stdout.readline()))
+
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
@@ -92,9 +105,8 @@ def run_command(arguments: Sequence[object], env: Mapping[str, str], **options: 
     return _shared[0].run(arguments, env, **options)
 
 
-def _child(order: Mapping[str, Any]) -> None:
-    """Become the command; never returns."""
-    code = 1
+def _exit_code(order: Mapping[str, Any]) -> int:
+    """Run the command in this process; return its exit code."""
     try:
         os.chdir(order["folder"])
         os.environ.clear()
@@ -104,16 +116,33 @@ def _child(order: Mapping[str, Any]) -> None:
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)  # the parent's holds the lines it has read ahead
         sys.argv[1:] = order["arguments"]
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
-        code = 0
+        return 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
-    finally:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        return 1
+
+
+def _child(order: Mapping[str, Any]) -> None:
+    """Become the command; never returns."""
+    code = _exit_code(order)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _rehearsal(order: Mapping[str, Any]) -> int:
+    """Run the command here; standard input and output are again those of the process after it."""
+    own, stdin = [os.dup(number) for number in range(3)], sys.stdin
+    code = _exit_code(order)
+    for number, copy in enumerate(own):
+        os.dup2(copy, number)
+        os.close(copy)
+    sys.stdin = stdin
+    assert len([*Path("/proc/self/task").glob("*")]) <= 1
+    return code
 
 
 def _serve() -> None:
@@ -124,6 +153,11 @@ def _serve() -> None:
     children: list[int] = []
     for line in sys.stdin:
         order = json.loads(line)
+        if "rehearsal" in order:
+            print(_rehearsal(order), flush=True)
+            gc.collect()
+            gc.freeze()  # or the first collection in a child copies every page
+            continue
         children.append(os.fork())
         if not children[-1]:
             _child(order)
