@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import subprocess
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -252,6 +254,11 @@ def printed_cases(folder: Path, paragraphs: Iterator[str], chromium: str) -> Ite
     texts = some(14)
     fixed = "<div style='position:fixed;top:-1cm'>Coast Guard Bulletin</div><div style='position:fixed;bottom:-1cm'>Public</div>"
     yield printed("printed, header and footer", fixed + paragraph(texts), texts, "@page{margin:3cm}")
+    texts = some(2)
+    raised = ["About 10⁶ cells were counted in 2019³ on 12 m² at 3.5 · 10⁻⁷ of the 4 rates."]
+    marked = re.sub("[⁰¹²³⁴-⁹⁻]+", lambda match: f"<sup>{unicodedata.normalize('NFKC', match[0])}</sup>", raised[0])
+    body = f"{paragraph(texts[:1])}<p>{marked}</p>{paragraph(texts[1:])}"
+    yield printed("printed, superscripts", body, [texts[0], *raised, texts[1]])
     texts = some(3)
     lists = [["Check the oil level", "Close the valve at 2.5 bar", "Wait 15 minutes"], ["gloves", "a dry cloth"]]
     body = paragraph(texts) + "".join(f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" for items in lists)

@@ -70,3 +70,13 @@ def test_long_words_are_no_images(tmp_path: Path) -> None:
     document = read(tmp_path, words)
     assert document.text == words
     assert not document.left_out
+
+
+def test_entities_are_characters_outside_of_code(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(
+        "At p &lt; 0.05 &amp; n&nbsp;= 4, `&lt;b&gt;`.\n\n```\n&lt;i&gt; 10<sup>6</sup>\n```\n\nEnd &gt; 3."
+    )
+    (document,) = READERS[".md"](path)
+    assert isinstance(document, ReadDocument)
+    assert document.text == ("At p < 0.05 & n\xa0= 4, `&lt;b&gt;`.\n\n```\n&lt;i&gt; 10<sup>6</sup>\n```\n\nEnd > 3.")

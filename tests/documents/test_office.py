@@ -53,6 +53,20 @@ def test_slides_in_order_with_tables_charts_and_notes(tmp_path: Path) -> None:
     ]
 
 
+def test_slides_drawn_from_bottom_to_top_are_read_from_top_to_bottom(tmp_path: Path) -> None:
+    def box(x: int, y: int, text: str) -> str:
+        frame = f'<p:spPr><a:xfrm><a:off x="{x}" y="{y}"/><a:ext cx="400" cy="100"/></a:xfrm></p:spPr>'
+        return shape(text).replace("<p:txBody>", f"{frame}<p:txBody>")
+
+    up = box(0, 400, "Closing: 21 sites.") + box(0, 200, "Costs were 48,500.") + box(0, 0, "Two surveys")
+    columns = box(0, 0, "A") + box(0, 200, "B") + box(500, 0, "C") + box(500, 200, "D")
+    text = read(tmp_path, "a.pptx", packed(presentation(up, columns))).text
+    assert text.split("\n\n")[1:] == [
+        *("Two surveys", "Costs were 48,500.", "Closing: 21 sites.", "Slide 2"),
+        *("A", "B", "C", "D"),
+    ]
+
+
 def test_slides_without_any_text_are_refused(tmp_path: Path) -> None:
     item = read_item(tmp_path, "a.pptx", packed(presentation(shape(""), shape(""))))
     assert isinstance(item, Failure)
@@ -111,6 +125,17 @@ def test_an_open_document_text(tmp_path: Path) -> None:
     )
     assert [section.path for section in document.sections] == [(), ("Fees",)]
     assert [part.detail for part in document.left_out] == ["1 object(s)"]
+
+
+def test_a_cell_over_several_rows_of_an_open_document_is_in_each(tmp_path: Path) -> None:
+    def cell(text: str, spans: str = "") -> str:
+        return f"<table:table-cell {spans}><text:p>{text}</text:p></table:table-cell>"
+
+    first = cell("Malmby", 'table:number-rows-spanned="2"') + cell("4,310")
+    rows = [first, "<table:covered-table-cell/>" + cell("5,120"), cell("Elm") + cell("75")]
+    table = f"<table:table>{''.join(f'<table:table-row>{row}</table:table-row>' for row in rows)}</table:table>"
+    text = read(tmp_path, "a.odt", packed(open_text(table))).text
+    assert text == "Malmby | 4,310\nMalmby | 5,120\nElm | 75"
 
 
 def test_a_book_in_reading_order(tmp_path: Path) -> None:

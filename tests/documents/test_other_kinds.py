@@ -90,6 +90,32 @@ def test_a_latex_source(tmp_path: Path) -> None:
     }
 
 
+def test_commands_that_a_latex_source_defines_and_units_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.tex"
+    path.write_text(
+        r"\newcommand{\drug}{Zolvanin}\newcommand{\dose}[1]{#1~mg}\def\half{0.5}"
+        r"\newcommand{\opt}[2][5]{#1 of #2}\newcommand{\trial}{the \drug{} trial}"
+        r"\begin{document}In \trial\ of \SI{12.5}{\kilo\gram}, \qty{3}{\percent}, \SIrange{2}{4}{mm} and "
+        r"\SI{9.81}{\metre\per\second\squared}, \dose{40} or \half g; \opt{9}, \opt[7]{9}, \ang{30}, \verb|a_b 9|, "
+        r"\unknown{2}{4}, \textcolor{red}{5}. \input{other}\end{document}"
+    )
+    (document,) = READERS[".tex"](path)
+    assert isinstance(document, ReadDocument)
+    assert document.text == (
+        "In the Zolvanin trial of 12.5 kg, 3 %, 2 to 4 mm and 9.81 m/s², 40 mg or 0.5g; 5 of 9, 7 of 9, 30°, a_b 9, 2 4, 5."
+    )
+    assert [(part.part, part.detail) for part in document.left_out] == [("included files", "other")]
+
+
+def test_macros_that_grow_without_end_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.tex"
+    path.write_text(
+        "".join(rf"\def\{a}{{{f'{chr(92)}{b} x' * 10}}}" for a, b in ("ab", "bc", "ca")) + r"The \a end." * 2000
+    )
+    (document,) = READERS[".tex"](path)
+    assert isinstance(document, ReadDocument) and document.text.count("end.") == 2000 and len(document.text) < 2_000_000
+
+
 def test_rich_text(tmp_path: Path) -> None:
     assert read(tmp_path, "a.rtf", RTF).text == "The pier is 40 m long.\nFee: € 12 р.\nShip | Fee\nBrig | 90"
     (refused,) = read_all(tmp_path, "b.rtf", b"no rich text")

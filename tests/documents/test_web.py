@@ -102,3 +102,20 @@ def test_each_element_is_seen_once_however_deep(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(web, "_frame", lambda tag, is_of_page: seen.append(tag) or frame(tag, is_of_page))
     assert read(tmp_path, "<div>" * 500 + PROSE + "<footer>Frame").text.endswith(PROSE[3:-4])
     assert len(seen) < 600
+
+
+def test_a_cell_over_several_rows_is_in_each(tmp_path: Path) -> None:
+    page = (
+        "<table><tr><th rowspan=2>Harbor<th colspan=2>Tons</tr><tr><th>in</th><th>out</th></tr>"
+        "<tr><td rowspan=9>Malmby</td><td>4,310</td><td>2,950</td></tr><tr><td>5,120</td><td rowspan=2>3,275</td></tr>"
+        "<tr><td>75</td></tr></table>"
+    ).replace("<th colspan", "</th><th colspan")
+    text = read(tmp_path, page.replace("Tons</tr>", "Tons</th></tr>")).text
+    rows = [
+        "Harbor | Tons",
+        "Harbor | in | out",
+        "Malmby | 4,310 | 2,950",
+        "Malmby | 5,120 | 3,275",
+        "Malmby | 75 | 3,275",
+    ]
+    assert text.split("\n\n") == rows

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 from tunewright.documents.markup import (
@@ -16,6 +17,7 @@ from tunewright.documents.markup import (
     clean_text,
     decode_text,
     in_encoding,
+    raised,
     single_line,
     without_base64,
 )
@@ -23,6 +25,7 @@ from tunewright.documents.markup import (
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
 _KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
+_RAISED = re.compile(r"<sup>([^<>\n]{1,20})</sup>")
 _IMAGE = re.compile(r"!\[([^\]\n]*)\]\(\s*\)")  # whose data was left out
 
 
@@ -35,7 +38,7 @@ def read_markdown(path: Path) -> ReadItems:
     metadata = {key: single_line(value) for key, value in metadata.items()}
     title = metadata.pop("title", "")
     text, left_out = without_base64(text)
-    blocks = markdown_blocks(without_comments(_IMAGE.sub(r"\1", text)))
+    blocks = markdown_blocks(without_comments(_shown(_IMAGE.sub(r"\1", text))))
     return [in_encoding(assemble(blocks, path.stem, title, metadata=metadata, left_out=left_out), decoded)]
 
 
@@ -83,6 +86,17 @@ def _unquote(value: str) -> str:
         except ValueError:
             return value[1:-1]
     return value
+
+
+def _shown(text: str) -> str:
+    """Return the text with entities as their characters and superscripts as such, outside of code."""
+    pieces, at = [], 0
+    for start, end in [*_code_spans(text), (len(text), len(text))]:
+        parts = re.split(r"(`[^`\n]*`)", text[at:start])
+        parts[::2] = [unescape(_RAISED.sub(lambda match: raised(match[1]), part)) for part in parts[::2]]
+        pieces += [*parts, text[start:end]]
+        at = end
+    return "".join(pieces)
 
 
 def without_comments(text: str) -> str:

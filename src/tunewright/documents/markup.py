@@ -51,6 +51,9 @@ _LIGATURES = {  # letters that a font joins; Unicode Standard, Alphabetic Presen
 BOILERPLATE = "boilerplate"  # the reason of text that many pages or files share
 SCANNED = "if they are scans, text recognition reads them: pip install 'tunewright[ocr]'"
 NO_TEXT = "no text"  # the reason of pages, slides and sheets without any
+_RAISED = str.maketrans("0123456789+-−–", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻")
+_LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻−–", "0123456789+---")
+_MAX_RAISED = 12
 _MAX_MARKS = 30  # on one letter; Unicode Standard Annex 15, section 13 (stream-safe text)
 
 
@@ -133,6 +136,26 @@ def clean_text(text: str) -> str:
     text = unicodedata.normalize("NFC", _limit_marks(text))
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", text).strip()
+
+
+def raised(text: str) -> str:
+    """Return superscript text: its digits and signs as superscript characters, so that 10⁶ is not read as 106.
+
+    What is in brackets is apart from the word before it, and a longer text is no exponent and no mark.
+    """
+    short = len(text.strip()) <= _MAX_RAISED and not text.lstrip().startswith(("[", "("))
+    return text.translate(_RAISED) if short else text
+
+
+def lowered(text: str) -> str:
+    """Return text with its superscript digits and signs as plain ones."""
+    return text.translate(_LOWERED)
+
+
+def struck(text: str) -> str:
+    """Return struck-out text with the marks of Markdown, so that it is not read as what holds now."""
+    bare = text.strip()
+    return text.replace(bare, f"~~{bare}~~", 1) if bare else text
 
 
 def single_line(text: str) -> str:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from tunewright.documents.formulas import latex
-from tunewright.documents.markup import Block, Failure, ReadItems, assemble, parse_errors, single_line, without_text
+from tunewright.documents.markup import (
+    Block,
+    Failure,
+    ReadItems,
+    assemble,
+    parse_errors,
+    raised,
+    single_line,
+    struck,
+    without_text,
+)
 from tunewright.documents.package import Package, check_package, local_name
 from tunewright.documents.web import decode_page, page_blocks
 from tunewright.errors import DocumentError
@@ -71,6 +81,16 @@ class _OpenReading:
         self._pending: list[tuple[int, Element]] = []  # notes and text boxes of the current paragraph
         self._num_notes = 0
         self.num_unread = 0
+        self._raised: set[str] = set()  # the names of styles
+        self._struck: set[str] = set()
+        for part in ("content.xml", "styles.xml"):
+            for style in package.xml(part).iter("{*}style") if part in package.names else ():
+                properties = style.find("{*}text-properties")
+                position = _value(properties, "text-position") if properties is not None else ""
+                if position.startswith("super") or position[:1] in "123456789" and position:
+                    self._raised.add(_value(style, "name"))
+                if properties is not None and _value(properties, "text-line-through-style") not in ("", "none"):
+                    self._struck.add(_value(style, "name"))
 
     def blocks(self, container: Element) -> Iterator[Block]:
         """Yield the paragraphs, headings and tables in a body, cell, box or note, whatever wraps them."""
@@ -111,7 +131,9 @@ class _OpenReading:
             elif name in ("hidden-text", "hidden-paragraph", "object-ole"):
                 self.num_unread += name == "object-ole"
             elif name and name not in _NOT_SHOWN:
-                pieces.append(self._inline(item))
+                text, style = self._inline(item), _value(item, "style-name")
+                text = raised(text) if style in self._raised else text
+                pieces.append(struck(text) if style in self._struck else text)
             pieces.append(item.tail or "")
         # White space of the markup is one blank; blanks of the text are elements.
         return "".join(pieces) if len(element) else re.sub(r"\s+", " ", pieces[0])
@@ -139,6 +161,7 @@ class _OpenReading:
 
     def _table(self, table: Element) -> str:
         rows = []
+        spans: dict[int, tuple[int, str]] = {}  # by column: how many rows below have a cell's text, and the text
         for row in table.iter("{*}table-row"):
             if next(row.iterancestors("{*}table"), None) is not table:
                 continue  # of a table inside of a cell
@@ -146,6 +169,12 @@ class _OpenReading:
             for cell in row:
                 if local_name(cell) in ("table-cell", "covered-table-cell"):
                     text = " ".join(" ".join(text for _, text in self.blocks(cell)).split())
+                    left, above = spans.get(len(cells), (0, ""))
+                    if left and local_name(cell) == "covered-table-cell":
+                        text = above
+                        spans[len(cells)] = (left - 1, above)
+                    elif (num_rows := _number(cell, "number-rows-spanned")) > 1:
+                        spans[len(cells)] = (num_rows - 1, text)
                     cells += [text] * _number(cell, "number-columns-repeated")
             rows.append(" | ".join(cells).rstrip(" |"))
         return "\n".join(row for row in rows if row.strip(" |"))

@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunewright.documents.markup import raised
+
 if TYPE_CHECKING:
     from pypdf import PageObject
 
 _NARROWEST = 0.15  # width of a letter on average, as a share of the font's size: a line is longer than that
+_SMALLER = 0.85  # a superscript's font, as a share of that of its line
+_RISE = (0.15, 0.8)  # of a superscript above its line, as a share of the line's font
 _OVERPRINTED = 0.2  # of the font's size: the same text this close was drawn twice, for its weight or its shadow
+_MOVE, _SHOW = (b"BT", b"Td", b"TD", b"Tm", b"T*"), (b"Tj", b"TJ", b"'", b'"')
 _RECENT = 100  # fragments of one text that a further one may overprint
 
 
@@ -37,6 +42,12 @@ class _Fragment:
         self.text += text
         self.size = min(self.size, size)
 
+    def is_raised(self, line: _Fragment) -> bool:
+        """Return whether this is a superscript of the line."""
+        is_close = not self.text[:1].isspace() and not line.text[-1:].isspace()
+        is_above = _RISE[0] * line.size < self.y - line.y < _RISE[1] * line.size
+        return is_close and is_above and self.size < _SMALLER * line.size
+
     def overprints(self, other: _Fragment) -> bool:
         """Return whether this is the same text at the same position."""
         return math.hypot(self.x - other.x, self.y - other.y) <= _OVERPRINTED * self.size
@@ -53,11 +64,18 @@ class _Drawing:
         self.fragments: list[_Fragment] = []
         self.heights: set[int] = set()  # at which text is
         self._depth = 0  # of forms: pypdf reports their text at positions of their own
-        self._is_positioned = False
+        self._is_moved = self._is_positioned = self._is_shown = False  # of the text since the last report
+        self._rise = self._shown_rise = 0.0
 
-    def before(self, operator: bytes, *_: Any) -> None:
-        """Note that a text object or a form begins."""
-        self._is_positioned = self._is_positioned or operator == b"BT"
+    def before(self, operator: bytes, operands: Any, *_: Any) -> None:
+        """Note what moves text, and that a form begins."""
+        if operator in _SHOW:
+            if not self._is_shown:
+                self._is_shown, self._is_positioned, self._shown_rise = True, self._is_moved, self._rise
+            self._is_moved = False
+        self._is_moved = self._is_moved or operator in _MOVE
+        if operator == b"Ts" and operands and isinstance(operands[0], int | float):
+            self._rise = float(operands[0])
         self._depth += operator == b"Do"
 
     def after(self, operator: bytes, *_: Any) -> None:
@@ -69,6 +87,7 @@ class _Drawing:
 
     def text(self, text: str, transform: Sequence[float], matrix: Sequence[float], _font: Any, size: float) -> None:
         """Note text; ``matrix`` is its position, in the coordinates of ``transform``."""
+        text = raised(text) if self._shown_rise > 0 else text
         if text.strip():
             x, y = (matrix[4] * transform[i] + matrix[5] * transform[i + 2] + transform[i + 4] for i in (0, 1))
             self.heights.add(round(y))
@@ -82,7 +101,7 @@ class _Drawing:
                 self.fragments.append(_Fragment(text))
         elif text and self.fragments and not self.fragments[-1].text.endswith("\n"):
             self.fragments[-1].text += text
-        self._is_positioned = text.endswith("\n") or self._is_positioned and not text.strip()
+        self._is_shown = False
 
 
 def drawn_text(page: PageObject) -> tuple[str, list[float]]:
@@ -96,6 +115,7 @@ def drawn_text(page: PageObject) -> tuple[str, list[float]]:
     )
     text = ""
     before: _Fragment | None = None
+    line: _Fragment | None = None  # the last text on the line that is not raised
     drawn: dict[str, list[_Fragment]] = defaultdict(list)
     for fragment in drawing.fragments:
         alike = drawn[fragment.text.strip()]
@@ -105,6 +125,10 @@ def drawn_text(page: PageObject) -> tuple[str, list[float]]:
         alike.append(fragment)
         if before and not text.endswith("\n") and fragment.starts_inside(before):
             text = text.rstrip(" ") + "\n"
-        text += fragment.text
+        if line and not text.endswith("\n") and fragment.is_raised(line):
+            text += raised(fragment.text)
+        else:
+            text += fragment.text
+            line = fragment
         before = fragment
     return text, sorted(map(float, drawing.heights), reverse=True)

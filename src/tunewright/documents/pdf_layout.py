@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from tunewright.documents.markup import clean_text
+from tunewright.documents.markup import clean_text, lowered
 
 _GAP = re.compile(r"(?<=\S) {3,}(?=\S)")
 CELL = " | "  # between the cells of a table's row
@@ -62,9 +62,10 @@ def _by_column(lines: list[str], laid_out: Sequence[str]) -> list[str]:
     flush()
     cleaned = clean_text("\n".join(" ".join(line.split()) for line in ordered)).split("\n")
     drawn = _bare("".join(lines))
-    is_same = Counter(_bare("".join(cleaned))) == Counter(drawn)
+    if Counter(_bare("".join(cleaned))) != Counter(drawn):
+        return lines
     row_by_row = sum(_bare(clean_text(row)) in drawn for row in beside)
-    return cleaned if beside and is_same and row_by_row >= 0.8 * len(beside) else lines
+    return _with_marks(cleaned, lines) or lines if beside and row_by_row >= 0.8 * len(beside) else lines
 
 
 def _only_gap(line: str) -> tuple[int, int] | None:
@@ -113,8 +114,31 @@ def _with_tables(lines: list[str], rows: Sequence[str]) -> list[str]:
     for table in _tables(rows):
         wanted = Counter(_bare("".join(cell for row in table for cell in row)))
         if span := _span(lines, wanted):
-            lines = [*lines[: span[0]], *(CELL.join(row) for row in table), *lines[span[1] :]]
+            marked = _with_marks([cell for row in table for cell in row], lines[slice(*span)])
+            cells = iter(marked or ())
+            marked_rows = [CELL.join(next(cells) for _ in row) for row in table] if marked else lines[slice(*span)]
+            lines = [*lines[: span[0]], *marked_rows, *lines[span[1] :]]
     return lines
+
+
+def _with_marks(texts: Sequence[str], drawn: Sequence[str]) -> list[str] | None:
+    """Return texts of the layout with the superscripts of the same texts as they are drawn; None if these differ."""
+    if not any(lowered(line) != line for line in drawn):
+        return list(texts)
+    plain = [lowered(line) for line in drawn]
+    marked = []
+    for text in texts:
+        bare = lowered(text)
+        forms = {
+            line[m.start() : m.end()]
+            for line, p in zip(drawn, plain, strict=True)
+            for m in re.finditer(re.escape(bare), p)
+        }
+        raised_forms = {form for form in forms if lowered(form) != form}
+        if raised_forms and len(forms) > 1 or not forms:
+            return None
+        marked.append(forms.pop() if raised_forms else text)
+    return marked
 
 
 def _tables(rows: Sequence[str]) -> list[list[list[str]]]:
@@ -150,4 +174,5 @@ def _span(lines: Sequence[str], wanted: Counter[str]) -> tuple[int, int] | None:
 
 
 def _bare(text: str) -> str:
-    return "".join(text.split())
+    """Return text without blanks; the layout has no superscripts."""
+    return "".join(lowered(text).split())

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.documents.formulas import latex
-from tunewright.documents.markup import Block, Failure, ReadItems, assemble, parse_errors, single_line, without_text
+from tunewright.documents.markup import (
+    Block,
+    Failure,
+    ReadItems,
+    assemble,
+    parse_errors,
+    raised,
+    single_line,
+    struck,
+    without_text,
+)
 from tunewright.documents.package import Package, check_package, core_properties, local_name, main_part
 
 if TYPE_CHECKING:
@@ -66,7 +78,7 @@ def _slide_names(package: Package) -> Iterator[str]:
 def _slide_blocks(package: Package, name: str, slide: Element, unread: Counter[str]) -> Iterator[Block]:
     """Yield the slide's title as a heading, its shapes' text, and its notes."""
     related = {identity: (kind, part) for identity, kind, part in package.related(name)}
-    shapes = list(_shapes(slide))
+    shapes = _as_read(list(_shapes(slide)))
     titles = [_text(shape) for shape in shapes if _placeholder(shape) in _TITLES]
     title = single_line(" ".join(titles))
     if title:
@@ -93,6 +105,38 @@ def _shapes(element: Element) -> Iterator[Element]:
             yield from _shapes(item)
 
 
+def _as_read(shapes: list[Element]) -> list[Element]:
+    """Return the shapes in the order of the file, unless it goes up a column: then from top to bottom."""
+    boxes = [_box(shape) for shape in shapes]
+    placed = [box for box in boxes if box]
+    goes_up = any(
+        below[0] < right and left < below[2] and bottom <= below[1]
+        for below, (left, _, right, bottom) in pairwise(placed)
+    )
+    if not goes_up:
+        return shapes
+    order = sorted(range(len(shapes)), key=lambda i: (boxes[i] or (0, 0))[1::-1])
+    return [shapes[i] for i in order]
+
+
+def _box(shape: Element) -> tuple[int, int, int, int] | None:
+    """Return the left, top, right and bottom of a shape or of its group; None where the layout has them."""
+    groups = [group for group in shape.iterancestors() if local_name(group) == "grpSp"]
+    frame = next((groups[-1] if groups else shape).iterfind("{*}xfrm"), None)
+    if frame is None:
+        frame = next((groups[-1] if groups else shape).iterfind("*/{*}xfrm"), None)
+    values = [
+        (item.get(name) or "") if item is not None else ""
+        for path, names in (("{*}off", ("x", "y")), ("{*}ext", ("cx", "cy")))
+        for item in (frame.find(path) if frame is not None else None,)
+        for name in names
+    ]
+    if not all(re.fullmatch("-?[0-9]{1,15}", value) for value in values):
+        return None
+    x, y, width, height = map(int, values)
+    return x, y, x + width, y + height
+
+
 def _placeholder(shape: Element) -> str:
     mark = shape.find("{*}nvSpPr/{*}nvPr/{*}ph")
     return "" if mark is None else mark.get("type") or "body"
@@ -114,7 +158,11 @@ def _paragraph(element: Element) -> str:
         elif name in ("oMath", "oMathPara"):
             pieces.append(latex(item))
         elif name not in ("pPr", "rPr", "endParaRPr", "Fallback"):
-            pieces.append(_paragraph(item))
+            text, properties = _paragraph(item), item.find("{*}rPr")
+            if properties is not None and not (properties.get("baseline") or "0").startswith(("0", "-")):
+                text = raised(text)
+            is_struck = properties is not None and properties.get("strike") in ("sngStrike", "dblStrike")
+            pieces.append(struck(text) if is_struck else text)
     return "".join(pieces)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tunewright.documents.latex_macros import closing, with_macros, with_quantities
 from tunewright.documents.markup import (
     Block,
     Failure,
@@ -14,7 +15,9 @@ from tunewright.documents.markup import (
     decode_text,
     in_encoding,
     parse_errors,
+    raised,
     single_line,
+    struck,
 )
 
 _COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*(?:\n[ \t]*)?")
@@ -46,6 +49,8 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}(?:\[[^\]\n]*\])?")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?[ \t]*")
 _ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304", ".": "\u0307"}
 _ACCENTS |= {"c": "\u0327", "v": "\u030c", "u": "\u0306", "H": "\u030b", "r": "\u030a", "k": "\u0328"}
+_RTF_RAISED = re.compile(r"(\\super(?:\\[a-z]+-?[0-9]*)*[ ]?)([0-9+-]{1,12})(?=[\\}])")
+_RTF_STRUCK = re.compile(r"(\\striked?(?:1|(?![0-9a-z]))(?:\\[a-z]+-?[0-9]*)*[ ]?)([^\\{}\n]{1,200})(?=[\\}])")
 _ACCENT = re.compile(r"""\\(?:(['`^"~=.])\s*|([cvuHrk])(?:\s+|(?=\{)))(?:\{\\?([A-Za-z])\}|\\?([A-Za-z]))""")
 _LETTERS = {"ss": "ß", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "aa": "å"}
 _LETTERS |= {"AA": "Å", "i": "ı", "S": "§", "dots": "…", "ldots": "…", "euro": "€", "pounds": "£", "copyright": "©"}
@@ -69,7 +74,8 @@ def read_tex(path: Path) -> ReadItems:
     text = text.replace("\ue000", "").replace("\ue001", "")
     left_out = list(_left_out(_COMMENT.sub("", text)))
     text = _replaced(text, _VERBATIM, lambda piece, inner: hold(inner.strip("\n")))
-    text = _COMMENT.sub(r"\1", text)
+    text = re.sub(r"\\verb\*?([^\sA-Za-z*])(.*?)\1", lambda match: hold(match[2]), text)
+    text = with_quantities(with_macros(_COMMENT.sub(r"\1", text)))
     title, author = (_bare(_argument(text, name)) for name in ("title", "author"))
     before, start, body = text.partition(r"\begin{document}")
     body = body.partition(r"\end{document}")[0] if start else before
@@ -90,7 +96,7 @@ def read_tex(path: Path) -> ReadItems:
 def _left_out(text: str) -> Iterator[Failure]:
     """Yield the pictures and files that a source includes, which are not read with it."""
     for part, commands in (("figures", "includegraphics"), ("included files", "input|include|subfile|bibliography")):
-        names = re.findall(rf"\\(?:{commands})\s*(?:\[[^\]]{0, 500}\])?\{{([^{{}}]+)\}}", text)
+        names = re.findall(rf"\\(?:{commands})\s*(?:\[[^\]]{{0,500}}\])?\{{([^{{}}]+)\}}", text)
         if names:
             yield Failure(part=part, reason="not read", detail=single_line(", ".join(names))[:200])
 
@@ -122,24 +128,14 @@ def _formula(text: str) -> str:
 
 def _argument(text: str, command: str) -> str:
     """Return the argument of a command in braces; empty if there is none."""
-    start = re.search(rf"\\{command}\s*(?:\[[^\]]{0, 500}\])?\{{", text)
-    return text[start.end() : _closing(text, start.end())] if start else ""
-
-
-def _closing(text: str, start: int) -> int:
-    """Return where the brace closes that opens before ``start``."""
-    depth = 1
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if not depth:
-            return match.start()
-    return len(text)
+    start = re.search(rf"\\{command}\s*(?:\[[^\]]{{0,500}}\])?\{{", text)
+    return text[start.end() : closing(text, start.end())] if start else ""
 
 
 def _sections(body: str) -> Iterator[Block]:
     at = 0
     while match := _HEADING.search(body, at):
-        end = _closing(body, match.end())
+        end = closing(body, match.end())
         yield 0, body[at : match.start()]
         yield _LEVELS[match[1]], body[match.end() : end]
         at = end + 1
@@ -169,15 +165,19 @@ def _bare(text: str) -> str:
     text = _ENVIRONMENT.sub("\n\n", text)
     text = _ACCENT.sub(lambda match: (match[3] or match[4]) + _ACCENTS[match[1] or match[2]], text)
     text = re.sub(r"\\footnote\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" (\1)", text)
+    text = re.sub(r"\\textsuperscript\s*\{([^{}]*)\}", lambda match: raised(match[1]), text)
+    text = re.sub(r"\\(?:sout|st)\s*\{([^{}]*)\}", lambda match: struck(match[1]).replace("~", "\x03"), text)
+    text = re.sub(r"\\(?:text)?color(?:box)?\s*(?:\[[^\]\n]*\])?\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\href\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\\\(?:\[[^\]\n]*\])?", "\n", text)
+    text = re.sub(r"\}[ \t]*\{", "} {", text)  # the arguments of an unknown command are not glued
     text = _COMMAND.sub(lambda match: _LETTERS.get(match[1], ""), text)
     text = re.sub(r"\\([%&$#_{} ])", lambda match: {"{": "\x01", "}": "\x02"}.get(match[1], match[1]), text)
     text = (
         re.sub(r"\\[!/>@-]", "", re.sub(r"\\[,;:]", " ", text)).replace("~", " ").replace("---", "—").replace("--", "–")
     )
     text = text.replace("``", "“").replace("''", "”").replace("{", "").replace("}", "")
-    return text.replace("\x01", "{").replace("\x02", "}")
+    return text.replace("\x01", "{").replace("\x02", "}").replace("\x03", "~")
 
 
 def read_rtf(path: Path) -> ReadItems:
@@ -189,6 +189,8 @@ def read_rtf(path: Path) -> ReadItems:
         return [Failure(reason="unreadable", detail=r"not rich text: it does not start with {\rtf")]
     source = raw.decode("latin-1")
     pictures = source.count("\\pict")
+    source = _RTF_RAISED.sub(lambda match: match[1] + "".join(f"\\u{ord(c)}?" for c in raised(match[2])), source)
+    source = _RTF_STRUCK.sub(lambda match: match[1] + struck(match[2]), source)
     with parse_errors(".rtf"):
         text = rtf_to_text(source, errors="replace")
     text = "\n".join(line.strip().rstrip("|").replace("|", " | ") if "|" in line else line for line in text.split("\n"))

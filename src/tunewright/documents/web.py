@@ -20,7 +20,9 @@ from tunewright.documents.markup import (
     decode_text,
     in_encoding,
     parse_errors,
+    raised,
     single_line,
+    struck,
 )
 from tunewright.text.encoding import DecodedText
 
@@ -55,6 +57,7 @@ _PAPER = re.compile(r"(?:^|;)background(?:-color)?:([^;]*)")
 _WHITE = re.compile(
     r"white|#fff(?:f|fff|fffff)?|#fefefe|rgba?\(25[45],25[45],25[45](?:,[\d.]+)?\)|rgba\([^)]*,0(?:\.0+)?\)"
 )
+_MAX_REPEATED = 100_000  # cells of a table
 _AT_RULE = re.compile(r"/\*.*?\*/|@[^{};]{0,400}(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
 _OPENS = re.compile(r"display:none|visibility:|(?:height|opacity):0")
 _SIMPLE = re.compile(r"[\w-]*[.#]?[\w-]+")
@@ -196,6 +199,34 @@ def _frame(tag: Tag, is_of_page: bool) -> str:
     return ""
 
 
+def _repeat_spans(soup: BeautifulSoup, table: Tag) -> None:
+    """Put the text of a cell that spans several rows into each of them."""
+    spans: dict[int, tuple[int, str]] = {}  # by column: how many rows below have a cell's text, and the text
+    num_repeated = 0
+    for row in table.find_all("tr"):
+        if row.find_parent("table") is not table:
+            continue  # of a table inside of a cell
+        column = 0
+        for cell in [*row.find_all(["td", "th"], recursive=False), None]:
+            while column in spans and num_repeated < _MAX_REPEATED:
+                left, text = spans.pop(column)
+                if left > 1:
+                    spans[column] = (left - 1, text)
+                repeated = soup.new_tag("td", string=text)
+                row.append(repeated) if cell is None else cell.insert_before(repeated)
+                num_repeated += 1
+                column += 1
+            if cell is not None:
+                if (num_rows := _span(cell, "rowspan")) > 1:
+                    spans[column] = (num_rows - 1, cell.get_text(" "))
+                column += _span(cell, "colspan")
+
+
+def _span(cell: Tag, name: str) -> int:
+    number = str(cell.get(name) or "")
+    return int(number) if re.fullmatch("[1-9][0-9]{0,3}", number) else 1
+
+
 def _formula(tag: Tag) -> str:
     """Return a formula as the LaTeX that it carries, else as its characters."""
     note = tag.find("annotation", attrs={"encoding": re.compile("tex", re.IGNORECASE)})
@@ -216,8 +247,15 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
             tag.decompose()
     for formula in soup.find_all("math"):
         formula.replace_with(_formula(formula))
+    for tag in soup.find_all("sup"):
+        tag.replace_with(raised(tag.get_text()))
+    for tag in soup.find_all(["del", "s", "strike"]):
+        if not any(_BLOCK_TAG.fullmatch(inner.name) for inner in tag.find_all(True)):
+            tag.replace_with(struck(tag.get_text()))
     for tag in soup.find_all("br"):
         tag.replace_with("\v")
+    for table in soup.find_all("table"):
+        _repeat_spans(soup, table)
     for tag in soup.find_all(["td", "th"]):
         # A cell without its end tag holds the next one.
         if tag.find_previous_sibling(["td", "th"]) or (tag.parent is not None and tag.parent.name in ("td", "th")):

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.documents.formulas import latex
-from tunewright.documents.markup import BOILERPLATE, Block, Failure, ReadItems, assemble, parse_errors, single_line
+from tunewright.documents.markup import (
+    BOILERPLATE,
+    Block,
+    Failure,
+    ReadItems,
+    assemble,
+    parse_errors,
+    raised,
+    single_line,
+    struck,
+)
 from tunewright.documents.package import Package, check_package, core_properties, local_name, main_part
 from tunewright.errors import DocumentError
 
@@ -114,7 +124,12 @@ class _WordReading:
 
     def __init__(self, package: Package, main: str) -> None:
         parts = {kind: name for _, kind, name in package.related(main) if name in package.names}
-        self._levels = _heading_levels(package.xml(parts["styles"]) if "styles" in parts else None)
+        styles = package.xml(parts["styles"]) if "styles" in parts else None
+        self._levels = _heading_levels(styles)
+        aligned = styles.iterfind("{*}style/{*}rPr/{*}vertAlign/../..") if styles is not None else ()
+        self._raised = {
+            _attribute(s, "styleId") for s in aligned if _attribute(s.find("{*}rPr/{*}vertAlign")) == "superscript"
+        }
         self._notes: dict[str, Element] = {}
         for kind in ("footnotes", "endnotes"):
             for note in package.xml(parts[kind]) if kind in parts else ():
@@ -174,6 +189,8 @@ class _WordReading:
             return _PLAIN[name]
         if name in _GONE or name == "r" and _is_on(item.find("{*}rPr"), "vanish"):
             return ""
+        if name == "r":
+            return self._run(item)
         if name in ("oMath", "oMathPara"):
             return latex(item)
         if name == "sym":
@@ -194,6 +211,20 @@ class _WordReading:
         if name == "sdt" and _is_on(item.find("{*}sdtPr"), "showingPlcHdr"):
             return ""
         return self._inline(item)
+
+    def _run(self, run: Element) -> str:
+        """Return the text of a run; superscripts and struck-out text are marked."""
+        text, properties = self._inline(run), run.find("{*}rPr")
+        if properties is None or run.find("{*}footnoteReference") is not None:
+            return text
+        align = properties.find("{*}vertAlign")
+        if (
+            align is None
+            and _attribute(properties.find("{*}rStyle")) in self._raised
+            or _attribute(align) == "superscript"
+        ):
+            text = raised(text)
+        return struck(text) if _is_on(properties, "strike") or _is_on(properties, "dstrike") else text
 
     def _note(self, key: str) -> str:
         note = self._notes.get(key)

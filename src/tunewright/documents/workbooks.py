@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tunewright.documents.cell_values import shown_value
 from tunewright.documents.markup import Block, Failure, ReadItems, assemble, parse_errors, single_line, without_text
 from tunewright.documents.package import check_package
 
@@ -67,40 +67,10 @@ def _rows(worksheet: ReadOnlyWorksheet) -> Iterator[list[str]]:
     """Yield the rows as the texts of their cells, without empty cells at the end."""
     worksheet.reset_dimensions()  # what the file declares may be wrong, or a million rows
     for row in worksheet.iter_rows(max_col=_MAX_COLUMNS):
-        texts = [_shown(cell.value, getattr(cell, "number_format", "") or "") for cell in row]
+        texts = [shown_value(cell.value, getattr(cell, "number_format", "") or "") for cell in row]
         while texts and not texts[-1]:
             texts.pop()
         yield texts
-
-
-def _shown(value: Any, number_format: str) -> str:
-    """Return a cell's value as it is shown, with all digits that are stored: dates in ISO form, shares in percent."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return _shown_number(value, number_format) if isinstance(value, float | int) else single_line(str(value))
-
-
-def _shown_number(value: float, number_format: str) -> str:
-    """Return a number with all stored digits, at least the decimals of its format, and its percent or currency sign."""
-    shown = number_format.partition(";")[0]
-    is_percent = "%" in shown
-    # Of 0.07 * 100, only 15 digits are meant.
-    text = str(value) if isinstance(value, int) and not is_percent else f"{value * 100 if is_percent else value:.15g}"
-    decimals = re.search(r"\.(0+)", shown)
-    if decimals and re.fullmatch(r"-?\d+(?:\.\d+)?", text):
-        whole, _, fraction = text.partition(".")
-        text = f"{whole}.{fraction.ljust(len(decimals[1]), '0')}"
-    sign = re.search(r"\[\$([^\]-]+)[^\]]*\]|([€£¥₹₽$])(?!-)", re.sub(r"\[\$-[^\]]*\]", "", shown))
-    if sign:
-        currency = sign[1] or sign[2]
-        text = f"{currency}{text}" if re.search("[0#]", shown[sign.end() :]) else f"{text} {currency}"
-    return text + " %"[not shown.rstrip().endswith(" %") :] * is_percent
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ _ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")  # the same, five times faster
 _PLAIN = str.maketrans("‘’“”–—−٫٬٪", "''\"\"---.,%")
 _HANGUL = regex.compile(r"\p{Hangul}")
 _UNSPACED_CHARACTER = regex.compile(rf"[{_UNSPACED}]")
+_EXPONENT = re.compile(r"(?<=[0-9])(?=[⁰¹²³⁴-⁹⁺⁻])")  # 10⁶ is not 106
 _DIGIT = regex.compile(r"(?![0-9])\p{Nd}")  # of other scripts
 # The length and the form of a sentence that can be evidence.
 _MIN_WORDS, _MAX_WORDS = 8, 60
@@ -35,7 +36,9 @@ _REFERS_TO_TEXT = re.compile(
 
 def normalize(text: str) -> str:
     """Return the text in compatibility form (NFKC), case-folded, with single spaces, plain quotes and digits."""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    if text.isascii():
+        return " ".join(text.casefold().split())
+    text = unicodedata.normalize("NFKC", _EXPONENT.sub("^", text)).casefold()
     if not text.isascii():
         text = _DIGIT.sub(lambda match: str(unicodedata.digit(match[0])), text.translate(_PLAIN))
     return " ".join(text.split())
