@@ -30,11 +30,10 @@ from tunewright.examples import FOLDER
 WAIT_S = 3600
 
 
-def with_a_shorter_impact(answer: str) -> str:
-    """Return a label with its quotation cut at the first comma, or as null where there is no comma."""
+def with_a_shorter_time(answer: str) -> str:
+    """Return a label whose start is its first word, as a person would correct "02:00 UTC"."""
     label = json.loads(answer)
-    head, comma, _ = (label["customer_impact"] or "").partition(",")
-    return json.dumps({**label, "customer_impact": head if comma else None}, ensure_ascii=False)
+    return json.dumps({**label, "started_at": label["started_at"].split()[0]}, ensure_ascii=False)
 
 
 def way_of_the_demo() -> Way:
@@ -52,7 +51,7 @@ def way_of_the_demo() -> Way:
         "triage",
         FOLDER / "triage.train.jsonl",
         {name: str(value) for name, value in settings.items()},
-        with_a_shorter_impact,
+        with_a_shorter_time,
         exam=FOLDER / "triage.exam.jsonl",
         wait_s=WAIT_S,
     )
