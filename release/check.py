@@ -3,6 +3,9 @@
 Run by ``make release-check``, before a release. Each way gets a bare environment with a home of its own, runs the
 command, and is removed again. Whatever configures pip and uv in the environment (PIP_*, UV_*) is in force, so that a
 machine without a GPU takes a CPU build of torch. Other interpreters: ``release/check.py --python 3.13``.
+
+The first way of pip and the first of uv begin with an empty cache: ``with_download_s``. Then all but the cache is
+removed, and the wheel is installed again: ``install_s``. ``--record benchmarks/results/install.json`` writes both.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "release"
+CACHE = BUILD / "cache"
 MAX_BYTES = 5_000_000
 WAYS = ("pip", "pipx", "uv tool install", "uvx")
 _TOOLS = ("build", "twine", "pipx", "uv")
@@ -84,41 +89,47 @@ def build() -> tuple[Path, Path]:
     return tools / "bin", next(archive for archive in archives if archive.suffix == ".whl")
 
 
-def install(way: str, tools: Path, wheel: Path, python: str, home: Path) -> tuple[list[object], dict[str, str]]:
-    """Install the wheel in one way; return the words that begin its command, and its environment."""
+def environment_of(home: Path) -> dict[str, str]:
+    """Return what keeps an installation in a home of its own; the caches are shared and begin empty."""
     env = {"HOME": str(home), "PIPX_HOME": str(home / "pipx"), "PIPX_BIN_DIR": str(home / "bin")}
-    env |= {"UV_TOOL_DIR": str(home / "uv"), "UV_TOOL_BIN_DIR": str(home / "bin"), "UV_CACHE_DIR": str(BUILD / "cache")}
-    env |= {"XDG_CACHE_HOME": str(home / "cache"), "UV_LINK_MODE": "copy"}
+    env |= {
+        "UV_TOOL_DIR": str(home / "uv"),
+        "UV_TOOL_BIN_DIR": str(home / "bin"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
+    return env | {"UV_CACHE_DIR": str(CACHE / "uv"), "PIP_CACHE_DIR": str(CACHE / "pip"), "UV_LINK_MODE": "copy"}
+
+
+def install(way: str, tools: Path, wheel: Path, python: str, home: Path) -> tuple[list[object], float]:
+    """Install the wheel in one way into an empty home; return the words that begin its command, and the seconds."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    env = environment_of(home)
+    start = time.monotonic()
     if way == "pip":
         run(python, "-m", "venv", home / "venv")
-        pip, offline = (
-            home / "venv" / "bin" / "pip",
-            {**env, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(BUILD / "wheels")},
-        )
-        run(pip, "download", "--quiet", "--dest", BUILD / "wheels", wheel, env=env)
-        start = time.monotonic()
-        run(pip, "install", "--quiet", wheel, env=offline)
-        print(f"installed in {time.monotonic() - start:.0f} s once downloaded")
-        return [home / "venv" / "bin" / "tunewright"], env
-    if way == "pipx":
+        run(home / "venv" / "bin" / "pip", "install", "--quiet", wheel, env=env)
+        words: list[object] = [home / "venv" / "bin" / "tunewright"]
+    elif way == "pipx":
         run(tools / "pipx", "install", "--python", python, wheel, env=env)
-        return [home / "bin" / "tunewright"], env
-    if way == "uv tool install":
+        words = [home / "bin" / "tunewright"]
+    elif way == "uv tool install":
         run(tools / "uv", "tool", "install", "--python", python, wheel, env=env)
-        return [home / "bin" / "tunewright"], env
-    return [tools / "uvx", "--python", python, "--from", wheel, "tunewright"], env
+        words = [home / "bin" / "tunewright"]
+    else:
+        words = [tools / "uvx", "--python", python, "--from", wheel, "tunewright"]
+    assert "Start here" in run(*words, "--help", env=env)
+    return words, round(time.monotonic() - start, 1)
 
 
 def tried(way: str, tools: Path, wheel: Path, python: str, demo: bool) -> dict[str, object]:
     """Install the wheel in one way and use it, if wanted also for the demo; return the seconds that it took."""
-    home = BUILD / "home"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
+    home, row = BUILD / "home", dict[str, object](way=way)
+    env, cache = environment_of(home), CACHE / ("uv" if way.startswith("uv") else "pip")
     try:
-        start = time.monotonic()
-        program, env = install(way, tools, wheel, python, home)
-        assert "Start here" in run(*program, "--help", env=env)
-        installed_s = time.monotonic() - start
+        if not cache.exists():
+            row["with_download_s"] = install(way, tools, wheel, python, home)[1]
+        program, row["install_s"] = install(way, tools, wheel, python, home)
         version = run(*program, "--version", env=env).split()[-1]
         assert f"-{version}-" in wheel.name, version
         (home / "report.md").write_text("# Report\n\nThe pump of hall 3 was replaced on 4 May.\n", encoding="utf-8")
@@ -130,10 +141,8 @@ def tried(way: str, tools: Path, wheel: Path, python: str, demo: bool) -> dict[s
             begun = time.monotonic()
             run(*program, "demo", env=env, cwd=home)
             print(f"the demo took {time.monotonic() - begun:.0f} s from its start to its verdict")
-        size = sum(path.lstat().st_size for path in home.rglob("*"))
-        if way == "uvx":
-            size = sum(path.lstat().st_size for path in (BUILD / "cache").rglob("*"))
-        return {"way": way, "python": python, "install_s": round(installed_s, 1), "size_mb": round(size / 1e6)}
+        folder = cache if way == "uvx" else home
+        return {**row, "size_mb": round(sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6)}
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -144,13 +153,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter for the installations")
     parser.add_argument("--way", action="append", choices=WAYS, help="only these ways (default: all)")
     parser.add_argument("--demo", action="store_true", help="also run the demo in each, and time it")
+    parser.add_argument("--record", type=Path, help="a file for the seconds and sizes")
     chosen = parser.parse_args(arguments)
     tools, wheel = build()
     rows = [tried(way, tools, wheel, chosen.python, chosen.demo) for way in chosen.way or WAYS]
-    for name in ("cache", "wheels"):
-        shutil.rmtree(BUILD / name, ignore_errors=True)
+    shutil.rmtree(CACHE, ignore_errors=True)
     for row in rows:
         print(json.dumps(row))
+    if chosen.record:
+        version = run(chosen.python, "--version").split()[-1]
+        record = {"date": time.strftime("%Y-%m-%d"), "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared"}
+        record |= {"load_average": round(os.getloadavg()[0], 1), "python": version, "wheel": wheel.name}
+        chosen.record.write_text(json.dumps({**record, "ways": rows}, indent=2) + "\n", encoding="utf-8")
     print(f"ready to publish: {tools / 'twine'} upload {wheel.parent}/*")
 
 

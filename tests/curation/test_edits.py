@@ -67,6 +67,7 @@ def test_each_edit_does_what_it_says_and_the_funnel_adds_up(run: RunFolder) -> N
     edit_sample(run, "edit", WORDING.id, question="By how much did the gray wolves increase?", answer="By 4.5%.")
     summary = curate(run, RECIPE)
     assert kept(run) == [GOOD.id, WORDING.id] and summary.figures["edited by hand"] == 1
+    assert "approved by hand" not in summary.figures  # each decision counts once
     edited = run.read_records("train.jsonl", Sample)[1]
     assert (edited.question, edited.answer) == ("By how much did the gray wolves increase?", "By 4.5%.")
 

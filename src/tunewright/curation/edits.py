@@ -148,7 +148,7 @@ def apply_edits(samples: Sequence[Sample], made: Mapping[str, Decision], stage: 
     left, changed = array("I"), dict[int, Sample]()
     rejections: list[Rejection] = []
     approved: set[str] = set()
-    num_edited = 0
+    num_edited = num_approved = 0
     for number, sample in enumerate(samples):
         decision = made.get(sample.id)
         if decision is None:
@@ -158,10 +158,11 @@ def apply_edits(samples: Sequence[Sample], made: Mapping[str, Decision], stage: 
             rejections.append(Rejection(stage=stage, id=sample.id, reason=BY_HAND, detail=detail, task=sample.task))
         else:
             num_edited += decision.edited
+            num_approved += not decision.edited  # each decision counts once, as the studio names it
             approved.add(sample.id)
             left.append(number)
             changed[number] = reworded(sample, decision.question, decision.answer)
-    figures: dict[str, float | int | str] = {"edited by hand": num_edited, "approved by hand": len(approved)}
+    figures: dict[str, float | int | str] = {"edited by hand": num_edited, "approved by hand": num_approved}
     return Applied(
         Selection(samples, left, changed),
         rejections,
