@@ -164,6 +164,8 @@ def test_an_old_run_opens_and_says_what_is_not_covered(tmp_path, capsys):
         old.note("exam.jsonl")
     assert "exam.jsonl" not in old.uncovered()
     assert "teacher.jsonl" in old.uncovered()
+    old.file(RunFile.VECTORS).write_bytes(b"")  # a damaged one is computed again, by its own digest
+    assert "vectors.safetensors" not in old.uncovered()
     old.journal(RunFile.TEACHER_JOURNAL).append(entries[0])
     content = old.file(RunFile.TEACHER_JOURNAL).read_bytes()
     flip(old.file(RunFile.TEACHER_JOURNAL), content.index(b'"text"') + 12, 0)

@@ -469,7 +469,8 @@ class RunFolder:
     def uncovered(self) -> list[str]:
         """Return the files of this run of which no digest was noted, and the journals with lines without a link."""
         noted = self._noted()
-        names = [str(name) for name in RunFile if name not in (RunFile.FILES, RunFile.REPORT, RunFile.DATA_REPORT)]
+        without = (RunFile.FILES, RunFile.REPORT, RunFile.DATA_REPORT, RunFile.VECTORS)  # it has its own
+        names = [str(name) for name in RunFile if name not in without]
         names += [f"stages/{path.name}" for path in sorted(self.file("stages").glob("*.json")) if path.stem != "report"]
         unknown = [name for name in names if self.file(name).is_file() and name not in noted]
         return unknown + [str(name) for name in JOURNALS if noted.get(name, {}).get("num_old")]

@@ -54,6 +54,21 @@ def test_batched_answers_equal_single_answers_of_transformers(loaded, ends):
         assert output.finish == ("length" if len(tokens) == 24 else "stop")
 
 
+def test_a_cache_under_its_new_name_is_used(loaded, monkeypatch):
+    """As in transformers 5.24, whose forward warns of the old name and loses it in 5.40."""
+    model, tokenizer = loaded
+    jobs, old_forward = jobs_for(tokenizer), type(model).forward
+    expected = [output.token_ids for output in answer_batch(model, jobs, 8, [2], tokenizer.pad_token_id)]
+
+    def forward(self, input_ids, attention_mask=None, position_ids=None, cache=None, use_cache=None, logits_to_keep=0):
+        return old_forward(
+            self, input_ids, attention_mask, position_ids, cache, use_cache=use_cache, logits_to_keep=logits_to_keep
+        )
+
+    monkeypatch.setattr(type(model), "forward", forward)
+    assert [output.token_ids for output in answer_batch(model, jobs, 8, [2], tokenizer.pad_token_id)] == expected
+
+
 def test_without_a_shared_prefix_too(loaded):
     model, tokenizer = loaded
     jobs = [AnswerJob(tokenizer(q)["input_ids"], [5, 6]) for q in QUESTIONS]

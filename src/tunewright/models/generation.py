@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,12 @@ def _packed(model: PreTrainedModel) -> Iterator[None]:
         hook.remove()
 
 
+def _cache_name(model: PreTrainedModel) -> str:
+    """Return the argument of a model's forward that takes its cache: transformers 5.24 calls it "cache"."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapted model
+    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
+
+
 class Decoder:
     """A batch of prompts in the model's cache; rows are left-padded behind the shared prefix.
 
@@ -130,7 +137,7 @@ class Decoder:
         from transformers import DynamicCache
 
         self.model, self.pad_id = model, pad_id
-        self.cache = DynamicCache()
+        self.cache, self._cache_name = DynamicCache(), _cache_name(model)
         # A sliding window counts columns of the cache, and padding behind a prefix would push the prefix out of it.
         windowed = getattr(model.config.get_text_config(), "sliding_window", None)
         prefix = 0 if windowed else _shared_prefix(prompts)
@@ -138,7 +145,7 @@ class Decoder:
         if prefix:
             shared = torch.tensor([list(prompts[0][:prefix])], device=model.device)
             with _packed(model):
-                model(input_ids=shared, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+                model(input_ids=shared, use_cache=True, logits_to_keep=1, **{self._cache_name: self.cache})
             self.cache.batch_repeat_interleave(num_rows)
         width = max(len(prompt) for prompt in prompts) - prefix
         rows = [[pad_id] * (width - len(p) + prefix) + list(p[prefix:]) for p in prompts]
@@ -154,9 +161,9 @@ class Decoder:
                 input_ids=ids,
                 attention_mask=self.mask,
                 position_ids=positions,
-                past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=keep,
+                **{self._cache_name: self.cache},
             ).logits
 
     def step(self, tokens: Tensor) -> None:
