@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunewright.commands.plan import Sizes, call_range
+from tunewright.commands.plan import call_range
+from tunewright.commands.plan_sizes import Sizes
 from tunewright.models.hardware import Shape
 from tunewright.models.memory_plan import choose, predict_memory
 from tunewright.recipe import Recipe, parse_recipe

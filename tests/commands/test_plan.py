@@ -8,15 +8,19 @@ from dataclasses import replace
 import pytest
 
 from tunewright import console
-from tunewright.commands.plan import Sizes, call_range, count_sizes, provable_effect, stage_work, teacher_work
+from tunewright.commands.plan import call_range, provable_effect, stage_work, teacher_work
+from tunewright.commands.plan_sizes import Sizes, count_sizes
 from tunewright.models.hardware import Shape
 from tunewright.recipe import Recipe
+from tunewright.records import Chunk, SplitEntry
 from tunewright.run_folder import RunFolder
 from tunewright.settings import (
     DocumentSettings,
     ExamSettings,
     JudgeSettings,
     ModelSettings,
+    PreferenceSettings,
+    SplitSettings,
     SynthesisSettings,
     TeacherSettings,
     TrainingSettings,
@@ -111,3 +115,45 @@ def test_own_data_is_counted_without_its_held_out_part(tmp_path, tiny_model):
     assert "25 question(s)" in next(provable_effect(own, run, sizes))
     elsewhere = own.model_copy(update={"model": ModelSettings(base="some/hub-name")})
     assert count_sizes(elsewhere, run).num_tokens == pytest.approx(75 * 7, rel=0.2)  # characters / 4
+
+
+def test_preference_pairs_are_work_of_their_own(tmp_path, tiny_model):
+    chats, pairs = tmp_path / "chats.jsonl", tmp_path / "pairs.jsonl"
+    chats.write_text("".join(f'{{"prompt": "What is {n}?", "completion": "It is {n}."}}\n' for n in range(20)))
+    pairs.write_text('{"prompt": "What is it?", "chosen": "A red pump.", "rejected": "I cannot say that."}\n' * 6)
+    own = Recipe(
+        model=ModelSettings(base=str(tiny_model), quantization="none"),
+        synthesis=SynthesisSettings(data=(str(chats),)),
+        exam=ExamSettings(held_out_share=0.5),
+    )
+    without = count_sizes(own, RunFolder(tmp_path / "run"))
+    assert "pairs" not in stage_work("train", own, RunFolder(tmp_path / "run"), without, SHAPE)[0]
+    own = own.model_copy(update={"preference": PreferenceSettings(data=(str(pairs),), make=("edits",))})
+    sizes = count_sizes(own, RunFolder(tmp_path / "run"))
+    assert (sizes.num_own_pairs, sizes.num_pairs, sizes.num_pair_tokens) == (6, 16, 6 * 12 + 2 * sizes.num_tokens)
+    work, _ = stage_work("pairs", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
+    assert work == "6 of your own and at most 10 made of the samples"
+    work, seconds = stage_work("train", own, RunFolder(tmp_path / "run"), sizes, SHAPE)
+    assert f"16 pairs, {sizes.num_pair_tokens:,} tokens" in work
+    assert seconds > 2 * stage_work("train", own, RunFolder(tmp_path / "run"), without, SHAPE)[1]
+
+
+def test_raw_text_is_counted_by_its_tokens_and_not_by_samples(tmp_path):
+    (tmp_path / "a.md").write_text("A text.")
+    raw = Recipe(
+        documents=DocumentSettings(paths=("a.md",), chunk_tokens=100),
+        split=SplitSettings(exam_share=0),
+        training=TrainingSettings(text_share=1.0, epochs=2),
+        folder=tmp_path,
+    )
+    run = RunFolder.create(tmp_path / "run")
+    work, _ = stage_work("train", raw, run, count_sizes(raw, run), SHAPE)
+    assert work == "1,600 tokens of raw text"  # the guess before it is read: eight chunks
+    run.write_records("split.jsonl", [SplitEntry(document=d, side=d, group=d) for d in ("train", "exam")])
+    chunk = {"title": "", "section": (), "start": 0, "end": 1, "text": "x", "num_tokens": 30}
+    run.write_records("chunks.jsonl", [Chunk(id=d, document=d, **chunk) for d in ("train", "exam")])
+    work, _ = stage_work("train", raw, run, count_sizes(raw, run), SHAPE)
+    assert work == "60 tokens of raw text"
+    half = raw.model_copy(update={"training": TrainingSettings(text_share=0.5, epochs=1)})
+    assert "samples" in (work := stage_work("train", half, run, count_sizes(half, run), SHAPE)[0])
+    assert work.endswith(", 30 tokens of raw text")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.power import TTestPower
 
-from tunewright.commands.plan import count_sizes, provable_effect
+from tunewright.commands.plan import provable_effect
+from tunewright.commands.plan_sizes import count_sizes
 from tunewright.recipe import Recipe
 from tunewright.records import Question, SplitEntry
 from tunewright.run_folder import RunFolder

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tunewright import console, pipeline
 from tunewright.commands.json_documents import PlanDocument, PlannedKey, PlannedMemory, PlannedStage
-from tunewright.curation.chat_formats import read_own_data
-from tunewright.documents.stage import num_sources
+from tunewright.commands.plan_sizes import CHUNKS_PER_DOCUMENT, Sizes, base_folder, count_sizes, questions_by_document
 from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.base_contents import require_base
-from tunewright.models.data_sources import chat_paths, exam_name, exam_path
 from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
 from tunewright.models.memory_plan import Choice, MemoryEstimate, choose, describe_choice, predict_memory, require_room
-from tunewright.models.source import folder_at_hand, model_folder, read_config
+from tunewright.models.source import read_config
 from tunewright.models.student import with_stored_quantization
 from tunewright.recipe import Recipe
-from tunewright.records import Chunk, Document, Question, Sample, SplitEntry
 from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import ANSWERING, EMBEDDED, Arm
-from tunewright.statistics.power import exam_power, question_counts
+from tunewright.statistics.power import exam_power
 from tunewright.synthesis.exam import CALLS_PER_QUESTION
-from tunewright.synthesis.own_exam import read_own_exam
-from tunewright.synthesis.questions import chunks_by_document, ranked_evidence
 from tunewright.synthesis.sentence_questions import SPARE_VIEWS
 from tunewright.synthesis.tasks import tasks_of
 from tunewright.teacher.journal import Spending
@@ -37,10 +31,7 @@ from tunewright.training.packing import num_steps
 # Stated guesses, replaced by what this run's journal and metrics measured as soon as there is something.
 _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
 _TOKENS_PER_CALL = (130, 30)  # prompt, written
-_TOKENS_PER_SAMPLE = 110
-_SAMPLES_TO_COUNT = 1000
 _SENTENCES_PER_CHUNK = 5  # that hold a fact, before the documents are read
-_YIELD = 0.75  # share of the written samples that curation keeps
 _SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the retention suite
 _TIMES = {1: "once", 2: "twice", 4: "four times"}
 _LEVELS = tuple(_TIMES)  # of coverage, whose price the plan shows
@@ -49,20 +40,6 @@ _KEY_STATES = {
     "never": "refused: the key of another service",
 }
 _GPU_FLOPS = 2.5e14  # sustained, one large GPU
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much there is to do."""
-
-    num_train_documents: int
-    num_exam_documents: int
-    num_samples: int
-    num_tokens: int
-    num_questions: int
-    num_chunks: int
-    num_held_out: int = 0  # chats that become exam questions
-    num_sentences: int = 0  # of training documents, that hold a fact; 0: not known yet
 
 
 def show_plan(recipe: Recipe, folder: Path) -> None:
@@ -172,82 +149,13 @@ def stand_ins(number: int, num_tokens: int) -> list[Any]:
     return [Example(f"{index:06d}", (Encoded(ids, ids, ends_supervised=True),)) for index in range(number)]
 
 
-def count_sizes(recipe: Recipe, run: RunFolder) -> Sizes:
-    """Count from the run folder where it knows, else from the files and the recipe."""
-    if run.file(RunFile.SPLIT).exists():
-        sides = [entry.side for entry in run.read_records(RunFile.SPLIT, SplitEntry)]
-        exam = sides.count("exam")
-        train = len(sides) - exam
-    elif run.file(RunFile.DOCUMENTS).exists():
-        total = len(run.read_records(RunFile.DOCUMENTS, Document))
-        exam = round(total * recipe.split.exam_share)
-        train = total - exam
-    else:
-        total = num_sources(recipe) if recipe.documents.paths or not recipe.synthesis.data else 0
-        exam = round(total * recipe.split.exam_share)
-        train = total - exam
-    written = train * recipe.synthesis.samples_per_document
-    built_on = {"refusal": 3, "unanswerable": 1, "premise": 2, "dialogue": 1}  # samples per share of the answered
-    shares = sum(number for task, number in built_on.items() if task in recipe.synthesis.tasks)
-    kept = round(written * _YIELD * (1 + shares * recipe.synthesis.refusal_share)) + recipe.synthesis.general_samples
-    tokens = kept * _TOKENS_PER_SAMPLE
-    held_out = 0
-    if run.file(RunFile.TRAIN).exists():
-        samples = run.read_records(RunFile.TRAIN, Sample)
-        kept, tokens = _trained(samples, recipe)
-    elif recipe.synthesis.data:
-        own, _ = read_own_data(chat_paths(recipe))
-        held_out = round(recipe.exam.held_out_share * len(own))
-        own_kept, own_tokens = _trained(list({sample.id: sample for sample in own}.values()), recipe)
-        left = 1 - held_out / len(own)
-        kept, tokens = kept + round(own_kept * left), tokens + round(own_tokens * left)
-    counts = _questions_by_document(recipe, run)
-    questions = train * recipe.exam.learned_per_document + 2 * exam * recipe.exam.unseen_per_document + held_out
-    questions = questions if counts is None else sum(counts)
-    chunks = len(run.records_if_any(RunFile.CHUNKS, Chunk))
-    own_chunks = round(chunks * train / max(1, train + exam))
-    return Sizes(train, exam, kept, tokens, questions, own_chunks, held_out, _num_sentences(run, recipe))
-
-
-def _num_sentences(run: RunFolder, recipe: Recipe) -> int:
-    """Return the number of sentences of training documents that hold a fact; 0 before documents are read and split."""
-    side = {entry.document for entry in run.records_if_any(RunFile.SPLIT, SplitEntry) if entry.side == "train"}
-    documents = [d for d in run.records_if_any(RunFile.DOCUMENTS, Document) if d.id in side] if side else []
-    chunks = chunks_by_document(run.records_if_any(RunFile.CHUNKS, Chunk)) if documents else {}
-    return sum(len(ranked_evidence(d, chunks.get(d.id, ()), recipe.seed)) for d in documents)
-
-
-def _trained(samples: Sequence[Sample], recipe: Recipe) -> tuple[int, int]:
-    """Return the number of samples that fit into training.max_tokens, and of their tokens.
-
-    The student's tokenizer counts where it is at hand, on some of many samples; else four characters are a token.
-    """
-    some = samples[:: math.ceil(len(samples) / _SAMPLES_TO_COUNT)] if samples else []
-    folder = _base_folder(recipe)
-    if folder is None:
-        sizes = [sum(len(message.content) for message in sample.messages) // 4 for sample in some]
-    else:
-        from tunewright.models.chat_template import encode, load_tokenizer
-
-        tokenizer = load_tokenizer(folder, recipe.model.added_tokens, recipe.training.reasoning == "keep")
-        sizes = [len(encode(tokenizer, sample.messages).input_ids) for sample in some]
-    fitting = [size for size in sizes if size <= recipe.training.max_tokens]
-    scale = len(samples) / max(1, len(some))
-    return round(len(fitting) * scale), round(sum(fitting) * scale)
-
-
 def _shape(recipe: Recipe) -> Shape | None:
     """Return the base model's shape where it is at hand; a plan fetches nothing but the embedded one's config."""
-    folder = _base_folder(recipe)
+    folder = base_folder(recipe)
     try:
         return Shape.of(read_config(folder)) if folder is not None else None
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _base_folder(recipe: Recipe) -> Path | None:
-    """Return the base's folder; None where it is a hub's model."""
-    return model_folder() if recipe.model.base == EMBEDDED else folder_at_hand(recipe.model.base, recipe.folder)
 
 
 def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
@@ -256,17 +164,9 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
     if most:
         return teacher_work(stage, recipe, run, least, most)
     if stage in ("train", "placebo", "seeds") and shape:
-        trained = sizes.num_samples - num_held_out(sizes.num_samples, recipe.training.held_out_share)
-        steps = num_steps(trained, recipe.training.batch_size, recipe.training.epochs)
-        tokens = round(sizes.num_tokens * trained / max(1, sizes.num_samples)) * recipe.training.epochs
-        read = (recipe.teacher_passage_tokens + sizes.num_tokens / max(1, sizes.num_samples)) if recipe.distills else 0
-        teacher = read * trained * recipe.training.epochs / max(1, tokens)  # tokens that it reads per trained token
-        operations = shape.flops_per_token(recipe.training.method == "full", False, teacher) * tokens
-        work = f"{trained:,} samples, {steps} steps, {tokens:,} tokens"
-        work += f", {teacher * tokens:,.0f} read by its teacher" if teacher else ""
+        work, seconds = training_work(recipe, sizes, shape)
         times = recipe.training.seeds - 1 if stage == "seeds" else 1
-        work += f", {times} times" if stage == "seeds" else ""
-        return work, times * operations / _training_flops(recipe)
+        return work + (f", {times} times" if stage == "seeds" else ""), times * seconds
     if stage in ("train", "placebo", "seeds"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
@@ -276,7 +176,40 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
         work = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
         per_answer, per_item = _SECONDS_PER_ANSWER[_device()]
         return work, answers * per_answer + kept * per_item if shape else math.nan
+    if stage == "pairs":
+        made = sizes.num_pairs - sizes.num_own_pairs
+        parts = (f"{sizes.num_own_pairs:,} of your own", f"at most {made:,} made of the samples")
+        answers = bool({"student", "best-of-n"} & set(recipe.preference.make)) * recipe.preference.samples
+        own, more = parts if sizes.num_own_pairs else ("", parts[1])
+        work = " and ".join(filter(None, (own, more if made else "")))
+        return work, 2.0 + answers * sizes.num_samples * _SECONDS_PER_ANSWER[_device()][0]
     return "", 2.0
+
+
+def training_work(recipe: Recipe, sizes: Sizes, shape: Shape) -> tuple[str, float]:
+    """Return what a training takes: samples, raw text and preference pairs, and about how many seconds."""
+    settings, works, operations = recipe.training, list[str](), 0.0
+    samples = sizes.num_samples if settings.text_share < 1 else 0
+    if settings.epochs and (samples or not settings.text_share):
+        trained = samples - num_held_out(samples, settings.held_out_share)
+        steps = num_steps(trained, settings.batch_size, settings.epochs)
+        tokens = round(sizes.num_tokens * trained / max(1, samples)) * settings.epochs
+        read = (recipe.teacher_passage_tokens + sizes.num_tokens / max(1, samples)) if recipe.distills else 0
+        teacher = read * trained * settings.epochs / max(1, tokens)  # tokens that it reads per trained token
+        operations += shape.flops_per_token(settings.method == "full", False, teacher) * tokens
+        works.append(f"{trained:,} samples, {steps} steps, {tokens:,} tokens")
+        if teacher:
+            works.append(f"{teacher * tokens:,.0f} read by its teacher")
+    if settings.epochs and settings.text_share:
+        room = sizes.num_tokens * settings.text_share / (1 - settings.text_share) if samples else math.inf
+        tokens = round(min(sizes.num_text_tokens, room)) * settings.epochs
+        operations += shape.flops_per_token(settings.method == "full", False, 0) * tokens
+        works.append(f"{tokens:,} tokens of raw text")
+    if sizes.num_pairs:  # the reference reads each token once
+        tokens = sizes.num_pair_tokens * recipe.preference.epochs
+        operations += shape.flops_per_token(settings.method == "full", False, 1) * tokens
+        works.append(f"{sizes.num_pairs:,} pairs, {tokens:,} tokens")
+    return ", ".join(works), operations / _training_flops(recipe)
 
 
 def _arms(recipe: Recipe) -> list[Arm]:
@@ -349,7 +282,9 @@ def _sentence_calls(calls: int) -> Callable[[Recipe, Sizes], tuple[int, int]]:
         if not times:
             most = sizes.num_train_documents * recipe.synthesis.samples_per_document
             return sizes.num_train_documents, calls * most
-        sentences = sizes.num_sentences or _SENTENCES_PER_CHUNK * (sizes.num_chunks or 8 * sizes.num_train_documents)
+        sentences = sizes.num_sentences or _SENTENCES_PER_CHUNK * (
+            sizes.num_chunks or CHUNKS_PER_DOCUMENT * sizes.num_train_documents
+        )
         return calls * sentences * times, calls * sentences * (times + SPARE_VIEWS)
 
     return count
@@ -367,7 +302,7 @@ _CALLS_OF_TASK: dict[str, Callable[[Recipe, Sizes], tuple[int, int]]] = {
     "general": lambda recipe, sizes: (recipe.synthesis.general_samples, 2 * recipe.synthesis.general_samples),
     "view": lambda recipe, sizes: (
         sizes.num_train_documents * recipe.synthesis.views,
-        (sizes.num_chunks or 8 * sizes.num_train_documents) * recipe.synthesis.views,
+        (sizes.num_chunks or CHUNKS_PER_DOCUMENT * sizes.num_train_documents) * recipe.synthesis.views,
     ),
 }
 
@@ -397,7 +332,7 @@ def teacher_work(stage: str, recipe: Recipe, run: RunFolder, least: int, most: i
 
 def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[str]:
     """Yield the smallest difference that the exam can prove, as far as it is known how many will be counts."""
-    if (known := _questions_by_document(recipe, run)) is not None:
+    if (known := questions_by_document(recipe, run)) is not None:
         yield exam_power(known)
     else:
         learned = [recipe.exam.learned_per_document] * sizes.num_train_documents
@@ -405,16 +340,6 @@ def provable_effect(recipe: Recipe, run: RunFolder, sizes: Sizes) -> Iterator[st
         held_out = [1] * sizes.num_held_out
         if counts := [size for size in learned + unseen + held_out if size]:
             yield exam_power(counts)
-
-
-def _questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
-    """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
-    if recipe.exam.file:
-        own, _ = read_own_exam(exam_path(recipe), recipe.refusal, {}, {}, recipe.synthesis.columns, exam_name(recipe))
-        return question_counts(question.document for question in own)
-    if run.file(RunFile.EXAM).exists():
-        return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))
-    return None
 
 
 def _dollars(amount: float) -> str:
@@ -483,7 +408,8 @@ def prove_plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     if not examples:
         sizes = count_sizes(recipe, run)
         console.line("there is no training set yet: samples of training.max_tokens stand for it")
-        examples = stand_ins(max(1, sizes.num_samples), recipe.training.max_tokens)
+        rows = -(-sizes.num_text_tokens // recipe.training.max_tokens)
+        examples = stand_ins(max(1, sizes.num_samples, rows), recipe.training.max_tokens)
     session = start_session(run, recipe, tokenizer)
     settings = session.settings(recipe.training.learning_rate, max(1, recipe.training.epochs))
     capacity, why = first_capacity(recipe, session.path, session.device, session.compute)
