@@ -157,3 +157,8 @@ def test_a_korean_sentence_is_as_long_as_its_translation():
     korean = "모든 사람은 생명과 신체의 자유와 안전에 대한 권리를 가진다."
     assert num_words(english) == 12 and num_words(korean) == 12
     assert is_evidence("누구든지 자의적으로 체포, 구금되거나 추방되지 아니한다.")
+
+
+def test_indonesian_that_is_taken_for_malay_is_answered_in_indonesian():
+    text = "Tidak seorang pun boleh diperbudak, dan perbudakan dalam bentuk apapun mesti dilarang."
+    assert language_code(text) == "id"

@@ -17,8 +17,9 @@ ValueKind = Literal["percentage", "year", "decimal", "count", "name", "word"]
 
 BLANK = "____"
 _LETTER = r"(?![\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])\w"  # of a script with spaces: it would belong to the number
-_NUMBER = regex.compile(rf"(?<!{_LETTER}|[.,/–−-])\d+(?:[.,]\d+)*(?!{_LETTER}|[/–−-]|[.,]\d)")
-_PERCENT = re.compile(r"\s?(?:%|٪|percent\b|per cent\b|Prozent\b|por ciento\b|процент)")
+# Korean writes the unit and the particle behind the number: 1948년에.
+_NUMBER = regex.compile(rf"(?<!{_LETTER}|[.,/–−-])\d+(?:[.,]\d+)*(?!(?!\p{{Hangul}}){_LETTER}|[/–−-]|[.,]\d)")
+_PERCENT = re.compile(r"\s?(?:%|٪|percent\b|per cent\b|Prozent\b|por ciento\b|процент|퍼센트)")
 # A number of the statistics around a result ("p < 0.05", "95% CI", "n = 12") is no fact to ask for.
 _BEFORE_STATISTIC = re.compile(
     r"(?:\b(?:p|n|r|t|f|z|d|OR|HR|RR|CI|SD|SE|IQR|alpha|kappa|beta)|[αβκχη]²?)\s?[=<>≤≥:]\s?$|±\s?$", re.I
@@ -38,6 +39,14 @@ _LEAST_CONTEXT = 6
 _CHARACTERS_BEFORE, _CHARACTERS_AFTER = 12, 10  # of scripts without spaces, where a character counts as a word
 # Words that name something: long ones, or runs between the characters that most sentences have.
 _WORD = regex.compile(r"(?<=\s[«„“\"'(]*)[\p{L}\p{M}]{5,}(?=[\s,.;:!?،؛।)»“”\"]|$)")
+# Korean puts particles behind nouns: the stem before one, but of no verb ("받을", "있느냐에"), nor of "민주주의".
+_PARTICLES = "(?<![받있없않했였았었겠같많좋얻찾먹읽믿죽낳높낮놓넣])을|를|에게|에서|(?<!냐)에|으로|(?<!주)의"
+_STEM = regex.compile(rf"(?<!\p{{L}})\p{{Hangul}}{{2,}}?(?=(?:{_PARTICLES})(?:[\s,.;:!?)”\"]|$))")
+_OBJECT, _TO = re.compile(r"^[을를](?=\W|$)"), re.compile(r"^(?:으로|로)(?=\W|$)")
+_HANGUL = regex.compile(r"\p{Hangul}")
+# Vietnamese parts its words into syllables, of which four letters are long.
+_TONES = regex.compile(r"[ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]")
+_SYLLABLE = regex.compile(r"(?<=\s[«„“\"'(]*)[\p{L}\p{M}]{4,}(?=[\s,.;:!?)»“”\"]|$)")
 _RUN = regex.compile(r"(?<!\p{Katakana})\p{Katakana}{3,}(?!\p{Katakana})|(?<!\p{Han})\p{Han}{2,4}(?!\p{Han})")
 _FUNCTION = (
     "的了在和与或及对不是有为以于其之者所而且并由被把从到等中上下都也就"
@@ -54,18 +63,23 @@ class Blank:
         value: as the sentence writes it.
         before: up to ten words before it.
         after: up to eight words after it.
+        is_joined: whether nothing parts the value from what is after it: a unit or a particle in Korean.
     """
 
     kind: ValueKind
     value: str
     before: str
     after: str
+    is_joined: bool = False
 
     @property
     def text(self) -> str:
         """The context with the value blanked out."""
         if is_unspaced(self.before + self.after):
             return f"{self.before}{BLANK}{self.after}".strip("，、；：。 ")
+        if self.is_joined:  # particles that follow the value's last sound are written for both, as Korean exams do
+            after = _TO.sub("(으)로", _OBJECT.sub("을(를)", self.after))
+            return f"{self.before} {BLANK}{after}".strip(" ,;:")
         joined = "" if self.after[:1] in "%,.;:)" else " "
         return f"{self.before} {BLANK}{joined}{self.after}".strip(" ,;:")
 
@@ -84,14 +98,17 @@ def blanks(sentence: str) -> list[Blank]:
 def word_blanks(sentence: str) -> list[Blank]:
     """Return the words of a sentence that name something, for texts that state few values: laws, letters, rules.
 
-    Of scripts with spaces, words of five letters or more, not the first. Of others, runs of two to four characters
-    between those of grammar.
+    Of scripts with spaces, words of five letters or more, not the first; of Korean, nouns before a particle; of
+    Vietnamese, long syllables. Of other scripts, runs of two to four characters between those of grammar.
     """
     if is_unspaced(sentence):
         plain = sentence.translate(dict.fromkeys(map(ord, _FUNCTION), "，"))
         spans = [match.span() for match in _RUN.finditer(plain)]
     else:
-        spans = [match.span() for match in _WORD.finditer(sentence)]
+        is_korean = len(_HANGUL.findall(sentence)) >= len(sentence) / 3
+        is_vietnamese = len(_TONES.findall(sentence)) >= len(sentence.split()) / 4
+        pattern = _STEM if is_korean else _SYLLABLE if is_vietnamese else _WORD
+        spans = [match.span() for match in pattern.finditer(sentence)]
     return _of_spans(sentence, [("word", start, end) for start, end in spans])
 
 
@@ -108,8 +125,10 @@ def _of_spans(sentence: str, spans: Iterable[tuple[ValueKind, int, int]]) -> lis
             before = " ".join(sentence[:start].split()[-_MOST_BEFORE:])
             after = " ".join(sentence[end:].rstrip(".!? ।۔").split()[:_MOST_AFTER])
         enough = len(words(before)) + len(words(after)) >= _LEAST_CONTEXT
-        if enough and not holds_value(f"{before} {after}", value):
-            result.append(Blank(kind, value, before, after))
+        is_joined = bool(_HANGUL.match(sentence, end))
+        is_given = holds_value(f"{before} {after}", value) or is_joined and value in f"{before} {after}"
+        if enough and not is_given:
+            result.append(Blank(kind, value, before, after, is_joined))
     return result
 
 

@@ -116,6 +116,7 @@ _SCRIPTS = (
     ("hi", regex.compile(r"\p{Devanagari}")),
     ("ru", regex.compile(r"\p{Cyrillic}")),
 )
+_READ_AS = {"ms": "id"}  # Indonesian of a few lines is taken for Malay, whose readers understand it
 _LETTER = regex.compile(r"\p{L}")
 
 
@@ -136,7 +137,8 @@ def language_code(text: str) -> str:
         return "en"
     import py3langid
 
-    return str(py3langid.classify(sample)[0])
+    code = str(py3langid.classify(sample)[0])
+    return _READ_AS.get(code, code)
 
 
 def document_languages(texts: Mapping[str, str]) -> dict[str, str]:
