@@ -37,6 +37,17 @@ def test_chats_are_recognized_and_a_part_is_held_out(tmp_path, capsys, name):
     assert "200 chats, recognized" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(("number", "warned"), [(59, True), (60, False)])
+def test_too_few_chats_for_an_exam_are_warned_of(tmp_path, capsys, number, warned):
+    path = write(tmp_path / "chats.jsonl", ROWS[:number])
+    write_recipe([path], tmp_path / "recipe.toml", force=False)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert (f"warning: {number} chat(s): with fewer than about 60" in shown) is warned
+    exam = write(tmp_path / "exam.jsonl", [{"question": "Where is it?", "answer": "In dock 1."}])
+    write_recipe([path], tmp_path / "recipe.toml", force=True, exam=exam)
+    assert "chat(s)" not in capsys.readouterr().err
+
+
 def test_an_exam_takes_the_place_of_held_out_chats(tmp_path):
     system = [{"messages": [{"role": "system", "content": "Be brief."}, *turns(row)]} for row in ROWS]
     exam = tmp_path / "exam.csv"

@@ -83,6 +83,8 @@ def test_near_duplicate_prompts_stay_together_and_a_shared_instruction_is_no_lik
 
 
 def test_what_cannot_be_split_is_an_error():
+    with pytest.raises(DocumentError, match="one chat cannot be both"):
+        held_out([sample(prompt(1), "x")], [""], 0.5, 0.8, seed=0)
     with pytest.raises(DocumentError, match="cannot be split"):
         held_out([sample("one prompt of several words", str(i)) for i in range(9)], [""] * 9, 0.25, 0.8, seed=0)
     long = [s.model_copy(update={"messages": s.messages * 2}) for s in (sample(prompt(i), "x") for i in range(9))]

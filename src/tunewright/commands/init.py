@@ -138,10 +138,10 @@ def write_recipe(
     )
     text = dump_recipe(recipe, notes) if full else dump_recipe(recipe, notes, {*notes, *often})
     write_output(output, header + text, force)
-    _report(output, what, notes, len(files))
+    _report(output, what, notes, len(files), num_chats if chats and not files and not exam else 0)
 
 
-def _report(output: Path, what: Sequence[str], notes: Mapping[str, str], num_files: int) -> None:
+def _report(output: Path, what: Sequence[str], notes: Mapping[str, str], num_files: int, num_chats: int) -> None:
     """Print what was decided and why, and what to type next."""
     console.line(f"wrote {output} for {' and '.join(what)}")
     for key, note in notes.items():
@@ -150,6 +150,11 @@ def _report(output: Path, what: Sequence[str], notes: Mapping[str, str], num_fil
         console.warning(
             f"{num_files} file(s): with fewer than about {_FEW_DOCUMENTS} documents an exam can hardly prove "
             f"anything, and with fewer than {LEAST_DOCUMENTS} it gives no verdict"
+        )
+    if 0 < num_chats < 2 * _LEAST_HELD_OUT:
+        console.warning(
+            f"{num_chats} chat(s): with fewer than about {2 * _LEAST_HELD_OUT}, half of them held out, an exam can "
+            f"hardly prove anything, and with fewer than {2 * LEAST_DOCUMENTS} it gives no verdict"
         )
     console.line(f"next: {command('plan', output)}")
     console.line(f"then: {command('preview', output)}  (what a fine-tune can bring at most, in minutes)")

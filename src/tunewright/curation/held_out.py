@@ -60,6 +60,10 @@ def held_out(
             "an exam question needs a chat of one user turn and one answer; all chats have more turns",
             "bring an exam of your own: exam.file",
         )
+    if len(samples) == 1:
+        raise DocumentError(
+            "one chat cannot be both training and exam", "there is no other", "bring more chats, sixty or so"
+        )
     if len(groups) < 2:
         raise DocumentError(
             f"the {len(samples)} chats cannot be split into training and exam",
