@@ -11,7 +11,7 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from tunewright.records import Answer, Question, Score
-from tunewright.text.choices import chosen_option, option_text
+from tunewright.text.choices import chosen_option, gold_of, likeliest_option, lists_options
 from tunewright.text.languages import ENGLISH, LANGUAGES
 from tunewright.text.normalization import normalize, words
 from tunewright.text.reasoning import is_unfinished_reasoning, strip_reasoning, text_to_score
@@ -121,7 +121,7 @@ def _first_sentence(plain: str) -> str:
     return plain[start:end]
 
 
-METRICS_VERSION = 4
+METRICS_VERSION = 5
 
 FORMAT, LABEL_MATCH, UNPARSABLE = "format", "label_match", "unparsable"
 
@@ -193,11 +193,22 @@ def _label_metrics(question: Question, answer: Answer) -> dict[str, float]:
     if not question.answerable:
         return {}
     if question.options:
-        chosen = chosen_option(answer.text, question.options)
-        right = chosen is not None and option_text(question.options, chosen) == question.gold
+        chosen = chosen_by(question, answer)
+        right = chosen is not None and gold_of(question.question, question.options, chosen) == question.gold
         return {LABEL_MATCH: float(right), UNPARSABLE: float(chosen is None)}
     objects = [fields for gold in question.golds if (fields := read_object(gold))]
     return max((structured(fields, answer) for fields in objects), key=lambda m: m[LABEL_MATCH], default={})
+
+
+def chosen_by(question: Question, answer: Answer) -> int | None:
+    """Return the index of the option that an answer chooses; None where its text names none, or several.
+
+    Where the question lists its options, the answer's text names one, as in a chat. Where it does not, none can be
+    named: the likeliest is chosen.
+    """
+    if answer.option_nlls and not lists_options(question.question, question.options):
+        return likeliest_option(answer.option_nlls, question.options)
+    return chosen_option(answer.text, question.options)
 
 
 def _answer_fields(answer: Answer) -> dict[str, Any] | None:

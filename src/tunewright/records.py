@@ -148,10 +148,11 @@ class Question(Record):
     """One exam question.
 
     ``passage``, if any, is part of the prompt. The right answer to an unanswerable question is to decline; its
-    ``gold`` is the recipe's refusal sentence. ``further_golds`` are as right as ``gold``. A question with ``options``
-    lists them, and its ``gold`` is one of them behind its letter. The ``kind`` of an answerable question decides how an
-    answer is scored: "short" by its value, "choice" by the option, "list" by its items, "free" by shared words, or by
-    fields where the gold is a JSON object. ``document`` is the cluster for the statistics.
+    ``gold`` is the recipe's refusal sentence. ``further_golds`` are as right as ``gold``. Of ``options``, ``gold`` is
+    one: behind its letter where the question lists them, so that an answer can name one; else the likeliest is chosen.
+    The ``kind`` of an answerable question decides how an answer is scored: "short" by its value, "choice" by the
+    option, "list" by its items, "free" by shared words, or by fields where the gold is a JSON object. ``document`` is
+    the cluster for the statistics.
     """
 
     id: str
@@ -181,7 +182,8 @@ class Answer(Record):
     """One arm's answer to one question.
 
     ``gold_nll`` is the negative log-likelihood of the gold answer, in nats per token; ``contrast_nll`` that of the gold
-    answer with one fact changed, None where no fact can be changed. ``finish`` is the finish reason.
+    answer with one fact changed, None where no fact can be changed. ``option_nlls`` holds the nats of each option that
+    the question does not list. ``finish`` is the finish reason.
     """
 
     question: str
@@ -193,6 +195,7 @@ class Answer(Record):
     duration_s: float
     gold_nll: float
     contrast_nll: float | None = None
+    option_nlls: tuple[float, ...] = ()
 
 
 class Score(Record):

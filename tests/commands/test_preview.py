@@ -7,12 +7,15 @@ from support.faulty_server import fake_teacher
 from support.finished_training import own_recipe
 from support.json_output import SCHEMAS
 from support.whole_path import asks, write_recipe
+from tunewright.commands.init import papers_demo
 from tunewright.commands.json_documents import content
 from tunewright.commands.preview import Preview, _of_documents, preview, preview_document, summarize
 from tunewright.evaluation import answering
+from tunewright.models.generation import Output
 from tunewright.recipe import load_recipe, parse_recipe
 from tunewright.records import Answer, Question, Score
 from tunewright.run_folder import RunFolder
+from tunewright.settings import ModelSettings
 
 
 def scores(num=30, documents=10, **by_arm):
@@ -100,3 +103,18 @@ def test_documents_of_another_language_are_asked_in_it(tmp_path, tiny_model):
     preview(recipe, tmp_path / "run")
     asked = _of_documents(RunFolder.open(tmp_path / "run"), recipe)[0]
     assert asked and all(q.question.startswith("Что пропущено") and "Which" not in q.question for q in asked)
+
+
+def test_where_sentences_state_few_values_words_are_asked_after_them(tmp_path, tiny_model, monkeypatch):
+    """Of the demo's abstracts, values alone gave nine questions beside its exam: too few for any advice."""
+    monkeypatch.setattr(answering, "answer_or_halve", lambda model, jobs, *rest: [Output([1], "stop", 1.0, 0.1, None,
+                        tuple(1.0 for _ in job.option_ids)) for job in jobs])  # fmt: skip
+    model = {"base": str(tiny_model), "quantization": "none", "compute": "fp32"}
+    recipe = papers_demo().model_copy(update={"model": ModelSettings(**model)})
+    recipe = recipe.model_copy(update={"retrieval": recipe.retrieval.model_copy(update={"model": ""})})
+    result = preview(recipe, tmp_path / "run")
+    assert result.num_questions == 40 and "Too few" not in result.advice
+    asked, samples = _of_documents(RunFolder.open(tmp_path / "run"), recipe)
+    of_word = ["Which word" in question.question for question in asked]
+    assert of_word == sorted(of_word) and 0 < sum(of_word) < 40  # values come first
+    assert {question.kind for question in asked} == {"short", "choice"} and len(samples) >= 40

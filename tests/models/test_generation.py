@@ -105,6 +105,22 @@ def test_long_jobs_get_smaller_batches():
     assert batches([AnswerJob([0] * 99_999, []), AnswerJob([0], [])], 8) == [[0], [1]]
 
 
+def test_options_are_scored_as_each_alone_and_change_nothing_else(loaded):
+    model, tokenizer = loaded
+    jobs = jobs_for(tokenizer)
+    golds = [list(job.gold_ids) for job in jobs]
+    several = [replace(job, option_ids=golds[: n + 1] if n else []) for n, job in enumerate(jobs)]
+    plain, scored = (answer_batch(model, batch, 8, [2], tokenizer.pad_token_id) for batch in (jobs, several))
+    assert [(o.token_ids, o.finish) for o in scored] == [(o.token_ids, o.finish) for o in plain]
+    for job, output in zip(several, scored, strict=True):
+        alone = [
+            answer_batch(model, [replace(job, gold_ids=ids, option_ids=())], 1, [2], 2)[0].gold_nll * len(ids)
+            for ids in job.option_ids
+        ]
+        assert list(output.option_nlls) == pytest.approx(alone, rel=1e-3)
+    assert [len(output.option_nlls) for output in scored] == [0, *range(2, len(jobs) + 1)]
+
+
 def test_end_ids_hold_the_turn_end(loaded):
     model, tokenizer = loaded
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in end_ids(tokenizer, model)

@@ -20,6 +20,7 @@ from tunewright.run_folder import RunFolder
 from tunewright.studio.jobs import Jobs
 from tunewright.studio.runs import key_of
 from tunewright.studio.verdict_page import differences
+from tunewright.text.choices import listed
 
 KEY = key_of("runs/first")
 PAGE = f"/run/{KEY}"
@@ -143,6 +144,21 @@ def test_the_exam_is_edited_before_training_data_exists_and_sealed_by_the_next_r
     assert own[0].gold == "This one." and own[1].ring == questions[2].ring and own[1].evidence == questions[2].evidence
     assert post(app, f"{PAGE}/go-on", {"until": "exam"}).status == 303
     assert started(folder)[-2:] == ("--until", "exam")
+
+
+def test_a_choice_is_reworded_and_keeps_its_answer_behind_the_letter(app: Any, run: RunFolder, folder: Path) -> None:
+    for name in ("samples.jsonl", "answers.jsonl", "train.jsonl"):
+        run.file(name).unlink(missing_ok=True)
+    (folder / "first.toml").write_text('[documents]\npaths = ["docs"]\n')
+    (folder / "docs").mkdir()
+    options = ("Orrin", "Breda")
+    choice = {"question": listed("Which ship?", options), "options": options, "gold": "B. Breda", "kind": "choice"}
+    first, *others = run.read_records("exam.jsonl", Question)
+    run.write_records("exam.jsonl", [first.model_copy(update=choice), *others])
+    saved = {"old": "Which ship?", "action": "save", "question": "Which ship is it?", "answer": "B. Breda"}
+    assert post(app, f"{PAGE}/exam/0", {**saved, "answer": "Umber"}).status == 400
+    assert post(app, f"{PAGE}/exam/0", saved).status == 303
+    assert json.loads((folder / "first.exam.jsonl").read_text().splitlines()[0])["question"] == "Which ship is it?"
 
 
 def test_a_sealed_exam_is_read_only(app: Any, run: RunFolder, folder: Path) -> None:

@@ -268,6 +268,21 @@ def test_an_exam_with_options_and_several_answers_is_exported_as_it_was_read(tmp
     assert again == questions
 
 
+def test_a_choice_that_lists_no_options_keeps_them_for_the_likelihood_and_survives_the_export(tmp_path):
+    rows = [{**row, "listed": False} for row in MMLU] + [MMLU[0]]
+    hidden = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))[:2]
+    shown = read(tmp_path / "b.jsonl", json.dumps(MMLU[0]))[0]
+    assert [question.question for question in hidden] == [row["question"] for row in MMLU[:2]]
+    assert shown.question.startswith(hidden[0].question + "\n") and shown.options == hidden[0].options
+    assert all(question.gold in question.options for question in hidden) and shown.gold.endswith(f". {hidden[0].gold}")
+    both = [*hidden, shown]
+    assert read(tmp_path / "c.jsonl", "\n".join(map(json.dumps, exam_file_rows(both, [])))) == both
+    assert false_gold(hidden[0], 0) in hidden[0].options and false_gold(hidden[0], 0) != hidden[0].gold
+    assert "listed is 'perhaps', not true or false" in refused(
+        tmp_path / "d.jsonl", json.dumps({**MMLU[0], "listed": "perhaps"})
+    )
+
+
 def test_a_kind_decides_how_an_answer_is_scored_and_survives_the_export(tmp_path):
     rows = [
         {"question": "How many people took part in it?", "answer": "3,440", "kind": "short"},

@@ -37,10 +37,10 @@ def test_a_short_question_has_its_value_as_gold_and_no_run_of_thirteen_words_of_
         assert not ngrams(words(one.question), 13) & ngrams(words(document.text), 13)
 
 
-def test_a_choice_lists_the_value_among_three_of_other_documents_and_is_scored_by_it():
+def test_a_choice_has_three_values_of_other_documents_does_not_list_them_and_the_likeliest_is_scored():
     documents, evidence = corpus()
     writer = RuleWriter(evidence, 0)
-    letters = set()
+    positions = set()
     for document, fact in zip(documents, FACTS, strict=True):
         one = writer.write("choice", document, evidence[document.id][0])
         assert len(one.options) == len(set(one.options)) == 4 and str(fact[1]) in one.options
@@ -48,16 +48,18 @@ def test_a_choice_lists_the_value_among_three_of_other_documents_and_is_scored_b
         question = Question(id="q", ring="learned", document=document.id, question=one.question, gold=one.gold,
                             answerable=True, options=one.options, kind="choice")  # fmt: skip
 
-        def scored(text, question=question):
-            answer = Answer(question="q", arm="base", text=text, finish="stop", num_prompt_tokens=1, num_tokens=1,
-                            duration_s=1, gold_nll=1)  # fmt: skip
-            return score(question, answer, "I cannot say.").primary
+        def scored(chosen, question=question):
+            nats = tuple(len(option) * (1.0 if option == chosen else 1.1) for option in question.options)
+            answer = Answer(question="q", arm="base", text="B", finish="stop", num_prompt_tokens=1, num_tokens=1,
+                            duration_s=1, gold_nll=1, option_nlls=nats)  # fmt: skip
+            return score(question, answer, "I cannot say.")
 
-        assert scored(one.gold[0]) == scored(one.gold) == scored(f"It is {fact[1]}.") == 1
-        wrong = next(option for option in one.options if option != str(fact[1]))
-        assert scored(wrong) == scored("I cannot say.") == 0
-        letters.add(one.gold[0])
-    assert len(letters) > 1  # the right one does not always stand in the same place
+        assert one.gold == str(fact[1]) and not any(holds_value(one.question, option) for option in one.options)
+        wrong = next(option for option in one.options if option != one.gold)
+        assert (scored(one.gold).primary, scored(wrong).primary) == (1, 0)
+        assert scored(wrong).metrics["unparsable"] == scored(wrong).metrics["refusal"] == 0
+        positions.add(one.options.index(one.gold))
+    assert len(positions) > 1  # the right one does not always stand in the same place
 
 
 def test_words_that_stand_around_different_values_in_two_documents_are_not_asked():

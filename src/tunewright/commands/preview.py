@@ -23,8 +23,8 @@ from tunewright.settings import Arm
 from tunewright.statistics.intervals import Interval, mean_interval, number, plain, spread
 from tunewright.statistics.power import LEAST_DOCUMENTS, LEAST_QUESTIONS
 from tunewright.synthesis.questions import chunks_by_document, ranked_evidence
-from tunewright.synthesis.rule_questions import RuleWriter
-from tunewright.text.languages import ENGLISH, document_languages
+from tunewright.synthesis.rule_questions import RuleKind, RuleWriter
+from tunewright.text.languages import document_languages
 
 _MOST_QUESTIONS = 40
 _PROMPTED = (Arm.FEW_SHOT, Arm.SIMILAR_SHOT)
@@ -86,15 +86,17 @@ def _of_documents(run: RunFolder, recipe: Recipe) -> tuple[list[Question], list[
         for d in documents
     }
     languages = document_languages({document.id: document.text for document in documents})
-    other = {identity for identity, code in languages.items() if code != ENGLISH.code}
-    writer = RuleWriter(evidence, recipe.seed + 1, languages, with_words=other)
-    written: list[Question] = []
+    writer = RuleWriter(evidence, recipe.seed + 1, languages, with_words=set(evidence))
+    written: list[tuple[bool, Question]] = []
     for document in documents:
         for index, item in enumerate(evidence[document.id]):
-            draft = writer.write("choice" if index % 3 == 2 else "short", document, item)
+            kind: RuleKind = "choice" if index % 2 else "short"
+            drafts = ((words_too, writer.write(kind, document, item, words_too)) for words_too in (False, True))
+            of_word, draft = next((pair for pair in drafts if pair[1]), (True, None))
             if draft is not None:
-                written.append(draft.beside_the_exam("preview", document.id))
-    ordered = sorted(written, key=lambda question: question.id)
+                written.append((of_word, draft.beside_the_exam("preview", document.id)))
+    # As in the exam, a document's values come before its words.
+    ordered = [question for _, question in sorted(written, key=lambda pair: (pair[0], pair[1].id))]
     questions, rest = ordered[:_MOST_QUESTIONS], ordered[_MOST_QUESTIONS : 3 * _MOST_QUESTIONS]
     if len(rest) < recipe.evaluation.few_shot:  # few documents: two thirds are asked, the others are the examples
         cut = len(ordered) * 2 // 3

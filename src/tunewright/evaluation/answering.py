@@ -12,14 +12,14 @@ from tunewright.errors import RunFolderError, StageError, reading
 from tunewright.evaluation.arms import BASE_AND_TUNED, Passages, Shots, arm_prompts
 from tunewright.evaluation.generation import AnswerBatch, Outputs, answer_again, answer_all, batch_size
 from tunewright.evaluation.retention import RetentionExam
-from tunewright.models.chat_template import IGNORED, answer_text, encode, encode_prompt
+from tunewright.models.chat_template import answer_ids, answer_text, encode_prompt
 from tunewright.models.generation import AnswerJob, answer_or_halve, batches
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.models.student import context_tokens
 from tunewright.recipe import Recipe
 from tunewright.records import Answer, Message, Question, RetentionAnswer, RetentionItem, digest
 from tunewright.run_folder import Journal
-from tunewright.text.choices import option_text
+from tunewright.text.choices import gold_of, lists_options
 from tunewright.text.perturbation import false_versions
 from tunewright.text.reasoning import strip_reasoning
 
@@ -108,10 +108,6 @@ def _keyed_jobs(
     max_new_tokens, context = recipe.evaluation.max_new_tokens, context_tokens(weights.recipe)
     num_shortened = 0
 
-    def answer_ids(prompt: Sequence[Message], skip: int, text: str) -> list[int]:
-        conversation = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
-        return [label for label in conversation.labels[skip:] if label != IGNORED]
-
     def job(question: Question) -> AnswerJob:
         nonlocal num_shortened
         changed = false_gold(question, recipe.seed)
@@ -119,16 +115,19 @@ def _keyed_jobs(
             prompt_ids = encode_prompt(tokenizer, prompt)
             if len(prompt_ids) + max_new_tokens > context:
                 continue
-            gold = answer_ids(prompt, len(prompt_ids), question.gold)
-            contrast = answer_ids(prompt, len(prompt_ids), changed) if changed else []
-            if len(prompt_ids) + max(len(gold), len(contrast)) <= context:
+            ids = partial(answer_ids, tokenizer, prompt, len(prompt_ids))
+            gold = ids(question.gold, with_end=True)
+            contrast = ids(changed, with_end=True) if changed else []
+            options = [ids(option, with_end=False) for option in options_to_score(question)]
+            if len(prompt_ids) + max(map(len, (gold, contrast, *options))) <= context:
                 num_shortened += number > 0
-                return AnswerJob(prompt_ids, gold, contrast_ids=contrast)
+                return AnswerJob(prompt_ids, gold, contrast_ids=contrast, option_ids=options)
         raise _does_not_fit(question, arm, len(prompt_ids), max_new_tokens, context)
 
     def key(job: AnswerJob) -> str:
         contrast = [list(job.contrast_ids)] if job.contrast_ids else []
-        return digest(weights.identity, max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast)
+        options = [[list(ids) for ids in job.option_ids]] if job.option_ids else []
+        return digest(weights.identity, max_new_tokens, list(job.prompt_ids), list(job.gold_ids), *contrast, *options)
 
     jobs = [(key(job), job) for job in map(job, questions)]
     if num_shortened:
@@ -148,13 +147,18 @@ def _does_not_fit(question: Question, arm: str, num_tokens: int, max_new_tokens:
     )
 
 
+def options_to_score(question: Question) -> tuple[str, ...]:
+    """Return the options whose likelihood chooses: those that the question does not list, so that none can be named."""
+    return () if lists_options(question.question, question.options) else question.options
+
+
 def false_gold(question: Question, seed: int) -> str | None:
     """Return the gold answer with one number or word changed, or another option; None where that is not possible."""
     if not question.answerable:
         return None
-    if question.options:  # the next option, behind its letter
-        listed = [option_text(question.options, index) for index in range(len(question.options))]
-        return listed[(listed.index(question.gold) + 1) % len(listed)]
+    if question.options:  # the next option
+        golds = [gold_of(question.question, question.options, index) for index in range(len(question.options))]
+        return golds[(golds.index(question.gold) + 1) % len(golds)]
     quote = question.evidence.quote if question.evidence else ""
     source = f"{question.gold}\n{quote}\n{question.passage or ''}"
     return next(false_versions(question.gold, source, seed), None)
@@ -186,6 +190,7 @@ def _outputs(tokenizer: Any, limit: int, jobs: Sequence[AnswerJob], model: Any, 
             "duration_s": round(output.duration_s, 4),
             "gold_nll": output.gold_nll,
             "contrast_nll": output.contrast_nll,
+            **({"option_nlls": output.option_nlls} if job.option_ids else {}),
         }
         for job, output in zip(jobs, answer_or_halve(model, jobs, limit, ends, tokenizer.pad_token_id), strict=True)
     ]

@@ -51,8 +51,8 @@ def require_finite(outputs: Iterable[dict[str, Any]]) -> None:
     Raises:
         StageError: one is not finite; nothing of its batch is journaled.
     """
-    values = (output.get(name) for output in outputs for name in ("gold_nll", "contrast_nll", "nll"))
-    flat = (number for value in values for number in (value if isinstance(value, list) else [value]))
+    values = (output.get(name) for output in outputs for name in ("gold_nll", "contrast_nll", "option_nlls", "nll"))
+    flat = (number for value in values for number in (value if isinstance(value, list | tuple) else [value]))
     if not all(number is None or math.isfinite(number) for number in flat):
         raise StageError(
             "the likelihood of an answer is not a finite number",

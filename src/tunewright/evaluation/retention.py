@@ -22,13 +22,14 @@ from tunewright.errors import UserError
 from tunewright.evaluation.generation import AnswerBatch, Outputs, batch_size
 from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
-from tunewright.models.chat_template import IGNORED, answer_text, encode, encode_prompt
+from tunewright.models.chat_template import answer_ids, answer_text, encode_prompt
 from tunewright.models.generation import AnswerJob, Decoder, answer_or_halve
 from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import ModelPool, ModelWeights
 from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import difference_interval, paired, sign_flip
+from tunewright.text.choices import likeliest_option
 from tunewright.text.reasoning import text_to_score
 from tunewright.text.sentences import sentences
 
@@ -264,12 +265,8 @@ def item_tokens(item: RetentionItem, tokenizer: Any) -> ItemTokens:
     question = (Message(role="user", content=item.text),)
     prompt_ids = encode_prompt(tokenizer, question)
 
-    def option_ids(text: str) -> tuple[int, ...]:
-        conversation = encode(tokenizer, (*question, Message(role="assistant", content=text)))
-        ids = [label for label in conversation.labels[len(prompt_ids) :] if label != IGNORED]
-        return tuple(ids[:-1] if conversation.ends_supervised else ids)  # the option alone, not the end of the turn
-
-    return ItemTokens(item, tuple(prompt_ids), tuple(option_ids(option) for option in item.options))
+    options = tuple(tuple(answer_ids(tokenizer, question, len(prompt_ids), text, False)) for text in item.options)
+    return ItemTokens(item, tuple(prompt_ids), options)
 
 
 def _in_batches(items: Sequence[ItemTokens], size: int) -> Iterator[list[ItemTokens]]:
@@ -316,7 +313,6 @@ def retention_answer(item: RetentionItem, arm: str, output: Mapping[str, Any]) -
     elif item.kind == "passage":
         value = nll[0] / max(1, output["num_tokens"][0])
     else:
-        per_character = [nats / len(option) for nats, option in zip(nll, item.options, strict=True)]
-        chosen = per_character.index(min(per_character))
+        chosen = likeliest_option(nll, item.options)
         value, text = float(chosen == item.right), item.options[chosen]
     return RetentionAnswer(item=item.id, arm=arm, kind=item.kind, topic=item.topic, value=value, text=text, nll=nll)

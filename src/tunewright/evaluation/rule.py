@@ -55,7 +55,8 @@ _OF_FORM: dict[str, str] = {
     Arm.PLACEBO: "the same training on the same prompts, with their answers shuffled within each task",
 }
 _PRIMARY = (
-    "by the kind of question: label match (JSON gold, options), 1 for the right value (short), F1 over items (list), "
+    "by the kind of question: label match (JSON gold, listed options), 1 where the right option is the "
+    "likeliest per character (options that are not listed), 1 for the right value (short), F1 over items (list), "
     "token-F1 (free) if answered; 1 for declining the unanswerable; else 0"
 )
 

@@ -369,6 +369,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], last
     return Encoded(ids, labels, bool(ended) and all(ended))
 
 
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], num_prompt_tokens: int, text: str, with_end: bool
+) -> list[int]:
+    """Return the tokens of a text as the answer to a prompt of so many tokens; ``with_end``: and of the turn's end."""
+    conversation = encode(tokenizer, (*prompt, Message(role="assistant", content=text)))
+    ids = [label for label in conversation.labels[num_prompt_tokens:] if label != IGNORED]
+    return ids[:-1] if conversation.ends_supervised and not with_end else ids
+
+
 def encode_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[Encoded, ...]:
     """Tokenize a conversation as one sequence, or as one for each trained turn.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from tunewright.models.chat_template import visible_text
@@ -30,12 +31,14 @@ class AnswerJob:
         gold_ids: the gold answer's tokens, with its end token.
         seed: of the drawn tokens.
         contrast_ids: tokens of a false answer to score beside the gold answer; empty without one.
+        option_ids: tokens of each option to score, without an end token; empty without any.
     """
 
     prompt_ids: Sequence[int]
     gold_ids: Sequence[int]
     seed: int = 0
     contrast_ids: Sequence[int] = ()
+    option_ids: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Output:
         gold_nll: negative log-likelihood of the gold answer in nats per token; 0 without a gold answer.
         duration_s: the job's share of its batch's time.
         contrast_nll: as ``gold_nll``, of the false answer; None without one.
+        option_nlls: negative log-likelihood of each option in nats, over all of its tokens.
     """
 
     token_ids: list[int]
@@ -66,6 +70,7 @@ class Output:
     gold_nll: float
     duration_s: float
     contrast_nll: float | None = None
+    option_nlls: tuple[float, ...] = ()
 
 
 _PROMPT_TOKENS, _GOLD_TOKENS = 512, 64  # of a usual job: a batch has no more in all than ``batch_size`` of these
@@ -82,7 +87,7 @@ def batches(jobs: Sequence[AnswerJob], batch_size: int) -> list[list[int]]:
     longest_gold = 0
     for number in order:
         job = jobs[number]
-        num_gold = max(len(job.gold_ids), len(job.contrast_ids))
+        num_gold = max(map(len, (job.gold_ids, job.contrast_ids, *job.option_ids)))
         num_rows, longest_gold = len(planned[-1]) + 1 if planned else 0, max(longest_gold, num_gold)
         fits = planned and (
             num_rows <= batch_size
@@ -255,6 +260,15 @@ def draw_tokens(logits: Tensor, chances: Tensor, sample: Sampling) -> Tensor:
     return tokens.gather(-1, rank.clamp(max=tokens.shape[-1] - 1))[:, 0]
 
 
+def _score_options(decoder: Decoder, jobs: Sequence[AnswerJob]) -> list[tuple[float, ...]]:
+    """Return the nats of each job's options; the first options of all jobs are scored together, then the others."""
+    columns = list(zip_longest(*(job.option_ids for job in jobs), fillvalue=()))
+    means = [decoder.score(column) for column in columns]
+    return [
+        tuple(means[index][row] * len(ids) for index, ids in enumerate(job.option_ids)) for row, job in enumerate(jobs)
+    ]
+
+
 def answer_batch(
     model: PreTrainedModel,
     jobs: Sequence[AnswerJob],
@@ -280,6 +294,7 @@ def answer_batch(
         decoder = Decoder(model, [job.prompt_ids for job in jobs], pad_id)
         losses = decoder.score([job.gold_ids for job in jobs])
         contrasts = decoder.score([job.contrast_ids for job in jobs])
+        options = _score_options(decoder, jobs)
         texts: list[list[int]] = [[] for _ in jobs]
         done = [False] * len(jobs)
         rows = list(range(len(jobs)))
@@ -304,8 +319,8 @@ def answer_batch(
             decoder.step(tokens)
     share = (time.monotonic() - start) / len(jobs)
     return [
-        Output(text, "stop" if end else "length", loss, share, contrast if job.contrast_ids else None)
-        for job, text, end, loss, contrast in zip(jobs, texts, done, losses, contrasts, strict=True)
+        Output(text, "stop" if end else "length", loss, share, contrast if job.contrast_ids else None, nats)
+        for job, text, end, loss, contrast, nats in zip(jobs, texts, done, losses, contrasts, options, strict=True)
     ]
 
 

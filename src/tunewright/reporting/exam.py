@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunewright.records import Document, Question, RetentionItem
-from tunewright.text.choices import SEVERAL, question_alone
+from tunewright.text.choices import SEVERAL, lists_options, option_text, question_alone
 
 _NUM_SHOWN = 10
 
@@ -51,12 +51,14 @@ def exam_file_rows(questions: Sequence[Question], documents: Sequence[Document])
     named: dict[str, str] = {name: d.id for d in documents for name in (d.title, d.source, d.id)}
     source = {d.id: d.source for d in documents if d.source and named[d.source] == d.id}
     with_options = any(question.options for question in questions)
+    with_hidden = any(map(_hides_options, questions))
     with_kinds = any(question.kind != "free" for question in questions)
     return [
         {
             "question": question_alone(question.question, question.options),
-            "answer": list(question.golds) if question.further_golds or SEVERAL in question.gold else question.gold,
+            "answer": _answer(question),
             **({"options": list(question.options)} if with_options else {}),
+            **({"listed": not _hides_options(question)} if with_hidden else {}),
             "answerable": question.answerable,
             **({"kind": question.kind} if with_kinds else {}),
             "ring": question.ring,
@@ -66,6 +68,17 @@ def exam_file_rows(questions: Sequence[Question], documents: Sequence[Document])
         }
         for question in questions
     ]
+
+
+def _hides_options(question: Question) -> bool:
+    return bool(question.options) and not lists_options(question.question, question.options)
+
+
+def _answer(question: Question) -> str | list[str]:
+    """Return the right answers as a row gives them: of a choice, the right option behind its letter."""
+    if _hides_options(question):
+        return option_text(question.options, question.options.index(question.gold))
+    return list(question.golds) if question.further_golds or SEVERAL in question.gold else question.gold
 
 
 def retention_rows(items: Sequence[RetentionItem]) -> list[list[str]]:

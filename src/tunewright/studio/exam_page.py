@@ -20,6 +20,7 @@ from tunewright.studio.jobs import devices
 from tunewright.studio.runs import KnownRun, json_of, regular_file, stamp
 from tunewright.studio.sample_index import json_lines
 from tunewright.studio.web import Studio, page, redirect, text_of
+from tunewright.text.choices import option_text
 
 _PAGE = 20
 _AFTER = (RunFile.SAMPLES, RunFile.TRAIN, RunFile.ADAPTER, RunFile.ANSWERS)  # the first of them ends the editing
@@ -113,7 +114,9 @@ def edit(studio: Studio, request: Request, form: FormData) -> Response:
         if not question or not answer:
             raise UserError("a question needs a text and a right answer", "", "drop it instead")
         changed = {"question": question} | ({} if isinstance(rows[number]["answer"], list) else {"answer": answer})
-        if "answer" in changed and rows[number].get("options") and answer not in rows[number]["options"]:
+        options = rows[number].get("options") or []
+        names = [*options, *(option_text(options, index) for index in range(len(options)))]
+        if "answer" in changed and options and answer not in names:
             raise UserError("the right answer is none of the options", answer, "write one of the options")
         evidence = {} if answer == str(rows[number]["answer"]) else {"evidence": ""}  # it showed the old answer
         rows[number] = {**rows[number], **changed, **evidence}

@@ -12,7 +12,7 @@ from tunewright.models.data_sources import renamed
 from tunewright.records import Document, Question, QuestionKind, Rejection, Ring, Span, digest
 from tunewright.synthesis.context import EXAM_STAGE
 from tunewright.text.choice_rows import RowFault, answer_of, first_index, options_of, right_option, sound, texts_of
-from tunewright.text.choices import listed, option_text
+from tunewright.text.choices import gold_of, listed
 from tunewright.text.rows import Row, file_rows, folded, listed_faults
 
 REPEATED, CONTRADICTED = "repeated question", "repeated question with another answer"
@@ -122,6 +122,14 @@ def _text(row: Mapping[str, Any], *keys: str) -> str:
     return ""
 
 
+def _boolean(row: Mapping[str, Any], key: str) -> bool:
+    """Return whether a row says true under a key; true where it says nothing."""
+    value = _BOOLEANS.get((_text(row, key) or "true").lower())
+    if value is None:
+        raise RowFault(f"{key} is {_text(row, key)!r}, not true or false")
+    return value
+
+
 def _golds(row: Mapping[str, Any], answerable: bool, refusal: str) -> list[str]:
     value = answer_of(row)
     given = list(dict.fromkeys(texts_of(value, "answer"))) if value is not None else []
@@ -141,13 +149,11 @@ def _question(row: Row, sources: _Sources) -> Question:
     question = _text(content, *_QUESTION)
     if not question:
         raise RowFault("question is missing or empty")
-    answerable = _BOOLEANS.get((_text(content, "answerable") or "true").lower())
-    if answerable is None:
-        raise RowFault(f"answerable is {_text(content, 'answerable')!r}, not true or false")
+    answerable = _boolean(content, "answerable")
     options, labels = options_of(content) if answerable else ([], [])
     if options:
-        golds = [option_text(options, right_option(content, options, labels, sources.first_index))]
-        question = listed(question, options)
+        question = listed(question, options) if _boolean(content, "listed") else question
+        golds = [gold_of(question, options, right_option(content, options, labels, sources.first_index))]
     else:
         golds = _golds(content, answerable, sources.refusal)
     return _record(content, question, golds, answerable, options, sources)

@@ -12,7 +12,6 @@ from typing import Literal
 from tunewright.records import Document, Question, digest
 from tunewright.synthesis.questions import EvidenceSentence, short_title
 from tunewright.text.blanks import Blank, ValueKind, blanks, word_blanks
-from tunewright.text.choices import listed, option_text
 from tunewright.text.languages import ENGLISH, LANGUAGES
 from tunewright.text.normalization import normalize
 from tunewright.text.values import holds_value, value_distance
@@ -32,7 +31,10 @@ _MOST_COMPARED = 2000  # values: a corpus has hundreds of thousands
 
 @dataclass(frozen=True)
 class RuleQuestion:
-    """A question with its right answer; ``options`` of a choice, the right one among them."""
+    """A question with its right answer; ``options`` of a choice, the right one among them, are not listed in it.
+
+    A small model that knows the value does not name its letter (docs/adr/0042-choices-by-likelihood.md).
+    """
 
     kind: RuleKind
     question: str
@@ -99,8 +101,7 @@ class RuleWriter:
                 return RuleQuestion(kind, question, blank.value, evidence)
             options = self._options(blank, document.id)
             if options:
-                gold = option_text(options, options.index(blank.value))
-                return RuleQuestion(kind, listed(question, options), gold, evidence, options)
+                return RuleQuestion(kind, question, blank.value, evidence, options)
         return None
 
     def _blanks(self, document: str, sentence: str) -> list[Blank]:

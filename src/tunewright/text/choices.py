@@ -1,4 +1,4 @@
-"""Questions whose answer is one of several options: how they are shown, and which option a text chooses."""
+"""Questions whose answer is one of several options: how they are shown, and which option is chosen."""
 
 from __future__ import annotations
 
@@ -27,9 +27,30 @@ def listed(question: str, options: Sequence[str]) -> str:
     return "\n".join([question, "", *(option_text(options, index) for index in range(len(options)))])
 
 
+def lists_options(question: str, options: Sequence[str]) -> bool:
+    """Return whether a question shows its options, as ``listed`` does, so that an answer can name one."""
+    return bool(options) and question.endswith(listed("", options))
+
+
 def question_alone(question: str, options: Sequence[str]) -> str:
     """Return the question without the options that ``listed`` put below it."""
     return question.removesuffix(listed("", options)) if options else question
+
+
+def gold_of(question: str, options: Sequence[str], index: int) -> str:
+    """Return an option as the answer to a question: behind its letter where the question lists it so."""
+    return option_text(options, index) if lists_options(question, options) else options[index]
+
+
+def likeliest_option(nats: Sequence[float], options: Sequence[str]) -> int:
+    """Return the index of the option with the highest log-likelihood per character, "acc_norm" of lm-eval.
+
+    Args:
+        nats: the negative log-likelihood of each option's text as the answer to the question alone.
+        options: their texts.
+    """
+    per_character = [total / len(option) for total, option in zip(nats, options, strict=True)]
+    return per_character.index(min(per_character))
 
 
 def chosen_option(text: str, options: Sequence[str]) -> int | None:
