@@ -7,7 +7,7 @@ from tunewright.curation.deduplication import (
     _Buckets,
     _Parts,
     _StoredParts,
-    answered_prompts,
+    contradicted_prompts,
     hashed,
     prompt_key,
     signed_words,
@@ -108,8 +108,8 @@ def test_a_refused_prompt_that_is_answered_elsewhere_is_known():
     recipe = Recipe()
     refused = sample("r", QUESTION, recipe.refusal, system="Be brief.")
     other = sample("o", "Who?", recipe.refusal)
-    answered = answered_prompts([refused, FIRST, other], recipe.refusal)
-    assert prompt_key(refused) in answered and prompt_key(other) not in answered
+    contradicted = contradicted_prompts([refused, FIRST, other], recipe.refusal)
+    assert prompt_key(refused) in contradicted and prompt_key(other) not in contradicted
 
 
 def test_chained_buckets_hold_what_a_dictionary_of_lists_holds():

@@ -9,6 +9,7 @@ from support.tiny import make_tokenizer
 from support.word_vectors import WORDS, vectors
 from tunewright.curation import deduplication
 from tunewright.curation.deduplication import embedding_duplicates, meaning_tokens, near_pairs, setting, sif_vectors
+from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.errors import ModelError
 from tunewright.models.tensors import read_token_vectors
 from tunewright.records import Message, Sample
@@ -156,7 +157,7 @@ def test_vectors_in_a_file_and_in_blocks_are_those_in_memory(monkeypatch):
     pairs = list(near_pairs(whole, groups, 0.97))
     monkeypatch.setattr(deduplication, "_BLOCK", 50)
     monkeypatch.setattr(deduplication, "_MOST_IN_MEMORY", 0)
-    rows = sif_vectors(deduplication.ComputedTexts(texts.__getitem__, len(texts)), vectors())
+    rows = sif_vectors(ComputedTexts(texts.__getitem__, len(texts)), vectors())
     assert isinstance(rows, np.memmap)
     assert np.allclose(rows, whole, atol=1e-6)
     assert pairs and list(near_pairs(rows, groups, 0.97)) == pairs

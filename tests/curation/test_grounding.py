@@ -183,7 +183,10 @@ def test_own_data_and_refusals_are_no_claims():
 
 def test_a_sample_that_declines_must_not_show_the_answer():
     question = "How many adults in Keri had an ulcer?"
-    answered = answered_quotes([sample("answer-first", question, ULCER)], Recipe().refusal)
+    refused = sample("refusal", question, Recipe().refusal)
+    answers = [sample("answer-first", question, ULCER), sample("answer-first", "Who asks this?", ULCER)]
+    answered = answered_quotes([*answers, refused], Recipe().refusal)
+    assert list(answered.values()) == [(ULCER,)]
     for task in ("refusal", "unanswerable"):
         shown = sample(
             task, question_prompt(question, [PASSAGE.replace("In Keri", "in  keri")]), Recipe().refusal, None
@@ -193,4 +196,4 @@ def test_a_sample_that_declines_must_not_show_the_answer():
         assert RULES["decline"](hidden, sources(answered=answered)) is None
         assert RULES["decline"](shown, sources()) is None
     assert RULES["decline"](sample("own", question, Recipe().refusal, None), sources(answered=answered)) is None
-    assert answered_quotes([sample("refusal", question, Recipe().refusal)], Recipe().refusal) == {}
+    assert answered_quotes([refused], Recipe().refusal) == {}

@@ -45,6 +45,7 @@ _ROLE_TOKEN = re.compile(
     r"<\|im_start\|>[ \t]*(\w+)|<\|start_header_id\|>(\w+)<\|end_header_id\|>|<\|(system|user|assistant)\|>"
     r"|###[ \t]*(Human|User|Assistant|System):"
 )
+_HALF_PAIR = re.compile("[\ud800-\udfff]")  # of two surrogates
 _END_TOKEN = re.compile(r"</s>|<\|(?:im_end|end|eot_id|endoftext|end_of_text|begin_of_text)\|>|^\s*<s>")
 
 
@@ -72,7 +73,7 @@ def _text(value: object) -> str:
         value = "".join(str(part.get("text", "")) for part in value)
     if not isinstance(value, str):
         raise Malformed("a turn is not text", f"it is {type(value).__name__}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if _HALF_PAIR.search(value):
         raise Malformed("a turn is not text", "it holds half a surrogate pair")
     return value.strip()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
@@ -27,10 +28,10 @@ class Leak(NamedTuple):
 
 
 def questions_of(sample: Sample) -> list[str]:
-    """Return the question of each user turn; of the user's own data, the whole turns too."""
+    """Return the question of each user turn, each once; of the user's own data, the whole turns too."""
     turns = [message.content for message in sample.messages if message.role == "user"]
     questions = [split_prompt(turn)[1] for turn in turns]
-    return [*questions, *turns] if sample.task == OWN else questions
+    return list(dict.fromkeys([*questions, *turns] if sample.task == OWN else questions))
 
 
 def covered_share(question: Sequence[str], shared: set[tuple[str, ...]], size: int) -> float:
@@ -94,6 +95,7 @@ class Leaks:
             for question in reversed(self._questions)
             if question.question not in self._instructions
         }
+        self._near = lru_cache(maxsize=1000)(self._similar_in_length)
         self._question_grams: dict[tuple[str, ...], set[int]] = defaultdict(set)
         self._unseen_grams: dict[tuple[str, ...], str] = {}
         self._long_grams: dict[tuple[str, ...], str] = {}
@@ -150,10 +152,18 @@ class Leaks:
             if covered_share(self._words[number], grams, self._size) >= _COVERED_SHARE:
                 return self._questions[number].id
         # token_sort_ratio, with the sorting done once
-        match = process.extractOne(
-            " ".join(sorted(tokens)), self._sorted, scorer=fuzz.ratio, score_cutoff=_SAME_QUESTION
-        )
+        ordered = " ".join(sorted(tokens))
+        match = process.extractOne(ordered, self._near(len(ordered)), scorer=fuzz.ratio, score_cutoff=_SAME_QUESTION)
         return self._questions[match[2]].id if match else None
+
+    def _similar_in_length(self, length: int) -> dict[int, str]:
+        """Return the exam questions that a text of this length can be as similar to: the others differ by too much."""
+        least = _SAME_QUESTION / (200 - _SAME_QUESTION)  # of the longer text; the ratio is 200 * common / both lengths
+        return {
+            number: text
+            for number, text in enumerate(self._sorted)
+            if min(length, len(text)) >= (least - 1e-9) * max(length, len(text))
+        }
 
 
 _ALIKE = 95.0  # of 100: evidence that a sample repeats up to a few letters

@@ -10,14 +10,15 @@ import re
 import tempfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasketch import MinHashLSH
 
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
+from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.models.tensors import Matrix, TokenVectors
 from tunewright.records import Sample, digest
@@ -45,11 +46,11 @@ def prompt_key(sample: Sample) -> str:
 
 def hashed(text: str) -> Hashes:
     """Return the CRC-32 of a text's shingles: a tenth of their memory; two collide with chance 2**-32."""
-    pairs = [
+    pairs = {
         zlib.crc32(" ".join(pair).encode("utf-8", "surrogatepass"))
         for pair in shingles(signed_words(text), _SHINGLE_WORDS)
-    ]
-    return np.unique(np.array(pairs, dtype=np.uint32))
+    }
+    return np.array(sorted(pairs), dtype=np.uint32)
 
 
 _hashed_context = lru_cache(maxsize=10_000)(hashed)  # a passage is shown by many samples
@@ -124,18 +125,25 @@ class _Buckets:
         self._numbers.extend([number] * len(keys))
 
     def _grow(self) -> None:
-        """Double the slots, and chain all entries again: each to the one before it in its slot."""
+        """Double the slots, and chain all entries again: each to the one before it in its slot.
+
+        Part by part of the slots: to sort all entries at once would take as much memory as they do.
+        """
         num_slots = 2 * len(self._heads)
-        slots = (np.frombuffer(self._keys, dtype=np.uint64) & np.uint64(num_slots - 1)).astype(np.uint32)
-        order = np.argsort(slots, kind="stable").astype(np.int32)
-        ordered = slots[order]
-        is_same = ordered[1:] == ordered[:-1]
-        following = np.full(len(order), -1, dtype=np.int32)
-        following[order[1:][is_same]] = order[:-1][is_same]
+        slots = np.frombuffer(self._keys, dtype=np.uint64).astype(np.uint32) & np.uint32(num_slots - 1)
+        following = np.full(len(slots), -1, dtype=np.int32)
         heads = np.full(num_slots, -1, dtype=np.int32)
-        is_last = np.append(~is_same, True)
-        heads[ordered[is_last]] = order[is_last]
-        self._next, self._heads = array("i", following.tobytes()), array("i", heads.tobytes())
+        for start in range(0, num_slots, part := max(num_slots // 16, 1 << 16)):
+            order = np.flatnonzero((slots >= start) & (slots < start + part))
+            order = order[np.argsort(slots[order], kind="stable")]
+            ordered = slots[order]
+            is_same = ordered[1:] == ordered[:-1]
+            following[order[1:][is_same]] = order[:-1][is_same]
+            is_last = np.append(~is_same, True)[: len(order)]
+            heads[ordered[is_last]] = order[is_last]
+        self._next, self._heads = array("i"), array("i")
+        self._next.frombytes(memoryview(following).cast("B"))
+        self._heads.frombytes(memoryview(heads).cast("B"))
 
 
 class _StoredParts:
@@ -143,7 +151,7 @@ class _StoredParts:
 
     def __init__(self) -> None:
         self._hashes = array("I")
-        self._spans = array("Q")  # (start, end) of each part of each sample
+        self._spans = array("I")  # (start, end) of each part of each sample
         self._shared: dict[bytes, int] = {}  # start by the digest of a context or a boilerplate
 
     def add(self, parts: _Parts) -> None:
@@ -223,9 +231,10 @@ class Duplicates:
     def __init__(self, threshold: float, boilerplate: Boilerplate = NO_BOILERPLATE) -> None:
         self._threshold = threshold
         self._boilerplate = boilerplate
-        self._exact: dict[bytes, str] = {}
-        self._seen: list[str] = []
         self._parts = _StoredParts()
+        # Of each kept sample: the identifier, and the second half of its exact key, of which the first is a bucket.
+        self._identifiers, self._ends = bytearray(), array("Q", [0])
+        self._exact, self._halves = _Buckets(), array("Q")
 
     @cached_property
     def _index(self) -> _Bands:
@@ -237,9 +246,10 @@ class Duplicates:
         Args:
             sample: the next sample, in the order that decides which one is first.
         """
-        key = bytes.fromhex(prompt_key(sample) + digest(normalize(sample.answer)))
-        if key in self._exact:
-            return "exact duplicate", self._exact[key]
+        half, other_half = int(prompt_key(sample), 16), int(digest(normalize(sample.answer)), 16)
+        for number in self._exact.numbers([half]):
+            if self._halves[number] == other_half:
+                return "exact duplicate", self._identifier(number)
         parts = _parts(sample, self._boilerplate)
         first = sample.messages[0]
         keys = self._index.keys(parts.exchange, normalize(first.content) if first.role == "system" else "")
@@ -247,18 +257,28 @@ class Duplicates:
         for number in candidates:
             other = self._parts.parts(number)
             if all(_alike(mine, its) >= self._threshold for mine, its in zip(parts, other, strict=True)):
-                return "near duplicate", self._seen[number]
-        self._exact[key] = sample.id
+                return "near duplicate", self._identifier(number)
+        self._exact.add(len(self._halves), [half])
         if len(candidates) < _CROWD:
-            self._index.insert(len(self._seen), keys)
-            self._seen.append(sample.id)
-            self._parts.add(parts)
+            self._index.insert(len(self._halves), keys)
+        self._halves.append(other_half)
+        self._identifiers += sample.id.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._identifiers))
+        self._parts.add(parts)
         return None
 
+    def _identifier(self, number: int) -> str:
+        return self._identifiers[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogatepass")
 
-def answered_prompts(samples: Iterable[Sample], refusal: str) -> set[str]:
-    """Return the keys of the prompts that some sample answers: refusing the same prompt contradicts it."""
-    return {prompt_key(sample) for sample in samples if not teaches_refusal(sample, refusal)}
+
+def contradicted_prompts(samples: Sequence[Sample], refusal: str) -> set[str]:
+    """Return the keys of the prompts that one sample refuses and another answers."""
+    refused = {prompt_key(sample) for sample in samples if teaches_refusal(sample, refusal)}
+    if not refused:
+        return set()
+    return {
+        key for sample in samples if (key := prompt_key(sample)) in refused and not teaches_refusal(sample, refusal)
+    }
 
 
 _SMOOTHING = 1e-3  # a of SIF, as its authors have it
@@ -284,23 +304,6 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _CAPITAL = re.compile(r"\b\w*[A-Z]\w*")
 
 
-class ComputedTexts(Sequence[str]):
-    """Texts of samples that are computed where they are used: a million of them take no memory."""
-
-    def __init__(self, text_of: Callable[[int], str], num_texts: int) -> None:
-        self._text_of, self._numbers = text_of, range(num_texts)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        return self._text_of(self._numbers[at]) if isinstance(at, int) else list(map(self._text_of, self._numbers[at]))
-
-
 def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
     """Return a unit vector per text: smooth inverse frequency, the common direction removed.
 
@@ -316,18 +319,24 @@ def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
     if not len(texts):
         return np.empty((0, vectors.table.shape[1]), dtype=np.float32)
     blocks = range(0, len(texts), _BLOCK)
-    tokens, lengths = zip(*(_block_tokens(texts[start : start + _BLOCK], vectors) for start in blocks), strict=True)
     counts = np.zeros(len(vectors.table), dtype=np.int64)
-    for block in tokens:
-        counts += np.bincount(block, minlength=len(counts))
-    weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, sum(map(len, tokens))))).astype(np.float32)
     means = _matrix(len(texts), vectors.table.shape[1])
-    for start, flat, num_tokens in zip(blocks, tokens, lengths, strict=True):
-        pointers = np.concatenate([[0], np.cumsum(num_tokens)])
-        bags = csr_matrix((weight[flat], flat, pointers), shape=(len(num_tokens), len(vectors.table)))
-        piece = bags @ vectors.table
-        means[start : start + _BLOCK] = piece / np.maximum(num_tokens, 1)[:, None].astype(np.float32)
-        release_rows(means)
+    with tempfile.SpooledTemporaryFile(_MOST_IN_MEMORY) as file:  # the tokens: a weight depends on all of them
+        lengths = []
+        for start in blocks:
+            flat, num_tokens = _block_tokens(texts[start : start + _BLOCK], vectors)
+            counts += np.bincount(flat, minlength=len(counts))
+            file.write(flat.tobytes())
+            lengths.append(num_tokens)
+        weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, counts.sum()))).astype(np.float32)
+        file.seek(0)
+        for start, num_tokens in zip(blocks, lengths, strict=True):
+            flat = np.frombuffer(file.read(int(num_tokens.sum()) * flat.itemsize), dtype=flat.dtype)
+            pointers = np.concatenate([[0], np.cumsum(num_tokens)])
+            bags = csr_matrix((weight[flat], flat, pointers), shape=(len(num_tokens), len(vectors.table)))
+            piece = bags @ vectors.table
+            means[start : start + _BLOCK] = piece / np.maximum(num_tokens, 1)[:, None].astype(np.float32)
+            release_rows(means)
     common = _common_direction(means)
     for start in blocks:
         piece = means[start : start + _BLOCK]
@@ -458,7 +467,8 @@ def embedding_duplicates(
     they teach.
     """
     settings: dict[str, int] = {}
-    groups = [settings.setdefault(setting(sample, boilerplate), len(settings)) for sample in samples]
+    groups = array("I", (settings.setdefault(setting(sample, boilerplate), len(settings)) for sample in samples))
+    settings.clear()
     texts = ComputedTexts(lambda index: exchange(samples[index], boilerplate), len(samples))
     rows = sif_vectors(texts, vectors)
     repeated: dict[int, int] = {}

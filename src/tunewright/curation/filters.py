@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from tunewright import console
 from tunewright.curation import privacy, teacher_checks
 from tunewright.curation.boilerplate import Boilerplate
 from tunewright.curation.decontamination import Leaks, instructions
-from tunewright.curation.deduplication import Duplicates, answered_prompts, embedding_duplicates, prompt_key
+from tunewright.curation.deduplication import Duplicates, contradicted_prompts, embedding_duplicates, prompt_key
 from tunewright.curation.edits import OVERRIDABLE
 from tunewright.curation.packed_samples import Selection
 from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, teaches_refusal
@@ -54,6 +54,7 @@ class Drop(NamedTuple):
 
 
 FilterResult = Sample | Drop  # the sample, unchanged or corrected, or why it is dropped
+Judge = Callable[[Sample], FilterResult]
 
 
 class SampleFilter(NamedTuple):
@@ -61,12 +62,12 @@ class SampleFilter(NamedTuple):
 
     Attributes:
         name: of the filter.
-        each: returns the result for the next sample.
+        each: returns, for one pass, what judges the next sample; what it has gathered goes with the pass.
         together: returns why samples are dropped, by their number.
     """
 
     name: str
-    each: Callable[[Sample], FilterResult] | None = None
+    each: Callable[[], Judge] | None = None
     together: Callable[[Sequence[Sample]], Mapping[int, Drop]] | None = None
 
 
@@ -83,7 +84,7 @@ class Filtered:
 def _own_rules(sources: SampleSources) -> list[SampleFilter]:
     """Return the filters of sample_rules.RULES; "evidence" also corrects its offsets."""
 
-    def judge(name: str) -> Callable[[Sample], FilterResult]:
+    def judge(name: str) -> Judge:
         rule = RULES[name]
 
         def verdict(sample: Sample) -> FilterResult:
@@ -94,10 +95,10 @@ def _own_rules(sources: SampleSources) -> list[SampleFilter]:
 
         return verdict
 
-    return [SampleFilter(name, judge(name)) for name in RULES]
+    return [SampleFilter(name, partial(judge, name)) for name in RULES]
 
 
-def _personal(how: str) -> Callable[[Sample], FilterResult]:
+def _personal(how: str) -> Judge:
     def verdict(sample: Sample) -> FilterResult:
         kinds = privacy.kinds(sample)
         if not kinds:
@@ -114,18 +115,23 @@ def _addressed(sample: Sample) -> FilterResult:
 
 def _duplicates(samples: Sequence[Sample], sources: SampleSources, boilerplate: Boilerplate) -> list[SampleFilter]:
     """Return the filters for contradicting refusals, and for exact and near duplicates."""
-    duplicates = Duplicates(sources.recipe.curation.near_duplicate, boilerplate)
-    answered = answered_prompts(samples, sources.recipe.refusal)
+    contradicted = contradicted_prompts(samples, sources.recipe.refusal)
 
     def contradicts(sample: Sample) -> FilterResult:
-        refused = teaches_refusal(sample, sources.recipe.refusal) and prompt_key(sample) in answered
-        return Drop("refuses what another sample answers") if refused else sample
+        refused = contradicted and teaches_refusal(sample, sources.recipe.refusal)
+        is_answered = refused and prompt_key(sample) in contradicted
+        return Drop("refuses what another sample answers") if is_answered else sample
 
-    def repeats(sample: Sample) -> FilterResult:
-        repetition = duplicates.find(sample)
-        return Drop(repetition[0], f"repeats {repetition[1]}") if repetition else sample
+    def indexed() -> Judge:
+        duplicates = Duplicates(sources.recipe.curation.near_duplicate, boilerplate)
 
-    return [SampleFilter("contradiction", contradicts), SampleFilter("duplicates", repeats)]
+        def repeats(sample: Sample) -> FilterResult:
+            repetition = duplicates.find(sample)
+            return Drop(repetition[0], f"repeats {repetition[1]}") if repetition else sample
+
+        return repeats
+
+    return [SampleFilter("contradiction", lambda: contradicts), SampleFilter("duplicates", indexed)]
 
 
 def _same_in_meaning(vectors: TokenVectors, threshold: float, boilerplate: Boilerplate) -> SampleFilter:
@@ -137,13 +143,16 @@ def _same_in_meaning(vectors: TokenVectors, threshold: float, boilerplate: Boile
 
 
 def _decontamination(exam: Sequence[Question], sources: SampleSources, boilerplate: Boilerplate) -> SampleFilter:
-    leaks = Leaks(exam, sources.recipe.curation.ngram, boilerplate)
+    def indexed() -> Judge:
+        leaks = Leaks(exam, sources.recipe.curation.ngram, boilerplate)
 
-    def leaked(sample: Sample) -> FilterResult:
-        leak = leaks.find(sample)
-        return Drop(leak.reason, f"exam question {leak.question}", is_leak=True) if leak else sample
+        def leaked(sample: Sample) -> FilterResult:
+            leak = leaks.find(sample)
+            return Drop(leak.reason, f"exam question {leak.question}", is_leak=True) if leak else sample
 
-    return SampleFilter("decontamination", leaked)
+        return leaked
+
+    return SampleFilter("decontamination", indexed)
 
 
 def _exam_in_other_words(
@@ -194,8 +203,8 @@ def rules_for(
     recipe, how = sources.recipe, sources.recipe.curation.privacy
     rules = _own_rules(sources)
     if how != "keep":
-        rules.append(SampleFilter("privacy", _personal(how)))
-    rules.append(SampleFilter("injection", _addressed))
+        rules.append(SampleFilter("privacy", lambda: _personal(how)))
+    rules.append(SampleFilter("injection", lambda: _addressed))
     rules += _duplicates(samples, sources, boilerplate)
     if vectors and recipe.curation.embedding_duplicate:
         rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate, boilerplate))
@@ -240,14 +249,15 @@ class _Sieve:
     def singly(self, samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Selection:
         """Return the samples that pass all of these filters; each sample meets them one after the other."""
         numbers, changed = array("I"), dict[int, Sample]()
+        judges = [(rule.name, rule.each()) for rule in rules if rule.each]
         for number, original in enumerate(samples):
             sample: Sample | None = original
-            for rule in rules:
-                assert rule.each is not None and sample is not None
-                verdict = rule.each(sample)
+            for name, judge in judges:
+                assert sample is not None
+                verdict = judge(sample)
                 if isinstance(verdict, Sample):
                     sample = verdict
-                elif self.drops(rule.name, sample, verdict):
+                elif self.drops(name, sample, verdict):
                     sample = None
                     break
             if sample is not None:

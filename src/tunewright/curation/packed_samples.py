@@ -1,23 +1,37 @@
-"""Samples in little memory: packed as JSON one after another, and selections of them by number."""
+"""Samples in little memory: packed as JSON one after another, selections of them by number, and texts of them."""
 
 from __future__ import annotations
 
+import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 from tunewright.records import Sample
 
+_MOST_IN_MEMORY = 32 * 2**20  # bytes
+_PIECE = 2**16  # bytes: what is read at once, since samples are mostly read in order
+
 
 class PackedSamples(Sequence[Sample]):
-    """Samples as JSON in one stretch of bytes, decoded where they are read: a million take a fifth of the memory."""
+    """Samples as JSON one after another, decoded where they are read; many lie in a file and take no memory."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
-        self._content = bytearray()
+        self._file = tempfile.SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115  closed with its last reference
         self._ends = array("Q", [0])
         for sample in samples:
-            self._content += sample.model_dump_json(exclude_defaults=True).encode()
-            self._ends.append(len(self._content))
+            content = sample.model_dump_json(exclude_defaults=True).encode()
+            self._file.write(content)
+            self._ends.append(self._ends[-1] + len(content))
+        self._start, self._piece = 0, b""
+
+    def _content(self, number: int) -> bytes:
+        """Return the JSON of a sample: from the piece that was read last, if that holds it."""
+        start, end = self._ends[number], self._ends[number + 1]
+        if not self._start <= start <= end <= self._start + len(self._piece):
+            self._file.seek(start)
+            self._start, self._piece = start, self._file.read(max(end - start, _PIECE))
+        return self._piece[start - self._start : end - self._start]
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -33,7 +47,7 @@ class PackedSamples(Sequence[Sample]):
         if isinstance(at, slice):
             return Selection(self, range(len(self))[at])
         number = range(len(self))[at]
-        return Sample.model_validate_json(bytes(self._content[self._ends[number] : self._ends[number + 1]]))
+        return Sample.model_validate_json(self._content(number))
 
 
 class Selection(Sequence[Sample]):
@@ -82,3 +96,20 @@ class Selection(Sequence[Sample]):
         if isinstance(at, slice):
             return Selection(self, range(len(self))[at])
         return self._sample(self._numbers[at])
+
+
+class ComputedTexts(Sequence[str]):
+    """Texts of samples that are computed where they are used: a million of them take no memory."""
+
+    def __init__(self, text_of: Callable[[int], str], num_texts: int) -> None:
+        self._text_of, self._numbers = text_of, range(num_texts)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        return self._text_of(self._numbers[at]) if isinstance(at, int) else list(map(self._text_of, self._numbers[at]))

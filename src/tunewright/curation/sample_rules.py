@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -180,13 +180,26 @@ def decline_fault(sample: Sample, sources: SampleSources) -> str | None:
     return "declines although its passage answers" if any(normalize(quote) in shown for quote in quotes) else None
 
 
-def answered_quotes(samples: Iterable[Sample], refusal: str) -> dict[str, tuple[str, ...]]:
-    """Return the evidence of the answered samples, by normalized question, for ``SampleSources.answered``."""
+def answered_quotes(samples: Sequence[Sample], refusal: str) -> dict[str, tuple[str, ...]]:
+    """Return the evidence of the answered samples, by normalized question, for ``SampleSources.answered``.
+
+    Only of the questions that other samples decline: no rule needs the others, which may be a million.
+    """
+    declined = {
+        _question_key(sample)
+        for sample in samples
+        if sample.task not in UNGROUNDED and teaches_refusal(sample, refusal)
+    }
     quotes: dict[str, list[str]] = defaultdict(list)
-    for sample in samples:
-        if sample.evidence and sample.evidence.quote.strip() and not teaches_refusal(sample, refusal):
-            quotes[normalize(split_prompt(sample.question)[1])].append(sample.evidence.quote)
+    for sample in samples if declined else ():
+        question, quote = _question_key(sample), sample.evidence.quote if sample.evidence else ""
+        if question in declined and quote.strip() and not teaches_refusal(sample, refusal):
+            quotes[question].append(quote)
     return {question: tuple(dict.fromkeys(own)) for question, own in quotes.items()}
+
+
+def _question_key(sample: Sample) -> str:
+    return normalize(split_prompt(sample.question)[1])
 
 
 SampleRule = Callable[[Sample, SampleSources], str | None]

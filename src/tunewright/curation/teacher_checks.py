@@ -12,8 +12,9 @@ import numpy as np
 
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.decontamination import questions_of
-from tunewright.curation.deduplication import ComputedTexts, release_rows, sif_vectors
+from tunewright.curation.deduplication import release_rows, sif_vectors
 from tunewright.curation.grounding import NEGATORS, Claim, stems
+from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.sample_rules import SampleSources, claims_of
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import VIEW, Message, Question, Rejection, Sample
@@ -206,10 +207,11 @@ class QuestionSimilarity:
         self._samples = samples
         owners, turns = array("I"), array("I")  # of each question: its sample, and its number in it
         for index, sample in enumerate(samples):
-            num_questions = len(dict.fromkeys(questions_of(sample)))
+            num_questions = len(questions_of(sample))
             owners.extend([index] * num_questions)
             turns.extend(range(num_questions))
-        self._owners, self._turns = np.array(owners, dtype=np.int64), turns
+        self._owners, self._turns = owners, turns
+        self._questions: tuple[int, list[str]] = -1, []  # of the sample that was read last
         num = len(owners)
 
         def text(number: int) -> str:
@@ -220,8 +222,10 @@ class QuestionSimilarity:
 
     def _text(self, number: int) -> str:
         """Return a training question; a million of them would fill the memory."""
-        questions = dict.fromkeys(questions_of(self._samples[int(self._owners[number])]))
-        return list(questions)[self._turns[number]]
+        owner = self._owners[number]
+        if self._questions[0] != owner:
+            self._questions = owner, questions_of(self._samples[owner])
+        return self._questions[1][self._turns[number]]
 
     def _pieces(self) -> Any:
         for start in range(0, len(self._training), _PIECE):
@@ -235,7 +239,7 @@ class QuestionSimilarity:
             best = cosines.argmax(axis=1)
             top = cosines[np.arange(len(best)), best]
             for at in np.flatnonzero(top >= SAME):
-                owner = int(self._owners[start + at])
+                owner = self._owners[start + at]
                 matches.setdefault(owner, NearQuestion(owner, int(best[at]), float(top[at]), self._text(start + at)))
         return matches
 
@@ -248,7 +252,7 @@ class QuestionSimilarity:
                 for at in np.argsort(-column, kind="stable")[:_NEAREST]:
                     if column[at] > -2:
                         turn = start + int(at)
-                        owner = int(self._owners[turn])
+                        owner = self._owners[turn]
                         near[number].append(NearQuestion(owner, number, float(column[at]), self._text(turn)))
         chosen = [pair for pairs in near for pair in sorted(pairs, key=lambda pair: -pair.cosine)[:_NEAREST]]
         return list({(pair.text, pair.question): pair for pair in chosen}.values())
