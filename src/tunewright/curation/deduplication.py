@@ -142,8 +142,8 @@ class _Buckets:
             is_last = np.append(~is_same, True)[: len(order)]
             heads[ordered[is_last]] = order[is_last]
         self._next, self._heads = array("i"), array("i")
-        self._next.frombytes(memoryview(following).cast("B"))
-        self._heads.frombytes(memoryview(heads).cast("B"))
+        self._next.frombytes(following.data.cast("B"))
+        self._heads.frombytes(heads.data.cast("B"))
 
 
 class _StoredParts:
