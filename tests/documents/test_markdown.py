@@ -72,6 +72,21 @@ def test_long_words_are_no_images(tmp_path: Path) -> None:
     assert not document.left_out
 
 
+def test_escapes_and_tags_are_what_they_show(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(
+        "1986\\. A year of \\$5 and a\\_b, \\# no heading, `a\\_b <b>`, $x\\_1 = 5$ and \\(y\\_2\\).\n\n\\# Nor this.\n\n"
+        "Bold <b>4</b>, <s>20</s> 15<br>next, a < b > c, \\<i>.\n\n<table>\n<tr><td rowspan=2>North</td><td>14</td></tr>\n"
+        "<tr><td>15</td></tr></table>\n\n    indented \\_ &lt;"
+    )
+    (document,) = READERS[".md"](path)
+    assert isinstance(document, ReadDocument)
+    assert document.text == (
+        "1986. A year of $5 and a_b, # no heading, `a\\_b <b>`, $x\\_1 = 5$ and \\(y\\_2\\).\n\n# Nor this.\n\n"
+        "Bold 4, ~~20~~ 15\nnext, a < b > c, <i>.\n\nNorth | 14\n\nNorth | 15\n\n    indented \\_ &lt;"
+    )
+
+
 def test_entities_are_characters_outside_of_code(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_text(

@@ -36,6 +36,25 @@ def test_a_message_that_is_a_page_alone(tmp_path: Path) -> None:
     assert read(tmp_path, "a.eml", message("", page).as_bytes()).text == "The pier.\n\nBrig | 4.70"
 
 
+def test_a_message_inside_of_a_message_has_its_own_heading(tmp_path: Path) -> None:
+    outer = message("The price is now 15 crowns.", subject="New offer")
+    outer.add_attachment(message("The old price was 20 crowns.", subject="Old offer"))
+    (tmp_path / "a.eml").write_bytes(outer.as_bytes())
+    (document,) = READERS[".eml"](tmp_path / "a.eml")
+    assert isinstance(document, ReadDocument)
+    assert document.text == (
+        "The price is now 15 crowns.\n\nAttached message: subject: Old offer; from: Ada <ada@elm.example>; "
+        "date: Mon, 03 May 2021 09:14:00 +0000\n\nThe old price was 20 crowns."
+    )
+
+
+def test_a_plain_form_that_only_points_to_the_page_is_not_chosen(tmp_path: Path) -> None:
+    page = "<p>The toll of the pier is 75 crowns for each ship of more than ten tons.</p>"
+    (tmp_path / "a.eml").write_bytes(message("View in a browser.", page).as_bytes())
+    (document,) = READERS[".eml"](tmp_path / "a.eml")
+    assert isinstance(document, ReadDocument) and document.text.startswith("The toll of the pier is 75 crowns")
+
+
 @pytest.mark.parametrize("declared", ["windows-1251", "us-ascii", "nonsense", "utf-8"])
 def test_a_message_whatever_encoding_it_declares(tmp_path: Path, declared: str) -> None:
     text = "Портовый сбор составляет триста крон в день. Капитан платит утром."
@@ -65,6 +84,17 @@ def test_a_notebook(tmp_path: Path) -> None:
         "The pier\n\nIt is **40 m** long.\n\n```\n# length\nprint(40)\n```\n\n```\n40\n```\n\nLoads\n\nNone."
     )
     assert [part.detail for part in document.left_out] == ["1 figure(s)"]
+
+
+def test_results_of_a_notebook_in_markdown_formulas_and_pages(tmp_path: Path) -> None:
+    outputs = [{"data": {kind: text}} for kind, text in (
+        ("text/markdown", "Mean: **17**"), ("text/latex", "$x = 5$"), ("text/html", "<table><tr><td>Brig<td>4.70</table>"),
+    )]  # fmt: skip
+    cells = [{"cell_type": "code", "source": "show()", "outputs": outputs}]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"nbformat": 4, "cells": cells}))
+    (document,) = READERS[".ipynb"](tmp_path / "a.ipynb")
+    assert isinstance(document, ReadDocument)
+    assert document.text.endswith("Mean: **17**\n\n$x = 5$\n\n```\nBrig | 4.70\n```")
 
 
 def test_json_as_lines_and_rows(tmp_path: Path) -> None:
@@ -107,6 +137,23 @@ def test_commands_that_a_latex_source_defines_and_units_are_text(tmp_path: Path)
     assert [(part.part, part.detail) for part in document.left_out] == [("included files", "other")]
 
 
+def test_latex_that_no_reader_of_the_page_sees_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tex"
+    path.write_text(
+        r"\begin{document}\iffalse Never 3 \ifnum1>0 x\fi\else Shown 4.\fi{} \iftrue Yes 5.\else No 6.\fi{} $a \iff b$ "
+        r"\begin{comment}Hidden 7\end{comment}\setlength{\x}{5pt}\setcounter{page}{9}\rule{1pt}{2pt}\footnotemark[3]"
+        r"\includegraphics[width=.5\textwidth]{a.png}\parbox{5cm}{All text} of 3\nicefrac{1}{2} \EUR{12} \pm 5. "
+        r"\caption[short 8]{Catch 2021}\begin{itemize}\item[a)] One\end{itemize}"
+        "\\begin{tabular}{ll}\\multirow{2}{*}{North} & 14 \\\\ & 15 \\\\ \\multicolumn{2}{c}{Total 29} \\\\\\end{tabular}"
+        r"\end{document}"
+    )
+    (document,) = READERS[".tex"](path)
+    assert isinstance(document, ReadDocument)
+    assert " ".join(document.text.split()) == (
+        r"Shown 4. Yes 5. $a \iff b$ All text of 3 1/2 €12 ±5. Catch 2021 - a) One North | 14 North | 15 Total 29"
+    )
+
+
 def test_macros_that_grow_without_end_are_left(tmp_path: Path) -> None:
     path = tmp_path / "a.tex"
     path.write_text(
@@ -120,6 +167,16 @@ def test_rich_text(tmp_path: Path) -> None:
     assert read(tmp_path, "a.rtf", RTF).text == "The pier is 40 m long.\nFee: € 12 р.\nShip | Fee\nBrig | 90"
     (refused,) = read_all(tmp_path, "b.rtf", b"no rich text")
     assert isinstance(refused, Failure)
+
+
+def test_rich_text_without_what_is_hidden_and_with_its_notes(tmp_path: Path) -> None:
+    (tmp_path / "a.rtf").write_bytes(
+        rb"{\rtf1\ansi Toll 75{\v secret 99}{\deleted old 3} crowns{\footnote See 2020.} a|b. \v gone 5\v0 Kept.\par"
+        rb"\trowd\cellx1\cellx2\pard\intbl North\par Bay\cell 14\cell\row\pard End.}"
+    )
+    (document,) = READERS[".rtf"](tmp_path / "a.rtf")
+    assert isinstance(document, ReadDocument)
+    assert document.text == "Toll 75 crowns (See 2020.) a|b. Kept.\nNorth Bay | 14\nEnd."
 
 
 def test_source_code_keeps_its_lines(tmp_path: Path) -> None:

@@ -119,3 +119,23 @@ def test_a_cell_over_several_rows_is_in_each(tmp_path: Path) -> None:
         "Malmby | 75 | 3,275",
     ]
     assert text.split("\n\n") == rows
+
+
+def test_fields_of_a_form_show_their_values(tmp_path: Path) -> None:
+    page = (
+        "<p>Amount <input value='4,750.20'> paid <input type=checkbox checked> in <select><option>May<option selected>June"
+        "</select> by <textarea>Ada Olsen</textarea><input type=hidden value=777><input type=password value=pw>"
+        "<meter value=6>6 of 10</meter><video>No video 5</video>.</p>"
+    )
+    assert read(tmp_path, page).text == "Amount 4,750.20 paid ☑ in June by Ada Olsen ."
+
+
+def test_sidebars_are_left_out_and_counted(tmp_path: Path) -> None:
+    frames = "".join(
+        f"<div class='{name}'>Other {n}</div>" for n, name in enumerate(("sidebar", "share-buttons", "related-posts"))
+    )
+    document = read(
+        tmp_path, f"<main><p>The toll is 75 crowns.</p></main>{frames}<div class='shares'>12 shares of the pier.</div>"
+    )
+    assert document.text == "The toll is 75 crowns.\n\n12 shares of the pier."
+    assert [(part.part, part.detail) for part in document.left_out] == [("sidebar", "Other 0 / Other 1 / Other 2")]

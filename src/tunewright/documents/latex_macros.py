@@ -12,6 +12,7 @@ _DEFINITION = re.compile(
 )
 _MOST_PASSES = 5  # a macro may use others
 _MOST_GROWTH = 4  # of the text, by all macros
+_TEST = re.compile(r"\\(if(?!f\b|thenelse\b)[a-zA-Z]*|else|fi)(?![a-zA-Z])[ \t]*\n?")
 _GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _OPTIONS = r"\s*(?:\[[^\]\n]*\])?\s*"
 _RANGE = re.compile(rf"\\(?:SIrange|qtyrange){_OPTIONS}{_GROUP}\s*{_GROUP}\s*{_GROUP}")
@@ -76,6 +77,30 @@ def _expanded(text: str, use: re.Pattern[str], macros: dict[str, tuple[int, str 
         pieces += [text[at : match.start()], body]
         length += len(pieces[-2]) + len(body)
         at = end
+    return "".join(pieces) + text[at:]
+
+
+def without_unshown(text: str) -> str:
+    r"""Return a source without what is in ``\iffalse ... \fi``, or after the ``\else`` of ``\iftrue``."""
+    pieces, at = [], 0
+    open_tests: list[str] = []
+    hidden_since: tuple[int, int] | None = None  # depth and start of what is not shown
+    for match in _TEST.finditer(text):
+        word = match[1]
+        depth = len(open_tests)
+        if word not in ("else", "fi"):
+            open_tests.append(word)
+            if word == "iffalse" and hidden_since is None:
+                hidden_since = (depth + 1, match.start())
+        elif open_tests:
+            is_own = hidden_since is not None and hidden_since[0] == depth
+            if hidden_since is not None and is_own:
+                pieces.append(text[at : hidden_since[1]])
+                at, hidden_since = match.end(), None
+            elif word == "else" and open_tests[-1] == "iftrue" and hidden_since is None:
+                hidden_since = (depth, match.start())
+            if word == "fi":
+                open_tests.pop()
     return "".join(pieces) + text[at:]
 
 

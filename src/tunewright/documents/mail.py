@@ -91,10 +91,13 @@ def _bodies(message: EmailMessage) -> Iterator[tuple[str, DecodedText | Failure]
         parts = [part for part in message.iter_parts() if isinstance(part, EmailMessage)] if _is_list(message) else []
         if message.get_content_subtype() == "alternative":
             kinds = {part.get_content_type(): part for part in reversed(parts)}
-            chosen = kinds.get("text/plain") or kinds.get("text/html")
+            plain, page = kinds.get("text/plain"), kinds.get("text/html")
+            chosen = page if plain is None or page is not None and _is_stub(plain, page) else plain
             if chosen is not None and _payload(chosen).strip():
                 yield from _bodies(chosen)
                 return
+        if message.get_content_type() == "message/rfc822":
+            yield "plain", DecodedText(_attached(parts[0]) if parts else "")
         for part in parts:
             yield from _bodies(part)
         return
@@ -105,6 +108,21 @@ def _bodies(message: EmailMessage) -> Iterator[tuple[str, DecodedText | Failure]
         yield "", Failure(part=f"attachment {(file or kind)[:80]}", reason="attachment", detail=detail)
     else:
         yield kind.rpartition("/")[2], _decoded(message)
+
+
+def _is_stub(plain: EmailMessage, page: EmailMessage) -> bool:
+    """Return whether a plain form says less than half of the page: "please view this in a browser"."""
+    decoded = [_decoded(part) for part in (plain, page)]
+    if any(isinstance(item, Failure) for item in decoded):
+        return False
+    text, markup = (item.text for item in decoded if isinstance(item, DecodedText))
+    return len(text.split()) < 0.5 * len(read_page(markup, "").text.split())
+
+
+def _attached(message: EmailMessage) -> str:
+    """Return the line above the text of a message that is attached: what it says is not said by the outer message."""
+    headers = {name: _header(message, name) for name in ("subject", "from", "date")}
+    return "Attached message: " + "; ".join(f"{name}: {value}" for name, value in headers.items() if value)
 
 
 def _is_list(message: EmailMessage) -> bool:

@@ -19,13 +19,27 @@ from tunewright.documents.markup import (
     in_encoding,
     raised,
     single_line,
+    struck,
     without_base64,
 )
+from tunewright.documents.web import read_page
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
 _KEY = re.compile(r"([\w-]+)[ \t]*:(?:[ \t]+(.*))?$")
-_RAISED = re.compile(r"<sup>([^<>\n]{1,20})</sup>")
+_RAISED = re.compile(r"(?i)<sup>([^<>\n]{1,20})</sup>")
+_STRUCK = re.compile(r"(?i)<(?:s|del|strike)>([^<>\n]{1,500})</(?:s|del|strike)>")
+_TAG = re.compile(
+    r"(?i)(?<!\\)</?(?:a|abbr|b|big|center|details|div|em|font|i|ins|kbd|mark|p|q|section|small|span|strong|sub|summary|sup|tt|u)"
+    r"(?:\s[^<>]{0,500})?/?>"
+)
+_HTML_TABLE = re.compile(r"(?is)<table\b(?:(?!<table\b).)*?</table>")
+# Inline code, formulas, and lines of indented code.
+_LITERAL = re.compile(
+    r"(`[^`\n]*`|(?<![\\$])\$\$[^$]+\$\$|(?<![\\$])\$(?![\s$])[^$\n]*(?<![\s\\])\$(?![0-9])|\\\([^\n]*?\\\)"
+    r"|^(?: {4}|\t).*$)",
+    re.MULTILINE,
+)
 _IMAGE = re.compile(r"!\[([^\]\n]*)\]\(\s*\)")  # whose data was left out
 
 
@@ -38,7 +52,7 @@ def read_markdown(path: Path) -> ReadItems:
     metadata = {key: single_line(value) for key, value in metadata.items()}
     title = metadata.pop("title", "")
     text, left_out = without_base64(text)
-    blocks = markdown_blocks(without_comments(_shown(_IMAGE.sub(r"\1", text))))
+    blocks = markdown_blocks(without_comments(_IMAGE.sub(r"\1", text)))
     return [in_encoding(assemble(blocks, path.stem, title, metadata=metadata, left_out=left_out), decoded)]
 
 
@@ -89,14 +103,23 @@ def _unquote(value: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return the text with entities as their characters and superscripts as such, outside of code."""
+    """Return the text with escapes and entities as their characters and tags as what they show, outside of code."""
     pieces, at = [], 0
     for start, end in [*_code_spans(text), (len(text), len(text))]:
-        parts = re.split(r"(`[^`\n]*`)", text[at:start])
-        parts[::2] = [unescape(_RAISED.sub(lambda match: raised(match[1]), part)) for part in parts[::2]]
+        part = _HTML_TABLE.sub(lambda match: f"\n\n{read_page(match[0], '').text}\n\n", text[at:start])
+        parts = _LITERAL.split(part)
+        parts[::2] = [_plain_text(part) for part in parts[::2]]
         pieces += [*parts, text[start:end]]
         at = end
     return "".join(pieces)
+
+
+def _plain_text(text: str) -> str:
+    """Return text between code and formulas without its tags and escapes."""
+    text = _RAISED.sub(lambda match: raised(match[1]), text)
+    text = _STRUCK.sub(lambda match: struck(match[1]), text)
+    text = _TAG.sub("", re.sub(r"(?i)<br\s*/?>", "\n", text))
+    return unescape(re.sub(r"\\([.!#*_~<>$&+`-])", r"\1", text))
 
 
 def without_comments(text: str) -> str:
@@ -149,7 +172,12 @@ def _without_closing(heading: str) -> str:
 
 
 def markdown_blocks(text: str) -> Iterator[Block]:
-    """Yield the headings (``#`` or underlined, not inside code fences) and the text between them."""
+    """Yield the headings (``#`` or underlined, not inside code fences) and the text between them, as they are shown."""
+    for level, block in _blocks(text):
+        yield level, _shown(block)
+
+
+def _blocks(text: str) -> Iterator[Block]:
     body: list[str] = []
     fence = ""
     for line in text.split("\n"):

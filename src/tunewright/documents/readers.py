@@ -10,9 +10,10 @@ from tunewright.documents.markdown import read_markdown
 from tunewright.documents.markup import Failure, ReadItems, assemble, decode_text, in_encoding, without_base64
 from tunewright.documents.open_documents import read_epub, read_odt
 from tunewright.documents.pdf import read_pdf
+from tunewright.documents.rich_text import read_rtf
 from tunewright.documents.rows import read_csv, read_json, read_json_lines, read_notebook
 from tunewright.documents.slides import read_pptx
-from tunewright.documents.typeset import read_rtf, read_tex
+from tunewright.documents.typeset import read_tex
 from tunewright.documents.web import read_html
 from tunewright.documents.word import read_docx
 from tunewright.documents.workbooks import read_xlsx

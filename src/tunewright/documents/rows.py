@@ -21,6 +21,7 @@ from tunewright.documents.markup import (
     single_line,
     without_base64,
 )
+from tunewright.documents.web import read_page
 from tunewright.text.encoding import DecodedText
 from tunewright.text.tables import parse_table
 
@@ -174,12 +175,20 @@ def read_notebook(path: Path) -> ReadItems:
             has_figure = any(str(kind).startswith("image/") for kind in data)
             num_figures += has_figure
             if isinstance(output, dict) and not has_figure:
-                pieces.append(_fenced(_joined(output.get("text")) or _joined(data.get("text/plain"))))
+                shown = [_joined(data.get(kind)) for kind in ("text/markdown", "text/latex")]
+                printed = _joined(output.get("text")) or _joined(data.get("text/plain"))
+                pieces.append(next(filter(str.strip, shown), "") or _fenced(printed) or _page_text(data))
     text, left_out = without_base64("\n\n".join(filter(str.strip, pieces)))
     if num_figures:
         left_out.append(Failure(part="figures", reason="not read", detail=f"{num_figures} figure(s)"))
     blocks = markdown_blocks(without_comments(text))
     return [in_encoding(assemble(blocks, path.stem, left_out=left_out), decoded)]
+
+
+def _page_text(data: dict[str, Any]) -> str:
+    """Return the text of a result that is a page alone."""
+    page = _joined(data.get("text/html"))
+    return _fenced(read_page(page, "").text) if page.strip() else ""
 
 
 def _joined(source: object) -> str:

@@ -1,4 +1,4 @@
-"""LaTeX sources (.tex) and rich text (.rtf)."""
+"""LaTeX sources (.tex)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tunewright.documents.latex_macros import closing, with_macros, with_quantities
+from tunewright.documents.latex_macros import closing, with_macros, with_quantities, without_unshown
 from tunewright.documents.markup import (
     Block,
     Failure,
@@ -14,7 +14,6 @@ from tunewright.documents.markup import (
     assemble,
     decode_text,
     in_encoding,
-    parse_errors,
     raised,
     single_line,
     struck,
@@ -42,19 +41,33 @@ _CLOSING = {"$$": "$$", r"\[": r"\]", r"\(": r"\)"}
 # Commands whose argument no reader sees, or sees in another way.
 _UNSEEN = re.compile(
     r"\\(?:label|bibliography|bibliographystyle|usepackage|documentclass|input|include"
-    r"|includegraphics|vspace|hspace|setlength|setcounter|bibliographystyle|pagestyle|thispagestyle|newcommand|renewcommand|index|hypersetup)"
+    r"|includegraphics|vspace|hspace|pagestyle|thispagestyle|newcommand|renewcommand|index"
+    r"|hypersetup|parbox|raisebox|footnotemark|pagebreak|linebreak|nopagebreak|definecolor)(?![A-Za-z])"
     r"\*?\s*(?:\[[^\]]{0,500}\]\s*)*(?:\{[^{}]*\}\s*)?"
+    r"|\\(?:setlength|addtolength|setcounter|addtocounter|rule)(?![A-Za-z])\s*(?:\[[^\]]{0,500}\]\s*)?\{[^{}]*\}\s*\{[^{}]*\}"
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}(?:\[[^\]\n]*\])?")
-_COMMAND = re.compile(r"\\([a-zA-Z]+)\*?[ \t]*")
+_COMMAND = re.compile(r"\\([a-zA-Z]+)\*?[ \t]*(?:\[[^\]\n]{0,500}\][ \t]*(?=\{))?")
+_FRACTION = re.compile(r"([0-9]?)\\(?:nice|s|t|d)?frac\s*(?:\[[^\]\n]*\])?\{([^{}]*)\}\s*\{([^{}]*)\}")
+_COMMENT_BLOCK = re.compile(r"\\begin\{comment\}")
+_MULTIROW = re.compile(r"\\multirow\*?(?:\[[^\]\n]*\])?\{([0-9]{1,3})\}(?:\[[^\]\n]*\])?\{[^{}]*\}")
 _ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304", ".": "\u0307"}
 _ACCENTS |= {"c": "\u0327", "v": "\u030c", "u": "\u0306", "H": "\u030b", "r": "\u030a", "k": "\u0328"}
-_RTF_RAISED = re.compile(r"(\\super(?:\\[a-z]+-?[0-9]*)*[ ]?)([0-9+-]{1,12})(?=[\\}])")
-_RTF_STRUCK = re.compile(r"(\\striked?(?:1|(?![0-9a-z]))(?:\\[a-z]+-?[0-9]*)*[ ]?)([^\\{}\n]{1,200})(?=[\\}])")
 _ACCENT = re.compile(r"""\\(?:(['`^"~=.])\s*|([cvuHrk])(?:\s+|(?=\{)))(?:\{\\?([A-Za-z])\}|\\?([A-Za-z]))""")
 _LETTERS = {"ss": "ß", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "aa": "å"}
 _LETTERS |= {"AA": "Å", "i": "ı", "S": "§", "dots": "…", "ldots": "…", "euro": "€", "pounds": "£", "copyright": "©"}
 _LETTERS |= {"textdegree": "°", "textbackslash": "\\", "item": "\n- ", "par": "\n\n", "newline": "\n", "TeX": "TeX"}
+_LETTERS |= {
+    "EUR": "€",
+    "pm": "±",
+    "textpm": "±",
+    "times": "×",
+    "texttimes": "×",
+    "cdot": "·",
+    "textmu": "µ",
+    "mu": "µ",
+}
+_LETTERS |= {"leq": "≤", "le": "≤", "geq": "≥", "ge": "≥", "approx": "≈", "to": "→", "infty": "∞"}
 _LETTERS |= {"LaTeX": "LaTeX", "textemdash": "—", "textendash": "–", "quad": " ", "qquad": " "}
 
 
@@ -74,6 +87,7 @@ def read_tex(path: Path) -> ReadItems:
     text = text.replace("\ue000", "").replace("\ue001", "")
     left_out = list(_left_out(_COMMENT.sub("", text)))
     text = _replaced(text, _VERBATIM, lambda piece, inner: hold(inner.strip("\n")))
+    text = without_unshown(_replaced(text, _COMMENT_BLOCK, lambda piece, inner: ""))
     text = re.sub(r"\\verb\*?([^\sA-Za-z*])(.*?)\1", lambda match: hold(match[2]), text)
     text = with_quantities(with_macros(_COMMENT.sub(r"\1", text)))
     title, author = (_bare(_argument(text, name)) for name in ("title", "author"))
@@ -148,12 +162,23 @@ def _rows(content: str) -> str:
     content = re.sub(
         r"\\(?:hline|toprule|midrule|bottomrule|cline\{[^{}]*\}|cmidrule(?:\([^)]*\))?\{[^{}]*\})", "", content
     )
-    content = re.sub(r"\\multi(?:column|row)\{[^{}]*\}\{[^{}]*\}", "", content)
-    rows = [
-        " | ".join(cell.strip() for cell in re.split(r"(?<!\\)&", row))
-        for row in re.split(r"\\\\(?:\[[^\]]{0,500}\])?", content)
-    ]
-    return "\n".join(" ".join(row.split()) for row in rows if row.strip(" |\n"))
+    content = re.sub(r"\\multicolumn\{[^{}]*\}\{[^{}]*\}", "", content)
+    rows = []
+    spans: dict[int, tuple[int, str]] = {}  # by column: how many rows below have a cell's text, and the text
+    for row in re.split(r"\\\\(?:\[[^\]]{0,500}\])?", content):
+        cells = [" ".join(cell.split()) for cell in re.split(r"(?<!\\)&", row)]
+        if not any(cells):
+            continue
+        for column, cell in enumerate(cells):
+            left, above = spans.pop(column, (0, ""))
+            if match := _MULTIROW.match(cell):
+                cells[column] = cell[match.end() :]
+                spans[column] = (int(match[1]) - 1, cells[column])
+            elif left:
+                cells[column] = cell or above
+                spans[column] = (left - 1, above)
+        rows.append(" | ".join(cells))
+    return "\n".join(rows)
 
 
 def _bare(text: str) -> str:
@@ -168,6 +193,8 @@ def _bare(text: str) -> str:
     text = re.sub(r"\\textsuperscript\s*\{([^{}]*)\}", lambda match: raised(match[1]), text)
     text = re.sub(r"\\(?:sout|st)\s*\{([^{}]*)\}", lambda match: struck(match[1]).replace("~", "\x03"), text)
     text = re.sub(r"\\(?:text)?color(?:box)?\s*(?:\[[^\]\n]*\])?\s*\{[^{}]*\}", "", text)
+    text = re.sub(r"\\item\s*\[([^\]\n]*)\]", r"\\item \1 ", text)
+    text = _FRACTION.sub(lambda match: f"{match[1]}{' ' if match[1] else ''}{match[2]}/{match[3]}", text)
     text = re.sub(r"\\href\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\\\(?:\[[^\]\n]*\])?", "\n", text)
     text = re.sub(r"\}[ \t]*\{", "} {", text)  # the arguments of an unknown command are not glued
@@ -178,21 +205,3 @@ def _bare(text: str) -> str:
     )
     text = text.replace("``", "“").replace("''", "”").replace("{", "").replace("}", "")
     return text.replace("\x01", "{").replace("\x02", "}").replace("\x03", "~")
-
-
-def read_rtf(path: Path) -> ReadItems:
-    """Read rich text; the cells of a table row are one line with bars, pictures are left out and counted."""
-    from striprtf.striprtf import rtf_to_text
-
-    raw = path.read_bytes()
-    if not raw.lstrip().startswith(b"{\\rtf"):
-        return [Failure(reason="unreadable", detail=r"not rich text: it does not start with {\rtf")]
-    source = raw.decode("latin-1")
-    pictures = source.count("\\pict")
-    source = _RTF_RAISED.sub(lambda match: match[1] + "".join(f"\\u{ord(c)}?" for c in raised(match[2])), source)
-    source = _RTF_STRUCK.sub(lambda match: match[1] + struck(match[2]), source)
-    with parse_errors(".rtf"):
-        text = rtf_to_text(source, errors="replace")
-    text = "\n".join(line.strip().rstrip("|").replace("|", " | ") if "|" in line else line for line in text.split("\n"))
-    left_out = [Failure(part="pictures", reason="not read", detail=f"{pictures} picture(s)")] if pictures else []
-    return [assemble([(0, text)], path.stem, left_out=left_out)]

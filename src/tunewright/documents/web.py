@@ -33,7 +33,8 @@ _BLOCK_TAG = re.compile(
     "h[1-6]|p|div|section|article|main|header|footer|aside|address|blockquote|pre|ul|ol|li|dl|dt|dd|table|caption"
     "|thead|tbody|tr|figure|figcaption|details|summary|form|fieldset|body|html|title"
 )
-_INVISIBLE_TAGS = ["script", "style", "template", "noscript", "iframe", "svg", "button", "select"]
+_INVISIBLE_TAGS = ["script", "style", "template", "noscript", "iframe", "svg", "button"]
+_FALLBACK_TAGS = ["audio", "canvas", "meter", "object", "progress", "video"]  # what older browsers show instead
 _CHARSET = re.compile(
     rb"""(?i)<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w.:-]{1,40})"""
 )
@@ -43,6 +44,12 @@ _COOKIES = re.compile(
 _MENU = re.compile(
     r"(?i)(?:site|main|top|page|global)?[-_]?(?:nav(?:bar|igation)?|menu|breadcrumbs?|footer|skip-?link|skip-to-content)"
 )
+
+_SIDEBAR = re.compile(
+    r"(?i)side-?bar|share(?:-(?:buttons?|links?|bar))?|social(?:-(?:links?|buttons?|media|share|icons?))?|newsletter(?:-[\w-]+)?"
+    r"|related(?:-(?:posts?|articles?|links?|content|stories))|advert(?:isement)?s?|ad-(?:banner|slot|container|unit)"
+)
+_FIELDS = ("text", "number", "date", "datetime-local", "email", "month", "search", "tel", "time", "url", "week")
 
 # What a reader of the page cannot see: not displayed, outside of the page, clipped away, without size or ink.
 _HIDING = re.compile(
@@ -196,6 +203,8 @@ def _frame(tag: Tag, is_of_page: bool) -> str:
             return "cookie notice"
         if any(_MENU.fullmatch(name) for name in names):
             return "navigation"
+        if any(_SIDEBAR.fullmatch(name) for name in names):
+            return "sidebar"
     return ""
 
 
@@ -227,6 +236,19 @@ def _span(cell: Tag, name: str) -> int:
     return int(number) if re.fullmatch("[1-9][0-9]{0,3}", number) else 1
 
 
+def _form_value(field: Tag) -> str:
+    """Return what a field of a form shows: its text, its choice, or its check mark."""
+    if field.name == "select":
+        chosen = [option for option in field.find_all("option") if option.has_attr("selected")]
+        return f" {', '.join(single_line(option.get_text()) for option in chosen)} "
+    kind = str(field.get("type") or "text").lower()
+    if kind in ("checkbox", "radio"):
+        return "☑ " if field.has_attr("checked") else "☐ "
+    if field.name == "textarea":
+        return f" {field.get_text()} "
+    return f" {field.get('value') or ''} " if kind in _FIELDS else ""
+
+
 def _formula(tag: Tag) -> str:
     """Return a formula as the LaTeX that it carries, else as its characters."""
     note = tag.find("annotation", attrs={"encoding": re.compile("tex", re.IGNORECASE)})
@@ -242,9 +264,11 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
     for image in soup.find_all("img", attrs={"class": re.compile("(?i)math|latex|tex$")}):
         image.replace_with(str(image.get("alt") or ""))
     hidden = [tag for rule in dict.fromkeys(_hiding_rules(soup)) for tag in soup.select(rule)]
-    for tag in [*hidden, *soup.find_all(_INVISIBLE_TAGS), *soup.find_all(_is_hidden)]:
+    for tag in [*hidden, *soup.find_all(_INVISIBLE_TAGS + _FALLBACK_TAGS), *soup.find_all(_is_hidden)]:
         if not tag.decomposed:
             tag.decompose()
+    for tag in soup.find_all(["input", "select", "textarea"]):
+        tag.replace_with(_form_value(tag))
     for formula in soup.find_all("math"):
         formula.replace_with(_formula(formula))
     for tag in soup.find_all("sup"):
