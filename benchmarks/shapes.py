@@ -8,7 +8,7 @@ from typing import Any
 
 # hidden, intermediate, layers, heads, key heads, vocabulary, tied
 SHAPES = {
-    "tiny": (64, 128, 2, 4, 2, 32768, True),  # to try a benchmark out
+    "tiny": (64, 128, 2, 4, 2, 49152, True),  # to try a benchmark out
     "0.135B": (576, 1536, 30, 9, 3, 49152, True),
     "0.5B": (896, 4864, 24, 14, 2, 151936, True),
     "3B": (3072, 8192, 28, 24, 8, 128256, True),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tunewright.models.chat_template import visible_text
 from tunewright.models.hardware import or_halve
+from tunewright.models.recorded_steps import RecordedSteps, can_record
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MIN_PREFIX = 8  # a shorter common prefix is not worth a call of its own
+_MIN_RECORDED = 16  # recording takes as long as some four steps
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _packed(model: PreTrainedModel) -> Iterator[None]:
         hook.remove()
 
 
-def _cache_name(model: PreTrainedModel) -> str:
+def cache_name(model: PreTrainedModel) -> str:
     """Return the argument of a model's forward that takes its cache: transformers 5.24 calls it "cache"."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapted model
     return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
@@ -135,6 +137,7 @@ class Decoder:
     Attributes:
         mask: [row, column]; 1 for a token, 0 for padding.
         logits: [row, vocabulary] of the next token.
+        recorded: the steps to come, where one is recorded and replayed; then rows can neither leave nor join.
     """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
@@ -142,7 +145,8 @@ class Decoder:
         from transformers import DynamicCache
 
         self.model, self.pad_id = model, pad_id
-        self.cache, self._cache_name = DynamicCache(), _cache_name(model)
+        self.cache, self._cache_name = DynamicCache(), cache_name(model)
+        self.recorded: RecordedSteps | None = None
         # A sliding window counts columns of the cache, and padding behind a prefix would push the prefix out of it.
         windowed = getattr(model.config.get_text_config(), "sliding_window", None)
         prefix = 0 if windowed else _shared_prefix(prompts)
@@ -171,8 +175,17 @@ class Decoder:
                 **{self._cache_name: self.cache},
             ).logits
 
+    def record(self, num_steps: int) -> None:
+        """Replay one recorded step for each of the tokens to come, where the model and its device allow it."""
+        layers, width = self.cache.layers, self.mask.shape[1] + num_steps
+        if self.model.device.type == "cuda" and num_steps >= _MIN_RECORDED and can_record(self.model, layers, width):
+            self.recorded = RecordedSteps(self.model, self._cache_name, layers, self.mask, num_steps)
+
     def step(self, tokens: Tensor) -> None:
         """Append a token to each row; tokens: [row]."""
+        if self.recorded is not None:
+            self.logits = self.recorded.take(tokens)
+            return
         self._grow(tokens.new_ones((len(tokens), 1)))
         self.logits = self._forward(tokens[:, None], keep=1)[:, -1]
 
@@ -295,6 +308,7 @@ def answer_batch(
         losses = decoder.score([job.gold_ids for job in jobs])
         contrasts = decoder.score([job.contrast_ids for job in jobs])
         options = _score_options(decoder, jobs)
+        decoder.record(max_new_tokens - 1)
         texts: list[list[int]] = [[] for _ in jobs]
         done = [False] * len(jobs)
         rows = list(range(len(jobs)))
@@ -312,7 +326,7 @@ def answer_batch(
             active = [index for index, row in enumerate(rows) if not done[row]]
             if not active or position == max_new_tokens - 1:
                 break
-            if len(active) <= len(rows) * 3 // 4:
+            if decoder.recorded is None and len(active) <= len(rows) * 3 // 4:
                 keep = torch.tensor(active, device=tokens.device)
                 decoder.keep_rows(keep)
                 tokens, rows = tokens[keep], [rows[index] for index in active]
@@ -406,6 +420,7 @@ def generate_tokens(
 
     with torch.inference_mode():
         decoder = Decoder(model, [prompt_ids], pad_id)
+        decoder.record(max_new_tokens - 1)
     ids: list[int] = []
     for position in range(max_new_tokens):
         with torch.inference_mode():

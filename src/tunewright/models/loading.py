@@ -364,10 +364,21 @@ def save_adapter(model: PreTrainedModel, folder: Path, base_name: str, dtype: to
 def for_inference(model: PreTrainedModel) -> PreTrainedModel:
     """Return the base with NF4 weights unpacked to the compute type: the same numbers, no unpacking per token.
 
-    Only on a CPU, whose memory surely suffices; on a GPU, the 4-bit weights stay.
+    On a GPU, only where they take less than a quarter of its memory; else the 4-bit weights stay.
     """
     model.eval()
-    if getattr(model, "is_loaded_in_4bit", False) and model.device.type == "cpu":
+    if getattr(model, "is_loaded_in_4bit", False) and _fits_unpacked(model):
         unpacked: PreTrainedModel = model.dequantize()
         return unpacked
     return model
+
+
+def _fits_unpacked(model: PreTrainedModel) -> bool:
+    import torch
+
+    if model.device.type != "cuda":
+        return True  # a CPU's memory surely suffices
+    free, whole = torch.cuda.mem_get_info(model.device)
+    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
+    size = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for layer in layers)
+    return size < min(whole / 4, free / 2)

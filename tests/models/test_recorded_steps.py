@@ -1,0 +1,59 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from support.families import MORE, TINY, WINDOW, base_of, make_family
+from tunewright.models.generation import Decoder, cache_name
+from tunewright.models.recorded_steps import RecordedSteps, can_record
+
+PROMPTS = [[7, 8, 9, 10, 11, 12], [5, 6, 7], [9, 3, 4, 5]]  # of different lengths: rows are padded
+STEPS = 6
+
+
+def in_steps(model, fixed):
+    """The logits of the prompts' next tokens, step by step; the likeliest token is taken."""
+    with torch.inference_mode():
+        decoder = Decoder(model, PROMPTS, 0)
+        logits = [decoder.logits.clone()]
+        if fixed:
+            decoder.recorded = RecordedSteps(model, cache_name(model), decoder.cache.layers, decoder.mask, STEPS)
+        for _ in range(STEPS):
+            decoder.step(logits[-1].argmax(-1))
+            logits.append(decoder.logits.clone())
+        return torch.stack(logits)
+
+
+@pytest.mark.parametrize("name", TINY | MORE)
+def test_fixed_buffers_give_the_logits_of_a_growing_cache(name, tmp_path):
+    model = base_of(make_family(name, tmp_path / name)).eval()
+    with torch.inference_mode():
+        layers = Decoder(model, PROMPTS, 0).cache.layers
+    assert can_record(model, layers, len(PROMPTS[0]) + STEPS)
+    torch.testing.assert_close(in_steps(model, True), in_steps(model, False), rtol=1e-4, atol=1e-5)
+
+
+def model_of(**config):
+    text = SimpleNamespace(**({"_attn_implementation": "sdpa"} | config))
+    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
+
+
+@pytest.mark.parametrize(
+    ("config", "possible"),
+    [
+        ({}, True),
+        ({"sliding_window": WINDOW}, True),
+        ({"sliding_window": WINDOW - 1}, False),
+        ({"attention_chunk_size": WINDOW - 1}, False),
+        ({"rope_parameters": {"rope_type": "llama3"}}, True),
+        ({"rope_parameters": {"rope_type": "longrope"}}, False),
+        ({"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, False),
+        ({"_attn_implementation": "flash_attention_2"}, False),
+    ],
+)
+def test_what_a_window_or_a_rotation_would_change_is_not_recorded(config, possible):
+    assert can_record(model_of(**config), [], WINDOW) == possible
+
+
+def test_a_cache_of_another_kind_is_not_recorded():
+    assert not can_record(model_of(), [SimpleNamespace(keys=None)], WINDOW)
