@@ -45,7 +45,7 @@ class _FixedCache:
         return self.keys[layer], self.values[layer]
 
     def get_seq_length(self, _: int = 0) -> int:  # of no effect: positions and mask are given
-        return self.keys[0].shape[2] - 1
+        return int(self.keys[0].shape[2]) - 1
 
 
 def can_record(model: PreTrainedModel, layers: list[Any], width: int) -> bool:
