@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import multiprocessing
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,23 +203,20 @@ def train(
     }
 
 
-def choose_rate(setup: Setup, name: str, note: Callable[[str], None]) -> float:
-    """Return the learning rate with the best answers to the last training wording after half of the steps."""
+def held_score(setup: Setup, name: str, rate: float) -> float:
+    """Return the score on the last training wording after half of the steps at a learning rate."""
     teaches, views = METHODS[name]
     objective = distillation(Mixture()) if teaches else NEXT_TOKEN
     facts = [(fact.questions[-1], fact.value, n) for n, p in enumerate(setup.pieces) for fact in p.facts]
     held = Setup(**{**setup.__dict__, "exam": facts[::3]})
-    means: dict[float, float] = {}
-    for rate in RATES:
+    means: list[float] = []
 
-        def at_point(model: Any, step: int, rate: float = rate) -> None:
-            if step == setup.steps // 2:
-                means[rate] = statistics.fmean(exam_scores(model, held)[0])
+    def at_point(model: Any, step: int) -> None:
+        if step == setup.steps // 2:
+            means.append(statistics.fmean(exam_scores(model, held)[0]))
 
-        train(setup, objective, examples_of(setup, teaches, views), rate, 1000, setup.steps // 2, at_point)
-    best = max(RATES, key=lambda rate: means[rate])
-    note(f"{name}: learning rate {best:g} of {means}")
-    return best
+    train(setup, objective, examples_of(setup, teaches, views), rate, 1000, setup.steps // 2, at_point)
+    return means[-1]
 
 
 def run_method(setup: Setup, name: str, rate: float, seed: int, base: dict[str, Any]) -> dict[str, Any]:
@@ -281,25 +280,36 @@ def summary(setup: Setup, base: dict[str, Any], methods: dict[str, Any]) -> dict
     }
 
 
-def measure(options: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> None:
-    """Run everything; write the record after each result."""
-    device = pick_device()
-    folder = locate(options.base)
-    pieces = passages(options.passages)
+def prepared(options: argparse.Namespace) -> Setup:
+    """Return what all trainings share."""
+    folder, pieces = locate(options.base), passages(options.passages)
     exam = [(fact.exam_question, fact.value, n) for n, p in enumerate(pieces) for fact in p.facts]
     items = [item for item in load_suite() if item.kind != "format"]
     items = items if options.items == 0 else items[:: max(1, len(items) // options.items)]
     tokenizer = load_tokenizer(folder)
-    setup = Setup(folder, tokenizer, device, pieces, exam, items, options.steps, options.batch_size, options.rank)
-    notes: list[str] = []
-    began = time.perf_counter()
+    return Setup(
+        folder, tokenizer, pick_device(), pieces, exam, items, options.steps, options.batch_size, options.rank
+    )  # fmt: skip
 
-    def note(text: str) -> None:
-        notes.append(f"{time.perf_counter() - began:.0f} s: {text}")
-        print(notes[-1], flush=True)
 
-    model = load_base(folder, "none", device, compute_dtype(device, "auto"))
-    texts = [f"{passage.title}\n{passage.text}" for passage in pieces]
+def task(options: argparse.Namespace, name: str, rate: float, seed: int, base: dict[str, Any] | None) -> Any:
+    """Run a training in a process of its own, once: its result is kept in options.work.
+
+    Without ``base``, the learning rate is tried, and the result is its score.
+    """
+    kept = options.work / f"{name} {rate:g} {seed if base else 'rate'}.json"
+    if not kept.exists():
+        torch.set_num_threads(2)
+        setup = prepared(options)
+        done = run_method(setup, name, rate, seed, base) if base else held_score(setup, name, rate)
+        kept.write_text(json.dumps(done), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def without_training(setup: Setup, note: Callable[[str], None]) -> dict[str, Any]:
+    """Return the scores of base, rag and oracle on each question, and the base's retention answers."""
+    model = load_base(setup.folder, "none", setup.device, compute_dtype(setup.device, "auto"))
+    texts = [f"{passage.title}\n{passage.text}" for passage in setup.pieces]
     index = Index(texts)
     base: dict[str, Any] = {"retention": retention(model, setup, Arm.BASE)}
     shown = {
@@ -310,38 +320,63 @@ def measure(options: argparse.Namespace, write: Callable[[dict[str, Any]], None]
     for arm, choose in shown.items():
         base[arm], written = exam_scores(model, setup, choose)
         note(f"{arm}: {statistics.fmean(base[arm]):.3f} {written[:2]}")
-    del model
+    return base
+
+
+def measure(options: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> None:
+    """Run everything, several trainings at once; write the record after each result."""
+    setup, notes, began = prepared(options), [], time.perf_counter()
+    options.work.mkdir(parents=True, exist_ok=True)
+
+    def note(text: str) -> None:
+        notes.append(f"{time.perf_counter() - began:.0f} s: {text}")
+        print(notes[-1], flush=True)
+
+    base = without_training(setup, note)
+    if setup.device != "cpu":
+        torch.cuda.empty_cache()
     record: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device != "cpu" else platform.processor() or "CPU",
+        "device": torch.cuda.get_device_name() if setup.device != "cpu" else platform.processor() or "CPU",
         "base": options.base,
-        "passages": len(pieces),
-        "questions": len(exam),
+        "passages": len(setup.pieces),
+        "questions": len(setup.exam),
         "corpus": "invented facts; rules write samples and questions; the exam's wordings are in no sample",
         "steps": setup.steps,
         "batch_size": setup.batch_size,
         "rank": setup.rank,
+        "trainings at once": options.jobs,
         "views": f"{TRAINING_WORDINGS - 1} wordings of each question, with {len(ANSWER_OPENINGS) - 1} of its answer",
-        "arms": {arm: statistics.fmean(base[arm]) for arm in shown},
-        "retention_items": len(items),
+        "arms": {arm: statistics.fmean(base[arm]) for arm in ("base", "rag", "oracle")},
+        "retention_items": len(setup.items),
         "methods": {},
         "notes": notes,
     }
     write(record)
-    rates = {name: options.rate or choose_rate(setup, name, note) for name in METHODS}
-    record["methods"] = {
-        name: {"rate": rate, "num_samples": len(samples_of(pieces, METHODS[name][1])[0]), "runs": []}
-        for name, rate in rates.items()
-    }
-    for seed in range(options.seeds):
-        for name, rate in rates.items():
-            if time.perf_counter() - began > options.seconds:
-                note(f"no time for {name}, seed {seed}")
-                continue
-            run = run_method(setup, name, rate, seed, base)
-            record["methods"][name]["runs"].append(run)
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tried = {
+            (name, rate): pool.submit(task, options, name, rate, 0, None)
+            for name in reversed(METHODS)  # the slowest first
+            for rate in (() if options.rate else RATES)
+        }
+        for name in METHODS:
+            means = {rate: tried[name, rate].result() for rate in RATES} if tried else {options.rate: 0.0}
+            best = max(means, key=lambda rate: means[rate])
+            num_samples = len(samples_of(setup.pieces, METHODS[name][1])[0])
+            record["methods"][name] = {"rate": best, "tried": means, "num_samples": num_samples, "runs": []}
+            note(f"{name}: learning rate {best:g} of {means}")
+        waiting = {
+            pool.submit(task, options, name, record["methods"][name]["rate"], seed, base): name
+            for seed in range(options.seeds)
+            for name in reversed(METHODS)
+        }
+        for ended in as_completed(waiting):
+            name, run = waiting[ended], ended.result()
+            runs = record["methods"][name]["runs"]
+            runs.append(run)
+            runs.sort(key=lambda done: done["seed"])
             score, speed_of = run["points"][-1]["score"], run["tokens_per_s"]
-            note(f"{name}, seed {seed}: {score:.3f} in {run['train_s']} s, {speed_of} tok/s")
+            note(f"{name}, seed {run['seed']}: {score:.3f} in {run['train_s']} s, {speed_of} tok/s")
             record["summary"] = summary(setup, base, record["methods"])
             write(record)
 
@@ -351,7 +386,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/knowledge.json"))
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--passages", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no further training after these")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--work", type=Path, default=Path("build/knowledge"), help="finished trainings are kept here")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rank", type=int, default=64)

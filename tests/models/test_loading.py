@@ -105,3 +105,16 @@ def test_quantization_without_bitsandbytes_is_refused_with_the_way_out(tiny_mode
     with pytest.raises(ModelError, match="bitsandbytes is not installed") as error:
         load_base(tiny_model, "nf4", "cpu", torch.float32)
     assert "pip install bitsandbytes" in error.value.hint
+
+
+def test_a_call_without_gradients_leaves_a_4_bit_base_on_a_cpu_as_it_is(tiny_model, monkeypatch):
+    """bitsandbytes reorders the weights for a CPU with bf16 units, and computes in bf16 from then on."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = load_base(tiny_model, "nf4-double", "cpu", torch.float32).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    before = model(input_ids=ids).logits.detach()  # with gradients wanted of nothing, yet not switched off
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=ids).logits, before)
+    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
+    assert layers and not any(getattr(layer.weight.quant_state, "packing_format_for_cpu", False) for layer in layers)
+    assert torch.allclose(for_inference(model)(input_ids=ids).logits, before, atol=1e-5)

@@ -165,6 +165,8 @@ def load_base(
         raise ModelError(
             f"the weights in {folder} are incomplete", f"{missing[0]} is missing", "download the model again"
         )
+    if device == "cpu":
+        _keep_layout(model)
     if stored:
         compute_in(model, dtype)
     if sparse:
@@ -174,6 +176,17 @@ def load_base(
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
+
+
+def _keep_layout(model: PreTrainedModel) -> None:
+    """Keep the 4-bit weights of a base on a CPU as they are.
+
+    On a CPU with bf16 units, bitsandbytes reorders them at the first call without gradients, and computes in bf16 from
+    then on, whatever the type asked for: a call between training steps would change the steps after it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def missing_weights(model: PreTrainedModel, report: Mapping[str, Any]) -> list[str]:
