@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from pathlib import Path
 
 import anyio
 import jsonschema
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 
 from support import ABSTRACTS, ROOT, finished_run
 from support.faulty_server import fake_teacher
@@ -114,6 +116,13 @@ def test_over_stdio_a_run_returns_at_once_is_polled_and_can_be_stopped(tmp_path)
     anyio.run(session)
 
 
+def servers():
+    """Return the servers that this process started."""
+    children = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for own in children for child in own}
+    return [process for process, command in commands.items() if b"\0mcp\0" in command]
+
+
 @pytest.mark.slow  # the same client reads a verdict and polls a run above
 def test_an_agent_reaches_a_verdict_through_the_server_alone(tmp_path, tiny_model):
     stdio = StdioServerParameters(
@@ -139,9 +148,18 @@ def test_an_agent_reaches_a_verdict_through_the_server_alone(tmp_path, tiny_mode
             preview = await end_of(client, await call(client, "preview", **recipe), 1.0)
             assert preview["document"]["preview"]["advice"], preview
             started = time.monotonic()
-            job = await call(client, "run", **recipe)
+            await call(client, "run", **recipe)
             assert time.monotonic() - started < 5  # at once, whatever the run takes
-            assert (await end_of(client, job, 1.0))["exit_code"] == 0
+            for process in servers():
+                os.kill(process, signal.SIGKILL)
+            with pytest.raises(MCPError):
+                await call(client, "status", folder="runs/mine")
+        async with Client(stdio) as client:  # the run went on, and a new server sees its end
+            with anyio.fail_after(300):
+                while not (await call(client, "status", folder="runs/mine")).get("verdict"):
+                    await anyio.sleep(1.0)
+            job = await end_of(client, await call(client, "run", **recipe), 1.0)
+            assert job["exit_code"] == 0
             report = await call(client, "verdict", folder="runs/mine")
             assert report["verdict"]["why"]
             assert (await call(client, "samples", folder="runs/mine", number=1))["total"] > 0
