@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -91,6 +92,95 @@ def test_a_workbook_as_rows_with_their_header(tmp_path: Path) -> None:
         "Ship: Ketch | Fee: €55.00 | Paid: 12 $\n\nBare\n\n1 | 2\n3 | 4"
     )
     assert [(part.part, part.reason) for part in document.left_out] == [("sheet 2", "no text")]
+
+
+def sheet(folder: Path, rows: list[list[object]], merged: tuple[str, ...] = (), bold: tuple[int, ...] = ()) -> str:
+    """Return the lines of a workbook with one sheet of this content, its first line, the name, left out."""
+    import openpyxl
+    from openpyxl.styles import Font
+
+    made = openpyxl.load_workbook(io.BytesIO(workbook(rows, titles=("Sheet",))))
+    for cells in merged:
+        made["Sheet"].merge_cells(cells)
+    for row in bold:
+        for cell in made["Sheet"][row]:
+            cell.font = Font(bold=True)
+    made.save(folder / "a.xlsx")
+    text = read(folder, "a.xlsx", (folder / "a.xlsx").read_bytes()).text
+    return text.removeprefix("Sheet\n\n")
+
+
+def test_merged_cells_name_every_row_and_column_that_they_span(tmp_path: Path) -> None:
+    rows: list[list[object]] = [
+        ["Harbor", "Tons 2021", None, "Share"],
+        [None, "in", "out", "%"],
+        ["Malmby", 4310, 2950, 0.5],
+        [None, 5120, 3275, 0.25],
+    ]
+    assert sheet(tmp_path, rows, merged=("B1:C1", "A3:A4")) == (
+        "Harbor: Malmby | Tons 2021 in: 4310 | Tons 2021 out: 2950 | Share %: 0.5\n"
+        "Harbor: Malmby | Tons 2021 in: 5120 | Tons 2021 out: 3275 | Share %: 0.25"
+    )
+
+
+def test_values_are_not_named_by_what_is_perhaps_no_header(tmp_path: Path) -> None:
+    keys: list[list[object]] = [["Owner", "Ada"], ["Built", 1868], ["Depth", 4.7]]
+    assert sheet(tmp_path, keys) == "Owner | Ada\nBuilt | 1868\nDepth | 4.7"
+    assert sheet(tmp_path, [["Item", "Fee"], *keys], bold=(1,)).startswith("Item: Owner | Fee: Ada\n")
+    two: list[list[object]] = [["A", "B", "C"], ["x", 1, 2], [], ["D", "E", "F"], ["y", 3, 4]]
+    assert sheet(tmp_path, two) == "A: x | B: 1 | C: 2\nD | E | F\ny | 3 | 4"
+    assert sheet(tmp_path, two, bold=(4,)) == "A: x | B: 1 | C: 2\nD: y | E: 3 | F: 4"
+    assert sheet(tmp_path, [["Region", 2019, 2020], ["North", None, 15]]) == "Region | 2019 | 2020\nNorth |  | 15"
+
+
+def test_superscripts_and_struck_out_cells_of_a_workbook_are_marked(tmp_path: Path) -> None:
+    import openpyxl
+    from openpyxl.styles import Font
+
+    made = openpyxl.Workbook()
+    made.active.append(["cells", "RICH"])
+    made.active.append(["price", 20])
+    made.active["B2"].font = Font(strike=True)
+    made.save(tmp_path / "a.xlsx")
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as opened:
+        members: dict[str, str | bytes] = {name: opened.read(name) for name in opened.namelist()}
+    runs = (("", "10"), ('<rPr><vertAlign val="superscript"/></rPr>', "6"), ("", " per ml"))
+    rich = "".join(f'<r>{how}<t xml:space="preserve">{text}</t></r>' for how, text in runs)
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    types, links, content = (
+        members[name].decode()  # type: ignore[union-attr]
+        for name in ("[Content_Types].xml", "xl/_rels/workbook.xml.rels", "xl/worksheets/sheet1.xml")
+    )
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    # openpyxl writes strings into the cells, spreadsheets into a part of their own.
+    types = types.replace("</Types>", f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>')
+    link = f'<Relationship Id="strings" Type="{office}/sharedStrings" Target="sharedStrings.xml"/>'
+    links = links.replace("</Relationships>", f"{link}</Relationships>")
+    content, num_cells = re.subn(
+        r'<c r="B1"[^>]*>.*?</c>', '<c r="B1" t="s"><v>0</v></c>', re.sub(r'<c r="A1"[^>]*>.*?</c>', "", content)
+    )
+    assert num_cells == 1
+    members["[Content_Types].xml"], members["xl/_rels/workbook.xml.rels"] = types, links
+    members["xl/worksheets/sheet1.xml"] = content
+    members["xl/sharedStrings.xml"] = f'<sst xmlns="{main}"><si>{rich}</si></sst>'
+    assert read(tmp_path, "a.xlsx", packed(members)).text == "Sheet\n\n10⁶ per ml\nprice | ~~20~~"
+
+
+def test_points_of_a_chart_are_shown_in_their_format(tmp_path: Path) -> None:
+    chart = chart_of("Share", "A", {"44197": "0.256"})
+    chart = chart.replace("<c:cat>", "<c:cat><c:formatCode>yyyy</c:formatCode>").replace(
+        "<c:val>", "<c:val><c:formatCode>0.0%</c:formatCode>"
+    )
+    raw = packed(presentation(shape("Loads", "title") + CHART_FRAME, chart=chart))
+    assert "2021-01-01 | 25.6%" in read(tmp_path, "a.pptx", raw).text
+
+
+def test_a_cell_over_several_rows_of_a_slide_is_in_each(tmp_path: Path) -> None:
+    table = slide_table(("Malmby", "4,310"), ("", "5,120"))
+    first, second = table.split("</a:tr><a:tr>")
+    table = first + "</a:tr><a:tr>" + second.replace("<a:tc>", '<a:tc vMerge="1">', 1)
+    assert read(tmp_path, "a.pptx", packed(presentation(table))).text.endswith("Malmby | 4,310\nMalmby | 5,120")
 
 
 def test_formulas_without_a_value_are_counted(tmp_path: Path) -> None:

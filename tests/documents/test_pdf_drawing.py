@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pypdf
 import pytest
-from pypdf.generic import DictionaryObject, NameObject, StreamObject
+from pypdf.generic import ArrayObject, DictionaryObject, NameObject, StreamObject, TextStringObject
 
 from support.document_files import Drawn, write_pdf
+from tunewright.documents.markup import Failure, ReadDocument
+from tunewright.documents.pdf import read_pdf
 from tunewright.documents.pdf_drawing import drawn_text
 
 LINE = "The trial ended with 15 patients and 12 variants"
 
 
 def lines(path: Path, page: list[Drawn]) -> list[str]:
-    return drawn_text(pypdf.PdfReader(write_pdf(path, [page])).pages[0])[0].split("\n")
+    return drawn_text(pypdf.PdfReader(write_pdf(path, [page])).pages[0]).text.split("\n")
 
 
 @pytest.mark.parametrize("x", [50, 20, 120])
@@ -54,5 +56,40 @@ def test_forms_with_the_same_text_are_all_read_each_on_its_line(tmp_path: Path) 
     content.set_data(content.get_data() + drawn)
     page[NameObject("/Contents")] = writer._add_object(content)
     writer.write(tmp_path / "b.pdf")
-    text = drawn_text(pypdf.PdfReader(tmp_path / "b.pdf").pages[0])[0]
+    text = drawn_text(pypdf.PdfReader(tmp_path / "b.pdf").pages[0]).text
     assert text.split("\n") == ["Berths", "17", "17", "free"]
+
+
+def without_characters(path: Path, page: list[Drawn], glyphs: bytes) -> ReadDocument | Failure:
+    """Read a PDF that also shows glyphs by their numbers, in a font without the characters that they are."""
+    writer = pypdf.PdfWriter(clone_from=write_pdf(path, [page]))
+    descendant = {"/Type": "/Font", "/Subtype": "/CIDFontType2", "/BaseFont": "/A"}
+    system = DictionaryObject({NameObject("/Ordering"): TextStringObject("Identity")})
+    items = DictionaryObject({NameObject(k): NameObject(v) for k, v in descendant.items()})
+    items[NameObject("/CIDSystemInfo")] = system
+    names = {"/Type": "/Font", "/Subtype": "/Type0", "/BaseFont": "/A", "/Encoding": "/Identity-H"}
+    font = DictionaryObject({NameObject(k): NameObject(v) for k, v in names.items()})
+    font[NameObject("/DescendantFonts")] = ArrayObject([writer._add_object(items)])
+    fonts = writer.pages[0]["/Resources"]["/Font"]  # type: ignore[index]
+    fonts[NameObject("/F2")] = writer._add_object(font)
+    content = writer.pages[0].get_contents()
+    assert content is not None
+    content.set_data(content.get_data() + b" BT /F2 12 Tf 1 0 0 1 50 100 Tm <" + glyphs + b"> Tj ET")
+    writer.pages[0][NameObject("/Contents")] = writer._add_object(content)
+    writer.write(path)
+    (item,) = read_pdf(path)
+    return item
+
+
+def test_a_page_whose_fonts_do_not_say_what_they_show_is_left_to_recognition(tmp_path: Path) -> None:
+    item = without_characters(tmp_path / "a.pdf", [(50, 300, "1")], b"0036004C004F0048" * 9)
+    assert isinstance(item, Failure) and item.reason == "no text" and item.scanned == (1,)
+
+
+def test_a_sign_in_such_a_font_is_marked_and_doubted(tmp_path: Path) -> None:
+    item = without_characters(tmp_path / "a.pdf", [(50, 300, LINE)], b"0036")
+    assert isinstance(item, ReadDocument)
+    assert item.text.split() == [*LINE.split(), "\ufffd"]
+    assert item.doubts == (
+        "1 character(s) of page(s) 1 are in fonts that do not say which they show, and are read as \ufffd",
+    )

@@ -267,7 +267,7 @@ def test_pdf_title_that_the_page_does_not_show_is_not_taken(tmp_path: Path) -> N
 def test_scanned_pdf_names_text_recognition(tmp_path: Path) -> None:
     failure = read_failure(write_pdf(tmp_path / "scan.pdf", [[], []]))
     assert failure.reason == "no text"
-    assert failure.detail.startswith("2 page(s): if they are scans") and "tunewright[ocr]" in failure.detail
+    assert failure.detail.startswith("2 page(s): text recognition reads scans") and "tunewright[ocr]" in failure.detail
 
 
 def test_jsonl_gives_a_document_per_row(tmp_path: Path) -> None:

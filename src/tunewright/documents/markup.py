@@ -49,7 +49,7 @@ _LIGATURES = {  # letters that a font joins; Unicode Standard, Alphabetic Presen
     for ligature, letters in zip("ﬀﬁﬂﬃﬄﬅﬆĳĲ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st", "ij", "IJ"), strict=True)
 }
 BOILERPLATE = "boilerplate"  # the reason of text that many pages or files share
-SCANNED = "if they are scans, text recognition reads them: pip install 'tunewright[ocr]'"
+SCANNED = "text recognition reads scans, and fonts that do not say what they show: pip install 'tunewright[ocr]'"
 NO_TEXT = "no text"  # the reason of pages, slides and sheets without any
 _RAISED = str.maketrans("0123456789+-−–", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻")
 _LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻−–", "0123456789+---")

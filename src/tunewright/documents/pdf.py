@@ -37,15 +37,17 @@ _SURE = 0.8  # below this confidence, the text of a recognized page is doubted
 _MAX_RUNNING = 3  # lines of a header or footer
 _CUT_WORD = re.compile(r"([^\W_]+(?:-[^\W_]+)*)-\n([^\W_]+)")
 _ELLIPTIC = frozenset(("and", "or", "und", "oder", "bzw", "et", "ou", "y", "o", "e", "og", "och", "en", "of", "to"))
+_MOST_UNKNOWN = 0.2  # of a page's characters: with more of them in fonts without a meaning, only recognition reads it
 _LEAST_LINES = 4  # of a page whose layout can matter
 
 
 @dataclass
 class _Page:
-    """The lines of a page, and the heights at which text is, from the top."""
+    """The lines of a page, the heights at which text is, from the top, and how many characters have no meaning."""
 
     lines: list[str]
     heights: list[float]
+    num_unknown: int = 0
 
 
 def read_pdf(path: Path, recognized: Mapping[int, RecognizedPage] = MappingProxyType({})) -> ReadItems:
@@ -86,8 +88,17 @@ def read_pdf(path: Path, recognized: Mapping[int, RecognizedPage] = MappingProxy
     blocks: list[Block] = [(0, text), (0, form)]
     document = assemble(blocks, path.stem, title, metadata=metadata, left_out=left_out)
     weak = [number for number, page in read.items() if page.confidence < _SURE]
+    doubts = [*document.doubts, *_doubts_of_fonts(pages)]
     doubt = f"text recognition is not sure of page(s) {', '.join(ranges(weak))}: confidence below {_SURE:g}"
-    return [document.model_copy(update={"doubts": (*document.doubts, doubt)}) if weak else document]
+    return [document.model_copy(update={"doubts": (*doubts, doubt) if weak else tuple(doubts)})]
+
+
+def _doubts_of_fonts(pages: list[_Page]) -> Iterator[str]:
+    """Yield how many characters are in fonts that do not say which they show: they copy as other letters."""
+    marked = {number: page.num_unknown for number, page in enumerate(pages, 1) if page.num_unknown and any(page.lines)}
+    if marked:
+        where = f"{sum(marked.values())} character(s) of page(s) {', '.join(ranges(list(marked)))}"
+        yield f"{where} are in fonts that do not say which they show, and are read as \ufffd"
 
 
 def _confidence(read: Mapping[int, RecognizedPage]) -> dict[str, str]:
@@ -111,11 +122,13 @@ def _without_text(empty: list[int], total: int, recognized: Mapping[int, Recogni
 
 
 def _read_page(page: PageObject) -> _Page:
-    text, heights = drawn_text(page)
-    lines = clean_text(text).split("\n")
+    drawn = drawn_text(page)
+    if drawn.num_unknown > _MOST_UNKNOWN * (drawn.num_known + drawn.num_unknown):
+        return _Page([""], [], drawn.num_unknown)
+    lines = clean_text(drawn.text).split("\n")
     if len(lines) >= _LEAST_LINES:
         lines = in_reading_order(lines, page.extract_text(extraction_mode="layout").split("\n"))
-    return _Page(lines, heights)
+    return _Page(lines, drawn.heights, drawn.num_unknown)
 
 
 def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:

@@ -57,6 +57,21 @@ def _is_right_to_left(text: str) -> bool:
     return any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text)
 
 
+@dataclass(frozen=True)
+class DrawnText:
+    """The text of a page in drawing order, and the heights at which text is, from the top.
+
+    Attributes:
+        num_unknown: characters in fonts that do not say which characters they show.
+        num_known: other characters, blanks aside.
+    """
+
+    text: str
+    heights: list[float]
+    num_unknown: int = 0
+    num_known: int = 0
+
+
 class _Drawing:
     """The fragments of a page, as pypdf reports them with its operators."""
 
@@ -66,6 +81,7 @@ class _Drawing:
         self._depth = 0  # of forms: pypdf reports their text at positions of their own
         self._is_moved = self._is_positioned = self._is_shown = False  # of the text since the last report
         self._rise = self._shown_rise = 0.0
+        self.num_unknown = self.num_known = 0
 
     def before(self, operator: bytes, operands: Any, *_: Any) -> None:
         """Note what moves text, and that a form begins."""
@@ -85,8 +101,14 @@ class _Drawing:
             if self.fragments and not self.fragments[-1].text.endswith("\n"):
                 self.fragments[-1].text += "\n"
 
-    def text(self, text: str, transform: Sequence[float], matrix: Sequence[float], _font: Any, size: float) -> None:
+    def text(self, text: str, transform: Sequence[float], matrix: Sequence[float], font: Any, size: float) -> None:
         """Note text; ``matrix`` is its position, in the coordinates of ``transform``."""
+        num_characters = len("".join(text.split()))
+        if num_characters and _is_without_characters(font):
+            self.num_unknown += num_characters
+            text = "\ufffd" + "\n" * text.endswith("\n")
+        else:
+            self.num_known += num_characters
         text = raised(text) if self._shown_rise > 0 else text
         if text.strip():
             x, y = (matrix[4] * transform[i] + matrix[5] * transform[i + 2] + transform[i + 4] for i in (0, 1))
@@ -104,8 +126,19 @@ class _Drawing:
         self._is_shown = False
 
 
-def drawn_text(page: PageObject) -> tuple[str, list[float]]:
-    """Return the text of a page in drawing order, and the heights at which text is, from the top.
+def _is_without_characters(font: Any) -> bool:
+    """Return whether a font numbers its glyphs and does not say which characters they are (ISO 32000-2, 9.10.2)."""
+    if not font or font.get("/Subtype") != "/Type0" or "/ToUnicode" in font:
+        return False
+    orderings = [
+        str(descendant.get_object().get("/CIDSystemInfo", {}).get("/Ordering", ""))
+        for descendant in font.get("/DescendantFonts") or ()
+    ]
+    return str(font.get("/Encoding")) in ("/Identity-H", "/Identity-V") and set(orderings) <= {"Identity", ""}
+
+
+def drawn_text(page: PageObject) -> DrawnText:
+    """Return the text of a page in drawing order.
 
     Text that is drawn twice at one position, as makers of PDFs do for weight and shadows, is there once.
     """
@@ -131,4 +164,5 @@ def drawn_text(page: PageObject) -> tuple[str, list[float]]:
             text += fragment.text
             line = fragment
         before = fragment
-    return text, sorted(map(float, drawing.heights), reverse=True)
+    heights = sorted(map(float, drawing.heights), reverse=True)
+    return DrawnText(text, heights, drawing.num_unknown, drawing.num_known)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunewright.documents.cell_values import shown_value
 from tunewright.documents.formulas import latex
 from tunewright.documents.markup import (
     Block,
@@ -172,7 +173,16 @@ def _graphic(
     """Yield a table as rows, a chart as a table of its values, and the text of a diagram."""
     table = frame.find(".//{*}tbl")
     if table is not None:
-        rows = [[single_line(_text(cell)) for cell in row.iterfind("{*}tc")] for row in table.iterfind("{*}tr")]
+        rows: list[list[str]] = []
+        for row in table.iterfind("{*}tr"):
+            cells = list(row.iterfind("{*}tc"))
+            above = rows[-1] if rows else []
+            rows.append(
+                [
+                    above[i] if cell.get("vMerge") in ("1", "true") and i < len(above) else single_line(_text(cell))
+                    for i, cell in enumerate(cells)
+                ]
+            )
         yield 0, "\n".join(" | ".join(row) for row in rows)
         return
     links = [str(value) for item in frame.iter("{*}chart", "{*}relIds") for value in item.attrib.values()]
@@ -203,4 +213,26 @@ def _chart(chart: Element) -> str:
 
 
 def _points(element: Element | None) -> list[str]:
-    return [v.text or "" for v in element.iter("{*}v")] if element is not None else []
+    """Return the points of a chart's axis or series as they are shown: shares in percent, dates in ISO form."""
+    if element is None:
+        return []
+    code = next((item.text or "" for item in element.iter("{*}formatCode")), "")
+    points = []
+    for point in element.iter("{*}v"):
+        own = next((str(v) for k, v in (point.getparent().attrib.items()) if str(k) == "formatCode"), code)
+        points.append(_point(point.text or "", own))
+    return points
+
+
+def _point(text: str, number_format: str) -> str:
+    from openpyxl.styles.numbers import is_date_format
+    from openpyxl.utils.datetime import from_excel
+
+    if number_format in ("", "General") or not re.fullmatch(r"-?[0-9]{1,15}(?:\.[0-9]+)?", text):
+        return text
+    if is_date_format(number_format):
+        try:
+            return shown_value(from_excel(float(text)), number_format)
+        except (ValueError, OverflowError):
+            return text
+    return shown_value(float(text) if "." in text else int(text), number_format)

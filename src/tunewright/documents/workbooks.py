@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.documents.cell_values import shown_value
-from tunewright.documents.markup import Block, Failure, ReadItems, assemble, parse_errors, single_line, without_text
+from tunewright.documents.markup import (
+    Block,
+    Failure,
+    ReadItems,
+    assemble,
+    parse_errors,
+    raised,
+    single_line,
+    struck,
+    without_text,
+)
 from tunewright.documents.package import check_package
 
 if TYPE_CHECKING:
+    from openpyxl.cell.read_only import EmptyCell, ReadOnlyCell
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 MAX_CELLS = 2_000_000  # of one workbook
 _MAX_COLUMNS = 2_000
+_MAX_MERGED = 20_000  # ranges of a worksheet
 
 
 def read_xlsx(path: Path) -> ReadItems:
     """Read the values that a workbook shows; hidden sheets, sheets without text and values never computed are named.
 
-    A worksheet's first row with a text in each filled column is its header.
+    The first row of a worksheet's first table is its header, where each column has a text there; of a table of two
+    columns, and of tables after an empty row, only where that row is bold: else its values would name others falsely.
     """
     import openpyxl
 
@@ -32,7 +47,7 @@ def read_xlsx(path: Path) -> ReadItems:
     empty: list[int] = []
     hidden: list[str] = []
     with parse_errors(".xlsx"):
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False, rich_text=True)
         worksheets = list(workbook.worksheets)
         num_cells = 0
         for number, worksheet in enumerate(worksheets, 1):
@@ -41,14 +56,15 @@ def read_xlsx(path: Path) -> ReadItems:
                 continue
             rows = []
             for row in _rows(worksheet):
-                num_cells += len(row)
+                num_cells += len(row.cells)
                 if num_cells > MAX_CELLS:
                     return [Failure(reason="too large", detail=f"more than {MAX_CELLS:,} cells")]
                 rows.append(row)
-            if not any(any(row) for row in rows):
+            if not any(row.cells for row in rows):
                 empty.append(number)
             else:
-                blocks += [(1, worksheet.title), (0, _table(rows))]
+                _fill_merged(rows, _merged(path, worksheet))
+                blocks += [(1, worksheet.title), (0, "\n".join(_lines(rows)))]
         title = workbook.properties.title or ""
         author = single_line(workbook.properties.creator or "")
         workbook.close()
@@ -63,31 +79,100 @@ def read_xlsx(path: Path) -> ReadItems:
     return [assemble(blocks, path.stem, title or path.stem, metadata={"author": author}, left_out=left_out)]
 
 
-def _rows(worksheet: ReadOnlyWorksheet) -> Iterator[list[str]]:
-    """Yield the rows as the texts of their cells, without empty cells at the end."""
+@dataclass
+class _Row:
+    """The texts of a row's cells, whether all are bold, and the ranges of columns that one cell spans."""
+
+    cells: list[str]
+    is_bold: bool = False
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _rows(worksheet: ReadOnlyWorksheet) -> Iterator[_Row]:
+    """Yield the rows, without empty cells at the end."""
     worksheet.reset_dimensions()  # what the file declares may be wrong, or a million rows
     for row in worksheet.iter_rows(max_col=_MAX_COLUMNS):
-        texts = [shown_value(cell.value, getattr(cell, "number_format", "") or "") for cell in row]
+        texts = [_shown(cell) for cell in row]
         while texts and not texts[-1]:
             texts.pop()
-        yield texts
+        yield _Row(texts, bool(texts) and all(cell.font.b for cell in row if cell.value is not None))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as lines, ``header: value`` for each filled cell if the worksheet has a header."""
-    filled = [row for row in rows if any(row)]
-    start = next((i for i, row in enumerate(filled) if sum(map(bool, row)) > 1), 0)
-    header = filled[start] if filled else []
-    names = [name for name in header if name]
-    is_header = len(filled) > start + 1 and len(names) > 1 and len(set(names)) == len(names)
-    is_header = is_header and not any(_is_number(name) for name in names)
-    lines = [" | ".join(filter(None, row)) for row in (filled[:start] if is_header else filled)]
-    for row in filled[start + 1 :] if is_header else []:
-        cells = [
-            f"{header[i]}: {value}" if i < len(header) and header[i] else value for i, value in enumerate(row) if value
+def _shown(cell: ReadOnlyCell | EmptyCell) -> str:
+    """Return a cell's text; superscripts and struck-out text are marked."""
+    from openpyxl.cell.rich_text import CellRichText, TextBlock
+
+    value = cell.value
+    if isinstance(value, CellRichText):
+        pieces = []
+        for part in value:
+            text, font = (part.text, part.font) if isinstance(part, TextBlock) else (str(part), None)
+            text = raised(text) if font and font.vertAlign == "superscript" else text
+            pieces.append(struck(text) if font and font.strike else text)
+        value = "".join(pieces)
+    text = shown_value(value, getattr(cell, "number_format", "") or "")
+    return struck(text) if text and value is not None and cell.font.strike else text
+
+
+def _merged(path: Path, worksheet: ReadOnlyWorksheet) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the first column, first row, last column and last row of merged cells, from 0."""
+    from openpyxl.utils.cell import range_boundaries
+
+    with zipfile.ZipFile(path) as package:
+        content = package.read(worksheet._worksheet_path)
+    for match in islice(
+        re.finditer(rb'<mergeCell\s[^>]*?ref="([A-Z]{1,3}[0-9]{1,7}:[A-Z]{1,3}[0-9]{1,7})"', content), _MAX_MERGED
+    ):
+        left, top, right, bottom = (int(number) - 1 for number in range_boundaries(match[1].decode()))
+        yield left, top, right, bottom
+
+
+def _fill_merged(rows: list[_Row], merged: Iterable[tuple[int, int, int, int]]) -> None:
+    """Put the text of a cell that spans several rows into each, and note the columns that one spans."""
+    for left, top, right, bottom in merged:
+        text = rows[top].cells[left] if top < len(rows) and left < len(rows[top].cells) else ""
+        if text and right > left:
+            rows[top].spans.append((left, right))
+        for row in rows[top + 1 : bottom + 1] if text else ():
+            row.cells += [""] * (left + 1 - len(row.cells))
+            row.cells[left] = text
+
+
+def _lines(rows: Sequence[_Row]) -> Iterator[str]:
+    """Yield rows as lines, ``header: value`` for each filled cell where a table has a header."""
+    is_first = True
+    for is_filled, group in groupby(rows, key=lambda row: any(row.cells)):
+        if is_filled:
+            table = list(group)
+            start = next((i for i, row in enumerate(table) if sum(map(bool, row.cells)) > 1), 0)
+            header, num_rows = _header(table[start:], is_first)
+            for row in table[: start if header else None]:
+                # An empty cell keeps its column, but for a title above the table.
+                yield " | ".join(row.cells if sum(map(bool, row.cells)) > 1 else filter(None, row.cells))
+            for row in table[start + num_rows :] if header else ():
+                named = zip_longest(header, row.cells, fillvalue="")
+                yield " | ".join(f"{name}: {value}" if name else value for name, value in named if value)
+            is_first = is_first and len(table) < start + 2
+
+
+def _header(table: Sequence[_Row], is_first: bool) -> tuple[list[str], int]:
+    """Return the names of a table's columns and how many rows they take; none where its first row is no header."""
+    names, num_rows = list(table[0].cells), 1
+    spans = table[0].spans
+    if spans and len(table) > 2 and not any(map(_is_number, filter(None, table[1].cells))):  # a header of two rows
+        below = table[1].cells + [""] * max(0, max(right for _, right in spans) + 1 - len(table[1].cells))
+        names += [""] * (len(below) - len(names))
+        for left, right in spans:
+            names[left : right + 1] = [names[left]] * (right + 1 - left)
+        names = [
+            name if below[i : i + 1] in ([], [""], [name]) else f"{name} {below[i]}".strip()
+            for i, name in enumerate(names)
         ]
-        lines.append(" | ".join(cells))
-    return "\n".join(lines)
+        num_rows = 2
+    filled = [name for name in names if name]
+    is_sure = table[0].is_bold and not table[-1].is_bold or is_first and max(len(row.cells) for row in table) > 2
+    is_header = is_sure and len(table) > num_rows and len(filled) > 1 and len(set(filled)) == len(filled)
+    return (names, num_rows) if is_header and not any(map(_is_number, filled)) else ([], 0)
 
 
 def _is_number(text: str) -> bool:
