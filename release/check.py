@@ -4,8 +4,9 @@ Run by ``make release-check``, before a release. Each way gets a bare environmen
 command, and is removed again. Whatever configures pip and uv in the environment (PIP_*, UV_*) is in force, so that a
 machine without a GPU takes a CPU build of torch. Other interpreters: ``release/check.py --python 3.13``.
 
-The first way of pip and the first of uv begin with an empty cache: ``with_download_s``. Then all but the cache is
-removed, and the wheel is installed again: ``install_s``. ``--record benchmarks/results/install.json`` writes both.
+Times are cold, with the download apart: pip downloads first (``download_s``) and installs from that; uv begins with an
+empty cache (``with_download_s``) and installs again from it, as pipx and uvx then do. ``install_s`` is without a
+download. ``--record benchmarks/results/install.json`` writes them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "release"
-CACHE = BUILD / "cache"
+WHEELS, CACHE = BUILD / "wheels", BUILD / "cache"
 MAX_BYTES = 5_000_000
-WAYS = ("pip", "pipx", "uv tool install", "uvx")
+WAYS = ("pip", "uv tool install", "pipx", "uvx")
 _TOOLS = ("build", "twine", "pipx", "uv")
 _OUTSIDE = ("tests", "benchmarks", "recipes", "notebooks", "docs", "release")  # folders of the repository alone
 _RECORDS = (".tar.gz", ".whl", ".safetensors", ".gguf", ".pyc")
@@ -90,14 +91,16 @@ def build() -> tuple[Path, Path]:
 
 
 def environment_of(home: Path) -> dict[str, str]:
-    """Return what keeps an installation in a home of its own; the caches are shared and begin empty."""
+    """Return what keeps an installation in a home of its own; the cache is shared and begins empty."""
     env = {"HOME": str(home), "PIPX_HOME": str(home / "pipx"), "PIPX_BIN_DIR": str(home / "bin")}
     env |= {
         "UV_TOOL_DIR": str(home / "uv"),
         "UV_TOOL_BIN_DIR": str(home / "bin"),
         "XDG_CACHE_HOME": str(home / "cache"),
     }
-    return env | {"UV_CACHE_DIR": str(CACHE / "uv"), "PIP_CACHE_DIR": str(CACHE / "pip"), "UV_LINK_MODE": "copy"}
+    if WHEELS.exists():
+        env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(WHEELS)}
+    return env | {"UV_CACHE_DIR": str(CACHE), "UV_LINK_MODE": "copy"}
 
 
 def install(way: str, tools: Path, wheel: Path, python: str, home: Path) -> tuple[list[object], float]:
@@ -122,14 +125,23 @@ def install(way: str, tools: Path, wheel: Path, python: str, home: Path) -> tupl
     return words, round(time.monotonic() - start, 1)
 
 
+def download(wheel: Path, python: str) -> float:
+    """Let pip download the wheel's dependencies for an interpreter; return the seconds."""
+    start = time.monotonic()
+    run(python, "-m", "pip", "download", "--quiet", "--dest", WHEELS, wheel)
+    return round(time.monotonic() - start, 1)
+
+
 def tried(way: str, tools: Path, wheel: Path, python: str, demo: bool) -> dict[str, object]:
     """Install the wheel in one way and use it, if wanted also for the demo; return the seconds that it took."""
     home, row = BUILD / "home", dict[str, object](way=way)
-    env, cache = environment_of(home), CACHE / ("uv" if way.startswith("uv") else "pip")
     try:
-        if not cache.exists():
+        if way == "pip":
+            row["download_s"] = download(wheel, python)
+        elif not CACHE.exists():
             row["with_download_s"] = install(way, tools, wheel, python, home)[1]
         program, row["install_s"] = install(way, tools, wheel, python, home)
+        env = environment_of(home)
         version = run(*program, "--version", env=env).split()[-1]
         assert f"-{version}-" in wheel.name, version
         (home / "report.md").write_text("# Report\n\nThe pump of hall 3 was replaced on 4 May.\n", encoding="utf-8")
@@ -141,7 +153,7 @@ def tried(way: str, tools: Path, wheel: Path, python: str, demo: bool) -> dict[s
             begun = time.monotonic()
             run(*program, "demo", env=env, cwd=home)
             print(f"the demo took {time.monotonic() - begun:.0f} s from its start to its verdict")
-        folder = cache if way == "uvx" else home
+        folder = CACHE if way == "uvx" else home
         return {**row, "size_mb": round(sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6)}
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -157,7 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     tools, wheel = build()
     rows = [tried(way, tools, wheel, chosen.python, chosen.demo) for way in chosen.way or WAYS]
-    shutil.rmtree(CACHE, ignore_errors=True)
+    for folder in (WHEELS, CACHE):
+        shutil.rmtree(folder, ignore_errors=True)
     for row in rows:
         print(json.dumps(row))
     if chosen.record:
