@@ -166,3 +166,14 @@ def test_every_scenario_is_recorded_with_the_right_verdict() -> None:
     for name, outcome in recorded.items():
         assert outcome["verdict"] in SCENARIOS[name].expected
         assert outcome["right"]
+
+
+def test_the_preview_of_every_scenario_bounds_the_gain_that_came() -> None:
+    """Tuned over the best rival, against the upper end of what the preview called left to gain."""
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8"))["scenarios"]
+    for outcome in recorded.values():
+        before, scores = outcome["preview"], {arm: score[0] for arm, score in outcome["scores"].items()}
+        best = max(scores[arm] for arm in ("base", "few-shot", "similar-shot", "rag") if arm in scores)
+        assert before["gain_over_best_rival"] == pytest.approx(scores["tuned"] - best, abs=1e-3)
+        assert before["gain_over_best_rival"] <= before["left_to_gain"][2] and before["bound_holds"]
+        assert before["questions"] >= 7
