@@ -1,6 +1,9 @@
 """Questions that rules write: right by construction, with wrong options of the same kind from other documents."""
 
+import json
 from itertools import pairwise
+
+from papers_exam import RESULTS
 
 from tunewright.metrics import score
 from tunewright.records import Answer, Chunk, Document, Question
@@ -122,3 +125,16 @@ def test_a_document_is_asked_for_its_values_before_any_word():
         state = _DocumentProgress(document, "learned", list(evidence[document.id]))
         assert not state.write_by_rules(["short"], writer, "None.", only_rules=True)
         assert [question.gold for question in state.questions] == [str(fact[1])]
+
+
+def test_the_record_of_the_demo_shows_that_the_right_passage_helps_on_each_kind_and_a_search_lies_between():
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    kinds = record["as the demo asks"]["kinds"]
+    for kind in ("short", "choice"):
+        base, rag, oracle = (kinds[kind]["scores"][arm][0] for arm in ("base", "rag", "oracle"))
+        assert kinds[kind]["questions"] > 60 and base <= rag <= oracle
+        assert kinds[kind]["differences"]["oracle - base"][1] > 0, kind
+    reading, searching = kinds["all"]["report"]
+    assert "lost in reading" in reading and searching.startswith("Searching for it loses")
+    named = record["options listed, the answer names one"]["kinds"]["choice"]
+    assert named["differences"]["oracle - base"][1] < 0 < kinds["choice"]["differences"]["oracle - base"][1]
