@@ -9,10 +9,11 @@ from typing import Any
 
 from tunewright import console, pipeline
 from tunewright.commands.json_documents import PlanDocument, PlannedKey, PlannedMemory, PlannedStage
+from tunewright.commands.plan_answers import answers_seconds, exam_lengths
 from tunewright.commands.plan_sizes import CHUNKS_PER_DOCUMENT, Sizes, base_folder, count_sizes, questions_by_document
 from tunewright.evaluation.judge import PREFERENCES
 from tunewright.models.base_contents import require_base
-from tunewright.models.hardware import Shape, free_bytes, measured_cpu_flops
+from tunewright.models.hardware import Shape, cpu_share, free_bytes, measured_cpu_flops
 from tunewright.models.memory_plan import Choice, MemoryEstimate, choose, describe_choice, predict_memory, require_room
 from tunewright.models.source import read_config
 from tunewright.models.student import with_stored_quantization
@@ -32,7 +33,7 @@ from tunewright.training.packing import num_steps
 _SECONDS_PER_CALL = {True: 0.6, False: 2.0}  # embedded teacher on two cores; one call to a server
 _TOKENS_PER_CALL = (130, 30)  # prompt, written
 _SENTENCES_PER_CHUNK = 5  # that hold a fact, before the documents are read
-_SECONDS_PER_ANSWER = {"cpu": (0.5, 0.1), "cuda": (0.1, 0.02)}  # of the exam, of the retention suite
+_SECONDS_PER_ANSWER = {"cpu": 0.5, "cuda": 0.1}  # of the student, for preference pairs
 _TIMES = {1: "once", 2: "twice", 4: "four times"}
 _LEVELS = tuple(_TIMES)  # of coverage, whose price the plan shows
 _KEY_STATES = {
@@ -170,19 +171,14 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
     if stage in ("train", "placebo", "seeds"):
         return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
     if stage == "evaluate":
-        kept = 2 * recipe.exam.retention_items  # read more than written: choices and passages need no answer
-        num_arms = len(_arms(recipe)) + len(recipe.evaluation.compare) + recipe.training.seeds - 1
-        answers = sizes.num_questions * num_arms
-        work = f"{answers:,} answers" + (f", {kept:,} of general ability" if kept else "")
-        per_answer, per_item = _SECONDS_PER_ANSWER[_device()]
-        return work, answers * per_answer + kept * per_item if shape else math.nan
+        return evaluation_work(recipe, run, sizes, shape)
     if stage == "pairs":
         made = sizes.num_pairs - sizes.num_own_pairs
         parts = (f"{sizes.num_own_pairs:,} of your own", f"at most {made:,} made of the samples")
         answers = bool({"student", "best-of-n"} & set(recipe.preference.make)) * recipe.preference.samples
         own, more = parts if sizes.num_own_pairs else ("", parts[1])
         work = " and ".join(filter(None, (own, more if made else "")))
-        return work, 2.0 + answers * sizes.num_samples * _SECONDS_PER_ANSWER[_device()][0]
+        return work, 2.0 + answers * sizes.num_samples * _SECONDS_PER_ANSWER[_device()]
     return "", 2.0
 
 
@@ -212,6 +208,21 @@ def training_work(recipe: Recipe, sizes: Sizes, shape: Shape) -> tuple[str, floa
     return ", ".join(works), operations / _training_flops(recipe)
 
 
+def evaluation_work(recipe: Recipe, run: RunFolder, sizes: Sizes, shape: Shape | None) -> tuple[str, float]:
+    """Return what the evaluation takes: answers to the exam and to the retention suite, and about how many seconds."""
+    items = 2 * recipe.exam.retention_items
+    arms = dict.fromkeys(map(str, _arms(recipe)), sizes.num_questions)
+    # Other adapters, of other seeds and runs, answer as tuned does.
+    arms[Arm.TUNED] = arms.get(Arm.TUNED, 0) + sizes.num_questions * (
+        len(recipe.evaluation.compare) + recipe.training.seeds - 1
+    )
+    work = f"{sum(arms.values()):,} answers" + (f", {items:,} of general ability" if items else "")
+    if shape is None:
+        return work, math.nan
+    flops, processors = (0.0, 1.0) if _device() == "cuda" else _cpu_pace(recipe)
+    return work, answers_seconds(recipe, arms, exam_lengths(recipe, run, sizes), shape, flops, processors)
+
+
 def _arms(recipe: Recipe) -> list[Arm]:
     """Return the arms that can run: RAG and oracle need documents, worked examples need training chats."""
     without = set() if recipe.documents.paths else {Arm.RAG, Arm.TUNED_RAG, Arm.ORACLE}
@@ -228,9 +239,15 @@ def _training_flops(recipe: Recipe) -> float:
     """
     if _device() == "cuda":
         return _GPU_FLOPS
+    flops, processors = _cpu_pace(recipe)
+    return flops * processors
+
+
+def _cpu_pace(recipe: Recipe) -> tuple[float, float]:
+    """Return the operations per second of a processor, and how many processors this process gets."""
     from tunewright.models.loading import compute_dtype
 
-    return measured_cpu_flops(compute_dtype("cpu", recipe.model.compute))
+    return measured_cpu_flops(compute_dtype("cpu", recipe.model.compute)), cpu_share()
 
 
 def call_range(stage: str, recipe: Recipe, sizes: Sizes) -> tuple[int, int]:

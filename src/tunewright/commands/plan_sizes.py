@@ -146,11 +146,15 @@ def base_folder(recipe: Recipe) -> Path | None:
     return model_folder() if recipe.model.base == EMBEDDED else folder_at_hand(recipe.model.base, recipe.folder)
 
 
-def questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
-    """Return the number of questions on each document: of the user's own exam, or the one written; None before."""
+def known_questions(recipe: Recipe, run: RunFolder) -> list[Question] | None:
+    """Return the questions of the user's own exam, or of the one written; None before."""
     if recipe.exam.file:
-        own, _ = read_own_exam(exam_path(recipe), recipe.refusal, {}, {}, recipe.synthesis.columns, exam_name(recipe))
-        return question_counts(question.document for question in own)
-    if run.file(RunFile.EXAM).exists():
-        return question_counts(question.document for question in run.read_records(RunFile.EXAM, Question))
-    return None
+        name, columns = exam_name(recipe), recipe.synthesis.columns
+        return read_own_exam(exam_path(recipe), recipe.refusal, {}, {}, columns, name)[0]
+    return run.read_records(RunFile.EXAM, Question) if run.file(RunFile.EXAM).exists() else None
+
+
+def questions_by_document(recipe: Recipe, run: RunFolder) -> list[int] | None:
+    """Return the number of questions on each document; None before they are known."""
+    known = known_questions(recipe, run)
+    return None if known is None else question_counts(question.document for question in known)

@@ -171,11 +171,7 @@ def peak_flops(device_name: str) -> float:
 
 
 def measured_cpu_flops(dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Return the operations per second of matrix products on this CPU, beside what else runs on it.
-
-    The pace per second of processor time is measured for ``seconds`` of it; how many processors this process gets
-    follows from the load average.
-    """
+    """Return the operations per second of matrix products on one processor, measured for ``seconds`` of its time."""
     import torch
 
     rows, weights = torch.ones(1024, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
@@ -185,9 +181,16 @@ def measured_cpu_flops(dtype: torch.dtype, seconds: float = 0.5) -> float:
         torch.nn.functional.linear(rows, weights)
         count += 1
     pace: float = 2.0 * rows.numel() * len(weights) * count / elapsed
+    return pace
+
+
+def cpu_share() -> float:
+    """Return how many processors this process gets beside what else runs, by the load average."""
+    import torch
+
     threads = int(torch.get_num_threads())
     others = max(0.0, os.getloadavg()[0] - 1)  # without this process
-    return pace * threads * min(1.0, (os.cpu_count() or threads) / (others + threads))
+    return threads * min(1.0, (os.cpu_count() or threads) / (others + threads))
 
 
 def or_halve(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
