@@ -55,7 +55,7 @@ from tunewright.training.teacher_prompts import with_teachers
 
 RETRIEVED = 2  # passages in the prompt of the rag arm
 POINTS = 2  # of a training, at which the exam is answered
-RATES = (5e-4, 2e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 METHODS = {
     "SFT": (False, False),
     "SFT with views": (False, True),
@@ -204,7 +204,7 @@ def train(
 
 
 def held_score(setup: Setup, name: str, rate: float) -> float:
-    """Return the score on the last training wording after half of the steps at a learning rate."""
+    """Return the score on the last training wording after all steps at a learning rate."""
     teaches, views = METHODS[name]
     objective = distillation(Mixture()) if teaches else NEXT_TOKEN
     facts = [(fact.questions[-1], fact.value, n) for n, p in enumerate(setup.pieces) for fact in p.facts]
@@ -212,10 +212,10 @@ def held_score(setup: Setup, name: str, rate: float) -> float:
     means: list[float] = []
 
     def at_point(model: Any, step: int) -> None:
-        if step == setup.steps // 2:
+        if step == setup.steps:
             means.append(statistics.fmean(exam_scores(model, held)[0]))
 
-    train(setup, objective, examples_of(setup, teaches, views), rate, 1000, setup.steps // 2, at_point)
+    train(setup, objective, examples_of(setup, teaches, views), rate, 1000, setup.steps, at_point)
     return means[-1]
 
 

@@ -34,7 +34,7 @@ def test_whole_path_on_the_gpu(tmp_path, tiny_model, abstracts, quantization):
         run = pipeline.run(recipe, tmp_path / "run")
         pipeline.run(recipe, tmp_path / "run")
     assert [e["stage"] for e in run.journal().entries if e["event"] == "start"] == [
-        n for n in pipeline.STAGE_NAMES if n not in ("hold-out", "pairs", "placebo", "judge", "verdict")
+        n for n in pipeline.STAGE_NAMES if n not in ("hold-out", "pairs", "seeds", "placebo", "judge", "verdict")
     ]
     losses = [json.loads(line)["loss"] for line in run.file("metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]

@@ -29,13 +29,14 @@ def test_fixed_buffers_give_the_logits_of_a_growing_cache(name, tmp_path):
     model = base_of(make_family(name, tmp_path / name)).eval()
     with torch.inference_mode():
         layers = Decoder(model, PROMPTS, 0).cache.layers
-    assert can_record(model, layers, len(PROMPTS[0]) + STEPS)
+    sparse = "num_experts_per_tok" in (TINY | MORE)[name].config
+    assert can_record(model, layers, len(PROMPTS[0]) + STEPS) == (not sparse)
     torch.testing.assert_close(in_steps(model, True), in_steps(model, False), rtol=1e-4, atol=1e-5)
 
 
 def model_of(**config):
     text = SimpleNamespace(**({"_attn_implementation": "sdpa"} | config))
-    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
+    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text, to_dict=lambda: dict(config)))
 
 
 @pytest.mark.parametrize(

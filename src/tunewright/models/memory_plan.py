@@ -16,6 +16,7 @@ EVERYTHING = 2**30  # number of levels that means all, for any number of layers
 _BITS = {"nf4-double": 4.127, "nf4": 4.5, "int8": 8.0, "none": 16.0}  # per weight, block scales included
 _STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.1, "paged-adamw-8bit": 2.1}  # two moments per trained weight
 _CONTEXT_BYTES = 0.6e9  # taken by the driver and the matrix libraries
+_GAPS = 1.04  # of what is kept, with what torch reserves between: rows differ in length from step to step
 HEAD_BYTES = 2**29  # of logits that the fast path holds at once
 _SMALL_ROW = 512
 _GPU_ROWS = (16384, 8192, 4096, 2048, 1024, 512)
@@ -102,7 +103,7 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate * shape.chosen
     live += 3 * shape.hidden * shape.chosen if shape.experts else 0  # rows sorted by expert
     levels = zip(levels_of(shape.layers, choice.kept), _level_values(shape), strict=True)
-    values = shape.layers * shape.hidden + sum(count * size for count, size in levels) + live
+    values = shape.layers * shape.hidden + _GAPS * sum(count * size for count, size in levels) + live
     # A head in which new tokens are trained is not computed in chunks.
     unchunked = bool(recipe.model.added_tokens)
     logits = 14.0 * shape.vocabulary * tokens if unchunked else min(2.0 * shape.vocabulary * tokens, HEAD_BYTES)

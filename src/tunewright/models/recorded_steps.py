@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tunewright.models.experts import num_experts
+from tunewright.models.families import shape_of
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -59,11 +62,13 @@ def can_record(model: PreTrainedModel, layers: list[Any], width: int) -> bool:
     from transformers.cache_utils import DynamicLayer
 
     config = model.config.get_text_config()
+    sparse = num_experts(shape_of(model.config.to_dict()))  # their grouped products copy from the host
     rotation: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     kinds = [part.get("rope_type") for part in (rotation, *rotation.values()) if isinstance(part, Mapping)]
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return (
-        all(type(layer) is DynamicLayer for layer in layers)
+        not sparse
+        and all(type(layer) is DynamicLayer for layer in layers)
         and all(window is None or width <= window for window in windows)
         and not any(kind in _LOOKS_AT_POSITIONS for kind in kinds)
         and config._attn_implementation in ("sdpa", "eager")
