@@ -103,12 +103,12 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     live = 2 * (shape.query + shape.key_value) + 6 * shape.hidden + 3 * shape.intermediate * shape.chosen
     live += 3 * shape.hidden * shape.chosen if shape.experts else 0  # rows sorted by expert
     levels = zip(levels_of(shape.layers, choice.kept), _level_values(shape), strict=True)
-    values = shape.layers * shape.hidden + _GAPS * sum(count * size for count, size in levels) + live
+    held = shape.layers * shape.hidden + _GAPS * sum(count * size for count, size in levels) + live
     # A head in which new tokens are trained is not computed in chunks.
     unchunked = bool(recipe.model.added_tokens)
     logits = 14.0 * shape.vocabulary * tokens if unchunked else min(2.0 * shape.vocabulary * tokens, HEAD_BYTES)
     logits += 6.0 * shape.hidden * tokens
-    return MemoryEstimate(base + copies, trained + 3.0 * adapter, 2.0 * values * tokens, logits)
+    return MemoryEstimate(base + copies, trained + 3.0 * adapter, 2.0 * held * tokens, logits)
 
 
 def require_room(recipe: Recipe, shape: Shape | None, free: float) -> None:
