@@ -3,6 +3,7 @@
 FAULT, with NUMBER's meaning:
 
 - "none"
+- "count": none; the number of changes below FOLDER is printed at the end
 - "kill", "interrupt", "error": SIGKILL, SIGINT or an input/output error at the n-th change below FOLDER
 - "clock": SIGKILL after so many milliseconds, wherever the command is
 - "full": flushes fail once so many bytes were written below FOLDER
@@ -92,7 +93,11 @@ def at_change(number: int, folder: Path, fault: str) -> Iterator[None]:
             _ACTIONS[fault]()
 
     with watched(folder, before):
-        yield
+        try:
+            yield
+        finally:
+            if fault == "count":
+                print(f"changes: {count}", file=sys.stderr)
 
 
 def kill_after(milliseconds: int) -> None:
