@@ -62,9 +62,22 @@ def test_overrides_are_toml_or_plain_text():
         override({}, ["training"])
     with pytest.raises(RecipeError, match="is not a section"):
         override({"seed": 1}, ["seed.x=2"])
+    for text in ("[" * 100_000, "9" * 5000):
+        assert override({}, [f"refusal={text}"]) == {"refusal": text}
 
 
-@pytest.mark.parametrize("content, words", [(None, "there is no recipe"), ("seed = ", "is not valid TOML")])
+NESTED = f"x = {'[' * 100_000}{']' * 100_000}\n"
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (None, "there is no recipe"),
+        ("seed = ", "is not valid TOML"),
+        (NESTED, "is not valid TOML\n.*nested too deep"),
+        (f"seed = {'9' * 5000}\n", "is not valid TOML\n.*4300 digits"),
+    ],
+)
 def test_unreadable_recipes(tmp_path, content, words):
     path = tmp_path / "r.toml"
     if content is not None:

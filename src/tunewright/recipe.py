@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tunewright import console
 from tunewright.console import without_secrets
-from tunewright.errors import RecipeError, command, regular
+from tunewright.errors import RecipeError, cause_of, command, regular
 from tunewright.settings import (
     ANSWERING,
     BUILDING,
@@ -344,7 +344,7 @@ def parse_recipe(content: dict[str, Any], folder: Path, name: str = "recipe") ->
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # tomllib's own error is a ValueError, as is that of a number too long
         return text
 
 
@@ -377,10 +377,10 @@ def load_recipe(path: Path | str, assignments: Sequence[str] = ()) -> Recipe:
     except (FileNotFoundError, IsADirectoryError) as error:
         words = (path, "-o", "recipe.toml") if path.is_dir() else ("DOCS", "-o", path)
         raise RecipeError(f"there is no recipe at {path}", "", f"write one: {command('init', *words)}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is not valid TOML", str(error), "put text values in quotes") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text", str(error), "save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path} is not valid TOML", cause_of(error), "put text values in quotes") from error
     except OSError as error:
         raise RecipeError(f"cannot read {path}", str(error), "check the path and its permissions") from error
     if (path.parent / RUN_MARKER).is_file():

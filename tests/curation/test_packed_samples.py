@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunewright.curation import packed_samples
 from tunewright.curation.packed_samples import PackedSamples, Selection
 from tunewright.records import Message, Sample, Span
 
@@ -52,3 +55,18 @@ def test_they_take_a_fraction_of_the_memory_of_records() -> None:
         tracemalloc.stop()
     assert len(records) == 2000
     assert 4 * size < whole
+
+
+def test_many_samples_lie_in_a_file_which_goes_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_samples, "_MOST_IN_MEMORY", 2000)
+    monkeypatch.setattr(packed_samples, "_PIECE", 700)
+    every = [sample(number) for number in range(50)]
+    packed = PackedSamples(every)
+    assert list(packed) == every
+    assert [packed[number] for number in (49, 0, 25, 24)] == [every[number] for number in (49, 0, 25, 24)]
+    file = packed._file
+    assert not file.closed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del packed
+    assert file.closed

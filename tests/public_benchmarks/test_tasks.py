@@ -8,6 +8,7 @@ import pytest
 from tunewright.commands.benchmark import benchmark
 from tunewright.errors import UserError
 from tunewright.models import model_pool
+from tunewright.public_benchmarks.harness import yaml_content
 from tunewright.public_benchmarks.tasks import Extent, _rows, compare_values, find_task
 from tunewright.recipe import Recipe, dump_recipe
 from tunewright.reporting.benchmarks import BenchmarkResults
@@ -114,6 +115,12 @@ def test_a_yaml_tasks_data_is_part_of_its_content(tmp_path):
     assert changed != before
     (tmp_path / "utils.py").write_text("def text(doc): return doc['q']\n")
     assert find_task(str(task)).content not in (before, changed)
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 50_000, "a: 2020-99-99", "a: [", "? [b]\n: c"])
+def test_a_yaml_task_that_cannot_be_read_names_no_data(tmp_path, content):
+    (tmp_path / "odd.yaml").write_text(content)
+    assert yaml_content(tmp_path / "odd.yaml")
 
 
 def test_without_shots_a_task_keeps_its_own_and_none_is_none(run, choices, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import overload
@@ -17,7 +18,8 @@ class PackedSamples(Sequence[Sample]):
     """Samples as JSON one after another, decoded where they are read; many lie in a file and take no memory."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
-        self._file = tempfile.SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115  closed with its last reference
+        self._file = tempfile.SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._ends = array("Q", [0])
         for sample in samples:
             content = sample.model_dump_json(exclude_defaults=True).encode()

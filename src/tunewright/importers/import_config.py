@@ -11,7 +11,7 @@ from typing import Any
 from tunewright import console
 from tunewright.console import without_secrets
 from tunewright.environment import __version__
-from tunewright.errors import RecipeError, regular
+from tunewright.errors import RecipeError, cause_of, regular
 from tunewright.importers.axolotl import AXOLOTL
 from tunewright.importers.llama_factory import LLAMA_FACTORY
 from tunewright.importers.rules import Conversion, Listed, Tool, convert, is_secret
@@ -61,7 +61,7 @@ def read_config(file: Path) -> dict[str, Any]:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise RecipeError(f"{file} is not valid YAML", f"{where}{error.problem}", "fix that line") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{file} is not valid YAML", str(error), "save it as UTF-8 YAML or JSON") from error
+        raise RecipeError(f"{file} is not valid YAML", cause_of(error), "save it as UTF-8 YAML or JSON") from error
     except OSError as error:
         raise RecipeError(f"cannot read {file}", str(error), "check the path and its permissions") from error
     if not isinstance(content, dict):

@@ -89,7 +89,7 @@ def _data_files(path: Path) -> list[Path]:
     Loader.add_multi_constructor("!", lambda *_: None)
     try:
         config = yaml.load(regular(path).read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+    except (yaml.YAMLError, ValueError, RecursionError, OSError):
         return []  # lm-eval reports the error
     kwargs = config.get("dataset_kwargs") if isinstance(config, dict) else None
     named = kwargs.get("data_files") if isinstance(kwargs, dict) else None

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from tunewright.errors import RecipeError
+from tunewright.errors import RecipeError, cause_of
 from tunewright.recipe import Recipe, dump_recipe, parse_recipe, sections, toml_value
 
 # The settings of the form by group; all others are in the text beside it.
@@ -92,7 +92,7 @@ def _parsed(name: str, text: str) -> Any:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return [part.strip() for part in text.split(",")] if get_origin(kind) is tuple else text
 
 
@@ -112,8 +112,8 @@ def checked(text: str, folder: Path) -> Recipe:
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError("the recipe is not valid TOML", str(error), "put text values in quotes") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError("the recipe is not valid TOML", cause_of(error), "put text values in quotes") from error
     return parse_recipe(content, folder)
 
 
