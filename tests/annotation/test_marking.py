@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import stat
 import threading
 from collections import Counter
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from support import finished_run
 from support.marked_run import ARMS, key_of, page_content
+from tunewright.annotation import page
 from tunewright.annotation.page import page_server
 from tunewright.annotation.plan import MarkingKey, MarkingPair, make_key, pairs
 from tunewright.commands.mark import write_page
@@ -163,7 +165,10 @@ def test_an_arm_without_answers_is_refused(run: RunFolder) -> None:
         assert "few-shot" in str(failure.value)
 
 
-def test_served_the_page_alone_is_given_and_only_under_this_machines_names(run: RunFolder) -> None:
+def test_served_the_page_alone_is_given_and_only_under_this_machines_names(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "_PATIENCE_S", 0.5)
     server = page_server(run.file(RunFile.MARKING_PAGE).read_bytes())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
@@ -177,6 +182,8 @@ def test_served_the_page_alone_is_given_and_only_under_this_machines_names(run: 
         assert foreign.status == 404 and foreign.data == b""
         with pytest.raises(UserError, match="cannot be used"):
             page_server(b"", port)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+            assert silent.recv(10) == b""  # it is not waited for
     finally:
         server.shutdown()
         server.server_close()

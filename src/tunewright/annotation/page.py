@@ -18,6 +18,8 @@ from tunewright.annotation.plan import KeyItem, MarkingKey, MarkingPair
 from tunewright.errors import UserError
 from tunewright.html.render import page_file, render
 
+_PATIENCE_S = 30.0  # with a client that sends nothing: each keeps a thread and an open file
+
 
 def _item_view(item: KeyItem, pair: MarkingPair) -> dict[str, Any]:
     question = pair.question
@@ -78,6 +80,8 @@ def page_server(page: bytes, port: int = 0) -> ThreadingHTTPServer:
     """
 
     class PageHandler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE_S
+
         def do_GET(self) -> None:
             # A foreign page may point a name of its own at this machine: only local names get an answer.
             is_local = self.headers.get("Host", "").rpartition(":")[0] in ("127.0.0.1", "localhost")

@@ -251,22 +251,13 @@ async def _defect(request: Request, error: Exception) -> Response:
 
 def run_server(model: ServedModel, token: str, host: str, listener: socket.socket) -> None:
     """Answer requests until a signal."""
-    import uvicorn
+    from tunewright.serving.connections import run_until_signal
 
     def answer(request: ChatRequest) -> tuple[int, Iterator[Piece]]:
         prompt_ids = model.prompt_ids(request)
         return len(prompt_ids), model.answer(prompt_ids, request)
 
-    config = uvicorn.Config(
-        application(model.engine, answer, token, host),
-        log_level="critical",  # the application reports its defects; answers cut by the end of the server are none
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:  # uvicorn has shut down by now, and passes the signal on
+        run_until_signal(application(model.engine, answer, token, host), listener, _GRACE_S)
+    except KeyboardInterrupt:
         console.line()

@@ -168,18 +168,9 @@ def _address(listener: socket.socket, token: str) -> str:
 
 
 def _run(app: App, listener: socket.socket) -> None:
-    import uvicorn
+    from tunewright.serving.connections import run_until_signal
 
-    config = uvicorn.Config(
-        app,
-        log_level="critical",
-        access_log=False,  # the first address of a browser holds the token
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        run_until_signal(app, listener, _GRACE_S)
     except KeyboardInterrupt:
         console.line()
