@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from support.time_limit import no_longer_than
 from support.user_files import KINDS, READERS, Reader, corrupted, fault, written
 from tunewright.cli import report_error
 from tunewright.errors import DocumentError, ModelError, StageError, UserError, reading
@@ -32,26 +30,6 @@ def test_a_corrupted_file_is_read_or_refused_by_name(reader: Reader, tmp_path: P
     for number, kind in enumerate(("missing", "cut", "swapped", "foreign") * ROUNDS):
         what = corrupted(reader, good, tmp_path / str(number), 100_000 + number, kind)
         assert not (problem := fault(reader, tmp_path / str(number))), (number, what, problem)
-
-
-class WaitsForEverError(BaseException):
-    """No reader takes it for an error of a file."""
-
-
-@contextmanager
-def no_longer_than(seconds: int) -> Iterator[None]:
-    """Raise WaitsForEverError in the block instead of waiting for ever."""
-
-    def stop(number: int, frame: object) -> None:
-        raise WaitsForEverError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)

@@ -62,6 +62,8 @@ def test_overrides_are_toml_or_plain_text():
         override({}, ["training"])
     with pytest.raises(RecipeError, match="is not a section"):
         override({"seed": 1}, ["seed.x=2"])
+    with pytest.raises(RecipeError, match="--set refusal has bytes that are no text"):
+        override({}, ["refusal=a\udcff"])
     for text in ("[" * 100_000, "9" * 5000):
         assert override({}, [f"refusal={text}"]) == {"refusal": text}
 

@@ -205,6 +205,15 @@ def special_file(path: object) -> str:
     return next((f"it is {words}, not a file" for is_kind, words in _SPECIAL.items() if is_kind(mode)), "")
 
 
+def is_text(value: str) -> bool:
+    """Return whether a text can be written as UTF-8: what a command line holds in another encoding cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def regular(path: Path) -> Path:
     """Return the path of a file that a user names.
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tunewright import console
 from tunewright.console import without_secrets
-from tunewright.errors import RecipeError, cause_of, command, regular
+from tunewright.errors import RecipeError, cause_of, command, is_text, regular
 from tunewright.settings import (
     ANSWERING,
     BUILDING,
@@ -356,6 +356,8 @@ def override(content: dict[str, Any], assignments: Sequence[str]) -> dict[str, A
         section, _, inner = key.strip().rpartition(".")
         if not separator or not inner:
             raise RecipeError(f"--set {assignment} is not KEY=VALUE", "", "use for example --set training.epochs=2")
+        if not is_text(assignment):
+            raise RecipeError(f"--set {key} has bytes that are no text", "it is not UTF-8", "write it in a recipe file")
         target = result.setdefault(section, {}) if section else result
         if not isinstance(target, dict):
             raise RecipeError(

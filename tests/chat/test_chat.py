@@ -58,6 +58,12 @@ def test_the_answer_is_the_one_of_the_exam(run, piped):
     assert answers(run, "tuned")[0] != answers(run, "base")[0]
 
 
+def test_a_prompt_in_another_encoding_is_answered(run, capsys, monkeypatch):
+    monkeypatch.setattr("tunewright.chat.models.MAX_NEW_TOKENS", 12)
+    chat(run, ("tuned",), "Which group had it\udcff ?")
+    assert capsys.readouterr().out.strip()
+
+
 def test_models_switch_and_both_answer_by_name(run, piped):
     base, tuned = answers(run, "base")[0], answers(run, "tuned")[0]
     shown = piped("/base", "Which group had it ?", "/reset", "/tuned", "Which group had it ?")

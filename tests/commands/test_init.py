@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from support.stand_in_hub import Repo, stand_in_hub
+from support.time_limit import no_longer_than
 from tunewright.commands.init import KNOWN_BASES, write_recipe
 from tunewright.errors import DocumentError
 from tunewright.models.families import FAMILIES
@@ -77,6 +78,23 @@ def test_documents_beside_chats_give_both(tmp_path):
 def test_what_does_not_exist_is_refused(tmp_path):
     with pytest.raises(DocumentError, match="does not exist"):
         write_recipe([write(tmp_path / "a.jsonl", ROWS)], tmp_path / "r.toml", force=False, exam=tmp_path / "no.csv")
+
+
+def test_what_is_no_file_is_left_to_ingest_and_a_name_that_is_no_text_is_refused(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# Notes\nThe gauge was read at noon.\n")
+    (folder / "gone.md").symlink_to("nowhere.md")
+    (folder / "round").symlink_to("round")
+    (folder / "to-a-folder.md").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.md")
+    with no_longer_than(60):
+        write_recipe([folder], tmp_path / "r.toml", force=False)
+    assert load_recipe(tmp_path / "r.toml").documents.paths == ("docs",)
+    odd = folder.rename(tmp_path / os.fsdecode(b"d\xff"))
+    with pytest.raises(DocumentError, match="cannot name"):
+        write_recipe([odd], tmp_path / "other.toml", force=False)
+    assert not (tmp_path / "other.toml").exists()
 
 
 def test_parquet_and_data_sets_of_the_hub_are_chats(tmp_path):

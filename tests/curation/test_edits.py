@@ -11,10 +11,10 @@ from tunewright import pipeline
 from tunewright.commands.inspect import edit_sample
 from tunewright.curation.edits import BY_HAND, decisions, new_edit, read_edits, reworded
 from tunewright.curation.stage import curate
-from tunewright.errors import RunFolderError
+from tunewright.errors import RunFolderError, UserError
 from tunewright.recipe import Recipe
 from tunewright.records import Chunk, Document, Message, Question, Rejection, Sample, Span, digest
-from tunewright.run_folder import RunFolder
+from tunewright.run_folder import RunFile, RunFolder
 from tunewright.settings import CurationSettings
 from tunewright.stages import STAGES
 
@@ -111,6 +111,13 @@ def test_edits_make_the_stage_stale_and_records_without_them_stay_fresh(run: Run
     edit_sample(run, "reject", GOOD.id)
     state = pipeline.stage_state(run, RECIPE, stage)
     assert state.state == "stale" and "edits.jsonl" in state.why
+
+
+def test_a_text_in_another_encoding_is_refused_and_leaves_no_edit(run: RunFolder) -> None:
+    for texts in ({"question": "Wer\udcff?"}, {"answer": "\udcffa"}, {"note": "\udce4"}):
+        with pytest.raises(UserError, match="no text"):
+            edit_sample(run, "edit", GOOD.id, **texts)
+    assert run.journal_entries(RunFile.EDITS) == []
 
 
 def test_edits_are_linked_lines_and_an_unknown_sample_is_an_error(run: RunFolder) -> None:

@@ -12,6 +12,7 @@ from tunewright.chat.terminal import lines, stoppable
 from tunewright.errors import TunewrightError
 from tunewright.recipe import at_home
 from tunewright.settings import Arm
+from tunewright.text.normalization import replace_lone_surrogates
 
 
 @dataclass
@@ -50,7 +51,7 @@ def converse(chat: Chat, prompt: str | None) -> None:
     for arm in chat.arms:
         chat.models.load(arm)
     if prompt is not None:
-        _ask(chat, prompt)
+        _ask(chat, replace_lone_surrogates(prompt))  # of bytes that are no UTF-8, which no tokenizer takes
         return
     if chat.keyboard:
         console.line("ask a question; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves", "dim")

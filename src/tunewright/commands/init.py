@@ -12,7 +12,7 @@ from tunewright import console
 from tunewright.curation.chat_formats import is_chat_file, read_own_data
 from tunewright.documents.stage import source_files
 from tunewright.environment import __version__
-from tunewright.errors import DocumentError, command
+from tunewright.errors import DocumentError, command, is_text, regular
 from tunewright.models.data_sources import PARQUET, chat_paths, is_hub
 from tunewright.models.hardware import Shape
 from tunewright.models.memory_plan import SPARE, Choice, predict_memory
@@ -118,7 +118,7 @@ def write_recipe(
         raise DocumentError(
             "no documents found", ", ".join(map(str, documents)), "name documents, or a folder with documents"
         )
-    recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files))
+    recipe, notes = _fit(draft, len(files), sum(path.stat().st_size for _, path in files if path.is_file()))
     often = set(_OFTEN_CHANGED) if files else set()
     what = [f"{len(files)} file(s)"] if files else []
     if (code := _documents_language([path for _, path in files])) != ENGLISH.code:
@@ -163,7 +163,16 @@ def _report(output: Path, what: Sequence[str], notes: Mapping[str, str], num_fil
 def _documents_language(paths: Sequence[Path]) -> str:
     """Return the code of the language of the text files among the documents; English where there are none."""
     texts = [path for path in paths if path.suffix.lower() in (".md", ".txt")][:_LANGUAGE_FILES]
-    return main_language(decode_text(path.read_bytes()[:_LANGUAGE_BYTES]) for path in texts)
+    return main_language(decode_text(content) for content in map(_beginning, texts) if content)
+
+
+def _beginning(path: Path) -> bytes:
+    """Return the first bytes of a file; none of one that cannot be read, which ingest counts with its reason."""
+    try:
+        with regular(path).open("rb") as file:
+            return file.read(_LANGUAGE_BYTES)
+    except OSError:
+        return b""
 
 
 def _in_language(recipe: Recipe, code: str) -> tuple[Recipe, dict[str, str]]:
@@ -209,6 +218,8 @@ def _relative(path: Path, folder: Path) -> str:
     if is_hub(str(path)):
         return str(path)
     absolute = at_home(path).absolute()
+    if not is_text(str(absolute)):
+        raise DocumentError(f"a recipe cannot name {absolute}", "that name is not UTF-8", "rename it")
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tunewright import console
 from tunewright.commands.json_documents import InspectDocument, RejectedCount, TaskCount
 from tunewright.curation.edits import Action, decisions, new_edit, read_edits
-from tunewright.errors import RunFolderError, command
+from tunewright.errors import RunFolderError, UserError, command, is_text
 from tunewright.html.render import count
 from tunewright.recipe import Recipe, load_recipe
 from tunewright.records import Rejection, Sample
@@ -113,7 +113,12 @@ def edit_sample(
 
     Raises:
         RunFolderError: no sample, or more than one, has this identifier; or there is nothing to undo.
+        UserError: a text is not UTF-8.
     """
+    if not all(map(is_text, filter(None, (question, answer, note)))):
+        raise UserError(
+            "the text of the edit has bytes that are no text", "it is not UTF-8", "set your terminal to UTF-8"
+        )
     sample = _sample_named(run, identifier)
     made = decisions(read_edits(run.journal_entries(RunFile.EDITS)))
     subject = sample
