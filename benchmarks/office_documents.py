@@ -372,6 +372,7 @@ def workbooks(folder: Path) -> list[Case]:
             [
                 f"Patients of the 2019 survey {flat(TABLE)} Item Amount Fees 410 Tolls 75.5 Sum 485.5",
                 f"Patients of the 2019 survey {named(TABLE)} {named(totals)}",
+                f"Patients of the 2019 survey {named(TABLE)} {flat(totals)}",
             ],
             rows=[*TABLE[1:], ("Fees", "410"), ("Sum", "485.5")],
             headings=["Regions", "Totals"],
