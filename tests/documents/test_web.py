@@ -9,6 +9,7 @@ import pytest
 from tunewright.documents import web
 from tunewright.documents.markup import ReadDocument
 from tunewright.documents.readers import READERS
+from tunewright.documents.sandbox import read_files
 
 
 def read(folder: Path, page: str | bytes) -> ReadDocument:
@@ -102,6 +103,14 @@ def test_each_element_is_seen_once_however_deep(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(web, "_frame", lambda tag, is_of_page: seen.append(tag) or frame(tag, is_of_page))
     assert read(tmp_path, "<div>" * 500 + PROSE + "<footer>Frame").text.endswith(PROSE[3:-4])
     assert len(seen) < 600
+
+
+@pytest.mark.parametrize("part", ["<table><tr><td rowspan=2>", "<select>", "<sup>"])
+def test_nested_markup_takes_linear_time(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "a.html"
+    path.write_text(part * 8_000 + "The end.")  # in quadratic time, minutes
+    ((_, reading),) = read_files([path], timeout_s=20)
+    assert not reading.failures or reading.failures[0].reason != "timed out"
 
 
 def test_a_cell_over_several_rows_is_in_each(tmp_path: Path) -> None:

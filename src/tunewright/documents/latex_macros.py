@@ -10,6 +10,7 @@ _DEFINITION = re.compile(
     r"\\(?:(?:re)?newcommand|providecommand|DeclareRobustCommand)\*?\s*(?:\{\s*\\([A-Za-z]+)\s*\}|\\([A-Za-z]+))\s*"
     r"(?:\[([1-9])\])?\s*(\[[^\]\n]*\])?\s*\{|\\def\s*\\([A-Za-z]+)\s*\{"
 )
+_USE = re.compile(r"\\([A-Za-z]+)[ \t]*(?:\{\})?")
 _MOST_PASSES = 5  # a macro may use others
 _MOST_GROWTH = 4  # of the text, by all macros
 _TEST = re.compile(r"\\(if(?!f\b|thenelse\b)[a-zA-Z]*|else|fi)(?![a-zA-Z])[ \t]*\n?")
@@ -47,20 +48,23 @@ def with_macros(text: str) -> str:
     if not macros:
         return text
     text = "".join(pieces) + text[at:]
-    use = re.compile(rf"\\({'|'.join(sorted(macros, key=len, reverse=True))})(?![A-Za-z])[ \t]*(?:\{{\}})?")
     most = _MOST_GROWTH * len(text) + 10_000
     for _ in range(_MOST_PASSES):
-        expanded = _expanded(text, use, macros)
+        expanded = _expanded(text, macros)
         if expanded == text or len(expanded) > most:
             break
         text = expanded
     return text
 
 
-def _expanded(text: str, use: re.Pattern[str], macros: dict[str, tuple[int, str | None, str]]) -> str:
+def _expanded(text: str, macros: dict[str, tuple[int, str | None, str]]) -> str:
     """Return the text with each use of a macro replaced once."""
     pieces, at, length = [], 0, 0
-    while (match := use.search(text, at)) and length < 5 * len(text) + 10_000:
+    search_from = 0
+    while (match := _USE.search(text, max(at, search_from))) and length < 5 * len(text) + 10_000:
+        if match[1] not in macros:
+            search_from = match.end()
+            continue
         num_arguments, default, body = macros[match[1]]
         arguments, end = [], match.end()
         if default is not None:

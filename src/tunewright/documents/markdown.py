@@ -36,7 +36,7 @@ _TAG = re.compile(
 _HTML_TABLE = re.compile(r"(?is)<table\b(?:(?!<table\b).)*?</table>")
 # Inline code, formulas, and lines of indented code.
 _LITERAL = re.compile(
-    r"(`[^`\n]*`|(?<![\\$])\$\$[^$]+\$\$|(?<![\\$])\$(?![\s$])[^$\n]*(?<![\s\\])\$(?![0-9])|\\\([^\n]*?\\\)"
+    r"(`[^`\n]*`|(?<![\\$])\$\$[^$]+\$\$|(?<![\\$])\$(?![\s$])[^$\n]*(?<![\s\\])\$(?![0-9])|\\\([^\n]{0,500}?\\\)"
     r"|^(?: {4}|\t).*$)",
     re.MULTILINE,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from tunewright.documents.markup import Failure, ReadItems, assemble, parse_errors, raised, struck
 
 _TOKEN = re.compile(r"\\\*|\\([a-z]+)(-?[0-9]*)[ ]?|\\'[0-9a-fA-F]{2}|\\[^a-z]|[{}]|[^\\{}]+", re.DOTALL)
-_ROW = re.compile(r"\\trowd(?![a-z]).*?\\row(?![a-z])", re.DOTALL)
+_ROW_START, _ROW_END = re.compile(r"\\trowd(?![a-z])"), re.compile(r"(\\row(?![a-z]))")
 _LINE_END = re.compile(r"\\(?:par|line)(?![a-z])[ ]?")
 _RAISED = re.compile(r"(\\super(?:\\[a-z]+-?[0-9]*)*[ ]?)([0-9+-]{1,12})(?=[\\}])")
 _STRUCK = re.compile(r"(\\striked?(?:1|(?![0-9a-z]))(?:\\[a-z]+-?[0-9]*)*[ ]?)([^\\{}\n]{1,200})(?=[\\}])")
@@ -25,7 +25,7 @@ def read_rtf(path: Path) -> ReadItems:
     source = raw.decode("latin-1")
     pictures = source.count("\\pict")
     source = "".join(_shown(source))
-    source = _ROW.sub(lambda match: _LINE_END.sub(" ", match[0]), source)
+    source = _with_whole_cells(source)
     source = _RAISED.sub(lambda match: match[1] + "".join(f"\\u{ord(c)}?" for c in raised(match[2])), source)
     source = _STRUCK.sub(lambda match: match[1] + struck(match[2]), source)
     with parse_errors(".rtf"):
@@ -34,6 +34,16 @@ def read_rtf(path: Path) -> ReadItems:
     text = text.replace("\ue000", "|")
     left_out = [Failure(part="pictures", reason="not read", detail=f"{pictures} picture(s)")] if pictures else []
     return [assemble([(0, text)], path.stem, left_out=left_out)]
+
+
+def _with_whole_cells(source: str) -> str:
+    """Return the source with the paragraphs of a cell on one line, from the start of each row to its end."""
+    pieces = _ROW_END.split(source)
+    for number in range(0, len(pieces) - 1, 2):
+        if start := _ROW_START.search(pieces[number]):
+            before, row = pieces[number][: start.end()], pieces[number][start.end() :]
+            pieces[number] = before + _LINE_END.sub(" ", row)
+    return "".join(pieces)
 
 
 def _shown(source: str) -> Iterator[str]:

@@ -193,7 +193,7 @@ def _bare(text: str) -> str:
     text = re.sub(r"\\textsuperscript\s*\{([^{}]*)\}", lambda match: raised(match[1]), text)
     text = re.sub(r"\\(?:sout|st)\s*\{([^{}]*)\}", lambda match: struck(match[1]).replace("~", "\x03"), text)
     text = re.sub(r"\\(?:text)?color(?:box)?\s*(?:\[[^\]\n]*\])?\s*\{[^{}]*\}", "", text)
-    text = re.sub(r"\\item\s*\[([^\]\n]*)\]", r"\\item \1 ", text)
+    text = re.sub(r"\\item\s*\[([^\]\n]{0,200})\]", r"\\item \1 ", text)
     text = _FRACTION.sub(lambda match: f"{match[1]}{' ' if match[1] else ''}{match[2]}/{match[3]}", text)
     text = re.sub(r"\\href\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\\\(?:\[[^\]\n]*\])?", "\n", text)

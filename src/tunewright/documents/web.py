@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +64,8 @@ _PAPER = re.compile(r"(?:^|;)background(?:-color)?:([^;]*)")
 _WHITE = re.compile(
     r"white|#fff(?:f|fff|fffff)?|#fefefe|rgba?\(25[45],25[45],25[45](?:,[\d.]+)?\)|rgba\([^)]*,0(?:\.0+)?\)"
 )
-_MAX_REPEATED = 100_000  # cells of a table
+_STRUCK = ("del", "s", "strike")
+_MAX_REPEATED = 1_000_000  # characters of a table
 _AT_RULE = re.compile(r"/\*.*?\*/|@[^{};]{0,400}(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
 _OPENS = re.compile(r"display:none|visibility:|(?:height|opacity):0")
 _SIMPLE = re.compile(r"[\w-]*[.#]?[\w-]+")
@@ -208,13 +209,11 @@ def _frame(tag: Tag, is_of_page: bool) -> str:
     return ""
 
 
-def _repeat_spans(soup: BeautifulSoup, table: Tag) -> None:
-    """Put the text of a cell that spans several rows into each of them."""
+def _repeat_spans(soup: BeautifulSoup, rows: Iterable[Tag], outer: Container[int]) -> None:
+    """Put the text of a table's cell that spans several rows into each; not of ``outer`` cells around others."""
     spans: dict[int, tuple[int, str]] = {}  # by column: how many rows below have a cell's text, and the text
     num_repeated = 0
-    for row in table.find_all("tr"):
-        if row.find_parent("table") is not table:
-            continue  # of a table inside of a cell
+    for row in rows:
         column = 0
         for cell in [*row.find_all(["td", "th"], recursive=False), None]:
             while column in spans and num_repeated < _MAX_REPEATED:
@@ -223,10 +222,10 @@ def _repeat_spans(soup: BeautifulSoup, table: Tag) -> None:
                     spans[column] = (left - 1, text)
                 repeated = soup.new_tag("td", string=text)
                 row.append(repeated) if cell is None else cell.insert_before(repeated)
-                num_repeated += 1
+                num_repeated += 1 + len(text)
                 column += 1
             if cell is not None:
-                if (num_rows := _span(cell, "rowspan")) > 1:
+                if (num_rows := _span(cell, "rowspan")) > 1 and id(cell) not in outer:
                     spans[column] = (num_rows - 1, cell.get_text(" "))
                 column += _span(cell, "colspan")
 
@@ -268,18 +267,25 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
         if not tag.decomposed:
             tag.decompose()
     for tag in soup.find_all(["input", "select", "textarea"]):
-        tag.replace_with(_form_value(tag))
+        if not tag.find_parent("select"):
+            tag.replace_with(_form_value(tag))
     for formula in soup.find_all("math"):
         formula.replace_with(_formula(formula))
-    for tag in soup.find_all("sup"):
-        tag.replace_with(raised(tag.get_text()))
-    for tag in soup.find_all(["del", "s", "strike"]):
-        if not any(_BLOCK_TAG.fullmatch(inner.name) for inner in tag.find_all(True)):
+    for tag in soup.find_all(["sup", *_STRUCK]):
+        if tag.find_parent(["sup", *_STRUCK]):
+            continue  # the outermost is seen once, however deep
+        if tag.name == "sup":
+            tag.replace_with(raised(tag.get_text()))
+        elif not any(_BLOCK_TAG.fullmatch(inner.name) for inner in tag.find_all(True)):
             tag.replace_with(struck(tag.get_text()))
     for tag in soup.find_all("br"):
         tag.replace_with("\v")
-    for table in soup.find_all("table"):
-        _repeat_spans(soup, table)
+    rows: dict[int, list[Tag]] = defaultdict(list)  # by their table: each row is seen once, however deep it is nested
+    for row in soup.find_all("tr"):
+        rows[id(row.find_parent("table"))].append(row)
+    outer = {id(tag.find_parent(["td", "th"])) for tag in soup.find_all(["table", "td", "th"])}
+    for rows_of_table in rows.values():
+        _repeat_spans(soup, rows_of_table, outer)
     for tag in soup.find_all(["td", "th"]):
         # A cell without its end tag holds the next one.
         if tag.find_previous_sibling(["td", "th"]) or (tag.parent is not None and tag.parent.name in ("td", "th")):
