@@ -1,13 +1,14 @@
 """Does the exam of the papers demo see what the right passage brings, and does a search lie between?
 
-    python benchmarks/papers_exam.py [--per-document 8] [--listed | --forms] [--work DIR] [-o FILE]
+    python benchmarks/papers_exam.py [--per-document 8] [--listed | --forms | --preview] [--work DIR] [-o FILE]
 
 The recipe is that of `tunewright demo papers` with more questions on each training document, so that each kind of
 question alone shows a difference. Rules write and seal them as in the demo; base, rag and oracle answer, without any
 training. The record holds each kind's scores, the paired differences, and the report's sentences on what is lost in
 retrieval and in reading. With --listed, the options of a choice are listed below its question and the answer has to name
 one, as before: beside the other record, it shows what naming costs. With --forms, the choices alone are scored by the
-likelihood of their options in four forms, without the demo's system prompt. About four minutes on two idle cores each.
+likelihood of their options in four forms, without the demo's system prompt. With --preview, `tunewright preview` runs on the
+demo's own recipe, in a fresh folder, and its processor time is recorded. About four minutes on two idle cores each.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from tunewright import environment, pipeline
 from tunewright.commands.init import papers_demo
+from tunewright.commands.preview import preview
 from tunewright.evaluation.answering import all_answers
 from tunewright.evaluation.arms import Library, num_passages, passages_by_arm, recall
 from tunewright.evaluation.measurement import paired_difference
@@ -152,11 +154,31 @@ def forms(per_document: int, work: Path) -> dict[str, Any]:
     return {"questions": len(choices), "right": right}
 
 
+def previewed(work: Path) -> dict[str, Any]:
+    """Return what the preview of the demo says, and how long it took; half of the processor time is two idle cores'."""
+    if work.exists():
+        raise SystemExit(f"{work} exists: a preview that continues takes no time")
+    began, passed = time.process_time(), time.monotonic()
+    result = preview(papers_demo(), work)
+    return {
+        "processor_s": round(time.process_time() - began, 1),
+        "passed_s": round(time.monotonic() - passed, 1),
+        "questions": result.num_questions,
+        "documents": result.num_documents,
+        "advice": result.advice,
+        "best": result.best,
+        "left_to_gain": rounded(result.left),
+        "oracle_minus_best": rounded(result.gap) if result.gap else None,
+        "scores": {row.arm: rounded(row.score) for row in result.arms},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-document", type=int, default=8)
     parser.add_argument("--listed", action="store_true", help="list the options; the answer has to name one")
     parser.add_argument("--forms", action="store_true", help="score the choices by likelihood in four forms")
+    parser.add_argument("--preview", action="store_true", help="time the preview of the demo")
     parser.add_argument("--work", type=Path, default=Path("build/papers-exam"), help="run folder")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -165,10 +187,12 @@ def main() -> None:
     part = "options listed, the answer names one" if options.listed else "as the demo asks"
     if options.forms:
         part, result = "forms of a choice, by likelihood", forms(options.per_document, options.work)
+    elif options.preview:
+        part, result = "preview of the demo", previewed(options.work)
     else:
         result = measure(options.per_document, options.work, options.listed)
     record |= {
-        "command": f"python benchmarks/papers_exam.py --per-document {options.per_document} [--listed | --forms]",
+        "command": f"python benchmarks/papers_exam.py --per-document {options.per_document} [--listed | --forms | --preview]",
         "versions": environment.versions(),
         "machine": environment.machine(),
         part: result,

@@ -1,6 +1,6 @@
 """Does `plan` know how long a stage takes? Plans recipes, runs them, and holds the processor time against the plan.
 
-    python benchmarks/plan_minutes.py RECIPE [RECIPE ...] [--stages train] [--work DIR] [-o FILE]
+    python benchmarks/plan_minutes.py RECIPE [RECIPE ...] [--set KEY=VALUE] [--stages train] [--work DIR] [-o FILE]
 
 A busy machine has no minutes of its own, so both are processor time: `plan` is told that nothing else runs, and its seconds
 are multiplied by the threads. On a machine at rest, divided by them, it is the time that passes.
@@ -51,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE")
     parser.add_argument("--stages", nargs="+", choices=list(BEFORE), default=["train"])
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--work", type=Path, default=Path("build/plan-minutes"), help="folder of the runs")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -59,8 +60,9 @@ def main() -> int:
     wrong = 0
     for path in options.recipes:
         for stage in options.stages:
-            result = planned_and_measured(load_recipe(path), options.work / path.stem, stage)
+            result = planned_and_measured(load_recipe(path, options.settings), options.work / path.stem, stage)
             print(path.name, stage, json.dumps(result), flush=True)
+            result |= {"set": options.settings} if options.settings else {}
             record.setdefault("recipes", {}).setdefault(path.name, {})[stage] = result
             wrong += abs(result["off"]) > BOUND
             record |= {"command": "python benchmarks/plan_minutes.py RECIPE ...", "versions": environment.versions(),

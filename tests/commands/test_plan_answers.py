@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
-from own_exam import rows, scored_as_people_would, write
+from own_exam import RESULTS, rows, scored_as_people_would, write
 
 from tunewright.commands.plan_answers import ExamLengths, answers_seconds, exam_lengths
 from tunewright.commands.plan_sizes import count_sizes
@@ -74,3 +75,10 @@ def test_an_exam_of_a_users_own_is_read_and_scored_as_a_person_would(tmp_path) -
     assert {row.kind for row in rows(20)} == {"short", "list", "declined", ""}
     result = scored_as_people_would(questions, exam)
     assert result["answers"] > 700 and result["examples"] == []
+
+
+def test_the_record_holds_a_thousand_rows_scored_as_people_would_in_the_time_that_was_planned() -> None:
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert record["rows"] == record["read"] == 1000
+    assert record["scored"]["answers"] > 3500 and record["scored"]["different"] == 0
+    assert abs(record["evaluation"]["off"]) <= 0.25

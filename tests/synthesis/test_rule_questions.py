@@ -136,5 +136,7 @@ def test_the_record_of_the_demo_shows_that_the_right_passage_helps_on_each_kind_
         assert kinds[kind]["differences"]["oracle - base"][1] > 0, kind
     reading, searching = kinds["all"]["report"]
     assert "lost in reading" in reading and searching.startswith("Searching for it loses")
+    preview = record["preview of the demo"]
+    assert preview["processor_s"] / 2 < 180 and preview["questions"] == 40  # three minutes of two cores
     named = record["options listed, the answer names one"]["kinds"]["choice"]
     assert named["differences"]["oracle - base"][1] < 0 < kinds["choice"]["differences"]["oracle - base"][1]
