@@ -288,6 +288,7 @@ _MOST_TABLES = 48
 _MISSED = 1e-3  # share of the pairs at the threshold that may be missed
 _NEIGHBORS = 24  # compared with each text in its bucket: keeps the cost linear in a crowd
 _BLOCK = 20_000  # pairs or texts computed at once
+_SCATTERED = 2_000  # rows read here and there of a file at once: each brings many pages into memory
 _MOST_IN_MEMORY = 256 * 2**20  # bytes of a matrix of vectors
 
 # Words that change the meaning of a text but hardly its vector.
@@ -381,7 +382,11 @@ def _common_direction(means: Matrix) -> Matrix:
         return np.zeros(means.shape[1], dtype=np.float32)
     from scipy.sparse.linalg import eigsh
 
-    rows = means[:: math.ceil(len(means) / _LARGEST_FIT)]
+    chosen = np.arange(0, len(means), math.ceil(len(means) / _LARGEST_FIT))
+    rows = np.empty((len(chosen), means.shape[1]), dtype=np.float32)
+    for start in range(0, len(chosen), _SCATTERED):
+        rows[start : start + _SCATTERED] = means[chosen[start : start + _SCATTERED]]
+        release_rows(means)
     products = (rows.T @ rows).astype(np.float64)
     if not products.any():
         return np.zeros(means.shape[1], dtype=np.float32)
