@@ -12,7 +12,7 @@ from support.faulty_server import fake_teacher
 from support.whole_path import asks, write_recipe
 from tunewright import pipeline
 from tunewright.cli import main, report_error
-from tunewright.errors import DiskFullError, DocumentError, ModelError, reading
+from tunewright.errors import DiskFullError, DocumentError, ModelError, UserError, reading
 from tunewright.models.data_sources import chat_paths, exam_path
 from tunewright.models.model_files import reading_model
 from tunewright.recipe import Recipe, load_recipe
@@ -155,3 +155,14 @@ def test_a_disk_that_fills_up_in_any_stage_stops_it_and_a_larger_one_continues(
             assert "defect" not in shown, (command, shown)
             assert code == 0 or ("Read-only" in shown and "hint" in shown), (command, shown)
             assert file_digest(folder) == before, command
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), RuntimeError("Permission denied (os error 13)")]
+)
+def test_what_may_not_be_read_is_not_fetched_again(tmp_path, error):
+    """Libraries say it in words of their own; another copy would not be read either."""
+    for context in (reading("exam", tmp_path / "e f", "bring another"), reading_model("base model", tmp_path / "e f")):
+        with pytest.raises((UserError, ModelError)) as caught, context:
+            raise error
+        assert caught.value.hint == f"let your user read it: chmod -R u+rX '{tmp_path}/e f'"

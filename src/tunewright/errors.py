@@ -146,6 +146,13 @@ _LACK = re.compile(
 _OF_THE_MACHINE = re.compile(r"DefaultCPUAllocator|cannot allocate memory", re.IGNORECASE)
 
 
+def hint_of(error: BaseException, path: object, hint: str) -> str:
+    """Return what to type after an error of reading a path: to get another copy helps nothing that may not be read."""
+    if isinstance(error, PermissionError) or "Permission denied" in str(error):
+        return f"let your user read it: {shell('chmod', '-R', 'u+rX', path)}"
+    return hint
+
+
 def is_lack_of_memory(error: BaseException) -> bool:
     """Return whether the memory of a GPU or of the machine was full, which says nothing of the file that was loaded.
 
@@ -244,7 +251,7 @@ def reading(what: str, path: object, hint: str, kind: type[TunewrightError] = Us
     except Exception as error:
         if is_lack_of_memory(error):
             raise
-        raise kind(f"cannot read the {what} {path}", cause_of(error), hint) from error
+        raise kind(f"cannot read the {what} {path}", cause_of(error), hint_of(error, path, hint)) from error
 
 
 def command(*words: object) -> str:

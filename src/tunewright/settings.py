@@ -311,7 +311,7 @@ class TrainingSettings(Settings):
     optimizer: Optimizer = Field("adamw", description="8 bit takes a quarter of the memory for its states")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="of the learning rate")
     learning_rate: float = Field(2e-4, gt=0, description="peak of the schedule")
-    epochs: int = Field(3, ge=0, description="passes over the training set; 0 leaves only [preference]")
+    epochs: int = Field(3, ge=0, le=10_000, description="passes over the training set; 0 leaves only [preference]")
     batch_size: int = Field(16, ge=1, description="samples per optimizer step")
     micro_batch_tokens: int = Field(0, ge=0, description="tokens at once; 0 takes what fits; changes no result")
     kernels: Literal["auto", "off"] = Field("auto", description="off computes through transformers and peft alone")
@@ -355,7 +355,7 @@ class PreferenceSettings(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of the pairs that may be labeled wrong")
     reference: Literal["sft", "base"] = Field("sft", description="the model before DPO, or without any adapter")
     learning_rate: float = Field(5e-6, gt=0, description="peak of the schedule")
-    epochs: int = Field(1, ge=1, description="passes over the pairs")
+    epochs: int = Field(1, ge=1, le=10_000, description="passes over the pairs")
 
     @property
     def wanted(self) -> bool:

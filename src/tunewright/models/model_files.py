@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import ModelError, TunewrightError, cause_of, is_lack_of_memory, special_file
+from tunewright.errors import ModelError, TunewrightError, cause_of, hint_of, is_lack_of_memory, special_file
 
 _PART = re.compile(r"[^/\\]+\.safetensors")
 _INDEX = "model.safetensors.index.json"
@@ -50,7 +50,7 @@ def reading_model(what: str, folder: Path, hint: str = "download the model again
         if isinstance(error, ImportError):  # of a library that the kind of model needs
             hint = "install that library, then run again"
         cause = folder_fault(folder) or cause_of(error)
-        raise ModelError(f"cannot load the {what} in {folder}", cause, hint) from error
+        raise ModelError(f"cannot load the {what} in {folder}", cause, hint_of(error, folder, hint)) from error
 
 
 def unsafe_file(folder: Path) -> str:
