@@ -63,9 +63,11 @@ def test_what_a_preview_measured_replaces_the_prediction(tmp_path) -> None:
               for n in range(12)]  # fmt: skip
     answers = [Answer(question=f"q{n}", arm="base", text="", finish="stop", num_prompt_tokens=9, num_tokens=1,
                       duration_s=3.0, gold_nll=1) for n in range(12)]  # fmt: skip
-    run.write(RunFile.PREVIEW, summarize(scores, answers, 0.1).model_dump_json())
+    run.write(RunFile.PREVIEW, summarize(scores, answers, 0.1, recipe.model.base).model_dump_json())
     after = exam_lengths(recipe, run, sizes)
     assert seconds(after, base=100) == pytest.approx(300) != pytest.approx(seconds(before, base=100))
+    run.write(RunFile.PREVIEW, summarize(scores, answers, 0.1, "larger/model").model_dump_json())
+    assert not exam_lengths(recipe, run, sizes).measured
 
 
 def test_an_exam_of_a_users_own_is_read_and_scored_as_a_person_would(tmp_path) -> None:

@@ -42,7 +42,7 @@ def scores(num=30, documents=10, **by_arm):
     ],
 )
 def test_the_sentence_follows_from_the_figures(by_arm, size, expected):
-    result = summarize(*scores(**size, **by_arm), margin=0.10)
+    result = summarize(*scores(**size, **by_arm), margin=0.10, base="embedded")
     assert result.advice.startswith(expected)
     best = max(value for arm, value in by_arm.items() if arm != "oracle")
     assert result.left.mean == pytest.approx(1 - best)

@@ -176,6 +176,14 @@ def test_points_of_a_chart_are_shown_in_their_format(tmp_path: Path) -> None:
     assert "2021-01-01 | 25.6%" in read(tmp_path, "a.pptx", raw).text
 
 
+@pytest.mark.parametrize(("code", "shown"), [("0%", "5%"), ("General", "0.05")])
+def test_a_point_of_a_chart_may_be_stored_with_an_exponent(tmp_path: Path, code: str, shown: str) -> None:
+    chart = chart_of("Share", "A", {"1.5E3": "5.0000000000000003E-2"})
+    chart = chart.replace("<c:val>", f"<c:val><c:formatCode>{code}</c:formatCode>")
+    raw = packed(presentation(shape("Loads", "title") + CHART_FRAME, chart=chart))
+    assert f"1.5E3 | {shown}" in read(tmp_path, "a.pptx", raw).text  # the category is a text
+
+
 def test_a_cell_over_several_rows_of_a_slide_is_in_each(tmp_path: Path) -> None:
     table = slide_table(("Malmby", "4,310"), ("", "5,120"))
     first, second = table.split("</a:tr><a:tr>")
@@ -226,6 +234,15 @@ def test_a_cell_over_several_rows_of_an_open_document_is_in_each(tmp_path: Path)
     table = f"<table:table>{''.join(f'<table:table-row>{row}</table:table-row>' for row in rows)}</table:table>"
     text = read(tmp_path, "a.odt", packed(open_text(table))).text
     assert text == "Malmby | 4,310\nMalmby | 5,120\nElm | 75"
+
+
+def test_repeated_covered_cells_of_an_open_document_belong_to_the_cells_above_each(tmp_path: Path) -> None:
+    spans = 'table:number-rows-spanned="2"'
+    first = "".join(f"<table:table-cell {spans}><text:p>{text}</text:p></table:table-cell>" for text in ("Elm", "2025"))
+    rows = [f"{first}<table:table-cell><text:p>4,310</text:p></table:table-cell>"]
+    rows += ['<table:covered-table-cell table:number-columns-repeated="2"/>' + rows[0][len(first) :].replace("4", "5")]
+    table = f"<table:table>{''.join(f'<table:table-row>{row}</table:table-row>' for row in rows)}</table:table>"
+    assert read(tmp_path, "a.odt", packed(open_text(table))).text == "Elm | 2025 | 4,310\nElm | 2025 | 5,310"
 
 
 def test_a_book_in_reading_order(tmp_path: Path) -> None:

@@ -130,6 +130,14 @@ def test_a_cell_over_several_rows_is_in_each(tmp_path: Path) -> None:
     assert text.split("\n\n") == rows
 
 
+def test_a_cell_over_several_rows_and_columns_leaves_the_others_in_order(tmp_path: Path) -> None:
+    page = (
+        "<table><tr><td rowspan=2 colspan=2>Malmby</td><td rowspan=2>2025</td><td>4,310</td></tr>"
+        "<tr><td>5,120</td></tr></table>"
+    )
+    assert read(tmp_path, page).text.split("\n\n") == ["Malmby | 2025 | 4,310", "Malmby | 2025 | 5,120"]
+
+
 def test_fields_of_a_form_show_their_values(tmp_path: Path) -> None:
     page = (
         "<p>Amount <input value='4,750.20'> paid <input type=checkbox checked> in <select><option>May<option selected>June"

@@ -68,6 +68,19 @@ def test_a_request_without_end_loses_its_connection(port: int, sent: bytes, drip
         assert time.monotonic() - start < 5
 
 
+def test_a_client_that_asks_again_keeps_its_connection(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_PATIENCE_S", 1.2)  # since the connection was made: 0.2 s after the answer
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        for pause_s in (0.6, 0):
+            client.sendall(HEAD + b"Content-Length: 2\r\n\r\nab")
+            answer = b""
+            while not answer.endswith(b"0\r\n\r\n"):
+                piece = client.recv(1000)
+                assert piece, "the connection was closed"
+                answer += piece
+            time.sleep(pause_s)
+
+
 def test_an_answer_may_take_longer_and_so_may_an_upload_that_goes_on(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(HEAD + b"Connection: close\r\nContent-Length: 4000\r\n\r\n")

@@ -59,3 +59,11 @@ def test_korean_nouns_are_asked_for_without_their_particle():
 def test_vietnamese_syllables_are_asked_for():
     values = {blank.value for blank in word_blanks("Ai cũng có quyền có một quốc tịch và không ai bị tước đoạt nó.")}
     assert {"quyền", "quốc", "tịch"} <= values and "tịch và" not in values
+
+
+def test_function_words_of_romanian_are_not_blanked_out_as_if_it_were_vietnamese() -> None:
+    sentence = (
+        "Reședința oficială după lege este clădirea veche fără acoperiș din piață, care adăpostește primăria orașului."
+    )
+    values = {blank.value for blank in word_blanks(sentence)}
+    assert "clădirea" in values and not values & {"după", "este", "fără", "care"}

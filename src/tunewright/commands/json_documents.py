@@ -102,6 +102,8 @@ class Preview(Record):
     best: str
     left: Interval
     gap: Interval | None
+    base: str = ""
+    """The model that answered."""
 
 
 class PreviewDocument(JsonPart):

@@ -56,7 +56,7 @@ def exam_lengths(recipe: Recipe, run: RunFolder, sizes: Sizes) -> ExamLengths:
         sample=sizes.num_tokens / sizes.num_samples if sizes.num_samples else guess.sample,
         chunk=_mean([chunk.num_tokens for chunk in chunks], recipe.documents.chunk_tokens),
         system=count(recipe.system_prompt),
-        measured=_seconds_in_preview(run),
+        measured=_seconds_in_preview(recipe, run),
     )
 
 
@@ -75,9 +75,11 @@ def _counter(recipe: Recipe) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text)["input_ids"]) if text else 0
 
 
-def _seconds_in_preview(run: RunFolder) -> dict[str, float]:
+def _seconds_in_preview(recipe: Recipe, run: RunFolder) -> dict[str, float]:
+    """Return the seconds of an answer by arm; none where another base answered: it may be larger or smaller."""
     stored = run.json_if_any(RunFile.PREVIEW)
-    return {row.arm: row.duration_s for row in Preview.model_validate(stored).arms} if stored else {}
+    preview = Preview.model_validate(stored) if stored else None
+    return {row.arm: row.duration_s for row in preview.arms} if preview and preview.base == recipe.model.base else {}
 
 
 def answers_seconds(

@@ -62,7 +62,7 @@ def preview(recipe: Recipe, folder: Path) -> Preview:
         answers = all_answers(journal, recipe, questions, weights, shots=shots, passages=passages)[0]
         known = {question.id: question for question in questions}
         scores = [score(known[answer.question], answer, recipe.refusal) for answer in answers]
-        result = summarize(scores, answers, recipe.evaluation.margin)
+        result = summarize(scores, answers, recipe.evaluation.margin, recipe.model.base)
         run.write(RunFile.PREVIEW, result.model_dump_json(indent=2) + "\n")
     _show(result, run, recipe)
     return result
@@ -135,8 +135,8 @@ def _arms(recipe: Recipe, has_shots: bool, library: Library | None) -> list[str]
     return [arm for arm in arms if arm in recipe.evaluation.arms or arm in (Arm.BASE, Arm.ORACLE)]
 
 
-def summarize(scores: Sequence[Score], answers: Sequence[Answer], margin: float) -> Preview:
-    """Return the preview of scored answers; ``margin`` is the smallest difference worth having."""
+def summarize(scores: Sequence[Score], answers: Sequence[Answer], margin: float, base: str) -> Preview:
+    """Return the preview of scored answers of a base; ``margin`` is the smallest difference worth having."""
     by_arm: dict[str, dict[str, Score]] = {}
     for row in scores:
         by_arm.setdefault(row.arm, {})[row.question] = row
@@ -163,6 +163,7 @@ def summarize(scores: Sequence[Score], answers: Sequence[Answer], margin: float)
         best=best,
         left=left,
         gap=gap,
+        base=base,
     )
 
 

@@ -167,15 +167,16 @@ class _OpenReading:
                 continue  # of a table inside of a cell
             cells: list[str] = []
             for cell in row:
-                if local_name(cell) in ("table-cell", "covered-table-cell"):
-                    text = " ".join(" ".join(text for _, text in self.blocks(cell)).split())
+                if local_name(cell) not in ("table-cell", "covered-table-cell"):
+                    continue
+                text = " ".join(" ".join(text for _, text in self.blocks(cell)).split())
+                num_rows = _number(cell, "number-rows-spanned")
+                for _ in range(_number(cell, "number-columns-repeated")):
                     left, above = spans.get(len(cells), (0, ""))
-                    if left and local_name(cell) == "covered-table-cell":
-                        text = above
-                        spans[len(cells)] = (left - 1, above)
-                    elif (num_rows := _number(cell, "number-rows-spanned")) > 1:
-                        spans[len(cells)] = (num_rows - 1, text)
-                    cells += [text] * _number(cell, "number-columns-repeated")
+                    is_below = left > 0 and local_name(cell) == "covered-table-cell"
+                    if is_below or num_rows > 1:
+                        spans[len(cells)] = (left - 1, above) if is_below else (num_rows - 1, text)
+                    cells.append(above if is_below else text)
             rows.append(" | ".join(cells).rstrip(" |"))
         return "\n".join(row for row in rows if row.strip(" |"))
 

@@ -228,11 +228,12 @@ def _point(text: str, number_format: str) -> str:
     from openpyxl.styles.numbers import is_date_format
     from openpyxl.utils.datetime import from_excel
 
-    if number_format in ("", "General") or not re.fullmatch(r"-?[0-9]{1,15}(?:\.[0-9]+)?", text):
+    # Small and large numbers are stored with an exponent: 5 % is 5.0000000000000003E-2.
+    if not number_format or not re.fullmatch(r"-?[0-9]{1,15}(?:\.[0-9]+)?(?:E[+-]?[0-9]{1,2})?", text):
         return text
     if is_date_format(number_format):
         try:
             return shown_value(from_excel(float(text)), number_format)
         except (ValueError, OverflowError):
             return text
-    return shown_value(float(text) if "." in text else int(text), number_format)
+    return shown_value(float(text) if re.search("[.E]", text) else int(text), number_format)

@@ -211,23 +211,24 @@ def _frame(tag: Tag, is_of_page: bool) -> str:
 
 def _repeat_spans(soup: BeautifulSoup, rows: Iterable[Tag], outer: Container[int]) -> None:
     """Put the text of a table's cell that spans several rows into each; not of ``outer`` cells around others."""
-    spans: dict[int, tuple[int, str]] = {}  # by column: how many rows below have a cell's text, and the text
+    spans: dict[int, tuple[int, int, str]] = {}  # by first column: how many rows below have a cell, its width, its text
     num_repeated = 0
     for row in rows:
         column = 0
         for cell in [*row.find_all(["td", "th"], recursive=False), None]:
             while column in spans and num_repeated < _MAX_REPEATED:
-                left, text = spans.pop(column)
+                left, width, text = spans.pop(column)
                 if left > 1:
-                    spans[column] = (left - 1, text)
+                    spans[column] = (left - 1, width, text)
                 repeated = soup.new_tag("td", string=text)
                 row.append(repeated) if cell is None else cell.insert_before(repeated)
                 num_repeated += 1 + len(text)
-                column += 1
+                column += width
             if cell is not None:
+                width = _span(cell, "colspan")
                 if (num_rows := _span(cell, "rowspan")) > 1 and id(cell) not in outer:
-                    spans[column] = (num_rows - 1, cell.get_text(" "))
-                column += _span(cell, "colspan")
+                    spans[column] = (num_rows - 1, width, cell.get_text(" "))
+                column += width
 
 
 def _span(cell: Tag, name: str) -> int:

@@ -36,6 +36,12 @@ class LimitedProtocol(H11Protocol):
         self._num_received += len(data)
         super().data_received(data)
 
+    def on_response_complete(self) -> None:
+        """Start the client's time again: what it owes begins now, however close the end of the old time is."""
+        self._timer.cancel()
+        self._watch()
+        super().on_response_complete()
+
     def _watch(self) -> None:
         self._num_received = 0
         self._timer = self.loop.call_later(_PATIENCE_S, self._check)

@@ -44,8 +44,8 @@ _PARTICLES = "(?<![받있없않했였았었겠같많좋얻찾먹읽믿죽낳높�
 _STEM = regex.compile(rf"(?<!\p{{L}})\p{{Hangul}}{{2,}}?(?=(?:{_PARTICLES})(?:[\s,.;:!?)”\"]|$))")
 _OBJECT, _TO = re.compile(r"^[을를](?=\W|$)"), re.compile(r"^(?:으로|로)(?=\W|$)")
 _HANGUL = regex.compile(r"\p{Hangul}")
-# Vietnamese parts its words into syllables, of which four letters are long.
-_TONES = regex.compile(r"[ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]")
+# Vietnamese parts its words into syllables, of which four letters are long. Romanian has "ă" as well.
+_TONES = regex.compile(r"[đơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]")
 _SYLLABLE = regex.compile(r"(?<=\s[«„“\"'(]*)[\p{L}\p{M}]{4,}(?=[\s,.;:!?)»“”\"]|$)")
 _RUN = regex.compile(r"(?<!\p{Katakana})\p{Katakana}{3,}(?!\p{Katakana})|(?<!\p{Han})\p{Han}{2,4}(?!\p{Han})")
 _FUNCTION = (
