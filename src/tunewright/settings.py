@@ -300,7 +300,7 @@ class TrainingSettings(Settings):
     objective: Literal["sft", "distillation"] = Field(
         "sft", description="sft: the answers; distillation: what the base predicts with the passage in its prompt"
     )
-    start: PathText = Field("", description="an adapter to go on from, a folder of the same base; empty: a fresh one")
+    start: PathText = Field("", description="an adapter to start from, a folder of the same base; empty: a fresh one")
     method: Literal["lora", "rslora", "dora", "full"] = Field("lora", description="full trains every weight")
     rank: int = Field(16, ge=1, le=1024, description="LoRA rank: more learns more, takes more memory")
     alpha: float = Field(32, gt=0, description="LoRA scale; alpha / rank multiplies the adapter")

@@ -121,7 +121,7 @@ def test_an_error_is_shown_in_words_with_the_next_thing_to_type(folder: Path) ->
     )
     text = get(app_of(folder), f"/run/{key}").text
     assert "the memory of this machine is used up" in text and "close other programs" in text and "failed" in text
-    assert "Go on" in text
+    assert "Continue" in text
 
 
 def test_events_continue_where_the_browser_was(folder: Path) -> None:

@@ -143,7 +143,7 @@ def from_an_empty_folder_to_a_verdict(someone: Person) -> str:
     plan_and_make_data(someone)
     edit_samples(someone)
     someone.follow("Run")
-    someone.click("Go on")
+    someone.click("Continue")
     crash_in_each_stage(someone)
     return read_the_verdict(someone)
 
