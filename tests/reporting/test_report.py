@@ -148,14 +148,10 @@ def test_an_invalid_run_without_base_still_gets_its_report(tmp_path: Path) -> No
     assert "nll" not in page.headings
 
 
-def test_structured_answers_have_their_columns_and_a_row_per_field(
-    finished: tuple[Page, str, str], tmp_path: Path
-) -> None:
-    assert "label match" not in finished[0].text
-    run, _ = finished_run.write(tmp_path / "run")
-    gold = '{"severity": "SEV1", "started_at": null}'
-    texts = {"base": "SEV1", "tuned": gold, "rag": '{"severity": "SEV1", "started_at": "noon"}'}
-    exam = [q.model_copy(update={"gold": gold, "answerable": True}) for q in run.read_records("exam.jsonl", Question)]
+def answered(folder: Path, of_questions: dict[str, object], texts: dict[str, str]):
+    """A finished run whose questions are changed, and whose arms all give one text; and its verdict."""
+    run, _ = finished_run.write(folder)
+    exam = [q.model_copy(update={"answerable": True, **of_questions}) for q in run.read_records("exam.jsonl", Question)]
     answers = [
         a.model_copy(update={"text": texts.get(a.arm, ""), "finish": "stop"})
         for a in run.read_records("answers.jsonl", Answer)
@@ -167,6 +163,16 @@ def test_structured_answers_have_their_columns_and_a_row_per_field(
         run.write_records(f"{name}.jsonl", records)
     run.write("verdict.json", verdict.model_dump_json())
     finished_run.reseal(run)
+    return run, verdict
+
+
+def test_structured_answers_have_their_columns_and_a_row_per_field(
+    finished: tuple[Page, str, str], tmp_path: Path
+) -> None:
+    assert "label match" not in finished[0].text
+    gold = '{"severity": "SEV1", "started_at": null}'
+    texts = {"base": "SEV1", "tuned": gold, "rag": '{"severity": "SEV1", "started_at": "noon"}'}
+    run, verdict = answered(tmp_path / "run", {"gold": gold}, texts)
     rows = {row[0]: row[1:4] for row in structured_table(verdict)[1]}
     assert rows == {
         "format": ["0%", "100%", "+1.00"],
@@ -180,6 +186,20 @@ def test_structured_answers_have_their_columns_and_a_row_per_field(
     page, text = render(run)
     assert "share of correct fields" in page.text
     assert '<th scope="row">started_at</th><td>0%</td><td>100%</td>' in text
+    assert '<th scope="col">format</th><th scope="col">label match</th>' in text
+
+
+def test_choices_have_no_column_of_a_format_that_they_lack(tmp_path: Path) -> None:
+    choice = {
+        "question": "Where?\n\nA. here\nB. there",
+        "options": ("here", "there"),
+        "gold": "A. here",
+        "kind": "choice",
+    }
+    run, _ = answered(tmp_path / "run", choice, {"base": "B", "tuned": "A"})
+    _, text = render(run)
+    assert '<th scope="col">label match</th><th scope="col">unparsable</th>' in text
+    assert '<th scope="col">format</th>' not in text
 
 
 @pytest.mark.parametrize("file", ["exam.jsonl", "answers.jsonl", "scores.jsonl", "verdict.json"])

@@ -149,6 +149,7 @@ def report_view(records: ReportRecords) -> dict[str, Any]:
         "scores_figure": sections.forest_scores(verdict.results.arms),
         "differences_figure": sections.forest_differences(verdict.results.differences, verdict.rule["margin"]),
         "structured": sections.structured_table(verdict),
+        "measures": [d.measure for d in verdict.results.structured if ":" not in d.measure],  # of labels, not of fields
         "benchmarks": (extent_label(benchmarks), *benchmark_table(benchmarks)) if benchmarks else None,
         "recovery": recovery_sentences(verdict.results.recovery) if verdict.results.recovery else [],
         "reading_and_retrieval": sections.reading_and_retrieval(records.exam, records.scores),
