@@ -110,6 +110,12 @@ def sheet(folder: Path, rows: list[list[object]], merged: tuple[str, ...] = (), 
     return text.removeprefix("Sheet\n\n")
 
 
+def test_a_row_of_texts_below_a_cell_over_two_columns_is_no_header(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["Name", "Contact", None], ["Ann", "Oslo", "a@b.c"], ["Bob", "Rome", "d@e.f"]]
+    text = sheet(tmp_path, rows, merged=("B1:C1",))
+    assert "Name: Ann | Contact: Oslo | a@b.c\nName: Bob | Contact: Rome | d@e.f" in text
+
+
 def test_merged_cells_name_every_row_and_column_that_they_span(tmp_path: Path) -> None:
     rows: list[list[object]] = [
         ["Harbor", "Tons 2021", None, "Share"],

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, BloomConfig, FalconConfig
 
 from support.families import MORE, TINY, WINDOW, base_of, make_family
 from tunewright.models.generation import Decoder, cache_name
@@ -34,8 +35,28 @@ def test_fixed_buffers_give_the_logits_of_a_growing_cache(name, tmp_path):
     torch.testing.assert_close(in_steps(model, True), in_steps(model, False), rtol=1e-4, atol=1e-5)
 
 
+SIZES = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "n_layer": 2,
+    "n_head": 4,
+}
+
+
+@pytest.mark.parametrize("config", [BloomConfig(**SIZES), FalconConfig(**SIZES, alibi=True)])
+def test_positions_that_follow_from_the_mask_are_not_recorded(config):
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.inference_mode():
+        layers = Decoder(model, PROMPTS, 0).cache.layers
+    assert not can_record(model, layers, len(PROMPTS[0]) + STEPS)
+    with pytest.raises(ValueError):
+        in_steps(model, True)  # why
+
+
 def model_of(**config):
-    text = SimpleNamespace(**({"_attn_implementation": "sdpa"} | config))
+    text = SimpleNamespace(**({"_attn_implementation": "sdpa", "model_type": "llama"} | config))
     return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text, to_dict=lambda: dict(config)))
 
 
@@ -50,6 +71,9 @@ def model_of(**config):
         ({"rope_parameters": {"rope_type": "longrope"}}, False),
         ({"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, False),
         ({"_attn_implementation": "flash_attention_2"}, False),
+        ({"model_type": "bloom"}, False),
+        ({"model_type": "falcon", "alibi": True}, False),
+        ({"model_type": "falcon", "alibi": False}, True),
     ],
 )
 def test_what_a_window_or_a_rotation_would_change_is_not_recorded(config, possible):

@@ -159,7 +159,7 @@ def _header(table: Sequence[_Row], is_first: bool) -> tuple[list[str], int]:
     """Return the names of a table's columns and how many rows they take; none where its first row is no header."""
     names, num_rows = list(table[0].cells), 1
     spans = table[0].spans
-    if spans and len(table) > 2 and not any(map(_is_number, filter(None, table[1].cells))):  # a header of two rows
+    if len(table) > 2 and _goes_on(table):  # a header of two rows
         below = table[1].cells + [""] * max(0, max(right for _, right in spans) + 1 - len(table[1].cells))
         names += [""] * (len(below) - len(names))
         for left, right in spans:
@@ -173,6 +173,19 @@ def _header(table: Sequence[_Row], is_first: bool) -> tuple[list[str], int]:
     is_sure = table[0].is_bold and not table[-1].is_bold or is_first and max(len(row.cells) for row in table) > 2
     is_header = is_sure and len(table) > num_rows and len(filled) > 1 and len(set(filled)) == len(filled)
     return (names, num_rows) if is_header and not any(map(_is_number, filled)) else ([], 0)
+
+
+def _goes_on(table: Sequence[_Row]) -> bool:
+    """Return whether the second row names the columns that cells of the header span, and is no row of values itself.
+
+    It is none where it leaves the other columns alone, or where only the values below it are numbers.
+    """
+    header, below = table[0], table[1].cells
+    spanned = {column for left, right in header.spans for column in range(left, right + 1)}
+    others = [pair for column, pair in enumerate(zip(header.cells, below, strict=False)) if column not in spanned]
+    is_apart = all(not name or text in ("", name) for name, text in others)
+    has_numbers, is_above_numbers = (any(map(_is_number, filter(None, cells))) for cells in (below, table[2].cells))
+    return bool(spanned) and not has_numbers and (is_apart or is_above_numbers)
 
 
 def _is_number(text: str) -> bool:

@@ -65,9 +65,10 @@ def can_record(model: PreTrainedModel, layers: list[Any], width: int) -> bool:
     sparse = num_experts(shape_of(model.config.to_dict()))  # their grouped products copy from the host
     rotation: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     kinds = [part.get("rope_type") for part in (rotation, *rotation.values()) if isinstance(part, Mapping)]
+    is_slope = getattr(config, "alibi", config.model_type == "bloom")  # Falcon and BLOOM: of a mask [row, column] alone
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return (
-        not sparse
+        not (sparse or is_slope)
         and all(type(layer) is DynamicLayer for layer in layers)
         and all(window is None or width <= window for window in windows)
         and not any(kind in _LOOKS_AT_POSITIONS for kind in kinds)
