@@ -158,3 +158,9 @@ def test_lines_at_the_edge_that_differ_in_a_fact_are_no_running_lines(tmp_path: 
     document = read(placed_pdf(tmp_path / "a.pdf", pages))
     assert all(f"Total {total} crowns" in document.text for total in (4750, 310, 4890, 1200))
     assert not document.left_out
+
+
+def test_lines_at_the_edge_may_hold_numbers_of_any_length(tmp_path: Path) -> None:
+    numbers = ("1" * 18, "1" * 19, "1" * 20)
+    pages = [running_page(n, [], [f"Reference {number}"]) for n, number in enumerate(numbers, 1)]
+    assert read(placed_pdf(tmp_path / "a.pdf", pages)).text

@@ -105,7 +105,7 @@ def test_each_element_is_seen_once_however_deep(tmp_path: Path, monkeypatch: pyt
     assert len(seen) < 600
 
 
-@pytest.mark.parametrize("part", ["<table><tr><td rowspan=2>", "<select>", "<sup>"])
+@pytest.mark.parametrize("part", ["<table><tr><td rowspan=2>", "<select>", "<sup>", "<p><sup>2</sup>"])
 def test_nested_markup_takes_linear_time(tmp_path: Path, part: str) -> None:
     path = tmp_path / "a.html"
     path.write_text(part * 8_000 + "The end.")  # in quadratic time, minutes

@@ -161,7 +161,7 @@ def _remove_running_lines(pages: list[_Page]) -> Iterator[Failure]:
 
 def _count_pages(lines: list[str], pages: list[int]) -> bool:
     """Return whether the numbers in lines stay, or rise with the pages, in three of four steps: others are facts."""
-    values = [[int(number) for number in re.findall(r"\d{1,18}", line)] for line in lines]
+    values = [[int(number[-18:]) for number in re.findall(r"\d+", line)] for line in lines]
     steps = [
         all(after - before in (0, page - page_before) for before, after in zip(befores, afters, strict=True))
         for (page_before, befores), (page, afters) in pairwise(zip(pages, values, strict=True))

@@ -209,6 +209,21 @@ def _frame(tag: Tag, is_of_page: bool) -> str:
     return ""
 
 
+def _enclosing(tags: Iterable[Tag], *names: str) -> list[Tag | None]:
+    """Return the nearest element of these names around each tag; what is between is seen once, however deep."""
+    known: dict[int, Tag | None] = {}
+    result = []
+    for tag in tags:
+        above, between = tag.parent, list[int]()
+        while above is not None and above.name not in names and id(above) not in known:
+            between.append(id(above))
+            above = above.parent
+        nearest = above if above is None or above.name in names else known[id(above)]
+        known.update(dict.fromkeys(between, nearest))
+        result.append(nearest)
+    return result
+
+
 def _repeat_spans(soup: BeautifulSoup, rows: Iterable[Tag], outer: Container[int]) -> None:
     """Put the text of a table's cell that spans several rows into each; not of ``outer`` cells around others."""
     spans: dict[int, tuple[int, int, str]] = {}  # by first column: how many rows below have a cell, its width, its text
@@ -267,13 +282,15 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
     for tag in [*hidden, *soup.find_all(_INVISIBLE_TAGS + _FALLBACK_TAGS), *soup.find_all(_is_hidden)]:
         if not tag.decomposed:
             tag.decompose()
-    for tag in soup.find_all(["input", "select", "textarea"]):
-        if not tag.find_parent("select"):
+    fields = soup.find_all(["input", "select", "textarea"])
+    for tag, choice in zip(fields, _enclosing(fields, "select"), strict=True):
+        if choice is None:
             tag.replace_with(_form_value(tag))
     for formula in soup.find_all("math"):
         formula.replace_with(_formula(formula))
-    for tag in soup.find_all(["sup", *_STRUCK]):
-        if tag.find_parent(["sup", *_STRUCK]):
+    marked = soup.find_all(["sup", *_STRUCK])
+    for tag, around in zip(marked, _enclosing(marked, "sup", *_STRUCK), strict=True):
+        if around is not None:
             continue  # the outermost is seen once, however deep
         if tag.name == "sup":
             tag.replace_with(raised(tag.get_text()))
@@ -282,9 +299,10 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
     for tag in soup.find_all("br"):
         tag.replace_with("\v")
     rows: dict[int, list[Tag]] = defaultdict(list)  # by their table: each row is seen once, however deep it is nested
-    for row in soup.find_all("tr"):
-        rows[id(row.find_parent("table"))].append(row)
-    outer = {id(tag.find_parent(["td", "th"])) for tag in soup.find_all(["table", "td", "th"])}
+    all_rows = soup.find_all("tr")
+    for row, table in zip(all_rows, _enclosing(all_rows, "table"), strict=True):
+        rows[id(table)].append(row)
+    outer = set(map(id, _enclosing(soup.find_all(["table", "td", "th"]), "td", "th")))
     for rows_of_table in rows.values():
         _repeat_spans(soup, rows_of_table, outer)
     for tag in soup.find_all(["td", "th"]):
