@@ -93,6 +93,7 @@ def test_further_seeds_train_further_adapters_that_answer_the_same_exam(tmp_path
     assert "tuned-seed-2" not in run.file("comparison.csv").read_text()
 
 
+@pytest.mark.slow
 def test_preferences_after_samples_then_a_changed_beta_trains_only_them(tmp_path, tiny_model, teacher, abstracts):
     sections = {"preference": {"data": [str(write_pairs(tmp_path))], "learning_rate": 0.003}}
     path = write_recipe(tmp_path, tiny_model, teacher.url, abstracts, **sections)

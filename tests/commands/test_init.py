@@ -97,6 +97,7 @@ def test_what_is_no_file_is_left_to_ingest_and_a_name_that_is_no_text_is_refused
     assert not (tmp_path / "other.toml").exists()
 
 
+@pytest.mark.slow
 def test_parquet_and_data_sets_of_the_hub_are_chats(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     pytest.importorskip("datasets")

@@ -64,6 +64,7 @@ def rows_of(results: BenchmarkResults) -> dict[tuple[str, str], tuple[float, flo
     return {(row.task, row.metric): (row.base, row.tuned) for row in results.results}
 
 
+@pytest.mark.slow
 def test_a_file_is_played_on_both_and_a_new_adapter_is_never_given_old_scores(run, choices, tiny_model, monkeypatch):
     first = rows_of(benchmark(run, [str(choices)], Extent()))
     assert set(first) == {("mine", "acc"), ("mine", "acc_norm")}
@@ -123,6 +124,7 @@ def test_a_yaml_task_that_cannot_be_read_names_no_data(tmp_path, content):
     assert yaml_content(tmp_path / "odd.yaml")
 
 
+@pytest.mark.slow
 def test_without_shots_a_task_keeps_its_own_and_none_is_none(run, choices, capsys):
     benchmark(run, [str(choices)], Extent(limit=4))
     benchmark(run, [str(choices)], Extent(limit=4, shots=0))

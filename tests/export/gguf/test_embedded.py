@@ -41,6 +41,7 @@ def test_answers_are_those_of_transformers(runner):
     assert all(answers)
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_softmax_of_the_raw_logits(runner):
     tokenizer = load_tokenizer(model_folder())
     prompts = [encode_prompt(tokenizer, turns(question)) for question in QUESTIONS]
