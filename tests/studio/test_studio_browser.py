@@ -233,6 +233,7 @@ def test_the_data_page_by_keyboard_alone(page: Any, server: StudioProcess) -> No
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     playwright.expect(page.locator(f"#s-{samples[1].id} .state").first).to_have_text("edited")
+    page.wait_for_load_state()  # the state is shown before the script listens to keys
     page.keyboard.press("u")
     playwright.expect(page.locator(f"#s-{samples[1].id} .state").first).to_have_text("rejected")
     actions = [entry["action"] for entry in run.journal_entries("edits.jsonl")]
