@@ -213,7 +213,7 @@ def special_file(path: object) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Return whether a text can be written as UTF-8: what a command line holds in another encoding cannot."""
+    """Return whether a text can be written as UTF-8: a command line in another encoding, or half an emoji, cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -57,3 +57,11 @@ def test_a_quantized_base_too_alone_and_in_a_batch(tiny_model, recorded, monkeyp
         alone = list(greedy(model, job.prompt_ids, TOKENS, [2], 0))
         assert alone[:2] == tokens[:2]  # in 16 bit, a row alone may part at a near tie later on
     assert recorded == [True] * (1 + len(JOBS))
+
+
+def test_experts_whose_step_cannot_be_recorded_still_answer(tmp_path, recorded, monkeypatch):
+    model = load_base(make_family("mixtral", tmp_path / "mixtral"), "none", DEVICE, torch.float32).eval()
+    expected = launched(model, monkeypatch)
+    monkeypatch.setattr(generation, "can_record", lambda *_: True)
+    assert [output.token_ids for output in answer_batch(model, JOBS, TOKENS, [2], 0)] == expected
+    assert recorded == [True]

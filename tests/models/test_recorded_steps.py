@@ -1,3 +1,4 @@
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -12,17 +13,37 @@ PROMPTS = [[7, 8, 9, 10, 11, 12], [5, 6, 7], [9, 3, 4, 5]]  # of different lengt
 STEPS = 6
 
 
-def in_steps(model, fixed):
+def in_steps(model, fixed, refused=False):
     """The logits of the prompts' next tokens, step by step; the likeliest token is taken."""
     with torch.inference_mode():
         decoder = Decoder(model, PROMPTS, 0)
         logits = [decoder.logits.clone()]
         if fixed:
             decoder.recorded = RecordedSteps(model, cache_name(model), decoder.cache.layers, decoder.mask, STEPS)
+            decoder.recorded._may_record = refused
         for _ in range(STEPS):
             decoder.step(logits[-1].argmax(-1))
             logits.append(decoder.logits.clone())
         return torch.stack(logits)
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_and_those_after_it_are_launched(tiny_model, monkeypatch):
+    tries = []
+
+    @contextmanager
+    def refused(graph):
+        tries.append(graph)
+        yield
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {"CUDAGraph": object, "Stream": lambda: stream, "current_stream": lambda: stream}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "stream", lambda aside: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    model = base_of(tiny_model).eval()
+    torch.testing.assert_close(in_steps(model, True, refused=True), in_steps(model, False), rtol=1e-4, atol=1e-5)
+    assert len(tries) == 1
 
 
 @pytest.mark.parametrize("name", TINY | MORE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tunewright.curation.sample_rules import turn_fault
-from tunewright.errors import DocumentError, UserError, reading
+from tunewright.errors import DocumentError, UserError, is_text, reading
 from tunewright.models.data_sources import chat_paths, hub_revisions, inner_files
 from tunewright.recipe import Recipe
 from tunewright.records import OWN, Message, Rejection, Role, Sample, digest
@@ -45,7 +45,6 @@ _ROLE_TOKEN = re.compile(
     r"<\|im_start\|>[ \t]*(\w+)|<\|start_header_id\|>(\w+)<\|end_header_id\|>|<\|(system|user|assistant)\|>"
     r"|###[ \t]*(Human|User|Assistant|System):"
 )
-_HALF_PAIR = re.compile("[\ud800-\udfff]")  # of two surrogates
 _END_TOKEN = re.compile(r"</s>|<\|(?:im_end|end|eot_id|endoftext|end_of_text|begin_of_text)\|>|^\s*<s>")
 
 
@@ -73,7 +72,7 @@ def _text(value: object) -> str:
         value = "".join(str(part.get("text", "")) for part in value)
     if not isinstance(value, str):
         raise Malformed("a turn is not text", f"it is {type(value).__name__}")
-    if _HALF_PAIR.search(value):
+    if not is_text(value):
         raise Malformed("a turn is not text", "it holds half a surrogate pair")
     return value.strip()
 

@@ -393,5 +393,5 @@ def _fits_unpacked(model: PreTrainedModel) -> bool:
         return True  # a CPU's memory surely suffices
     free, whole = torch.cuda.mem_get_info(model.device)
     layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
-    size = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for layer in layers)
+    size = sum(layer.in_features * layer.out_features * model.dtype.itemsize for layer in layers)
     return bool(size < min(whole / 4, free / 2))

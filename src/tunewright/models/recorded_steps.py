@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tunewright.errors import is_lack_of_memory
 from tunewright.models.experts import num_experts
 from tunewright.models.families import shape_of
 
@@ -100,7 +101,7 @@ class RecordedSteps:
         self._positions = mask.sum(-1, keepdim=True)
         self._ids = torch.zeros_like(self._positions)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._num_taken = 0
+        self._may_record, self._num_taken = mask.device.type == "cuda", 0
         self._logits: Tensor
 
     def take(self, tokens: Tensor) -> Tensor:
@@ -109,10 +110,10 @@ class RecordedSteps:
         self._bias.index_fill_(3, self._cache.column, 0)
         if self._graph is not None:
             self._graph.replay()
-        elif not self._num_taken or self._ids.device.type != "cuda":
-            self._logits = self._launch()
-        else:
+        elif self._may_record and self._num_taken:
             self._record()
+        else:
+            self._logits = self._launch()
         self._cache.column += 1
         self._positions += 1
         self._num_taken += 1
@@ -130,15 +131,25 @@ class RecordedSteps:
         return logits[:, -1]
 
     def _record(self) -> None:
-        """Record a step, and take it. What it writes is written in the same place again: no harm."""
+        """Record a step, and take it. What it writes is written in the same place again: no harm.
+
+        A step that cannot be recorded, since it waits for the GPU or copies from the host, is taken all the same; the
+        steps after it are launched one by one.
+        """
         import torch
 
         graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # libraries set themselves up at their first call in a stream
-            self._launch()
-        torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(graph):
             self._logits = self._launch()
+        torch.cuda.current_stream().wait_stream(aside)
+        try:
+            with torch.cuda.graph(graph):
+                logits = self._launch()
+        except RuntimeError as error:
+            if is_lack_of_memory(error):
+                raise
+            self._may_record = False
+            return
         graph.replay()
-        self._graph = graph
+        self._graph, self._logits = graph, logits

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
+from tunewright.errors import is_text
 from tunewright.text.choices import MOST_OPTIONS, SEVERAL, option_text
 from tunewright.text.rows import Row
 
@@ -21,7 +22,7 @@ class RowFault(ValueError):
 
 def sound(text: str) -> str:
     """Return a text that can be written as UTF-8."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_text(text):
         raise RowFault("a text holds half a surrogate pair, such as a cut emoji")
     return text
 
@@ -91,7 +92,7 @@ def first_index(rows: Sequence[Row]) -> int | None:
                 indexes.append((int(answer), len(options), answer in options))
     if not num_choices or len(indexes) <= num_choices / 2:
         return None
-    if all(is_text for *_, is_text in indexes):
+    if all(is_option for *_, is_option in indexes):
         return UNCLEAR
     if any(index == 0 for index, *_ in indexes):
         return 0
