@@ -190,6 +190,17 @@ def test_a_teacher_that_repeats_a_key_under_any_name_is_not_quoted():
     assert "no such key: …" in caught.value.cause
 
 
+def test_a_key_that_the_end_of_a_message_cuts_is_not_quoted():
+    words = "no such key: " + "x" * 175
+    with fake_teacher(lambda seen: Answer(401, {"error": {"message": f"{words} plain-canary-4711"}})) as server:
+        endpoint = Endpoint(server.url, "m", 5, "Basic plain-canary-4711", {}, 1)
+        with pytest.raises(UserError) as caught:
+            endpoint.attempt(Request((Message(role="user", content="?"),), 4, 0.0, 0))
+        endpoint.close()
+    assert words in caught.value.cause
+    assert "plain" not in caught.value.cause
+
+
 def test_lines_and_warnings_repeat_no_key(monkeypatch, capsys):
     monkeypatch.setenv("TUNEWRIGHT_TEACHER_KEY", TEACHER_KEY)
     console.line(f"the teacher says: {TEACHER_KEY}")
@@ -209,6 +220,25 @@ URLS = (
     f"https://host/v1?x-access-token={SECRET}&b",
     f"https://host/v1;sig={SECRET}",
     f"https://host/v1#token={SECRET}",
+    f"http://user:a?{SECRET}@host/v1",
+    f"http://us#er:{SECRET}@host/v1",
+    f"http:\\\\user:{SECRET}@host",
+    f"//user:{SECRET}@host/v1",
+    f"https://user:{SECRET}%40host/v1",
+    f"https://user%253A{SECRET}%2540host/v1",
+    f"https://host/v1?%2561ccess_token={SECRET}",
+    f"https://host/v1?token%3D{SECRET}",
+    f"https://host/v1?token='{SECRET}'",
+    f'https://host/v1?token="{SECRET}"',
+    f"https://host/v1?{'a' * 61}token={SECRET}",
+    f"https://host/v1?q=1?token={SECRET}",
+    f"https://host/v1?ｔｏｋｅｎ={SECRET}",
+    f"https://host/v1?to\u200bken={SECRET}",
+    f"https://host/v1/token={SECRET}",
+    f"https://host/v1?api_key:{SECRET}",
+    f"https://host/v1?header=Authorization:{SECRET}",
+    f"https://host/v1?value=Bearer%20{SECRET}",
+    *(f"https://host/v1?{name}={SECRET}" for name in ("sign", "hmac", "passcode", "userpass", "otp", "Authorization")),
 )
 
 
@@ -256,6 +286,8 @@ def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated(key):
         "http://[::1]:80/v1",
         "https://host/v1?author=me",
         "https://host/key/token/v1",
+        "http://auth:8000/v1?authority=x&bypass=1",
+        "https://host/wiki?title=Main:Page#section-token",
     ],
 )
 def test_a_url_without_a_secret_is_taken(url):
@@ -295,3 +327,11 @@ def test_urls_are_printed_without_their_secrets(capsys):
     )
     printed = capsys.readouterr().err
     assert printed == "proxy http://…@proxy:3128 failed; to https://host/a?x=1&sig=…&y=2, not https://h/@b\n"
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_with_a_secret_is_never_printed_whole(url):
+    printed = without_secrets(f"cannot reach {url} now; see https://docs.test/a?page=2")
+    assert SECRET not in printed
+    assert printed.startswith("cannot reach ")
+    assert printed.endswith(" now; see https://docs.test/a?page=2")

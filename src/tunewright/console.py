@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,13 +36,25 @@ from tunewright.errors import TunewrightError, UserError
 
 _SECRET_NAME = re.compile(r"(^|_)(API)?(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|PAT)(_|$)")
 _SHORTEST_SECRET = 8  # characters; a shorter value also occurs in harmless text
-_URL = re.compile(r"[a-z][a-z0-9+.-]{0,20}:/[^\s\"'<>]*", re.IGNORECASE)
+# With one slash or backslash too; without a scheme where a password follows. A quote ends it, unless it begins a value.
+_URL = re.compile(
+    r"(?:[a-z][a-z0-9+.-]{1,20}:[/\\]|(?<![\w:/\\])[/\\]{2}(?=[^\s/\\@]{0,200}:[^\s/\\@]{0,200}@))"
+    r"(?:[^\s\"'<>]|(?<==)[\"'])*",
+    re.IGNORECASE,
+)
 _LOGIN = re.compile(r"(?<!/)@")  # "/@name" is a path
-_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#\s\"'<>]{1,60}=)([^&;#\s\"'<>]+)")
+# A password may hold "?" and "#", which end the name of a host for a parser.
+_AUTHORITY = re.compile(r"[^/\\]*[/\\]+[^/\\]*")
+_PARAMETER = re.compile(r"(?<=[?&;#/])([^=&;#?/\s\"'<>]{1,200}=)([^&;#\s<>]+)")
+_NAME_IN_PATH = re.compile(r"[;/]([^;/=]{1,200})=(?=[^;/])")
+_NAME_IN_QUERY = re.compile(r"([^?&;#/=:]{1,200})[=:]\s*[\"']?(?=[^\s\"'&;#])")
+_HEADER = re.compile(r"\b(?:bearer|basic)[\s+:]+[\w.~+/-]{6}", re.IGNORECASE)
 # Names of parameters that hold a secret, without their separators: api-key and x_api_key are apikey and xapikey.
 _SECRET_PARAMETER = re.compile(
-    r"key$|token|secret|passw|passphrase|pwd|auth(?!or)|bearer|jwt|signature|credential|session|^(?:pass|sig|sas|code|sid)$"
+    r"keys?$|token|secret|passw|passphrase|passcode|pwd|auth(?!or(?!iz))|bearer|jwt|signature|hmac|credential|session"
+    r"|(?<!by)(?<!com)pass$|^(?:sign?|sas|code|sid|otp|pin)$"
 )
+_UNSEEN = re.compile("[\t\r\n\xad\u200b-\u200f\u2060-\u2064\ufeff]")
 # A key of a known service by its first letters, wherever it is.
 _KEY = re.compile(
     r"\b(?:sk-|sk_|hf_|gsk_|xai-|pplx-|nvapi-|r8_|glpat-|gh[opusr]_|github_pat_|xox[abp]-|AKIA|AIza|eyJ)[\w-]{12,}"
@@ -64,15 +77,23 @@ def url_secret(text: str, is_url: bool = False) -> str:
         text: a setting's value.
         is_url: whether it is meant as a URL; else only what begins with a scheme counts.
     """
-    for url in [text] if is_url else _URL.findall(text):
-        if _LOGIN.search(url.partition("?")[0]):
-            return "a user name or password (user:password@)"
-        for name, _ in _PARAMETER.findall(unquote(url)):
-            if _names_secret(name):
-                return f"a key (the parameter {name})"
-        if _KEY.search(url):
-            return "a key"
-    return ""
+    urls = [text] if is_url or _URL.match(text) else _URL.findall(text)
+    return next(filter(None, map(_fault_of_url, urls)), "")
+
+
+def _fault_of_url(url: str) -> str:
+    """Return which part of a URL holds a secret, however it is encoded; "" if none does."""
+    for _ in range(3):
+        url = unquote(url)
+    url = unicodedata.normalize("NFKC", _UNSEEN.sub("", url))
+    authority = _AUTHORITY.match(url)
+    path, _, query = re.sub("[?#]", "?", url).partition("?")
+    if _LOGIN.search(path) or (authority and _LOGIN.search(authority.group())):
+        return "a user name or password (user:password@)"
+    for name in [*_NAME_IN_PATH.findall(path), *_NAME_IN_QUERY.findall(query)]:
+        if _names_secret(name):
+            return f"a key (the parameter {name.strip()[-60:]})"
+    return "a key" if _KEY.search(url) or _HEADER.search(url) else ""
 
 
 def _names_secret(parameter: str) -> bool:
@@ -87,10 +108,16 @@ def is_key(text: str) -> bool:
 def _bare_url(match: re.Match[str]) -> str:
     """Return a URL without its password and the values of its secret parameters."""
     path, question, query = match.group().partition("?")
+    scheme = path.partition(":")[0] if ":" in path else ""
     if logins := list(_LOGIN.finditer(path)):
-        path = f"{path.partition(':')[0]}://…{path[logins[-1].start() :]}"
-    query = _PARAMETER.sub(lambda part: f"{part[1]}…" if _names_secret(part[1]) else part[0], question + query)
-    return path + query
+        path = f"{scheme}://…{path[logins[-1].start() :]}"
+    path, query = (_PARAMETER.sub(_bare_parameter, part) for part in (path, question + query))
+    is_bare = not _fault_of_url((path + query).replace("…@", "").replace("=…", "="))
+    return path + query if is_bare else f"{scheme}://…"  # of what is encoded, no part could stay
+
+
+def _bare_parameter(match: re.Match[str]) -> str:
+    return f"{match[1]}…" if _names_secret(match[1]) else match[0]
 
 
 def without_secrets(text: str) -> str:

@@ -12,7 +12,9 @@ from tunewright.cli import main
 from tunewright.commands.plan import show_plan
 from tunewright.errors import RecipeError
 from tunewright.recipe import load_recipe, parse_recipe
+from tunewright.settings import TeacherSettings
 from tunewright.teacher import keys
+from tunewright.teacher.identity import check_teacher
 from tunewright.teacher.keys import KeyUse, allow, origin, recipe_keys, require_allowed
 
 CANARY = "canary-key-4711"
@@ -46,10 +48,24 @@ def own_config(tmp_path, monkeypatch):
         ("GH_TOKEN", "https://models.github.ai", "its own service"),
         ("WANDB_API_KEY", "https://stranger.test", "never"),
         ("PGPASSWORD", "https://stranger.test", "never"),
+        ("hf_token", "https://stranger.test", "never"),
+        ("ACTIONS_RUNTIME_TOKEN", "http://127.0.0.1:8000", "never"),
+        ("DATABRICKS_TOKEN", "https://me.cloud.databricks.com", "not allowed yet"),
+        ("OPENAI_ADMIN_KEY", "http://127.0.0.1:8000", "not allowed yet"),
     ],
 )
 def test_where_a_key_may_go(name, where, state):
     assert KeyUse("teacher", name, where).state == state
+
+
+@pytest.mark.parametrize("odd", ["\\", ";", "|", "%5c", "%00", " ", "\0", "?", "#"])
+def test_no_odd_host_passes_for_a_subdomain(odd):
+    """A host that ends at that character for the parser that opens the connection."""
+    url = f"https://evil.test{odd}.huggingface.co/v1"
+    assert origin(url) in ("", "https://evil.test")
+    if not origin(url):
+        with pytest.raises(RecipeError, match="not a URL"):
+            check_teacher(TeacherSettings(url=url, model="m", api_key_env="HF_TOKEN"))
 
 
 def test_an_allowed_key_is_remembered_for_that_server_alone():

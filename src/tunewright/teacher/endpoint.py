@@ -224,8 +224,10 @@ class Endpoint:
         return reply
 
     def _message(self, answer: Answer) -> str:
-        message = error_message(answer.content)
-        return message.replace(self._key, "…") if self._key else message  # some servers repeat it
+        content = answer.content
+        for key in filter(None, (self._key, self._key.removeprefix("Basic "))):  # some servers repeat it
+            content = content.replace(key.encode(), "…".encode())  # before the message is cut, which might cut the key
+        return error_message(content)
 
     def _judge(self, answer: Answer, raw: bool) -> Fault:
         """Return a fault worth a retry; raise any other error."""

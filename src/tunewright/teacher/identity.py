@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tunewright.errors import RecipeError
 from tunewright.models import source
 from tunewright.settings import EMBEDDED, LOCAL, TeacherSettings
-from tunewright.teacher.keys import key_uses, require_allowed
+from tunewright.teacher.keys import key_uses, origin, require_allowed
 
 
 def teacher_identity(settings: TeacherSettings, root: Path = Path()) -> str:
@@ -88,10 +87,10 @@ def check_teacher(settings: TeacherSettings, section: str = "teacher") -> None:
             )
         return
     for url in settings.urls:
-        if not _is_url(url):
+        if not origin(url):
             raise RecipeError(
                 f"teacher.url {url!r} is not a URL",
-                "it does not start with http:// or https:// and a host",
+                "it does not start with http:// or https:// and the name of a host",
                 f'for example http://localhost:8000/v1; or, alone, "{EMBEDDED}" or "{LOCAL}"',
             )
     if not settings.model:
@@ -101,11 +100,3 @@ def check_teacher(settings: TeacherSettings, section: str = "teacher") -> None:
         )
     read_api_key(settings)
     require_allowed(list(key_uses(settings, section)))
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False

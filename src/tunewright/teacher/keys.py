@@ -16,6 +16,7 @@ from tunewright.recipe import Recipe
 from tunewright.settings import EMBEDDED, LOCAL, SELF, TeacherSettings
 from tunewright.storage import write_atomic
 
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]*:[0-9a-f:.]*(?:%\w+)?")
 KeyState = Literal["its own service", "this machine", "allowed", "not allowed yet", "never"]
 
 
@@ -56,7 +57,7 @@ class KeyUse(NamedTuple):
         """Whether the key may go there, and why."""
         parts = urlsplit(self.origin)
         host = parts.hostname or ""
-        service = next((entry for entry in SERVICES if re.fullmatch(entry.names, self.name)), None)
+        service = next((entry for entry in SERVICES if re.fullmatch(entry.names, self.name, re.IGNORECASE)), None)
         if service and host in service.hosts and parts.scheme == "https":
             return "its own service"
         if service and service.domains is not None and not _is_in(host, (*service.hosts, *service.domains)):
@@ -78,15 +79,19 @@ def _is_loopback(host: str) -> bool:
 
 
 def origin(url: str) -> str:
-    """Return scheme, host and port (if not the scheme's own) of a URL; "" for text that is no URL."""
+    """Return scheme, host and port (if not the scheme's own) of a URL; "" for text that is no URL.
+
+    No host has a backslash or a percent code: another parser, which opens the connection, ends the host there.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return ""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
         return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = f"[{host}]" if ":" in host else host
     own = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, own) else "")
 
@@ -175,8 +180,8 @@ def allow(binding: str) -> None:
 # First match. Teachers' services may share a key's name with compatible servers, where the owner allows it; the keys of
 # other services go nowhere else.
 SERVICES = (
-    Service("OPENAI_API_KEY", ("api.openai.com",), None),
-    Service("ANTHROPIC_API_KEY", ("api.anthropic.com",), None),
+    Service("OPENAI_.*", ("api.openai.com",), None),
+    Service("(ANTHROPIC|CLAUDE)_.*", ("api.anthropic.com",), None),
     Service("(GEMINI|GOOGLE)_API_KEY", ("generativelanguage.googleapis.com",), None),
     Service("MISTRAL_API_KEY", ("api.mistral.ai",), None),
     Service("GROQ_API_KEY", ("api.groq.com",), None),
@@ -199,12 +204,24 @@ SERVICES = (
     Service("AWS_.*", (), ("amazonaws.com",)),
     Service("(AZURE|ARM)_.*", (), ("azure.com", "azure.us", "azure.cn")),
     Service("(GOOGLE|GCP|GCLOUD|CLOUDSDK)_.*", (), ("googleapis.com",)),
+    Service("(ALIBABA|ALIYUN|ALICLOUD|OSS)_.*", (), ("aliyuncs.com",)),
+    Service("TENCENT.*", (), ("tencentcloudapi.com", "myqcloud.com", "tencent.com")),
+    Service("OCI_.*", (), ("oraclecloud.com",)),
+    Service("(IBM|IBMCLOUD|WATSONX)_.*", (), ("ibm.com",)),
+    Service("DATABRICKS_.*", (), ("databricks.com", "azuredatabricks.net")),
+    Service("SNOWFLAKE_.*", (), ("snowflakecomputing.com",)),
+    Service("MODAL_.*", (), ("modal.com", "modal.run", "modal.direct")),
     Service("RUNPOD_.*", (), ("runpod.ai", "runpod.net")),
     Service("CLOUDFLARE_.*|CF_API_.*", (), ("cloudflare.com",)),
     Service("DIGITALOCEAN_.*|DO_API_.*", (), ("digitalocean.com", "do-ai.run")),
+    Service("VERCEL_.*", (), ("vercel.com", "vercel.sh")),
     Service(
-        "(GITLAB|CI_JOB|BITBUCKET|NPM|NODE_AUTH|PYPI|TWINE|UV_PUBLISH|CARGO|DOCKER|KUBE|SSH|GPG|VAULT|TF|ANSIBLE|JENKINS"
-        "|WANDB|MLFLOW|TRACKIO|COMET|NEPTUNE|KAGGLE|SLACK|DISCORD|TELEGRAM|TWILIO|SENDGRID|STRIPE|SENTRY|DD|DATADOG"
-        "|NETLIFY|HEROKU|VERCEL|FLY|LINODE|HCLOUD|PG|POSTGRES|MYSQL|REDIS|MONGO|DATABASE|SMTP|MAIL|OP|BW)_.*|PGPASSWORD"
+        "(GITLAB|CI_JOB|ACTIONS|RUNNER|CIRCLE|BUILDKITE|TRAVIS|BITBUCKET|NPM|NODE_AUTH|PYPI|TWINE|UV_PUBLISH|CARGO|CONDA"
+        "|ANACONDA|DOCKER|QUAY|ARTIFACTORY|JFROG|NEXUS|HOMEBREW|CODECOV|SONAR|KUBE|SSH|GPG|VAULT|TF|ANSIBLE|JENKINS"
+        "|WANDB|MLFLOW|TRACKIO|COMET|NEPTUNE|KAGGLE|LANGCHAIN|LANGSMITH|LANGFUSE|PINECONE|QDRANT|WEAVIATE|SUPABASE"
+        "|FIREBASE|SLACK|DISCORD|TELEGRAM|TWILIO|TWITTER|REDDIT|SPOTIFY|NOTION|LINEAR|JIRA|ATLASSIAN|AIRTABLE|FIGMA"
+        "|SENDGRID|MAILGUN|STRIPE|PAYPAL|SHOPIFY|COINBASE|BINANCE|SENTRY|DD|DATADOG|NEW_RELIC|GRAFANA|PAGERDUTY|OKTA"
+        "|AUTH0|NGROK|TAILSCALE|NETLIFY|HEROKU|FLY|LINODE|HCLOUD|S3|R2|B2|MINIO|RESTIC|BORG|PG|POSTGRES|MYSQL|REDIS"
+        "|MONGO|DATABASE|SMTP|MAIL|OP|BW|SUDO|HTTPS?|ALL)_.*|PGPASSWORD"
     ),
 )
