@@ -86,5 +86,5 @@ def test_padding_and_single_sequences_change_nothing(case):
         padded = row.padded_to(256)
         assert padded.input_ids.shape[1] == sum(padded.lengths) == -(-sum(row.lengths) // 256) * 256
         torch.testing.assert_close(path.token_logps(padded), expected, rtol=1e-5, atol=1e-6)
-        path._alone = True  # as for layers that carry a state from token to token
+        path._configs = ()  # as for layers that carry a state from token to token
         torch.testing.assert_close(path.token_logps(row), expected, rtol=1e-5, atol=1e-6)
