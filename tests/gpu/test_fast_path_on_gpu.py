@@ -12,6 +12,7 @@ from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.checkpoint import trainable
 from tunewright.training.compute_path import choose_path
+from tunewright.training.kernels import norms
 from tunewright.training.kernels.attention import Scores, attend, segments_of
 from tunewright.training.kernels.decoder import FastPath
 from tunewright.training.loop import accumulate
@@ -76,6 +77,19 @@ def test_every_family(name, tmp_path):
         Recipe(model=ModelSettings(base=str(folder)), training=TrainingSettings(max_tokens=512)), model, DEVICE
     )
     loss, ours = gradients(path, examples, None)
+    assert loss == pytest.approx(reference_loss, rel=1e-5)
+    assert apart(ours, reference) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["gemma3", "olmo2", "qwen3"])
+def test_the_plain_paths_fused_norms_are_transformers_own(name, tmp_path, monkeypatch):
+    folder = make_family(name, tmp_path / name)
+    model = wake(attach_adapter(base_of(folder).to(DEVICE), TrainingSettings(rank=4, alpha=8), 0)).train()
+    examples = tiny_examples(folder, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(norms, "fuse_norms", lambda model: 0)
+        reference_loss, reference = gradients(PlainPath(model), examples, None)
+    loss, ours = gradients(PlainPath(model), examples, None)
     assert loss == pytest.approx(reference_loss, rel=1e-5)
     assert apart(ours, reference) < 1e-4
 

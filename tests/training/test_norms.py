@@ -7,7 +7,7 @@ import torch
 
 from support.bench_of_training import wake
 from support.families import adapted, base_of, make_family
-from tunewright.training.norms import fuse_norms
+from tunewright.training.kernels.norms import fuse_norms
 
 SIZE = 16
 FORMS = {  # how transformers writes them: a weight, a weight of 32-bit values, a difference from 1, a power

@@ -90,12 +90,13 @@ def predict_memory(recipe: Recipe, shape: Shape, choice: Choice, fast: bool) -> 
     base = shape.block_weights * _BITS[recipe.model.quantization] / 8 + shape.vocabulary_weights * 2
     trained = (weights if full else adapter) * ((4 if full else 8) + _STATE_BYTES[settings.optimizer])
     if not fast:
-        # Per layer and token, 16 bit: what autograd keeps of two norms (in 32 bit), seven linear layers, attention
-        # with its keys and values repeated per query head, and the gated MLP.
-        layer = 14 * shape.hidden + 8 * shape.query + 8 * shape.intermediate * shape.chosen
+        # Bytes per layer and token: what autograd keeps of the norms (in 32 bit where they are trained), seven linear
+        # layers, attention and the gated MLP.
+        norms = 14 if full else 8 + 4 * shape.after_norms
+        layer = norms * shape.hidden + 8 * shape.query + 8 * shape.intermediate * shape.chosen
         values = layer * shape.layers if choice.kept else 2 * shape.hidden * shape.layers + layer
         return MemoryEstimate(
-            4 * weights if full else base, trained, float(values * tokens), 8.0 * shape.vocabulary * tokens
+            4 * weights if full else base, trained, float(values * tokens), 6.0 * shape.vocabulary * tokens
         )
     per_weight = 2 * choice.cached + recipe.model.fp8
     unpacked = 0 if choice.cached and not shape.experts else 2 * shape.largest_product

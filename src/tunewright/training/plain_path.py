@@ -52,13 +52,10 @@ class PlainPath:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         base = model.get_base_model() if hasattr(model, "peft_config") else model
-        device = str(model.get_input_embeddings().weight.device)
-        if device.startswith("cuda"):
-            from tunewright.training.kernels.elementwise import compiled
-            from tunewright.training.norms import fuse_norms
+        from tunewright.training.kernels import elementwise, norms
 
-            if compiled(device):
-                fuse_norms(model)
+        if elementwise.compiled(str(model.get_input_embeddings().weight.device)):
+            norms.fuse_norms(model)
         kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or _ATTENTION_LAYERS)
         self._configs = _configs_by_lengths(base) if kinds <= _ATTENTION_LAYERS else ()
         kind = base.config.model_type

@@ -28,7 +28,7 @@ def fuse_norms(model: Module) -> int:
     for module in model.modules():
         if (form := _form(module)) is not None:
             # Only the computation is replaced: the layer with its weight is saved and merged as before.
-            module.forward = partial(_normed, *form)  # type: ignore[method-assign]
+            module.forward = partial(_normed, *form)
             fused += 1
     return fused
 
