@@ -164,6 +164,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("an encoder and a decoder",),
     ),
     "classifier": (_kind("llama", "LlamaForSequenceClassification"), ("LlamaForSequenceClassification", "head")),
+    "attention to later tokens": (
+        _kind("gemma3_text", "Gemma3ForCausalLM", use_bidirectional_attention=True),
+        ("looks at later tokens", "writes no text"),
+    ),
     "vision-language": (_kind("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"), ("reads images",)),
     "speech": (_kind("wav2vec2", "Wav2Vec2ForCTC"), ("no causal language model",)),
     "unknown kind": (_kind("llama9", "Llama9ForCausalLM"), ("'llama9'", "unknown to transformers", "tested: llama, ")),

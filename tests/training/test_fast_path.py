@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,6 +109,43 @@ def test_more_families_pack_and_merge(name, tmp_path):
     torch.testing.assert_close(logits_of(base_of(merged), ids), logits_of(model, ids), rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", ["llama2", "gemma3_text", "phi4"])
+def test_settings_of_other_kinds_are_as_without_effect_as_in_transformers(name, tmp_path):
+    """A config.json may state what models of its kind do not have, such as the window of another that it came from."""
+    strange = {
+        "logits_scaling": 3.0,
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.5,
+        "no_rope_layers": [0, 1, 0],
+        **({"sliding_window": 8, "final_logit_softcapping": 4.0} if name == "llama2" else {}),
+    }
+    tiny = (TINY | MORE)[name]
+    folder = replace(tiny, config={**tiny.config, **strange}).write(tmp_path / name)
+    model, examples = wake(adapted(base_of(folder))), tiny_examples(folder, 4)
+    reference = gradients(PlainPath(model), NEXT_TOKEN, examples)
+    assert_same(gradients(fast(model), NEXT_TOKEN, examples), reference, 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_a_rotation_by_length_is_that_of_each_sample(kind, tmp_path):
+    """Its angles depend on the length of a sequence: not on those beside it in a row, nor on those before it."""
+    tiny, factors = TINY["qwen2"], {"short_factor": [1.0] * 8, "long_factor": [3.0] * 8} if kind == "longrope" else {}
+    rotation = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 44, **factors}
+    config = {**tiny.config, "rope_parameters": rotation, "max_position_embeddings": 44, "initializer_range": 0.3}
+    folder = replace(tiny, config=config).write(tmp_path / kind)
+    model, examples = wake(adapted(base_of(folder))), tiny_examples(folder, 5)
+    lengths = [example.num_tokens for example in examples]
+    assert min(lengths) <= 44 < max(lengths)
+    with torch.no_grad():
+        alone = torch.cat(
+            [sequence_logps(PlainPath(copy.deepcopy(model)), collate([example], "cpu"))[0] for example in examples]
+        )
+        for path in (fast(model), PlainPath(model)):
+            torch.testing.assert_close(sequence_logps(path, collate(examples, "cpu"))[0], alone, rtol=1e-5, atol=1e-5)
+            last = sequence_logps(path, collate(examples[:1], "cpu"))[0]
+            torch.testing.assert_close(last, alone[:1], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ("up_proj", "o_proj")])
 def test_layers_without_an_adapter(tiny_model, targets):
     model = wake(tiny_adapted(tiny_model, targets=targets))
@@ -139,6 +177,20 @@ def test_a_config_that_it_does_not_compute(tiny_model, tmp_path, change, reason)
     config = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(config))
     assert reason in plain_path_reason(Recipe(model=ModelSettings(base=str(folder))))
+
+
+def test_a_setting_of_a_later_version_of_transformers_takes_the_plain_path(tiny_model):
+    model = tiny_adapted(tiny_model)
+    assert unsupported_reason(model) == ""
+
+    class Later(type(model.config)):
+        score_bias: float = 0.0
+
+    model.config.__class__ = Later
+    model.config.score_bias = 0.0
+    assert unsupported_reason(model) == ""
+    model.config.score_bias = 0.5
+    assert "score_bias" in unsupported_reason(model)
 
 
 def test_weights_in_a_form_of_their_own_are_refused(tiny_model):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ModelError
-from tunewright.models.families import tested_kinds
+from tunewright.models.families import shape_of, tested_kinds
 from tunewright.models.model_files import folder_fault, front_matter, unsafe_file
 from tunewright.models.pickled_weights import INDEX, pickle_fault, pickled_files
 from tunewright.models.stored_quantization import foreign_quantization, quantization_in
@@ -212,6 +212,8 @@ def _kind(config: Mapping[str, Any]) -> Fault | None:
         return f"its kind {shown} is unknown to {_transformers()}", f"pip install -U transformers; or {instead}"
     if classes and not any(name.endswith(_CAUSAL) for name in classes):
         return f"it is a {classes[0]}, which has another head than the one that writes text", instead
+    if shape_of(config).get("use_bidirectional_attention") in (True, "all"):
+        return f"the attention of this {shown} looks at later tokens too: it makes vectors, and writes no text", instead
     return None
 
 

@@ -7,19 +7,17 @@ or place from step to step: keys and values lie in buffers with room for all tok
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import is_lack_of_memory
 from tunewright.models.experts import num_experts
 from tunewright.models.families import shape_of
+from tunewright.models.text_config import BY_LENGTH, rotations_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel
-
-_LOOKS_AT_POSITIONS = ("dynamic", "longrope")  # kinds of rotation that wait for the GPU in each step
 
 
 class _FixedCache:
@@ -64,15 +62,13 @@ def can_record(model: PreTrainedModel, layers: list[Any], width: int) -> bool:
 
     config = model.config.get_text_config()
     sparse = num_experts(shape_of(model.config.to_dict()))  # their grouped products copy from the host
-    rotation: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    kinds = [part.get("rope_type") for part in (rotation, *rotation.values()) if isinstance(part, Mapping)]
     is_slope = getattr(config, "alibi", config.model_type == "bloom")  # Falcon and BLOOM: of a mask [row, column] alone
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    return (
+    return (  # a rotation by length looks at the positions in each step, which waits for the GPU
         not (sparse or is_slope)
         and all(type(layer) is DynamicLayer for layer in layers)
         and all(window is None or width <= window for window in windows)
-        and not any(kind in _LOOKS_AT_POSITIONS for kind in kinds)
+        and not any(rotation.get("rope_type") in BY_LENGTH for rotation in rotations_of(config))
         and config._attn_implementation in ("sdpa", "eager")
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunewright.models.families import FAMILIES, PLAIN_KINDS
 from tunewright.models.memory_plan import EVERYTHING
+from tunewright.models.text_config import fixed_up_to, forget_lengths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,7 @@ class PlainPath:
             norms.fuse_norms(model)
         kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or _ATTENTION_LAYERS)
         self._configs = _configs_by_lengths(base) if kinds <= _ATTENTION_LAYERS else ()
+        self._rotated_alike = fixed_up_to(base.config.get_text_config())  # tokens
         kind = base.config.model_type
         if self._configs and kind not in FAMILIES and kind not in PLAIN_KINDS and not self._agrees():
             self._configs = ()
@@ -76,7 +78,8 @@ class PlainPath:
         """Return the logits at the positions that predict a supervised token, [n, vocabulary]."""
         import torch
 
-        if not self._configs and len(row.lengths) > 1:
+        together = self._configs and max(row.lengths) <= self._rotated_alike
+        if not together and len(row.lengths) > 1:
             return torch.cat([self._logits(single) for single in row.sequences()])
         return self._logits(row)
 
@@ -91,6 +94,8 @@ class PlainPath:
 
         device = row.input_ids.device
         padded = row.padded_to(_PAD_TO) if device.type == "cuda" else row
+        if self._rotated_alike < float("inf"):
+            forget_lengths(self.model)
         with _applied(_Row(segments_of(padded.lengths, device), self._configs) if self._configs else None):
             logits: Tensor = self.model(
                 input_ids=padded.input_ids,

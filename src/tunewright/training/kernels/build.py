@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tunewright.models.experts import packed_parameter, wrapped_experts
 from tunewright.models.families import FAMILIES, Layers
+from tunewright.models.text_config import fixed_up_to, forget_lengths, setting_of
 from tunewright.training.kernels.attention import Scores
 from tunewright.training.kernels.elementwise import Heads
 from tunewright.training.kernels.experts import ExpertFactors, ExpertGroup, ExpertMLP
@@ -18,6 +19,8 @@ from tunewright.training.kernels.linear import LinearGroup, Scratch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from tunewright.training.packing import PackedRow
 
 NO_ROTATION = "none"  # the angles of a layer without positions, whose heads stay as they are
 
@@ -84,7 +87,7 @@ def read_layer(
         wide_norms=wide_norms,
         scores=_scores(attention, kind, config),
         activation=kind.activation_of(config.to_dict()),
-        residual=float(getattr(config, "residual_multiplier", 1.0)),
+        residual=float(setting_of(config, "residual_multiplier", 1.0)),
         rotation=_rotation(attention, number, config),
     )
 
@@ -127,7 +130,8 @@ def _head_norms(attention: torch.nn.Module, kind: Layers) -> tuple[Norm | None, 
 
 
 def _scores(attention: torch.nn.Module, kind: Layers, config: Any) -> Scores:
-    window = attention.sliding_window if hasattr(attention, "sliding_window") else getattr(config, "sliding_window", 0)
+    own = hasattr(attention, "sliding_window")
+    window = attention.sliding_window if own else setting_of(config, "sliding_window")
     softcap = getattr(config, kind.softcap) if kind.softcap else 0.0
     return Scores(float(attention.scaling), int(window or 0), float(softcap or 0.0))
 
@@ -142,25 +146,31 @@ def _rotation(attention: torch.nn.Module, number: int, config: Any) -> str:
 
 def _types(config: Any) -> list[str]:
     """Return the types of layer that have a rotation of their own; none if all layers share it."""
-    types = sorted(set(getattr(config, "layer_types", None) or ()))
+    types = sorted(set(setting_of(config, "layer_types") or ()))
     return types if types and set(types) <= set(config.rope_parameters) else []
 
 
-def angles_of(rotary: torch.nn.Module, config: Any, x: Tensor, positions: Tensor) -> Mapping[str, Any]:
+def angles_of(rotary: torch.nn.Module, config: Any, x: Tensor, row: PackedRow) -> Mapping[str, Any]:
     """Return the cosines and sines of all rotations of a packed row, [T, r / 2] each, by name.
 
     Args:
         rotary: the text model's rotary embedding.
         config: of the text model.
         x: embedded tokens, [1, T, h].
-        positions: [1, T].
+        row: its positions, and the lengths of its sequences.
     """
-    types = _types(config)
-    pairs = {kind: rotary(x, positions, kind) for kind in types} if types else {"": rotary(x, positions)}
-    halves = {
-        name: tuple(angle[0, :, : angle.shape[-1] // 2].contiguous() for angle in pair) for name, pair in pairs.items()
-    }
-    if not all(getattr(config, "no_rope_layers", None) or [1]):
+    types: list[Any] = [[kind] for kind in _types(config)] or [[]]
+    # Where a rotation depends on the length of what is computed, each sequence gets its own.
+    lengths = row.lengths if max(row.lengths) > fixed_up_to(config) else (sum(row.lengths),)
+    halves = {}
+    for kind in types:
+        parts = []
+        for positions in row.position_ids.split(lengths, 1):
+            forget_lengths(rotary)
+            parts.append(rotary(x, positions, *kind))
+        angles = [torch.cat(part, 1)[0] for part in zip(*parts, strict=True)]
+        halves["".join(kind)] = tuple(angle[:, : angle.shape[-1] // 2].contiguous() for angle in angles)
+    if not all(setting_of(config, "no_rope_layers") or [1]):
         cos, sin = next(iter(halves.values()))
         halves[NO_ROTATION] = torch.ones_like(cos), torch.zeros_like(sin)
     return halves
@@ -175,12 +185,41 @@ def unsupported_reason(model: PreTrainedModel) -> str:
     kind, layers = layers_of(model), body_of(model).layers
     if kind is None:
         return f"models of the kind {causal_of(model).config.model_type!r} have layers of their own"
+    if strange := _unknown_setting(causal_of(model).config.get_text_config()):
+        return f"its config sets {strange}, which the fast path does not know"
     trained = [name for name, parameter in layers.named_parameters() if parameter.requires_grad]
     if any("lora_" not in name for name in trained):
         return "the layers train more than LoRA factors"
     weights = [part for layer in layers for part in _linears(layer, kind)]
     kinds = {type(part).__name__ for part in weights if not _is_plain(part)}
     return f"its weights have a format of their own ({', '.join(sorted(kinds))})" if kinds else ""
+
+
+# What the configs of the families with a fast path set: what the fast path computes or training checks before, and what
+# changes no number. A later version of transformers may add others.
+_KNOWN = frozenset(
+    (  # noqa: SIM905 (a list would take a line for each)
+        "attention_bias attention_dropout attention_multiplier attn_logit_softcapping bos_token_id decoder_sparse_step "
+        "embd_pdrop embedding_multiplier eos_token_id final_logit_softcapping head_dim hidden_act hidden_activation "
+        "hidden_size initializer_range intermediate_size layer_types logits_scaling max_position_embeddings "
+        "max_window_layers mlp_bias mlp_only_layers moe_intermediate_size no_rope_layer_interval no_rope_layers "
+        "norm_topk_prob num_attention_heads num_experts num_experts_per_tok num_hidden_layers num_key_value_heads "
+        "num_local_experts original_max_position_embeddings output_router_logits pad_token_id pretraining_tp "
+        "query_pre_attn_scalar resid_pdrop residual_multiplier rms_norm_eps rope_parameters router_aux_loss_coef "
+        "router_jitter_noise sliding_window tie_word_embeddings use_bidirectional_attention use_cache "
+        "use_sliding_window vocab_size"
+    ).split()
+)
+
+
+def _unknown_setting(config: Any) -> str:
+    """Return a setting of models of this kind that the fast path does not know and that is not as usual; else ""."""
+    from transformers import PreTrainedConfig
+
+    usual = type(config)()
+    names = sorted(usual.to_dict().keys() - PreTrainedConfig().to_dict().keys() - _KNOWN)
+    names = [name for name in names if not name.startswith("_")]
+    return next((name for name in names if getattr(config, name, None) != getattr(usual, name)), "")
 
 
 def _linears(layer: torch.nn.Module, kind: Layers) -> list[torch.nn.Module]:

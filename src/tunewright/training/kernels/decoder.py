@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from tunewright.models.text_config import setting_of
 from tunewright.training.kernels import elementwise
 from tunewright.training.kernels.attention import segments_of
 from tunewright.training.kernels.build import angles_of, body_of, causal_of, layers_of, read_layer, read_norm
@@ -58,7 +59,7 @@ class FastPath:
             raise ValueError("the family has no fast path")
         config = causal.config.get_text_config()
         self._config, self._embedding, self._rotary = config, body.embed_tokens, body.rotary_emb
-        self._scale = float(getattr(config, "embedding_multiplier", 1.0))
+        self._scale = float(setting_of(config, "embedding_multiplier", 1.0))
         self._head = causal.get_output_embeddings()
         self._form = LogitForm.of(config)
         self._dtype = body.norm.weight.dtype
@@ -116,7 +117,7 @@ class FastPath:
         # The layers choose their types themselves; autocast would only add casts.
         with torch.autocast(device.type, enabled=False):
             x = self._embedding(row.input_ids)
-            angles = angles_of(self._rotary, self._config, x, row.position_ids)
+            angles = angles_of(self._rotary, self._config, x, row)
             context = RowContext(segments_of(row.lengths, device), angles)
             x = x[0].to(self._dtype)
             x = x if self._scale == 1 else x * self._scale

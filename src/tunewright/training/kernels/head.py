@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tunewright.models.memory_plan import HEAD_BYTES
+from tunewright.models.text_config import setting_of
 from tunewright.training.kernels import elementwise
 
 # Of logits at once: enough for products at full speed; fewer where plain torch makes several 32-bit copies of them.
@@ -26,8 +27,8 @@ class LogitForm:
     @classmethod
     def of(cls, config: Any) -> LogitForm:
         """Return the form that the config of a text model describes."""
-        softcap = getattr(config, "final_logit_softcapping", None) or 0.0
-        return cls(1 / float(getattr(config, "logits_scaling", 1.0)), float(softcap))
+        softcap = setting_of(config, "final_logit_softcapping") or 0.0
+        return cls(1 / float(setting_of(config, "logits_scaling", 1.0)), float(softcap))
 
     def apply(self, logits: Tensor) -> Tensor:
         """Return the logits of products of the head, differentiable."""
