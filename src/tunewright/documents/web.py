@@ -24,6 +24,7 @@ from tunewright.documents.markup import (
     single_line,
     struck,
 )
+from tunewright.documents.visibility import hidden_elements
 from tunewright.text.encoding import DecodedText
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ _BLOCK_TAG = re.compile(
     "h[1-6]|p|div|section|article|main|header|footer|aside|address|blockquote|pre|ul|ol|li|dl|dt|dd|table|caption"
     "|thead|tbody|tr|figure|figcaption|details|summary|form|fieldset|body|html|title"
 )
-_INVISIBLE_TAGS = ["script", "style", "template", "noscript", "iframe", "svg", "button"]
+_INVISIBLE_TAGS = ["script", "style", "template", "noscript", "iframe", "svg", "button"] + (
+    ["datalist", "noembed", "noframes", "mphantom", "annotation-xml"]
+)
 _FALLBACK_TAGS = ["audio", "canvas", "meter", "object", "progress", "video"]  # what older browsers show instead
 _CHARSET = re.compile(
     rb"""(?i)<(?:meta\b[^>]{0,200}?charset|\?xml\b[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w.:-]{1,40})"""
 )
+_XML = re.compile(r"\s*<(?:\?xml|!doctype[^>]{0,80}xhtml)", re.IGNORECASE)  # elsewhere, a CDATA section is a comment
 _COOKIES = re.compile(
     r"(?i)(?:^|[-_])(?:cookies?|gdpr|ccpa)(?:[-_]?(?:banner|consent|notice|bar|popup|law|info|modal|dialog|overlay|message|policy|wall))?$|consent[-_](?:banner|popup|modal|overlay)|cookie[-_]?(?:banner|consent|notice|bar)"
 )
@@ -51,70 +55,8 @@ _SIDEBAR = re.compile(
 )
 _FIELDS = ("text", "number", "date", "datetime-local", "email", "month", "search", "tel", "time", "url", "week")
 
-# What a reader of the page cannot see: not displayed, outside of the page, clipped away, without size or ink.
-_HIDING = re.compile(
-    r"display:none|visibility:(?:hidden|collapse)|content-visibility:hidden|scale\(0\)|clip-path:inset\((?:50|100)%"
-    r"|(?:left|right|top|bottom|text-indent|margin-left|margin-top):-\d{3,}|translate[xy]?\(-\d{3,}|color:transparent"
-    r"|clip:rect\([01](?:px)?,?[01]|(?=.*overflow:hidden)(?=(?:.*;)?(?:max-)?(?:height|width):[01](?:px)?(?:;|$))"
-)
-_SIZE = re.compile(r"(?:^|;)(font-size|opacity):(\d*\.?\d+)(px|pt|em|rem|%)?")
-_SMALLEST = {"px": 2.0, "pt": 2.0, "em": 0.1, "rem": 0.1, "%": 10.0}  # visible font sizes are larger
-_INK = re.compile(r"(?:^|;)color:(#[0-9a-f]+|rgba?\([^)]*\)|[a-z]+)")
-_PAPER = re.compile(r"(?:^|;)background(?:-color)?:([^;]*)")
-_WHITE = re.compile(
-    r"white|#fff(?:f|fff|fffff)?|#fefefe|rgba?\(25[45],25[45],25[45](?:,[\d.]+)?\)|rgba\([^)]*,0(?:\.0+)?\)"
-)
 _STRUCK = ("del", "s", "strike")
 _MAX_REPEATED = 1_000_000  # characters of a table
-_AT_RULE = re.compile(r"/\*.*?\*/|@[^{};]{0,400}(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
-_OPENS = re.compile(r"display:none|visibility:|(?:height|opacity):0")
-_SIMPLE = re.compile(r"[\w-]*[.#]?[\w-]+")
-_RULE = re.compile(r"([^{}]{1,400})\{([^{}]{0,2000})\}")
-
-
-def _hiding_rules(soup: BeautifulSoup) -> Iterator[str]:
-    """Yield the simple selectors (tag, .class, #id) under which the page's own style sheets hide text for good.
-
-    What a sheet does not display, or only on some screens, a reader may open: a tab, a menu, an answer.
-    """
-    for css in soup.find_all("style"):
-        for selectors, style in _RULE.findall(_AT_RULE.sub("", css.get_text())):
-            if not _OPENS.search(_compact(style)) and _hides(_compact(style), ()):
-                yield from (name for name in map(str.strip, selectors.split(",")) if _SIMPLE.fullmatch(name))
-
-
-def _compact(style: str) -> str:
-    return re.sub(r"\s+", "", style).lower()
-
-
-def _hides(style: str, around: Iterable[Tag]) -> bool:
-    """Return whether a style hides its text; ``around`` are the tags that may color the ground."""
-    for name, number, unit in _SIZE.findall(style):
-        least = 0.1 if name == "opacity" and unit != "%" else _SMALLEST.get(unit, 2.0)
-        if float(number) <= least:
-            return True
-    return bool(_HIDING.search(style)) or _is_white_on_white(style, around)
-
-
-def _is_white_on_white(style: str, around: Iterable[Tag]) -> bool:
-    """Return whether the text has the color of its page: that of its background, or white where none is set."""
-    ink = _INK.search(style)
-    if not ink:
-        return False
-    papers = [_PAPER.search(style), *(_PAPER.search(_compact(str(tag.get("style") or ""))) for tag in around)]
-    paper = next((match[1] for match in papers if match), "")
-    return ink[1] == paper or bool(_WHITE.fullmatch(ink[1])) and (not paper or bool(_WHITE.fullmatch(paper)))
-
-
-def _is_hidden(tag: Tag) -> bool:
-    style = _compact(str(tag.get("style") or ""))
-    font = tag.name == "font" and (str(tag.get("size")) == "0" or _WHITE.fullmatch(str(tag.get("color") or "").lower()))
-    return (
-        tag.has_attr("hidden")
-        or str(tag.get("aria-hidden")).lower() == "true"
-        or bool(font)
-        or bool(style and _hides(style, tag.parents))
-    )
 
 
 def read_html(path: Path) -> ReadItems:
@@ -153,7 +95,7 @@ def page_blocks(text: str) -> tuple[str, list[Block], list[Failure]]:
         soup = BeautifulSoup(text, "html.parser")
         title = soup.title.get_text() if soup.title else ""
         left_out = list(_remove_frame(soup))
-        return title, list(_html_blocks(soup)), left_out
+        return title, list(_html_blocks(soup, bool(_XML.match(text)))), left_out
 
 
 def _remove_frame(soup: BeautifulSoup) -> Iterator[Failure]:
@@ -266,11 +208,15 @@ def _form_value(field: Tag) -> str:
 
 def _formula(tag: Tag) -> str:
     """Return a formula as the LaTeX that it carries, else as its characters."""
-    note = tag.find("annotation", attrs={"encoding": re.compile("tex", re.IGNORECASE)})
-    return str(tag.get("alttext") or "") or (note.get_text() if note else "") or tag.get_text()
+    note = tag.find("annotation", attrs={"encoding": re.compile("tex$", re.IGNORECASE)})
+    if written := str(tag.get("alttext") or "") or (note.get_text() if note else ""):
+        return written
+    for other in tag.find_all("annotation"):
+        other.decompose()
+    return tag.get_text()
 
 
-def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
+def _html_blocks(soup: BeautifulSoup, is_xml: bool) -> Iterator[Block]:
     """Yield the visible text of each block element; bars separate the cells of a table row."""
     from bs4.element import CData, NavigableString
 
@@ -278,8 +224,7 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
         script.replace_with(script.get_text())
     for image in soup.find_all("img", attrs={"class": re.compile("(?i)math|latex|tex$")}):
         image.replace_with(str(image.get("alt") or ""))
-    hidden = [tag for rule in dict.fromkeys(_hiding_rules(soup)) for tag in soup.select(rule)]
-    for tag in [*hidden, *soup.find_all(_INVISIBLE_TAGS + _FALLBACK_TAGS), *soup.find_all(_is_hidden)]:
+    for tag in [*hidden_elements(soup), *soup.find_all(_INVISIBLE_TAGS + _FALLBACK_TAGS)]:
         if not tag.decomposed:
             tag.decompose()
     fields = soup.find_all(["input", "select", "textarea"])
@@ -310,7 +255,8 @@ def _html_blocks(soup: BeautifulSoup) -> Iterator[Block]:
         if tag.find_previous_sibling(["td", "th"]) or (tag.parent is not None and tag.parent.name in ("td", "th")):
             tag.insert_before(" | ")
     # Comments, doctypes and declarations are subclasses.
-    nodes = [node for node in soup.find_all(string=True) if type(node) in (NavigableString, CData)]
+    texts = (NavigableString, CData) if is_xml else (NavigableString,)
+    nodes = [node for node in soup.find_all(string=True) if type(node) in texts]
     blocks = [next((tag for tag in node.parents if _BLOCK_TAG.fullmatch(tag.name)), None) for node in nodes]
     for _, group in groupby(zip(blocks, nodes, strict=True), key=lambda pair: id(pair[0])):
         pairs = list(group)
