@@ -99,21 +99,21 @@ class _Styles:
     """The styles of a page's elements: their own, and those of its style sheets."""
 
     def __init__(self, soup: BeautifulSoup) -> None:
-        sheets = [_plain(css.get_text()) for css in soup.find_all("style")]
+        css_texts = [_plain(css.get_text()) for css in soup.find_all("style")]
         own = {id(tag): _plain(str(tag["style"])).lower() for tag in soup.find_all(style=True)}
         self._variables = {
             name: value.strip()[:200]
-            for text in (*sheets, *own.values())
+            for text in (*css_texts, *own.values())
             if "--" in text
             for name, value in _DECLARATION.findall(text.lower())
             if name.startswith("--")
         }
         self._own = {key: self._declarations(text) for key, text in own.items()}
-        self._of_sheets: dict[int, dict[str, str]] = defaultdict(dict)
-        rules = [(selector, self._declarations(style)) for css in sheets for selector, style in _rules(css)]
+        self._global: dict[int, dict[str, str]] = defaultdict(dict)
+        rules = [(selector, self._declarations(style)) for css in css_texts for selector, style in _rules(css)]
         for tag, selector, style in islice(_candidates(soup, rules), _MAX_COMPARISONS):
             if not selector or _fits(tag, selector):
-                self._of_sheets[id(tag)].update(style)
+                self._global[id(tag)].update(style)
         self._grounds: dict[int, tuple[Color, ...]] = {}
 
     def _declarations(self, text: str) -> dict[str, str]:
@@ -126,14 +126,14 @@ class _Styles:
 
     def hide(self, tag: Tag) -> bool:
         """Return whether the styles of an element hide its text for good."""
-        own, of_sheets = self._own.get(id(tag), {}), self._of_sheets.get(id(tag), {})
-        if own and (_is_closed(own) or _has_no_room(own)) or of_sheets and _has_no_room(of_sheets):
+        own, shared = self._own.get(id(tag), {}), self._global.get(id(tag), {})
+        if own and (_is_closed(own) or _has_no_room(own)) or shared and _has_no_room(shared):
             return True
         ink = color_of(self._value(tag, "-webkit-text-fill-color")) or color_of(self._value(tag, "color"))
         return ink is not None and not any(map(ink.is_seen_on, self._ground(tag)))
 
     def _value(self, tag: Tag, name: str) -> str:
-        if value := self._own.get(id(tag), {}).get(name) or self._of_sheets.get(id(tag), {}).get(name):
+        if value := self._own.get(id(tag), {}).get(name) or self._global.get(id(tag), {}).get(name):
             return value
         if name == "color" and tag.name in ("font", "body"):
             return str(tag.get("text" if tag.name == "body" else "color") or "").lower()
