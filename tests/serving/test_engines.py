@@ -6,16 +6,13 @@ import subprocess
 
 import pytest
 
-from support.families import make_family
 from tunewright.commands.serve import rebuild_hint, serve, tuned_gguf
 from tunewright.errors import StageError
 from tunewright.evaluation.arms import arm_prompts
 from tunewright.models.chat_template import exam_prompt
-from tunewright.models.source import read_config
-from tunewright.recipe import load_recipe, parse_recipe
+from tunewright.recipe import load_recipe
 from tunewright.records import Question
 from tunewright.serving.listen import TOKEN, token_for
-from tunewright.serving.vllm import context_tokens
 
 
 def test_after_what_the_hint_says_a_damaged_file_is_written_again(run):
@@ -42,14 +39,6 @@ def test_a_damaged_export_is_not_to_be_deleted_but_exported_again(run):
     hint = rebuild_hint(run, run.file("exports/gguf-q8_0/model.gguf"), "q8_0")
     run.file("exports/gguf-q8_0/receipt.json").unlink()
     assert hint == f"export it again: tunewright export '{run.path}' --to gguf --dtype q8_0"
-
-
-def test_vllm_gets_the_context_of_the_language_model_inside_of_a_multimodal_one(tmp_path):
-    base = make_family("gemma3", tmp_path / "base")
-    recipe = parse_recipe({"model": {"base": str(base)}}, tmp_path)
-    expected = read_config(base)["text_config"]["max_position_embeddings"]
-    assert expected != 4096
-    assert context_tokens(recipe, tmp_path / "adapter") == expected
 
 
 def test_a_token_is_taken_without_the_white_space_around_it(monkeypatch):

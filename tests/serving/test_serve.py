@@ -307,10 +307,16 @@ def test_a_family_that_llama_cpp_does_not_know_is_served_by_transformers(run, mo
     with start_engine(run, recipe, "auto", "q8_0", tokenizer) as engine:
         assert engine.name == "transformers"
     assert "llama.cpp cannot (no GGUF is written of this family)" in capsys.readouterr().err
-    with pytest.raises(ModelError, match="llama.cpp cannot serve this model"):
-        start_engine(run, recipe, "llama.cpp", "q8_0", tokenizer)
-    with pytest.raises(UserError, match="vLLM cannot serve this run"):
-        start_engine(run, recipe, "vllm", "q8_0", tokenizer)
+    with (
+        pytest.raises(ModelError, match=r"llama\.cpp cannot serve this model"),
+        start_engine(run, recipe, "llama.cpp", "q8_0", tokenizer),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match="vLLM cannot serve this run"),
+        start_engine(run, recipe, "vllm", "q8_0", tokenizer),
+    ):
+        pass
 
 
 def test_what_is_missing_is_an_error_before_anything_is_loaded(run, tmp_path, monkeypatch):
@@ -385,8 +391,27 @@ def test_vllm_without_the_adapter_is_refused_and_one_that_fails_gives_its_reason
     code, reply = refused(run.path, cuda=True, PATH=vllm, WITHHOLD_THE_ADAPTER="1")
     assert (code, "the adapter is not applied" in reply) == (3, True)
     Path(vllm.split(os.pathsep)[0], "vllm").write_text("#!/bin/sh\necho no memory left >&2\nexit 1\n")
-    code, reply = refused(run.path, cuda=True, PATH=vllm)
+    code, reply = refused(run.path, "--engine", "vllm", cuda=True, PATH=vllm)
     assert (code, "vLLM does not start" in reply, "no memory left" in reply) == (3, True, True)
+
+
+def test_where_vllm_does_not_start_the_next_engine_serves(run, tmp_path, monkeypatch, capsys):
+    script = tmp_path / "bin" / "vllm"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\necho no memory left >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("tunewright.serving.vllm.vllm_missing", lambda: "")
+    recipe = load_recipe(run.file("recipe.toml"))
+    with start_engine(run, recipe, "auto", "f32", student_tokenizer(recipe)) as engine:
+        assert engine.name == "llama.cpp"
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "vLLM does not start (no memory left)" in printed
+    with (
+        pytest.raises(StageError, match="vLLM does not start"),
+        start_engine(run, recipe, "vllm", "f32", student_tokenizer(recipe)),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("base", "tuned"), [("Yes. It is.", "Yes."), ("Yes.", ""), ("Yes.", "Yes. It is.")])

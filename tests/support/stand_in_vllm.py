@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Stands in for ``vllm serve``: the same command line and endpoints, transformers behind them; one answer at a time."""
+"""Stands in for ``vllm serve``: the same command line and endpoints, transformers behind them; one answer at a time.
+
+Flags, paths, states and replies are those of vLLM 0.32, which benchmarks/vllm_on_cpu.py ran.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ def options():
     for name in (
         "served-model-name",
         "lora-modules",
-        "max-lora-rank",
         "quantization",
-        "dtype",
         "host",
         "port",
         "generation-config",
     ):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--max-lora-rank", type=int, choices=[1, 8, 16, 32, 64, 128, 256, 320, 512])
+    parser.add_argument("--dtype", choices=["auto", "bfloat16", "float", "float16", "float32", "half"])
+    parser.add_argument("--max-model-len", type=lambda words: None if words in ("auto", "-1") else int(words))
     parser.add_argument("--enable-lora", action="store_true")
     return parser.parse_args()
 
@@ -35,16 +39,32 @@ def load(arguments):
 
     model = AutoModelForCausalLM.from_pretrained(arguments.base, dtype=getattr(torch, arguments.dtype))
     if arguments.enable_lora and not os.environ.get("WITHHOLD_THE_ADAPTER"):
-        name, _, folder = arguments.lora_modules.partition("=")
-        assert name == "tuned"
-        model = PeftModel.from_pretrained(model, folder)
+        adapter = json.loads(arguments.lora_modules)
+        assert adapter["name"] == "tuned"
+        model = PeftModel.from_pretrained(model, adapter["path"])
     return model.eval(), AutoTokenizer.from_pretrained(arguments.base)
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path == "/health" else 404)
+        if self.path == "/health":
+            self.reply(200, None)
+        elif not self.has_key():
+            self.reply(401, {"error": "Unauthorized"})
+        elif self.path == "/v1/models":
+            served = {"id": ARGUMENTS.served_model_name, "max_model_len": MODEL.config.max_position_embeddings}
+            tuned = [{"id": "tuned", "max_model_len": None}] if ARGUMENTS.enable_lora else []
+            self.reply(200, {"object": "list", "data": [served, *tuned]})
+        else:
+            self.reply(404, {"detail": "Not Found"})
+
+    def has_key(self):
+        return self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}"
+
+    def reply(self, status, content):
+        self.send_response(status)
         self.end_headers()
+        self.wfile.write(json.dumps(content).encode() if content else b"")
 
     def do_POST(self):
         import torch
@@ -52,12 +72,15 @@ class Handler(BaseHTTPRequestHandler):
         from tunewright.models.generation import stream
 
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        known = body["model"] in ("tuned", ARGUMENTS.served_model_name)
-        well = self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}" and known
-        self.send_response(200 if well else 401)
-        self.end_headers()
-        if not well:
+        if not self.has_key():
+            self.reply(401, {"error": "Unauthorized"})
             return
+        if body["model"] not in ("tuned", ARGUMENTS.served_model_name):
+            error = {"message": f"The model `{body['model']}` does not exist.", "type": "NotFoundError", "code": 404}
+            self.reply(404, {"error": error})
+            return
+        self.send_response(200)
+        self.end_headers()
         if self.path == "/v1/chat/completions":
             self.chat(body)
             return
@@ -67,7 +90,8 @@ class Handler(BaseHTTPRequestHandler):
             self.event({"choices": [{"index": 0, "text": piece, "finish_reason": None}]})
         finish = "length" if len(pieces) == body["max_tokens"] else "stop"
         self.event({"choices": [{"index": 0, "text": "", "finish_reason": finish}]})
-        self.event({"choices": [], "usage": {"completion_tokens": len(pieces)}})
+        written = len(pieces) + (finish == "stop")  # vLLM counts the end token
+        self.event({"choices": [], "usage": {"completion_tokens": written}})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def chat(self, body):

@@ -7,13 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from tunewright import console, operating_system
-from tunewright.errors import ModelError, UserError, command, shell
+from tunewright.errors import ModelError, StageError, UserError, command, shell
 from tunewright.export.receipt import RECEIPT
 from tunewright.export.target import ExportRequest
 from tunewright.models.chat_template import end_ids
@@ -110,21 +110,37 @@ def _canaries(run: RunFolder, recipe: Recipe, tokenizer: Any) -> list[Canary]:
     return choose_canaries(questions, answers, recipe.system_prompt, tokenizer, run.path)
 
 
-def start_engine(
-    run: RunFolder, recipe: Recipe, choice: str, dtype: str, tokenizer: Any
-) -> AbstractContextManager[Engine]:
-    """Return the chosen engine; for "auto" vLLM where it serves this run, else llama.cpp, else transformers.
+@contextmanager
+def start_engine(run: RunFolder, recipe: Recipe, choice: str, dtype: str, tokenizer: Any) -> Iterator[Engine]:
+    """Run the chosen engine while the block lasts; for "auto" the first of vLLM, llama.cpp, transformers that starts.
 
     Raises:
         UserError: vLLM is chosen and cannot serve this run.
+        StageError: vLLM is chosen and does not start.
         ModelError: llama.cpp is chosen and does not support the model.
     """
+    with ExitStack() as stack:
+        lacking = vllm.why_not(recipe) if choice in ("auto", "vllm") else ""
+        started = None
+        if choice in ("auto", "vllm") and not lacking:
+            try:
+                server = vllm.vllm_engine(recipe, run.file(RunFile.ADAPTER), end_ids(tokenizer, None))
+                started = stack.enter_context(server)
+            except StageError as error:
+                if choice == "vllm":
+                    raise
+                console.warning(f"{error.headline} ({error.cause})")
+                lacking = error.headline
+        if choice == "vllm" and not started:
+            raise UserError("vLLM cannot serve this run", lacking, "leave --engine out, and another engine serves it")
+        yield started or stack.enter_context(_other_engine(run, recipe, choice, dtype, lacking))
+
+
+def _other_engine(
+    run: RunFolder, recipe: Recipe, choice: str, dtype: str, lacking: str
+) -> AbstractContextManager[Engine]:
+    """Return llama.cpp where it serves this run, else transformers; ``lacking`` is why vLLM does not serve it."""
     adapter = run.file(RunFile.ADAPTER)
-    lacking = vllm.why_not(recipe) if choice in ("auto", "vllm") else ""
-    if choice in ("auto", "vllm") and not lacking:
-        return vllm.vllm_engine(recipe, adapter, end_ids(tokenizer, None))
-    if choice == "vllm":
-        raise UserError("vLLM cannot serve this run", lacking, "leave --engine out, and another engine serves it")
     if choice == "transformers":
         return transformers_engine(recipe, adapter)
     console.line(f"llama.cpp serves{f': {lacking}' if lacking else ''}", "dim")

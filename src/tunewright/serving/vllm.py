@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tunewright.models.adapter_files import check_adapter
-from tunewright.models.families import shape_of
 from tunewright.models.loading import compute_dtype, is_full
-from tunewright.models.source import locate, read_config
+from tunewright.models.source import locate
 from tunewright.models.student import lora_rank, vllm_obstacle
-from tunewright.models.vllm_server import base_arguments, vllm_missing, vllm_server
+from tunewright.models.vllm_server import base_arguments, served_context, vllm_missing, vllm_server
 from tunewright.recipe import Recipe
 from tunewright.serving.engine import Completions
 from tunewright.settings import Arm
@@ -32,15 +32,10 @@ def command(recipe: Recipe, adapter: Path) -> list[str]:
         dtype = str(compute_dtype("cuda:0", recipe.model.compute)).removeprefix("torch.")
         return [str(adapter), "--served-model-name", Arm.TUNED, "--dtype", dtype]
     folder = locate(recipe.model.base, recipe.folder)
-    lora = ["--enable-lora", "--lora-modules", f"tuned={adapter}"]
+    tuned = json.dumps({"name": Arm.TUNED, "path": str(adapter)})  # a path in the form NAME=PATH may have no comma
+    lora = ["--enable-lora", "--lora-modules", tuned]
     lora += ["--max-lora-rank", str(lora_rank(recipe.training.rank))]
     return [*base_arguments(folder, Arm.BASE, recipe.model.quantization, recipe.model.compute), *lora]
-
-
-def context_tokens(recipe: Recipe, adapter: Path) -> int:
-    """Return how many tokens a prompt and its answer may have together."""
-    config = read_config(adapter if is_full(adapter) else locate(recipe.model.base, recipe.folder))
-    return int(shape_of(config).get("max_position_embeddings") or 4096)
 
 
 @contextmanager
@@ -48,11 +43,11 @@ def vllm_engine(recipe: Recipe, adapter: Path, end_ids: Sequence[int]) -> Iterat
     """Serve base and adapter on a free port of the loopback while the block lasts.
 
     Raises:
-        StageError: vLLM does not start; its last line of output is the cause.
+        StageError: vLLM does not start; its first error is the cause.
     """
     if not is_full(adapter):
         check_adapter(adapter)
     hint = "serve it with llama.cpp instead: --engine llama.cpp"
     with vllm_server(command(recipe, adapter.resolve()), hint) as (address, key):
         extra = {"stop_token_ids": list(end_ids)}
-        yield Completions("vLLM", address, key, context_tokens(recipe, adapter), extra)
+        yield Completions("vLLM", address, key, served_context(address, key), extra)

@@ -61,7 +61,8 @@ def _in_vllm(
         settings.model,
         settings.timeout_s,
         key,
-        {"chat_template_kwargs": TEMPLATE_VARIABLES},  # as the local teacher asks: without reasoning first
+        # As the model in this process is asked: without reasoning first, and a raw text without any token before it.
+        {"chat_template_kwargs": TEMPLATE_VARIABLES, "add_special_tokens": False},
         connections=settings.concurrency,
         patience_s=settings.patience_s,
         show=show,
