@@ -5,7 +5,8 @@ import torch
 
 from support.families import MORE, TINY, make_family
 from tunewright.models import generation
-from tunewright.models.generation import AnswerJob, Decoder, answer_batch, greedy
+from tunewright.models.decoder import Decoder
+from tunewright.models.generation import AnswerJob, answer_batch, greedy
 from tunewright.models.loading import for_inference, load_base
 
 pytestmark = [

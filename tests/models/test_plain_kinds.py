@@ -15,6 +15,7 @@ from support.tiny import make_tokenizer
 from tunewright.export.merge import open_merge, write_weights
 from tunewright.models.base_contents import require_base
 from tunewright.models.families import PLAIN_KINDS
+from tunewright.models.generation import AnswerJob, answer_batch
 from tunewright.models.hardware import Shape
 from tunewright.models.loading import load_adapter, load_base, save_adapter
 from tunewright.models.source import read_config
@@ -138,6 +139,42 @@ def test_a_packed_row_gives_each_sample_what_it_gets_alone(folder):
         packed = sequence_logps(path, collate(examples, "cpu"))[0]
         alone = torch.cat([sequence_logps(path, collate([example], "cpu"))[0] for example in examples])
     assert torch.allclose(packed, alone, rtol=1e-6, atol=1e-5)
+
+
+def assert_answers_as_the_whole_text_does(model):
+    """Prompts of two lengths with a common start: each answer, and each gold answer's score, is the row's own."""
+    drawn = torch.randint(5, 390, (31,), generator=torch.Generator().manual_seed(0)).tolist()
+    jobs = [AnswerJob(drawn[:size], gold) for size, gold in ((31, (7, 8)), (24, (11,)))]
+    answers = answer_batch(model, jobs, 2, [], 0)
+    for job, answer in zip(jobs, answers, strict=True):
+        ids = list(job.prompt_ids)
+        for _ in range(2):
+            ids.append(int(logits_of(model, ids)[-1].argmax()))
+        assert answer.token_ids == ids[len(job.prompt_ids) :]
+        logits = logits_of(model, [*job.prompt_ids, *job.gold_ids])[len(job.prompt_ids) - 1 : -1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(job.gold_ids))
+        assert answer.gold_nll == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_answers_as_the_whole_text_does(folder):
+    assert_answers_as_the_whole_text_does(base_of(folder).eval())
+
+
+_STATES = {  # kinds that no other test knows: a state beside keys and values, a state alone, and no usable cache
+    "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 8},
+    "mamba": {"state_size": 8, "time_step_rank": 4},
+    "rwkv": {"attention_hidden_size": 64},
+}
+
+
+@pytest.mark.parametrize("kind", ["bamba", *(pytest.param(k, marks=pytest.mark.slow) for k in ("mamba", "rwkv"))])
+def test_a_kind_that_keeps_a_state_answers_as_the_whole_text_does(kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**_SIZES, "num_hidden_layers": 2, **_STATES[kind]})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    assert_answers_as_the_whole_text_does(model.eval())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PLAIN_KINDS if kind.startswith(("qwen", "lfm"))])

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, FalconConfig
 
 from support.families import MORE, TINY, WINDOW, base_of, make_family
-from tunewright.models.generation import Decoder, cache_name
+from tunewright.models.decoder import Decoder, cache_name
 from tunewright.models.recorded_steps import RecordedSteps, can_record
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [5, 6, 7], [9, 3, 4, 5]]  # of different lengths: rows are padded

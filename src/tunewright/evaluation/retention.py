@@ -23,9 +23,10 @@ from tunewright.evaluation.generation import AnswerBatch, Outputs, batch_size
 from tunewright.evaluation.results import Difference, RetentionGroup, RetentionResult
 from tunewright.metrics import read_object, unfenced
 from tunewright.models.chat_template import answer_ids, answer_text, encode_prompt
-from tunewright.models.generation import AnswerJob, Decoder, answer_or_halve
+from tunewright.models.generation import AnswerJob, answer_or_halve
 from tunewright.models.hardware import or_halve
 from tunewright.models.model_pool import ModelPool, ModelWeights
+from tunewright.models.separate_rows import open_decoder
 from tunewright.records import Message, RetentionAnswer, RetentionItem, digest
 from tunewright.settings import Arm
 from tunewright.statistics.intervals import difference_interval, paired, sign_flip
@@ -295,8 +296,8 @@ def _nats(model: Any, pad_id: int, items: Sequence[ItemTokens]) -> list[list[flo
     rows = [index for index, entry in enumerate(items) for _ in entry.continuations]
     golds = [ids for entry in items for ids in entry.continuations]
     with torch.inference_mode():
-        decoder = Decoder(model, [entry.prompt_ids for entry in items], pad_id)
-        decoder.keep_rows(torch.tensor(rows, device=decoder.mask.device))
+        decoder = open_decoder(model, [entry.prompt_ids for entry in items], pad_id)
+        decoder.keep_rows(torch.tensor(rows, device=decoder.logits.device))
         means = decoder.score(golds)
     nats: list[list[float]] = [[] for _ in items]
     for index, ids, mean in zip(rows, golds, means, strict=True):

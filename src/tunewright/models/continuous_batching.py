@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tunewright.models.chat_template import visible_text
-from tunewright.models.generation import Decoder
+from tunewright.models.decoder import Decoder
+from tunewright.models.separate_rows import open_decoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +84,7 @@ class RollingBatch:
 
     def join(self, rows: Sequence[GenerationRow]) -> None:
         """Add rows; their prompts are computed together, apart from the rows in the batch."""
-        newcomers = Decoder(self._model, [row.prompt_ids for row in rows], self._tokenizer.pad_token_id)
+        newcomers = open_decoder(self._model, [row.prompt_ids for row in rows], self._tokenizer.pad_token_id)
         if self._decoder is None:
             self._decoder = newcomers
         else:
