@@ -6,8 +6,12 @@
 The samples are made here from the words of the example abstracts: answer-first samples with their evidence, some with a
 passage, refusals, exact and near duplicates, leaks of an exam of 400 questions, planted instructions and e-mail
 addresses. The unchanged stage runs in its own process and run folder. With ``--chats``, the same questions and answers are
-a user's own chats, in a file of JSON lines, beside the same exam. Own memory is what files that are mapped into memory do
-not count for: the system takes those pages back when it needs them.
+a user's own chats, in a file of JSON lines, beside the same exam.
+
+``peak_mib`` is the largest sum, over all processes of the stage, of resident memory with the pages of mapped files (RSS;
+what processes share counts for each), looked at five times a second; ``own_mib`` leaves out the mapped files. ``cpu_s``
+is the processor time of all processes: unlike ``wall_s``, it hardly depends on what else the machine does, which
+``load`` shows (the mean number of waiting processes over the last minute).
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tunewright.models.chat_template import chat, question_prompt
@@ -35,33 +41,42 @@ PER_DOCUMENT, PER_CHUNK = 40, 5
 RECIPE = Recipe()
 
 CHILD = """
-import json, resource, sys, threading, time
+import json, resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
 from tunewright.curation.stage import curate
 from tunewright.recipe import Recipe
 from tunewright.run_folder import RunFolder
 from tunewright.settings import SynthesisSettings
-own_kib = 0
-def watch():
-    global own_kib
-    while True:
-        rows = Path("/proc/self/status").read_text().splitlines()
-        own_kib = max(own_kib, next(int(row.split()[1]) for row in rows if row.startswith("RssAnon")))
-        time.sleep(0.05)
-threading.Thread(target=watch, daemon=True).start()
 data = tuple(sys.argv[2:])
 summary = curate(RunFolder(Path(sys.argv[1])), Recipe(synthesis=SynthesisSettings(data=data)) if data else Recipe())
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({
     "wall_s": round(time.perf_counter() - start, 1),
     "cpu_s": round(sum(usage.ru_utime + usage.ru_stime for usage in used), 1),
-    "own_mib": round(own_kib / 1024),
-    "peak_mib": round(max(usage.ru_maxrss for usage in used) / 1024),
     **summary.model_dump(exclude={"figures"}),
     "figures": summary.figures,
 }))
 """
+
+
+def processes(root: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    tree = [root]
+    for number in tree:
+        for children in Path("/proc").glob(f"{number}/task/*/children"):
+            with suppress(OSError):  # it has just ended
+                tree += map(int, children.read_text().split())
+    return tree
+
+
+def memory_kib(number: int) -> tuple[int, int]:
+    """Return the resident memory of a process, and its own, which is that without mapped files."""
+    try:
+        rows = dict(row.split(":", 1) for row in Path(f"/proc/{number}/status").read_text().splitlines())
+        return int(rows["VmRSS"].split()[0]), int(rows["RssAnon"].split()[0])
+    except (OSError, KeyError):  # it has just ended
+        return 0, 0
 
 
 def vocabulary() -> list[str]:
@@ -199,9 +214,19 @@ def measure(num_samples: int, chats: bool = False) -> dict[str, object]:
         else:
             make_run(folder, num_samples)
         command = [sys.executable, "-c", CHILD, str(folder), *([str(file)] if chats else [])]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    figures: dict[str, object] = json.loads(done.stdout)
-    return figures
+        peak = own = num_processes = 0
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            while child.poll() is None:
+                tree = processes(child.pid)
+                resident, anonymous = map(sum, zip(*map(memory_kib, tree), strict=True))
+                peak, own, num_processes = max(peak, resident), max(own, anonymous), max(num_processes, len(tree))
+                time.sleep(0.2)
+            assert child.stdout is not None
+            answer = child.stdout.read()
+        if child.returncode:
+            raise subprocess.CalledProcessError(child.returncode, command)
+    memory = {"peak_mib": round(peak / 1024), "own_mib": round(own / 1024), "processes": num_processes}
+    return {"load": round(os.getloadavg()[0], 1), **memory, **json.loads(answer)}
 
 
 def main() -> None:

@@ -26,9 +26,12 @@ QuestionKind = Literal["free", "short", "choice", "list"]
 OWN, GENERAL, VIEW = "own", "general", "view"
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
+
+
 def digest(*parts: object) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of the parts as JSON."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    text = _as_json(parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from tunewright.curation.deduplication import (
 )
 from tunewright.recipe import Recipe
 from tunewright.records import Message, Sample
-from tunewright.text.normalization import jaccard, shingles
+from tunewright.text.normalization import jaccard, runs
 
 QUESTION = "Which share of the adults in the three communities of the region had an ulcer of the skin?"
 ANSWER = "In the three communities, 31.9 % of the adults who were screened had an ulcer of the skin."
@@ -81,10 +81,10 @@ def test_the_index_finds_what_comparing_all_pairs_finds():
     random.shuffle(samples)
     seen = Duplicates(0.8)
     repeated = {item.id for item in samples if seen.find(item)}
-    kept: list[frozenset[tuple[str, ...]]] = []
+    kept: list[frozenset[tuple[bytes, ...]]] = []
     expected = set()
     for item in samples:
-        mine = shingles(signed_words(f"{item.question}\n{item.answer}"), 2)
+        mine = frozenset(runs(signed_words(f"{item.question}\n{item.answer}"), 2))
         if any(jaccard(mine, other) >= 0.8 for other in kept):
             expected.add(item.id)
         else:
@@ -126,11 +126,10 @@ def test_chained_buckets_hold_what_a_dictionary_of_lists_holds():
 
 
 def test_stored_parts_come_back_and_a_shared_context_is_stored_once():
-    context = hashed("A passage that many samples show, with many words in it. " * 3)
-    every = [
-        _Parts(hashed(f"answer {n}"), hashed(f"question {n} answer {n}"), context, hashed(""), hashed(f"{n} ".strip()))
-        for n in range(50)
-    ]
+    context = hashed(signed_words("A passage that many samples show, with many words in it. " * 3))
+    texts = [(f"answer {n}", f"question {n} answer {n}", "", f"{n}") for n in range(50)]
+    hashes = [[hashed(signed_words(text)) for text in own] for own in texts]
+    every = [_Parts(answer, exchange, context, none, alone) for answer, exchange, none, alone in hashes]
     stored = _StoredParts()
     for parts in every:
         stored.add(parts)

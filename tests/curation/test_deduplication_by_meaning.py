@@ -7,9 +7,10 @@ from safetensors.numpy import save_file
 
 from support.tiny import make_tokenizer
 from support.word_vectors import WORDS, vectors
-from tunewright.curation import deduplication
-from tunewright.curation.deduplication import embedding_duplicates, meaning_tokens, near_pairs, setting, sif_vectors
+from tunewright.curation import deduplication, text_vectors
+from tunewright.curation.deduplication import embedding_duplicates, meaning_tokens, setting
 from tunewright.curation.packed_samples import ComputedTexts
+from tunewright.curation.text_vectors import StoredRows, near_pairs, sif_vectors
 from tunewright.errors import ModelError
 from tunewright.models.tensors import read_token_vectors
 from tunewright.records import Message, Sample
@@ -155,9 +156,22 @@ def test_vectors_in_a_file_and_in_blocks_are_those_in_memory(monkeypatch):
     groups = [n % 3 for n in range(len(texts))]
     whole = sif_vectors(texts, vectors())
     pairs = list(near_pairs(whole, groups, 0.97))
-    monkeypatch.setattr(deduplication, "_BLOCK", 50)
-    monkeypatch.setattr(deduplication, "_MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(text_vectors, "_BLOCK", 50)
+    monkeypatch.setattr(text_vectors, "_FEW", 7)
+    monkeypatch.setattr(text_vectors, "_MOST_IN_MEMORY", 0)
     rows = sif_vectors(ComputedTexts(texts.__getitem__, len(texts)), vectors())
-    assert isinstance(rows, np.memmap)
-    assert np.allclose(rows, whole, atol=1e-6)
+    assert isinstance(rows, StoredRows)
+    assert np.allclose(rows[:], whole, atol=1e-6)
     assert pairs and list(near_pairs(rows, groups, 0.97)) == pairs
+
+
+def test_a_sketch_bounds_every_cosine_and_spares_most_readings():
+    rows = sif_vectors([" ".join(random.Random(n).choices(WORDS, k=6)) for n in range(200)], vectors())
+    sketches = text_vectors._Sketches(rows[:50], len(rows))
+    for start in range(0, len(rows), 30):
+        sketches.add(start, rows[start : start + 30])
+    earlier, later = np.triu_indices(len(rows), 1)
+    cosines, bounds = np.einsum("ij,ij->i", rows[earlier], rows[later]), sketches.bounds(earlier, later)
+    assert (bounds >= cosines).all()
+    near = np.quantile(cosines, 0.999)
+    assert (bounds >= near).mean() < 0.1

@@ -97,3 +97,31 @@ def test_a_sample_is_masked_in_its_turns_and_keeps_its_evidence():
     hidden = masked(sample)
     assert [turn.content for turn in hidden.messages] == ["s@example.org", "Write to [EMAIL].\n\nWhom?", "[PHONE]"]
     assert hidden.evidence == evidence and kinds(sample) == ["EMAIL", "PHONE"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AB 123456 C",
+        "AB123456C",
+        "JG 12 34 56 A",
+        "call 555 1234",
+        "tel. 12.34.5",
+        "+2902158",
+        "+49 1234",
+        "+683 4002",
+        "8.8.8.8",
+        "212-555-0123",
+        "078-05-1120",
+        "4111111111111111",
+        "2001:db8::1 2606:4700::1111",
+        "GB82 WEST 1234 5698 7654 32",
+        "RSSMRA85T10A562S",
+        "12345678-Z",
+        "2 89 07 75 116 005 86",
+    ],
+)
+def test_the_first_look_at_digits_hides_nothing_from_the_finders(text: str) -> None:
+    every = {kind for kind, finder in FINDERS.items() if list(finder(text))}
+    assert {item.kind for item in find(f"{text} ")} <= every
+    assert bool(every) == bool(find(f"{text} "))

@@ -11,12 +11,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
 from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.records import OWN, Question, Sample
-from tunewright.text.normalization import normalize, words
+from tunewright.text.normalization import normalize, runs, words
 from tunewright.text.repeated_text import LEAST, SHARE
 
 Run = tuple[int, ...]  # its words, as numbers
@@ -32,6 +33,7 @@ _EDGES = re.compile(r"[\s.,;:!?)\]}\"']*")
 # Scripts without spaces between words (Thai, kana, Han) count by the character.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:[.,]\d+)*")
+_ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")  # the same, several times faster
 
 
 @lru_cache(maxsize=100_000)
@@ -39,17 +41,41 @@ def _word_hash(word: str) -> int:
     return zlib.crc32(unicodedata.normalize("NFKC", word).casefold().encode("utf-8", "surrogatepass"))
 
 
-def _text_runs(text: str) -> list[tuple[int, Run]]:
-    """Return the n-grams of a text, and its lines that are shorter, each with the number of its first word."""
+def _word_pattern(text: str) -> re.Pattern[str]:
+    return _ASCII_WORD if text.isascii() else _WORD
+
+
+def _numbered(text: str) -> tuple[list[int], list[tuple[int, Run]]]:
+    """Return the words of a text as numbers; and its lines that are shorter than an n-gram, each behind its start."""
     numbers: list[int] = []
     short: list[tuple[int, Run]] = []
-    lines = [words for line in text.split("\n") if (words := _WORD.findall(line))]
+    pattern = _word_pattern(text)
+    lines = [words for line in text.split("\n") if (words := pattern.findall(line))]
     for words_of_line in lines:
-        own = tuple(map(_word_hash, words_of_line))
-        if len(own) < _WORDS and len(lines) > 1:
-            short.append((len(numbers), own))
-        numbers += own
-    return [*enumerate(zip(*(numbers[offset:] for offset in range(_WORDS)), strict=False)), *short]
+        if len(words_of_line) < _WORDS and len(lines) > 1:
+            short.append((len(numbers), tuple(map(_word_hash, words_of_line))))
+        numbers += map(_word_hash, words_of_line)
+    return numbers, short
+
+
+def _text_runs(text: str) -> list[Run]:
+    """Return the n-grams of a text, and its lines that are shorter."""
+    numbers, short = _numbered(text)
+    return [*runs(numbers, _WORDS), *(run for _, run in short)]
+
+
+@lru_cache(maxsize=8)
+def _first_words(frequent: frozenset[Run]) -> frozenset[int]:
+    return frozenset(run[0] for run in frequent)
+
+
+def _present(text: str, frequent: frozenset[Run]) -> list[tuple[int, Run]]:
+    """Return the frequent runs in a text in order, each behind the number of its first word."""
+    numbers, short = _numbered(text)
+    firsts = _first_words(frequent)
+    starts = [start for start, number in enumerate(numbers) if number in firsts]
+    whole = ((start, tuple(numbers[start : start + _WORDS])) for start in starts if start + _WORDS <= len(numbers))
+    return sorted(item for item in (*whole, *short) if item[1] in frequent) if starts else []
 
 
 def _chosen(prompts: Sequence[str]) -> list[int]:
@@ -75,12 +101,12 @@ def _frequent(texts: Sequence[str], others: Sequence[str]) -> frozenset[Run]:
         return frozenset()
     buckets = np.zeros(_BUCKETS, dtype=np.uint32)
     for text in texts:
-        buckets[list({hash(run) % _BUCKETS for _, run in _text_runs(text)})] += 1
+        buckets[list({hash(run) % _BUCKETS for run in _text_runs(text)})] += 1
     counts: Counter[Run] = Counter()
     first_of: dict[Run, str] = {}
     several: set[Run] = set()
     for text, other in zip(texts, others, strict=True):
-        for run in {run for _, run in _text_runs(text) if buckets[hash(run) % _BUCKETS] >= least}:
+        for run in {run for run in _text_runs(text) if buckets[hash(run) % _BUCKETS] >= least}:
             counts[run] += 1
             if first_of.setdefault(run, other) != other:
                 several.add(run)
@@ -108,12 +134,14 @@ def _common_words(texts: Sequence[str]) -> set[str]:
 def _runs(text: str, frequent: frozenset[Run]) -> Iterator[tuple[int, int]]:
     """Yield the (start, end) of each stretch of a text that frequent runs cover, with the signs after it."""
     stretches: list[list[int]] = []
-    for first, run in sorted((first, run) for first, run in _text_runs(text) if run in frequent):
+    for first, run in _present(text, frequent):
         if stretches and first <= stretches[-1][1]:
             stretches[-1][1] = max(stretches[-1][1], first + len(run))
         else:
             stretches.append([first, first + len(run)])
-    spans = [match.span() for match in _WORD.finditer(text)] if stretches else []
+    spans = (
+        [match.span() for match in islice(_word_pattern(text).finditer(text), stretches[-1][1])] if stretches else []
+    )
     for first, last in stretches:
         end = spans[last - 1][1]
         match = _EDGES.match(text, end)

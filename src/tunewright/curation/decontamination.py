@@ -11,7 +11,7 @@ from rapidfuzz import fuzz, process
 
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.records import OWN, Question, Sample
-from tunewright.text.normalization import ngrams, normalize, words
+from tunewright.text.normalization import ngrams, normalize, runs, words
 from tunewright.text.prompts import split_prompt
 
 _COVERED_SHARE = 0.5  # of the exam question's words that are in shared n-grams
@@ -47,8 +47,9 @@ def _first_shared(tokens: Sequence[str], grams: Mapping[tuple[str, ...], str], s
     """Return the exam question of the first n-gram that is shared, or None."""
     if not grams:
         return None
-    runs = (tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
-    return next((grams[run] for run in runs if run in grams), None)
+    if grams.keys().isdisjoint(runs(tokens, size)):
+        return None
+    return next(grams[run] for run in runs(tokens, size) if run in grams)
 
 
 def instructions(questions: Iterable[Question]) -> set[str]:
@@ -147,7 +148,7 @@ class Leaks:
             return equal
         tokens = words(self._boilerplate.distinctive(text))
         grams = ngrams(tokens, self._size)
-        near = {number for gram in grams for number in self._question_grams.get(gram, ())}
+        near = {number for gram in grams & self._question_grams.keys() for number in self._question_grams[gram]}
         for number in sorted(near):
             if covered_share(self._words[number], grams, self._size) >= _COVERED_SHARE:
                 return self._questions[number].id

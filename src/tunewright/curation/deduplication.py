@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
-import os
 import re
-import tempfile
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,23 +17,24 @@ from datasketch import MinHashLSH
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.sample_rules import teaches_refusal
-from tunewright.models.tensors import Matrix, TokenVectors
+from tunewright.curation.text_vectors import near_pairs, sif_vectors
+from tunewright.models.tensors import TokenVectors
 from tunewright.records import Sample, digest
-from tunewright.text.normalization import normalize, shingles, words
+from tunewright.text.normalization import normalize, words
 from tunewright.text.prompts import split_prompt
 
 Hashes = np.ndarray[Any, np.dtype[np.uint32]]  # of a text's shingles, sorted, each once
 
 _PERMUTATIONS = 128
-_SHINGLE_WORDS = 2
 _CANDIDATES = 0.9  # of the threshold: an extra candidate costs a comparison, a missing one is a missed duplicate
 _CROWD = 200  # most similar samples, not duplicates, that are indexed
-_EDGES = ".,;:!?\"'()[]"
+_EDGES = b".,;:!?\"'()[]"
 
 
-def signed_words(text: str) -> list[str]:
-    """Return the normalized words, each with its signs, such as minus and percent."""
-    return [token.strip(_EDGES) or token for token in normalize(text).split()]
+def signed_words(text: str) -> list[bytes]:
+    """Return the normalized words in UTF-8, each with its signs, such as minus and percent."""
+    tokens = normalize(text).encode("utf-8", "surrogatepass").split()
+    return [token.strip(_EDGES) or token for token in tokens]
 
 
 def prompt_key(sample: Sample) -> str:
@@ -44,23 +42,24 @@ def prompt_key(sample: Sample) -> str:
     return digest([(message.role, normalize(message.content)) for message in sample.messages[:-1]])
 
 
-def hashed(text: str) -> Hashes:
-    """Return the CRC-32 of a text's shingles: a tenth of their memory; two collide with chance 2**-32."""
-    pairs = {
-        zlib.crc32(" ".join(pair).encode("utf-8", "surrogatepass"))
-        for pair in shingles(signed_words(text), _SHINGLE_WORDS)
-    }
-    return np.array(sorted(pairs), dtype=np.uint32)
+def hashed(tokens: Sequence[bytes]) -> Hashes:
+    """Return the CRC-32 of each word with the next, or of a single word: two collide with chance 2**-32."""
+    if len(tokens) < 2:
+        return np.array([zlib.crc32(token) for token in tokens], dtype=np.uint32)
+    starts = [zlib.crc32(token + b" ") for token in tokens]
+    return np.array(sorted(set(map(zlib.crc32, tokens[1:], starts))), dtype=np.uint32)
 
 
-_hashed_context = lru_cache(maxsize=10_000)(hashed)  # a passage is shown by many samples
+@lru_cache(maxsize=10_000)  # a passage is shown by many samples
+def _hashed_text(text: str) -> Hashes:
+    return hashed(signed_words(text))
 
 
-def _alike(first: Hashes, second: Hashes) -> float:
-    """Return the Jaccard similarity of two texts from the hashes of their shingles."""
-    shared = np.intersect1d(first, second, assume_unique=True).size
-    union = first.size + second.size - shared
-    return float(shared / union) if union else 1.0
+def _alike(first: frozenset[int], second: Sequence[int]) -> float:
+    """Return the Jaccard similarity of two texts from the hashes of their shingles, each once."""
+    shared = len(first.intersection(second))
+    union = len(first) + len(second) - shared
+    return shared / union if union else 1.0
 
 
 class _Parts(NamedTuple):
@@ -84,12 +83,13 @@ def _parts(sample: Sample, boilerplate: Boilerplate) -> _Parts:
     distinctive, shared = boilerplate.split(sample.question)
     context, question = split_prompt(distinctive)
     earlier = [message.content for message in sample.messages[:-2] if message.role != "system"]
+    answer = signed_words(sample.answer)
     return _Parts(
-        hashed(sample.answer),
-        hashed(f"{question}\n{sample.answer}"),
-        _hashed_context("\n".join([*earlier, context])),
-        _hashed_context(shared),
-        hashed(distinctive if shared else ""),
+        hashed(answer),
+        hashed(signed_words(question) + answer),
+        _hashed_text("\n".join([*earlier, context])),
+        _hashed_text(shared),
+        hashed(signed_words(distinctive) if shared else []),
     )
 
 
@@ -168,11 +168,11 @@ class _StoredParts:
                 self._hashes.frombytes(raw)
             self._spans.extend((start, start + part.size))
 
-    def parts(self, number: int) -> Iterator[Hashes]:
+    def parts(self, number: int) -> Iterator[Sequence[int]]:
         """Yield the parts of the n-th sample, in the order of ``_Parts``."""
         width = 2 * len(_Parts._fields)
         for at in range(width * number, width * (number + 1), 2):
-            yield np.frombuffer(self._hashes[self._spans[at] : self._spans[at + 1]], dtype=np.uint32)
+            yield self._hashes[self._spans[at] : self._spans[at + 1]]
 
 
 @lru_cache
@@ -254,9 +254,10 @@ class Duplicates:
         first = sample.messages[0]
         keys = self._index.keys(parts.exchange, normalize(first.content) if first.role == "system" else "")
         candidates = self._index.query(keys)
+        own = [frozenset(part.tolist()) for part in parts] if candidates else []
         for number in candidates:
             other = self._parts.parts(number)
-            if all(_alike(mine, its) >= self._threshold for mine, its in zip(parts, other, strict=True)):
+            if all(_alike(mine, its) >= self._threshold for mine, its in zip(own, other, strict=True)):
                 return "near duplicate", self._identifier(number)
         self._exact.add(len(self._halves), [half])
         if len(candidates) < _CROWD:
@@ -281,16 +282,6 @@ def contradicted_prompts(samples: Sequence[Sample], refusal: str) -> set[str]:
     }
 
 
-_SMOOTHING = 1e-3  # a of SIF, as its authors have it
-_LARGEST_FIT = 20_000  # texts from which the common direction is taken
-_BITS = 16  # of a bucket's key
-_MOST_TABLES = 48
-_MISSED = 1e-3  # share of the pairs at the threshold that may be missed
-_NEIGHBORS = 24  # compared with each text in its bucket: keeps the cost linear in a crowd
-_BLOCK = 20_000  # pairs or texts computed at once
-_SCATTERED = 2_000  # rows read here and there of a file at once: each brings many pages into memory
-_MOST_IN_MEMORY = 256 * 2**20  # bytes of a matrix of vectors
-
 # Words that change the meaning of a text but hardly its vector.
 _TURNING_WORDS = """
 no not never none neither nor without cannot against except only all some any most least more less fewer
@@ -303,139 +294,6 @@ who when where why
 _TURNING = frozenset(_TURNING_WORDS.split())
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _CAPITAL = re.compile(r"\b\w*[A-Z]\w*")
-
-
-def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Matrix:
-    """Return a unit vector per text: smooth inverse frequency, the common direction removed.
-
-    Arora, Liang & Ma 2017, "A simple but tough-to-beat baseline for sentence embeddings": the mean of the token vectors
-    weighted a / (a + p(token)), minus its projection on the first singular vector of all. p is the tokens' share in
-    these texts. A text without tokens gets the zero vector.
-
-    Returns:
-        [num_texts, width], float32.
-    """
-    from scipy.sparse import csr_matrix
-
-    if not len(texts):
-        return np.empty((0, vectors.table.shape[1]), dtype=np.float32)
-    blocks = range(0, len(texts), _BLOCK)
-    counts = np.zeros(len(vectors.table), dtype=np.int64)
-    means = _matrix(len(texts), vectors.table.shape[1])
-    with tempfile.SpooledTemporaryFile(_MOST_IN_MEMORY) as file:  # the tokens: a weight depends on all of them
-        lengths = []
-        for start in blocks:
-            flat, num_tokens = _block_tokens(texts[start : start + _BLOCK], vectors)
-            counts += np.bincount(flat, minlength=len(counts))
-            file.write(flat.tobytes())
-            lengths.append(num_tokens)
-        weight = (_SMOOTHING / (_SMOOTHING + counts / max(1, counts.sum()))).astype(np.float32)
-        file.seek(0)
-        for start, num_tokens in zip(blocks, lengths, strict=True):
-            flat = np.frombuffer(file.read(int(num_tokens.sum()) * flat.itemsize), dtype=flat.dtype)
-            pointers = np.concatenate([[0], np.cumsum(num_tokens)])
-            bags = csr_matrix((weight[flat], flat, pointers), shape=(len(num_tokens), len(vectors.table)))
-            piece = bags @ vectors.table
-            means[start : start + _BLOCK] = piece / np.maximum(num_tokens, 1)[:, None].astype(np.float32)
-            release_rows(means)
-    common = _common_direction(means)
-    for start in blocks:
-        piece = means[start : start + _BLOCK]
-        piece -= (piece @ common)[:, None] * common
-        length = np.linalg.norm(piece, axis=1, keepdims=True)
-        piece /= np.where(length > 1e-9, length, np.inf)
-        release_rows(means)
-    return means
-
-
-def _block_tokens(texts: Sequence[str], vectors: TokenVectors) -> tuple[Matrix, Matrix]:
-    """Return the tokens of some texts one after another, and how many each text has."""
-    tokens = list(vectors.tokens(texts))
-    return np.concatenate(tokens), np.array([len(ids) for ids in tokens], dtype=np.int64)
-
-
-def _matrix(num_rows: int, width: int) -> Matrix:
-    """Return an empty matrix, float32; a large one lies in a file, so that memory holds the rows in use alone.
-
-    Raises:
-        OSError: there is no room for the file.
-    """
-    num_bytes = num_rows * width * 4
-    if num_bytes <= _MOST_IN_MEMORY or not hasattr(os, "posix_fallocate"):
-        return np.empty((num_rows, width), dtype=np.float32)
-    with tempfile.TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, num_bytes)  # a hole that the disk cannot fill would end the process
-        rows: Matrix = np.memmap(file, dtype=np.float32, mode="r+", shape=(num_rows, width))
-    return rows
-
-
-def release_rows(rows: Matrix) -> None:
-    """Give the memory of rows that lie in a file back to the system, which keeps as much of them as it has room for."""
-    mapped = getattr(rows, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def _common_direction(means: Matrix) -> Matrix:
-    """Return the first right singular vector of the rows, or of an even sample of them; of one row alone, zero."""
-    if len(means) < 2:
-        return np.zeros(means.shape[1], dtype=np.float32)
-    from scipy.sparse.linalg import eigsh
-
-    chosen = np.arange(0, len(means), math.ceil(len(means) / _LARGEST_FIT))
-    rows = np.empty((len(chosen), means.shape[1]), dtype=np.float32)
-    for start in range(0, len(chosen), _SCATTERED):
-        rows[start : start + _SCATTERED] = means[chosen[start : start + _SCATTERED]]
-        release_rows(means)
-    products = (rows.T @ rows).astype(np.float64)
-    if not products.any():
-        return np.zeros(means.shape[1], dtype=np.float32)
-    direction: Matrix = eigsh(products, k=1, v0=np.ones(len(products)))[1][:, 0].astype(np.float32)
-    return direction
-
-
-def near_pairs(rows: Matrix, groups: Sequence[int], threshold: float) -> Iterator[tuple[int, int]]:
-    """Yield the pairs (earlier, later) of a group whose cosine reaches the threshold, by later and earlier.
-
-    Random hyperplanes find candidates (Charikar 2002): two vectors at an angle t fall on the same side of one with
-    probability 1 - t / pi. There are as many tables as miss one in a thousand at the threshold, 48 at most. In a
-    bucket, a vector is compared with the 24 before it. So the cost grows with the number of texts and not with its
-    square.
-    """
-    same_side = (1 - math.acos(min(1.0, threshold)) / math.pi) ** _BITS
-    num_tables = min(_MOST_TABLES, math.ceil(math.log(_MISSED) / math.log1p(-min(same_side, 1 - 1e-9))))
-    draw = np.random.default_rng(0)
-    group = np.asarray(groups, dtype=np.int64) << _BITS
-    powers = (1 << np.arange(_BITS)).astype(np.int64)
-    codes = np.empty(0, dtype=np.int64)
-    planes = [draw.standard_normal((rows.shape[1], _BITS), dtype=np.float32) for _ in range(num_tables)]
-    sides = np.empty((num_tables, len(rows)), dtype=np.uint16)
-    for start in range(0, len(rows), _BLOCK):
-        piece = np.asarray(rows[start : start + _BLOCK])
-        for table, plane in enumerate(planes):
-            sides[table, start : start + _BLOCK] = (piece @ plane > 0) @ powers
-        release_rows(rows)
-    for side in sides:
-        codes = np.union1d(codes, _neighbors(group | side, rows, threshold))
-    num = max(1, len(rows))
-    yield from ((int(code % num), int(code // num)) for code in codes)
-
-
-def _neighbors(keys: Matrix, rows: Matrix, threshold: float) -> Matrix:
-    """Return the near pairs of one table, as later * num_rows + earlier."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    codes: list[Any] = [np.empty(0, dtype=np.int64)]
-    for distance in range(1, _NEIGHBORS + 1):
-        at = np.flatnonzero(ordered[distance:] == ordered[:-distance])
-        if not at.size:
-            break
-        for start in range(0, len(at), _BLOCK):
-            earlier, later = order[at[start : start + _BLOCK]], order[at[start : start + _BLOCK] + distance]
-            near = np.einsum("ij,ij->i", rows[earlier], rows[later]) >= threshold
-            codes.append(later[near].astype(np.int64) * len(rows) + earlier[near])
-            release_rows(rows)
-    return np.concatenate(codes)
 
 
 def meaning_tokens(text: str) -> frozenset[str]:
@@ -472,10 +330,16 @@ def embedding_duplicates(
     they teach.
     """
     settings: dict[str, int] = {}
-    groups = array("I", (settings.setdefault(setting(sample, boilerplate), len(settings)) for sample in samples))
+    groups = array("I")
+
+    def text(index: int) -> str:
+        """Return a sample's exchange, and note its group: each text is read once, in order."""
+        sample = samples[index]
+        groups.append(settings.setdefault(setting(sample, boilerplate), len(settings)))
+        return exchange(sample, boilerplate)
+
+    rows = sif_vectors(ComputedTexts(text, len(samples)), vectors)
     settings.clear()
-    texts = ComputedTexts(lambda index: exchange(samples[index], boilerplate), len(samples))
-    rows = sif_vectors(texts, vectors)
     repeated: dict[int, int] = {}
 
     def key_tokens(index: int) -> tuple[frozenset[str], frozenset[str]]:

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tunewright.curation.grounding import Claim, claim_fault
 from tunewright.recipe import Recipe
@@ -50,9 +50,12 @@ class SampleSources:
         return next(holding, named if named and named.document == span.document else None)
 
 
+_normal_refusal = lru_cache(maxsize=8)(normalize)
+
+
 def teaches_refusal(sample: Sample, refusal: str) -> bool:
     """Return whether a sample teaches to decline: by its task, or as its answer is the recipe's refusal sentence."""
-    return sample.task in _DECLINES or normalize(sample.answer) == normalize(refusal)
+    return sample.task in _DECLINES or normalize(sample.answer) == _normal_refusal(refusal)
 
 
 def turn_fault(messages: Sequence[Message]) -> str | None:

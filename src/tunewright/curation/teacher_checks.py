@@ -12,10 +12,10 @@ import numpy as np
 
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.decontamination import questions_of
-from tunewright.curation.deduplication import release_rows, sif_vectors
 from tunewright.curation.grounding import NEGATORS, Claim, stems
 from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.sample_rules import SampleSources, claims_of
+from tunewright.curation.text_vectors import SifVectors
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import VIEW, Message, Question, Rejection, Sample
 from tunewright.teacher.llm_judge import JudgedAnswer, judge_support
@@ -217,8 +217,8 @@ class QuestionSimilarity:
         def text(number: int) -> str:
             return distinctive(self._text(number) if number < num else exam[number - num].question)
 
-        rows = sif_vectors(ComputedTexts(text, num + len(exam)), vectors)
-        self._training, self._exam = rows[:num], rows[num:]
+        self._vectors = SifVectors(ComputedTexts(text, num + len(exam)), vectors)
+        self._exam = self._vectors[num:]
 
     def _text(self, number: int) -> str:
         """Return a training question; a million of them would fill the memory."""
@@ -228,9 +228,9 @@ class QuestionSimilarity:
         return self._questions[1][self._turns[number]]
 
     def _pieces(self) -> Any:
-        for start in range(0, len(self._training), _PIECE):
-            yield start, self._training[start : start + _PIECE] @ self._exam.T
-            release_rows(self._training)
+        num = len(self._owners)
+        for start in range(0, num, _PIECE):
+            yield start, self._vectors[start : min(start + _PIECE, num)] @ self._exam.T
 
     def same(self) -> dict[int, NearQuestion]:
         """Return the samples whose nearest exam question has a cosine of 0.94 or more, by index."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence, Set
-from typing import Any
+from collections.abc import Iterator, Sequence, Set
+from typing import Any, TypeVar
 
 import regex
 from rapidfuzz import fuzz
+
+Token = TypeVar("Token")
 
 # A word has letters with their marks, and digits; where a script has no spaces, each character is one. Numbers keep
 # their inner points and commas.
@@ -63,7 +65,12 @@ def words(text: str) -> list[str]:
 
 def ngrams(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
     """Return the n-grams of ``size`` tokens."""
-    return {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
+    return set(runs(tokens, size))
+
+
+def runs(tokens: Sequence[Token], size: int) -> Iterator[tuple[Token, ...]]:
+    """Yield the runs of ``size`` tokens, in order."""
+    return zip(*(tokens[start:] for start in range(size)), strict=False)
 
 
 def shingles(tokens: Sequence[str], size: int) -> frozenset[tuple[str, ...]]:
