@@ -123,7 +123,7 @@ def test_a_duplicate_beside_boilerplate_is_found(form):
     samples = [own(form.format(note), label) for note, (_, label) in zip(notes, NOTES, strict=True)]
     copies = [own(form.format(f"{notes[n]} now"), NOTES[n][1]) for n in (0, 7, 20)]
     seen = Duplicates(0.8, Boilerplate([*samples, *copies]))
-    found = [seen.find(sample) for sample in [*samples, *copies]]
+    found = [seen.find(seen.traits(sample)) for sample in [*samples, *copies]]
     assert found == [None] * len(samples) + [("near duplicate", samples[n].id) for n in (0, 7, 20)]
 
 
@@ -132,7 +132,11 @@ def test_a_prompt_of_boilerplate_alone_is_compared_as_a_whole():
     answer = "Please enter a note first so that I can sort it for you"
     bare = [own(INSTRUCTION, answer), own(INSTRUCTION, answer + " now"), own(INSTRUCTION, "billing")]
     seen = Duplicates(0.8, Boilerplate([*samples, *bare]))
-    assert [seen.find(sample) for sample in [*samples, *bare]][-3:] == [None, ("near duplicate", bare[0].id), None]
+    assert [seen.find(seen.traits(sample)) for sample in [*samples, *bare]][-3:] == [
+        None,
+        ("near duplicate", bare[0].id),
+        None,
+    ]
     leaks = Leaks(exam_of((INSTRUCTION, "other")), 8, Boilerplate([*samples, *bare]))
     assert [leaks.find(sample) is not None for sample in [samples[0], *bare]] == [False, True, True, True]
 
@@ -154,7 +158,7 @@ def test_two_instructions_for_the_same_text_are_both_kept():
     samples = [own(INSTRUCTION + note, "yes") for note, _ in NOTES] + [own(other + note, "yes") for note, _ in NOTES]
     samples += [own(head + "hello", "no") for head in (INSTRUCTION, other)]
     seen = Duplicates(0.8, Boilerplate(samples))
-    assert not any(seen.find(sample) for sample in samples)
+    assert not any(seen.find(seen.traits(sample)) for sample in samples)
 
 
 def test_in_meaning_too_the_distinctive_text_decides():

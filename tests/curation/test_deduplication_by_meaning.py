@@ -9,7 +9,6 @@ from support.tiny import make_tokenizer
 from support.word_vectors import WORDS, vectors
 from tunewright.curation import deduplication, text_vectors
 from tunewright.curation.deduplication import embedding_duplicates, meaning_tokens, setting
-from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.text_vectors import StoredRows, near_pairs, sif_vectors
 from tunewright.errors import ModelError
 from tunewright.models.tensors import read_token_vectors
@@ -159,7 +158,7 @@ def test_vectors_in_a_file_and_in_blocks_are_those_in_memory(monkeypatch):
     monkeypatch.setattr(text_vectors, "_BLOCK", 50)
     monkeypatch.setattr(text_vectors, "_FEW", 7)
     monkeypatch.setattr(text_vectors, "_MOST_IN_MEMORY", 0)
-    rows = sif_vectors(ComputedTexts(texts.__getitem__, len(texts)), vectors())
+    rows = sif_vectors(iter(texts), vectors())
     assert isinstance(rows, StoredRows)
     assert np.allclose(rows[:], whole, atol=1e-6)
     assert pairs and list(near_pairs(rows, groups, 0.97)) == pairs

@@ -8,16 +8,16 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasketch import MinHashLSH
 
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
-from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.sample_rules import teaches_refusal
 from tunewright.curation.text_vectors import near_pairs, sif_vectors
+from tunewright.curation.workers import in_order
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import Sample, digest
 from tunewright.text.normalization import normalize, words
@@ -51,8 +51,8 @@ def hashed(tokens: Sequence[bytes]) -> Hashes:
 
 
 @lru_cache(maxsize=10_000)  # a passage is shown by many samples
-def _hashed_text(text: str) -> Hashes:
-    return hashed(signed_words(text))
+def _hashed_text(text: str) -> bytes:
+    return hashed(signed_words(text)).tobytes()
 
 
 def _alike(first: frozenset[int], second: Sequence[int]) -> float:
@@ -63,17 +63,33 @@ def _alike(first: frozenset[int], second: Sequence[int]) -> float:
 
 
 class _Parts(NamedTuple):
-    """The parts that are compared: the answer, question and answer together, and the context.
+    """The hashes of the parts that are compared: the answer, question and answer together, and the context.
 
     Of a prompt with boilerplate, these are of its distinctive text, which is also compared alone, as is the
     boilerplate.
     """
 
-    answer: Hashes
-    exchange: Hashes
-    context: Hashes
-    boilerplate: Hashes
-    distinctive: Hashes
+    answer: bytes
+    exchange: bytes
+    context: bytes
+    boilerplate: bytes
+    distinctive: bytes
+
+
+class Traits(NamedTuple):
+    """What is compared of a sample; it does not depend on other samples.
+
+    Attributes:
+        sample: its identifier.
+        exact: both halves of the key of an exact repetition.
+        buckets: in which near duplicates are.
+        parts: that decide.
+    """
+
+    sample: str
+    exact: tuple[int, int]
+    buckets: list[int]
+    parts: _Parts
 
 
 _SHARED = ("context", "boilerplate")
@@ -85,11 +101,11 @@ def _parts(sample: Sample, boilerplate: Boilerplate) -> _Parts:
     earlier = [message.content for message in sample.messages[:-2] if message.role != "system"]
     answer = signed_words(sample.answer)
     return _Parts(
-        hashed(answer),
-        hashed(signed_words(question) + answer),
+        hashed(answer).tobytes(),
+        hashed(signed_words(question) + answer).tobytes(),
         _hashed_text("\n".join([*earlier, context])),
         _hashed_text(shared),
-        hashed(signed_words(distinctive) if shared else []),
+        hashed(signed_words(distinctive) if shared else []).tobytes(),
     )
 
 
@@ -156,17 +172,16 @@ class _StoredParts:
 
     def add(self, parts: _Parts) -> None:
         """Append a sample's parts."""
-        for name, part in zip(_Parts._fields, parts, strict=True):
-            if not part.size:
+        for name, raw in zip(_Parts._fields, parts, strict=True):
+            if not raw:
                 self._spans.extend((0, 0))
                 continue
-            raw = part.tobytes()
             start = len(self._hashes)
             if name in _SHARED:
                 start = self._shared.setdefault(hashlib.blake2b(raw, digest_size=16).digest(), start)
             if start == len(self._hashes):
                 self._hashes.frombytes(raw)
-            self._spans.extend((start, start + part.size))
+            self._spans.extend((start, start + len(raw) // self._hashes.itemsize))
 
     def parts(self, number: int) -> Iterator[Sequence[int]]:
         """Yield the parts of the n-th sample, in the order of ``_Parts``."""
@@ -235,37 +250,40 @@ class Duplicates:
         # Of each kept sample: the identifier, and the second half of its exact key, of which the first is a bucket.
         self._identifiers, self._ends = bytearray(), array("Q", [0])
         self._exact, self._halves = _Buckets(), array("Q")
+        self._index = _Bands(threshold * _CANDIDATES)
 
-    @cached_property
-    def _index(self) -> _Bands:
-        return _Bands(self._threshold * _CANDIDATES)
+    def traits(self, sample: Sample) -> Traits:
+        """Return what ``find`` compares."""
+        parts = _parts(sample, self._boilerplate)
+        first = sample.messages[0]
+        group = normalize(first.content) if first.role == "system" else ""
+        buckets = self._index.keys(np.frombuffer(parts.exchange, dtype=np.uint32), group)
+        exact = int(prompt_key(sample), 16), int(digest(normalize(sample.answer)), 16)
+        return Traits(sample.id, exact, buckets, parts)
 
-    def find(self, sample: Sample) -> tuple[str, str] | None:
+    def find(self, traits: Traits) -> tuple[str, str] | None:
         """Return (reason, identifier of the kept sample) for a repetition; else remember the sample.
 
         Args:
-            sample: the next sample, in the order that decides which one is first.
+            traits: of the next sample, in the order that decides which one is first.
         """
-        half, other_half = int(prompt_key(sample), 16), int(digest(normalize(sample.answer)), 16)
+        half, other_half = traits.exact
         for number in self._exact.numbers([half]):
             if self._halves[number] == other_half:
                 return "exact duplicate", self._identifier(number)
-        parts = _parts(sample, self._boilerplate)
-        first = sample.messages[0]
-        keys = self._index.keys(parts.exchange, normalize(first.content) if first.role == "system" else "")
-        candidates = self._index.query(keys)
-        own = [frozenset(part.tolist()) for part in parts] if candidates else []
+        candidates = self._index.query(traits.buckets)
+        own = [frozenset(memoryview(part).cast("I")) for part in traits.parts] if candidates else []
         for number in candidates:
             other = self._parts.parts(number)
             if all(_alike(mine, its) >= self._threshold for mine, its in zip(own, other, strict=True)):
                 return "near duplicate", self._identifier(number)
         self._exact.add(len(self._halves), [half])
         if len(candidates) < _CROWD:
-            self._index.insert(len(self._halves), keys)
+            self._index.insert(len(self._halves), traits.buckets)
         self._halves.append(other_half)
-        self._identifiers += sample.id.encode("utf-8", "surrogatepass")
+        self._identifiers += traits.sample.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._identifiers))
-        self._parts.add(parts)
+        self._parts.add(traits.parts)
         return None
 
     def _identifier(self, number: int) -> str:
@@ -332,13 +350,15 @@ def embedding_duplicates(
     settings: dict[str, int] = {}
     groups = array("I")
 
-    def text(index: int) -> str:
-        """Return a sample's exchange, and note its group: each text is read once, in order."""
-        sample = samples[index]
-        groups.append(settings.setdefault(setting(sample, boilerplate), len(settings)))
-        return exchange(sample, boilerplate)
+    def parts(index: int) -> tuple[str, str]:
+        return setting(samples[index], boilerplate), exchange(samples[index], boilerplate)
 
-    rows = sif_vectors(ComputedTexts(text, len(samples)), vectors)
+    def texts() -> Iterator[str]:
+        for context, text in in_order(parts, len(samples)):
+            groups.append(settings.setdefault(context, len(settings)))
+            yield text
+
+    rows = sif_vectors(texts(), vectors)
     settings.clear()
     repeated: dict[int, int] = {}
 

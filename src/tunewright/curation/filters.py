@@ -18,6 +18,7 @@ from tunewright.curation.deduplication import Duplicates, contradicted_prompts, 
 from tunewright.curation.edits import OVERRIDABLE
 from tunewright.curation.packed_samples import Selection
 from tunewright.curation.sample_rules import RULES, SampleSources, anchor_evidence, teaches_refusal
+from tunewright.curation.workers import in_order
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import OWN, Question, Rejection, Sample
 from tunewright.teacher.protocol import TeacherLike
@@ -58,16 +59,18 @@ Judge = Callable[[Sample], FilterResult]
 
 
 class SampleFilter(NamedTuple):
-    """A named filter of the samples that passed the filters before it, in order: of each alone, or of all together.
+    """A named filter of the samples that passed the filters before it; one of the three that follow judges.
 
     Attributes:
         name: of the filter.
-        each: returns, for one pass, what judges the next sample; what it has gathered goes with the pass.
+        alone: judges a sample by itself, perhaps in another process.
+        in_turn: returns, for one pass, an index that compares each sample with those before it; it goes with the pass.
         together: returns why samples are dropped, by their number.
     """
 
     name: str
-    each: Callable[[], Judge] | None = None
+    alone: Judge | None = None
+    in_turn: Callable[[], Duplicates] | None = None
     together: Callable[[Sequence[Sample]], Mapping[int, Drop]] | None = None
 
 
@@ -95,7 +98,7 @@ def _own_rules(sources: SampleSources) -> list[SampleFilter]:
 
         return verdict
 
-    return [SampleFilter(name, partial(judge, name)) for name in RULES]
+    return [SampleFilter(name, judge(name)) for name in RULES]
 
 
 def _personal(how: str) -> Judge:
@@ -122,16 +125,8 @@ def _duplicates(samples: Sequence[Sample], sources: SampleSources, boilerplate: 
         is_answered = refused and prompt_key(sample) in contradicted
         return Drop("refuses what another sample answers") if is_answered else sample
 
-    def indexed() -> Judge:
-        duplicates = Duplicates(sources.recipe.curation.near_duplicate, boilerplate)
-
-        def repeats(sample: Sample) -> FilterResult:
-            repetition = duplicates.find(sample)
-            return Drop(repetition[0], f"repeats {repetition[1]}") if repetition else sample
-
-        return repeats
-
-    return [SampleFilter("contradiction", lambda: contradicts), SampleFilter("duplicates", indexed)]
+    indexed = partial(Duplicates, sources.recipe.curation.near_duplicate, boilerplate)
+    return [SampleFilter("contradiction", contradicts), SampleFilter("duplicates", in_turn=indexed)]
 
 
 def _same_in_meaning(vectors: TokenVectors, threshold: float, boilerplate: Boilerplate) -> SampleFilter:
@@ -143,16 +138,13 @@ def _same_in_meaning(vectors: TokenVectors, threshold: float, boilerplate: Boile
 
 
 def _decontamination(exam: Sequence[Question], sources: SampleSources, boilerplate: Boilerplate) -> SampleFilter:
-    def indexed() -> Judge:
-        leaks = Leaks(exam, sources.recipe.curation.ngram, boilerplate)
+    leaks = Leaks(exam, sources.recipe.curation.ngram, boilerplate)
 
-        def leaked(sample: Sample) -> FilterResult:
-            leak = leaks.find(sample)
-            return Drop(leak.reason, f"exam question {leak.question}", is_leak=True) if leak else sample
+    def leaked(sample: Sample) -> FilterResult:
+        leak = leaks.find(sample)
+        return Drop(leak.reason, f"exam question {leak.question}", is_leak=True) if leak else sample
 
-        return leaked
-
-    return SampleFilter("decontamination", indexed)
+    return SampleFilter("decontamination", leaked)
 
 
 def _exam_in_other_words(
@@ -203,8 +195,8 @@ def rules_for(
     recipe, how = sources.recipe, sources.recipe.curation.privacy
     rules = _own_rules(sources)
     if how != "keep":
-        rules.append(SampleFilter("privacy", lambda: _personal(how)))
-    rules.append(SampleFilter("injection", lambda: _addressed))
+        rules.append(SampleFilter("privacy", _personal(how)))
+    rules.append(SampleFilter("injection", _addressed))
     rules += _duplicates(samples, sources, boilerplate)
     if vectors and recipe.curation.embedding_duplicate:
         rules.append(_same_in_meaning(vectors, recipe.curation.embedding_duplicate, boilerplate))
@@ -230,6 +222,14 @@ def _rejection(sample: Sample, drop: Drop) -> Rejection:
     )
 
 
+class _Dropped(NamedTuple):
+    """What drops a sample: the filter and the drop, and the record of it."""
+
+    rule: str
+    drop: Drop
+    rejection: Rejection
+
+
 class _Sieve:
     """Passes samples through filters, and notes the drops of each filter."""
 
@@ -238,40 +238,62 @@ class _Sieve:
         self.rejections: dict[str, list[Rejection]] = {}
         self.leaks: Counter[str] = Counter()
 
-    def drops(self, rule: str, sample: Sample, drop: Drop) -> bool:
-        """Return whether a sample is dropped, which is noted; people override some filters for approved samples."""
+    def _dropped(self, rule: str, sample: Sample, drop: Drop) -> _Dropped | None:
+        """Return what drops a sample, if it does: people override some filters for approved samples."""
         if sample.id in self._approved and rule in OVERRIDABLE:
-            return False
-        self.rejections[rule].append(_rejection(sample, drop))
-        self.leaks[drop.reason] += drop.is_leak
-        return True
+            return None
+        return _Dropped(rule, drop, _rejection(sample, drop))
 
-    def singly(self, samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Selection:
-        """Return the samples that pass all of these filters; each sample meets them one after the other."""
-        numbers, changed = array("I"), dict[int, Sample]()
-        judges = [(rule.name, rule.each()) for rule in rules if rule.each]
-        for number, original in enumerate(samples):
-            sample: Sample | None = original
+    def _note(self, dropped: _Dropped) -> None:
+        self.rejections[dropped.rule].append(dropped.rejection)
+        self.leaks[dropped.drop.reason] += dropped.drop.is_leak
+
+    def alone(self, samples: Sequence[Sample], rules: Sequence[SampleFilter]) -> Selection:
+        """Return the samples that pass all of these filters, which judge each sample by itself."""
+        judges = [(rule.name, rule.alone) for rule in rules if rule.alone]
+
+        def outcome(number: int) -> Sample | _Dropped | None:
+            """Return what drops a sample, or how it is changed, or None."""
+            original = sample = samples[number]
             for name, judge in judges:
-                assert sample is not None
                 verdict = judge(sample)
                 if isinstance(verdict, Sample):
                     sample = verdict
-                elif self.drops(name, sample, verdict):
-                    sample = None
-                    break
-            if sample is not None:
-                numbers.append(number)
-                if sample is not original:
-                    changed[number] = sample
+                elif dropped := self._dropped(name, sample, verdict):
+                    return dropped
+            return None if sample is original else sample
+
+        numbers, changed = array("I"), dict[int, Sample]()
+        for number, result in enumerate(in_order(outcome, len(samples))):
+            if isinstance(result, _Dropped):
+                self._note(result)
+                continue
+            numbers.append(number)
+            if result is not None:
+                changed[number] = result
         return Selection(samples, numbers, changed)
+
+    def in_turn(self, samples: Sequence[Sample], rule: SampleFilter) -> Selection:
+        """Return the samples that repeat none of those before them."""
+        assert rule.in_turn is not None
+        index = rule.in_turn()
+        repeated: dict[int, Drop] = {}
+        for number, traits in enumerate(in_order(lambda number: index.traits(samples[number]), len(samples))):
+            if repetition := index.find(traits):
+                repeated[number] = Drop(repetition[0], f"repeats {repetition[1]}")
+        return self._without(samples, rule.name, repeated)
 
     def together(self, samples: Sequence[Sample], rule: SampleFilter) -> Selection:
         """Return the samples that pass a filter which sees all of them."""
         assert rule.together is not None
-        drops = rule.together(samples)
-        dropped = {number for number in sorted(drops) if self.drops(rule.name, samples[number], drops[number])}
-        return Selection(samples, (number for number in range(len(samples)) if number not in dropped))
+        return self._without(samples, rule.name, rule.together(samples))
+
+    def _without(self, samples: Sequence[Sample], rule: str, drops: Mapping[int, Drop]) -> Selection:
+        """Return the samples without those that are dropped, which is noted."""
+        dropped = {number: self._dropped(rule, samples[number], drops[number]) for number in sorted(drops)}
+        for item in filter(None, dropped.values()):
+            self._note(item)
+        return Selection(samples, (number for number in range(len(samples)) if not dropped.get(number)))
 
 
 def pass_through(
@@ -287,13 +309,13 @@ def pass_through(
     sieve, kept = _Sieve(approved), samples
     sieve.rejections = {rule.name: [] for rule in rules}
     with console.progress("curate", len(rules)) as bar:
-        for is_single, group in groupby(rules, key=lambda rule: rule.each is not None):
-            if is_single:
-                kept = sieve.singly(kept, alone := list(group))
+        for is_alone, group in groupby(rules, key=lambda rule: rule.alone is not None):
+            if is_alone:
+                kept = sieve.alone(kept, alone := list(group))
                 bar.advance(len(alone))
                 continue
             for rule in group:
-                kept = sieve.together(kept, rule)
+                kept = (sieve.in_turn if rule.in_turn else sieve.together)(kept, rule)
                 bar.advance(1)
     return Filtered(
         kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import weakref
 from array import array
@@ -25,15 +26,21 @@ class PackedSamples(Sequence[Sample]):
             content = sample.model_dump_json(exclude_defaults=True).encode()
             self._file.write(content)
             self._ends.append(self._ends[-1] + len(content))
+        self._file.flush()
         self._start, self._piece = 0, b""
 
     def _content(self, number: int) -> bytes:
         """Return the JSON of a sample: from the piece that was read last, if that holds it."""
         start, end = self._ends[number], self._ends[number + 1]
         if not self._start <= start <= end <= self._start + len(self._piece):
-            self._file.seek(start)
-            self._start, self._piece = start, self._file.read(max(end - start, _PIECE))
+            self._start, self._piece = start, self._read(start, max(end - start, _PIECE))
         return self._piece[start - self._start : end - self._start]
+
+    def _read(self, start: int, num_bytes: int) -> bytes:
+        if self._ends[-1] > _MOST_IN_MEMORY and hasattr(os, "pread"):  # forked processes share the file's position
+            return os.pread(self._file.fileno(), num_bytes, start)
+        self._file.seek(start)
+        return self._file.read(num_bytes)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,9 +13,9 @@ import numpy as np
 from tunewright.curation.boilerplate import NO_BOILERPLATE, Boilerplate
 from tunewright.curation.decontamination import questions_of
 from tunewright.curation.grounding import NEGATORS, Claim, stems
-from tunewright.curation.packed_samples import ComputedTexts
 from tunewright.curation.sample_rules import SampleSources, claims_of
 from tunewright.curation.text_vectors import SifVectors
+from tunewright.curation.workers import in_order
 from tunewright.models.tensors import TokenVectors
 from tunewright.records import VIEW, Message, Question, Rejection, Sample
 from tunewright.teacher.llm_judge import JudgedAnswer, judge_support
@@ -205,27 +205,24 @@ class QuestionSimilarity:
     ) -> None:
         distinctive = boilerplate.distinctive
         self._samples = samples
-        owners, turns = array("I"), array("I")  # of each question: its sample, and its number in it
-        for index, sample in enumerate(samples):
-            num_questions = len(questions_of(sample))
-            owners.extend([index] * num_questions)
-            turns.extend(range(num_questions))
-        self._owners, self._turns = owners, turns
-        self._questions: tuple[int, list[str]] = -1, []  # of the sample that was read last
-        num = len(owners)
+        self._owners, self._turns = array("I"), array("I")  # of each question: its sample, and its number in it
 
-        def text(number: int) -> str:
-            return distinctive(self._text(number) if number < num else exam[number - num].question)
+        def texts() -> Iterator[str]:
+            for index, questions in enumerate(in_order(parts, len(samples))):
+                self._owners.extend([index] * len(questions))
+                self._turns.extend(range(len(questions)))
+                yield from questions
+            yield from (distinctive(question.question) for question in exam)
 
-        self._vectors = SifVectors(ComputedTexts(text, num + len(exam)), vectors)
-        self._exam = self._vectors[num:]
+        def parts(index: int) -> list[str]:
+            return list(map(distinctive, questions_of(samples[index])))
+
+        self._vectors = SifVectors(texts(), vectors)
+        self._exam = self._vectors[len(self._owners) :]
 
     def _text(self, number: int) -> str:
         """Return a training question; a million of them would fill the memory."""
-        owner = self._owners[number]
-        if self._questions[0] != owner:
-            self._questions = owner, questions_of(self._samples[owner])
-        return self._questions[1][self._turns[number]]
+        return questions_of(self._samples[self._owners[number]])[self._turns[number]]
 
     def _pieces(self) -> Any:
         num = len(self._owners)

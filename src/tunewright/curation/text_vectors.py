@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,15 @@ class SifVectors:
         OSError: there is no room for the file.
     """
 
-    def __init__(self, texts: Sequence[str], vectors: TokenVectors) -> None:
+    def __init__(self, texts: Iterable[str], vectors: TokenVectors) -> None:
         self._table = vectors.table
         self._file = tempfile.SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         counts = np.zeros(len(self._table), dtype=np.int64)
         lengths = [np.zeros(1, dtype=np.int64)]
-        for start in range(0, len(texts), _BLOCK):
-            tokens = list(vectors.tokens(texts[start : start + _BLOCK]))
+        following = iter(texts)
+        while block := list(islice(following, _BLOCK)):
+            tokens = list(vectors.tokens(block))
             flat = np.concatenate(tokens)
             counts += np.bincount(flat, minlength=len(counts))
             self._file.write(flat.tobytes())
@@ -136,7 +138,7 @@ class StoredRows:
 Rows = Matrix | StoredRows
 
 
-def sif_vectors(texts: Sequence[str], vectors: TokenVectors) -> Rows:
+def sif_vectors(texts: Iterable[str], vectors: TokenVectors) -> Rows:
     """Return the rows of ``SifVectors``; many of them lie in a file.
 
     Raises:
