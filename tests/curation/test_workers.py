@@ -42,6 +42,14 @@ def test_an_error_of_the_work_is_raised_with_its_place():
     assert not multiprocessing.active_children()
 
 
+def test_a_lack_of_memory_stays_one():
+    def work(item: int) -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        list(in_order(work, 100))
+
+
 def test_a_worker_that_is_ended_is_an_error_and_not_a_wait():
     with pytest.raises(StageError, match="did not finish") as caught:
         list(in_order(lambda item: os.kill(os.getpid(), signal.SIGKILL) if item == 50 else item, 100))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,17 +128,19 @@ def _prompt(sample: Sample) -> str:
 
 def _distinct_parts(prompts: Sequence[str]) -> list[str]:
     """Return the prompts without the words that all of them start or end with: an instruction is no likeness."""
-    split = [prompt.split() for prompt in dict.fromkeys(prompts)]
-    if len(split) < 2:
+    distinct = dict.fromkeys(prompts)
+    if len(distinct) < 2:
         return list(prompts)
-    first = _num_common(split)
-    last = _num_common([words[first:][::-1] for words in split])
+    first = _num_common(prompt.split() for prompt in distinct)
+    last = _num_common(prompt.split()[first:][::-1] for prompt in distinct)
     return [" ".join(words[first : len(words) - last]) for words in (prompt.split() for prompt in prompts)]
 
 
-def _num_common(lists: Sequence[list[str]]) -> int:
+def _num_common(lists: Iterator[list[str]]) -> int:
     """Return the number of leading words that all lists share."""
-    low, high = min(lists), max(lists)
+    low = high = next(lists)
+    for words in lists:  # one after another: all at once would take many times the memory of the texts
+        low, high = min(low, words), max(high, words)
     return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 
 from tunewright import console
 from tunewright.curation.boilerplate import Boilerplate
-from tunewright.curation.chat_formats import SAME_SYSTEM, each_own_sample, read_own_data, row_groups, system_text
+from tunewright.curation.chat_formats import SAME_SYSTEM, each_own_sample, row_groups, system_text
 from tunewright.curation.decontamination import Leaks, remaining_leaks
 from tunewright.curation.edits import apply_edits, decisions, read_edits
 from tunewright.curation.filters import STAGE, pass_through, rules_for
@@ -141,7 +141,8 @@ def hold_out(run: RunFolder, recipe: Recipe) -> StageSummary:
     """
     paths = chat_paths(recipe)
     keeps = recipe.training.reasoning == "keep"
-    samples, malformed = read_own_data(paths, keeps)
+    malformed: list[Rejection] = []
+    samples = PackedSamples(each_own_sample(paths, malformed, keeps))
     split = held_out(
         samples, row_groups(paths, keeps), recipe.exam.held_out_share, recipe.curation.near_duplicate, recipe.seed
     )

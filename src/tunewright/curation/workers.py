@@ -18,7 +18,7 @@ from tunewright.errors import StageError
 Result = TypeVar("Result")
 
 _MOST_WORKERS = 4  # more would wait for the process that reads their results
-_CHUNK = 500  # items
+_CHUNK = 100  # items: their results nearly fit a pipe, so that a worker need not wait for its reader
 _FEW = 4_000  # items that are done before workers have started
 
 
@@ -36,7 +36,8 @@ def in_order(work: Callable[[int], Result], num_items: int) -> Iterator[Result]:
 
     Raises:
         StageError: a worker was ended from outside.
-        RuntimeError: ``work`` failed in a worker.
+        MemoryError, OSError: as ``work`` raised them.
+        RuntimeError: any other error of ``work`` in a worker, with its traceback.
     """
     number = num_workers()
     if number < 2 or num_items <= _FEW:
@@ -53,7 +54,7 @@ def in_order(work: Callable[[int], Result], num_items: int) -> Iterator[Result]:
 def _results(worker: Any, pipe: Connection) -> Sequence[Any]:
     """Return what a worker made of its next chunk."""
     try:
-        results: Sequence[Any] | str = pipe.recv()
+        results: Sequence[Any] | str | Exception = pipe.recv()
     except (EOFError, ConnectionError):
         worker.join()
         raise StageError(
@@ -61,6 +62,8 @@ def _results(worker: Any, pipe: Connection) -> Sequence[Any]:
             operating_system.end_in_words(worker.exitcode),
             "free some memory, and run again",
         ) from None
+    if isinstance(results, Exception):
+        raise results
     if isinstance(results, str):
         raise RuntimeError(f"a process that judges samples failed:\n{results}")
     return results
@@ -88,7 +91,7 @@ def _worker(work: Callable[[int], Any], chunks: Sequence[range], pipes: list[Con
 def _compute(
     work: Callable[[int], Any], chunks: Sequence[range], own: Connection, others: Sequence[Connection], parent: int
 ) -> None:
-    """Send the results of each chunk, in the worker; or the traceback of an error, as text."""
+    """Send the results of each chunk, in the worker; or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     operating_system.end_with_parent(parent)
     for pipe in others:
@@ -98,6 +101,8 @@ def _compute(
             own.send(list(map(work, chunk)))
     except BrokenPipeError:
         pass  # the parent needs no more
+    except (MemoryError, OSError) as error:
+        own.send(error)
     except Exception:
         own.send(traceback.format_exc())
     os._exit(0)  # what the parent has registered for its own end is not the worker's to do
