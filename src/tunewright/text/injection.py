@@ -2,27 +2,25 @@
 
 The kinds are those of indirect prompt injection (Greshake et al. 2023, arXiv 2302.12173; OWASP LLM01): overrides, new
 roles, requests for the system prompt, dictated output, control tokens, hidden characters. Patterns match plain
-wording only: text that is encoded, spelled apart or implied passes.
+wording, whatever its characters (``disguises``); what is only implied passes.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from tunewright.text.disguises import other_readings, plain_text
+from tunewright.text.foreign_overrides import foreign_override
 
 PLANTED = "text that addresses a model"  # the rejection reason
 _ZERO_WIDTH = "\u200b-\u200f\u2060-\u2064\ufeff\u180e"
-_PLAIN = {
-    0x2019: "'",
-    0x2018: "'",
-    **dict.fromkeys([0xAD, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x2060, 0x2065)]),
-}
 _TOKENS = re.compile(
     r"<\|\s*(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|system"
     r"|user|assistant|end|channel|message|return|fim_\w+)\s*\|>"
     r"|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<｜(?:User|Assistant|begin▁of▁sentence|end▁of▁sentence)｜>"
     r"|^\s*(?:#{2,3}|\[)\s*(?:system|assistant)\s*(?:message|prompt)?\s*(?:\]|:)"
-    r"|</?(?:system|system_prompt|assistant|instructions?)>",
+    r"|</?(?:system|system_prompt|assistant|instructions?|tool_call|tool_response|function_calls)>"
+    r"|^\s*#{3}\s*instruction\s*:",
     re.IGNORECASE | re.MULTILINE,
 )
 _BEFORE = r"(?:above|previous|preceding|prior|earlier|former|foregoing|initial|original|existing|system|developer)"
@@ -47,13 +45,30 @@ _OVERRIDE = (
     r"|passage)"
     r")?(?: and (?!below)\w+|, (?:and )?(?:instead|just|only|now)|\s*[.!;:](?!\w)|$)"
 )
+_OVERRIDE += (
+    rf"|\b(?:pay no attention to|set aside|put aside|skip|cancel|drop|abandon|stop (?:following"
+    rf"|obeying)){_GAP}{_ORDERS}"
+    r"\W+(?:that )?(?:you (?:were|have been|received)|given to you)"
+    rf"|\b(?:pay no attention to|set aside|put aside)\W+(?:\w+\W+){{0,2}}?{_BEFORE}\W+{_ORDERS}\b"
+    rf"|\byour {_BEFORE}\W+{_ORDERS} (?:are|is|have been|no longer) (?:now )?(?:void|cancel|revoked|invalid|overridden"
+    r"|obsolete|apply|replaced|suspended)"
+    rf"|\bset aside the guidance you|\b(?:do not|don't|never|stop) (?:follow|obey)\w*{_GAP}{_ORDERS} (?:above|you were)"
+    r"|\bstop (?:following|obeying) your (?:\w+ )?(?:instructions|rules|guidelines|programming)"
+    r"|\b(?:override|bypass|ignore|disregard|disable|forget) (?:all |any )?(?:of )?your (?:\w+ )?(?:safety|restrictions"
+    r"|guardrails|programming|training|guidelines)\b"
+)
 _ROLE = (
     rf"\byou are (?:now |from now on |actually )?(?:an?|the|my) (?:\w+[ -]){{0,3}}?{_MODEL}"
     r"|\byou are now (?:in )?(?:\w+ )?(?:dan\b|jailbroken|unrestricted|unfiltered|uncensored|developer mode"
     r"|admin mode|free (?:from|of) (?:all|any|your))"
     r"|\b(?:pretend|act|behave|respond)\W+(?:\w+\W+){0,3}?as (?:if you (?:are|were)"
     r"|an?) (?:\w+[ -]){0,2}?(?:unrestricted|unfiltered|uncensored|jailbroken|dan\b)"
-    r"|\bfrom now on,? (?:you|your)\b(?:\W+\w+){0,2}?\W+(?:must|will|shall|should|are|answer|respond|reply|act)\b"
+    r"|\bfrom (?:now|this point) on(?:ward)?,? (?:you|your)\b(?:\W+\w+){0,2}?\W+(?:answer|respond|reply|act"
+    r"|speak|obey)\w*\b"
+    r"|\bfrom (?:now|this point) on(?:ward)?,? you (?:are|will be) an? (?:\w+ )?(?:ai|assistant|chat-?bot|model|dan)\b"
+    r"|\b(?:pretend to be|act as|behave as|you are) dan\b"
+    r"|\byou (?:must|shall|will) (?:now |from now on |always )?(?:respond|reply|answer|speak|talk) (?:only|exclusively"
+    r"|solely) (?:in|as|with|like)\b"
 )
 _SECRETS = (
     r"\b(?:reveal|print|show|repeat|output|leak|expose|disclose|ignore|forget|override|display|tell me|return)\b"
@@ -67,6 +82,18 @@ _DICTATED = (
     rf"|\b(?:note|message|attention|instructions?|important|warning|hint)\b[^.\n]{{0,20}}?(?:to|for|:)\W+(?:(?:any"
     rf"|all|the)\W+)?(?:\w+\W+)?{_MODEL}s?\b(?: (?:reading|processing|summari|reviewing|training)|\s*[:,])"
     rf"|\bif you are an? (?:\w+[ -]){{0,2}}?{_MODEL}"
+    r"|\b(?:dear|hey|hello|attention|hi),? (?:ai|llm|language model|chat-?bot|chatgpt|ai assistant)s?\s?[,:!]"
+    rf"|\b{_MODEL}s? (?:assistants? |models? |agents? )?(?:that (?:are )?|who (?:are )?)?(?:reading|processing"
+    rf"|summari[sz]ing"
+    rf"|parsing|reviewing) this\b|\b(?:note|message) to (?:the |any |all )?{_MODEL}"
+    r"|\b(?:when|while|if)(?: you are)? (?:summari[sz]ing|asked about|reviewing|rating|evaluating"
+    r"|answering(?: questions)?"
+    r"(?: about)?) (?:this|the) (?:document|text|page|article|paper|passage|file)\b[^.\n]{0,20}?\b(?:always"
+    r"|only|must) (?:say"
+    r"|answer|respond|reply|recommend|rate|write|mention|state)"
+    r"|\bif asked (?:about this|anything)\b[^.\n]{0,30}\b(?:answer|respond|reply|say)\b"
+    r"|\brepeat (?:the (?:text|words) above|everything above) (?:verbatim|word for word|exactly)"
+    r"|\bignore the (?:user'?s? )?question and\b"
     r"|\b(?:your (?:reply|answer|response|output) must (?:be|contain|include|start|begin|end)\b[^.\n]{0,30}[\"'“:]"
     r"|(?:respond|reply|answer) (?:only|exclusively) with (?:the )?(?:word|phrase|text|string|following)\b)"
     r"|\b(?:do not|don't|never) (?:tell|mention|reveal|inform)\b[^.\n]{0,40}\b(?:user|these instructions"
@@ -138,8 +165,40 @@ _OTHER_LANGUAGES = (
     r"|पिछले[^।\n]{0,12}(?:निर्देश|आदेश)\w*[^।\n]{0,12}(?:अनदेखा|नज़रअंदाज़|भूल)"
     r"|(?:निर्देशों|आदेशों)[^।\n]{0,12}(?:अनदेखा|नज़रअंदाज़)"
 )
-_VERBS = ("ignore", "disregard", "forget", "override", "overrule", "bypass", "discard", "neglect", "obey", "not follow")
-_MODELS = (" ai ", " ai:", " ai,", "a.i.", "artificial intell", "language model", "llm", "chatbot", "chat-bot", "gpt")
+_VERBS = (
+    "pay no",
+    "aside",
+    "skip",
+    "cancel",
+    "drop",
+    "abandon",
+    "stop",
+    "disable",
+    "your ",
+    "ignore",
+    "disregard",
+    "forget",
+    "override",
+    "overrule",
+    "bypass",
+    "discard",
+    "neglect",
+    "obey",
+    "not follow",
+)
+_MODELS = (
+    "ai ",
+    " ai:",
+    " ai,",
+    " ai!",
+    "a.i.",
+    "artificial intell",
+    "language model",
+    "llm",
+    "chatbot",
+    "chat-bot",
+    "gpt",
+)
 _PROMPTS = ("prompt", "instruct", "message")
 _FOREIGN = (
     *(
@@ -199,10 +258,36 @@ _FOREIGN = (
 # The pattern of each kind, with words of which a matching text holds at least one: they are far cheaper to search for.
 _KINDS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
     "overrides instructions": ((*_VERBS, "n't follow", "stop follow"), re.compile(_OVERRIDE)),
-    "gives the model a role": (("you are", "pretend", " act", "behave", "respond", "from now on"), re.compile(_ROLE)),
+    "gives the model a role": (
+        (
+            "you are",
+            "you must",
+            "you shall",
+            "you will",
+            "pretend",
+            "act as",
+            "behave",
+            "respond",
+            "from now",
+            "this point",
+        ),
+        re.compile(_ROLE),
+    ),
     "reaches for the system prompt": (_PROMPTS, re.compile(_SECRETS)),
     "dictates an output": (
-        (*_MODELS, "assistant", "your ", "respond", "reply", "answer", "user", "prompt"),
+        (
+            *_MODELS,
+            "assistant",
+            "your ",
+            "respond",
+            "reply",
+            "answer",
+            "user",
+            "prompt",
+            " this",
+            " the ",
+            "everything",
+        ),
         re.compile(_DICTATED),
     ),
     "overrides instructions in another language": (
@@ -210,16 +295,40 @@ _KINDS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
         re.compile(_OTHER_LANGUAGES),
     ),
 }
-# Invisible characters in numbers that prose does not need: tags (from U+E0000), variation selectors and zero-width
-# characters can carry hidden sentences.
+# Invisible characters that prose does not need can carry hidden sentences: tags (from U+E0000) outside of a flag,
+# variation selectors behind letters, many of them or of zero width.
+_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e007a]{3,6}\U000e007f")
 _INVISIBLE = re.compile(
-    f"[\U000e0001-\U000e007f]{{3,}}|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{{4,}}|[{_ZERO_WIDTH}]{{6,}}"
+    f"[\U000e0001-\U000e007f]|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{{4,}}|[{_ZERO_WIDTH}]{{6,}}"
+    f"|(?:[A-Za-z][\ufe00-\ufe0f\U000e0100-\U000e01ef][^\ufe00-\ufe0f\U000e0100-\U000e01ef]{{0,40}}){{4,}}"
+)
+# In a text whose letters stand apart, or which has no gaps.
+_CONDENSED = re.compile(
+    r"(?:ignore|disregard|forget|override)(?:all|any|the|your|of|every|these|my)*(?:previous|prior|above"
+    r"|earlier|preceding"
+    r"|foregoing|initial|original|system)(?:system)?(?:instruction|prompt|directive|guideline|rule|command|message)"
+)
+_LONG_WORD = re.compile(r"(?:ignor|disreg|forget|overrid)\S{20,400}")
+# A word of each pattern that a disguise may hide; what brings none of them says nothing else than it seems to say.
+_DISGUISED = (
+    "ignor",
+    "disreg",
+    "forget",
+    "overrid",
+    "instruct",
+    "prompt",
+    "you are",
+    "respond",
+    "reply",
+    "answer",
+    "system",
 )
 # A line or sentence that pretends to come from the system.
 _SYSTEM_LINE = re.compile(
     r"(?:^|[.!?。]\s*|[\n\"'“(\[*_>-]\s*)(?:SYSTEM|SYSTÈME|SISTEMA|СИСТЕМА)(?: [A-ZÀ-ÜА-Я]{4,14})?[*_]*\s*[:\]：]"
     r"|(?:^\W{0,3}|[.!?]\s+)[Ss]ystem(?: (?:message|prompt|note|override|notice|update|command|instruction))?"
-    r"\s?[*_]*:[^\n]{0,80}?\b(?:you|your|ignore|disregard|forget|respond|reply|answer|output|print|reveal|always|never)\b"
+    r"\s?[*_]*:[^\n]{0,80}?\b(?:you|your|ignore|disregard|forget|respond|reply|answer|output|print|reveal"
+    r"|always|never)\b"
     r"|(?:^\W{0,3}|[.!?。]\s*)(?:系统(?:提示|消息|指令)?|システム(?:メッセージ|プロンプト)?)\s?[:：]",
     re.MULTILINE,
 )
@@ -240,14 +349,35 @@ def injection_fault(text: str) -> str | None:
     token = control_token(text)
     if token:
         return f"control token: {token}"
-    if not text.isascii() and _INVISIBLE.search(text):
+    if not text.isascii() and _INVISIBLE.search(_FLAG.sub("", text)):
         return "hidden characters"
     may_be_system = "yst" in text or "YST" in text or "SISTEMA" in text or not text.isascii()
     if match := _SYSTEM_LINE.search(text) if may_be_system else None:
         return f"pretends to be the system: {match.group().strip()[:80]}"
-    plain = " ".join(unicodedata.normalize("NFKC", text).translate(_PLAIN).lower().split())
+    plain = plain_text(text)
+    if fault := _fault(plain):
+        return fault
+    if words := foreign_override(plain):
+        return f"overrides instructions in another language: {words[:80]}"
+    if fault := _condensed_fault(plain):
+        return fault
+    for reading in other_readings(text, plain):
+        brings_words = any(reading.count(word) > plain.count(word) for word in _DISGUISED)
+        if brings_words and (fault := _fault(reading) or _condensed_fault(reading)):
+            return f"in disguise, {fault}"
+    return None
+
+
+def _fault(plain: str) -> str:
     for kind, (hints, pattern) in _KINDS.items():
         match = pattern.search(plain) if any(hint in plain for hint in hints) else None
         if match:
             return f"{kind}: {match.group()[:80]}"
-    return None
+    return ""
+
+
+def _condensed_fault(reading: str) -> str:
+    for word in _LONG_WORD.findall(reading):
+        if match := _CONDENSED.search(re.sub(r"[\W_]+", "", word)):
+            return f"overrides instructions: {match.group()[:80]}"
+    return ""
