@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -285,3 +286,37 @@ def test_a_vllm_that_does_not_start_gives_way_to_transformers(vllm, tmp_path, ca
     assert answered(tmp_path / "run", model) == "The treated group."
     printed = " ".join(capfd.readouterr().err.split())
     assert "vLLM does not start (no memory left)" in printed and "slower" in printed
+
+
+RECORDS_A_REQUEST = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        open("body.json", "wb").write(body)
+        self.send_response(200)
+        self.end_headers()
+        choice = {"index": 0, "text": " Trieste", "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 2}
+        self.wfile.write(json.dumps({"choices": [choice], "usage": usage}).encode())
+    def log_message(self, *arguments):
+        pass
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def test_a_raw_text_reaches_vllm_without_a_token_before_it(vllm, tmp_path, monkeypatch):
+    """The real vLLM puts the tokenizer's first token before a raw text; the model in this process does not."""
+    (tmp_path / "server.py").write_text(RECORDS_A_REQUEST)
+    vllm.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/server.py" "$@"\n')
+    monkeypatch.chdir(tmp_path)
+    model = make_reciting_model(tmp_path / "model", "The treated group.")
+    settings = TeacherSettings(url=LOCAL, quantization="none", temperature=0.0, model=str(model))
+    with open_teacher(RunFolder.create(tmp_path / "run").journal("teacher.jsonl"), settings, "synth") as teacher:
+        (reply,) = teacher.ask_all([Request((), 12, 0.0, 1, raw="The town is")], "questions")
+    body = json.loads((tmp_path / "body.json").read_text())
+    assert (reply.text.strip(), body["prompt"], body["add_special_tokens"]) == ("Trieste", "The town is", False)
