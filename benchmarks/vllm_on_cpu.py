@@ -1,12 +1,13 @@
 """The real vLLM behind tunewright, on a CPU: the same greedy answers as the exam's, a local teacher, a server, and its end.
 
-Run: python benchmarks/vllm_on_cpu.py RUN [-o benchmarks/results/vllm_on_cpu.json] [--questions 200] [--calls 40] [--exam-only]
+Run: python benchmarks/vllm_on_cpu.py RUN [-o benchmarks/results/vllm_on_cpu.json] [--questions 200] [--calls 20] [--exam-only]
 
 ``vllm`` on the PATH has to be a build of its CPU backend; a script of that name may add ``--gpu-memory-utilization``, the
 share of the memory that such a build takes. RUN is a finished run folder on the embedded model whose exam base, or base
-and tuned, answered. tunewright starts vLLM only beside a CUDA device, so this script lets PyTorch claim one while vLLM is chosen;
-nothing is computed on it. RUN is also served by ``tunewright serve --engine vllm``, and vLLM's processes are killed
-there. All seconds are wall time on a shared machine of two cores: of a start, not of a speed.
+and tuned, answered: vllm_on_cpu.json is of one with quantization = "none" and compute = "fp32", vllm_on_cpu_nf4.json of one
+with the defaults (--exam-only --questions 100). tunewright starts vLLM only beside a CUDA device, so this script lets
+PyTorch claim one while vLLM is chosen; nothing is computed on it. RUN is also served by ``tunewright serve --engine vllm``,
+and vLLM's processes are killed there. The seconds of start and end are wall time on a shared machine of two cores.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/vllm_on_cpu.json"))
     parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--calls", type=int, default=40)
+    parser.add_argument("--calls", type=int, default=20)
     parser.add_argument("--exam-only", action="store_true")
     options = parser.parse_args()
     version = subprocess.run(["vllm", "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
