@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from tunewright.export.experts import ExpertParameters, ExpertPart, adapter_laye
 from tunewright.export.target import Base, ExportRequest, HFRunner, Runner
 from tunewright.export.tokenizer import write_config, write_tokenizer
 from tunewright.models.experts import trains_experts
-from tunewright.models.families import family_of
+from tunewright.models.families import TOWERS
 from tunewright.models.loading import compute_dtype, dequantized, is_full, load_base, pick_device, quantized_layers
 from tunewright.models.source import locate, read_config
 from tunewright.models.stored_quantization import shape_unpacked, stored_nf4, unpacked
@@ -307,9 +308,9 @@ def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
     if base == "original":
         return Merge(folder, files, deltas, "none", frozenset(), None, num_tokens, device, parts=parts)
     quantization = recipe.model.quantization
-    layers = frozenset(map(bare_name, quantized_layers(folder, quantization, dtype)))
-    if family_of(read_config(folder)).no_adapter:  # vision layers were not evaluated, and keep their own numbers
-        layers = frozenset(layer for layer in layers if layer.startswith("layers."))
+    quantized = quantized_layers(folder, quantization, dtype)
+    # Layers of images were not evaluated, and keep their own numbers.
+    layers = frozenset(bare_name(name) for name in quantized if not re.fullmatch(TOWERS, name))
     return Merge(folder, files, deltas, quantization, layers, dtype, num_tokens, device, parts=parts)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunewright.errors import ModelError
 from tunewright.models.base_folder import check_folder
 from tunewright.models.chat_template import load_tokenizer, render
+from tunewright.models.coverage import check_outline
 from tunewright.models.experts import check_experts
 from tunewright.models.loading import missing_weights, quiet_libraries
 from tunewright.models.model_files import reading_model
@@ -18,7 +19,7 @@ from tunewright.models.stored_quantization import is_state_of_quantization, stor
 from tunewright.models.tensors import stored_tensors
 from tunewright.recipe import Recipe
 from tunewright.records import Message
-from tunewright.settings import EMBEDDED
+from tunewright.settings import EMBEDDED, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +49,16 @@ def require_base(recipe: Recipe, fetch: bool = True) -> None:
     check_experts(recipe, read_config(folder))
     name = base if folder_at_hand(base, recipe.folder) is None else ""
     _check(folder, name, identity(str(folder)), recipe.model.added_tokens)
+    training = recipe.training
+    _check_parts(folder, identity(str(folder)), recipe.model.quantization, training.method, training.targets)
+
+
+@lru_cache(maxsize=8)
+def _check_parts(folder: Path, version: str, quantization: str, method: str, targets: tuple[str, ...]) -> None:
+    """Check that each part would be quantized and adapted; ``version`` as in ``_check``."""
+    stored = stored_nf4(read_config(folder))
+    training = TrainingSettings().model_copy(update={"method": method, "targets": targets})
+    check_outline(folder, "none" if stored else quantization, training)
 
 
 @lru_cache(maxsize=8)

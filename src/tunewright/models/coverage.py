@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
-from tunewright.models.experts import PARAMETERS, expert_modules
+from tunewright.models.experts import PARAMETERS, expert_modules, trains_experts
+from tunewright.models.families import TOWERS, family_of
+from tunewright.models.loading import attach_adapter, is_linear, outline
 from tunewright.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -17,30 +21,56 @@ _QUANTIZED = ("Linear4bit", "Linear8bitLt")
 _NUM_NAMED = 3
 
 
-def check_coverage(model: Module, quantization: str, training: TrainingSettings, no_adapter: str = "") -> None:
+def check_outline(folder: Path, quantization: str, training: TrainingSettings) -> None:
+    """Refuse a base of which a part would not be quantized or adapted, before its weights are loaded.
+
+    Args:
+        folder: of the base.
+        quantization: of the recipe; "none" for a base whose files are quantized.
+        training: its method and targets.
+
+    Raises:
+        ModelError: it names the parts.
+    """
+    import torch
+
+    model = outline(folder, quantization, torch.float32)
+    if training.method != "full":
+        with torch.device("meta"):  # LoRA stands for DoRA, which reads the weights
+            model = attach_adapter(model, training.model_copy(update={"method": "lora"}), 0)
+    check_coverage(model, quantization, training, loaded=False)
+
+
+def check_coverage(model: Module, quantization: str, training: TrainingSettings, loaded: bool = True) -> None:
     """Refuse a model of which a part that was to be quantized or adapted is not.
 
     Args:
         model: the base with its adapter.
         quantization: of the recipe.
         training: its method and targets.
-        no_adapter: pattern of modules that get no adapter.
+        loaded: whether its weights are there; experts are quantized once they are.
 
     Raises:
         ModelError: it names the parts.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    if quantization != "none" and (missed := list(_unquantized(base))):
-        raise ModelError(
-            f"{_some(missed)} of the base would not be quantized",
-            f"model.quantization is {quantization}, but {len(missed)} weights would stay in 16 bit",
-            'set model.quantization = "none", or use another base',
-        )
-    if training.method != "full" and (missed := list(_unadapted(base, training, no_adapter))):
+    kind = str(base.config.model_type)
+    family = family_of(base.config.to_dict())
+    if quantization != "none":
+        stacked = loaded or not trains_experts(kind)
+        missed = [name for name in _unquantized(base, stacked) if not name.endswith(family.unquantized or "/")]
+        if missed:
+            raise ModelError(
+                f"{_some(missed)} of the base would not be quantized",
+                f"model.quantization is {quantization}, but {len(missed)} weights would stay in 16 bit",
+                'set model.quantization = "none", or use another base',
+            )
+    if training.method != "full" and (missed := list(_unadapted(base, training, family.no_adapter))):
+        attention = ["attention"] if training.targets == ("all-linear",) else ["all-linear"]
         raise ModelError(
             f"{_some(missed)} would get no adapter",
             f"training.targets is {', '.join(training.targets)}",
-            'set training.targets = ["all-linear"] or ["attention"]',
+            f"set training.targets = {json.dumps(attention)}",
         )
 
 
@@ -49,26 +79,29 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NUM_NAMED]) + more
 
 
-def _layers(base: Module) -> Iterator[tuple[str, Module]]:
-    """Yield the modules of the text model's decoder layers."""
-    body = base.model if hasattr(base, "model") else base
-    body = getattr(body, "language_model", body)
-    for number, layer in enumerate(getattr(body, "layers", ())):
-        for name, module in layer.named_modules():
-            yield f"layers.{number}.{name}".removesuffix(".base_layer"), module
+def _layers(base: Any) -> Iterator[tuple[str, Module]]:
+    """Yield the modules of the text model beside its embedding and its head."""
+    outside = [base.get_input_embeddings(), base.get_output_embeddings()]
+    skipped = {id(part) for layer in outside if layer is not None for part in layer.modules()}
+    for name, module in base.named_modules():
+        if id(module) not in skipped and "lora_" not in name and not re.fullmatch(TOWERS, name):
+            yield name.removesuffix(".base_layer"), module
 
 
-def _unquantized(base: Module) -> Iterator[str]:
-    from torch.nn import Linear
+def _stacked(module: Module) -> list[str]:
+    """Return the parameters of a module that hold the matrices of several experts."""
+    if "Conv" in type(module).__name__:
+        return []
+    own = module._parameters.items()
+    return [name for name, value in own if value is not None and value.dim() == 3 and min(value.shape[1:]) > 1]
 
-    skipped = ("lora_A", "lora_B")
+
+def _unquantized(base: Module, stacked: bool) -> Iterator[str]:
     for name, module in _layers(base):
-        if type(module) is Linear and not any(part in name for part in skipped):
+        if is_linear(module) and type(module).__name__ not in _QUANTIZED:
             yield name
-        for parameter in PARAMETERS:
-            stored = module._parameters.get(parameter)
-            if stored is not None and stored.dim() == 3:
-                yield f"{name}.{parameter}"
+        if stacked:
+            yield from (f"{name}.{parameter}" for parameter in _stacked(module))
 
 
 def _unadapted(base: Module, training: TrainingSettings, no_adapter: str) -> Iterator[str]:
@@ -79,10 +112,10 @@ def _unadapted(base: Module, training: TrainingSettings, no_adapter: str) -> Ite
         covered = {id(_innermost(module)) for _, module in _layers(base) if isinstance(module, BaseTunerLayer)}
         wrapped = {id(module) for _, module in _wrapped_parameters(base)}
         for name, module in _layers(base):
-            linear = type(module).__name__ in (*_QUANTIZED, "Linear") and "lora_" not in name
             if no_adapter and re.fullmatch(no_adapter, name):
                 continue
-            if linear and not isinstance(module, BaseTunerLayer) and id(module) not in covered:
+            missed = is_linear(module) and not isinstance(module, BaseTunerLayer) and id(module) not in covered
+            if missed or (_stacked(module) and id(module) not in wrapped):
                 yield name
         yield from (name for name, module in expert_modules(base) if id(module) not in wrapped)
     elif training.targets != ("attention",):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PARAMETERS = ("gate_up_proj", "down_proj")
 # The keys of a config that count a layer's experts, those of a token, and the width of an expert.
-_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _WIDTHS = ("moe_intermediate_size", "intermediate_size")
 
 

@@ -46,9 +46,11 @@ class Family:
 
     Attributes:
         examples: well-known members.
-        attention_layers: the linear layers of attention, for ``training.targets = ["attention"]``.
+        attention_layers: the linear layers of attention, for ``training.targets = ["attention"]``; () takes those of
+            the modules that are named so.
         attention: the attention implementation of transformers that computes the family's attention exactly.
         no_adapter: pattern of modules that get no adapter, such as the vision tower of a multimodal model.
+        unquantized: modules that stay as they are in a quantized base, since the model computes with their weights.
         nested: the key of the language model's config in that of a multimodal model.
         layers: how the fast path of training computes its layers; None where it cannot.
     """
@@ -57,6 +59,7 @@ class Family:
     attention_layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     attention: str = "sdpa"
     no_adapter: str = ""
+    unquantized: tuple[str, ...] = ()
     nested: str = ""
     layers: Layers | None = None
 
@@ -143,15 +146,18 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 _HEADS = ("q_proj", "k_proj", "v_proj", "o_proj")
-_TOWERS = r".*(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio|router).*"
-_OTHER = Family("other kinds", attention="", no_adapter=_TOWERS)
+_TOWER = "vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio"
+TOWERS = rf".*({_TOWER}).*"  # modules of multimodal models that text does not pass
+# An indexer chooses tokens for sparse attention: no gradient passes its choice.
+_OTHER = Family("other kinds", attention_layers=(), attention="", no_adapter=rf".*({_TOWER}|router|indexer).*")
 _LINEAR_ATTENTION = (*_HEADS, "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")
 
 # Kinds that are tested on the plain path alone: transformers computes them. Where attention is "", it also chooses how.
 PLAIN_KINDS: Mapping[str, Family] = {
     "qwen3_5_text": replace(_OTHER, examples="Qwen3.5 (text)", attention_layers=_LINEAR_ATTENTION),
     "qwen3_5": replace(_OTHER, examples="Qwen3.5", attention_layers=_LINEAR_ATTENTION, nested="text_config"),
-    "gemma3n_text": replace(_OTHER, examples="Gemma 3n (text)"),
+    # Gemma 3n clamps these weights in place in each step of a training.
+    "gemma3n_text": replace(_OTHER, examples="Gemma 3n (text)", unquantized=("prediction_coefs", "correction_coefs")),
     "gemma4_text": replace(_OTHER, examples="Gemma 4 (text)"),
     "gemma4": replace(_OTHER, examples="Gemma 4", nested="text_config"),
     "llama4_text": replace(_OTHER, examples="Llama 4 (text)"),

@@ -27,13 +27,12 @@ from tunewright.settings import TrainingSettings
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import Module
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
-def quantized_layers(folder: Path, quantization: str, dtype: torch.dtype) -> frozenset[str]:
-    """Return the names of the layers that transformers quantizes when it loads the model; no weights are loaded."""
-    if quantization == "none":
-        return frozenset()
+def outline(folder: Path, quantization: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Return a base without its weights, its layers replaced by quantized ones as ``load_base`` replaces them."""
     quiet_libraries()
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -42,10 +41,26 @@ def quantized_layers(folder: Path, quantization: str, dtype: torch.dtype) -> fro
     with reading_model("base model", folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_config(config)
-    quantizer = AutoHfQuantizer.from_config(quantization_config(quantization, dtype), pre_quantized=False)
-    quantizer.preprocess_model(model, device_map={"": "cpu"}, dtype=dtype)
+    if quantization != "none":
+        stated = quantization_config(quantization, dtype, _unquantized(read_config(folder)))
+        quantizer = AutoHfQuantizer.from_config(stated, pre_quantized=False)
+        quantizer.preprocess_model(model, device_map={"": "cpu"}, dtype=dtype)
+    return model
+
+
+def _unquantized(config: Mapping[str, Any]) -> list[str] | None:
+    """Return the modules that stay as they are where the family names some; None leaves the choice to transformers."""
+    own = family_of(config).unquantized
+    return [*own, "lm_head"] if own else None
+
+
+def quantized_layers(folder: Path, quantization: str, dtype: torch.dtype) -> frozenset[str]:
+    """Return the names of the layers that transformers quantizes when it loads the model; no weights are loaded."""
+    if quantization == "none":
+        return frozenset()
     kinds = ("Linear4bit", "Linear8bitLt")
-    return frozenset(name for name, module in model.named_modules() if type(module).__name__ in kinds)
+    modules = outline(folder, quantization, dtype).named_modules()
+    return frozenset(name for name, module in modules if type(module).__name__ in kinds)
 
 
 def dequantized(weight: Tensor, quantization: str, device: str) -> Tensor:
@@ -98,8 +113,8 @@ def compute_dtype(device: str, name: str = "auto") -> torch.dtype:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return the configuration by which transformers quantizes a base as it loads.
+def quantization_config(quantization: str, dtype: torch.dtype, skipped: list[str] | None = None) -> BitsAndBytesConfig:
+    """Return the configuration by which transformers quantizes a base as it loads, all but the ``skipped`` modules.
 
     Raises:
         ModelError: bitsandbytes, which quantizes, is not installed.
@@ -111,9 +126,10 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesCo
         raise ModelError(f"cannot quantize the base to {quantization}", "bitsandbytes is not installed", hint)
 
     if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)  # LLM.int8 (Dettmers et al. 2022)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)  # LLM.int8 (Dettmers et al. 2022)
     return BitsAndBytesConfig(  # QLoRA (Dettmers et al. 2023)
         load_in_4bit=True,
+        llm_int8_skip_modules=skipped,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=quantization == "nf4-double",
         bnb_4bit_compute_dtype=dtype,
@@ -146,7 +162,8 @@ def load_base(
     check_config(folder, config)
     stored = stored_nf4(config)
     quantized = quantization != "none" and not stored
-    extra = {"quantization_config": quantization_config(quantization, dtype)} if quantized else {}
+    stated = quantization_config(quantization, dtype, _unquantized(config)) if quantized else None
+    extra = {"quantization_config": stated} if stated else {}
     # transformers quantizes linear layers alone: experts are quantized here, one parameter after the other.
     sparse = quantized and quantization != "int8" and trains_experts(str(config.get("model_type", "")))
     with reading_model("base model", folder, "download the model again, or check the installation: tunewright doctor"):
@@ -228,6 +245,23 @@ def _token_layers(model: PreTrainedModel, new_tokens: tuple[int, ...]) -> dict[s
     }
 
 
+def is_linear(module: Module) -> bool:
+    """Return whether a module is a linear layer, quantized or not; GPT-2 has a class of its own for them."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (Linear, Conv1D))
+
+
+_ATTENTION = re.compile(r"(^|\.)[^.]*(attn|attention|mixer)[^.]*\.([^.]+\.)*?([^.]+)$")
+
+
+def attention_layers(model: Module) -> list[str]:
+    """Return the names of the linear layers in modules of attention, each with its parent's: GPT-2 has two "c_proj"."""
+    names = [name for name, module in model.named_modules() if is_linear(module) and _ATTENTION.search(name)]
+    return sorted({".".join(name.split(".")[-2:]) for name in names})
+
+
 def attach_adapter(
     model: PreTrainedModel, settings: TrainingSettings, seed: int, new_tokens: tuple[int, ...] = ()
 ) -> PreTrainedModel:
@@ -258,7 +292,7 @@ def attach_adapter(
     elif settings.targets == ("all-linear",):
         targets = "all-linear"
     elif settings.targets == ("attention",):
-        targets = list(family.attention_layers)
+        targets = list(family.attention_layers) or attention_layers(model)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -276,10 +310,15 @@ def attach_adapter(
         with adapting(model):
             return get_peft_model(model, config)
     except ValueError as error:
+        every, head = settings.targets == ("all-linear",), model.get_output_embeddings()
+        linear = [name for name, module in model.named_modules() if is_linear(module) and module is not head]
+        names = json.dumps(sorted({name.rpartition(".")[2] for name in linear}))
         raise ModelError(
-            "no layer of the model matches training.targets",
+            "no layer of the model matches training.targets"
+            if "not found" in str(error)
+            else f"training.targets = {json.dumps(settings.targets)} does not fit this base",
             str(error).splitlines()[0],
-            'use targets = ["all-linear"]',
+            f"name layers of it that may have an adapter, of {names}" if every else 'use targets = ["all-linear"]',
         ) from error
 
 

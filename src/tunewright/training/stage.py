@@ -14,11 +14,11 @@ from tunewright.distributed import Processes, processes
 from tunewright.errors import TrainingError
 from tunewright.models.coverage import check_coverage
 from tunewright.models.experts import check_experts
-from tunewright.models.families import family_of
 from tunewright.models.hardware import free_bytes
 from tunewright.models.loading import attach_adapter, compute_dtype, pick_device, save_adapter, start_from
 from tunewright.models.memory_plan import require_room
 from tunewright.models.source import locate, read_config
+from tunewright.models.stored_quantization import stored_nf4
 from tunewright.models.student import student_base, student_identity, student_tokenizer
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Chunk, Document, PreferencePair, Sample, SplitEntry, StageSummary, digest
@@ -203,8 +203,8 @@ def start_session(run: RunFolder, recipe: Recipe, tokenizer: PreTrainedTokenizer
     base = student_base(recipe, "cpu" if sharded else device, tokenizer, torch.float32 if full else dtype)
     new_tokens = tuple(tokenizer.convert_tokens_to_ids(token) for token in recipe.model.added_tokens)
     model = attach_adapter(base, recipe.training, recipe.seed, new_tokens)
-    family = family_of(read_config(locate(recipe.model.base, recipe.folder)))
-    check_coverage(model, recipe.model.quantization, recipe.training, family.no_adapter)
+    stored = stored_nf4(read_config(locate(recipe.model.base, recipe.folder)))  # with layers that its maker left out
+    check_coverage(model, "none" if stored else recipe.model.quantization, recipe.training)
     if recipe.training.start:
         start_from(model, recipe.resolve(recipe.training.start))
     if sharded:

@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
-from gguf.quants import dequantize
+from gguf.quants import dequantize, quantize
 
 from support.exported import adapted_run, make_exportable
 from support.families import base_of
 from tunewright.errors import ModelError
 from tunewright.export import certificate
 from tunewright.export.gguf import k_quants
+from tunewright.export.gguf.file import Tensor, write_file
 from tunewright.export.gguf.importance import importance_of
 from tunewright.export.gguf.k_quants import MIXES, k_type, quantized
 from tunewright.export.stage import export
@@ -42,6 +43,20 @@ def test_important_columns_are_rounded_more_finely(dtype):
     values = draw.standard_normal((64, 512), dtype=np.float32)
     importance = np.where(draw.random(512) < 0.1, 100.0, 1.0).astype(np.float32)
     assert error(values, dtype, importance, importance) < 0.8 * error(values, dtype, None, importance)
+
+
+@pytest.mark.parametrize("dtype", ["q5_0", "q5_1"])
+def test_smaller_blocks_are_rounded_by_importance_in_the_file_too(dtype, tmp_path):
+    """They take the place of K-quants where rows do not divide into blocks of 256, as in SmolLM2-135M."""
+    draw = np.random.default_rng(2)
+    values = draw.standard_normal((64, 96), dtype=np.float32)
+    importance = np.where(draw.random(96) < 0.1, 100.0, 1.0).astype(np.float32)
+    tensor = Tensor("blk.0.ffn_up.weight", values.shape, dtype, lambda start, end: values[start:end], importance)
+    write_file(tmp_path / "model.gguf", "llama", {}, [tensor])
+    (written,) = GGUFReader(tmp_path / "model.gguf").tensors
+    kind = GGMLQuantizationType[dtype.upper()]
+    ours, plain = dequantize(written.data, kind), dequantize(quantize(values, kind), kind)
+    assert (((ours - values) ** 2) * importance).sum() < 0.8 * (((plain - values) ** 2) * importance).sum()
 
 
 def test_types_are_those_of_llama_cpps_own_program():

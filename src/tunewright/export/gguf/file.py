@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.errors import ModelError
-from tunewright.export.gguf.k_quants import K_TYPES, quantized
+from tunewright.export.gguf.k_quants import LLAMA_TYPES, quantized
 from tunewright.operating_system import sync_folder
 from tunewright.storage import disk_errors
 
@@ -31,7 +31,7 @@ class Tensor:
         shape: rows first, as in torch and numpy.
         dtype: one of DTYPES.
         read: (start, end) -> the rows from start to end as fp32: [rows, ...].
-        importance: of its columns, [width], fp32; only K-quants use it.
+        importance: of its columns, [width], fp32; only the types of LLAMA_TYPES use it.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _pieces(tensor: Tensor) -> Iterator[Array]:
     for start in range(0, tensor.shape[0], step):
         values = np.ascontiguousarray(tensor.read(start, min(start + step, tensor.shape[0])), dtype=np.float32)
         with np.errstate(over="ignore"):  # reported below
-            if tensor.dtype in K_TYPES:
+            if tensor.dtype in LLAMA_TYPES:
                 piece = quantized(np.nan_to_num(values.reshape(-1, tensor.shape[-1])), tensor.dtype, tensor.importance)
             else:
                 piece = quantize(values, _quantization(tensor.dtype))

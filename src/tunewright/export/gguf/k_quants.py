@@ -28,7 +28,8 @@ MIXES: Mapping[str, tuple[str, str]] = {
     "q6_k": ("q6_k", "q6_k"),
 }
 _SMALLER_BLOCKS = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
-K_TYPES = frozenset(_SMALLER_BLOCKS)
+# The types that llama.cpp's quantizers compute: those of the gguf package take no importance matrix.
+LLAMA_TYPES = frozenset({*_SMALLER_BLOCKS, "q5_0", "q5_1"})
 
 
 def k_type(mix: str, name: str, width: int, num_layers: int, logits: bool) -> str:
@@ -59,11 +60,11 @@ def _gets_more_bits(layer: int, num_layers: int) -> bool:
 
 
 def quantized(values: Array, dtype: str, importance: Array | None) -> Array:
-    """Return rows in a K-quant: [rows, bytes], uint8.
+    """Return rows in a type of the mixes: [rows, bytes], uint8.
 
     Args:
-        values: [rows, width], fp32, width a multiple of 256.
-        dtype: one of K_TYPES.
+        values: [rows, width], fp32, width a multiple of the type's block.
+        dtype: one of LLAMA_TYPES.
         importance: [width], mean square of each column's input, by which rounding errors are weighted; None weighs by
             the weights alone.
 
