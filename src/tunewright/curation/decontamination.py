@@ -20,6 +20,11 @@ _LONG_RUN = 13  # words that no sample may share with any exam question: what lm
 _SAME_QUESTION = 92.0  # similarity of the sorted words, of 100
 
 
+@lru_cache(maxsize=16)  # a sample's texts are looked at several times, one after the other
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(words(text))
+
+
 class Leak(NamedTuple):
     """Which exam question a sample gives away, and how."""
 
@@ -133,10 +138,10 @@ class Leaks:
                 return Leak("comes from an exam document", self._unseen_documents[document])
         turns = [message.content for message in sample.messages if message.role != "system"]
         for text in [*turns, sample.evidence.quote if sample.evidence else ""]:
-            question = _first_shared(words(text), self._unseen_grams, self._size)
+            question = _first_shared(_words(text), self._unseen_grams, self._size)
             if question:
                 return Leak("leaks exam evidence", question)
-            question = _first_shared(words(self._boilerplate.distinctive(text)), self._long_grams, _LONG_RUN)
+            question = _first_shared(_words(self._boilerplate.distinctive(text)), self._long_grams, _LONG_RUN)
             if question:
                 return Leak("shares 13 words in a row with an exam question", question)
         return None
@@ -146,7 +151,7 @@ class Leaks:
         equal = self._equal.get(normalize(text))
         if equal:
             return equal
-        tokens = words(self._boilerplate.distinctive(text))
+        tokens = _words(self._boilerplate.distinctive(text))
         grams = ngrams(tokens, self._size)
         near = {number for gram in grams & self._question_grams.keys() for number in self._question_grams[gram]}
         for number in sorted(near):
