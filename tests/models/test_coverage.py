@@ -11,6 +11,7 @@ from support.tiny import make_tokenizer
 from tunewright.errors import ModelError
 from tunewright.export.merge import open_merge, write_weights
 from tunewright.models.base_contents import require_base
+from tunewright.models.hardware import Shape
 from tunewright.models.loading import attention_layers, load_base, outline, save_adapter
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
@@ -42,6 +43,13 @@ def made(kind, folder, **changes):
     config = AutoConfig.for_model(kind, **sizes)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     return folder
+
+
+def test_the_sizes_of_a_config_with_other_names_are_known():
+    shape = Shape.of({"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 400})
+    assert (shape.hidden, shape.intermediate, shape.layers, shape.query) == (64, 256, 2, 64)
+    falcon = {"model_type": "falcon", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    assert Shape.of({**falcon, "ffn_hidden_size": 256}).intermediate == 256
 
 
 def recipe_of(folder, quantization="nf4-double", targets=("all-linear",)):
@@ -92,14 +100,16 @@ def test_attention_means_all_linear_layers_of_attention(kind, changes, expected,
     assert set(attention_layers(outline(made(kind, tmp_path / kind, **changes), "none", torch.float32))) == expected
 
 
-def test_layers_of_any_name_are_merged_in_the_numbers_of_the_training(tmp_path):
-    """GPT-NeoX calls its layers gpt_neox.layers: they kept the numbers of before quantization."""
-    folder = made("gpt_neox", tmp_path / "base", initializer_range=0.1)
-    model = wake(adapted(load_base(folder, "nf4-double", "cpu", torch.float32)))
+@pytest.mark.parametrize("quantization", ["none", "nf4-double"])
+@pytest.mark.parametrize("kind", ["gpt_neox", "gpt2"])
+def test_layers_of_any_name_are_merged_in_the_numbers_of_the_training(kind, quantization, tmp_path):
+    """GPT-NeoX calls its layers gpt_neox.layers; the weights of GPT-2's are transposed."""
+    folder = made(kind, tmp_path / "base", initializer_range=0.1, n_embd=64, n_head=4, n_layer=2)
+    model = wake(adapted(load_base(folder, quantization, "cpu", torch.float32)))
     save_adapter(model, tmp_path / "adapter", "a/name")
     merged = tmp_path / "merged"
     merged.mkdir()
-    write_weights(open_merge(tmp_path / "adapter", recipe_of(folder), "trained"), merged, "fp32")
+    write_weights(open_merge(tmp_path / "adapter", recipe_of(folder, quantization), "trained"), merged, "fp32")
     shutil.copy(folder / "config.json", merged)
     ids = list(range(5, 30))
     ours = logits_of(load_base(merged, "none", "cpu", torch.float32), ids)

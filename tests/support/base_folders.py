@@ -175,6 +175,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         _kind("baichuan", "BaichuanForCausalLM", auto_map={"AutoConfig": "configuration_baichuan.BaichuanConfig"}),
         ("code of its own (configuration_baichuan", "never run"),
     ),
+    "a size that is no number": (
+        lambda folder: edited(folder / "config.json", hidden_size="64"),
+        ("cannot load the config.json", "hidden_size"),
+    ),
     "no kind": (lambda folder: edited(folder / "config.json", model_type=None), ("names no model_type",)),
     "config cut off": (_written("config.json", '{"model_type": "lla'), ("config.json", "download the model again")),
     "config empty": (_written("config.json", ""), ("config.json",)),
@@ -233,7 +237,7 @@ ACCEPTED: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def make_four_bit(folder: Path) -> tuple[Path, Path]:
+def make_four_bit(folder: Path, **changes: Any) -> tuple[Path, Path]:
     """Write a tiny base and a repository that bitsandbytes made of it: NF4, double quantized, the rest in bf16."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -246,6 +250,7 @@ def make_four_bit(folder: Path) -> tuple[Path, Path]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        **changes,
     )
     model = AutoModelForCausalLM.from_pretrained(
         original, quantization_config=stated, device_map={"": "cpu"}, dtype=torch.bfloat16

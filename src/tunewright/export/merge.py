@@ -22,7 +22,15 @@ from tunewright.export.target import Base, ExportRequest, HFRunner, Runner
 from tunewright.export.tokenizer import write_config, write_tokenizer
 from tunewright.models.experts import trains_experts
 from tunewright.models.families import TOWERS
-from tunewright.models.loading import compute_dtype, dequantized, is_full, load_base, pick_device, quantized_layers
+from tunewright.models.loading import (
+    compute_dtype,
+    dequantized,
+    is_full,
+    load_base,
+    pick_device,
+    quantized_layers,
+    transposed_layers,
+)
 from tunewright.models.source import locate, read_config
 from tunewright.models.stored_quantization import shape_unpacked, stored_nf4, unpacked
 from tunewright.models.student import student_tokenizer
@@ -44,7 +52,7 @@ _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "alpha_pattern": ({}, None),
     "rank_pattern": ({}, None),
     "bias": ("none",),
-    "fan_in_fan_out": (False,),
+    "fan_in_fan_out": (False, True),
     "lora_bias": (False,),
     "modules_to_save": (None, []),
     "layer_replication": (None,),
@@ -190,6 +198,7 @@ class Merge:
         device: where tensors are merged.
         stored: the file of each tensor of a base whose files are quantized, its scales and tables included.
         parts: the tensors of experts that the adapter changes or training quantized, by name.
+        transposed: the bare names of layers whose weights the files hold as [in, out], as GPT-2's do.
     """
 
     folder: Path
@@ -202,6 +211,7 @@ class Merge:
     device: str
     stored: Mapping[str, Path] = field(default_factory=dict)
     parts: Mapping[str, ExpertPart] = field(default_factory=dict)
+    transposed: frozenset[str] = frozenset()
 
     @cached_property
     def _experts(self) -> ExpertParameters:
@@ -242,12 +252,17 @@ class Merge:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a merged tensor in fp32, on the CPU."""
-        import torch
-
         if name in self.parts:
             return self._experts.tensor(name)
-        value = self._read(name)
-        layer = bare_name(name.removesuffix(".weight"))
+        value, layer = self._read(name), bare_name(name.removesuffix(".weight"))
+        if layer in self.transposed:
+            return self._merged(name, layer, value.T.contiguous()).T.contiguous()
+        return self._merged(name, layer, value)
+
+    def _merged(self, name: str, layer: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a base's tensor, of a layer as [out, in], quantized and merged as training computed it."""
+        import torch
+
         if self.quantization != "none" and name.endswith(".weight") and layer in self.quantized:
             value = dequantized(value, self.quantization, self.device)
         if self._grows(name) and self.num_tokens > len(value):
@@ -305,13 +320,16 @@ def open_merge(adapter: Path, recipe: Recipe, base: Base) -> Merge:
     dtype = compute_dtype(device, recipe.model.compute)
     if stored_nf4(read_config(folder)):  # there is no other base than this one
         return Merge(folder, files, deltas, "none", frozenset(), dtype, num_tokens, device, stored_tensors(folder))
+    turned = frozenset(map(bare_name, transposed_layers(folder)))
     if base == "original":
-        return Merge(folder, files, deltas, "none", frozenset(), None, num_tokens, device, parts=parts)
+        return Merge(
+            folder, files, deltas, "none", frozenset(), None, num_tokens, device, parts=parts, transposed=turned
+        )
     quantization = recipe.model.quantization
     quantized = quantized_layers(folder, quantization, dtype)
     # Layers of images were not evaluated, and keep their own numbers.
     layers = frozenset(bare_name(name) for name in quantized if not re.fullmatch(TOWERS, name))
-    return Merge(folder, files, deltas, quantization, layers, dtype, num_tokens, device, parts=parts)
+    return Merge(folder, files, deltas, quantization, layers, dtype, num_tokens, device, parts=parts, transposed=turned)
 
 
 def _expert_parts(files: Mapping[str, Path]) -> dict[str, ExpertPart]:

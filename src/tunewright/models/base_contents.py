@@ -65,6 +65,11 @@ def _check_parts(folder: Path, version: str, quantization: str, method: str, tar
 def _check(folder: Path, name: str, version: str, added_tokens: tuple[str, ...]) -> None:
     """Check a folder; ``version`` is the identity of its files, since a check holds for them alone."""
     check_folder(folder, read_config(folder), name)
+    quiet_libraries()
+    from transformers import AutoConfig
+
+    with reading_model("config.json", folder):  # by itself: the tokenizer's classes read it too
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     tokenizer = load_tokenizer(folder, added_tokens)
     render(tokenizer, _PROBE)
     if not pickled_files(folder):  # they are checked once they are converted
@@ -132,12 +137,14 @@ def _check_numbers(folder: Path) -> None:
     from safetensors import safe_open
 
     files = stored_tensors(folder)
+    packed = {name.rpartition(".quant_state.")[0] for name in files if ".quant_state." in name}  # no numbers as such
     whole = sum(file.stat().st_size for file in set(files.values())) <= _WHOLE_BYTES
     with reading_model("weights", folder):
         for file in sorted(set(files.values())):
             with safe_open(file, framework="pt") as weights:
                 for name in (name for name, other in files.items() if other == file):
-                    if not is_state_of_quantization(name) and not _are_finite(weights, name, whole):
+                    own = not is_state_of_quantization(name) and name not in packed
+                    if own and not _are_finite(weights, name, whole):
                         raise ModelError(
                             f"the weights in {folder} are damaged",
                             f"{name} in {file.name} holds values that are no numbers",

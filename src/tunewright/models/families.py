@@ -95,7 +95,13 @@ def complete_shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
         whole = AutoConfig.for_model(str(config["model_type"]), **values)
     except (KeyError, ValueError):
         return shape
-    return {**whole.get_text_config().to_dict(), **shape}
+    text = whole.get_text_config()
+    named = {key: value for key in _SIZES if (value := getattr(text, key, None)) is not None}
+    wide = next((value for key in _WIDTHS if (value := getattr(text, key, None))), 4 * named.get("hidden_size", 0))
+    return {"intermediate_size": wide, **text.to_dict(), **named, **shape}
+
+
+_WIDTHS = ("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")  # of the MLP; of most, four times the stream
 
 
 _SIZES = (

@@ -63,6 +63,15 @@ def quantized_layers(folder: Path, quantization: str, dtype: torch.dtype) -> fro
     return frozenset(name for name, module in modules if type(module).__name__ in kinds)
 
 
+def transposed_layers(folder: Path) -> frozenset[str]:
+    """Return the names of the layers whose weights are [in, out]; no weights are loaded."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    modules = outline(folder, "none", torch.float32).named_modules()
+    return frozenset(name for name, module in modules if isinstance(module, Conv1D))
+
+
 def dequantized(weight: Tensor, quantization: str, device: str) -> Tensor:
     """Return a weight [out, in] quantized and unpacked again: same shape and type, on ``device``."""
     import bitsandbytes as bnb
