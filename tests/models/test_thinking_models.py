@@ -6,8 +6,9 @@ from support.families import of_trl
 from support.tiny import make_tokenizer
 from tunewright.export.tokenizer import portable_template
 from tunewright.models.chat_template import IGNORED, answer_text, encode, encode_prompt, encode_turns, load_tokenizer
-from tunewright.records import Message
+from tunewright.records import Message, Sample
 from tunewright.text.reasoning import split_reasoning, strip_reasoning, text_to_score
+from tunewright.training.dataset import encode_samples
 
 TEMPLATES = {
     "qwen3": ("<|im_start|>", "<|im_end|>"),
@@ -62,6 +63,26 @@ def test_an_answer_without_reasoning_reads_back_as_an_answer(folder, thinks):
     prompt = (user("Which?"),)
     text = written(tokenizer, prompt, encode(tokenizer, (*prompt, assistant("426 patients"))))
     assert text_to_score(text).strip() == "426 patients"
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_an_empty_block_is_an_answer_without_reasoning(folder, thinks):
+    """Qwen3's own data has it where the model was not to reason."""
+    tokenizer = load_tokenizer(folder, thinks=thinks)
+    prompt = (user("Which?"),)
+    text = written(tokenizer, prompt, encode(tokenizer, (*prompt, assistant("<think>\n\n</think>\n\n426 patients"))))
+    assert text_to_score(text).strip() in ("426 patients", "<think>\n\n</think>\n\n426 patients")
+
+
+def test_reasoning_that_does_not_end_is_not_trained(folder):
+    """An answer that was cut off in its reasoning: the model would learn to write no answer."""
+    whole, cut = (
+        Sample(id=name, task="own", messages=(user("Which?"), assistant(text)))
+        for name, text in (("whole", REASONED), ("cut", "<think>\nThe study group"))
+    )
+    examples, rejections = encode_samples([whole, cut], load_tokenizer(folder, thinks=True), 512)
+    assert [example.sample for example in examples] == ["whole"]
+    assert [(each.id, each.reason) for each in rejections] == [("cut", "its reasoning does not end")]
 
 
 def test_each_turn_that_reasons_is_trained_behind_its_own_prompt(folder):

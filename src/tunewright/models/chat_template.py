@@ -296,8 +296,10 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     try:
         return _answered(tokenizer, messages, prompt)
     except ModelError:  # a template that reads reasoning apart from the answer
-        if not thought:
+        if answer == messages[-1].content.strip():
             raise
+        if not thought:  # an empty block, as Qwen3 writes it where it does not reason: its template adds it again
+            return _answered(tokenizer, (*messages[:-1], messages[-1].model_copy(update={"content": answer})), prompt)
         return _reasoned(tokenizer, messages, prompt, thought, answer)
 
 

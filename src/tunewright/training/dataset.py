@@ -18,6 +18,7 @@ from tunewright.models.student import context_tokens
 from tunewright.recipe import Recipe
 from tunewright.records import VIEW, Chunk, Document, Message, PreferencePair, Rejection, Sample, SplitEntry, digest
 from tunewright.text.injection import PLANTED, injection_fault
+from tunewright.text.reasoning import is_unfinished_reasoning
 from tunewright.training.packing import Example
 from tunewright.training.teacher_prompts import FORGED, with_teachers
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TOO_LONG = "longer than max_tokens"
 CHANGED = "the chat template changes its text"
+CUT_OFF = "its reasoning does not end"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ def encode_samples(
     """Tokenize chats, with labels on each assistant turn; return those fit for training, and the rejections."""
     rendered: list[tuple[Example, list[str]]] = []
     changed: list[Rejection] = []
+    cut_off = dict.fromkeys(sample.id for sample in samples if _is_cut_off(sample))
     for sample in samples:
+        if sample.id in cut_off:
+            continue
         try:
             example = Example(sample.id, encode_turns(tokenizer, sample.messages))
         except ModelError as error:
@@ -95,8 +100,19 @@ def encode_samples(
         )
     if changed:
         console.warning(f"{len(changed)} of {len(samples)} samples are left out: {CHANGED}, such as {changed[0].id}")
+    if cut_off:
+        console.warning(
+            f"{len(cut_off)} of {len(samples)} samples are left out: {CUT_OFF}, such as {next(iter(cut_off))}"
+        )
+    changed += [Rejection(stage="train", id=name, reason=CUT_OFF) for name in cut_off]
     examples, rejections = _fit(rendered, tokenizer, max_tokens)
     return examples, [*changed, *rejections]
+
+
+def _is_cut_off(sample: Sample) -> bool:
+    """Return whether an answer that is trained begins with reasoning that does not end: it would be learned so."""
+    answers = [message for message in sample.messages if message.role == "assistant" and message.loss]
+    return any(is_unfinished_reasoning(message.content) for message in answers)
 
 
 def encode_pairs(
