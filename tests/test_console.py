@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from support.serving_process import ENVIRONMENT
+from tunewright import console
+from tunewright.errors import UserError
 
 CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 FOREIGN = "a" + "".join(c for c in CONTROLS if c not in "\n\t") + "z"
@@ -78,3 +80,11 @@ def test_line_ends_and_tabs_stay(capsys) -> None:
 
     console.data("a\tb\r\nc\rd\n")
     assert capsys.readouterr().out == "a\tb\nc␍d\n"
+
+
+def test_a_line_end_in_a_name_makes_no_message_of_its_own(capsys) -> None:
+    name = "a\nerror: fake\r\nwarning: fake\u2028error: fake\nhint: fake"
+    console.warning(f"{name}: unreadable")
+    console.error(UserError(f"no {name}", f"the cause\n  is {name}", f"see {name}"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines if line and not line.startswith("  ")] == ["warning", "error"]

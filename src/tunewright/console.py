@@ -138,13 +138,23 @@ _SYMBOLS: dict[int, int | str] = {
     **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
     **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
-    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+    **{code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
 }
 
 
 def visible(text: str) -> str:
     """Return the text with its control characters, except line ends and tabs, as symbols."""
     return text.replace("\r\n", "\n").translate(_SYMBOLS)
+
+
+def _in_line(text: str) -> str:
+    """Return a text without line ends: those of a file's name could look like a message of ours."""
+    return visible(text).replace("\n", "\u240a")
+
+
+def _indented(text: str) -> str:
+    """Return a text whose further lines are indented, and so are no messages of their own."""
+    return re.sub(r"\n(?! )", "\n  ", visible(text))
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -222,7 +232,7 @@ def heading(text: str) -> None:
 
 def warning(text: str) -> None:
     """Write a warning to stderr."""
-    line(f"warning: {text}", "yellow")
+    line(f"warning: {_in_line(text)}", "yellow")
 
 
 def confirm(question: str) -> bool:
@@ -236,11 +246,11 @@ def confirm(question: str) -> bool:
 def error(failure: TunewrightError) -> None:
     """Write an error with its cause and hint to stderr, without secrets."""
     console = _stderr(quiet=False)
-    console.print(_text(f"error: {failure.headline}", "bold red"))
+    console.print(_text(f"error: {_in_line(failure.headline)}", "bold red"))
     if failure.cause:
-        console.print(_text(f"  {failure.cause}"))
+        console.print(_text(f"  {_indented(failure.cause)}"))
     if failure.hint:
-        console.print(_text(f"\n  hint: {failure.hint}", "cyan"))
+        console.print(_text(f"\n  hint: {_indented(failure.hint)}", "cyan"))
 
 
 def rough_duration(seconds: float) -> str:
