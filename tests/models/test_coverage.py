@@ -13,6 +13,7 @@ from tunewright.export.merge import open_merge, write_weights
 from tunewright.models.base_contents import require_base
 from tunewright.models.hardware import Shape
 from tunewright.models.loading import attention_layers, load_base, outline, save_adapter
+from tunewright.models.source import read_config
 from tunewright.recipe import Recipe
 from tunewright.settings import ModelSettings, TrainingSettings
 from tunewright.training.objectives import sequence_logps
@@ -50,6 +51,14 @@ def test_the_sizes_of_a_config_with_other_names_are_known():
     assert (shape.hidden, shape.intermediate, shape.layers, shape.query) == (64, 256, 2, 64)
     falcon = {"model_type": "falcon", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
     assert Shape.of({**falcon, "ffn_hidden_size": 256}).intermediate == 256
+
+
+def test_a_config_with_infinity_is_read(tmp_path):
+    """Mamba 2 and Nemotron-H state an open limit, which JSON has no number for."""
+    folder = made("mamba2", tmp_path / "model", intermediate_size=None, num_heads=4, head_dim=32, state_size=8)
+    assert "__float__" in (folder / "config.json").read_text(encoding="utf-8")
+    assert read_config(folder)["time_step_limit"][1] == float("inf")
+    assert Shape.of(read_config(folder)).hidden == 64
 
 
 def recipe_of(folder, quantization="nf4-double", targets=("all-linear",)):

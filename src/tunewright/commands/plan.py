@@ -172,7 +172,7 @@ def stage_work(stage: str, recipe: Recipe, run: RunFolder, sizes: Sizes, shape: 
         times = recipe.training.seeds - 1 if stage == "seeds" else 1
         return work + (f", {times} times" if stage == "seeds" else ""), times * seconds
     if stage in ("train", "placebo", "seeds"):
-        return f"{sizes.num_samples} samples; time is known once {recipe.model.base} is fetched", math.nan
+        return f"{sizes.num_samples} samples; time {_known_later(recipe)}", math.nan
     if stage == "evaluate":
         return evaluation_work(recipe, run, sizes, shape)
     if stage == "pairs":
@@ -371,10 +371,17 @@ def _dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
+def _known_later(recipe: Recipe) -> str:
+    """Return when a figure will be known that the base's sizes give."""
+    if base_folder(recipe) is None:
+        return f"is known once {recipe.model.base} is fetched"
+    return "is not predicted: config.json has no sizes of attention and MLP; --prove measures it"
+
+
 def _memory(recipe: Recipe, shape: Shape | None) -> Iterator[str]:
     """Yield the predicted peak memory of training, term by term, and the micro-batch that goes with it."""
     if shape is None:
-        yield f"memory: known once {recipe.model.base} is fetched"
+        yield f"memory {_known_later(recipe)}"
         return
     choice, memory, why_not = _predicted(recipe, shape)
     yield (

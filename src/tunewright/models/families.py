@@ -88,12 +88,13 @@ def complete_shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
     shape = shape_of(config)
     if all(key in shape for key in _SIZES):
         return shape
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     values = {key: value for key, value in config.items() if key != "model_type"}
     try:
         whole = AutoConfig.for_model(str(config["model_type"]), **values)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, StrictDataclassError):
         return shape
     text = whole.get_text_config()
     named = {key: value for key in _SIZES if (value := getattr(text, key, None)) is not None}

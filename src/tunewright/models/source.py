@@ -201,6 +201,11 @@ def identity(base: str, root: Path = Path()) -> str:
     return base
 
 
+def _plain_float(part: dict[str, Any]) -> Any:
+    """Return what transformers writes for infinity, {"__float__": "Infinity"}, as a number."""
+    return float(part["__float__"]) if part.keys() == {"__float__"} else part
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of a model folder's config.json.
 
@@ -208,7 +213,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: the file is missing or damaged.
     """
     with reading("file", folder / "config.json", "download the model again", ModelError):
-        content: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        content: dict[str, Any] = json.loads((folder / "config.json").read_bytes(), object_hook=_plain_float)
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
         return content
