@@ -35,6 +35,7 @@ from tunewright.serving.app import application
 from tunewright.serving.canary import Canary, require_tuned
 from tunewright.serving.engine import WAITING, Completions, Piece
 from tunewright.serving.listen import start_listening, take_port
+from tunewright.serving.requests import RequestError, read_request
 
 TOKEN = "a token of twenty-eight char"
 
@@ -464,3 +465,25 @@ def test_health_answers_while_many_wait_for_the_engine():
             assert {reply.status_code for reply in await asyncio.gather(*waiting)} == {200}
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(
+            '"seed": true',
+            '"max_tokens": true',
+            '"max_tokens": "5"',
+            '"temperature": "1"',
+            '"stream": "yes"',
+            '"stream": 1',
+        ),
+        *('"messages": [{"role": "user", "content": [{"type": "text", "text": {"a": 1}}]}]', '"stop": [1]'),
+    ],
+)
+def test_a_value_of_another_type_is_refused(field):
+    """Not read as what it is not: true as 1, an object as its text."""
+    with pytest.raises(RequestError) as refused:
+        read_request(f'{{"messages": [{{"role": "user", "content": "a"}}], {field}}}'.encode())
+    assert refused.value.status == 400
+    assert field.split('"')[1] in refused.value.message

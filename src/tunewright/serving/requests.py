@@ -31,7 +31,8 @@ class RequestError(Exception):
 def _joined(content: Any) -> Any:
     """Return the text of a content in parts; other content stays, to be refused."""
     if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
-        return "".join(str(part.get("text", "")) for part in content)
+        texts = [part.get("text", "") for part in content]
+        return "".join(texts) if all(isinstance(text, str) for text in texts) else content
     return content
 
 
@@ -54,7 +55,7 @@ def _or(default: Any) -> BeforeValidator:
 class ChatRequest(BaseModel):
     """A chat to continue; greedy by default. Every field has a limit, so that it costs no more than its answer."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)  # "yes" is no number, and true is none
 
     messages: list[_Turn] = Field(min_length=1, max_length=_MAX_TURNS)
     model: str = Field(MODEL, max_length=256)
