@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -196,6 +197,31 @@ def test_a_server_elsewhere_is_called_through_the_proxy_of_the_environment(monke
         seen = proxy.seen[0]
     assert seen.path == "http://models.example/v1/chat/completions?a=b"
     assert (seen.headers["Host"], seen.headers["Authorization"]) == ("models.example", "Bearer sesame")
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxy_gets_its_own_password_and_no_other(monkeypatch, scheme):
+    with fake_teacher() as proxy:
+        host = proxy.url.removeprefix("http://").removesuffix("/v1")
+        monkeypatch.setenv("http_proxy", f"{scheme}me:pass%2Fword@{host}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert client("http://models.example/v1", api_key="sesame").complete(ask()).text == "HELLO"
+        headers = proxy.seen[0].headers
+    assert headers["proxy-authorization"] == "Basic " + b64encode(b"me:pass/word").decode()
+    assert headers["Authorization"] == "Bearer sesame"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://me:canary@host:9", "http://me:can?canary@host", "http://me:canary@host:999999"]
+)
+def test_a_proxy_that_cannot_be_used_is_no_defect_and_not_repeated(monkeypatch, proxy):
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(UserError, match="proxy for https") as refused:
+        client("https://models.example/v1")
+    assert "can" not in str(refused.value).replace("cannot", "")
 
 
 def test_a_refused_connection_ends_in_a_single_error():

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from tunewright.errors import UserError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CONNECT_S = 10.0
@@ -129,6 +132,9 @@ class Connections:
         number: most connections at once.
         timeout_s: longest time from the start of a call to the end of its answer.
         address: connect here, without a proxy, whatever the URL's name resolves to; TLS still proves the name.
+
+    Raises:
+        UserError: the environment's proxy cannot be used.
     """
 
     def __init__(self, url: str, number: int, timeout_s: float, address: str = "") -> None:
@@ -142,7 +148,7 @@ class Connections:
         options: dict[str, Any] = {"maxsize": number, "timeout": timeout, "retries": False, "ssl_context": trusted}
         if address and parts.scheme == "https":
             options |= {"server_hostname": parts.hostname, "assert_hostname": parts.hostname}
-        manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        manager = _proxy_manager(proxy, parts.scheme, options) if proxy else urllib3.PoolManager(**options)
         self._pool = (
             manager.connection_from_host(address, parts.port, parts.scheme)
             if address
@@ -199,6 +205,25 @@ class Connections:
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
+
+
+def _proxy_manager(proxy: str, scheme: str, options: dict[str, Any]) -> urllib3.ProxyManager:
+    """Return the connections through a proxy of the environment, which may need a user and a password.
+
+    Raises:
+        UserError: it is no proxy that can be used; its text, which may hold a password, is not repeated.
+    """
+    url = proxy if "://" in proxy else f"http://{proxy}"  # as curl reads it
+    try:
+        login = urllib3.util.parse_url(url).auth
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
+        return urllib3.ProxyManager(url, proxy_headers=headers, **options)
+    except (HTTPError, ValueError):
+        raise UserError(
+            f"the proxy for {scheme}:// cannot be used",
+            f"the variable {scheme.upper()}_PROXY of the environment holds no URL http://HOST:PORT or https://HOST:PORT",
+            f"correct {scheme.upper()}_PROXY, remove it, or name the server's host in NO_PROXY",
+        ) from None
 
 
 def _read(response: urllib3.BaseHTTPResponse, most_bytes: int) -> bytes:
