@@ -1,6 +1,6 @@
 """How near a GGUF of each type is to the weights that it was made of: the embedded base, in fp32 and as NF4 trains it.
 
-    python benchmarks/k_quants.py [-o FILE]
+    python benchmarks/k_quants.py [--types TYPE ...] [-o FILE]
 
 Each file is written as an export writes it, once with an importance matrix and once without. Its values are read back
 into the model of transformers: no runtime of another program is in the figures. Perplexity, divergence and the
@@ -14,6 +14,7 @@ import json
 import math
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel
 
 from tunewright.export.gguf.architectures import mapping_of
 from tunewright.export.gguf.importance import Importance, importance_of
+from tunewright.export.gguf.k_quants import WEIGHED
 from tunewright.export.gguf.model import write_model
 from tunewright.export.gguf.write import MergedRows
 from tunewright.export.merge import Merge, bare_name
@@ -39,13 +41,19 @@ LENGTH, NUM_TESTED, NUM_READ = 256, 10, 12  # tokens of a sequence, and sequence
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/k_quants.json"))
+    parser.add_argument("--types", nargs="+", default=TYPES, help="the rows of other types stay as the file has them")
     options = parser.parse_args()
-    rows = [row for base in ("none", "nf4-double") for row in figures_of(base)]
+    before = json.loads(options.output.read_text(encoding="utf-8")) if options.output.is_file() else []
+    rows = [row for base in ("none", "nf4-double") for row in figures_of(base, options.types)]
+    rows = sorted(
+        [*rows, *(row for row in before if row["type"] not in options.types)],
+        key=lambda row: (row["base"], TYPES.index(row["type"]), row["importance"]),
+    )
     options.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def figures_of(base: str) -> list[dict[str, Any]]:
-    """Return the figures of all types for the base in these numbers."""
+def figures_of(base: str, types: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the figures of these types for the base in these numbers."""
     folder = model_folder()
     config, tokenizer = read_config(folder), load_tokenizer(folder)
     layers = frozenset(map(bare_name, quantized_layers(folder, base, torch.float32)))
@@ -61,11 +69,11 @@ def figures_of(base: str) -> list[dict[str, Any]]:
     tested, read = sequences[::4][:NUM_TESTED], sequences[1::4][:NUM_READ]
     importance, expected = importance_of(model, config, read), log_probs(model, tested)
     rows = []
-    for dtype in TYPES:
-        for weighed in (importance, None) if dtype.endswith(("_m", "_k")) else (None,):
-            types = read_back(MergedRows(merge), config, tokenizer, dtype, weighed, parameters)
+    for dtype in types:
+        for weighed in (importance, None) if dtype in WEIGHED else (None,):
+            written = read_back(MergedRows(merge), config, tokenizer, dtype, weighed, parameters)
             figures = compared(expected, log_probs(model, tested), torch.tensor(tested))
-            rows.append({"base": base, "type": dtype, "importance": weighed is not None, **figures, "tensors": types})
+            rows.append({"base": base, "type": dtype, "importance": weighed is not None, **figures, "tensors": written})
             print(rows[-1], flush=True)
     return rows
 

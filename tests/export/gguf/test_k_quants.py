@@ -45,7 +45,7 @@ def test_important_columns_are_rounded_more_finely(dtype):
     assert error(values, dtype, importance, importance) < 0.8 * error(values, dtype, None, importance)
 
 
-@pytest.mark.parametrize("dtype", ["q5_0", "q5_1"])
+@pytest.mark.parametrize("dtype", ["q4_0", "q5_0", "q5_1"])
 def test_smaller_blocks_are_rounded_by_importance_in_the_file_too(dtype, tmp_path):
     """They take the place of K-quants where rows do not divide into blocks of 256, as in SmolLM2-135M."""
     draw = np.random.default_rng(2)

@@ -29,7 +29,8 @@ MIXES: Mapping[str, tuple[str, str]] = {
 }
 _SMALLER_BLOCKS = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 # The types that llama.cpp's quantizers compute: those of the gguf package take no importance matrix.
-LLAMA_TYPES = frozenset({*_SMALLER_BLOCKS, "q5_0", "q5_1"})
+LLAMA_TYPES = frozenset({*_SMALLER_BLOCKS, "q4_0", "q5_0", "q5_1"})
+WEIGHED = frozenset({*MIXES, "q4_0"})  # the types of files whose matrices are rounded by importance
 
 
 def k_type(mix: str, name: str, width: int, num_layers: int, logits: bool) -> str:
@@ -137,7 +138,7 @@ def _quantize_chunk() -> Any:
             )
             return function
     raise ModelError(
-        "the installed llama.cpp offers no quantizer for K-quants",
+        "the installed llama.cpp offers no quantizer for fewer than 8 bits",
         f"the library of the package xllamacpp has no {_SYMBOL}",
         "pip install -U xllamacpp, or take another type: --dtype q8_0",
     )

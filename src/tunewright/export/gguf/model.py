@@ -17,7 +17,7 @@ from tunewright.export.gguf.architectures import (
 )
 from tunewright.export.gguf.file import Tensor, choose_dtype, constant, file_type, write_file
 from tunewright.export.gguf.importance import Importance
-from tunewright.export.gguf.k_quants import MIXES, k_type
+from tunewright.export.gguf.k_quants import MIXES, WEIGHED, k_type
 from tunewright.export.gguf.vocabulary import vocabulary_of
 from tunewright.export.merge import Deltas
 from tunewright.models.families import shape_of
@@ -62,7 +62,7 @@ def write_model(
         tokenizer: with its chat template.
         out: the file.
         dtype: of the matrices: "f32", "f16", "bf16", "q8_0", "q4_0", or a mix of K-quants.
-        importance: by which K-quants round; None where there is no text of the run.
+        importance: by which 4 to 6 bits round; None where there is no text of the run.
 
     Raises:
         ModelError: a family, tokenizer or setting that llama.cpp treats differently, missing tensors, or values that do
@@ -89,8 +89,8 @@ def write_model(
 
 
 def _importance_fields(dtype: str, importance: Importance | None) -> dict[str, Any]:
-    """Return what llama.cpp's own program states of the importance matrix of a K-quant."""
-    if dtype not in MIXES or importance is None:
+    """Return what llama.cpp's own program states of the importance matrix."""
+    if dtype not in WEIGHED or importance is None:
         return {}
     return {
         "quantize.imatrix.dataset": "the training set of the run",

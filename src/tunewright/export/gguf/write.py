@@ -14,7 +14,7 @@ from tunewright.export.adapter import adapter_bytes, base_under
 from tunewright.export.gguf.architectures import Config, context_length
 from tunewright.export.gguf.file import DTYPES
 from tunewright.export.gguf.importance import MAX_TOKENS, Importance, importance_of
-from tunewright.export.gguf.k_quants import MIXES
+from tunewright.export.gguf.k_quants import WEIGHED
 from tunewright.export.gguf.llama_runner import COMPOSES_NOTHING, LEAST_CONTEXT_TOKENS, LlamaRunner
 from tunewright.export.gguf.model import write_gguf_adapter, write_model
 from tunewright.export.gguf.ollama import MODEL_FILE, modelfile, render_go, template_in
@@ -69,7 +69,7 @@ def _write(merge: Merge, request: ExportRequest, out: Path) -> None:
 
 def _importance(request: ExportRequest, config: Config, tokenizer: PreTrainedTokenizerBase) -> Importance | None:
     """Return the importance matrix of the tuned model on the run's training set; None for types that need none."""
-    if request.dtype not in MIXES:
+    if request.dtype not in WEIGHED:
         return None
     if not request.samples:
         console.warning("the run has no training set of chats: the matrices are rounded without an importance matrix")
