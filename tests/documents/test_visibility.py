@@ -294,6 +294,10 @@ def test_every_kind_of_selector(selector):
         ":root{--c:white}.x{color:var(--c)}",
         "body{background:#000}.x{color:#010101}",
         ".x{color:#123}.a{background:#112234}",
+        ".b::before{content:'}'}.b::after{content:'/*'}.x{font-size:0}.c{content:'*/'}",
+        f".x{{{'--c:1;' * 500}font-size:0}}",
+        "@scope (body){.x{font-size:0}}",
+        ".x{font-size:0",
     ],
 )
 def test_every_form_of_style_sheet(sheet):

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 Style = Mapping[str, str]  # values by property, in lower case
 
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|<!--|-->", re.DOTALL)
+_STRING = r"\"[^\"\n]*\"|'[^'\n]*'"
+_COMMENT = re.compile(rf"({_STRING})|/\*.*?(?:\*/|\Z)|<!--|-->", re.DOTALL)  # in a string, it is none
 _ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|([^\n0-9a-f]))", re.IGNORECASE)
 _DECLARATION = re.compile(r"(?:^|[;{])\s*([\w-]+)\s*:((?:\((?:[^()]|\([^()]*\))*\)|[^;{}()])*)")
-_RULE = re.compile(r"([^{};]{1,400})\{([^{}]{0,2000})\}")
+_RULE = re.compile(r"([^{};]{1,400})\{([^{}]*+)(?:\}|\Z)")
 _ON_EVERY_SCREEN = re.compile(
-    r"@(?:media\s+(?:only\s+)?(?:screen|all)|supports[^{};]{0,200}|layer[^{};]{0,100})\s*\{", re.IGNORECASE
+    r"@(?:media\s+(?:only\s+)?(?:screen|all)|supports[^{};]{0,200}|scope[^{};]{0,200}|layer[^{};]{0,100})\s*\{",
+    re.IGNORECASE,
 )
 _AT_RULE = re.compile(r"@[^{};]{0,400}(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})")
 _COMMA = re.compile(r",(?![^()]*\))")
@@ -165,7 +167,14 @@ _UNKNOWN = Color(inf, inf, inf)  # on which every color is seen
 
 def _plain(css: str) -> str:
     """Return a style without comments and escapes."""
-    return _ESCAPE.sub(lambda m: m[2] or (chr(int(m[1], 16)) if int(m[1], 16) < 0xD800 else ""), _COMMENT.sub("", css))
+    return _ESCAPE.sub(
+        lambda m: m[2] or (chr(int(m[1], 16)) if int(m[1], 16) < 0xD800 else ""), _COMMENT.sub(_without_braces, css)
+    )
+
+
+def _without_braces(match: re.Match[str]) -> str:
+    """Return the string that stands in place of a comment; its braces and semicolons belong to no rule."""
+    return re.sub("[{};]", "", match[1] or "")
 
 
 def _rules(css: str) -> Iterator[tuple[str, str]]:

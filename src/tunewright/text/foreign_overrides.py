@@ -117,18 +117,20 @@ def _stems() -> dict[str, list[str]]:
     by_stem: dict[str, list[str]] = {}
     for language, (verbs, _, _) in _WORDS.items():
         for verb in unicodedata.normalize("NFKC", verbs).split("|"):
-            by_stem.setdefault(re.split(r"[\[ ]", verb)[0], []).append(language)
+            by_stem.setdefault(re.split(r"\[|.\?", verb)[0], []).append(language)
     return by_stem
 
 
 _STEMS = _stems()
+_ASCII_STEMS = {stem: languages for stem, languages in _STEMS.items() if stem.isascii()}
 _PATTERNS: dict[str, re.Pattern[str]] = {}
 
 
 def foreign_override(plain: str) -> str:
     """Return the words of a text, in plain form, that order to give up earlier instructions; "" if there are none."""
-    likely = [language for stem, languages in _STEMS.items() if stem in plain for language in languages]
-    for language in dict.fromkeys(likely):
+    stems = _ASCII_STEMS if plain.isascii() else _STEMS
+    likely = [stem for stem in stems if stem in plain]
+    for language in dict.fromkeys(language for stem in likely for language in stems[stem]):
         if language not in _PATTERNS:
             _PATTERNS[language] = _pattern(*(unicodedata.normalize("NFKC", part) for part in _WORDS[language]))
         if match := _PATTERNS[language].search(plain):

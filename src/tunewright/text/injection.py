@@ -362,7 +362,7 @@ def injection_fault(text: str) -> str | None:
     if fault := _condensed_fault(plain):
         return fault
     for reading in other_readings(text, plain):
-        brings_words = any(reading.count(word) > plain.count(word) for word in _DISGUISED)
+        brings_words = any(word in reading and reading.count(word) > plain.count(word) for word in _DISGUISED)
         if brings_words and (fault := _fault(reading) or _condensed_fault(reading)):
             return f"in disguise, {fault}"
     return None
@@ -370,9 +370,11 @@ def injection_fault(text: str) -> str | None:
 
 def _fault(plain: str) -> str:
     for kind, (hints, pattern) in _KINDS.items():
-        match = pattern.search(plain) if any(hint in plain for hint in hints) else None
-        if match:
-            return f"{kind}: {match.group()[:80]}"
+        for hint in hints:  # a loop of its own takes half the time of any(), and most texts are looked at for all hints
+            if hint in plain:
+                if match := pattern.search(plain):
+                    return f"{kind}: {match.group()[:80]}"
+                break
     return ""
 
 
