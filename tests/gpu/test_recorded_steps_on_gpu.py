@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from support.families import MORE, TINY, make_family
-from tunewright.models import generation
+from tunewright.models import decoder
 from tunewright.models.decoder import Decoder
 from tunewright.models.generation import AnswerJob, answer_batch, greedy
 from tunewright.models.loading import for_inference, load_base
@@ -21,7 +21,7 @@ TOKENS = 9
 @pytest.fixture
 def recorded(monkeypatch):
     """Which decoders recorded their steps, from now on."""
-    monkeypatch.setattr(generation, "_MIN_RECORDED", 4)
+    monkeypatch.setattr(decoder, "_MIN_RECORDED", 4)
     seen, record = [], Decoder.record
 
     def watched(self, num_steps):
@@ -63,6 +63,6 @@ def test_a_quantized_base_too_alone_and_in_a_batch(tiny_model, recorded, monkeyp
 def test_experts_whose_step_cannot_be_recorded_still_answer(tmp_path, recorded, monkeypatch):
     model = load_base(make_family("mixtral", tmp_path / "mixtral"), "none", DEVICE, torch.float32).eval()
     expected = launched(model, monkeypatch)
-    monkeypatch.setattr(generation, "can_record", lambda *_: True)
+    monkeypatch.setattr(decoder, "can_record", lambda *_: True)
     assert [output.token_ids for output in answer_batch(model, JOBS, TOKENS, [2], 0)] == expected
     assert recorded == [True]
