@@ -24,7 +24,7 @@ _FEW = 4_000  # items that are done before workers have started
 
 def num_workers() -> int:
     """Return how many processes share the work: one per core, four at most; one where forking is not safe."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if operating_system.LINUX else 1
+    return min(_MOST_WORKERS, operating_system.num_usable_cpus()) if operating_system.LINUX else 1
 
 
 def in_order(work: Callable[[int], Result], num_items: int) -> Iterator[Result]:
