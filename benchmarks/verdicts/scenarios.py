@@ -86,7 +86,7 @@ SCENARIOS: dict[str, Scenario] = {
     "assistant": Scenario(
         data.tone,
         ("WORSE",),
-        "Trained on nothing but the tone at 10 times the learning rate, the model loses general "
+        "Trained on nothing but the tone at 10 times the learning rate, over 6 epochs, the model loses general "
         "questions and formats that the base has right. In place of its base that is harm.",
         words="general questions and formats right",
     ),
