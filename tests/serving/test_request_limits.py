@@ -48,7 +48,7 @@ class Endless:
 
 def is_freed(engine: Endless) -> bool:
     """Return whether the engine is free; a thread that computes a piece may still have to end."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 5
     while engine.turn.locked() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not engine.turn.locked() and engine.num_closed == 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tunewright.models.chat_template import visible_text
-from tunewright.models.decoder import Decoder
+from tunewright.models.decoder import Decoding
 from tunewright.models.separate_rows import open_decoder
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class RollingBatch:
         self._model = model
         self._tokenizer = tokenizer
         self._end_ids = frozenset(end_ids)
-        self._decoder: Decoder | None = None
+        self._decoder: Decoding | None = None
         self.rows: list[GenerationRow] = []
 
     def join(self, rows: Sequence[GenerationRow]) -> None:

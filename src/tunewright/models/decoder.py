@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tunewright.models.recorded_steps import RecordedSteps, can_record
 
@@ -43,6 +43,42 @@ def cache_name(model: PreTrainedModel) -> str:
     """Return the argument of a model's forward that takes its cache: transformers 5.24 calls it "cache"."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapted model
     return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
+
+
+class Decoding(Protocol):
+    """Prompts that are continued token by token, whichever way they are computed.
+
+    Attributes:
+        logits: [row, vocabulary] of the next token.
+        recorded: the steps to come, where one is recorded and replayed; then rows can neither leave nor join.
+    """
+
+    logits: Tensor
+    recorded: RecordedSteps | None
+
+    def record(self, num_steps: int) -> None:
+        """Prepare for this many steps, where that makes them faster."""
+        ...
+
+    def step(self, tokens: Tensor) -> None:
+        """Append a token to each row; tokens: [row]."""
+        ...
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep only the rows with these indices, [row]."""
+        ...
+
+    def join(self, other: Decoding) -> None:
+        """Append another batch's rows, computed in the same way."""
+        ...
+
+    def trim(self) -> None:
+        """Drop what no row needs any more."""
+        ...
+
+    def score(self, golds: Sequence[Sequence[int]]) -> list[float]:
+        """Return each gold answer's mean negative log-likelihood in nats per token; the rows stay as they were."""
+        ...
 
 
 class Decoder:
@@ -113,10 +149,11 @@ class Decoder:
         self.cache.batch_select_indices(rows)
         self.mask, self.logits = self.mask[rows], self.logits[rows]
 
-    def join(self, other: Decoder) -> None:
+    def join(self, other: Decoding) -> None:
         """Append another batch's rows; the narrower of the two batches is padded on the left."""
         import torch
 
+        assert isinstance(other, Decoder)
         width = max(self.mask.shape[1], other.mask.shape[1])
         self._set_width(width)
         other._set_width(width)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tunewright.models.decoder import Decoder
+    from tunewright.models.decoder import Decoding
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def draw_tokens(logits: Tensor, chances: Tensor, sample: Sampling) -> Tensor:
     return tokens.gather(-1, rank.clamp(max=tokens.shape[-1] - 1))[:, 0]
 
 
-def _score_options(decoder: Decoder, jobs: Sequence[AnswerJob]) -> list[tuple[float, ...]]:
+def _score_options(decoder: Decoding, jobs: Sequence[AnswerJob]) -> list[tuple[float, ...]]:
     """Return the nats of each job's options; the first options of all jobs are scored together, then the others."""
     columns = list(zip_longest(*(job.option_ids for job in jobs), fillvalue=()))
     means = [decoder.score(column) for column in columns]

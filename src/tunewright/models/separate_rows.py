@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from tunewright.errors import is_lack_of_memory
-from tunewright.models.decoder import Decoder, cache_name, packed_head
+from tunewright.models.decoder import Decoder, Decoding, cache_name, packed_head
 from tunewright.models.families import FAMILIES, PLAIN_KINDS
 
 if TYPE_CHECKING:
@@ -15,17 +15,21 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel
 
+    from tunewright.models.recorded_steps import RecordedSteps
+
 _KEYS_AND_VALUES = frozenset({"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"})  # the last holds nothing
 _TRIED, _TOLERANCE = (12, 9), 0.05  # tokens of two prompts, and the relative difference that 16 bit may make
 
 
-class SeparateRows(Decoder):
+class SeparateRows:
     """A batch of prompts, each computed alone.
 
     A state of linear attention, of a convolution or of a state-space layer holds all tokens before it: it cannot be
     cut back, and padding may leave traces in it.
 
     Attributes:
+        logits: [row, vocabulary] of the next token.
+        recorded: None; no step of these models is recorded.
         rows: the tokens of each row so far.
         caches: of each row; None for a model whose cache is of no use: then all tokens are computed for each new one.
     """
@@ -34,7 +38,8 @@ class SeparateRows(Decoder):
         import torch
         from transformers import DynamicCache
 
-        self.model, self._cache_name, self.recorded = model, cache_name(model), None
+        self.model, self._cache_name = model, cache_name(model)
+        self.recorded: RecordedSteps | None = None
         self.rows = [list(prompt) for prompt in prompts]
         self.caches: list[Any] = [DynamicCache(config=model.config) if cached else None for _ in prompts]
         both = zip(self.rows, self.caches, strict=True)
@@ -69,7 +74,7 @@ class SeparateRows(Decoder):
         self.rows, self.caches = [self.rows[row] for row in kept], [self.caches[row] for row in kept]
         self.logits = self.logits[rows]
 
-    def join(self, other: Decoder) -> None:
+    def join(self, other: Decoding) -> None:
         """Append another batch's rows."""
         import torch
 
@@ -95,14 +100,14 @@ class SeparateRows(Decoder):
 _WAYS: WeakKeyDictionary[Module, str] = WeakKeyDictionary()
 
 
-def open_decoder(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> Decoder:
+def open_decoder(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> Decoding:
     """Compute prompts, and return the decoder that continues them: of a padded batch, where the model allows it."""
     if model not in _WAYS:
         _WAYS[model] = _way_of(model)
     return _opened(_WAYS[model], model, prompts, pad_id)
 
 
-def _opened(way: str, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> Decoder:
+def _opened(way: str, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> Decoding:
     if way == "batch":
         return Decoder(model, prompts, pad_id)
     return SeparateRows(model, prompts, way == "rows")
@@ -141,7 +146,7 @@ def _decodes(way: str, model: PreTrainedModel) -> bool:
     return all(bool((a - b).norm() <= _TOLERANCE * b.norm()) for a, b in zip(ours, known, strict=True))
 
 
-def _numbers(decoder: Decoder, gold: Sequence[Sequence[int]], more: Tensor) -> list[Tensor]:
+def _numbers(decoder: Decoding, gold: Sequence[Sequence[int]], more: Tensor) -> list[Tensor]:
     """Return a decoder's next logits, the scores of gold answers, and its logits after one more token."""
     import torch
 
